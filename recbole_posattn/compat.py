@@ -1,0 +1,179 @@
+"""Every work-around for RecBole 1.2.1 on today's Python stack, each in a function of its own with its reason.
+
+Imported before anything of RecBole. None of this changes what RecBole computes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SPARSE_MATRIX_TAG = "scipy sparse format"
+NUMPY_ARRAY_TAG = "numpy array"
+
+
+class UnsupportedVersionError(ImportError):
+    """A package that RecBole rests on is missing or has a version it does not run on."""
+
+
+def require_supported_versions() -> None:
+    """Stop where RecBole would fail, or be silently wrong.
+
+    The work-arounds here were written against RecBole 1.2. It fills missing values with chained
+    ``fillna(inplace=True)``, which the copy-on-write of pandas 3 turns into nothing without a word.
+
+    Raises:
+        UnsupportedVersionError: If RecBole is missing or not 1.2.x, or pandas is 3 or newer.
+    """
+    try:
+        recbole = importlib.metadata.version("recbole")
+    except importlib.metadata.PackageNotFoundError:
+        raise UnsupportedVersionError("RecBole is not installed; install it with: pip install recbole==1.2.1") from None
+    if recbole.split(".")[:2] != ["1", "2"]:
+        raise UnsupportedVersionError(
+            f"RecBole {recbole} is installed, but recbole-posattn works with 1.2.x; "
+            "install it with: pip install recbole==1.2.1"
+        )
+    pandas = importlib.metadata.version("pandas")
+    if int(pandas.split(".")[0]) >= 3:
+        raise UnsupportedVersionError(
+            f"pandas {pandas} is installed, on which RecBole silently leaves missing values unfilled; "
+            'install an older one with: pip install "pandas<3"'
+        )
+
+
+def restore_numpy_names() -> None:
+    """Bring back the aliases that NumPy 2 dropped: ``recbole.config.Config`` reads them whenever one is built."""
+    for name, scalar_type in {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}.items():
+        if name not in np.__dict__:
+            setattr(np, name, scalar_type)
+
+
+def silence_known_warnings() -> None:
+    """Keep RecBole's outdated calls from covering its own log lines.
+
+    pandas 2 warns of the chained ``fillna(inplace=True)``, which still works there and which pandas 3 (refused above)
+    would break; torch warns of ``torch.cuda.amp.GradScaler`` at each epoch.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+
+
+def restore_dok_update() -> None:
+    """Let LightGCN and its kin fill their adjacency matrix: they call ``dok_matrix._update``, gone since SciPy 1.13."""
+    from scipy.sparse import dok_matrix
+
+    if not hasattr(dok_matrix, "_update"):
+        dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
+
+
+def apply() -> None:
+    """All of the above, once, at the import of the package."""
+    require_supported_versions()
+    restore_numpy_names()
+    silence_known_warnings()
+    restore_dok_update()
+
+
+@contextmanager
+def run_logger(config: Any) -> Iterator[None]:
+    """RecBole's log, on screen and in ``log/<model>/``, for one run.
+
+    RecBole calls ``logging.basicConfig``, which does nothing while the root logger has a handler: the second run of a
+    process would write into the first one's file, and one started from a host with its own logging into none.
+    """
+    from recbole.utils import init_logger
+
+    root = logging.getLogger()
+    host_handlers, host_level = root.handlers[:], root.level
+    root.handlers.clear()
+    init_logger(config)
+    own_handlers = root.handlers[:]
+    root.handlers = host_handlers + own_handlers
+    try:
+        yield
+    finally:
+        root.setLevel(host_level)
+        for handler in own_handlers:
+            root.removeHandler(handler)
+            handler.close()
+
+
+def download_atomic_files(url: str, folder: Path, name: str) -> None:
+    """Download and unpack a data set that RecBole knows, under its own size prompt.
+
+    ``Dataset._download`` waits at a process-group barrier even in a single process, where it fails, and leaves a
+    half-filled folder that it takes for the data set the next time. Here the folder appears when it is complete.
+
+    Args:
+        url: Address of the zip archive, from RecBole's list.
+        folder: Where the atomic files belong; must not exist.
+        name: The data set's name, which the files are given.
+
+    Raises:
+        OSError: If the archive cannot be fetched (no network, say) or the folder not be written.
+        RuntimeError: If the user declines a large download.
+    """
+    from recbole.utils import url as recbole_url
+
+    if not recbole_url.decide_download(url):
+        raise RuntimeError("the download was declined")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
+        incomplete = Path(scratch) / name
+        archive = Path(recbole_url.download_url(url, str(incomplete)))
+        recbole_url.extract_zip(archive, incomplete)
+        archive.unlink()
+        recbole_url.rename_atomic_files(incomplete, archive.stem, name)
+        incomplete.rename(folder)
+
+
+def plain_other_parameter(value: Any) -> Any:
+    """What a RecBole model keeps beside its weights (``other_parameter``), as tensors and plain containers.
+
+    Several models keep NumPy or SciPy matrices there, which ``torch.load(weights_only=True)``, the default since
+    torch 2.6, refuses. A module among them is left out: its weights are in the model's state already.
+    """
+    from scipy import sparse
+    from torch import nn, tensor
+
+    if sparse.issparse(value):
+        matrix = value.tocoo()
+        entries = {"data": matrix.data, "row": matrix.row, "col": matrix.col}
+        return {
+            SPARSE_MATRIX_TAG: value.format,
+            "shape": list(value.shape),
+            **{key: tensor(array) for key, array in entries.items()},
+        }
+    if isinstance(value, np.ndarray):
+        return {NUMPY_ARRAY_TAG: True, "data": tensor(value)}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: plain_other_parameter(item) for key, item in value.items() if not isinstance(item, nn.Module)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain_other_parameter(item) for item in value)
+    return value
+
+
+def restore_other_parameter(value: Any) -> Any:
+    """The inverse of :func:`plain_other_parameter`."""
+    from scipy import sparse
+
+    if isinstance(value, dict):
+        if SPARSE_MATRIX_TAG in value:
+            entries = (value["data"].numpy(), (value["row"].numpy(), value["col"].numpy()))
+            return sparse.coo_matrix(entries, shape=value["shape"]).asformat(value[SPARSE_MATRIX_TAG])
+        if NUMPY_ARRAY_TAG in value:
+            return value["data"].numpy()
+        return {key: restore_other_parameter(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(restore_other_parameter(item) for item in value)
+    return value

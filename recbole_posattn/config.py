@@ -1,0 +1,413 @@
+"""RecBole's ``Config`` with our defaults, without ``eval``, and with settings checked before anything is loaded."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import itertools
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import recbole.config
+import torch
+import yaml
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import EvaluatorType, InputType, ModelType
+
+from recbole_posattn import registry
+from recbole_posattn.errors import SettingError, did_you_mean
+from recbole_posattn.model.backbone import ACTIVATIONS, BACKBONES
+from recbole_posattn.position.encodings import POSITION_ENCODINGS
+from recbole_posattn.position.kernels import (
+    ALIGNMENTS,
+    BANDED_STRUCTURES,
+    NORMALIZATIONS,
+    STRUCTURES,
+    parse_kernel_structure,
+)
+
+# Flags of the launcher, which RecBole's Config meets among the command line's settings.
+LAUNCHER_KEYS = {"model", "dataset", "config_files", "nproc", "ip", "port", "world_size", "group_offset"}
+
+# Keys that RecBole reads without naming them in a property file.
+UNLISTED_RECBOLE_KEYS = {
+    "encoding",
+    "local_rank",
+    "offset",
+    "single_spec",
+    "neg_sampling",
+    "training_neg_sample_num",
+    "lgb_params",
+    "xgb_params",
+}
+
+
+class Rule(NamedTuple):
+    """What a key may be: a test of the value, and the words for it."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+def _integer(minimum: int) -> Rule:
+    words = {0: "an integer of at least 0", 1: "a positive integer"}[minimum]
+    return Rule(lambda value: _is_int(value) and value >= minimum, words)
+
+
+def _one_of(*choices: Any) -> Rule:
+    return Rule(lambda value: value in choices, "one of " + ", ".join(map(str, choices)))
+
+
+def _or_none(rule: Rule) -> Rule:
+    return Rule(lambda value: value is None or rule.holds(value), f"{rule.allowed}, or ~")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or isinstance(value, float)
+
+
+def _is_structure(value: Any) -> bool:
+    try:
+        parse_kernel_structure(value)
+    except ValueError:
+        return False
+    return True
+
+
+_SHARINGS = ("per_layer", "shared")
+_PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)")
+_POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
+
+# Settings of every run, whatever the model.
+RUN_RULES = {
+    "epochs": _integer(0),
+    "eval_step": _integer(0),
+    "stopping_step": _integer(0),
+    "seed": _integer(0),
+    "train_batch_size": _integer(1),
+    "eval_batch_size": _integer(1),
+    "MAX_ITEM_LIST_LENGTH": _integer(1),
+    "learning_rate": _POSITIVE,
+}
+
+# Settings of the models registered here.
+MODEL_RULES = {
+    "n_layers": _integer(1),
+    "n_heads": _integer(1),
+    "hidden_size": _integer(1),
+    "inner_size": _or_none(_integer(1)),
+    "hidden_dropout_prob": _PROBABILITY,
+    "attn_dropout_prob": _PROBABILITY,
+    "hidden_act": _one_of(*ACTIVATIONS),
+    "layer_norm_eps": _POSITIVE,
+    "initializer_range": _POSITIVE,
+    "backbone": _one_of(*BACKBONES),
+    "kernel_structure": Rule(_is_structure, f"<U>-<L>, each one of {', '.join(STRUCTURES)}"),
+    "kernel_bandwidth": _or_none(_integer(1)),
+    "kernel_sharing": Rule(
+        lambda value: (
+            value in _SHARINGS
+            or (isinstance(value, dict) and set(value) == {"u", "l"} and set(value.values()) <= set(_SHARINGS))
+        ),
+        f"{' or '.join(_SHARINGS)}, or a mapping of both u and l to one of these",
+    ),
+    "kernel_groups": _one_of(1, "n_heads", "hidden_size"),
+    "kernel_normalization": _one_of(*NORMALIZATIONS),
+    "position_alignment": _one_of(*ALIGNMENTS),
+    "position_encoding": Rule(
+        lambda value: isinstance(value, list) and all(name in POSITION_ENCODINGS for name in value),
+        f"a list of any of {', '.join(POSITION_ENCODINGS)}",
+    ),
+    "train_objective": _one_of("sequence", "augmented"),
+    "loss_type": _one_of("CE"),
+}
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 wants 1.0e-3)."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+class Config(recbole.config.Config):
+    """The settings of a run; a drop-in for ``recbole.config.Config``.
+
+    Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
+    the properties of data set and model, ours and RecBole's.
+
+    Args:
+        model: Name or class of the model; taken from the settings if ``None``.
+        dataset: Name of the data set; taken from the settings if ``None``.
+        config_file_list: YAML files.
+        config_dict: Settings; strings are parsed as on the command line.
+        command_line: Arguments ``--key=value``; ``sys.argv[1:]`` if ``None``, as RecBole reads it.
+
+    Raises:
+        SettingError: If a key is misspelt or a value is not allowed, a file is missing or no YAML mapping, or the
+            model is unknown.
+    """
+
+    def __init__(
+        self,
+        model: str | type[AbstractRecommender] | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str | Path] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        command_line: Sequence[str] | None = None,
+    ) -> None:
+        self._command_line = list(sys.argv[1:] if command_line is None else command_line)
+        try:
+            super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
+        except SettingError:
+            raise
+        except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            # RecBole's own checks; str() of a KeyError would quote the message
+            raise SettingError(str(error.args[0] if error.args else error)) from error
+
+    # -- what was given ------------------------------------------------------------------------------------------
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return _YamlLoader
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        return {key: parse_value(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+
+    def _load_config_files(self, file_list: Sequence[str | Path] | None) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for file in file_list or []:
+            settings.update(read_yaml(file))
+        return settings
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        settings: dict[str, str] = {}
+        ignored = []
+        for argument in self._command_line:
+            key, equals, value = argument.removeprefix("--").partition("=")
+            if not (argument.startswith("--") and equals):
+                ignored.append(argument)
+            elif settings.setdefault(key, value) != value:
+                raise SettingError(f"{key} was given twice, as {settings[key]!r} and {value!r}; give it once")
+        if ignored:
+            logging.getLogger().warning(f"command line arguments without effect: {' '.join(ignored)}")
+        return self._convert_config_dict(settings)
+
+    def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
+        given = self.external_config_dict.get("model") if model is None else model
+        if isinstance(given, str):
+            registry.find_model(given)
+        return super()._get_model_and_dataset(model, dataset)
+
+    # -- defaults ------------------------------------------------------------------------------------------------
+
+    def _update_internal_config_dict(self, file: str) -> dict[str, Any] | None:
+        settings = super()._update_internal_config_dict(file)
+        if Path(file).name == "sample.yaml":  # what RecBole reads after its model's and before the data set's own
+            for path in registry.properties_files(self.model, self.dataset):
+                self.internal_config_dict.update(read_yaml(path))
+        return settings
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        self._check_keys()
+        defaults = self.internal_config_dict
+        external = self.external_config_dict
+        loss_type = external.get("loss_type", defaults.get("loss_type"))
+        if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
+            # RecBole's default asks for sampled negatives, which it then refuses with cross-entropy.
+            defaults["train_neg_sample_args"] = None
+        if model_class.type == ModelType.SEQUENTIAL and "load_col" not in external:
+            columns = (defaults.get("load_col") or {}).get("inter")
+            time_field = external.get("TIME_FIELD", defaults.get("TIME_FIELD"))
+            if columns not in (None, "*") and time_field not in columns:
+                # RecBole's default loads no times, without which there is no sequence.
+                defaults["load_col"] = {**defaults["load_col"], "inter": [*columns, time_field]}
+
+    def _init_device(self) -> None:
+        super()._init_device()
+        if not self.final_config_dict["use_gpu"]:  # RecBole takes a GPU where there is one, whatever this key says
+            self.final_config_dict["device"] = torch.device("cpu")
+
+    # -- checks --------------------------------------------------------------------------------------------------
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        settings = super()._get_final_config_dict()
+        check_rules(settings, RUN_RULES)
+        check_validation_metric(settings)
+        if self.model in registry.registered_model_names():
+            check_rules(settings, MODEL_RULES)
+            check_combinations(settings)
+        return settings
+
+    def _check_keys(self) -> None:
+        """Refuse a key that nothing reads and that looks like one that this run does."""
+        read_somewhere = registry.property_keys(
+            "overall.yaml", "model/*.yaml", "dataset/*.yaml", "quick_start_config/*"
+        )
+        read_somewhere |= (
+            LAUNCHER_KEYS | UNLISTED_RECBOLE_KEYS | {key for keys in self.parameters.values() for key in keys}
+        )
+        for key in self.external_config_dict:
+            if key in read_somewhere:
+                continue
+            nearest = difflib.get_close_matches(str(key), [*self.internal_config_dict, *LAUNCHER_KEYS], n=1, cutoff=0.8)
+            if nearest:
+                raise SettingError(f"key {key!r} is unknown. Did you mean {nearest[0]!r}?")
+
+    # -- plain data ----------------------------------------------------------------------------------------------
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved settings as strings, numbers, booleans, ``None``, lists and dicts."""
+        return plain_data(self.final_config_dict)
+
+    @classmethod
+    def from_plain(cls, settings: Mapping[str, Any]) -> Config:
+        """The inverse of :meth:`plain`; the device is chosen anew.
+
+        Raises:
+            SettingError: If the model is unknown here.
+        """
+        config = cls.__new__(cls)
+        config.compatibility_settings()
+        config._init_parameters_category()
+        config.yaml_loader = config._build_yaml_loader()
+        config.model, config.dataset = settings["model"], settings["dataset"]
+        config.model_class = registry.find_model(config.model)
+        config.final_config_dict = dict(settings)
+        for key, enum in _ENUM_KEYS.items():
+            if key in config.final_config_dict:
+                config.final_config_dict[key] = enum[config.final_config_dict[key]]
+        config.final_config_dict.pop("local_rank", None)
+        config._init_device()
+        return config
+
+
+_ENUM_KEYS = {"MODEL_TYPE": ModelType, "MODEL_INPUT_TYPE": InputType, "eval_type": EvaluatorType}
+
+
+def plain_data(value: Any) -> Any:
+    """``value`` with enums, devices, NumPy numbers and tuples made strings, numbers and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain_data(item) for item in value]
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value)
+
+
+def parse_value(text: str) -> Any:
+    """A setting given as text: a Python literal if it is one, else a YAML scalar, list or mapping.
+
+    So ``None``, ``(1, 2)`` and ``{'LS': 'valid_and_test'}`` work as in RecBole and ``~``, ``true``, ``1e-3`` and
+    ``[rope]`` as in a YAML file. Nothing is evaluated. What is neither stays text.
+    """
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    try:
+        value = yaml.load(text, Loader=_YamlLoader)
+    except yaml.YAMLError:
+        return text
+    return value if value is None or isinstance(value, (bool, int, float, list, dict)) else text
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; empty for an empty file.
+
+    Raises:
+        SettingError: If the file is missing, or is not a YAML mapping.
+    """
+    try:
+        settings = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_YamlLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"config file {file} cannot be read: {getattr(error, 'strerror', error)}") from error
+    except yaml.YAMLError as error:
+        raise SettingError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from error
+    if settings is not None and not isinstance(settings, dict):
+        raise SettingError(f"config file {file} must hold lines of 'key: value', got a {type(settings).__name__}")
+    return settings or {}
+
+
+def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Raise :class:`SettingError` for the first key whose value its rule does not allow."""
+    for key, rule in rules.items():
+        if key in settings and not rule.holds(settings[key]):
+            hint = ""
+            if key == "kernel_structure":
+                hint = did_you_mean(settings[key], map("-".join, itertools.product(STRUCTURES, repeat=2)))
+            raise SettingError(f"{key} must be {rule.allowed}; got {settings[key]!r}.{hint}")
+
+
+def check_validation_metric(settings: Mapping[str, Any]) -> None:
+    """Refuse a ``valid_metric`` that the evaluation will not compute; RecBole fails on it after the first epoch."""
+    metrics, topk = settings["metrics"], settings["topk"]
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    topk = [topk] if _is_int(topk) else topk
+    computed = {str(metric).lower() for metric in metrics} | {
+        f"{metric}@{k}".lower() for metric in metrics for k in topk or []
+    }
+    if str(settings["valid_metric"]).lower() not in computed:
+        raise SettingError(
+            f"valid_metric must be one of metrics at one of topk ({', '.join(map(str, metrics))} at "
+            f"{', '.join(map(str, topk or []))}); got {settings['valid_metric']!r}."
+        )
+
+
+def check_combinations(settings: Mapping[str, Any]) -> None:
+    """Refuse values that are allowed one by one but not together.
+
+    Raises:
+        SettingError: Naming both keys.
+    """
+    hidden_size, n_heads = settings["hidden_size"], settings["n_heads"]
+    if hidden_size % n_heads:
+        raise SettingError(
+            f"hidden_size must be a multiple of n_heads; got hidden_size {hidden_size}, n_heads {n_heads}."
+        )
+
+    structure, bandwidth = settings["kernel_structure"], settings["kernel_bandwidth"]
+    max_length = settings["MAX_ITEM_LIST_LENGTH"]
+    banded = set(BANDED_STRUCTURES) & set(parse_kernel_structure(structure))
+    if banded and bandwidth is None:
+        raise SettingError(
+            f"kernel_structure {structure!r} needs kernel_bandwidth, the lags a banded kernel keeps "
+            f"(1 to {max_length}); got none."
+        )
+    if bandwidth is not None and not banded:
+        raise SettingError(
+            f"kernel_bandwidth {bandwidth} is for banded structures; got kernel_structure {structure!r}."
+        )
+    if bandwidth is not None and bandwidth > max_length:
+        raise SettingError(
+            f"kernel_bandwidth must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {bandwidth}."
+        )
+    if settings.get("train_neg_sample_args") is not None:
+        raise SettingError(
+            f"train_neg_sample_args must be ~ with loss_type {settings['loss_type']}, which takes all items for "
+            f"negatives; got {settings['train_neg_sample_args']!r}."
+        )
+    if settings["train_objective"] == "sequence" and settings.get("transform") is not None:
+        raise SettingError(
+            f"transform {settings['transform']!r} rewrites single histories; it needs train_objective 'augmented', "
+            "got 'sequence'."
+        )

@@ -1,0 +1,32 @@
+"""Errors that are the user's to mend: each message is one line that says what was given, what is allowed, what to do.
+
+The launcher prints the line and exits with code 2; from Python they are ordinary exceptions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something given from outside cannot be used."""
+
+
+class SettingError(UserError):
+    """A setting (command line, dict, YAML file) has a wrong name or value."""
+
+
+class DataError(UserError):
+    """A data set is missing or cannot be read as atomic files."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing or is not one of ours."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest known name regardless of case, or an empty string."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    nearest = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[nearest[0]]!r}?" if nearest else ""

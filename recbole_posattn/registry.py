@@ -1,0 +1,118 @@
+"""The models this package adds to RecBole, and where their properties live.
+
+RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there,
+so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` honour them.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import recbole
+import recbole.data.dataset
+import recbole.trainer
+import yaml
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import ModelType, get_model
+
+from recbole_posattn.errors import SettingError, did_you_mean
+
+RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+
+_PACKAGE = Path(__file__).parent
+# Inside the package in an installed wheel, beside it in a checkout.
+PROPERTIES = next(path for path in (_PACKAGE / "properties", _PACKAGE.parent / "properties") if path.is_dir())
+
+_SUBPACKAGES = {
+    ModelType.GENERAL: "general_recommender",
+    ModelType.TRADITIONAL: "general_recommender",
+    ModelType.CONTEXT: "context_aware_recommender",
+    ModelType.SEQUENTIAL: "sequential_recommender",
+    ModelType.KNOWLEDGE: "knowledge_aware_recommender",
+    ModelType.DECISIONTREE: "exlib_recommender",
+}
+
+_model_properties: dict[str, Path] = {}
+
+
+def register(
+    model_class: type[AbstractRecommender],
+    *,
+    properties: str | Path | None = None,
+    dataset_class: type | None = None,
+    trainer_class: type | None = None,
+) -> type[AbstractRecommender]:
+    """Make a model known to RecBole under its class name.
+
+    Args:
+        model_class: A RecBole model.
+        properties: YAML file with the model's defaults, which :class:`recbole_posattn.Config` reads.
+        dataset_class: What RecBole's ``create_dataset`` uses for it; RecBole's choice by default.
+        trainer_class: What RecBole's ``get_trainer`` uses for it; RecBole's choice by default.
+
+    Returns:
+        The model class, so that this also serves as a decorator.
+
+    Raises:
+        SettingError: If RecBole has a model of that name, or the properties file is missing.
+    """
+    name = model_class.__name__
+    if name in recbole_model_names():
+        raise SettingError(f"model {name!r} cannot be registered: RecBole has one of that name; rename the class")
+    path = Path(properties) if properties is not None else None
+    if path is not None and not path.is_file():
+        raise SettingError(f"properties of model {name!r} not found: {path.absolute()}")
+
+    module_name = f"recbole.model.{_SUBPACKAGES[model_class.type]}.{name.lower()}"
+    module = ModuleType(module_name)
+    module.__spec__ = importlib.machinery.ModuleSpec(module_name, loader=None)
+    setattr(module, name, model_class)
+    sys.modules[module_name] = module  # where get_model looks
+    if dataset_class is not None:
+        setattr(recbole.data.dataset, f"{name}Dataset", dataset_class)  # where create_dataset looks
+    if trainer_class is not None:
+        setattr(recbole.trainer, f"{name}Trainer", trainer_class)  # where get_trainer looks
+    _model_properties[name] = path
+    return model_class
+
+
+def registered_model_names() -> list[str]:
+    """Names of the models registered here, sorted."""
+    return sorted(_model_properties)
+
+
+def recbole_model_names() -> list[str]:
+    """Names of RecBole's own models, sorted; those of its properties, which name each model as its class does."""
+    return sorted(path.stem for path in (RECBOLE_PROPERTIES / "model").glob("*.yaml"))
+
+
+def find_model(name: str) -> type[AbstractRecommender]:
+    """The class of a model of RecBole's or one registered here.
+
+    Raises:
+        SettingError: If there is none of that name, with the nearest name.
+    """
+    try:
+        return get_model(name)
+    except (ValueError, AttributeError):  # RecBole knows no such module; the module has no class so spelt
+        known = registered_model_names() + recbole_model_names()
+        raise SettingError(
+            f"model {name!r} is unknown.{did_you_mean(name, known)} "
+            f"There are {', '.join(registered_model_names())} and RecBole's own models."
+        ) from None
+
+
+def properties_files(model: str, dataset: str) -> list[Path]:
+    """Our default files for a model and a data set, in the order in which they are read."""
+    dataset_file = PROPERTIES / "dataset" / f"{dataset}.yaml"
+    return [path for path in (_model_properties.get(model), dataset_file) if path is not None and path.is_file()]
+
+
+def property_keys(*patterns: str) -> set[str]:
+    """The keys of all property files, RecBole's and ours, that match one of the glob patterns, such as ``model/*``."""
+    files = [path for root in (RECBOLE_PROPERTIES, PROPERTIES) for pattern in patterns for path in root.glob(pattern)]
+    files += [path for path in _model_properties.values() if path is not None]
+    return {key for path in files for key in yaml.safe_load(path.read_text(encoding="utf-8")) or {}}
