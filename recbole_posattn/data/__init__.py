@@ -1,0 +1,1 @@
+"""Data between RecBole's atomic files and the models."""

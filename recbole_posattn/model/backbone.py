@@ -1,0 +1,211 @@
+"""Transformer backbones around positional-kernel attention.
+
+``sasrec`` is the paper's block (arXiv 2602.21052, after SASRec, arXiv 1808.09781): pre-norm, queries from the
+normalized and keys and values from the raw input. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one input
+for all three, an output projection.
+
+Shape keys: b batch, s sequence length, d hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_posattn.position.attention import PositionKernelAttention
+
+BACKBONES = ("sasrec", "recbole")
+
+# The activations that RecBole's FeedForward offers, by its names.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class FeedForward(nn.Module):
+    """W₂ dropout(act(W₁ x)), position by position.
+
+    Args:
+        hidden_size: Channels d.
+        inner_size: Channels of the inner layer.
+        hidden_act: A name of :data:`ACTIVATIONS`.
+        dropout: Probability of zeroing an element behind each layer.
+        inner_dropout: Whether there is dropout behind the first layer too (the paper's block has it, RecBole's not).
+    """
+
+    def __init__(self, hidden_size: int, inner_size: int, hidden_act: str, dropout: float, inner_dropout: bool) -> None:
+        super().__init__()
+        self.dense_1 = nn.Linear(hidden_size, inner_size)
+        self.dense_2 = nn.Linear(inner_size, hidden_size)
+        self.activation = ACTIVATIONS[hidden_act]
+        self.inner_dropout = nn.Dropout(dropout if inner_dropout else 0.0)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (b, s, d) to (b, s, d)."""
+        return self.dropout(self.dense_2(self.activation(self.inner_dropout(self.dense_1(x)))))
+
+
+class SASRecBlock(nn.Module):
+    """The paper's block: h = LN(x), a = h + Attn(h, x), y = LN(a), out = y + FFN(y).
+
+    Args:
+        attention: The block's attention.
+        feed_forward: The block's position-wise network.
+        hidden_size: Channels d.
+        layer_norm_eps: Added to the variance in LayerNorm.
+    """
+
+    def __init__(
+        self, attention: PositionKernelAttention, feed_forward: FeedForward, hidden_size: int, layer_norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.attention = attention
+        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.feed_forward = feed_forward
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Shape (b, s, d) to (b, s, d); ``valid`` as in ``causal_attention``."""
+        h = self.attention_norm(x)
+        y = self.feed_forward_norm(h + self.attention(h, x, valid))
+        return y + self.feed_forward(y)
+
+
+class RecBoleBlock(nn.Module):
+    """RecBole's ``TransformerLayer``: a = LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
+
+    Args:
+        attention: The block's attention.
+        feed_forward: The block's position-wise network.
+        hidden_size: Channels d.
+        layer_norm_eps: Added to the variance in LayerNorm.
+        dropout: Probability of zeroing an element behind the output projection.
+    """
+
+    def __init__(
+        self,
+        attention: PositionKernelAttention,
+        feed_forward: FeedForward,
+        hidden_size: int,
+        layer_norm_eps: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.feed_forward = feed_forward
+        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Shape (b, s, d) to (b, s, d); ``valid`` as in ``causal_attention``."""
+        a = self.attention_norm(x + self.dropout(self.dense(self.attention(x, x, valid))))
+        return self.feed_forward_norm(a + self.feed_forward(a))
+
+
+class SASRecBackbone(nn.Module):
+    """√d-scaled item embeddings, dropout, the paper's blocks, a final LayerNorm.
+
+    Args:
+        attentions: One attention a block, first block first.
+        hidden_size: Channels d.
+        inner_size: Inner channels of the feed-forward networks.
+        hidden_act: A name of :data:`ACTIVATIONS`.
+        hidden_dropout_prob: Probability of zeroing an element of the input and in the feed-forward networks.
+        layer_norm_eps: Added to the variance in LayerNorm.
+        input_encoding: Adds positions to the input, shape (b, s, d) to (b, s, d), or ``None``.
+    """
+
+    def __init__(
+        self,
+        attentions: Sequence[PositionKernelAttention],
+        hidden_size: int,
+        inner_size: int,
+        hidden_act: str,
+        hidden_dropout_prob: float,
+        layer_norm_eps: float,
+        input_encoding: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale = hidden_size**0.5
+        self.input_encoding = input_encoding
+        self.dropout = nn.Dropout(hidden_dropout_prob)
+        self.blocks = nn.ModuleList(
+            SASRecBlock(
+                attention,
+                FeedForward(hidden_size, inner_size, hidden_act, hidden_dropout_prob, inner_dropout=True),
+                hidden_size,
+                layer_norm_eps,
+            )
+            for attention in attentions
+        )
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+
+    def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Encode sequences of item embeddings.
+
+        Args:
+            item_embedding: Shape (b, s, d).
+            valid: Shape (b, s), False at padding; ``None`` where padding stands behind the items only.
+
+        Returns:
+            Tensor of shape (b, s, d); rows at padding have no meaning.
+        """
+        x = item_embedding * self.scale
+        if self.input_encoding is not None:
+            x = self.input_encoding(x)
+        x = zero_padding(self.dropout(x), valid)
+        for block in self.blocks:
+            x = zero_padding(block(x, valid), valid)
+        return self.norm(x)
+
+
+class RecBoleBackbone(nn.Module):
+    """LayerNorm and dropout on the input, then RecBole's blocks; the arguments are :class:`SASRecBackbone`'s."""
+
+    def __init__(
+        self,
+        attentions: Sequence[PositionKernelAttention],
+        hidden_size: int,
+        inner_size: int,
+        hidden_act: str,
+        hidden_dropout_prob: float,
+        layer_norm_eps: float,
+        input_encoding: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_encoding = input_encoding
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(hidden_dropout_prob)
+        self.blocks = nn.ModuleList(
+            RecBoleBlock(
+                attention,
+                FeedForward(hidden_size, inner_size, hidden_act, hidden_dropout_prob, inner_dropout=False),
+                hidden_size,
+                layer_norm_eps,
+                hidden_dropout_prob,
+            )
+            for attention in attentions
+        )
+
+    def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
+        """See :meth:`SASRecBackbone.forward`."""
+        x = item_embedding if self.input_encoding is None else self.input_encoding(item_embedding)
+        x = self.dropout(self.norm(x))
+        for block in self.blocks:
+            x = block(x, valid)
+        return x
+
+
+def zero_padding(x: Tensor, valid: Tensor | None) -> Tensor:
+    """x of shape (b, s, d) with zeros in the rows where ``valid`` (b, s) is False."""
+    return x if valid is None else x.masked_fill(~valid[:, :, None], 0.0)

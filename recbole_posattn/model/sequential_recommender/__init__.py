@@ -1,0 +1,1 @@
+"""The models, in the place where RecBole keeps its own."""
