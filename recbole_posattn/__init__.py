@@ -1,0 +1,22 @@
+"""Positional-kernel self-attention for sequential recommendation in RecBole."""
+
+from recbole_posattn import compat
+
+compat.apply()
+
+from recbole_posattn.config import Config  # noqa: E402  (RecBole runs on today's stack only after compat.apply)
+from recbole_posattn.data.dataset import SequenceDataset  # noqa: E402
+from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec  # noqa: E402
+from recbole_posattn.quick_start import load, run  # noqa: E402
+from recbole_posattn.registry import PROPERTIES, register  # noqa: E402
+from recbole_posattn.trainer import SequenceTrainer  # noqa: E402
+
+__all__ = ["Config", "PosKernelSASRec", "__version__", "load", "register", "run"]
+__version__ = "0.1.0"
+
+register(
+    PosKernelSASRec,
+    properties=PROPERTIES / "model" / "PosKernelSASRec.yaml",
+    dataset_class=SequenceDataset,
+    trainer_class=SequenceTrainer,
+)

@@ -1,0 +1,7 @@
+"""``python -m recbole_posattn`` is ``recbole-posattn``."""
+
+import sys
+
+from recbole_posattn.cli import main
+
+sys.exit(main())

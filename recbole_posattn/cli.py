@@ -1,0 +1,72 @@
+"""The commands: ``recbole-posattn run`` and the launcher ``run_recbole_posattn.py``, which is the same."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from recbole_posattn import __version__
+from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.quick_start import run
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``recbole-posattn COMMAND …``; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="recbole-posattn", description=sys.modules["recbole_posattn"].__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run_arguments(commands.add_parser("run", help="train and evaluate a model", allow_abbrev=False))
+    options, settings = parser.parse_known_args(arguments)
+    return _guarded(lambda: _run(options, settings))
+
+
+def launch(arguments: Sequence[str] | None = None) -> int:
+    """``run_recbole_posattn.py``, with the flags of RecBole's ``run_recbole.py``; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="run_recbole_posattn.py", allow_abbrev=False)
+    _add_run_arguments(parser)
+    options, settings = parser.parse_known_args(arguments)
+    return _guarded(lambda: _run(options, settings))
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Train and evaluate a model, RecBole's own included."
+    parser.epilog = "Any setting is given as --key=value and wins over the files, e.g. --hidden_size=128."
+    parser.add_argument("--model", "-m", help="name of the model (default: PosKernelSASRec)")
+    parser.add_argument("--dataset", "-d", help="name of the data set (default: ml-100k)")
+    parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
+    parser.add_argument("--nproc", type=int, default=1, help="processes in this group; only 1 so far")
+    parser.add_argument("--ip", default="localhost", help="address of the master process")
+    parser.add_argument("--port", default="5678", help="port of the master process")
+    parser.add_argument("--world_size", type=int, default=-1, help="processes in all groups (default: nproc)")
+    parser.add_argument("--group_offset", type=int, default=0, help="rank of this group's first process")
+
+
+def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
+    for argument in settings:
+        if not argument.startswith("--") or "=" not in argument:
+            raise SettingError(f"argument {argument!r} is not understood; give settings as --key=value")
+    if options.nproc != 1 or options.world_size > 1 or options.group_offset != 0:
+        raise SettingError(
+            f"nproc {options.nproc}, world_size {options.world_size}, group_offset {options.group_offset}: "
+            "this version trains in one process; leave these flags out"
+        )
+    named = {"model": options.model, "dataset": options.dataset}
+    strongest = [f"--{key}={value}" for key, value in named.items() if value is not None]
+    run(config_file_list=options.config_files.split(), command_line=[*strongest, *settings])
+    return 0
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    """Run a command; what the user can mend ends in one line and exit code 2."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"recbole-posattn: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("recbole-posattn: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED

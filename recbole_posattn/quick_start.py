@@ -1,0 +1,265 @@
+"""Train and evaluate a model with one call, and load it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from recbole.data import create_dataset, data_preparation
+from recbole.data.dataloader import AbstractDataLoader
+from recbole.data.dataset import Dataset
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import ModelType, get_environment, init_seed, set_color
+from texttable import Texttable
+
+from recbole_posattn.compat import run_logger
+from recbole_posattn.config import Config, plain_data
+from recbole_posattn.data.atomic_files import ensure_atomic_files
+from recbole_posattn.errors import CheckpointError, DataError
+from recbole_posattn.trainer import load_state, read_checkpoint, trainer_class
+
+RESULT_NAME = "result.json"
+_REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", "scipy")
+
+
+class RunResult(TypedDict):
+    """What :func:`run` returns: RecBole's four results, then ours."""
+
+    best_valid_score: float
+    valid_score_bigger: bool
+    best_valid_result: dict[str, float] | None
+    test_result: dict[str, float] | None
+    checkpoint: str | None
+    epochs: int
+    best_epoch: int
+    seconds: dict[str, float]
+    trainable_parameters: int
+
+
+class Loaded(NamedTuple):
+    """What :func:`load` returns, in the order of RecBole's ``load_data_and_model``."""
+
+    config: Config
+    model: AbstractRecommender
+    dataset: Dataset
+    train_data: AbstractDataLoader
+    valid_data: AbstractDataLoader
+    test_data: AbstractDataLoader
+
+
+def run(
+    model: str | type[AbstractRecommender] | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    saved: bool = True,
+    command_line: Sequence[str] | None = None,
+) -> RunResult:
+    """Train a model, evaluate its best epoch on the test set, and write both beside the checkpoint.
+
+    The successor of ``recbole.quick_start.run_recbole``, for RecBole's own models as well.
+
+    Args:
+        model: Name or class; by default what the settings say, else PosKernelSASRec.
+        dataset: Name; by default what the settings say, else ml-100k.
+        config_file_list: YAML files with settings.
+        config_dict: Settings, stronger than the files.
+        saved: Whether to keep the best epoch. If not, the last epoch is the one tested, and nothing is written.
+        command_line: Settings ``--key=value``, strongest of all; ``sys.argv[1:]`` by default, as in RecBole.
+
+    Returns:
+        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
+        where a split has no rows), and: ``checkpoint`` (path, ``None`` unless saved), ``epochs`` (trained),
+        ``best_epoch`` (counted from 0), ``seconds`` (wall time of ``data``, ``training`` with validation, ``test`` and
+        ``total``) and ``trainable_parameters``.
+
+    Raises:
+        SettingError: If a setting's key or value cannot be used.
+        DataError: If the data set cannot.
+    """
+    started = time.perf_counter()
+    given = {"model": "PosKernelSASRec", "dataset": "ml-100k", **(config_dict or {})}
+    config = Config(model, dataset, config_file_list, given, command_line)
+    with run_logger(config):
+        logger = logging.getLogger()
+        logger.info(sys.argv)
+        logger.info(config)
+
+        init_seed(config["seed"], config["reproducibility"])
+        interactions, (train_data, valid_data, test_data) = prepare_data(config)
+        logger.info(interactions)
+        data_ready = time.perf_counter()
+
+        recommender = _build_model(config, train_data)
+        logger.info(recommender)
+        trainer = trainer_class(config)(config, recommender)
+        best_valid_score, best_valid_result = trainer.fit(
+            train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+        )
+        trained = time.perf_counter()
+        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=config["show_progress"])
+        finished = time.perf_counter()
+
+        result = RunResult(
+            best_valid_score=plain_data(best_valid_score),
+            valid_score_bigger=config["valid_metric_bigger"],
+            best_valid_result=plain_data(best_valid_result),
+            test_result=plain_data(test_result),
+            checkpoint=trainer.saved_model_file if saved else None,
+            epochs=len(trainer.train_loss_dict),
+            best_epoch=getattr(trainer, "best_epoch", -1),
+            seconds={
+                "data": round(data_ready - started, 2),
+                "training": round(trained - data_ready, 2),
+                "test": round(finished - trained, 2),
+                "total": round(finished - started, 2),
+            },
+            trainable_parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
+        )
+        logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
+        logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
+        logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
+        if saved:
+            _write_result(config, result)
+        logger.info("\n" + result_table(config, result))
+    return result
+
+
+def load(checkpoint: str | Path) -> Loaded:
+    """Load a trained model with its settings and its data, prepared as they were for training.
+
+    Args:
+        checkpoint: A file written by :func:`run`. It is read as plain data; nothing in it is executed.
+
+    Returns:
+        Settings, model (in evaluation mode), data set, and the loaders of the three splits.
+
+    Raises:
+        CheckpointError: If the file is missing, not one of ours, or does not fit the data set any more.
+        DataError: If the data set cannot be read.
+        SettingError: If the model is not registered here.
+    """
+    content = read_checkpoint(checkpoint)
+    config = Config.from_plain(content["config"])
+    init_seed(config["seed"], config["reproducibility"])
+    interactions, loaders = prepare_data(config)
+    model = _build_model(config, loaders[0])
+    try:
+        load_state(model, content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
+    model.eval()
+    return Loaded(config, model, interactions, *loaders)
+
+
+def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]]:
+    """Read, filter and split the configured data set.
+
+    Returns:
+        The data set, and the loaders of its training, validation and test split.
+
+    Raises:
+        DataError: If the files cannot be read, or nothing is left to train on.
+    """
+    ensure_atomic_files(config)
+    try:
+        dataset = create_dataset(config)
+        _require_sequences(config, dataset)
+        loaders = data_preparation(config, dataset)
+    except DataError:
+        raise
+    except (KeyError, UnicodeDecodeError, ValueError) as error:  # what RecBole and pandas raise for bad files
+        raise DataError(f"data set {config['dataset']!r} in {config['data_path']}: {error}") from error
+    if not len(loaders[0]):
+        raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
+    for name, loader in zip(("validation", "test"), loaders[1:]):
+        if not len(loader):
+            logging.getLogger().warning(f"The {name} split has no rows: there is nothing to evaluate on it.")
+    return dataset, loaders
+
+
+def _require_sequences(config: Config, dataset: Dataset) -> None:
+    """RecBole drops a user's first interaction as a target, and fails if that leaves none at all."""
+    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or config["benchmark_filename"] is not None:
+        return
+    if dataset.inter_feat[dataset.uid_field].value_counts().max() < 2:
+        raise DataError(
+            f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
+            "next item to learn from"
+        )
+
+
+def _build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    return config.model_class(config, train_data._dataset).to(config["device"])
+
+
+def _write_result(config: Config, result: RunResult) -> None:
+    """``result.json`` beside the checkpoint: the result, and what it takes to get it again."""
+    report = {
+        **result,
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "seed": config["seed"],
+        "command": sys.argv,
+        "versions": _versions(),
+        "git_revision": _git_revision(),
+        "config": config.plain(),
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    Path(result["checkpoint"]).with_name(RESULT_NAME).write_text(text, encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _REPORTED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _git_revision() -> str | None:
+    """The commit of this package's checkout, ``+changes`` behind it if there are any; ``None`` outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def result_table(config: Config, result: RunResult) -> str:
+    """The run on a few lines: each metric on validation and test, then epochs, seconds, parameters and checkpoint."""
+    valid, test = result["best_valid_result"] or {}, result["test_result"] or {}
+    metrics = Texttable()
+    metrics.set_deco(Texttable.HEADER)
+    metrics.set_cols_dtype(["t", "t", "t"])
+    metrics.set_cols_align(["l", "r", "r"])
+    metrics.header([f"{config['model']} on {config['dataset']}", "valid", "test"])
+    for metric in valid or test:
+        metrics.add_row([metric, *(_format(split.get(metric)) for split in (valid, test))])
+    seconds = result["seconds"]
+    facts = {
+        "epochs": f"{result['epochs']} (best: {result['best_epoch']})",
+        "seconds": ", ".join(f"{part} {seconds[part]:.1f}" for part in ("data", "training", "test", "total")),
+        "parameters": f"{result['trainable_parameters']:,}",
+        "checkpoint": result["checkpoint"] or "not saved",
+    }
+    width = max(map(len, facts))
+    return "\n".join([metrics.draw(), "", *(f"{name:<{width}}  {fact}" for name, fact in facts.items())])
+
+
+def _format(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

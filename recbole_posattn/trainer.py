@@ -1,0 +1,143 @@
+"""RecBole's trainers with checkpoints that hold plain data and stand in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import recbole.trainer
+import torch
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import ModelType, get_local_time, get_trainer, set_color
+
+from recbole_posattn.compat import plain_other_parameter, restore_other_parameter
+from recbole_posattn.config import Config
+from recbole_posattn.errors import CheckpointError
+
+CHECKPOINT_NAME = "best.pth"
+
+
+class CheckpointMixin:
+    """Checkpoints for any of RecBole's trainers: tensors and plain data only, complete or not there at all.
+
+    RecBole pickles the whole ``Config`` into a checkpoint, which torch ≥ 2.6 refuses to load, rightly: loading it runs
+    whatever it contains. Here the settings are plain data, and ``torch.load(weights_only=True)`` reads the file.
+
+    Attributes:
+        run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
+        best_epoch: Epoch of the checkpoint that is kept, counted from 0; −1 before there is one.
+    """
+
+    def __init__(self, config: Config, model: AbstractRecommender) -> None:
+        super().__init__(config, model)
+        self.run_dir = Path(self.checkpoint_dir) / f"{config['model']}-{config['dataset']}-{get_local_time()}"
+        self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
+        self.best_epoch = -1
+
+    def make_run_dir(self) -> Path:
+        """Make the run's folder, with a number behind its name if another run started in the same second."""
+        if self.best_epoch < 0:
+            self.run_dir = _make_new_dir(self.run_dir)
+            self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
+        return self.run_dir
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        file = kwargs.pop("saved_model_file", None)
+        if file is None:
+            self.make_run_dir()
+            file = self.saved_model_file
+        self.best_epoch = max(epoch, 0)
+        self._write_checkpoint(epoch, file)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {file}")
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """The checkpoint between two training stages, of the models that have such (S3Rec)."""
+        self._write_checkpoint(epoch, saved_model_file)
+        self.saved_model_file = saved_model_file
+
+    def _write_checkpoint(self, epoch: int, file: str) -> None:
+        state = {
+            "config": self.config.plain(),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": plain_other_parameter(self.model.other_parameter()),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        incomplete = f"{file}.incomplete"
+        torch.save(state, incomplete)
+        os.replace(incomplete, file)
+
+    @torch.no_grad()
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        """RecBole's evaluation, with the best checkpoint read as plain data."""
+        if load_best_model and eval_data:
+            file = model_file or self.saved_model_file
+            load_state(self.model, read_checkpoint(file, self.device))
+            self.logger.info(f"Loading model structure and parameters from {file}")
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+
+class SequenceTrainer(CheckpointMixin, recbole.trainer.Trainer):
+    """The trainer of the models registered here."""
+
+
+def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
+    """RecBole's trainer for the configured model, with our checkpoints.
+
+    The tree models of ``recbole.model.exlib_recommender`` are no PyTorch modules and keep RecBole's own.
+    """
+    base = get_trainer(config["MODEL_TYPE"], config["model"])
+    if issubclass(base, CheckpointMixin) or config["MODEL_TYPE"] == ModelType.DECISIONTREE:
+        return base
+    return type(base.__name__, (CheckpointMixin, base), {})
+
+
+def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """A checkpoint's content; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: If there is no such file or it is not a checkpoint written by this package.
+    """
+    try:
+        checkpoint = torch.load(file, map_location=device, weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {file} is not a checkpoint of recbole-posattn; RecBole's own, which can run code when they "
+            "are loaded, are not read: train the model again with this package"
+        ) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict):
+        raise CheckpointError(f"checkpoint {file} holds no settings: it was not written by recbole-posattn")
+    return checkpoint
+
+
+def load_state(model: AbstractRecommender, checkpoint: dict[str, Any]) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        CheckpointError: If the weights do not fit the model, for instance because the data set has changed.
+    """
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"the checkpoint does not fit the model: {reason}") from error
+    model.load_other_parameter(restore_other_parameter(checkpoint.get("other_parameter")))
+
+
+def _make_new_dir(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1_000_000):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            continue
+        return candidate
+    raise FileExistsError(f"no free name for {path}")

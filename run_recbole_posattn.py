@@ -1,0 +1,11 @@
+"""Train and evaluate a model: ``python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k``."""
+
+import sys
+
+try:
+    from recbole_posattn.cli import launch
+except ImportError as error:  # a missing package, or a version that RecBole does not run on
+    sys.exit(f"recbole-posattn: {error}")
+
+if __name__ == "__main__":
+    sys.exit(launch())
