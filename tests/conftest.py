@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 import recbole_posattn  # noqa: F401  (prepares RecBole)
@@ -17,6 +18,8 @@ TINY = "tiny"
 # The first call of anything in torch is slow; how long an example takes says nothing here.
 settings.register_profile("recbole-posattn", deadline=None, print_blob=True)
 settings.load_profile("recbole-posattn")
+
+torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for each other longer than they work
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,11 @@ from recbole_posattn.position.kernels import (
     positional_kernel,
 )
 
-LEARNED = [structure for structure in STRUCTURES if structure != "identity"]
+LEARNED = tuple(structure for structure in STRUCTURES if structure != "identity")
 
 
 @st.composite
-def kernels(draw: st.DrawFn, structures: list[str] = list(STRUCTURES)) -> PositionKernel:
+def kernels(draw: st.DrawFn, structures: tuple[str, ...] = STRUCTURES) -> PositionKernel:
     """A kernel in float64 whose free weights are drawn at random, away from their start."""
     max_length = draw(st.integers(1, 12))
     structure = draw(st.sampled_from(structures))
@@ -141,10 +141,9 @@ def test_gradients_are_those_of_finite_differences(kernel: PositionKernel) -> No
 @given(kernel=kernels(LEARNED))
 def test_parameters_are_exactly_the_free_weights(kernel: PositionKernel) -> None:
     max_length, width = kernel.max_length, kernel.bandwidth
+    per_group = max_length * width - width * (width - 1) // 2  # entries of a banded lower triangle
     if kernel.lag_only:
         per_group = width - kernel.unit_first_tap
-    else:
-        per_group = max_length * width - width * (width - 1) // 2
     assert [p.numel() for p in kernel.parameters()] == [kernel.n_groups * per_group]
 
 

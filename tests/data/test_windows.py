@@ -1,0 +1,89 @@
+"""Cutting windows against a plain-Python reading of what they must be."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_posattn.data.windows import Windows, cut_windows
+
+
+def prefixes(sequence: list[int], first_target: int, max_length: int) -> list[tuple[list[int], int]]:
+    """(history, target) for the targets from ``first_target`` on, as RecBole augments a sequence."""
+    return [(sequence[max(0, t - max_length) : t], sequence[t]) for t in range(first_target, len(sequence))]
+
+
+def cut(rows: list[tuple[int, list[int], int]], max_length: int) -> Windows:
+    """Windows of rows (user, history, target)."""
+    history = torch.zeros(len(rows), max_length, dtype=torch.int64)
+    for row, (_, items, _) in enumerate(rows):
+        history[row, : len(items)] = torch.tensor(items)
+    return cut_windows(
+        user=torch.tensor([user for user, _, _ in rows]),
+        history=history,
+        history_length=torch.tensor([len(items) for _, items, _ in rows]),
+        target=torch.tensor([target for _, _, target in rows]),
+    )
+
+
+def check(windows: Windows, rows: list[tuple[int, list[int], int]], max_length: int) -> None:
+    """Every row once; the window's items up to a label are the newest part of its row's history."""
+    labelled = windows.target_row >= 0
+    assert sorted(windows.target_row[labelled].tolist()) == list(range(len(rows)))
+    assert labelled.any(dim=1).all()
+    for items, length, target_rows in zip(windows.item_list, windows.item_length, windows.target_row):
+        assert 1 <= length <= max_length
+        assert (items[:length] > 0).all() and (items[length:] == 0).all() and (target_rows[length:] < 0).all()
+        for position, row in enumerate(target_rows.tolist()):
+            if row >= 0:
+                history = rows[row][1]
+                seen = items[: position + 1].tolist()
+                assert seen == history[-len(seen) :]
+
+
+sequences = st.lists(st.integers(1, 9), min_size=2, max_size=30)
+
+
+@given(users=st.lists(sequences, min_size=1, max_size=5), max_length=st.integers(1, 8), seed=st.integers(0, 99))
+def test_each_row_is_a_label_once_with_its_own_history(users: list[list[int]], max_length: int, seed: int) -> None:
+    by_user = [[(u, *row) for row in prefixes(items, 1, max_length)] for u, items in enumerate(users)]
+    rows = interleave(by_user, seed)
+    windows = cut(rows, max_length)
+    check(windows, rows, max_length)
+    # no more windows than needed: ⌈targets / L⌉ a user
+    assert len(windows) == sum(-(-len(own) // max_length) for own in by_user)
+
+
+@given(items=sequences, first=st.integers(1, 29), max_length=st.integers(1, 8))
+def test_split_that_starts_inside_a_sequence_keeps_its_context(items: list[int], first: int, max_length: int) -> None:
+    first = min(first, len(items) - 1)
+    rows = [(0, *row) for row in prefixes(items, first, max_length)]
+    windows = cut(rows, max_length)
+    check(windows, rows, max_length)
+    if len(items) - 1 <= max_length:  # all in one window: each label sees its whole history
+        (window,) = windows.target_row
+        for position, row in enumerate(window.tolist()):
+            if row >= 0:
+                assert windows.item_list[0, : position + 1].tolist() == rows[row][1]
+
+
+@given(rows=st.lists(st.tuples(st.integers(0, 2), sequences, st.integers(1, 9)), min_size=1, max_size=12))
+def test_rows_that_do_not_continue_each_other_stand_alone(rows: list[tuple[int, list[int], int]]) -> None:
+    """Session files (``benchmark_filename``) give ready-made rows in any order."""
+    check(cut(rows, 30), rows, 30)
+
+
+def test_windows_are_cut_from_the_newest_item_backwards() -> None:
+    rows = [(0, *row) for row in prefixes([1, 2, 3, 4, 5, 6, 7, 8], 1, 3)]
+    windows = cut(rows, 3)
+    assert {tuple(items) for items in windows.item_list.tolist()} == {(1, 0, 0), (2, 3, 4), (5, 6, 7)}
+    assert {tuple(row) for row in windows.target_row.tolist()} == {(0, -1, -1), (1, 2, 3), (4, 5, 6)}
+
+
+def interleave(by_user: list[list[tuple]], seed: int) -> list[tuple]:
+    """Rows of all users shuffled together, each user's own order kept, as a split by time leaves them."""
+    generator = torch.Generator().manual_seed(seed)
+    owners = torch.tensor([u for u, rows in enumerate(by_user) for _ in rows])
+    queues = [iter(rows) for rows in by_user]
+    return [next(queues[u]) for u in owners[torch.randperm(len(owners), generator=generator)].tolist()]

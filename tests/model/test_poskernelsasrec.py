@@ -1,0 +1,233 @@
+"""PosKernelSASRec as a model: equal to RecBole's SASRec where it should be, and to itself under padding."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from recbole.data import create_dataset, data_preparation
+from recbole.data.interaction import Interaction
+from recbole.model.sequential_recommender import SASRec
+from torch.nn import functional as F
+
+from recbole_posattn import Config, PosKernelSASRec
+from recbole_posattn.data.dataset import TARGET_LIST_FIELD
+from recbole_posattn.position.kernels import BANDED_STRUCTURES, STRUCTURES
+
+PAIRS = ["-".join(pair) for pair in itertools.product(STRUCTURES, repeat=2)]
+SHARINGS = ["per_layer", "shared", {"u": "per_layer", "l": "shared"}, {"u": "shared", "l": "per_layer"}]
+
+
+@pytest.fixture(scope="module")
+def prepared() -> dict:
+    """Loaders by the settings that shape the data, so that each is prepared once."""
+    return {}
+
+
+@pytest.fixture
+def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
+    """A model in float64 with random kernels, and the loaders, for settings given as keyword arguments."""
+
+    def build(**changes: object) -> tuple:
+        banded = any(structure in str(changes.get("kernel_structure")) for structure in BANDED_STRUCTURES)
+        settings = tiny_settings(kernel_bandwidth=3 if banded else None, **changes)
+        config = Config("PosKernelSASRec", "tiny", config_dict=settings)
+        shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"])
+        if shaping not in prepared:
+            prepared[shaping] = data_preparation(config, create_dataset(config))
+        loaders = prepared[shaping]
+        torch.manual_seed(0)
+        model = PosKernelSASRec(config, loaders[0]._dataset).double().eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "kernel" in name:
+                    parameter.normal_()
+                elif parameter.dim() > 1 and name != "item_embedding.weight":
+                    parameter.normal_(std=0.3)
+        return model, loaders
+
+    return build
+
+
+def histories(n_items: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded item lists, as RecBole's, and their lengths."""
+    length = torch.tensor([10, 1, 4, 7])
+    items = torch.randint(1, n_items, (4, 10), generator=torch.Generator().manual_seed(0))
+    return items.masked_fill(torch.arange(10) >= length[:, None], 0), length
+
+
+def copy_from_sasrec(model: PosKernelSASRec, sasrec: SASRec) -> None:
+    """Put the weights of RecBole's SASRec into the ``recbole`` backbone with absolute positions."""
+    parts = {
+        "multi_head_attention.query": "attention.query",
+        "multi_head_attention.key": "attention.key",
+        "multi_head_attention.value": "attention.value",
+        "multi_head_attention.dense": "dense",
+        "multi_head_attention.LayerNorm": "attention_norm",
+        "feed_forward.dense_1": "feed_forward.dense_1",
+        "feed_forward.dense_2": "feed_forward.dense_2",
+        "feed_forward.LayerNorm": "feed_forward_norm",
+    }
+    outside = {
+        "item_embedding": "item_embedding",
+        "position_embedding": "backbone.input_encoding.embedding",
+        "LayerNorm": "backbone.norm",
+    }
+    state = {}
+    for name, value in sasrec.state_dict().items():
+        module, _, leaf = name.rpartition(".")
+        if module.startswith("trm_encoder.layer."):
+            _, _, layer, part = module.split(".", 3)
+            state[f"backbone.blocks.{layer}.{parts[part]}.{leaf}"] = value
+        else:
+            state[f"{outside[module]}.{leaf}"] = value
+    model.load_state_dict(state, strict=True)
+
+
+@pytest.mark.parametrize("n_heads", [1, 2])
+def test_recbole_backbone_with_absolute_positions_is_recboles_sasrec(build: Callable, n_heads: int) -> None:
+    shape = {"n_heads": n_heads, "inner_size": 40, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+    model, (train_data, valid_data, _) = build(
+        backbone="recbole",
+        kernel_structure="identity-identity",
+        position_encoding=["absolute"],
+        position_alignment="start",
+        train_objective="augmented",
+        **shape,
+    )
+    torch.manual_seed(1)
+    sasrec = SASRec(train_data.config, train_data._dataset).eval()
+    model = model.float()
+    copy_from_sasrec(model, sasrec)
+
+    for batch, _, _, _ in valid_data:
+        scores = model.full_sort_predict(batch)
+        torch.testing.assert_close(scores, sasrec.full_sort_predict(batch), rtol=1e-5, atol=1e-5)
+        assert scores.std() > 1e-3
+        torch.testing.assert_close(model.predict(batch), sasrec.predict(batch), rtol=1e-5, atol=1e-5)
+    for batch in train_data:
+        ours, theirs = model.calculate_loss(batch), sasrec.calculate_loss(batch)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sharing", SHARINGS, ids=str)
+@pytest.mark.parametrize("kernel_structure", PAIRS)
+def test_every_pair_and_sharing_trains(build: Callable, kernel_structure: str, sharing: object) -> None:
+    model, (train_data, _, _) = build(kernel_structure=kernel_structure, kernel_sharing=sharing)
+    loss = model.train().calculate_loss(next(iter(train_data)))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if name.endswith("attention.key.bias"):
+            continue  # adds the same to all logits of a row: softmax does not see it
+        assert (parameter.grad != 0).any() and torch.isfinite(parameter.grad).all(), name
+
+    blocks = model.backbone.blocks
+    sharing_u, sharing_l = (sharing["u"], sharing["l"]) if isinstance(sharing, dict) else (sharing, sharing)
+    assert (blocks[0].attention.u_kernel is blocks[1].attention.u_kernel) == (sharing_u == "shared")
+    assert (blocks[0].attention.l_kernel is blocks[1].attention.l_kernel) == (sharing_l == "shared")
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "recbole"])
+@pytest.mark.parametrize("alignment", ["end", "start"])
+@pytest.mark.parametrize("encoding", [[], ["absolute"]], ids=str)
+@pytest.mark.parametrize("groups", [1, "n_heads", "hidden_size"])
+@pytest.mark.parametrize("kernel_structure", ["toeplitz-full", "banded-banded_toeplitz", "toeplitz-toeplitz"])
+def test_padding_never_changes_a_score(
+    build: Callable, kernel_structure: str, groups: object, encoding: list, alignment: str, backbone: str
+) -> None:
+    model, _ = build(
+        kernel_structure=kernel_structure,
+        kernel_groups=groups,
+        position_encoding=encoding,
+        position_alignment=alignment,
+        backbone=backbone,
+        n_heads=2,
+    )
+    item_seq, length = histories()
+    together = model(item_seq, length)
+    for row, n in enumerate(length.tolist()):
+        alone = model(item_seq[row : row + 1, :n], length[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("alignment", ["end", "start"])
+@pytest.mark.parametrize("kernel_structure", ["toeplitz-full", "toeplitz-toeplitz", "full-banded"])
+def test_no_output_depends_on_a_later_item(build: Callable, kernel_structure: str, alignment: str) -> None:
+    model, _ = build(kernel_structure=kernel_structure, position_alignment=alignment)
+    item_seq, _ = histories()
+    item_seq = item_seq[:1]
+    changed = item_seq.clone()
+    changed[0, 6] = item_seq[0, 6] % 19 + 1
+    before, after = model.encode(item_seq), model.encode(changed)
+    torch.testing.assert_close(after[:, :6], before[:, :6], rtol=0, atol=1e-12)
+    assert not torch.allclose(after[:, 6:], before[:, 6:])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernel_structure": "toeplitz-full", "position_alignment": "start"},
+        {"kernel_structure": "full-banded", "position_alignment": "start", "position_encoding": ["absolute"]},
+        {"kernel_structure": "toeplitz-banded_toeplitz", "position_alignment": "end"},
+        {"kernel_structure": "identity-toeplitz", "position_alignment": "end", "backbone": "recbole"},
+    ],
+    ids=str,
+)
+def test_objectives_give_equal_losses_for_sequences_that_fit(build: Callable, changes: dict) -> None:
+    """Dropout off. Weights that depend on the place of an item in the window need the same place in both objectives."""
+    long_enough = {"MAX_ITEM_LIST_LENGTH": 24}
+    model, (sequence, _, _) = build(**long_enough, **changes, train_objective="sequence")
+    _, (augmented, _, _) = build(**long_enough, **changes, train_objective="augmented")
+    windows = sequence._dataset.windows
+    rows = augmented._dataset.inter_feat
+
+    hidden = model(rows["item_id_list"], rows["item_length"])
+    from_prefixes = F.cross_entropy(model._scores(hidden), rows["item_id"], reduction="none")
+
+    labelled = windows.target_row >= 0
+    aligned = model.encode(model._align(windows.item_list, windows.item_length))
+    row = model._align(windows.target_row + 1, windows.item_length) - 1
+    order = row[row >= 0]
+    at_positions = F.cross_entropy(model._scores(aligned[row >= 0]), rows["item_id"][order], reduction="none")
+    assert labelled.sum() == len(rows)
+    torch.testing.assert_close(at_positions, from_prefixes[order], rtol=1e-8, atol=1e-9)
+
+    # and so the mean over all is the loss that each trains on
+    batch = sequence._dataset[torch.arange(len(windows))]
+    torch.testing.assert_close(model.calculate_loss(batch), from_prefixes.mean(), rtol=1e-8, atol=1e-9)
+    model.train_objective = "augmented"
+    torch.testing.assert_close(model.calculate_loss(rows), from_prefixes.mean(), rtol=1e-8, atol=1e-9)
+
+
+def test_loss_is_taken_over_targets_only(build: Callable) -> None:
+    model, _ = build()
+    item_seq, length = histories()
+    labels = torch.zeros_like(item_seq)
+    labels[0, 9], labels[2, 3] = 5, 7
+    batch = Interaction({"item_id_list": item_seq, "item_length": length, TARGET_LIST_FIELD: labels})
+    scores = model._scores(model(item_seq, length))
+    expected = F.cross_entropy(scores[[0, 2]], torch.tensor([5, 7]))
+    torch.testing.assert_close(model.calculate_loss(batch), expected, rtol=1e-9, atol=1e-10)
+
+
+def test_identity_kernels_know_no_order(build: Callable) -> None:
+    model, _ = build(kernel_structure="identity-identity", n_layers=1)
+    item_seq, length = histories()
+    item_seq, length = item_seq[:1], length[:1]
+    shuffled = torch.cat([item_seq[:, :-1].flip(1), item_seq[:, -1:]], dim=1)
+    torch.testing.assert_close(model(shuffled, length), model(item_seq, length), rtol=1e-9, atol=1e-10)
+
+
+def test_starts_as_documented(tiny_settings: Callable) -> None:
+    config = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(hidden_size=64))
+    dataset = create_dataset(config)
+    model = PosKernelSASRec(config, dataset)
+    weight = model.item_embedding.weight
+    assert (weight[0] == 0).all()
+    assert weight[1:].std().item() == pytest.approx(config["initializer_range"], rel=0.1)
+    assert all((module.bias == 0).all() for module in model.modules() if isinstance(module, torch.nn.Linear))
+    assert model.newest_last
+    lag_only = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(kernel_structure="toeplitz-toeplitz"))
+    assert not PosKernelSASRec(lag_only, dataset).newest_last
