@@ -100,7 +100,7 @@ RUN_RULES = {
     "learning_rate": _POSITIVE,
 }
 
-# Settings of the models registered here.
+# Settings of the models whose defaults name a kernel_structure.
 MODEL_RULES = {
     "n_layers": _integer(1),
     "n_heads": _integer(1),
@@ -247,11 +247,14 @@ class Config(recbole.config.Config):
     def _get_final_config_dict(self) -> dict[str, Any]:
         settings = super()._get_final_config_dict()
         check_rules(settings, RUN_RULES)
-        check_validation_metric(settings)
-        if self.model in registry.registered_model_names():
+        if "kernel_structure" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_rules(settings, MODEL_RULES)
             check_combinations(settings)
         return settings
+
+    def _set_default_parameters(self) -> None:
+        super()._set_default_parameters()
+        check_validation_metric(self.final_config_dict)
 
     def _check_keys(self) -> None:
         """Refuse a key that nothing reads and that looks like one that this run does."""
@@ -361,15 +364,14 @@ def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
 def check_validation_metric(settings: Mapping[str, Any]) -> None:
     """Refuse a ``valid_metric`` that the evaluation will not compute; RecBole fails on it after the first epoch."""
     metrics, topk = settings["metrics"], settings["topk"]
-    metrics = [metrics] if isinstance(metrics, str) else metrics
-    topk = [topk] if _is_int(topk) else topk
-    computed = {str(metric).lower() for metric in metrics} | {
-        f"{metric}@{k}".lower() for metric in metrics for k in topk or []
-    }
-    if str(settings["valid_metric"]).lower() not in computed:
+    if settings["eval_type"] == EvaluatorType.VALUE:
+        computed = metrics
+    else:
+        computed = [f"{metric}@{k}" for metric in metrics for k in topk]
+    if settings["valid_metric"].lower() not in map(str.lower, computed):
         raise SettingError(
-            f"valid_metric must be one of metrics at one of topk ({', '.join(map(str, metrics))} at "
-            f"{', '.join(map(str, topk or []))}); got {settings['valid_metric']!r}."
+            f"valid_metric must be one of {', '.join(computed)} (keys metrics and topk); "
+            f"got {settings['valid_metric']!r}."
         )
 
 

@@ -88,6 +88,7 @@ def run(
     started = time.perf_counter()
     given = {"model": "PosKernelSASRec", "dataset": "ml-100k", **(config_dict or {})}
     config = Config(model, dataset, config_file_list, given, command_line)
+    ensure_atomic_files(config)
     with run_logger(config):
         logger = logging.getLogger()
         logger.info(sys.argv)
@@ -149,6 +150,7 @@ def load(checkpoint: str | Path) -> Loaded:
     """
     content = read_checkpoint(checkpoint)
     config = Config.from_plain(content["config"])
+    ensure_atomic_files(config)
     init_seed(config["seed"], config["reproducibility"])
     interactions, loaders = prepare_data(config)
     model = _build_model(config, loaders[0])
@@ -167,9 +169,8 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
         The data set, and the loaders of its training, validation and test split.
 
     Raises:
-        DataError: If the files cannot be read, or nothing is left to train on.
+        DataError: If the rows cannot be read, or nothing is left to train on.
     """
-    ensure_atomic_files(config)
     try:
         dataset = create_dataset(config)
         _require_sequences(config, dataset)

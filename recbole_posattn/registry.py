@@ -62,9 +62,9 @@ def register(
     name = model_class.__name__
     if name in recbole_model_names():
         raise SettingError(f"model {name!r} cannot be registered: RecBole has one of that name; rename the class")
-    path = Path(properties) if properties is not None else None
+    path = Path(properties).resolve() if properties is not None else None
     if path is not None and not path.is_file():
-        raise SettingError(f"properties of model {name!r} not found: {path.absolute()}")
+        raise SettingError(f"properties of model {name!r} not found: {path}")
 
     module_name = f"recbole.model.{_SUBPACKAGES[model_class.type]}.{name.lower()}"
     module = ModuleType(module_name)
@@ -93,12 +93,14 @@ def find_model(name: str) -> type[AbstractRecommender]:
     """The class of a model of RecBole's or one registered here.
 
     Raises:
-        SettingError: If there is none of that name, with the nearest name.
+        SettingError: If there is none of that name, with the nearest name, or it needs a package that is missing.
     """
+    known = registered_model_names() + recbole_model_names()
     try:
         return get_model(name)
-    except (ValueError, AttributeError):  # RecBole knows no such module; the module has no class so spelt
-        known = registered_model_names() + recbole_model_names()
+    except (AttributeError, ImportError, ValueError) as error:
+        if name in known:  # the tree models, which need lightgbm or xgboost
+            raise SettingError(f"model {name!r} cannot be used: {error}") from error
         raise SettingError(
             f"model {name!r} is unknown.{did_you_mean(name, known)} "
             f"There are {', '.join(registered_model_names())} and RecBole's own models."

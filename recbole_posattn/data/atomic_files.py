@@ -55,13 +55,19 @@ def _download(folder: Path, name: str) -> None:
 def _check_interactions(file: Path, config: Mapping[str, Any]) -> None:
     try:
         with open(file, encoding=config["encoding"]) as lines:
-            header, first_row = lines.readline().rstrip("\r\n"), lines.readline().strip()
+            header, first_row = (lines.readline().rstrip("\r\n") for _ in range(2))
     except (OSError, UnicodeDecodeError, LookupError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not header or not first_row:
         raise DataError(f"{file} has no interactions; it needs a header line of name:type columns and a line for each")
 
-    types = _parse_header(file, header, config["field_separator"])
+    separator = config["field_separator"]
+    types = _parse_header(file, header, separator)
+    if first_row.count(separator) != header.count(separator):
+        raise DataError(
+            f"{file}: the header has {len(types)} columns separated by {_name(separator)}, but the first row has "
+            f"{first_row.count(separator) + 1}: {first_row[:120]!r}"
+        )
     needed = {config["USER_ID_FIELD"]: "token", config["ITEM_ID_FIELD"]: "token"}
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["benchmark_filename"] is None:
         needed[config["TIME_FIELD"]] = "float"
@@ -77,6 +83,10 @@ def _check_interactions(file: Path, config: Mapping[str, Any]) -> None:
             )
 
 
+def _name(separator: str) -> str:
+    return _SEPARATORS.get(separator, repr(separator))
+
+
 def _parse_header(file: Path, header: str, separator: str) -> dict[str, str]:
     """Column names and types of a header such as ``user_id:token<tab>timestamp:float``."""
     columns = header.lstrip("\ufeff").split(separator)
@@ -87,6 +97,6 @@ def _parse_header(file: Path, header: str, separator: str) -> dict[str, str]:
     found = [word for character, word in _SEPARATORS.items() if character in header and character != separator]
     hint = f"; its columns look separated by {found[0]} (key field_separator)" if found else ""
     raise DataError(
-        f"{file}: the header must be name:type columns separated by {_SEPARATORS.get(separator, repr(separator))}, "
+        f"{file}: the header must be name:type columns separated by {_name(separator)}, "
         f"each type one of {', '.join(kinds)}; got {header[:120]!r}{hint}"
     )

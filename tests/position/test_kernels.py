@@ -58,6 +58,20 @@ def test_applies_itself_as_its_dense_matrix(kernel: PositionKernel, data: st.Dat
     torch.testing.assert_close(kernel(x), apply_dense(kernel, x), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("structure", BANDED_STRUCTURES)
+@pytest.mark.parametrize("n_groups", [1, 2, 4])
+@pytest.mark.parametrize("bandwidth", [1, 2, 5, 8])
+def test_narrow_bands_give_the_same_without_a_matrix(
+    structure: str, n_groups: int, bandwidth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass over the sequence for each lag, which long sequences take, against the product with the matrix."""
+    kernel = build_kernel("l", structure, 8, n_groups=n_groups, bandwidth=bandwidth).double()
+    x = sequence_for(kernel, 7)
+    monkeypatch.setattr("recbole_posattn.position.kernels.POSITIONS_PER_LAG", 0.5)
+    monkeypatch.setattr(type(kernel), "_mix_dense", None)
+    torch.testing.assert_close(kernel(x), apply_dense(kernel, x), rtol=1e-10, atol=1e-12)
+
+
 @given(kernel=kernels(), n_heads=st.sampled_from([1, 2, 4]), data=st.data())
 def test_heads_are_groups_of_channels(kernel: PositionKernel, n_heads: int, data: st.DataObject) -> None:
     x = sequence_for(kernel, data.draw(st.integers(1, kernel.max_length)))

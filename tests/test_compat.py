@@ -1,0 +1,122 @@
+"""The work-arounds for RecBole on today's stack."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import logging
+import subprocess
+import sys
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from torch import nn
+
+from recbole_posattn import Config, compat
+
+
+@pytest.mark.parametrize(
+    ("versions", "message"),
+    [
+        ({"recbole": "1.1.1"}, "RecBole 1.1.1 is installed, but recbole-posattn works with 1.2.x"),
+        ({"recbole": "2.0.0"}, "pip install recbole==1.2.1"),
+        ({"pandas": "3.0.1"}, r'pandas 3.0.1 is installed.*pip install "pandas<3"'),
+        ({"recbole": None}, "RecBole is not installed"),
+    ],
+)
+def test_stops_on_versions_that_do_not_work(
+    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None], message: str
+) -> None:
+    def version(package: str) -> str:
+        found = versions.get(package, {"recbole": "1.2.1", "pandas": "2.3.3"}[package])
+        if found is None:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return found
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(compat.UnsupportedVersionError, match=message):
+        compat.require_supported_versions()
+
+
+def test_numpy_names_are_there_for_recboles_config() -> None:
+    assert np.float_ is np.float64 and np.complex_ is np.complex128 and np.unicode_ is np.str_
+
+
+def test_a_warning_of_recboles_stays_silent() -> None:
+    code = (
+        "import recbole_posattn, warnings; "
+        "warnings.warn_explicit('chained', FutureWarning, 'dataset.py', 1, module='recbole.data.dataset'); "
+        "warnings.warn_explicit('mine', FutureWarning, 'x.py', 1, module='x')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "chained" not in done.stderr and "mine" in done.stderr
+
+
+def test_other_parameters_survive_a_safe_checkpoint(empty_folder: Path) -> None:
+    matrix = sparse.random(4, 5, density=0.4, format="csr", random_state=0)
+    parameters = {
+        "tensor": torch.arange(3),
+        "array": np.arange(6.0).reshape(2, 3),
+        "sparse": matrix,
+        "number": np.float64(0.5),
+        "nested": [torch.ones(2), {"deep": np.array([1, 2])}],
+        "none": None,
+        "layer": nn.Linear(2, 2),
+    }
+    torch.save(compat.plain_other_parameter(parameters), "parameters.pth")
+    restored = compat.restore_other_parameter(torch.load("parameters.pth", weights_only=True))
+    assert torch.equal(restored["tensor"], parameters["tensor"])
+    np.testing.assert_array_equal(restored["array"], parameters["array"])
+    assert restored["sparse"].format == "csr" and (restored["sparse"] != matrix).nnz == 0
+    assert restored["number"] == 0.5 and restored["none"] is None
+    np.testing.assert_array_equal(restored["nested"][1]["deep"], [1, 2])
+    assert "layer" not in restored  # its weights are in the model's own state
+
+
+def test_each_run_logs_to_its_own_file_and_leaves_the_host_alone(empty_folder: Path) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    for model in ("PosKernelSASRec", "SASRec"):
+        config = Config(model, "ml-100k", command_line=[])
+        with compat.run_logger(config):
+            root.info(f"message of {model}")
+        (log,) = (empty_folder / "log" / model).iterdir()
+        assert f"message of {model}" in log.read_text() and log.read_text().count("message") == 1
+        assert (root.handlers, root.level) == before
+
+
+def serve_zip(monkeypatch: pytest.MonkeyPatch, files: dict[str, str], broken: bool = False) -> None:
+    """Let ``urlopen`` answer with a zip archive of the files, cut short if broken."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    data = content.getvalue()[: -30 if broken else None]
+
+    class Response(io.BytesIO):
+        def info(self) -> dict:
+            return {"Content-Length": str(len(data))}
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url: Response(data))
+
+
+def test_download_unpacks_and_renames(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
+    serve_zip(monkeypatch, {"Amazon.inter": "user_id:token\n", "Amazon.item": "item_id:token\n"})
+    folder = empty_folder / "dataset" / "beauty"
+    compat.download_atomic_files("https://nowhere.invalid/Amazon.zip", folder, "beauty")
+    assert sorted(path.name for path in folder.iterdir()) == ["beauty.inter", "beauty.item"]
+    assert [path.name for path in folder.parent.iterdir()] == ["beauty"]
+
+
+def test_a_broken_download_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
+    serve_zip(monkeypatch, {"Amazon.inter": "user_id:token\n" * 100}, broken=True)
+    with pytest.raises(zipfile.BadZipFile):
+        compat.download_atomic_files(
+            "https://nowhere.invalid/Amazon.zip", empty_folder / "dataset" / "beauty", "beauty"
+        )
+    assert list((empty_folder / "dataset").iterdir()) == []

@@ -1,0 +1,266 @@
+"""Settings: where they come from, how text becomes values, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_posattn import Config
+from recbole_posattn.config import MODEL_RULES, parse_value
+from recbole_posattn.errors import SettingError
+from recbole_posattn.registry import PROPERTIES, RECBOLE_PROPERTIES
+
+MODEL_YAML = PROPERTIES / "model" / "PosKernelSASRec.yaml"
+
+
+def config(command_line: list[str] | None = None, **settings: object) -> Config:
+    return Config("PosKernelSASRec", "ml-100k", config_dict=settings, command_line=command_line or [])
+
+
+# -- precedence ------------------------------------------------------------------------------------------------------
+
+
+def test_precedence_is_recboles(empty_folder: Path) -> None:
+    """Command line > dict > files (later first) > properties."""
+    for name, rate, layers in (("a", 0.1, 4), ("b", 0.2, 4)):
+        (empty_folder / f"{name}.yaml").write_text(f"learning_rate: {rate}\nn_layers: {layers}\nhidden_size: 32\n")
+    settings = Config(
+        "PosKernelSASRec",
+        "ml-100k",
+        config_file_list=["a.yaml", "b.yaml"],
+        config_dict={"n_layers": 3, "hidden_size": 48},
+        command_line=["--hidden_size=16"],
+    )
+    assert (settings["hidden_size"], settings["n_layers"], settings["learning_rate"]) == (16, 3, 0.2)
+    assert settings["n_heads"] == yaml.safe_load(MODEL_YAML.read_text())["n_heads"]
+
+
+def test_reads_the_command_line_as_recbole_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["x.py", "--n_layers=5"])
+    assert Config("PosKernelSASRec", "ml-100k")["n_layers"] == 5
+
+
+def test_model_and_data_set_can_come_from_the_settings() -> None:
+    settings = Config(config_dict={"model": "PosKernelSASRec", "dataset": "ml-100k"}, command_line=[])
+    assert (settings["model"], settings["dataset"]) == ("PosKernelSASRec", "ml-100k")
+
+
+def test_data_set_properties_serve_recboles_models_too() -> None:
+    for model in ("PosKernelSASRec", "SASRec"):
+        settings = Config(model, "steam-merged", command_line=[])
+        assert settings["ITEM_ID_FIELD"] == "product_id"
+        assert settings["user_inter_num_interval"] == "[5,inf)"
+        assert settings["load_col"] == {"inter": ["user_id", "product_id", "timestamp"]}
+
+
+def test_recboles_own_settings_stay() -> None:
+    settings = config()
+    assert settings["eval_args"]["split"] == {"LS": "valid_and_test"}
+    assert settings["repeatable"] is True and settings["normalize_all"] is True
+    assert Path(settings["data_path"], "ml-100k.inter").is_file()
+
+
+def test_cross_entropy_needs_no_word_about_negatives() -> None:
+    """RecBole refuses its own default here."""
+    for model in ("SASRec", "GRU4Rec", "PosKernelSASRec"):
+        assert Config(model, "ml-100k", command_line=[])["train_neg_sample_args"]["distribution"] == "none"
+    assert Config("BPR", "ml-100k", command_line=[])["train_neg_sample_args"]["distribution"] == "uniform"
+
+
+def test_times_are_loaded_for_a_data_set_without_properties() -> None:
+    assert Config("SASRec", "mine", command_line=[])["load_col"] == {"inter": ["user_id", "item_id", "timestamp"]}
+    other = Config("SASRec", "mine", config_dict={"load_col": {"inter": ["user_id", "item_id"]}}, command_line=[])
+    assert other["load_col"] == {"inter": ["user_id", "item_id"]}
+
+
+def test_use_gpu_is_heeded() -> None:
+    assert config(use_gpu=False)["device"] == torch.device("cpu")
+
+
+# -- values ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("1e-3", 0.001),
+        ("-2.5E2", -250.0),
+        ("True", True),
+        ("true", True),
+        ("None", None),
+        ("~", None),
+        ("", None),
+        ("toeplitz-full", "toeplitz-full"),
+        ("'3'", "3"),
+        ("[5, 10]", [5, 10]),
+        ("[rope]", ["rope"]),
+        ("{u: shared, l: per_layer}", {"u": "shared", "l": "per_layer"}),
+        ("{'LS': 'valid_and_test'}", {"LS": "valid_and_test"}),
+        ("0,1", (0, 1)),
+        ("2020-01-01", "2020-01-01"),
+        ("[5,inf)", "[5,inf)"),
+        ("a: b: c", "a: b: c"),
+        ("__import__('os').getcwd()", "__import__('os').getcwd()"),
+        ("1 + 1", "1 + 1"),
+        ("!!python/object/apply:os.getcwd []", "!!python/object/apply:os.getcwd []"),
+    ],
+)
+def test_text_is_a_literal_or_yaml(text: str, value: object) -> None:
+    parsed = parse_value(text)
+    assert parsed == value and type(parsed) is type(value)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_parsed_to_plain_data(text: str) -> None:
+    assert isinstance(parse_value(text), (str, int, float, complex, bytes, bool, list, tuple, dict, set, type(None)))
+
+
+def test_values_may_hold_an_equals_sign() -> None:
+    assert config(["--wandb_project=a=b"])["wandb_project"] == "a=b"
+
+
+def test_floats_in_files_are_numbers(empty_folder: Path) -> None:
+    (empty_folder / "c.yaml").write_text("learning_rate: 1e-3\nlayer_norm_eps: 5E-9\n")
+    settings = Config("PosKernelSASRec", "ml-100k", config_file_list=["c.yaml"], command_line=[])
+    assert (settings["learning_rate"], settings["layer_norm_eps"]) == (1e-3, 5e-9)
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kernel_structure": "toplitz-full"}, "Did you mean 'toeplitz-full'?"),
+        ({"kernel_structure": "toeplitz"}, "kernel_structure must be <U>-<L>"),
+        ({"kernel_structure": "banded-full"}, "needs kernel_bandwidth"),
+        ({"kernel_structure": "banded-full", "kernel_bandwidth": 0}, "kernel_bandwidth must be a positive integer"),
+        ({"kernel_structure": "banded-full", "kernel_bandwidth": 51}, "at most MAX_ITEM_LIST_LENGTH, which is 50"),
+        ({"kernel_bandwidth": 5}, "kernel_bandwidth 5 is for banded structures"),
+        ({"n_heads": 3}, "hidden_size must be a multiple of n_heads; got hidden_size 64, n_heads 3"),
+        ({"n_layers": 0}, "n_layers must be a positive integer; got 0"),
+        ({"n_layers": True}, "n_layers must be a positive integer; got True"),
+        ({"hidden_dropout_prob": 1}, "hidden_dropout_prob must be a number in [0, 1); got 1"),
+        ({"hidden_act": "rleu"}, "hidden_act must be one of gelu, relu, swish, tanh, sigmoid; got 'rleu'"),
+        ({"backbone": "bert"}, "backbone must be one of sasrec, recbole; got 'bert'"),
+        ({"kernel_sharing": {"u": "shared"}}, "kernel_sharing must be per_layer or shared, or a mapping of both"),
+        ({"kernel_sharing": ["shared"]}, "kernel_sharing must be per_layer or shared"),
+        ({"kernel_groups": 3}, "kernel_groups must be one of 1, n_heads, hidden_size; got 3"),
+        ({"position_encoding": ["rop"]}, "position_encoding must be a list of any of absolute"),
+        ({"position_encoding": "absolute"}, "position_encoding must be a list"),
+        ({"train_objective": "prefix"}, "train_objective must be one of sequence, augmented; got 'prefix'"),
+        ({"loss_type": "BPR"}, "loss_type must be one of CE; got 'BPR'"),
+        ({"train_neg_sample_args": {"distribution": "uniform"}}, "train_neg_sample_args"),
+        ({"transform": "crop_itemseq"}, "transform 'crop_itemseq' rewrites single histories"),
+        ({"epochs": "many"}, "epochs must be an integer of at least 0; got 'many'"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0; got 0"),
+        ({"train_batch_size": 0}, "train_batch_size must be a positive integer; got 0"),
+        ({"MAX_ITEM_LIST_LENGTH": -1}, "MAX_ITEM_LIST_LENGTH must be a positive integer; got -1"),
+        ({"valid_metric": "NDCG@20"}, "valid_metric must be one of Recall@10, MRR@10, NDCG@10"),
+        ({"metrics": ["Hitt"]}, "There is no metric named 'Hitt'"),
+        ({"kernel_structur": "full-full"}, "key 'kernel_structur' is unknown. Did you mean 'kernel_structure'?"),
+        ({"hiden_size": 32}, "key 'hiden_size' is unknown. Did you mean 'hidden_size'?"),
+        ({"learning_rat": 0.1}, "key 'learning_rat' is unknown. Did you mean 'learning_rate'?"),
+    ],
+    ids=str,
+)
+def test_refuses_what_cannot_be_meant(settings: dict, message: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(message)) as error:
+        config(**settings)
+    assert "\n" not in str(error.value)
+
+
+def test_keys_of_other_models_and_of_ones_own_pass() -> None:
+    settings = config(embedding_size=8, gru_type="x", my_own_note="y")
+    assert settings["my_own_note"] == "y"
+
+
+def test_misspelt_keys_are_refused_for_recboles_models() -> None:
+    with pytest.raises(SettingError, match="Did you mean 'hidden_size'"):
+        Config("SASRec", "ml-100k", config_dict={"hiden_size": 8}, command_line=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("PosKernelSASrec", "PosKernelSASRec"), ("sasrec", "SASRec"), ("Foo", None), ("", None)]
+)
+def test_unknown_models_are_named_with_the_nearest(name: str, near: str | None) -> None:
+    with pytest.raises(SettingError, match=f"model '{name}' is unknown") as error:
+        Config(name, "ml-100k", command_line=[])
+    assert (f"Did you mean {near!r}?" in str(error.value)) == (near is not None)
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    with pytest.raises(SettingError, match="seed was given twice, as '1' and '2'"):
+        config(["--seed=1", "--seed=2"])
+    assert config(["--seed=1", "--seed=1"])["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a\n- b\n", "must hold lines of 'key: value', got a list"),
+        ("a: [1,\n", "is not YAML"),
+        ("a: !!python/object/apply:os.getcwd []\n", "is not YAML"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_bad_config_files_are_named(empty_folder: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (empty_folder / "bad.yaml").write_text(content)
+    with pytest.raises(SettingError, match=f"config file bad.yaml.*{message}"):
+        Config("PosKernelSASRec", "ml-100k", config_file_list=["bad.yaml"], command_line=[])
+
+
+def test_an_empty_config_file_says_nothing(empty_folder: Path) -> None:
+    (empty_folder / "empty.yaml").write_text("# nothing\n")
+    assert Config("PosKernelSASRec", "ml-100k", config_file_list=["empty.yaml"], command_line=[])["seed"] == 2020
+
+
+# -- properties ------------------------------------------------------------------------------------------------------
+
+
+def test_every_model_key_has_a_rule_and_a_comment() -> None:
+    text = MODEL_YAML.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"\w+: \S.*? +# \((int|float|str|dict|list)[^)]*\) .+\.", line) for line in lines)
+    keys = set(yaml.safe_load(text))
+    assert keys - set(MODEL_RULES) == {"train_batch_size", "train_neg_sample_args", "valid_metric"}
+    assert set(MODEL_RULES) <= keys
+
+
+def test_data_set_properties_are_for_names_that_recbole_downloads() -> None:
+    names = yaml.safe_load((RECBOLE_PROPERTIES / "dataset" / "url.yaml").read_text())
+    files = list((PROPERTIES / "dataset").glob("*.yaml"))
+    assert {"ml-1m", "amazon-beauty", "yelp", "gowalla-merged", "steam-merged"} <= {file.stem for file in files}
+    for file in files:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        assert file.stem in names
+        columns = [settings[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]
+        assert settings["load_col"] == {"inter": columns} and settings["MAX_ITEM_LIST_LENGTH"] > 0
+
+
+# -- plain data ------------------------------------------------------------------------------------------------------
+
+
+def test_plain_settings_are_plain_and_come_back() -> None:
+    settings = config(kernel_sharing={"u": "shared", "l": "per_layer"}, topk=[5, 10])
+    plain = settings.plain()
+
+    def is_plain(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(map(is_plain, value.values()))
+        if isinstance(value, list):
+            return all(map(is_plain, value))
+        return value is None or type(value) in (str, int, float, bool)
+
+    assert is_plain(plain)
+    restored = Config.from_plain(plain)
+    assert restored.final_config_dict == settings.final_config_dict
+    assert restored.model_class is settings.model_class

@@ -1,0 +1,122 @@
+"""run and load: what they return and write, and that the same seed gives the same numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from recbole.utils import init_seed
+
+import recbole_posattn
+from recbole_posattn import load, run
+from recbole_posattn.config import Config
+from recbole_posattn.quick_start import prepare_data, result_table
+from recbole_posattn.trainer import trainer_class
+
+
+def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings())
+    assert set(result) == {
+        *("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"),  # RecBole's
+        *("checkpoint", "epochs", "best_epoch", "seconds", "trainable_parameters"),
+    }
+    assert result["valid_score_bigger"] is True
+    assert result["best_valid_score"] == result["best_valid_result"]["ndcg@10"]
+    assert set(result["test_result"]) == {"recall@10", "mrr@10", "ndcg@10", "hit@10", "precision@10"}
+    assert result["epochs"] == 2 and 0 <= result["best_epoch"] < 2
+    seconds = result["seconds"]
+    assert set(seconds) == {"data", "training", "test", "total"} and all(value >= 0 for value in seconds.values())
+    model = load(result["checkpoint"]).model
+    assert result["trainable_parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_writes_result_json_beside_the_checkpoint(tiny_settings: Callable, empty_folder: Path) -> None:
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(seed=7))
+    folder = Path(result["checkpoint"]).parent
+    assert sorted(path.name for path in folder.iterdir()) == ["best.pth", "result.json"]
+    report = json.loads((folder / "result.json").read_text())
+    assert {key: report[key] for key in result} == result
+    assert (report["model"], report["dataset"], report["seed"]) == ("PosKernelSASRec", "tiny", 7)
+    assert report["config"]["hidden_size"] == 16 and report["config"]["kernel_structure"] == "toeplitz-full"
+    assert report["versions"]["torch"] == torch.__version__ and report["versions"]["recbole"].startswith("1.2.")
+    assert report["command"] == sys.argv
+    in_checkout = (Path(recbole_posattn.__file__).parent.parent / ".git").exists()
+    revision = report["git_revision"]
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", revision) if in_checkout else revision is None
+
+
+@pytest.mark.parametrize("model", ["PosKernelSASRec", "SASRec"])
+def test_same_seed_gives_identical_metrics(tiny_settings: Callable, model: str) -> None:
+    settings = tiny_settings(hidden_dropout_prob=0.3, n_heads=1, epochs=1)
+    first, again = (run(model, "tiny", config_dict=settings) for _ in range(2))
+    other = run(model, "tiny", config_dict={**settings, "seed": 1})
+    weights = [load(result["checkpoint"]).model.state_dict() for result in (first, again, other)]
+    assert first["best_valid_result"] == again["best_valid_result"] and first["test_result"] == again["test_result"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("objective", ["sequence", "augmented"])
+def test_training_lowers_the_loss_on_both_objectives(tiny_settings: Callable, objective: str) -> None:
+    """Items are drawn from 20: ln 20 = 3.0 is what guessing costs, and the planted pattern is worth most of it."""
+    batch_size = {"sequence": 16, "augmented": 64}[objective]
+    epochs = {"sequence": 30, "augmented": 8}[objective]
+    settings = tiny_settings(train_objective=objective, train_batch_size=batch_size, epochs=epochs, learning_rate=0.01)
+    config = Config("PosKernelSASRec", "tiny", config_dict=settings)
+    init_seed(config["seed"], config["reproducibility"])
+    _, (train_data, _, _) = prepare_data(config)
+    trainer = trainer_class(config)(config, config.model_class(config, train_data._dataset))
+    trainer.fit(train_data, saved=False)
+    first, *_, last = (loss / len(train_data) for loss in trainer.train_loss_dict.values())
+    assert first == pytest.approx(math.log(21), rel=0.1) and last < 0.9 * first
+
+
+def test_nothing_is_written_when_not_saved(tiny_settings: Callable, empty_folder: Path) -> None:
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), saved=False)
+    assert result["checkpoint"] is None and result["test_result"]["hit@10"] >= 0
+    assert list((empty_folder / "saved").iterdir()) == []
+
+
+def test_loaded_model_gives_the_scores_it_was_saved_with(tiny_settings: Callable) -> None:
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings())
+    first, second = load(result["checkpoint"]), load(result["checkpoint"])
+    for (batch, *_), (other_batch, *_) in zip(first.test_data, second.test_data):
+        scores = first.model.full_sort_predict(batch)
+        assert torch.equal(scores, second.model.full_sort_predict(other_batch))
+        assert scores.shape == (len(batch), first.dataset.item_num)
+
+
+def test_table_names_metrics_and_facts(tiny_settings: Callable) -> None:
+    config = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings())
+    table = result_table(
+        config,
+        {
+            "best_valid_score": 0.1,
+            "valid_score_bigger": True,
+            "best_valid_result": {"hit@10": 0.25},
+            "test_result": None,
+            "checkpoint": "saved/x/best.pth",
+            "epochs": 12,
+            "best_epoch": 3,
+            "seconds": {"data": 1.0, "training": 2.0, "test": 0.5, "total": 3.5},
+            "trainable_parameters": 12345,
+        },
+    )
+    for part in (
+        "PosKernelSASRec on tiny",
+        "valid",
+        "test",
+        "hit@10",
+        "0.2500",
+        "–",
+        "12 (best: 3)",
+        "12,345",
+        "best.pth",
+    ):
+        assert part in table

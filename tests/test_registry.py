@@ -1,0 +1,53 @@
+"""RecBole finds our models where it finds its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import recbole.data.dataset
+import recbole.trainer
+from recbole.model.sequential_recommender import SASRec
+from recbole.utils import ModelType, get_model, get_trainer
+
+from recbole_posattn import Config, PosKernelSASRec, register
+from recbole_posattn.data.dataset import SequenceDataset
+from recbole_posattn.errors import SettingError
+from recbole_posattn.trainer import SequenceTrainer
+
+
+def test_recbole_finds_model_trainer_and_data_set() -> None:
+    assert get_model("PosKernelSASRec") is PosKernelSASRec
+    assert get_trainer(ModelType.SEQUENTIAL, "PosKernelSASRec") is SequenceTrainer
+    assert recbole.data.dataset.PosKernelSASRecDataset is SequenceDataset
+
+
+def test_importing_the_package_is_enough(empty_folder: Path) -> None:
+    code = (
+        "import recbole_posattn, sys; from recbole.utils import get_model; "
+        "print(get_model('PosKernelSASRec').__name__, 'ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["PosKernelSASRec", "False"]
+
+
+def test_ones_own_model_gets_its_defaults(empty_folder: Path) -> None:
+    class HomeMadeRec(SASRec):
+        pass
+
+    (empty_folder / "home.yaml").write_text("n_layers: 7\nloss_type: CE\nhome_made_key: 3\n")
+    assert register(HomeMadeRec, properties="home.yaml") is HomeMadeRec
+    settings = Config("HomeMadeRec", "ml-100k", config_dict={"home_made_key": 4}, command_line=[])
+    assert settings.model_class is HomeMadeRec
+    assert (settings["n_layers"], settings["home_made_key"]) == (7, 4)
+    with pytest.raises(SettingError, match="Did you mean 'home_made_key'"):
+        Config("HomeMadeRec", "ml-100k", config_dict={"home_mad_key": 4}, command_line=[])
+
+
+def test_refuses_a_name_of_recboles_and_a_missing_file() -> None:
+    with pytest.raises(SettingError, match="RecBole has one of that name"):
+        register(SASRec)
+    with pytest.raises(SettingError, match=r"properties of model 'Own' not found: .*nowhere\.yaml"):
+        register(type("Own", (SASRec,), {}), properties="nowhere.yaml")
