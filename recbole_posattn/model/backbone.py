@@ -17,8 +17,6 @@ from torch.nn import functional as F
 
 from recbole_posattn.position.attention import PositionKernelAttention
 
-BACKBONES = ("sasrec", "recbole")
-
 # The activations that RecBole's FeedForward offers, by its names.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -58,19 +56,27 @@ class SASRecBlock(nn.Module):
 
     Args:
         attention: The block's attention.
-        feed_forward: The block's position-wise network.
         hidden_size: Channels d.
+        inner_size: Inner channels of the feed-forward network.
+        hidden_act: A name of :data:`ACTIVATIONS`.
+        dropout: Probability of zeroing an element in the feed-forward network.
         layer_norm_eps: Added to the variance in LayerNorm.
     """
 
     def __init__(
-        self, attention: PositionKernelAttention, feed_forward: FeedForward, hidden_size: int, layer_norm_eps: float
+        self,
+        attention: PositionKernelAttention,
+        hidden_size: int,
+        inner_size: int,
+        hidden_act: str,
+        dropout: float,
+        layer_norm_eps: float,
     ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.attention = attention
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.feed_forward = feed_forward
+        self.feed_forward = FeedForward(hidden_size, inner_size, hidden_act, dropout, inner_dropout=True)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Shape (b, s, d) to (b, s, d); ``valid`` as in ``causal_attention``."""
@@ -82,28 +88,24 @@ class SASRecBlock(nn.Module):
 class RecBoleBlock(nn.Module):
     """RecBole's ``TransformerLayer``: a = LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
 
-    Args:
-        attention: The block's attention.
-        feed_forward: The block's position-wise network.
-        hidden_size: Channels d.
-        layer_norm_eps: Added to the variance in LayerNorm.
-        dropout: Probability of zeroing an element behind the output projection.
+    The arguments are :class:`SASRecBlock`'s; there is dropout behind the output projection W_O, too.
     """
 
     def __init__(
         self,
         attention: PositionKernelAttention,
-        feed_forward: FeedForward,
         hidden_size: int,
-        layer_norm_eps: float,
+        inner_size: int,
+        hidden_act: str,
         dropout: float,
+        layer_norm_eps: float,
     ) -> None:
         super().__init__()
         self.attention = attention
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.feed_forward = feed_forward
+        self.feed_forward = FeedForward(hidden_size, inner_size, hidden_act, dropout, inner_dropout=False)
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -112,18 +114,20 @@ class RecBoleBlock(nn.Module):
         return self.feed_forward_norm(a + self.feed_forward(a))
 
 
-class SASRecBackbone(nn.Module):
-    """√d-scaled item embeddings, dropout, the paper's blocks, a final LayerNorm.
+class Backbone(nn.Module):
+    """Blocks between an input stage with dropout and the outputs, with one LayerNorm outside the blocks.
 
     Args:
         attentions: One attention a block, first block first.
         hidden_size: Channels d.
         inner_size: Inner channels of the feed-forward networks.
         hidden_act: A name of :data:`ACTIVATIONS`.
-        hidden_dropout_prob: Probability of zeroing an element of the input and in the feed-forward networks.
+        dropout: Probability of zeroing an element of the input and in the blocks.
         layer_norm_eps: Added to the variance in LayerNorm.
         input_encoding: Adds positions to the input, shape (b, s, d) to (b, s, d), or ``None``.
     """
+
+    block_class: type[SASRecBlock] | type[RecBoleBlock]
 
     def __init__(
         self,
@@ -131,24 +135,18 @@ class SASRecBackbone(nn.Module):
         hidden_size: int,
         inner_size: int,
         hidden_act: str,
-        hidden_dropout_prob: float,
+        dropout: float,
         layer_norm_eps: float,
         input_encoding: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.scale = hidden_size**0.5
-        self.input_encoding = input_encoding
-        self.dropout = nn.Dropout(hidden_dropout_prob)
+        self.input_encoding = nn.Identity() if input_encoding is None else input_encoding
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            SASRecBlock(
-                attention,
-                FeedForward(hidden_size, inner_size, hidden_act, hidden_dropout_prob, inner_dropout=True),
-                hidden_size,
-                layer_norm_eps,
-            )
+            self.block_class(attention, hidden_size, inner_size, hidden_act, dropout, layer_norm_eps)
             for attention in attentions
         )
-        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
     def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
         """Encode sequences of item embeddings.
@@ -160,47 +158,31 @@ class SASRecBackbone(nn.Module):
         Returns:
             Tensor of shape (b, s, d); rows at padding have no meaning.
         """
-        x = item_embedding * self.scale
-        if self.input_encoding is not None:
-            x = self.input_encoding(x)
+        raise NotImplementedError
+
+
+class SASRecBackbone(Backbone):
+    """√d-scaled item embeddings, dropout, the paper's blocks with padding zeroed between them, LayerNorm."""
+
+    block_class = SASRecBlock
+
+    def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
+        """See :meth:`Backbone.forward`."""
+        x = self.input_encoding(item_embedding * item_embedding.shape[-1] ** 0.5)
         x = zero_padding(self.dropout(x), valid)
         for block in self.blocks:
             x = zero_padding(block(x, valid), valid)
         return self.norm(x)
 
 
-class RecBoleBackbone(nn.Module):
-    """LayerNorm and dropout on the input, then RecBole's blocks; the arguments are :class:`SASRecBackbone`'s."""
+class RecBoleBackbone(Backbone):
+    """LayerNorm and dropout on the item embeddings, then RecBole's blocks."""
 
-    def __init__(
-        self,
-        attentions: Sequence[PositionKernelAttention],
-        hidden_size: int,
-        inner_size: int,
-        hidden_act: str,
-        hidden_dropout_prob: float,
-        layer_norm_eps: float,
-        input_encoding: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.input_encoding = input_encoding
-        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(hidden_dropout_prob)
-        self.blocks = nn.ModuleList(
-            RecBoleBlock(
-                attention,
-                FeedForward(hidden_size, inner_size, hidden_act, hidden_dropout_prob, inner_dropout=False),
-                hidden_size,
-                layer_norm_eps,
-                hidden_dropout_prob,
-            )
-            for attention in attentions
-        )
+    block_class = RecBoleBlock
 
     def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
-        """See :meth:`SASRecBackbone.forward`."""
-        x = item_embedding if self.input_encoding is None else self.input_encoding(item_embedding)
-        x = self.dropout(self.norm(x))
+        """See :meth:`Backbone.forward`."""
+        x = self.dropout(self.norm(self.input_encoding(item_embedding)))
         for block in self.blocks:
             x = block(x, valid)
         return x
@@ -209,3 +191,6 @@ class RecBoleBackbone(nn.Module):
 def zero_padding(x: Tensor, valid: Tensor | None) -> Tensor:
     """x of shape (b, s, d) with zeros in the rows where ``valid`` (b, s) is False."""
     return x if valid is None else x.masked_fill(~valid[:, :, None], 0.0)
+
+
+BACKBONES: dict[str, type[Backbone]] = {"sasrec": SASRecBackbone, "recbole": RecBoleBackbone}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.data.dataset import TARGET_LIST_FIELD
-from recbole_posattn.model.backbone import RecBoleBackbone, SASRecBackbone
+from recbole_posattn.model.backbone import BACKBONES
 from recbole_posattn.position.attention import PositionKernelAttention
 from recbole_posattn.position.encodings import AbsolutePositionEncoding
 from recbole_posattn.position.kernels import PositionKernel, build_kernel, parse_kernel_structure
@@ -40,13 +40,12 @@ class PosKernelSASRec(SequentialRecommender):
         self.item_embedding = nn.Embedding(self.n_items, hidden_size, padding_idx=0)
         kernels = build_layer_kernels(config)
         absolute = "absolute" in config["position_encoding"]
-        backbone = {"sasrec": SASRecBackbone, "recbole": RecBoleBackbone}[config["backbone"]]
-        self.backbone = backbone(
+        self.backbone = BACKBONES[config["backbone"]](
             [PositionKernelAttention(hidden_size, n_heads, *pair, config["attn_dropout_prob"]) for pair in kernels],
             hidden_size=hidden_size,
             inner_size=config["inner_size"] or hidden_size,
             hidden_act=config["hidden_act"],
-            hidden_dropout_prob=config["hidden_dropout_prob"],
+            dropout=config["hidden_dropout_prob"],
             layer_norm_eps=config["layer_norm_eps"],
             input_encoding=AbsolutePositionEncoding(self.max_seq_length, hidden_size, config["position_alignment"])
             if absolute
