@@ -32,6 +32,8 @@ from recbole_posattn.position.kernels import (
     parse_kernel_structure,
 )
 
+DEFAULT_MODEL, DEFAULT_DATASET = "PosKernelSASRec", "ml-100k"
+
 # Flags of the launcher, which RecBole's Config meets among the command line's settings.
 LAUNCHER_KEYS = {"model", "dataset", "config_files", "nproc", "ip", "port", "world_size", "group_offset"}
 
@@ -151,8 +153,8 @@ class Config(recbole.config.Config):
     the properties of data set and model, ours and RecBole's.
 
     Args:
-        model: Name or class of the model; taken from the settings if ``None``.
-        dataset: Name of the data set; taken from the settings if ``None``.
+        model: Name or class of the model; if ``None`` what the settings say, else PosKernelSASRec.
+        dataset: Name of the data set; if ``None`` what the settings say, else ml-100k.
         config_file_list: YAML files.
         config_dict: Settings; strings are parsed as on the command line.
         command_line: Arguments ``--key=value``; ``sys.argv[1:]`` if ``None``, as RecBole reads it.
@@ -206,8 +208,13 @@ class Config(recbole.config.Config):
             logging.getLogger().warning(f"command line arguments without effect: {' '.join(ignored)}")
         return self._convert_config_dict(settings)
 
+    def _merge_external_config_dict(self) -> None:
+        super()._merge_external_config_dict()
+        self.external_config_dict.setdefault("model", DEFAULT_MODEL)
+        self.external_config_dict.setdefault("dataset", DEFAULT_DATASET)
+
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
-        given = self.external_config_dict.get("model") if model is None else model
+        given = self.external_config_dict["model"] if model is None else model
         if isinstance(given, str):
             registry.find_model(given)
         return super()._get_model_and_dataset(model, dataset)
@@ -258,16 +265,13 @@ class Config(recbole.config.Config):
 
     def _check_keys(self) -> None:
         """Refuse a key that nothing reads and that looks like one that this run does."""
-        read_somewhere = registry.property_keys(
-            "overall.yaml", "model/*.yaml", "dataset/*.yaml", "quick_start_config/*"
-        )
-        read_somewhere |= (
-            LAUNCHER_KEYS | UNLISTED_RECBOLE_KEYS | {key for keys in self.parameters.values() for key in keys}
-        )
-        for key in self.external_config_dict:
-            if key in read_somewhere:
-                continue
-            nearest = difflib.get_close_matches(str(key), [*self.internal_config_dict, *LAUNCHER_KEYS], n=1, cutoff=0.8)
+        read_here = {*self.internal_config_dict, *itertools.chain(*self.parameters.values())}
+        read_here |= LAUNCHER_KEYS | UNLISTED_RECBOLE_KEYS
+        strange = self.external_config_dict.keys() - read_here
+        if strange:
+            strange -= registry.property_keys("model/*.yaml", "dataset/*.yaml", "quick_start_config/*.yaml")
+        for key in sorted(strange):
+            nearest = difflib.get_close_matches(str(key), read_here, n=1, cutoff=0.8)
             if nearest:
                 raise SettingError(f"key {key!r} is unknown. Did you mean {nearest[0]!r}?")
 

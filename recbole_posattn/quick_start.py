@@ -86,8 +86,7 @@ def run(
         DataError: If the data set cannot.
     """
     started = time.perf_counter()
-    given = {"model": "PosKernelSASRec", "dataset": "ml-100k", **(config_dict or {})}
-    config = Config(model, dataset, config_file_list, given, command_line)
+    config = Config(model, dataset, config_file_list, config_dict, command_line)
     ensure_atomic_files(config)
     with run_logger(config):
         logger = logging.getLogger()

@@ -35,17 +35,12 @@ class CheckpointMixin:
         self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
         self.best_epoch = -1
 
-    def make_run_dir(self) -> Path:
-        """Make the run's folder, with a number behind its name if another run started in the same second."""
-        if self.best_epoch < 0:
-            self.run_dir = _make_new_dir(self.run_dir)
-            self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
-        return self.run_dir
-
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.pop("saved_model_file", None)
         if file is None:
-            self.make_run_dir()
+            if self.best_epoch < 0:
+                self.run_dir = _make_new_dir(self.run_dir)
+                self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
             file = self.saved_model_file
         self.best_epoch = max(epoch, 0)
         self._write_checkpoint(epoch, file)
@@ -131,6 +126,7 @@ def load_state(model: AbstractRecommender, checkpoint: dict[str, Any]) -> None:
 
 
 def _make_new_dir(path: Path) -> Path:
+    """Make a folder of this name, with a number behind it if another run started in the same second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1_000_000):
         candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")

@@ -51,6 +51,14 @@ def test_model_and_data_set_can_come_from_the_settings() -> None:
     assert (settings["model"], settings["dataset"]) == ("PosKernelSASRec", "ml-100k")
 
 
+def test_defaults_are_weaker_than_a_file(empty_folder: Path) -> None:
+    (empty_folder / "c.yaml").write_text("model: SASRec\ndataset: steam-merged\n")
+    settings = Config(config_file_list=["c.yaml"], command_line=[])
+    assert (settings["model"], settings["dataset"]) == ("SASRec", "steam-merged")
+    settings = Config(command_line=[])
+    assert (settings["model"], settings["dataset"]) == ("PosKernelSASRec", "ml-100k")
+
+
 def test_data_set_properties_serve_recboles_models_too() -> None:
     for model in ("PosKernelSASRec", "SASRec"):
         settings = Config(model, "steam-merged", command_line=[])
