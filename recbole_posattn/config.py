@@ -8,10 +8,10 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import recbole.config
@@ -21,16 +21,8 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import registry
-from recbole_posattn.errors import SettingError, did_you_mean
-from recbole_posattn.model.backbone import ACTIVATIONS, BACKBONES
-from recbole_posattn.position.encodings import POSITION_ENCODINGS
-from recbole_posattn.position.kernels import (
-    ALIGNMENTS,
-    BANDED_STRUCTURES,
-    NORMALIZATIONS,
-    STRUCTURES,
-    parse_kernel_structure,
-)
+from recbole_posattn.errors import SettingError
+from recbole_posattn.rules import MODEL_RULES, RUN_RULES, check_combinations, check_rules, check_validation_metric
 
 DEFAULT_MODEL, DEFAULT_DATASET = "PosKernelSASRec", "ml-100k"
 
@@ -47,91 +39,6 @@ UNLISTED_RECBOLE_KEYS = {
     "training_neg_sample_num",
     "lgb_params",
     "xgb_params",
-}
-
-
-class Rule(NamedTuple):
-    """What a key may be: a test of the value, and the words for it."""
-
-    holds: Callable[[Any], bool]
-    allowed: str
-
-
-def _integer(minimum: int) -> Rule:
-    words = {0: "an integer of at least 0", 1: "a positive integer"}[minimum]
-    return Rule(lambda value: _is_int(value) and value >= minimum, words)
-
-
-def _one_of(*choices: Any) -> Rule:
-    return Rule(lambda value: value in choices, "one of " + ", ".join(map(str, choices)))
-
-
-def _or_none(rule: Rule) -> Rule:
-    return Rule(lambda value: value is None or rule.holds(value), f"{rule.allowed}, or ~")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_int(value) or isinstance(value, float)
-
-
-def _is_structure(value: Any) -> bool:
-    try:
-        parse_kernel_structure(value)
-    except ValueError:
-        return False
-    return True
-
-
-_SHARINGS = ("per_layer", "shared")
-_PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)")
-_POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
-
-# Settings of every run, whatever the model.
-RUN_RULES = {
-    "epochs": _integer(0),
-    "eval_step": _integer(0),
-    "stopping_step": _integer(0),
-    "seed": _integer(0),
-    "train_batch_size": _integer(1),
-    "eval_batch_size": _integer(1),
-    "MAX_ITEM_LIST_LENGTH": _integer(1),
-    "learning_rate": _POSITIVE,
-}
-
-# Settings of the models whose defaults name a kernel_structure.
-MODEL_RULES = {
-    "n_layers": _integer(1),
-    "n_heads": _integer(1),
-    "hidden_size": _integer(1),
-    "inner_size": _or_none(_integer(1)),
-    "hidden_dropout_prob": _PROBABILITY,
-    "attn_dropout_prob": _PROBABILITY,
-    "hidden_act": _one_of(*ACTIVATIONS),
-    "layer_norm_eps": _POSITIVE,
-    "initializer_range": _POSITIVE,
-    "backbone": _one_of(*BACKBONES),
-    "kernel_structure": Rule(_is_structure, f"<U>-<L>, each one of {', '.join(STRUCTURES)}"),
-    "kernel_bandwidth": _or_none(_integer(1)),
-    "kernel_sharing": Rule(
-        lambda value: (
-            value in _SHARINGS
-            or (isinstance(value, dict) and set(value) == {"u", "l"} and set(value.values()) <= set(_SHARINGS))
-        ),
-        f"{' or '.join(_SHARINGS)}, or a mapping of both u and l to one of these",
-    ),
-    "kernel_groups": _one_of(1, "n_heads", "hidden_size"),
-    "kernel_normalization": _one_of(*NORMALIZATIONS),
-    "position_alignment": _one_of(*ALIGNMENTS),
-    "position_encoding": Rule(
-        lambda value: isinstance(value, list) and all(name in POSITION_ENCODINGS for name in value),
-        f"a list of any of {', '.join(POSITION_ENCODINGS)}",
-    ),
-    "train_objective": _one_of("sequence", "augmented"),
-    "loss_type": _one_of("CE"),
 }
 
 
@@ -353,67 +260,3 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     if settings is not None and not isinstance(settings, dict):
         raise SettingError(f"config file {file} must hold lines of 'key: value', got a {type(settings).__name__}")
     return settings or {}
-
-
-def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
-    """Raise :class:`SettingError` for the first key whose value its rule does not allow."""
-    for key, rule in rules.items():
-        if key in settings and not rule.holds(settings[key]):
-            hint = ""
-            if key == "kernel_structure":
-                hint = did_you_mean(settings[key], map("-".join, itertools.product(STRUCTURES, repeat=2)))
-            raise SettingError(f"{key} must be {rule.allowed}; got {settings[key]!r}.{hint}")
-
-
-def check_validation_metric(settings: Mapping[str, Any]) -> None:
-    """Refuse a ``valid_metric`` that the evaluation will not compute; RecBole fails on it after the first epoch."""
-    metrics, topk = settings["metrics"], settings["topk"]
-    if settings["eval_type"] == EvaluatorType.VALUE:
-        computed = metrics
-    else:
-        computed = [f"{metric}@{k}" for metric in metrics for k in topk]
-    if settings["valid_metric"].lower() not in map(str.lower, computed):
-        raise SettingError(
-            f"valid_metric must be one of {', '.join(computed)} (keys metrics and topk); "
-            f"got {settings['valid_metric']!r}."
-        )
-
-
-def check_combinations(settings: Mapping[str, Any]) -> None:
-    """Refuse values that are allowed one by one but not together.
-
-    Raises:
-        SettingError: Naming both keys.
-    """
-    hidden_size, n_heads = settings["hidden_size"], settings["n_heads"]
-    if hidden_size % n_heads:
-        raise SettingError(
-            f"hidden_size must be a multiple of n_heads; got hidden_size {hidden_size}, n_heads {n_heads}."
-        )
-
-    structure, bandwidth = settings["kernel_structure"], settings["kernel_bandwidth"]
-    max_length = settings["MAX_ITEM_LIST_LENGTH"]
-    banded = set(BANDED_STRUCTURES) & set(parse_kernel_structure(structure))
-    if banded and bandwidth is None:
-        raise SettingError(
-            f"kernel_structure {structure!r} needs kernel_bandwidth, the lags a banded kernel keeps "
-            f"(1 to {max_length}); got none."
-        )
-    if bandwidth is not None and not banded:
-        raise SettingError(
-            f"kernel_bandwidth {bandwidth} is for banded structures; got kernel_structure {structure!r}."
-        )
-    if bandwidth is not None and bandwidth > max_length:
-        raise SettingError(
-            f"kernel_bandwidth must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {bandwidth}."
-        )
-    if settings.get("train_neg_sample_args") is not None:
-        raise SettingError(
-            f"train_neg_sample_args must be ~ with loss_type {settings['loss_type']}, which takes all items for "
-            f"negatives; got {settings['train_neg_sample_args']!r}."
-        )
-    if settings["train_objective"] == "sequence" and settings.get("transform") is not None:
-        raise SettingError(
-            f"transform {settings['transform']!r} rewrites single histories; it needs train_objective 'augmented', "
-            "got 'sequence'."
-        )

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_posattn import Config
-from recbole_posattn.config import MODEL_RULES, parse_value
+from recbole_posattn.config import parse_value
 from recbole_posattn.errors import SettingError
 from recbole_posattn.registry import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_posattn.rules import MODEL_RULES
 
 MODEL_YAML = PROPERTIES / "model" / "PosKernelSASRec.yaml"
 
@@ -160,6 +161,9 @@ def test_floats_in_files_are_numbers(empty_folder: Path) -> None:
         ({"backbone": "bert"}, "backbone must be one of sasrec, recbole; got 'bert'"),
         ({"kernel_sharing": {"u": "shared"}}, "kernel_sharing must be per_layer or shared, or a mapping of both"),
         ({"kernel_sharing": ["shared"]}, "kernel_sharing must be per_layer or shared"),
+        ({"kernel_sharing": {"u": [], "l": "shared"}}, "kernel_sharing must be per_layer or shared"),
+        ({"kernel_groups": True}, "kernel_groups must be one of 1, n_heads, hidden_size; got True"),
+        ({"kernel_groups": 1.0}, "kernel_groups must be one of 1, n_heads, hidden_size; got 1.0"),
         ({"kernel_groups": 3}, "kernel_groups must be one of 1, n_heads, hidden_size; got 3"),
         ({"position_encoding": ["rop"]}, "position_encoding must be a list of any of absolute"),
         ({"position_encoding": "absolute"}, "position_encoding must be a list"),
