@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,9 @@ def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dic
         CheckpointError: If there is no such file or it is not a checkpoint written by this package.
     """
     try:
-        checkpoint = torch.load(file, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on foreign pickles; they are refused below
+            checkpoint = torch.load(file, map_location=device, weights_only=True)
     except OSError as error:
         raise CheckpointError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what is not a checkpoint can fail anywhere in the reader, with any error
