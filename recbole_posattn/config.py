@@ -177,7 +177,7 @@ class Config(recbole.config.Config):
         strange = self.external_config_dict.keys() - read_here
         if strange:
             strange -= registry.property_keys("model/*.yaml", "dataset/*.yaml", "quick_start_config/*.yaml")
-        for key in sorted(strange):
+        for key in sorted(strange, key=str):
             nearest = difflib.get_close_matches(str(key), read_here, n=1, cutoff=0.8)
             if nearest:
                 raise SettingError(f"key {key!r} is unknown. Did you mean {nearest[0]!r}?")
@@ -235,14 +235,13 @@ def parse_value(text: str) -> Any:
     ``[rope]`` as in a YAML file. Nothing is evaluated. What is neither stays text.
     """
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass
-    try:
-        value = yaml.load(text, Loader=_YamlLoader)
-    except yaml.YAMLError:
-        return text
-    return value if value is None or isinstance(value, (bool, int, float, list, dict)) else text
+        try:
+            value = yaml.load(text, Loader=_YamlLoader)
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: what looks like a date but is none
+            return text
+    return value if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)) else text
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -255,7 +254,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         settings = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_YamlLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"config file {file} cannot be read: {getattr(error, 'strerror', error)}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from error
     if settings is not None and not isinstance(settings, dict):
         raise SettingError(f"config file {file} must hold lines of 'key: value', got a {type(settings).__name__}")
