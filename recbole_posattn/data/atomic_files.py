@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def _download(folder: Path, name: str) -> None:
         )
     try:
         download_atomic_files(urls[name], folder, name)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise DataError(
             f"data set {name!r} not found: there is no {file.absolute()}, and the download from {urls[name]} failed "
             f"({getattr(error, 'reason', error)}); get the file by other means and {where}"
@@ -63,10 +65,12 @@ def _check_interactions(file: Path, config: Mapping[str, Any]) -> None:
 
     separator = config["field_separator"]
     types = _parse_header(file, header, separator)
-    if first_row.count(separator) != header.count(separator):
+    # as pandas reads it: a single character may stand in a quoted field
+    fields = next(csv.reader([first_row], delimiter=separator)) if len(separator) == 1 else first_row.split(separator)
+    if len(fields) != len(types):
         raise DataError(
             f"{file}: the header has {len(types)} columns separated by {_name(separator)}, but the first row has "
-            f"{first_row.count(separator) + 1}: {first_row[:120]!r}"
+            f"{len(fields)}: {first_row[:120]!r}"
         )
     needed = {config["USER_ID_FIELD"]: "token", config["ITEM_ID_FIELD"]: "token"}
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["benchmark_filename"] is None:
@@ -89,7 +93,7 @@ def _name(separator: str) -> str:
 
 def _parse_header(file: Path, header: str, separator: str) -> dict[str, str]:
     """Column names and types of a header such as ``user_id:token<tab>timestamp:float``."""
-    columns = header.lstrip("\ufeff").split(separator)
+    columns = header.split(separator)
     kinds = [kind.value for kind in FeatureType]
     types = dict(column.split(":", 1) for column in columns if column.count(":") == 1)
     if len(types) == len(columns) and set(types.values()) <= set(kinds):

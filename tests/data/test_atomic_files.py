@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -102,3 +103,21 @@ def test_a_failed_download_says_so_and_leaves_nothing(monkeypatch: pytest.Monkey
     with pytest.raises(DataError, match=r"the download from https://.*ml-1m.zip failed \(no network\)"):
         read("ml-1m")
     assert list(empty_folder.iterdir()) == []
+
+
+def test_a_download_that_is_no_archive_is_refused(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
+    class Page(io.BytesIO):
+        def info(self) -> dict:
+            return {"Content-Length": "5"}
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url: Page(b"sorry"))
+    with pytest.raises(DataError, match=r"ml-1m.zip failed \(File is not a zip file\)"):
+        read("ml-1m")
+    assert list((empty_folder / "dataset").iterdir()) == []
+
+
+def test_a_separator_may_stand_in_a_quoted_field(empty_folder: Path) -> None:
+    rows = ["user_id:token,item_id:token,timestamp:float", '"a,b",i1,1', '"a,b",i2,2']
+    write_atomic_file(empty_folder / "dataset", "mine", []).write_text("\n".join(rows) + "\n")
+    dataset, _ = read(field_separator=",")
+    assert dataset.token2id("user_id", "a,b") == 1
