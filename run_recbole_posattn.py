@@ -5,7 +5,8 @@ import sys
 try:
     from recbole_posattn.cli import launch
 except ImportError as error:  # a missing package, or a version that RecBole does not run on
-    sys.exit(f"recbole-posattn: {error}")
+    print(f"recbole-posattn: {error}", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     sys.exit(launch())

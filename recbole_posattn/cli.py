@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from recbole_posattn import __version__
+import recbole_posattn
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.quick_start import run
 
@@ -16,8 +16,8 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``recbole-posattn COMMAND …``; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="recbole-posattn", description=sys.modules["recbole_posattn"].__doc__)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser = argparse.ArgumentParser(prog="recbole-posattn", description=recbole_posattn.__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {recbole_posattn.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run_arguments(commands.add_parser("run", help="train and evaluate a model", allow_abbrev=False))
     options, settings = parser.parse_known_args(arguments)

@@ -34,6 +34,17 @@ def test_launcher_trains_and_prints_the_table(tiny_flags: list[str], empty_folde
     assert sorted(path.name for path in empty_folder.iterdir()) == ["log", "log_tensorboard", "saved"]
 
 
+@pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
+def test_launcher_says_which_version_does_not_work(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = empty_folder / "pandas-3.0.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: pandas\nVersion: 3.0.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(empty_folder))
+    done = subprocess.run([sys.executable, str(LAUNCHER)], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("recbole-posattn: pandas 3.0.0 is installed")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("prefix", [[], ["run"]])
 def test_flags_are_recboles(prefix: list[str], tiny_flags: list[str], empty_folder: Path) -> None:
     (empty_folder / "a.yaml").write_text("n_layers: 3\nseed: 5\n")

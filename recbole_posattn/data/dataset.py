@@ -7,9 +7,7 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 
 from recbole_posattn.data.windows import Windows, cut_windows
-
-# Field of a training batch with the label at every position, shape (b, L), 0 where there is none.
-TARGET_LIST_FIELD = "target_item_list"
+from recbole_posattn.fields import TARGET_LIST_FIELD
 
 
 class SequenceDataset(SequentialDataset):

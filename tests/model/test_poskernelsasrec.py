@@ -13,7 +13,7 @@ from recbole.model.sequential_recommender import SASRec
 from torch.nn import functional as F
 
 from recbole_posattn import Config, PosKernelSASRec
-from recbole_posattn.data.dataset import TARGET_LIST_FIELD
+from recbole_posattn.fields import TARGET_LIST_FIELD
 from recbole_posattn.position.kernels import BANDED_STRUCTURES, STRUCTURES
 
 PAIRS = ["-".join(pair) for pair in itertools.product(STRUCTURES, repeat=2)]

@@ -13,7 +13,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_posattn.data.dataset import TARGET_LIST_FIELD
+from recbole_posattn.fields import TARGET_LIST_FIELD
 from recbole_posattn.model.backbone import BACKBONES
 from recbole_posattn.position.attention import PositionKernelAttention
 from recbole_posattn.position.encodings import AbsolutePositionEncoding
