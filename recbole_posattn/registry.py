@@ -95,10 +95,10 @@ def find_model(name: str) -> type[AbstractRecommender]:
     Raises:
         SettingError: If there is none of that name, with the nearest name, or it needs a package that is missing.
     """
-    known = registered_model_names() + recbole_model_names()
     try:
         return get_model(name)
     except (AttributeError, ImportError, ValueError) as error:
+        known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost
             raise SettingError(f"model {name!r} cannot be used: {error}") from error
         raise SettingError(

@@ -162,16 +162,18 @@ class Backbone(nn.Module):
 
 
 class SASRecBackbone(Backbone):
-    """√d-scaled item embeddings, dropout, the paper's blocks with padding zeroed between them, LayerNorm."""
+    """√d-scaled item embeddings, dropout, the paper's blocks, LayerNorm.
+
+    The authors zero the padding rows after each block; here the attention keeps padding out by itself.
+    """
 
     block_class = SASRecBlock
 
     def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        x = self.input_encoding(item_embedding * item_embedding.shape[-1] ** 0.5)
-        x = zero_padding(self.dropout(x), valid)
+        x = self.dropout(self.input_encoding(item_embedding * item_embedding.shape[-1] ** 0.5))
         for block in self.blocks:
-            x = zero_padding(block(x, valid), valid)
+            x = block(x, valid)
         return self.norm(x)
 
 
@@ -186,11 +188,6 @@ class RecBoleBackbone(Backbone):
         for block in self.blocks:
             x = block(x, valid)
         return x
-
-
-def zero_padding(x: Tensor, valid: Tensor | None) -> Tensor:
-    """x of shape (b, s, d) with zeros in the rows where ``valid`` (b, s) is False."""
-    return x if valid is None else x.masked_fill(~valid[:, :, None], 0.0)
 
 
 BACKBONES: dict[str, type[Backbone]] = {"sasrec": SASRecBackbone, "recbole": RecBoleBackbone}
