@@ -6,6 +6,7 @@ compat.apply()
 
 from recbole_posattn.config import Config  # noqa: E402  (RecBole runs on today's stack only after compat.apply)
 from recbole_posattn.data.dataset import SequenceDataset  # noqa: E402
+from recbole_posattn.model.sequential_recommender.baselines import BASELINES  # noqa: E402
 from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec  # noqa: E402
 from recbole_posattn.quick_start import load, run  # noqa: E402
 from recbole_posattn.registry import PROPERTIES, register  # noqa: E402
@@ -14,9 +15,10 @@ from recbole_posattn.trainer import SequenceTrainer  # noqa: E402
 __all__ = ["Config", "PosKernelSASRec", "__version__", "load", "register", "run"]
 __version__ = "0.1.0"
 
-register(
-    PosKernelSASRec,
-    properties=PROPERTIES / "model" / "PosKernelSASRec.yaml",
-    dataset_class=SequenceDataset,
-    trainer_class=SequenceTrainer,
-)
+for _model in (PosKernelSASRec, *BASELINES):
+    register(
+        _model,
+        properties=PROPERTIES / "model" / f"{_model.__name__}.yaml",
+        dataset_class=SequenceDataset,
+        trainer_class=SequenceTrainer,
+    )

@@ -22,7 +22,14 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import registry
 from recbole_posattn.errors import SettingError
-from recbole_posattn.rules import MODEL_RULES, RUN_RULES, check_combinations, check_rules, check_validation_metric
+from recbole_posattn.rules import (
+    MODEL_RULES,
+    RUN_RULES,
+    check_combinations,
+    check_model_keys,
+    check_rules,
+    check_validation_metric,
+)
 
 DEFAULT_MODEL, DEFAULT_DATASET = "PosKernelSASRec", "ml-100k"
 
@@ -161,7 +168,8 @@ class Config(recbole.config.Config):
     def _get_final_config_dict(self) -> dict[str, Any]:
         settings = super()._get_final_config_dict()
         check_rules(settings, RUN_RULES)
-        if "kernel_structure" in self.internal_config_dict:  # a model of ours, or one derived from it
+        if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
+            check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
             check_combinations(settings)
         return settings

@@ -42,6 +42,7 @@ class RunResult(TypedDict):
     best_epoch: int
     seconds: dict[str, float]
     trainable_parameters: int
+    learned: dict[str, Any]
 
 
 class Loaded(NamedTuple):
@@ -79,7 +80,8 @@ def run(
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
         where a split has no rows), and: ``checkpoint`` (path, ``None`` unless saved), ``epochs`` (trained),
         ``best_epoch`` (counted from 0), ``seconds`` (wall time of ``data``, ``training`` with validation, ``test`` and
-        ``total``) and ``trainable_parameters``.
+        ``total``), ``trainable_parameters`` and ``learned`` (what a model of ours tells of itself, such as the
+        ``kernel_widths`` of adaptive bands).
 
     Raises:
         SettingError: If a setting's key or value cannot be used.
@@ -123,6 +125,7 @@ def run(
                 "total": round(finished - started, 2),
             },
             trainable_parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
+            learned=getattr(recommender, "learned", dict)(),
         )
         logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
         logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
@@ -255,6 +258,7 @@ def result_table(config: Config, result: RunResult) -> str:
         "epochs": f"{result['epochs']} (best: {result['best_epoch']})",
         "seconds": ", ".join(f"{part} {seconds[part]:.1f}" for part in ("data", "training", "test", "total")),
         "parameters": f"{result['trainable_parameters']:,}",
+        **{name.replace("_", " "): str(value).replace("'", "") for name, value in result["learned"].items()},
         "checkpoint": result["checkpoint"] or "not saved",
     }
     width = max(map(len, facts))

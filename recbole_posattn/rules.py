@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from recbole.utils import EvaluatorType
 
 from recbole_posattn.errors import SettingError, did_you_mean
 from recbole_posattn.model.backbone import ACTIVATIONS, BACKBONES
-from recbole_posattn.position.encodings import POSITION_ENCODINGS
+from recbole_posattn.position.encodings import ENCODINGS, check_encodings
 from recbole_posattn.position.kernels import (
     ALIGNMENTS,
     BANDED_STRUCTURES,
@@ -28,7 +28,7 @@ class Rule(NamedTuple):
 
 
 def _integer(minimum: int) -> Rule:
-    words = {0: "an integer of at least 0", 1: "a positive integer"}[minimum]
+    words = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
     return Rule(lambda value: _is_int(value) and value >= minimum, words)
 
 
@@ -62,6 +62,7 @@ def _is_structure(value: Any) -> bool:
 _SHARINGS = ("per_layer", "shared")
 _PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)")
 _POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
+_NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
 
 # Settings of every run, whatever the model.
 RUN_RULES = {
@@ -75,7 +76,7 @@ RUN_RULES = {
     "learning_rate": _POSITIVE,
 }
 
-# Settings of the models whose defaults name a kernel_structure.
+# Settings of the models registered here; each model has those that its property file names.
 MODEL_RULES = {
     "n_layers": _integer(1),
     "n_heads": _integer(1),
@@ -89,6 +90,9 @@ MODEL_RULES = {
     "backbone": _one_of(*BACKBONES),
     "kernel_structure": Rule(_is_structure, f"<U>-<L>, each one of {', '.join(STRUCTURES)}"),
     "kernel_bandwidth": _or_none(_integer(1)),
+    "kernel_decays": _integer(1),
+    "kernel_rank": _integer(1),
+    "kernel_width_penalty": _NOT_NEGATIVE,
     "kernel_sharing": Rule(
         lambda value: (
             value in _SHARINGS
@@ -100,9 +104,15 @@ MODEL_RULES = {
     "kernel_normalization": _one_of(*NORMALIZATIONS),
     "position_alignment": _one_of(*ALIGNMENTS),
     "position_encoding": Rule(
-        lambda value: isinstance(value, list) and all(name in POSITION_ENCODINGS for name in value),
-        f"a list of any of {', '.join(POSITION_ENCODINGS)}",
+        lambda value: isinstance(value, list) and all(name in ENCODINGS for name in value),
+        f"a list of any of {', '.join(ENCODINGS)}",
     ),
+    "all_absolute_sharing": _one_of(*_SHARINGS),
+    "rope_base": _POSITIVE,
+    "cape_positions": _or_none(_integer(1)),
+    "alibi_slope_exponent": _POSITIVE,
+    "t5_buckets": _integer(2),
+    "t5_max_distance": _integer(1),
     "train_objective": _one_of("sequence", "augmented"),
     "loss_type": _one_of("CE"),
 }
@@ -132,34 +142,38 @@ def check_validation_metric(settings: Mapping[str, Any]) -> None:
         )
 
 
+def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) -> None:
+    """Refuse a key of our models that this one does not have: it would change nothing, and the run would mislead.
+
+    Args:
+        model: Name of the model.
+        given: Keys from outside.
+        defaults: Keys that the property files name for this model.
+
+    Raises:
+        SettingError: Naming the key and the model that has it.
+    """
+    for key in sorted(set(given) & MODEL_RULES.keys() - set(defaults)):
+        raise SettingError(
+            f"key {key!r} is none of {model}'s, whose kernel and encoding are fixed; PosKernelSASRec has it, and "
+            "every encoding under position_encoding."
+        )
+
+
 def check_combinations(settings: Mapping[str, Any]) -> None:
     """Refuse values that are allowed one by one but not together.
 
     Raises:
-        SettingError: Naming both keys.
+        SettingError: Naming the keys.
     """
     hidden_size, n_heads = settings["hidden_size"], settings["n_heads"]
     if hidden_size % n_heads:
         raise SettingError(
             f"hidden_size must be a multiple of n_heads; got hidden_size {hidden_size}, n_heads {n_heads}."
         )
-
-    structure, bandwidth = settings["kernel_structure"], settings["kernel_bandwidth"]
-    max_length = settings["MAX_ITEM_LIST_LENGTH"]
-    banded = set(BANDED_STRUCTURES) & set(parse_kernel_structure(structure))
-    if banded and bandwidth is None:
-        raise SettingError(
-            f"kernel_structure {structure!r} needs kernel_bandwidth, the lags a banded kernel keeps "
-            f"(1 to {max_length}); got none."
-        )
-    if bandwidth is not None and not banded:
-        raise SettingError(
-            f"kernel_bandwidth {bandwidth} is for banded structures; got kernel_structure {structure!r}."
-        )
-    if bandwidth is not None and bandwidth > max_length:
-        raise SettingError(
-            f"kernel_bandwidth must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {bandwidth}."
-        )
+    if "kernel_structure" in settings:
+        _check_kernels(settings)
+    _check_encodings(settings)
     if settings.get("train_neg_sample_args") is not None:
         raise SettingError(
             f"train_neg_sample_args must be ~ with loss_type {settings['loss_type']}, which takes all items for "
@@ -169,4 +183,50 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         raise SettingError(
             f"transform {settings['transform']!r} rewrites single histories; it needs train_objective 'augmented', "
             "got 'sequence'."
+        )
+
+
+def _check_kernels(settings: Mapping[str, Any]) -> None:
+    structure, bandwidth = settings["kernel_structure"], settings["kernel_bandwidth"]
+    parts = set(parse_kernel_structure(structure))
+    banded = parts & set(BANDED_STRUCTURES)
+    max_length = settings["MAX_ITEM_LIST_LENGTH"]
+    if banded and bandwidth is None:
+        raise SettingError(
+            f"kernel_structure {structure!r} needs kernel_bandwidth, the lags a banded kernel keeps "
+            f"(1 to {max_length}); got none."
+        )
+    if bandwidth is not None and not banded:
+        raise SettingError(
+            f"kernel_bandwidth {bandwidth} is for banded structures; got kernel_structure {structure!r}."
+        )
+    for key, size in {
+        "kernel_bandwidth": bandwidth,
+        "kernel_rank": settings["kernel_rank"] if "lowrank" in parts else None,
+    }.items():
+        if size is not None and size > max_length:
+            raise SettingError(f"{key} must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {size}.")
+    if settings["kernel_width_penalty"] and "adaptive_band" not in parts:
+        raise SettingError(
+            f"kernel_width_penalty {settings['kernel_width_penalty']} is for the structure adaptive_band; "
+            f"got kernel_structure {structure!r}."
+        )
+
+
+def _check_encodings(settings: Mapping[str, Any]) -> None:
+    encodings = settings.get("position_encoding")  # a model with one fixed encoding has the keys of that one instead
+    try:
+        check_encodings(encodings or [])
+    except ValueError as error:
+        raise SettingError(f"{error}.") from None
+    hidden_size, n_heads = settings["hidden_size"], settings["n_heads"]
+    rotary = "rope_base" in settings if encodings is None else "rope" in encodings
+    if rotary and hidden_size // n_heads % 2:
+        raise SettingError(
+            f"rope rotates channels in pairs: hidden_size / n_heads must be even; got {hidden_size} / {n_heads}."
+        )
+    if "t5_buckets" in settings and settings["t5_max_distance"] <= settings["t5_buckets"] // 2:
+        raise SettingError(
+            "t5_max_distance must be above t5_buckets / 2; "
+            f"got t5_max_distance {settings['t5_max_distance']}, t5_buckets {settings['t5_buckets']}."
         )

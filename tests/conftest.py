@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
 import recbole_posattn  # noqa: F401  (prepares RecBole)
+from tests.planted import lagged_sequences, write_atomic_file
 
 TINY = "tiny"
 
@@ -28,29 +28,6 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run_recbole_posattn.py"])
     return tmp_path
-
-
-def write_atomic_file(folder: Path, name: str, rows: list[tuple], header: str | None = None) -> Path:
-    """``<folder>/<name>/<name>.inter`` with the given rows; returns the file."""
-    file = folder / name / f"{name}.inter"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [header or "user_id:token\titem_id:token\ttimestamp:float", *("\t".join(map(str, row)) for row in rows)]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return file
-
-
-def lagged_sequences(n_users: int, lengths: range, n_items: int, lag: int, noise: float, seed: int) -> list[tuple]:
-    """Rows (user, item, time) in which item t is a fixed function of item t − lag, but for a share of noise."""
-    rng = np.random.default_rng(seed)
-    successor = rng.permutation(n_items)
-    rows = []
-    for user in range(n_users):
-        items: list[int] = []
-        for t in range(rng.choice(lengths)):
-            planted = t >= lag and rng.random() >= noise
-            items.append(int(successor[items[t - lag]]) if planted else int(rng.integers(n_items)))
-        rows += [(f"u{user}", f"i{item}", t) for t, item in enumerate(items)]
-    return rows
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from recbole_posattn import Config
 from recbole_posattn.config import parse_value
 from recbole_posattn.errors import SettingError
+from recbole_posattn.model.sequential_recommender.baselines import BASELINES
 from recbole_posattn.registry import PROPERTIES, RECBOLE_PROPERTIES
 from recbole_posattn.rules import MODEL_RULES
 
 MODEL_YAML = PROPERTIES / "model" / "PosKernelSASRec.yaml"
+BASELINE_YAMLS = [PROPERTIES / "model" / f"{baseline.__name__}.yaml" for baseline in BASELINES]
 
 
 def config(command_line: list[str] | None = None, **settings: object) -> Config:
@@ -171,6 +173,23 @@ def test_floats_in_files_are_numbers(empty_folder: Path) -> None:
         ({"kernel_groups": 3}, "kernel_groups must be one of 1, n_heads, hidden_size; got 3"),
         ({"position_encoding": ["rop"]}, "position_encoding must be a list of any of absolute"),
         ({"position_encoding": "absolute"}, "position_encoding must be a list"),
+        ({"position_encoding": ["rope", "rope"]}, "position_encoding must hold 'rope' once, got ['rope', 'rope']"),
+        ({"position_encoding": ["alibi", "t5_bias"]}, "makes no sense: of alibi and t5_bias, both add a bias"),
+        ({"position_encoding": ["absolute", "sinusoidal"]}, "makes no sense: of absolute and sinusoidal"),
+        ({"position_encoding": ["rope"], "hidden_size": 9}, "hidden_size / n_heads must be even; got 9 / 1"),
+        ({"rope_base": 0}, "rope_base must be a number above 0; got 0"),
+        ({"cape_positions": 0}, "cape_positions must be a positive integer, or ~; got 0"),
+        ({"alibi_slope_exponent": -1}, "alibi_slope_exponent must be a number above 0; got -1"),
+        ({"t5_buckets": 1}, "t5_buckets must be an integer of at least 2; got 1"),
+        (
+            {"t5_max_distance": 16},
+            "t5_max_distance must be above t5_buckets / 2; got t5_max_distance 16, t5_buckets 32",
+        ),
+        ({"all_absolute_sharing": "layer"}, "all_absolute_sharing must be one of per_layer, shared; got 'layer'"),
+        ({"kernel_decays": 0}, "kernel_decays must be a positive integer; got 0"),
+        ({"kernel_structure": "lowrank-full", "kernel_rank": 51}, "kernel_rank must be at most MAX_ITEM_LIST_LENGTH"),
+        ({"kernel_width_penalty": -0.1}, "kernel_width_penalty must be a number of at least 0; got -0.1"),
+        ({"kernel_width_penalty": 0.1}, "kernel_width_penalty 0.1 is for the structure adaptive_band"),
         ({"train_objective": "prefix"}, "train_objective must be one of sequence, augmented; got 'prefix'"),
         ({"loss_type": "BPR"}, "loss_type must be one of CE; got 'BPR'"),
         ({"train_neg_sample_args": {"distribution": "uniform"}}, "train_neg_sample_args"),
@@ -240,16 +259,33 @@ def test_an_empty_config_file_says_nothing(empty_folder: Path) -> None:
     assert Config("PosKernelSASRec", "ml-100k", config_file_list=["empty.yaml"], command_line=[])["seed"] == 2020
 
 
+@pytest.mark.parametrize("key", ["kernel_structure", "position_encoding", "cape_positions"])
+def test_baselines_refuse_the_keys_of_the_kernel_model(key: str) -> None:
+    with pytest.raises(SettingError, match=f"key '{key}' is none of RoPESASRec's"):
+        Config("RoPESASRec", "ml-100k", config_dict={key: 3}, command_line=[])
+    assert Config("RoPESASRec", "ml-100k", config_dict={"rope_base": 50}, command_line=[])["rope_base"] == 50
+    with pytest.raises(SettingError, match="hidden_size / n_heads must be even; got 6 / 2"):
+        Config("RoPESASRec", "ml-100k", config_dict={"hidden_size": 6, "n_heads": 2}, command_line=[])
+
+
 # -- properties ------------------------------------------------------------------------------------------------------
 
 
-def test_every_model_key_has_a_rule_and_a_comment() -> None:
-    text = MODEL_YAML.read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", [MODEL_YAML, *BASELINE_YAMLS], ids=lambda file: file.stem)
+def test_every_model_key_has_a_rule_and_a_comment(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"\w+: \S.*? +# \((int|float|str|dict|list)[^)]*\) .+\.", line) for line in lines)
     keys = set(yaml.safe_load(text))
     assert keys - set(MODEL_RULES) == {"train_batch_size", "train_neg_sample_args", "valid_metric"}
-    assert set(MODEL_RULES) <= keys
+    assert file != MODEL_YAML or set(MODEL_RULES) <= keys
+
+
+@pytest.mark.parametrize("file", BASELINE_YAMLS, ids=lambda file: file.stem)
+def test_baselines_start_from_the_same_settings(file: Path) -> None:
+    """A fair comparison: the line of a key, default and comment, is the same in every file."""
+    lines = set(MODEL_YAML.read_text(encoding="utf-8").splitlines())
+    assert set(file.read_text(encoding="utf-8").splitlines()) - lines == {"# Positions"}
 
 
 def test_data_set_properties_are_for_names_that_recbole_downloads() -> None:

@@ -1,4 +1,4 @@
-"""What the kernel is for: a pattern that only positions can tell, and the weight where the pattern is."""
+"""What kernels and encodings are for: a pattern that only positions can tell."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import lagged_sequences, write_atomic_file
 
-from recbole_posattn import PosKernelSASRec, load, run
+from recbole_posattn import load, run
+from recbole_posattn.model.sequential_recommender.base import SASRecBase
+from tests.planted import lagged_sequences, write_atomic_file
 
 LAG = 3  # x_t depends on x_{t-3}: seen from the newest item x_{t-1}, that is two steps back
 STEPS_BACK = LAG - 1
@@ -23,11 +24,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(folder: Path, kernel_structure: str) -> tuple[float, PosKernelSASRec]:
+def train(folder: Path, model: str = "PosKernelSASRec", **changes: object) -> tuple[float, SASRecBase]:
     """Test Hit@1 and the model."""
     settings = {
         "data_path": str(folder),
-        "kernel_structure": kernel_structure,
         "MAX_ITEM_LIST_LENGTH": 20,
         "epochs": 30,
         "n_layers": 1,
@@ -40,14 +40,15 @@ def train(folder: Path, kernel_structure: str) -> tuple[float, PosKernelSASRec]:
         "topk": [1],
         "valid_metric": "Hit@1",
         "show_progress": False,
+        **changes,
     }
-    result = run("PosKernelSASRec", "planted", config_dict=settings)
+    result = run(model, "planted", config_dict=settings)
     return result["test_result"]["hit@1"], load(result["checkpoint"]).model
 
 
 @pytest.mark.parametrize("kernel_structure", ["toeplitz-toeplitz", "toeplitz-full"])
 def test_kernel_puts_its_largest_weight_on_the_planted_lag(planted: Path, kernel_structure: str) -> None:
-    hit, model = train(planted, kernel_structure)
+    hit, model = train(planted, kernel_structure=kernel_structure)
     matrix = model.backbone.blocks[0].attention.l_kernel.dense()[0]
     by_lag = torch.stack([matrix.diagonal(-lag).abs().mean() for lag in range(len(matrix))])
     assert by_lag.argmax() == STEPS_BACK
@@ -57,7 +58,38 @@ def test_kernel_puts_its_largest_weight_on_the_planted_lag(planted: Path, kernel
     assert hit > 0.8
 
 
-def test_kernel_beats_no_positions_by_a_wide_margin(planted: Path) -> None:
-    with_kernel, _ = train(planted, "toeplitz-full")
-    without, _ = train(planted, "identity-identity")
-    assert with_kernel > without + 0.4
+@pytest.fixture(scope="module")
+def without_positions(planted: Path) -> float:
+    """Test Hit@1 of NoPESASRec, which cannot tell one order from another."""
+    hit, _ = train(planted, "NoPESASRec")
+    assert hit < 0.35
+    return hit
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("APESASRec", {}),
+        ("AllAPESASRec", {}),
+        ("SinusoidalSASRec", {}),
+        ("RoPESASRec", {}),
+        ("CAPESASRec", {}),
+        ("T5BiasSASRec", {}),
+        # penalties grow evenly with distance: it takes several, steep ones, and two layers, to single a lag out
+        (
+            "ALiBiSASRec",
+            {"n_layers": 2, "n_heads": 4, "alibi_slope_exponent": 2.0, "attn_dropout_prob": 0.0, "epochs": 60},
+        ),
+        ("PosKernelSASRec", {"kernel_structure": "exponential-exponential"}),
+        ("PosKernelSASRec", {"kernel_structure": "lowrank-lowrank", "kernel_groups": "n_heads", "n_heads": 2}),
+        ("PosKernelSASRec", {"kernel_structure": "adaptive_band-adaptive_band"}),
+        ("PosKernelSASRec", {"kernel_structure": "dilated-dilated"}),
+        ("PosKernelSASRec", {"kernel_structure": "toeplitz-full", "position_encoding": ["rope"]}),
+    ],
+    ids=str,
+)
+def test_positions_tell_what_no_positions_cannot(
+    planted: Path, without_positions: float, model: str, changes: dict
+) -> None:
+    hit, _ = train(planted, model, **changes)
+    assert hit > without_positions + 0.2

@@ -24,7 +24,7 @@ def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:
     result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings())
     assert set(result) == {
         *("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"),  # RecBole's
-        *("checkpoint", "epochs", "best_epoch", "seconds", "trainable_parameters"),
+        *("checkpoint", "epochs", "best_epoch", "seconds", "trainable_parameters", "learned"),
     }
     assert result["valid_score_bigger"] is True
     assert result["best_valid_score"] == result["best_valid_result"]["ndcg@10"]
@@ -106,6 +106,7 @@ def test_table_names_metrics_and_facts(tiny_settings: Callable) -> None:
             "best_epoch": 3,
             "seconds": {"data": 1.0, "training": 2.0, "test": 0.5, "total": 3.5},
             "trainable_parameters": 12345,
+            "learned": {"kernel_widths": {"u": [[7], [3]]}},
         },
     )
     for part in (
@@ -117,6 +118,7 @@ def test_table_names_metrics_and_facts(tiny_settings: Callable) -> None:
         "–",
         "12 (best: 3)",
         "12,345",
+        "kernel widths  {u: [[7], [3]]}",
         "best.pth",
     ):
         assert part in table

@@ -15,13 +15,16 @@ from recbole.utils import ModelType, get_model, get_trainer
 from recbole_posattn import Config, PosKernelSASRec, register
 from recbole_posattn.data.dataset import SequenceDataset
 from recbole_posattn.errors import SettingError
+from recbole_posattn.model.sequential_recommender.baselines import BASELINES
 from recbole_posattn.trainer import SequenceTrainer
 
 
-def test_recbole_finds_model_trainer_and_data_set() -> None:
-    assert get_model("PosKernelSASRec") is PosKernelSASRec
-    assert get_trainer(ModelType.SEQUENTIAL, "PosKernelSASRec") is SequenceTrainer
-    assert recbole.data.dataset.PosKernelSASRecDataset is SequenceDataset
+@pytest.mark.parametrize("model", [PosKernelSASRec, *BASELINES], ids=lambda model: model.__name__)
+def test_recbole_finds_model_trainer_and_data_set(model: type) -> None:
+    name = model.__name__
+    assert get_model(name) is model
+    assert get_trainer(ModelType.SEQUENTIAL, name) is SequenceTrainer
+    assert getattr(recbole.data.dataset, f"{name}Dataset") is SequenceDataset
 
 
 def test_importing_the_package_is_enough(empty_folder: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.position.attention import PositionKernelAttention
+from recbole_posattn.position.encodings import PositionEncoding
 
 # The activations that RecBole's FeedForward offers, by its names.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -124,7 +125,7 @@ class Backbone(nn.Module):
         hidden_act: A name of :data:`ACTIVATIONS`.
         dropout: Probability of zeroing an element of the input and in the blocks.
         layer_norm_eps: Added to the variance in LayerNorm.
-        input_encoding: Adds positions to the input, shape (b, s, d) to (b, s, d), or ``None``.
+        input_encodings: Positional encodings that enter at the input.
     """
 
     block_class: type[SASRecBlock] | type[RecBoleBlock]
@@ -137,10 +138,10 @@ class Backbone(nn.Module):
         hidden_act: str,
         dropout: float,
         layer_norm_eps: float,
-        input_encoding: nn.Module | None = None,
+        input_encodings: Sequence[PositionEncoding] = (),
     ) -> None:
         super().__init__()
-        self.input_encoding = nn.Identity() if input_encoding is None else input_encoding
+        self.input_encodings = nn.ModuleList(input_encodings)
         self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -160,6 +161,11 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def _with_positions(self, x: Tensor) -> Tensor:
+        for encoding in self.input_encodings:
+            x = encoding.at_input(x)
+        return x
+
 
 class SASRecBackbone(Backbone):
     """√d-scaled item embeddings, dropout, the paper's blocks, LayerNorm.
@@ -171,7 +177,7 @@ class SASRecBackbone(Backbone):
 
     def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        x = self.dropout(self.input_encoding(item_embedding * item_embedding.shape[-1] ** 0.5))
+        x = self.dropout(self._with_positions(item_embedding * item_embedding.shape[-1] ** 0.5))
         for block in self.blocks:
             x = block(x, valid)
         return self.norm(x)
@@ -184,7 +190,7 @@ class RecBoleBackbone(Backbone):
 
     def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        x = self.dropout(self.norm(self.input_encoding(item_embedding)))
+        x = self.dropout(self.norm(self._with_positions(item_embedding)))
         for block in self.blocks:
             x = block(x, valid)
         return x

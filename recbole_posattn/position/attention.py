@@ -1,26 +1,47 @@
-"""Causal self-attention whose logits and values go through a positional kernel.
+"""Causal self-attention whose logits and values go through a positional kernel, with positional encodings beside it.
 
-    S = (Q Kᵀ / √d_h) U        P = softmax(S + causal mask)        Y = P (L V)
+    S = (Q Kᵀ / √d_h) U + B        P = softmax(S + causal mask)        Y = P (L V)
 
 Since (Q Kᵀ) U = Q (Uᵀ K)ᵀ, this is ordinary causal attention of Q to the mixed keys Uᵀ K and values L V, and PyTorch's
-fused kernels apply unchanged (arXiv 2602.21052).
+fused kernels apply unchanged (arXiv 2602.21052). Encodings enter at the inputs of Q, K and V, as a rotation R of Q and
+of the mixed keys, S = R(Q) R(Uᵀ K)ᵀ / √d_h + B, or as a bias B of the logits. R comes after the mixing, as it does
+where U mixes the block's input (the authors' code): a rotation before it would tie pairs of channels together that
+kernels per channel mix apart, and the logits would not depend on distances alone.
 
 Shape keys: b batch, s sequence length, d hidden size, h heads, d_h head size.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from recbole_posattn.position.kernels import PositionKernel
+from recbole_posattn.position.encodings import PositionEncoding
+from recbole_posattn.position.kernels import IdentityKernel, PositionKernel
+
+# Queries whose logits are in memory together where the fused kernels do not serve. Measured by benchmarks/step_time.py.
+ROWS = 256
+
+LogitBias = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def causal_attention(
-    query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None = None, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    valid: Tensor | None = None,
+    dropout: float = 0.0,
+    logit_bias: LogitBias | None = None,
 ) -> Tensor:
-    """softmax(Q Kᵀ / √d_h + causal mask) V, padding keys never attended.
+    """softmax(Q Kᵀ / √d_h + B + causal mask) V, padding keys never attended, in memory that is linear in s.
+
+    Without mask and bias it is PyTorch's fused attention. Otherwise, and for dropout on a CPU, which has no fused
+    kernel for it, blocks of :data:`ROWS` queries are taken one after the other and computed again for the gradients.
 
     Args:
         query: Shape (b, h, s, d_h).
@@ -29,19 +50,51 @@ def causal_attention(
         valid: Shape (b, s), False at padding. ``None`` where padding stands behind the items only: there the causal
             mask alone keeps every item from attending to it.
         dropout: Probability of zeroing an attention weight.
+        logit_bias: B for some consecutive queries (b, h, t, d_h), the keys (b, h, s, d_h) up to the last of them, and
+            the row of the first; of shape (b or 1, h, t, s).
 
     Returns:
         Tensor of shape (b, h, s, d_h); rows at padding are zero where ``valid`` is given.
     """
-    if valid is None:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
     s = query.shape[-2]
-    causal = torch.ones(s, s, dtype=torch.bool, device=query.device).tril()
-    itself = torch.eye(s, dtype=torch.bool, device=query.device)
-    # A padding row has nothing to attend and would be softmax over nothing, NaN: it attends to itself and is zeroed.
-    mask = (causal & valid[:, None, None, :]) | itself
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-    return attended.masked_fill(~valid[:, None, :, None], 0.0)
+    fused_dropout = dropout == 0.0 or query.is_cuda
+    if valid is None and logit_bias is None and (fused_dropout or s <= ROWS):
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, first: int) -> Tensor:
+        mask = attention_mask(query, key, first, valid)
+        if logit_bias is not None:
+            mask = logit_bias(query, key, first).to(query.dtype).masked_fill(~mask, -math.inf)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+
+    rows = []
+    for first in range(0, s, ROWS):
+        last = min(first + ROWS, s)
+        block = (query[..., first:last, :], key[..., :last, :], value[..., :last, :], first)
+        rows.append(attend(*block) if s <= ROWS else checkpoint(attend, *block, use_reentrant=False))
+    attended = torch.cat(rows, dim=-2)
+    return attended if valid is None else attended.masked_fill(~valid[:, None, :, None], 0.0)
+
+
+def attention_mask(query: Tensor, key: Tensor, first: int = 0, valid: Tensor | None = None) -> Tensor:
+    """Which keys 0, 1, … the queries ``first``, ``first`` + 1, … attend to.
+
+    Args:
+        query: Shape (b, h, t, d_h).
+        key: Shape (b, h, s, d_h).
+        first: Row of the first query.
+        valid: See :func:`causal_attention`.
+
+    Returns:
+        Boolean tensor of shape (t, s), or (b, 1, t, s) if ``valid`` is given. A padding row has nothing to attend and
+        would be a softmax over nothing, NaN: it attends to itself, and its output is to be zeroed.
+    """
+    t, s = query.shape[-2], key.shape[-2]
+    causal = torch.ones(t, s, dtype=torch.bool, device=query.device).tril(first)
+    if valid is None:
+        return causal
+    itself = causal ^ causal.tril(first - 1)
+    return (causal & valid[:, None, None, :s]) | itself
 
 
 class PositionKernelAttention(nn.Module):
@@ -57,6 +110,7 @@ class PositionKernelAttention(nn.Module):
         u_kernel: The kernel that holds Uᵀ.
         l_kernel: The kernel that holds L.
         dropout: Probability of zeroing an attention weight during training.
+        encodings: Positional encodings that act inside the block.
 
     Raises:
         ValueError: If ``n_heads`` does not divide ``hidden_size``.
@@ -69,6 +123,7 @@ class PositionKernelAttention(nn.Module):
         u_kernel: PositionKernel,
         l_kernel: PositionKernel,
         dropout: float = 0.0,
+        encodings: Sequence[PositionEncoding] = (),
     ) -> None:
         super().__init__()
         if hidden_size % n_heads:
@@ -80,6 +135,7 @@ class PositionKernelAttention(nn.Module):
         self.value = nn.Linear(hidden_size, hidden_size)
         self.u_kernel = u_kernel
         self.l_kernel = l_kernel
+        self.encodings = nn.ModuleList(encodings)
 
     def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Attend from ``x_query`` to ``x``.
@@ -92,16 +148,47 @@ class PositionKernelAttention(nn.Module):
         Returns:
             Tensor of shape (b, s, d).
         """
+        query, key, value, logit_bias = self.project(x_query, x, valid)
+        y = causal_attention(query, key, value, valid, self.dropout if self.training else 0.0, logit_bias)
+        return y.transpose(1, 2).flatten(-2)
+
+    def project(
+        self, x_query: Tensor, x: Tensor, valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, LogitBias | None]:
+        """What enters the softmax; arguments as in :meth:`forward`.
+
+        Returns:
+            Q, K̃ and Ṽ, each of shape (b, h, s, d_h), and B, ``None`` if no encoding has any.
+        """
+        for encoding in self.encodings:
+            x_query, x = encoding.at_attention_input(x_query), encoding.at_attention_input(x)
         if valid is not None:
             x = x.masked_fill(~valid[:, :, None], 0.0)  # leading padding must not be mixed into the items
         query = self._split_heads(self.query(x_query))
         key = self._mixed(self.key, self.u_kernel, x)
         value = self._mixed(self.value, self.l_kernel, x)
-        y = causal_attention(query, key, value, valid, self.dropout if self.training else 0.0)
-        return y.transpose(1, 2).flatten(-2)
+        return self._rotated(query), self._rotated(key), value, self._logit_bias(query)
+
+    def _logit_bias(self, unrotated: Tensor) -> LogitBias | None:
+        biases = [encoding.logit_bias for encoding in self.encodings if encoding.enters == "logits"]
+        if not biases:
+            return None
+
+        def logit_bias(query: Tensor, key: Tensor, first: int) -> Tensor:
+            rows = unrotated[..., first : first + query.shape[-2], :]
+            return sum(bias(query, key, rows, first) for bias in biases)
+
+        return logit_bias
+
+    def _rotated(self, x: Tensor) -> Tensor:
+        for encoding in self.encodings:
+            x = encoding.rotate(x)
+        return x
 
     def _mixed(self, projection: nn.Linear, kernel: PositionKernel, x: Tensor) -> Tensor:
         """M (X W) + b in heads, shape (b, h, s, d_h)."""
+        if isinstance(kernel, IdentityKernel):  # the same in one product
+            return self._split_heads(projection(x))
         mixed = kernel(self._split_heads(F.linear(x, projection.weight)))
         return mixed + projection.bias.view(self.n_heads, 1, -1)
 

@@ -8,12 +8,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import write_atomic_file
 
 from recbole_posattn import Config
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.errors import DataError
 from recbole_posattn.quick_start import prepare_data
+from tests.planted import write_atomic_file
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 ROWS = [("u1", "i1", 1), ("u1", "i2", 2)]

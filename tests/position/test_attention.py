@@ -11,36 +11,63 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from recbole_posattn.position import attention as attention_module
 from recbole_posattn.position.attention import PositionKernelAttention, causal_attention
-from recbole_posattn.position.encodings import AbsolutePositionEncoding
-from recbole_posattn.position.kernels import BANDED_STRUCTURES, STRUCTURES, build_kernel
+from recbole_posattn.position.encodings import (
+    ENCODINGS,
+    MEANINGLESS_TOGETHER,
+    AllAbsoluteEncoding,
+    EncodingOptions,
+    build_encodings,
+)
+from recbole_posattn.position.kernels import BANDED_STRUCTURES, STRUCTURES, KernelOptions, build_kernel
+from tests import references
+from tests.watch import LargestTensor
 
-MAX_LENGTH, HIDDEN_SIZE = 9, 8
-PAIRS = list(itertools.product(STRUCTURES, repeat=2))
+MAX_LENGTH, HIDDEN_SIZE, ROPE_BASE = 9, 8, 100.0
+INSIDE = [name for name in ENCODINGS if name not in ("absolute", "sinusoidal")]  # those that act in the attention
 
 
 @st.composite
-def attentions(draw: st.DrawFn, alignment: str | None = None) -> PositionKernelAttention:
-    """An attention in float64 with random weights in every part."""
+def encoding_names(draw: st.DrawFn) -> list[str]:
+    """Any encodings that go together; none, one or several."""
+    names = draw(st.lists(st.sampled_from(INSIDE), unique=True, max_size=3))
+    return names if not any(set(pair) <= set(names) for pair in MEANINGLESS_TOGETHER) else names[:1]
+
+
+@st.composite
+def attentions(
+    draw: st.DrawFn, alignment: str | None = None, names: st.SearchStrategy[list[str]] | None = None
+) -> PositionKernelAttention:
+    """An attention in float64 with any kernels, any encodings, and random weights in every part."""
     n_heads = draw(st.sampled_from([1, 2]))
-    n_groups = draw(st.sampled_from([1, n_heads, HIDDEN_SIZE]))
-    normalization = draw(st.sampled_from(["frobenius", "none"]))
     alignment = alignment or draw(st.sampled_from(["end", "start"]))
     kernels = []
-    for role, structure in zip("ul", draw(st.sampled_from(PAIRS))):
-        bandwidth = draw(st.integers(1, MAX_LENGTH)) if structure in BANDED_STRUCTURES else None
-        kernels.append(
-            build_kernel(
-                role,
-                structure,
-                MAX_LENGTH,
-                n_groups=n_groups,
-                bandwidth=bandwidth,
-                normalization=normalization,
-                alignment=alignment,
-            )
+    for role in "ul":
+        structure = draw(st.sampled_from(list(STRUCTURES)))
+        options = KernelOptions(
+            role,
+            MAX_LENGTH,
+            n_groups=draw(st.sampled_from([1, n_heads, HIDDEN_SIZE])),
+            normalization=draw(st.sampled_from(["frobenius", "none"])),
+            alignment=alignment,
+            bandwidth=draw(st.integers(1, MAX_LENGTH)) if structure in BANDED_STRUCTURES else None,
+            n_decays=2,
+            rank=2,
         )
-    attention = PositionKernelAttention(HIDDEN_SIZE, n_heads, *kernels).double()
+        kernels.append(build_kernel(structure, options))
+    options = EncodingOptions(
+        MAX_LENGTH,
+        HIDDEN_SIZE,
+        n_heads,
+        alignment,
+        rope_base=ROPE_BASE,
+        cape_positions=6,
+        t5_buckets=4,
+        t5_max_distance=6,
+    )
+    encodings = build_encodings(draw(names or encoding_names()), 1, options)[0]
+    attention = PositionKernelAttention(HIDDEN_SIZE, n_heads, *kernels, encodings=encodings).double()
     torch.manual_seed(draw(st.integers(0, 2**16)))
     with torch.no_grad():
         for parameter in attention.parameters():
@@ -53,33 +80,42 @@ def inputs(length: int, batch: int = 2) -> tuple[Tensor, Tensor]:
 
 
 def by_the_formula(attention: PositionKernelAttention, x_query: Tensor, x: Tensor) -> Tensor:
-    """softmax(mask(Q Kᵀ U / √d_h)) L V with dense U and L, channel group by channel group.
-
-    One kernel per channel has no U of its own for a head's logits: there, each channel adds its own q k U.
-    """
+    """softmax(mask(R(Q) R(Uᵀ K)ᵀ / √d_h + B)) L V with dense U and L, channel by channel, and slow encodings."""
     length, n_heads = x.shape[1], attention.n_heads
     d_h = HIDDEN_SIZE // n_heads
-    upper = attention.u_kernel.dense(length).mT.double()
-    lower = attention.l_kernel.dense(length).double()
-    query = attention.query(x_query)
-    key, value = x @ attention.key.weight.T, x @ attention.value.weight.T
-    bias_k, bias_v = attention.key.bias, attention.value.bias  # not mixed
+    for encoding in attention.encodings:
+        if isinstance(encoding, AllAbsoluteEncoding):
+            rows = encoding.embedding.weight
+            rows = rows[:length] if encoding.alignment == "start" else rows[MAX_LENGTH - length :]
+            x_query, x = x_query + rows, x + rows
+
+    def in_heads(projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (n_heads, d_h)).transpose(1, 2)
+
+    def rotated(x: Tensor) -> Tensor:
+        for encoding in attention.encodings:
+            x = references.rotate(encoding, x, ROPE_BASE)
+        return x
+
+    def mixed(projected: Tensor, matrices: Tensor, bias: Tensor) -> Tensor:
+        """M x channel by channel, the bias not mixed."""
+        columns = [
+            (matrices[c * len(matrices) // HIDDEN_SIZE] @ projected[:, :, c, None]).squeeze(-1) + bias[c]
+            for c in range(HIDDEN_SIZE)
+        ]
+        return in_heads(torch.stack(columns, dim=-1))
+
+    query = in_heads(attention.query(x_query))
+    key = mixed(x @ attention.key.weight.T, attention.u_kernel.dense(length).double(), attention.key.bias)
+    value = mixed(x @ attention.value.weight.T, attention.l_kernel.dense(length).double(), attention.value.bias)
+    logits = rotated(query) @ rotated(key).mT / math.sqrt(d_h)
+    if attention.encodings:
+        of_one = zip(query, logits)
+        biases = [sum(references.logit_bias(encoding, *one) for encoding in attention.encodings) for one in of_one]
+        logits = logits + torch.stack(biases)
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
-
-    def matrix_of(matrices: Tensor, channel: int) -> Tensor:
-        return matrices[channel * len(matrices) // HIDDEN_SIZE]
-
-    out = torch.empty_like(x)
-    for head in range(n_heads):
-        channels = range(head * d_h, (head + 1) * d_h)
-        logits = torch.zeros(len(x), length, length, dtype=x.dtype)
-        for c in channels:
-            logits += query[:, :, c, None] * key[:, None, :, c] @ matrix_of(upper, c)
-            logits += (query[:, :, c] * bias_k[c])[:, :, None]
-        weights = (logits / math.sqrt(d_h)).masked_fill(future, -math.inf).softmax(-1)
-        for c in channels:
-            out[:, :, c] = (weights @ (matrix_of(lower, c) @ value[:, :, c, None])).squeeze(-1) + bias_v[c]
-    return out
+    attended = logits.masked_fill(future, -math.inf).softmax(-1) @ value
+    return attended.transpose(1, 2).flatten(-2)
 
 
 @given(attention=attentions(), length=st.integers(1, MAX_LENGTH))
@@ -91,11 +127,63 @@ def test_equals_the_formula(attention: PositionKernelAttention, length: int) -> 
     torch.testing.assert_close(attention(x_query, x, everything), expected, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@given(attention=attentions(), data=st.data())
+def test_blocks_of_rows_equal_the_whole(attention: PositionKernelAttention, data: st.DataObject) -> None:
+    """What long sequences take: some queries at a time, computed again for the gradients."""
+    length = data.draw(st.integers(1, MAX_LENGTH))
+    x_query, x = (tensor.requires_grad_() for tensor in inputs(length))
+    valid = None
+    if data.draw(st.booleans()):
+        valid = torch.arange(length).expand(2, -1) >= torch.tensor([[0], [length // 2]])
+    query, key, value, bias = attention.project(x_query, x, valid)
+    bias = bias or (lambda query, key, first: query.new_zeros(()))  # a bias rules the fused kernels out
+    weights = torch.randn_like(value)
+    results = []
+    for rows in (length, 2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(attention_module, "ROWS", rows)
+            y = causal_attention(
+                query, key, value, valid, logit_bias=bias or (lambda query, key, first: query.new_zeros(()))
+            )
+            gradients = torch.autograd.grad((y * weights).sum(), (x_query, x), retain_graph=True)
+        results.append((y, *gradients))
+    for whole, in_blocks in zip(*results):
+        torch.testing.assert_close(in_blocks, whole, rtol=1e-9, atol=1e-10)
+
+
+def test_dropout_in_blocks_is_that_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of one give each query its sum of kept weights, 1 on average; gradients see the same draw."""
+    monkeypatch.setattr(attention_module, "ROWS", 8)
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 64, 2, 40, 4).unbind()
+    value = torch.ones(64, 2, 40, 4, requires_grad=True)
+    y = causal_attention(query, key, value, dropout=0.5)
+    assert y.mean().item() == pytest.approx(1.0, abs=0.05) and y.std() > 0.1
+    y.sum().backward()
+    torch.testing.assert_close(value.grad.sum(), y.sum())
+
+
+def test_long_sequences_make_no_square_matrix() -> None:
+    """With dropout, padding in front or a bias, forward or backward."""
+    length, rows = 1024, attention_module.ROWS
+    encoding = ENCODINGS["alibi"](EncodingOptions(length, 4))
+
+    def alibi(query: Tensor, key: Tensor, first: int) -> Tensor:
+        return encoding.logit_bias(query, key, query, first)
+
+    valid = torch.arange(length)[None] >= 3
+    for mask, bias, dropout in ((None, None, 0.5), (valid, None, 0.0), (None, alibi, 0.0), (None, None, 0.0)):
+        query, key, value = (torch.randn(1, 1, length, 4, requires_grad=True) for _ in range(3))
+        with LargestTensor() as largest:
+            causal_attention(query, key, value, mask, dropout, bias).sum().backward()
+        assert largest.elements <= rows * length < length**2
+
+
+@pytest.mark.parametrize("pair", itertools.product(STRUCTURES, repeat=2), ids="-".join)
 def test_one_kernel_equals_the_compact_formula(pair: tuple[str, str]) -> None:
     """The paper's own line, softmax(mask(Q Kᵀ U / √d_h)) L V, for one head and one kernel, biases off."""
     torch.manual_seed(0)
-    kernels = [build_kernel(role, structure, MAX_LENGTH, bandwidth=3) for role, structure in zip("ul", pair)]
+    kernels = [build_kernel(name, KernelOptions(role, MAX_LENGTH, bandwidth=3)) for role, name in zip("ul", pair)]
     attention = PositionKernelAttention(HIDDEN_SIZE, 1, *kernels).double()
     for projection in (attention.query, attention.key, attention.value):
         torch.nn.init.zeros_(projection.bias)
@@ -138,7 +226,7 @@ def test_padding_behind_changes_nothing(attention: PositionKernelAttention, leng
 
 def test_identity_kernels_are_plain_attention() -> None:
     """No positions at all: permuting what came before does not change the newest item's output."""
-    kernels = [build_kernel(role, "identity", MAX_LENGTH) for role in "ul"]
+    kernels = [build_kernel("identity", KernelOptions(role, MAX_LENGTH)) for role in "ul"]
     attention = PositionKernelAttention(HIDDEN_SIZE, 2, *kernels).double()
     x_query, x = inputs(MAX_LENGTH)
     shuffled = torch.cat([torch.randperm(MAX_LENGTH - 1), torch.tensor([MAX_LENGTH - 1])])
@@ -153,11 +241,14 @@ def test_gradients_reach_every_parameter(attention: PositionKernelAttention) -> 
     out = attention(x_query, x, valid)
     (out * torch.randn_like(out)).sum().backward()
     for name, parameter in attention.named_parameters():
+        if parameter.numel() == 0:
+            continue
         assert torch.isfinite(parameter.grad).all(), name
-        if name == "key.bias" or parameter.numel() == 0:
-            continue  # adds the same to all logits of a row: softmax does not see it
-        alone = "kernel" in name and parameter.shape[1] == 1
-        assert alone or (parameter.grad != 0).any(), name
+        if name == "key.bias":
+            continue  # adds the same to all logits of a row, unless rotated: softmax does not see it
+        alone = "kernel" in name and parameter[0].numel() == 1
+        window = "width_logit" in name or "decay_logit" in name  # flat where the window or the decay is at an end
+        assert alone or window or (parameter.grad != 0).any(), name
 
 
 @given(attention=attentions())
@@ -184,7 +275,7 @@ def test_rows_with_nothing_to_attend_are_zero_not_nan() -> None:
 
 def test_dropout_is_for_training_only() -> None:
     torch.manual_seed(0)
-    kernels = [build_kernel(role, "toeplitz", MAX_LENGTH) for role in "ul"]
+    kernels = [build_kernel("toeplitz", KernelOptions(role, MAX_LENGTH)) for role in "ul"]
     attention = PositionKernelAttention(HIDDEN_SIZE, 1, *kernels, dropout=0.5).double()
     x_query, x = inputs(MAX_LENGTH)
     assert not torch.equal(attention(x_query, x), attention(x_query, x))
@@ -193,20 +284,6 @@ def test_dropout_is_for_training_only() -> None:
 
 
 def test_refuses_heads_that_do_not_divide_the_channels() -> None:
-    kernels = [build_kernel(role, "toeplitz", 4) for role in "ul"]
+    kernels = [build_kernel("toeplitz", KernelOptions(role, 4)) for role in "ul"]
     with pytest.raises(ValueError, match="hidden_size must be a multiple of n_heads, got 8 and 3"):
         PositionKernelAttention(8, 3, *kernels)
-
-
-@pytest.mark.parametrize(("alignment", "rows"), [("start", slice(0, 3)), ("end", slice(2, 5))])
-def test_absolute_encoding_adds_the_aligned_rows(alignment: str, rows: slice) -> None:
-    encoding = AbsolutePositionEncoding(5, 4, alignment)
-    x = torch.randn(2, 3, 4)
-    torch.testing.assert_close(encoding(x), x + encoding.embedding.weight[rows])
-
-
-def test_absolute_encoding_refuses_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="alignment must be one of"):
-        AbsolutePositionEncoding(5, 4, "middle")
-    with pytest.raises(ValueError, match=r"length must be at most 5 \(max_length\), got 6"):
-        AbsolutePositionEncoding(5, 4)(torch.randn(1, 6, 4))

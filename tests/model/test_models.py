@@ -1,61 +1,27 @@
-"""PosKernelSASRec as a model: equal to RecBole's SASRec where it should be, and to itself under padding."""
+"""The models: equal to RecBole's SASRec where they should be, and to themselves under padding."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from recbole.data import create_dataset, data_preparation
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from recbole.data import create_dataset
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
 from torch.nn import functional as F
 
 from recbole_posattn import Config, PosKernelSASRec
 from recbole_posattn.fields import TARGET_LIST_FIELD
-from recbole_posattn.position.kernels import BANDED_STRUCTURES, STRUCTURES
+from recbole_posattn.model.sequential_recommender.base import SASRecBase
+from recbole_posattn.model.sequential_recommender.baselines import BASELINES
+from recbole_posattn.position.encodings import ENCODINGS, MEANINGLESS_TOGETHER
+from recbole_posattn.position.kernels import STRUCTURES
 
-PAIRS = ["-".join(pair) for pair in itertools.product(STRUCTURES, repeat=2)]
 SHARINGS = ["per_layer", "shared", {"u": "per_layer", "l": "shared"}, {"u": "shared", "l": "per_layer"}]
-
-
-@pytest.fixture(scope="module")
-def prepared() -> dict:
-    """Loaders by the settings that shape the data, so that each is prepared once."""
-    return {}
-
-
-@pytest.fixture
-def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
-    """A model in float64 with random kernels, and the loaders, for settings given as keyword arguments."""
-
-    def build(**changes: object) -> tuple:
-        banded = any(structure in str(changes.get("kernel_structure")) for structure in BANDED_STRUCTURES)
-        settings = tiny_settings(kernel_bandwidth=3 if banded else None, **changes)
-        config = Config("PosKernelSASRec", "tiny", config_dict=settings)
-        shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"])
-        if shaping not in prepared:
-            prepared[shaping] = data_preparation(config, create_dataset(config))
-        loaders = prepared[shaping]
-        torch.manual_seed(0)
-        model = PosKernelSASRec(config, loaders[0]._dataset).double().eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "kernel" in name:
-                    parameter.normal_()
-                elif parameter.dim() > 1 and name != "item_embedding.weight":
-                    parameter.normal_(std=0.3)
-        return model, loaders
-
-    return build
-
-
-def histories(n_items: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded item lists, as RecBole's, and their lengths."""
-    length = torch.tensor([10, 1, 4, 7])
-    items = torch.randint(1, n_items, (4, 10), generator=torch.Generator().manual_seed(0))
-    return items.masked_fill(torch.arange(10) >= length[:, None], 0), length
 
 
 def copy_from_sasrec(model: PosKernelSASRec, sasrec: SASRec) -> None:
@@ -72,7 +38,7 @@ def copy_from_sasrec(model: PosKernelSASRec, sasrec: SASRec) -> None:
     }
     outside = {
         "item_embedding": "item_embedding",
-        "position_embedding": "backbone.input_encoding.embedding",
+        "position_embedding": "backbone.input_encodings.0.embedding",
         "LayerNorm": "backbone.norm",
     }
     state = {}
@@ -112,21 +78,87 @@ def test_recbole_backbone_with_absolute_positions_is_recboles_sasrec(build: Call
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("sharing", SHARINGS, ids=str)
-@pytest.mark.parametrize("kernel_structure", PAIRS)
-def test_every_pair_and_sharing_trains(build: Callable, kernel_structure: str, sharing: object) -> None:
-    model, (train_data, _, _) = build(kernel_structure=kernel_structure, kernel_sharing=sharing)
-    loss = model.train().calculate_loss(next(iter(train_data)))
-    loss.backward()
+def assert_trains(model: SASRecBase, train_data: Iterable) -> None:
+    """The loss is finite and its gradients reach every parameter."""
+    model.train().calculate_loss(next(iter(train_data))).backward()
     for name, parameter in model.named_parameters():
-        if name.endswith("attention.key.bias"):
-            continue  # adds the same to all logits of a row: softmax does not see it
-        assert (parameter.grad != 0).any() and torch.isfinite(parameter.grad).all(), name
+        assert torch.isfinite(parameter.grad).all(), name
+        if not name.endswith("attention.key.bias"):  # the same in all logits of a row: softmax does not see it
+            assert (parameter.grad != 0).any(), name
 
+
+@pytest.mark.parametrize("kernel_structure", ["-".join(pair) for pair in itertools.product(STRUCTURES, repeat=2)])
+def test_every_pair_trains(build: Callable, kernel_structure: str) -> None:
+    model, (train_data, _, _) = build(kernel_structure=kernel_structure)
+    assert_trains(model, train_data)
+
+
+@pytest.mark.parametrize("sharing", SHARINGS, ids=str)
+@pytest.mark.parametrize("kernel_structure", ["toeplitz-full", "exponential-adaptive_band"])
+def test_every_sharing_trains(build: Callable, kernel_structure: str, sharing: object) -> None:
+    model, (train_data, _, _) = build(kernel_structure=kernel_structure, kernel_sharing=sharing)
+    assert_trains(model, train_data)
     blocks = model.backbone.blocks
     sharing_u, sharing_l = (sharing["u"], sharing["l"]) if isinstance(sharing, dict) else (sharing, sharing)
     assert (blocks[0].attention.u_kernel is blocks[1].attention.u_kernel) == (sharing_u == "shared")
     assert (blocks[0].attention.l_kernel is blocks[1].attention.l_kernel) == (sharing_l == "shared")
+
+
+@pytest.mark.parametrize("name", [name.__name__ for name in BASELINES])
+def test_every_baseline_trains(build: Callable, name: str) -> None:
+    model, (train_data, _, _) = build(name)
+    assert_trains(model, train_data)
+
+
+@st.composite
+def hybrids(draw: st.DrawFn) -> dict:
+    """Settings of PosKernelSASRec with any kernels and any encodings that go together."""
+    encodings = draw(st.lists(st.sampled_from(sorted(ENCODINGS)), unique=True, min_size=1, max_size=3))
+    if any(set(pair) <= set(encodings) for pair in MEANINGLESS_TOGETHER):
+        encodings = encodings[:1]
+    return {
+        "kernel_structure": "-".join(draw(st.tuples(*[st.sampled_from(list(STRUCTURES))] * 2))),
+        "kernel_sharing": draw(st.sampled_from(SHARINGS)),
+        "kernel_groups": draw(st.sampled_from([1, "n_heads", "hidden_size"])),
+        "position_encoding": encodings,
+        "position_alignment": draw(st.sampled_from(["end", "start"])),
+        "backbone": draw(st.sampled_from(["sasrec", "recbole"])),
+        "n_heads": draw(st.sampled_from([1, 2])),
+    }
+
+
+@given(changes=hybrids())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hybrids_train_and_keep_what_models_promise(build: Callable, histories: tuple, changes: dict) -> None:
+    model, (train_data, _, _) = build(**changes)
+    assert_padding_changes_nothing(model, *histories)
+    assert_causal(model, histories[0][:1])
+    assert_trains(model, train_data)
+
+
+@pytest.mark.parametrize("alignment", ["end", "start"])
+@pytest.mark.parametrize("name", [name.__name__ for name in BASELINES])
+def test_baselines_keep_what_models_promise(build: Callable, histories: tuple, name: str, alignment: str) -> None:
+    model, _ = build(name, position_alignment=alignment, n_heads=2)
+    assert_padding_changes_nothing(model, *histories)
+    assert_causal(model, histories[0][:1])
+
+
+def assert_padding_changes_nothing(model: SASRecBase, item_seq: torch.Tensor, length: torch.Tensor) -> None:
+    """A batch of padded sequences gives each what it gets alone."""
+    together = model(item_seq, length)
+    for row, n in enumerate(length.tolist()):
+        alone = model(item_seq[row : row + 1, :n], length[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-9, atol=1e-10)
+
+
+def assert_causal(model: SASRecBase, item_seq: torch.Tensor) -> None:
+    """Changing an item of (1, s) changes its own and later outputs only."""
+    changed = item_seq.clone()
+    changed[0, 6] = item_seq[0, 6] % 19 + 1
+    before, after = model.encode(item_seq), model.encode(changed)
+    torch.testing.assert_close(after[:, :6], before[:, :6], rtol=0, atol=1e-12)
+    assert not torch.allclose(after[:, 6:], before[:, 6:])
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "recbole"])
@@ -135,7 +167,13 @@ def test_every_pair_and_sharing_trains(build: Callable, kernel_structure: str, s
 @pytest.mark.parametrize("groups", [1, "n_heads", "hidden_size"])
 @pytest.mark.parametrize("kernel_structure", ["toeplitz-full", "banded-banded_toeplitz", "toeplitz-toeplitz"])
 def test_padding_never_changes_a_score(
-    build: Callable, kernel_structure: str, groups: object, encoding: list, alignment: str, backbone: str
+    build: Callable,
+    histories: tuple,
+    kernel_structure: str,
+    groups: object,
+    encoding: list,
+    alignment: str,
+    backbone: str,
 ) -> None:
     model, _ = build(
         kernel_structure=kernel_structure,
@@ -145,24 +183,7 @@ def test_padding_never_changes_a_score(
         backbone=backbone,
         n_heads=2,
     )
-    item_seq, length = histories()
-    together = model(item_seq, length)
-    for row, n in enumerate(length.tolist()):
-        alone = model(item_seq[row : row + 1, :n], length[row : row + 1])
-        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.parametrize("alignment", ["end", "start"])
-@pytest.mark.parametrize("kernel_structure", ["toeplitz-full", "toeplitz-toeplitz", "full-banded"])
-def test_no_output_depends_on_a_later_item(build: Callable, kernel_structure: str, alignment: str) -> None:
-    model, _ = build(kernel_structure=kernel_structure, position_alignment=alignment)
-    item_seq, _ = histories()
-    item_seq = item_seq[:1]
-    changed = item_seq.clone()
-    changed[0, 6] = item_seq[0, 6] % 19 + 1
-    before, after = model.encode(item_seq), model.encode(changed)
-    torch.testing.assert_close(after[:, :6], before[:, :6], rtol=0, atol=1e-12)
-    assert not torch.allclose(after[:, 6:], before[:, 6:])
+    assert_padding_changes_nothing(model, *histories)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +222,9 @@ def test_objectives_give_equal_losses_for_sequences_that_fit(build: Callable, ch
     torch.testing.assert_close(model.calculate_loss(rows), from_prefixes.mean(), rtol=1e-8, atol=1e-9)
 
 
-def test_loss_is_taken_over_targets_only(build: Callable) -> None:
+def test_loss_is_taken_over_targets_only(build: Callable, histories: tuple) -> None:
     model, _ = build()
-    item_seq, length = histories()
+    item_seq, length = histories
     labels = torch.zeros_like(item_seq)
     labels[0, 9], labels[2, 3] = 5, 7
     batch = Interaction({"item_id_list": item_seq, "item_length": length, TARGET_LIST_FIELD: labels})
@@ -212,9 +233,9 @@ def test_loss_is_taken_over_targets_only(build: Callable) -> None:
     torch.testing.assert_close(model.calculate_loss(batch), expected, rtol=1e-9, atol=1e-10)
 
 
-def test_identity_kernels_know_no_order(build: Callable) -> None:
+def test_identity_kernels_know_no_order(build: Callable, histories: tuple) -> None:
     model, _ = build(kernel_structure="identity-identity", n_layers=1)
-    item_seq, length = histories()
+    item_seq, length = histories
     item_seq, length = item_seq[:1], length[:1]
     shuffled = torch.cat([item_seq[:, :-1].flip(1), item_seq[:, -1:]], dim=1)
     torch.testing.assert_close(model(shuffled, length), model(item_seq, length), rtol=1e-9, atol=1e-10)
@@ -231,3 +252,39 @@ def test_starts_as_documented(tiny_settings: Callable) -> None:
     assert model.newest_last
     lag_only = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(kernel_structure="toeplitz-toeplitz"))
     assert not PosKernelSASRec(lag_only, dataset).newest_last
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        *(("NoPESASRec", []), ("APESASRec", ["absolute"]), ("AllAPESASRec", ["all_absolute"])),
+        *(("SinusoidalSASRec", ["sinusoidal"]), ("RoPESASRec", ["rope"]), ("CAPESASRec", ["cape"])),
+        *(("ALiBiSASRec", ["alibi"]), ("T5BiasSASRec", ["t5_bias"])),
+    ],
+)
+def test_a_baseline_is_its_encoding_without_a_kernel(
+    build: Callable, histories: tuple, name: str, encoding: list[str]
+) -> None:
+    baseline, _ = build(name)
+    model, _ = build(kernel_structure="identity-identity", position_encoding=encoding)
+    model.load_state_dict(baseline.state_dict(), strict=True)
+    torch.testing.assert_close(baseline(*histories), model(*histories), rtol=0, atol=0)
+    changes_something = not torch.allclose(baseline(*histories), build("NoPESASRec")[0](*histories))
+    assert changes_something == bool(encoding)
+
+
+def test_width_penalty_is_added_to_the_loss(build: Callable) -> None:
+    plain, (train_data, _, _) = build(kernel_structure="adaptive_band-toeplitz")
+    batch = next(iter(train_data))
+    penalized, _ = build(kernel_structure="adaptive_band-toeplitz", kernel_width_penalty=0.5)
+    share = torch.cat([block.attention.u_kernel.width_share() for block in plain.backbone.blocks]).mean()
+    expected = plain.calculate_loss(batch) + 0.5 * share
+    torch.testing.assert_close(penalized.calculate_loss(batch), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_widths_are_told_by_role_layer_and_group(build: Callable) -> None:
+    model, _ = build(kernel_structure="adaptive_band-toeplitz", kernel_groups="n_heads", n_heads=2)
+    widths = model.learned()["kernel_widths"]
+    assert set(widths) == {"u"} and [len(layer) for layer in widths["u"]] == [2, 2]
+    assert all(1 <= width <= 10 for layer in widths["u"] for width in layer)
+    assert build()[0].learned() == {}

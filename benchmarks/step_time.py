@@ -1,0 +1,91 @@
+"""Time of one training step (forward, loss, backward, Adam) of each model against NoPESASRec's.
+
+    python -m benchmarks.step_time            # writes results/step_time.md
+
+All models of a length take turns in one process and see the same batch: full sequences of random items, the model's
+default settings but for the length, a catalogue of the size of ml-100k's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from recbole.data.interaction import Interaction
+
+from benchmarks.common import interleaved_medians, report
+from recbole_posattn import Config
+from recbole_posattn.fields import TARGET_LIST_FIELD
+
+N_ITEMS = 1683  # of ml-100k, with the padding item
+BASELINE = "NoPESASRec"
+
+VARIANTS = {
+    BASELINE: ("NoPESASRec", {}),
+    "RoPESASRec": ("RoPESASRec", {}),
+    **{
+        f"PosKernelSASRec {structure}": ("PosKernelSASRec", {"kernel_structure": structure})
+        for structure in ("toeplitz-full", "toeplitz-toeplitz", "exponential-exponential", "adaptive_band-dilated")
+    },
+}
+LENGTHS = {50: 128, 200: 128, 2048: 4}  # and the batch size
+TARGETS = {(50, "toeplitz-full"): 1.15, (200, "toeplitz-full"): 1.15, (2048, "toeplitz-toeplitz"): 1.5}
+
+
+def training_step(model: str, settings: dict, length: int, batch_size: int) -> Callable[[], None]:
+    """A function that does one training step on a random batch."""
+    config = Config(
+        model, "ml-100k", config_dict={"MAX_ITEM_LIST_LENGTH": length, **settings}, command_line=["--use_gpu=False"]
+    )
+    catalogue = SimpleNamespace(num=lambda field: N_ITEMS)  # all that a model asks of its data set
+    torch.manual_seed(0)
+    recommender = config.model_class(config, catalogue).train()
+    optimizer = torch.optim.Adam(recommender.parameters(), lr=config["learning_rate"])
+    batch = Interaction(
+        {
+            "item_id_list": torch.randint(1, N_ITEMS, (batch_size, length)),
+            "item_length": torch.full((batch_size,), length),
+            TARGET_LIST_FIELD: torch.randint(1, N_ITEMS, (batch_size, length)),
+        }
+    )
+
+    def step() -> None:
+        optimizer.zero_grad()
+        recommender.calculate_loss(batch).backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15, help="rounds that count (default: 15)")
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), choices=LENGTHS)
+    options = parser.parse_args()
+    rows = []
+    for length in options.lengths:
+        batch_size = LENGTHS[length]
+        steps = {name: training_step(*variant, length, batch_size) for name, variant in VARIANTS.items()}
+        seconds = interleaved_medians(steps, options.repeats)
+        for name, value in seconds.items():
+            target = TARGETS.get((length, name.partition(" ")[2]))
+            ratio = value / seconds[BASELINE]
+            rows.append(
+                [length, batch_size, name, f"{1000 * value:.0f}", f"{ratio:.2f}", f"≤ {target}" if target else ""]
+            )
+    report(
+        "step_time",
+        "Time of a training step",
+        "Forward, loss, backward and Adam on a batch of full sequences: hidden size 64, 2 layers, 1 head, dropout 0.5, "
+        f"{N_ITEMS:,} items, float32. Medians of models that take turns in one process; compare ratios, not "
+        "milliseconds.",
+        ["T", "batch", "model", "ms", f"× {BASELINE}", "target"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What the models here have in common: SASRec with kernels and encodings in its attention, trained on sequences.
+
+Shape keys: b batch, s sequence length, d hidden size, n items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_posattn.fields import TARGET_LIST_FIELD
+from recbole_posattn.model.backbone import BACKBONES
+from recbole_posattn.position.attention import PositionKernelAttention
+from recbole_posattn.position.encodings import EncodingOptions, build_encodings
+from recbole_posattn.position.kernels import IdentityKernel, PositionKernel
+
+KernelPair = tuple[PositionKernel, PositionKernel]
+
+
+class SASRecBase(SequentialRecommender):
+    """Self-attention over a user's items, without positions until a subclass brings some.
+
+    Args:
+        config: Holds the keys of the model's YAML file.
+        dataset: The training split, for the number of items.
+
+    Attributes:
+        newest_last: True if sequences stand with their newest item at the last position and padding in front.
+
+    Raises:
+        ValueError: If a key's value is not one of those the YAML file names.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        super().__init__(config, dataset)
+        self.initializer_range = config["initializer_range"]
+        self.train_objective = config["train_objective"]
+
+        hidden_size, n_heads = config["hidden_size"], config["n_heads"]
+        self.item_embedding = nn.Embedding(self.n_items, hidden_size, padding_idx=0)
+        kernels = self.layer_kernels(config)
+        names = self.encoding_names(config)
+        encodings = build_encodings(names, config["n_layers"], encoding_options(config))
+        self.backbone = BACKBONES[config["backbone"]](
+            [
+                PositionKernelAttention(
+                    hidden_size,
+                    n_heads,
+                    *pair,
+                    dropout=config["attn_dropout_prob"],
+                    encodings=[encoding for encoding in layer if encoding.enters != "input"],
+                )
+                for pair, layer in zip(kernels, encodings)
+            ],
+            hidden_size=hidden_size,
+            inner_size=config["inner_size"] or hidden_size,
+            hidden_act=config["hidden_act"],
+            dropout=config["hidden_dropout_prob"],
+            layer_norm_eps=config["layer_norm_eps"],
+            input_encodings=[encoding for encoding in encodings[0] if encoding.enters == "input"],
+        )
+        # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
+        lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
+        self.newest_last = config["position_alignment"] == "end" and not lag_only
+        self.apply(self._init_weights)
+
+    def layer_kernels(self, config: Config) -> list[KernelPair]:
+        """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them."""
+        identity = IdentityKernel(config["MAX_ITEM_LIST_LENGTH"])
+        return [(identity, identity)] * config["n_layers"]
+
+    def encoding_names(self, config: Config) -> Sequence[str]:
+        """The positional encodings, names of :data:`ENCODINGS`."""
+        return ()
+
+    def learned(self) -> dict[str, Any]:
+        """What the trained model has to tell of itself, for the report of a run: plain data by name."""
+        return {}
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """RecBole's initialization; kernels and LayerNorms start as their own classes say."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if module is self.item_embedding:
+            with torch.no_grad():
+                module.weight[module.padding_idx] = 0.0
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Represent each sequence by the output at its newest item.
+
+        Args:
+            item_seq: Items, oldest first, 0 behind the last one; shape (b, s).
+            item_seq_len: Items in each sequence, at least 1; shape (b,).
+
+        Returns:
+            Tensor of shape (b, d).
+        """
+        hidden = self.encode(self._align(item_seq, item_seq_len))
+        return hidden[:, -1] if self.newest_last else self.gather_indexes(hidden, item_seq_len - 1)
+
+    def encode(self, item_seq: Tensor) -> Tensor:
+        """Outputs at every position.
+
+        Args:
+            item_seq: Aligned items, shape (b, s): padding stands in front if ``newest_last``, else behind.
+
+        Returns:
+            Tensor of shape (b, s, d); rows at padding have no meaning.
+        """
+        valid = item_seq > 0 if self.newest_last else None
+        return self.backbone(self.item_embedding(item_seq), valid)
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """Mean cross-entropy over all items, of every target in the batch (arXiv 2602.21052, §training).
+
+        The objective ``sequence`` has a target at each position, ``augmented`` one behind each sequence.
+        """
+        item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        if self.train_objective == "augmented":
+            return F.cross_entropy(self._scores(self.forward(item_seq, item_seq_len)), interaction[self.POS_ITEM_ID])
+        target = self._align(interaction[TARGET_LIST_FIELD], item_seq_len)
+        hidden = self.encode(self._align(item_seq, item_seq_len))
+        labelled = target > 0  # gathered before the product with all items: padding would be most of it
+        return F.cross_entropy(self._scores(hidden[labelled]), target[labelled])
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Scores of the given items, shape (b,)."""
+        hidden = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (hidden * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=-1)
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Scores of all items, shape (b, n)."""
+        return self._scores(self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]))
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """Dot products with the item embeddings (tied weights), shape (…, n).
+
+        Like RecBole's SASRec, the padding item takes part; RecBole's evaluation gives it −∞.
+        """
+        return hidden @ self.item_embedding.weight.T
+
+    def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
+        """Cut (b, s) to the longest sequence of the batch and move padding to the front if ``newest_last``."""
+        longest = int(length.max())
+        sequence = sequence[:, :longest]
+        if not self.newest_last:
+            return sequence
+        source = torch.arange(longest, device=sequence.device) - (longest - length)[:, None]
+        return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)
+
+
+def encoding_options(config: Config) -> EncodingOptions:
+    """The options of the encodings; those whose keys the model's YAML file does not have keep their defaults."""
+    keys = set(EncodingOptions._fields) - {"max_length", "alignment"}
+    given = {key: config[key] for key in keys if key in config}
+    return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=config["position_alignment"], **given)

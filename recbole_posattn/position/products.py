@@ -1,0 +1,117 @@
+"""Products of a lower-triangular matrix over positions with a sequence, each in the cheapest of the exact ways.
+
+Up to :data:`DENSE_LENGTH` positions the plain product with the dense matrix is fastest. Beyond, the structure of the
+matrix pays: the time stays below T², and no T × T matrix is made.
+
+Shape keys: b batch, g kernel groups, s sequence length, c channels of a group, w bandwidth (lags), r size of the
+state of a recurrence, n blocks, p positions of a block.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Measured by benchmarks/kernel_products.py, forward and backward, on two CPU cores (d = 64, float32).
+DENSE_LENGTH = 384  # longest sequence for which the dense product wins
+DENSE_RECURRENCE_LENGTH = 96  # the same, against the blocks of a recurrence
+BLOCKED_LAGS = 128  # widest band of lags for which blocks win over the FFT
+LENGTH_PER_LAG = 4  # positions a lag from which a band of position-dependent weights is worth the blocks
+BLOCK_SIZE = 64  # positions of a block, unless the band is wider
+
+
+def toeplitz_matrix(taps: Tensor, length: int) -> Tensor:
+    """M[t, t − k] = taps[k], shape (g, s, s), of taps of shape (g, w); weights beyond the last tap are 0."""
+    lags = F.pad(taps[:, :length].flip(-1), (length - min(taps.shape[-1], length), length - 1))
+    return lags.unfold(-1, length, 1).flip(-2)
+
+
+def toeplitz_product(taps: Tensor, x: Tensor) -> Tensor:
+    """y_t = Σ_k taps[k] x_{t−k}, a causal convolution.
+
+    Args:
+        taps: Weights by lag, shape (g, w).
+        x: Shape (b, g, s, c), or (b, any, s, c) if g is 1.
+
+    Returns:
+        Tensor of the shape of ``x``.
+    """
+    length = x.shape[-2]
+    taps = taps[:, :length]
+    if length <= DENSE_LENGTH:
+        return dense_product(toeplitz_matrix(taps, length), x)
+    if taps.shape[-1] <= BLOCKED_LAGS:
+        return blocked_band_product(taps.unsqueeze(1), x)
+    return fft_product(taps, x)
+
+
+def dense_product(matrix: Tensor, x: Tensor) -> Tensor:
+    """M x for M of shape (g, s, s) and x of shape (b, g, s, c), or (b, any, s, c) if g is 1."""
+    if len(matrix) == 1:
+        return matrix[0] @ x
+    # Folding the batch into the columns keeps the product from copying every matrix once a sequence.
+    return torch.einsum("gts,bgsc->bgtc", matrix, x)
+
+
+def fft_product(taps: Tensor, x: Tensor) -> Tensor:
+    """:func:`toeplitz_product` by the FFT: O(s log s) time and O(s) memory for any number of taps."""
+    length = x.shape[-2]
+    size = 2 * 64 * math.ceil(length / 64)  # room for the tail of the convolution; without large prime factors
+    spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps, n=size).unsqueeze(1)
+    return torch.fft.irfft(spectrum, n=size)[..., :length].mT.to(x.dtype).contiguous()
+
+
+def blocked_band_product(band: Tensor, x: Tensor) -> Tensor:
+    """y_t = Σ_k band[t, k] x_{t−k} block by block: O(s (w + p)) time and memory.
+
+    A block of p ≥ w positions depends on itself and on the block before it.
+
+    Args:
+        band: Weights by position and lag, shape (g, s, w), or (g, 1, w) where all positions share their weights.
+        x: Shape (b, g, s, c), or (b, any, s, c) if g is 1.
+
+    Returns:
+        Tensor of the shape of ``x``.
+    """
+    length, (n_groups, rows, width) = x.shape[-2], band.shape
+    p = max(BLOCK_SIZE, width)
+    n_blocks = math.ceil(length / p)
+    filled = n_blocks * p - length
+    band = F.pad(band, (0, 0, 0, filled)).view(n_groups, n_blocks, p, width) if rows > 1 else band.unsqueeze(1)
+    lag = p + torch.arange(p, device=x.device)[:, None] - torch.arange(2 * p, device=x.device)
+    index = lag.clamp(0, width - 1).expand(*band.shape[:2], -1, -1)
+    weights = band.expand(-1, -1, p, -1).gather(-1, index).masked_fill((lag < 0) | (lag >= width), 0.0)
+    two_blocks = F.pad(x, (0, 0, p, filled)).unfold(-2, 2 * p, p).mT  # (b, g, n, 2p, c)
+    return (weights @ two_blocks).flatten(-3, -2)[..., :length, :]
+
+
+def recurrent_product(within: Tensor, write: Tensor, carry: Tensor, read: Tensor, x: Tensor) -> Tensor:
+    """A linear recurrence run block by block: dense inside a block, a state of shape (r, c) from block to block.
+
+    y_n = within_n x_n + read_n Σ_{m < n} carry[n, m] ⊙ (write_m x_m) for block n. With p = :func:`block_of_root`
+    positions a block, the four matrices have O(s) entries where the blocks share them.
+
+    Args:
+        within: What a block gives itself, shape (g, n, p, p), or (g, 1, p, p) for the same in all blocks.
+        write: What a block leaves in the state, shape (g, n, r, p) or (g, 1, r, p).
+        carry: What is left at block n of the state of block m, shape (g, r, n, n), strictly lower triangular.
+        read: What a block takes from the state, shape (g, n, p, r) or (g, 1, p, r).
+        x: Shape (b, g, s, c), or (b, any, s, c) if g is 1.
+
+    Returns:
+        Tensor of the shape of ``x``.
+    """
+    length, p, n_blocks = x.shape[-2], within.shape[-1], carry.shape[-1]
+    blocks = F.pad(x, (0, 0, 0, n_blocks * p - length)).unflatten(-2, (n_blocks, p))  # (b, g, n, p, c)
+    written = (write @ blocks).transpose(-3, -2)  # (b, g, r, n, c)
+    state = (carry @ written).transpose(-3, -2)
+    return (within @ blocks + read @ state).flatten(-3, -2)[..., :length, :]
+
+
+def block_of_root(length: int) -> tuple[int, int]:
+    """Blocks of √s positions for :func:`recurrent_product`: their number n and their size p, n p ≥ s."""
+    p = math.isqrt(length - 1) + 1
+    return math.ceil(length / p), p
