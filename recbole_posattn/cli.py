@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import recbole_posattn
 from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.inspect.figures import write_interference
+from recbole_posattn.inspect.interference import interference
 from recbole_posattn.quick_start import run
 
 EXIT_USER_ERROR = 2
@@ -20,7 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {recbole_posattn.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run_arguments(commands.add_parser("run", help="train and evaluate a model", allow_abbrev=False))
+    _add_interference_arguments(
+        commands.add_parser("interference", help="what each positional part of a trained model contributes")
+    )
     options, settings = parser.parse_known_args(arguments)
+    if options.command == "interference":
+        if settings:
+            parser.error(f"unrecognized arguments: {' '.join(settings)}")
+        return _guarded(lambda: _interference(options))
     return _guarded(lambda: _run(options, settings))
 
 
@@ -57,6 +67,27 @@ def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
     named = {"model": options.model, "dataset": options.dataset}
     strongest = [f"--{key}={value}" for key, value in named.items() if value is not None]
     run(config_file_list=options.config_files.split(), command_line=[*strongest, *settings])
+    return 0
+
+
+def _add_interference_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Switch off the kernels U and L and each encoding of a trained model, one after the other and all but one, "
+        "and measure what that does to the metrics, and layer by layer to the attention. See docs/interference.md."
+    )
+    parser.add_argument("checkpoint", type=Path, help="a best.pth below saved/")
+    parser.add_argument(
+        "--split", choices=["valid", "test"], default="valid", help="rows to measure on (default: valid)"
+    )
+    parser.add_argument("--output", type=Path, help="folder of the tables and the figure (default: the checkpoint's)")
+
+
+def _interference(options: argparse.Namespace) -> int:
+    result = interference(options.checkpoint, options.split, show_progress=sys.stderr.isatty())
+    for table in (result.metrics, result.layers):
+        print(table.to_string(index=False, float_format="{:.4f}".format), end="\n\n")
+    for file in write_interference(result, options.output or options.checkpoint.parent):
+        print(f"written: {file}")
     return 0
 
 

@@ -106,6 +106,19 @@ def run_logger(config: Any) -> Iterator[None]:
             handler.close()
 
 
+@contextmanager
+def without_tensorboard() -> Iterator[None]:
+    """Build a trainer for evaluation only: RecBole's start a TensorBoard log in the working folder all the same."""
+    from recbole.trainer import trainer as recbole_trainer
+
+    original = recbole_trainer.get_tensorboard
+    recbole_trainer.get_tensorboard = lambda logger: None
+    try:
+        yield
+    finally:
+        recbole_trainer.get_tensorboard = original
+
+
 def download_atomic_files(url: str, folder: Path, name: str) -> None:
     """Download and unpack a data set that RecBole knows, under its own size prompt.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,13 @@ class PositionEncoding(nn.Module):
     """The interface of all encodings; subclasses override the one place at which they enter.
 
     Attributes:
+        name: Its name in :data:`ENCODINGS` and in the key ``position_encoding``.
         enters: The place where it enters: the method below that it overrides.
         lag_only: True if only distances count, so that it does not matter where padding stands.
     """
 
-    enters: Place
+    name: ClassVar[str]
+    enters: ClassVar[Place]
     lag_only = True
 
     def at_input(self, x: Tensor) -> Tensor:
@@ -105,6 +107,7 @@ class AbsoluteEncoding(AddedPositions):
         alignment: See :class:`AddedPositions`.
     """
 
+    name = "absolute"
     enters = "input"
 
     def __init__(self, max_length: int, hidden_size: int, alignment: Alignment = "end") -> None:
@@ -121,6 +124,7 @@ class AllAbsoluteEncoding(AbsoluteEncoding):
     arXiv 2602.21052): softmax((X_q + E) W_Q ((X + E) W_K)ᵀ / √d_h) (X + E) W_V.
     """
 
+    name = "all_absolute"
     enters = "attention_input"
 
 
@@ -136,6 +140,7 @@ class SinusoidalEncoding(AddedPositions):
         base: The longest wavelength is 2π · base.
     """
 
+    name = "sinusoidal"
     enters = "input"
 
     def __init__(self, max_length: int, hidden_size: int, alignment: Alignment = "end", base: float = 10000.0) -> None:
@@ -164,6 +169,7 @@ class RotaryEncoding(PositionEncoding):
         ValueError: If ``head_size`` is odd.
     """
 
+    name = "rope"
     enters = "query_key"
 
     def __init__(self, max_length: int, head_size: int, base: float = 10000.0) -> None:
@@ -193,6 +199,7 @@ class CAPEEncoding(PositionEncoding):
         n_positions: P, the number of learned positions.
     """
 
+    name = "cape"
     enters = "logits"
 
     def __init__(self, head_size: int, n_positions: int) -> None:
@@ -224,6 +231,7 @@ class ALiBiEncoding(PositionEncoding):
         slope_exponent: E, which is 8 in the paper. Its smallest slope, 2⁻⁸, is all that a single head gets.
     """
 
+    name = "alibi"
     enters = "logits"
 
     def __init__(self, n_heads: int, slope_exponent: float = 8.0) -> None:
@@ -251,6 +259,7 @@ class T5BiasEncoding(PositionEncoding):
         ValueError: If ``n_buckets`` or ``max_distance`` is out of range.
     """
 
+    name = "t5_bias"
     enters = "logits"
 
     def __init__(self, n_heads: int, n_buckets: int = 32, max_distance: int = 128) -> None:
