@@ -112,9 +112,9 @@ def repetitive_task() -> Task:
         rows=looped_sequences(256, 514, range(20, 201), n_items=250, noise=0.1, seed=1),
         settings={
             "MAX_ITEM_LIST_LENGTH": 512,
-            "epochs": 48,
-            "eval_step": 3,
-            "stopping_step": 48,
+            "epochs": 40,
+            "eval_step": 4,
+            "stopping_step": 40,
             "n_layers": 2,
             "n_heads": 1,
             "hidden_size": 64,
@@ -150,25 +150,26 @@ def main() -> None:
     file, make_task = TASKS[options.task]
     task = make_task()
 
-    hits: dict[tuple[str, str], list[float]] = {(row, column): [] for row in task.variants for column in task.columns}
+    cells = [(row, column) for row in task.variants for column in task.columns]
+    hits: dict[tuple[str, str], list[float]] = {cell: [] for cell in cells}
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         write_atomic_file(Path(folder), "planted", task.rows)
-        running = {}
-        for seed in options.seeds:
-            for row, column in hits:
+        for n_seeds, seed in enumerate(options.seeds, start=1):
+            running = {}
+            for row, column in cells:
                 settings = {**task.settings, **task.columns[column], **task.variants[row], "seed": seed}
                 running[pool.submit(train, folder, settings)] = (row, column)
-        for done in tqdm(as_completed(running), total=len(running)):
-            row, column = running[done]
-            hits[row, column].append(done.result())
-            tqdm.write(f"{row}, {column}: {hits[row, column][-1]:.4f}")
-    report(
-        file,
-        task.title,
-        f"{task.text} Mean ± standard deviation of {len(options.seeds)} seeds.",
-        ["positions", *task.columns],
-        [[row, *(mean_and_deviation(hits[row, column]) for column in task.columns)] for row in task.variants],
-    )
+            for done in tqdm(as_completed(running), desc=f"seed {seed}", total=len(running)):
+                hits[running[done]].append(done.result())
+                tqdm.write(f"seed {seed}, {', '.join(running[done])}: {done.result():.4f}")
+            # After every seed: what is there counts, should the next be stopped.
+            report(
+                file,
+                task.title,
+                f"{task.text} Mean ± standard deviation of {n_seeds} seed{'s' if n_seeds > 1 else ''}.",
+                ["positions", *task.columns],
+                [[row, *(mean_and_deviation(hits[row, column]) for column in task.columns)] for row in task.variants],
+            )
 
 
 def mean_and_deviation(values: list[float]) -> str:

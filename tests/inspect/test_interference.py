@@ -1,0 +1,222 @@
+"""Switching parts off: what it changes, what it leaves, and what the two tables say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from recbole_posattn import cli, load, run
+from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.inspect.figures import draw_structures, write_interference
+from recbole_posattn.inspect.interference import (
+    DiagonalKernel,
+    Interference,
+    interference,
+    positional_parts,
+    switched_off,
+)
+from recbole_posattn.position.kernels import STRUCTURES, IdentityKernel, KernelOptions, build_kernel
+
+HYBRID = {"kernel_structure": "toeplitz-full", "position_encoding": ["absolute", "alibi"], "n_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_data_path: Path) -> str:
+    """A hybrid, trained for a few epochs."""
+    settings = {
+        "data_path": str(tiny_data_path),
+        "checkpoint_dir": str(tmp_path_factory.mktemp("saved")),
+        "epochs": 3,
+        "hidden_size": 16,
+        "train_batch_size": 16,
+        "MAX_ITEM_LIST_LENGTH": 10,
+        "show_progress": False,
+    }
+    return run("PosKernelSASRec", "tiny", config_dict={**settings, **HYBRID}, command_line=[])["checkpoint"]
+
+
+@pytest.fixture(scope="module")
+def measured(checkpoint: str) -> Interference:
+    return interference(checkpoint)
+
+
+# -- switching off ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, "n_heads", "hidden_size"])
+@pytest.mark.parametrize("part", ["U", "L", "absolute", "alibi"])
+def test_a_part_is_off_in_the_context_only(build: Callable, histories: tuple, part: str, groups: object) -> None:
+    model, _ = build(**HYBRID, kernel_groups=groups)
+    before = model(*histories)
+    with switched_off(model, [part]):
+        off = model(*histories)
+    assert not torch.allclose(off, before)
+    torch.testing.assert_close(model(*histories), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "off", "changes"),
+    [
+        ("NoPESASRec", ["rope"], {"position_encoding": ["rope"], "kernel_structure": "identity-identity"}),
+        ("APESASRec", ["cape"], {"position_encoding": ["absolute", "cape"], "kernel_structure": "identity-identity"}),
+    ],
+)
+def test_without_a_part_it_is_the_model_without_it(
+    build: Callable, histories: tuple, name: str, off: list[str], changes: dict
+) -> None:
+    model, _ = build(**changes)
+    other, _ = build(name)
+    other.load_state_dict(model.state_dict(), strict=False)
+    with switched_off(model, off):
+        torch.testing.assert_close(model(*histories), other(*histories), rtol=1e-12, atol=1e-12)
+
+
+def test_lag_kernels_off_leave_no_order(build: Callable, histories: tuple) -> None:
+    """With lag-only kernels, whose diagonal is one number, what is left cannot tell one past from another."""
+    model, _ = build(kernel_structure="toeplitz-exponential", position_encoding=["rope", "cape"], n_layers=1)
+    items, length = histories[0][:1], histories[1][:1]
+    shuffled = torch.cat([items[:, :-1].flip(1), items[:, -1:]], dim=1)
+    assert not torch.allclose(model(shuffled, length), model(items, length))
+    with switched_off(model, ["U", "L", "rope", "cape"]):
+        torch.testing.assert_close(model(shuffled, length), model(items, length), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("n_groups", [1, 4])
+def test_diagonal_kernel_keeps_the_diagonal_only(structure: str, n_groups: int) -> None:
+    kernel = build_kernel(structure, KernelOptions("l", 9, n_groups, bandwidth=3)).double()
+    diagonal = DiagonalKernel(kernel)
+    expected = torch.diag_embed(kernel.dense(6).diagonal(dim1=1, dim2=2)).double()
+    torch.testing.assert_close(diagonal.dense(6).double(), expected, rtol=0, atol=0)
+    x = torch.randn(2, 6, 4, dtype=torch.float64)
+    by_hand = torch.cat([m @ g for m, g in zip(expected, x.chunk(n_groups, dim=-1))], dim=-1)
+    torch.testing.assert_close(diagonal(x), by_hand, rtol=1e-12, atol=1e-14)
+
+
+def test_parts_are_named_and_restored_after_an_error(build: Callable) -> None:
+    model, _ = build(**HYBRID)
+    assert positional_parts(model) == ["U", "L", "absolute", "alibi"]
+    assert positional_parts(build("NoPESASRec")[0]) == []
+    assert positional_parts(build("RoPESASRec")[0]) == ["rope"]
+    assert positional_parts(build(kernel_structure="identity-toeplitz")[0]) == ["L"]
+    kernel = model.backbone.blocks[0].attention.u_kernel
+    with pytest.raises(RuntimeError), switched_off(model, ["U", "alibi"]):
+        assert not model.backbone.blocks[0].attention.encodings
+        raise RuntimeError
+    assert model.backbone.blocks[0].attention.u_kernel is kernel
+    assert positional_parts(model) == ["U", "L", "absolute", "alibi"]
+
+
+# -- the two tables --------------------------------------------------------------------------------------------------
+
+
+def test_metrics_table_has_every_setting(measured: Interference, checkpoint: str) -> None:
+    table = measured.metrics
+    parts = ["U", "L", "absolute", "alibi"]
+    assert list(zip(table["parts"], table["part"])) == [
+        ("all", ""),
+        *(("without", part) for part in parts),
+        *(("alone", part) for part in parts),
+        ("none", ""),
+    ]
+    assert measured.valid_metric == "ndcg@10" and table["ndcg@10"].nunique() > 1
+    best = torch.load(checkpoint, weights_only=True)["best_valid_score"]
+    assert table["ndcg@10"][0] == pytest.approx(best)
+
+
+def test_effects_are_those_of_a_slow_reading(measured: Interference, checkpoint: str) -> None:
+    """Row by row for one part and layer, from the loaded model."""
+    loaded = load(checkpoint)
+    model, rows = loaded.model, loaded.valid_data._dataset.inter_feat
+    seen = []
+    attention = model.backbone.blocks[1].attention
+    hook = attention.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
+    changes = logits_squared = pairs = entropy = entropy_without = n_rows = output = output_change = 0.0
+    with torch.no_grad():
+        for items, length in zip(rows["item_id_list"], rows["item_length"]):
+            model(items[None], length[None])
+            x_query, x, valid = seen.pop()
+            readings = []
+            for kernel in (attention.u_kernel, IdentityKernel(10)):
+                original, attention.u_kernel = attention.u_kernel, kernel
+                if isinstance(kernel, IdentityKernel):
+                    attention.u_kernel = DiagonalKernel(original)
+                query, key, value, bias = attention.project(x_query, x, valid)
+                logits = query @ key.mT / math.sqrt(query.shape[-1]) + bias(query, key, 0)
+                attention.u_kernel = original
+                readings.append((logits[0], value[0]))
+            for head in range(2):
+                for t in range(1, int(length)):
+                    row, row_without = (logits[head, t, : t + 1] for logits, _ in readings)
+                    weights, weights_without = row.softmax(-1), row_without.softmax(-1)
+                    row, row_without = row - row.mean(), row_without - row_without.mean()
+                    changes += float((row - row_without).square().sum())
+                    logits_squared += float(row.square().sum())
+                    pairs += t + 1
+                    n_rows += 1
+                    entropy -= float((weights * weights.log()).sum())
+                    entropy_without -= float((weights_without * weights_without.log()).sum())
+                    values = readings[0][1][head, : t + 1]
+                    output += float((weights @ values).square().sum())
+                    output_change += float(((weights - weights_without) @ values).square().sum())
+    hook.remove()
+    table = measured.layers
+    effect = table[(table["layer"] == 2) & (table["part"] == "U")].iloc[0]
+    assert effect["logit_rms"] == pytest.approx(math.sqrt(changes / pairs), rel=1e-3)
+    assert effect["logit_share"] == pytest.approx(math.sqrt(changes / logits_squared), rel=1e-3)
+    assert effect["entropy"] == pytest.approx(entropy / n_rows, rel=1e-4)
+    assert effect["entropy_without"] == pytest.approx(entropy_without / n_rows, rel=1e-4)
+    assert effect["output_change"] == pytest.approx(math.sqrt(output_change / output), rel=1e-3)
+
+
+def test_each_part_acts_where_it_enters(measured: Interference) -> None:
+    table = measured.layers.set_index(["layer", "part"])
+    for layer in (1, 2):
+        assert table.loc[(layer, "L"), "logit_rms"] == 0 < table.loc[(layer, "L"), "output_change"]
+        for part in ("U", "absolute", "alibi"):
+            assert table.loc[(layer, part), "logit_rms"] > 0
+            assert table.loc[(layer, part), "entropy"] != table.loc[(layer, part), "entropy_without"]
+
+
+# -- files and the command -------------------------------------------------------------------------------------------
+
+
+def test_command_prints_and_writes(checkpoint: str, empty_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["interference", checkpoint, "--output", "out", "--split", "test"]) == 0
+    printed = capsys.readouterr().out
+    assert "without absolute" in printed and "logit_share" in printed
+    written = sorted(path.name for path in (empty_folder / "out").iterdir())
+    assert written == ["interference.png", "interference_layers.csv", "interference_metrics.csv"]
+    assert len(pd.read_csv(empty_folder / "out" / "interference_layers.csv")) == 2 * 4
+    assert (empty_folder / "out" / "interference.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in empty_folder.iterdir()] == ["out"]
+
+
+def test_what_cannot_be_measured_ends_in_one_line(
+    checkpoint: str, tiny_settings: Callable, empty_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for model in ("NoPESASRec", "GRU4Rec"):
+        path = run(model, "tiny", config_dict=tiny_settings(epochs=1), command_line=[])["checkpoint"]
+        with pytest.raises(CheckpointError, match=f"{model} has no positional kernel or encoding to switch off"):
+            interference(path)
+    with pytest.raises(SettingError, match="split must be valid or test; got 'train'"):
+        interference(checkpoint, "train")
+    capsys.readouterr()
+    assert cli.main(["interference", "missing.pth"]) == 2
+    assert capsys.readouterr().err == (
+        "recbole-posattn: checkpoint missing.pth cannot be read: No such file or directory\n"
+    )
+    (empty_folder / "file").write_text("")
+    assert cli.main(["interference", checkpoint, "--output", "file"]) == 2
+    assert capsys.readouterr().err == "recbole-posattn: file cannot be written: File exists\n"
+
+
+def test_figures_are_files(measured: Interference, empty_folder: Path) -> None:
+    files = write_interference(measured, empty_folder / "a" / "b")
+    assert all(file.is_file() for file in files)
+    assert set(draw_structures(8)) == set(STRUCTURES)
