@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 
 def draw_interference(result: Interference) -> Figure:
-    """Bars: the validation metric with parts switched off, and each part's effect on logits and entropy by layer."""
+    """Bars: the metric with parts switched off, and each part's effect by layer on logits, entropy and output."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
     metric = result.valid_metric
-    left, middle, right = figure.subplots(1, 3)
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    axes = figure.subplots(2, 2)
 
     names = [f"{row.parts} {row.part}".strip() for row in result.metrics.itertuples()]
     values = result.metrics[metric].tolist()
     colors = {"all": "C0", "without": "C1", "alone": "C2", "none": "C7"}
-    left.barh(names, values, color=[colors[parts] for parts in result.metrics["parts"]])
-    left.bar_label(left.containers[0], fmt="%.4f", fontsize=8, padding=2)
-    left.axvline(values[0], color="C0", linewidth=1, linestyle=":")
-    left.margins(x=0.2)
-    left.invert_yaxis()
-    left.set(title="parts switched off", xlabel=metric)
+    bars = axes[0, 0].barh(names, values, color=[colors[parts] for parts in result.metrics["parts"]])
+    axes[0, 0].bar_label(bars, fmt="%.4f", fontsize=8, padding=2)
+    axes[0, 0].margins(x=0.2)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].set(title="parts switched off", xlabel=metric)
 
     layers = result.layers.assign(entropy_change=result.layers["entropy"] - result.layers["entropy_without"])
     for axis, column, title, label in (
-        (middle, "logit_share", "effect on the logits", "RMS of the change / RMS of the logits"),
-        (right, "entropy_change", "effect on the entropy of the weights", "nats with the part − without"),
+        (axes[0, 1], "logit_share", "effect on the logits", "RMS of the change / RMS of the logits"),
+        (axes[1, 0], "entropy_change", "effect on the entropy of the weights", "nats with the part − without"),
+        (axes[1, 1], "output_change", "effect on the output", "norm of the change / norm of the output"),
     ):
         table = layers.pivot(index="layer", columns="part", values=column)[layers["part"].unique()]
-        table.plot.bar(ax=axis, rot=0, title=title, xlabel="layer", ylabel=label, legend=axis is right)
+        table.plot.bar(ax=axis, rot=0, title=title, xlabel="layer", ylabel=label, legend=axis is axes[1, 1])
         axis.axhline(0.0, color="black", linewidth=0.8)
     return figure
 
