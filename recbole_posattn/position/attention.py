@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from recbole_posattn.position.encodings import PositionEncoding
 from recbole_posattn.position.kernels import IdentityKernel, PositionKernel
 
-# Queries whose logits are in memory together where the fused kernels do not serve. Measured by benchmarks/step_time.py.
+# Queries whose logits are in memory together where the fused kernels do not serve (results/kernel_products.md).
 ROWS = 256
 
 LogitBias = Callable[[Tensor, Tensor, int], Tensor]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Measured by benchmarks/kernel_products.py, forward and backward, on two CPU cores (d = 64, float32).
+# Measured on two CPU cores, forward and backward, d = 64, float32: results/kernel_products.md.
 DENSE_LENGTH = 384  # longest sequence for which the dense product wins
 DENSE_RECURRENCE_LENGTH = 96  # the same, against the blocks of a recurrence
 BLOCKED_LAGS = 128  # widest band of lags for which blocks win over the FFT
