@@ -24,11 +24,12 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 import torch
+from recbole.data.dataloader import AbstractDataLoader
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from recbole_posattn.compat import without_tensorboard
-from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.model.sequential_recommender.base import SASRecBase
 from recbole_posattn.position.attention import PositionKernelAttention, attention_mask
 from recbole_posattn.position.kernels import IdentityKernel, PositionKernel
@@ -75,7 +76,7 @@ def interference(checkpoint: str | Path, split: Split = "valid", show_progress: 
     Raises:
         SettingError: If ``split`` is unknown.
         CheckpointError: If the checkpoint cannot be read, or its model has no positional part.
-        DataError: If the data set cannot be read.
+        DataError: If the data set cannot be read, or the split has no rows.
     """
     if split not in ("valid", "test"):
         raise SettingError(f"split must be valid or test; got {split!r}.")
@@ -85,11 +86,17 @@ def interference(checkpoint: str | Path, split: Split = "valid", show_progress: 
         raise CheckpointError(
             f"checkpoint {checkpoint}: {loaded.config['model']} has no positional kernel or encoding to switch off"
         )
+    if not len(_loader(loaded, split)):
+        raise DataError(f"data set {loaded.config['dataset']!r}: the {split} split has no rows to measure on")
     return Interference(
         metrics=_metrics(loaded, parts, split, show_progress),
         layers=_effects_by_layer(loaded, parts, split),
         valid_metric=loaded.config["valid_metric"].lower(),
     )
+
+
+def _loader(loaded: Loaded, split: Split) -> AbstractDataLoader:
+    return loaded.valid_data if split == "valid" else loaded.test_data
 
 
 def positional_parts(model: SASRecBase) -> list[str]:
@@ -159,7 +166,6 @@ def _metrics(loaded: Loaded, parts: Sequence[str], split: Split, show_progress: 
     with without_tensorboard():
         trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
     trainer.eval_collector.data_collect(loaded.train_data)
-    data = loaded.valid_data if split == "valid" else loaded.test_data
     settings = [("all", "", [])]
     settings += [("without", part, [part]) for part in parts]
     if len(parts) > 1:
@@ -168,7 +174,7 @@ def _metrics(loaded: Loaded, parts: Sequence[str], split: Split, show_progress: 
     rows = []
     for name, part, off in tqdm(settings, desc="switching parts off", disable=not show_progress):
         with switched_off(loaded.model, off):
-            result = trainer.evaluate(data, load_best_model=False)
+            result = trainer.evaluate(_loader(loaded, split), load_best_model=False)
         rows.append({"parts": name, "part": part, **result})
     return pd.DataFrame(rows)
 
@@ -203,7 +209,7 @@ class _Attended(NamedTuple):
 @torch.no_grad()
 def _effects_by_layer(loaded: Loaded, parts: Sequence[str], split: Split) -> pd.DataFrame:
     model = loaded.model
-    rows = (loaded.valid_data if split == "valid" else loaded.test_data)._dataset.inter_feat
+    rows = _loader(loaded, split)._dataset.inter_feat
     item_seq, length = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
     attentions = [block.attention for block in model.backbone.blocks]
     at_input = {encoding.name for encoding in model.backbone.input_encodings}

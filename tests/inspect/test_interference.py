@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recbole_posattn import cli, load, run
-from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.inspect.figures import draw_structures, write_interference
 from recbole_posattn.inspect.interference import (
     DiagonalKernel,
@@ -204,6 +204,12 @@ def test_what_cannot_be_measured_ends_in_one_line(
         path = run(model, "tiny", config_dict=tiny_settings(epochs=1), command_line=[])["checkpoint"]
         with pytest.raises(CheckpointError, match=f"{model} has no positional kernel or encoding to switch off"):
             interference(path)
+    no_valid = tiny_settings(
+        epochs=1, eval_args={"split": {"LS": "test_only"}, "order": "TO", "mode": "full", "group_by": "user"}
+    )
+    path = run("RoPESASRec", "tiny", config_dict=no_valid, command_line=[])["checkpoint"]
+    with pytest.raises(DataError, match="data set 'tiny': the valid split has no rows to measure on"):
+        interference(path)
     with pytest.raises(SettingError, match="split must be valid or test; got 'train'"):
         interference(checkpoint, "train")
     capsys.readouterr()
