@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -249,6 +249,20 @@ def test_gradients_reach_every_parameter(attention: PositionKernelAttention) -> 
         alone = "kernel" in name and parameter[0].numel() == 1
         window = "width_logit" in name or "decay_logit" in name  # flat where the window or the decay is at an end
         assert alone or window or (parameter.grad != 0).any(), name
+
+
+@given(attention=attentions(), seed=st.integers(0, 99))
+@settings(max_examples=25)
+def test_gradients_are_those_of_finite_differences(attention: PositionKernelAttention, seed: int) -> None:
+    torch.manual_seed(seed)
+    x_query, x = (tensor.requires_grad_() for tensor in inputs(4, batch=1))
+    names, values = zip(*((name, value.detach()) for name, value in attention.named_parameters() if value.numel()))
+
+    def attended(x_query: Tensor, x: Tensor, *values: Tensor) -> Tensor:
+        return torch.func.functional_call(attention, dict(zip(names, values)), (x_query, x))
+
+    leaves = [(0.3 * value).requires_grad_() for value in values]  # a soft softmax, whose differences can be taken
+    assert torch.autograd.gradcheck(attended, (x_query, x, *leaves), atol=1e-5, fast_mode=True)
 
 
 @given(attention=attentions())
