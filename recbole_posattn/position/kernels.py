@@ -123,9 +123,13 @@ class PositionKernel(nn.Module):
 class IdentityKernel(PositionKernel):
     """M = I: positions are not mixed, which leaves plain causal attention without positions."""
 
+    def __init__(self, max_length: int, n_groups: int = 1) -> None:
+        super().__init__(max_length, n_groups)
+        self.register_buffer("one", torch.ones(()), persistent=False)  # follows the module's device and type
+
     def dense(self, length: int | None = None) -> Tensor:
         """See :meth:`PositionKernel.dense`."""
-        return torch.eye(self._checked(length)).expand(self.n_groups, -1, -1)
+        return self.one.expand(self.n_groups, self._checked(length)).diag_embed()
 
     def _mix(self, x: Tensor) -> Tensor:
         return x
