@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import platform
 import random
 import statistics
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -33,6 +35,17 @@ def interleaved_medians(functions: Mapping[str, Callable[[], object]], repeats: 
             function()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def peak_mebibytes(function: Callable[[], object]) -> float:
+    """The most MiB of tensors that a call holds at a time on the CPU, beyond those there before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    events = (
+        profiler.profiler.kineto_results.events()
+    )  # each allocation by its time, which ``events()`` joins to its op
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(itertools.accumulate(n_bytes for _, n_bytes in changes)) / 2**20
 
 
 def report(name: str, title: str, text: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:

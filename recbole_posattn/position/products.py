@@ -18,7 +18,7 @@ from torch.nn import functional as F
 # Measured on two CPU cores, forward and backward, d = 64, float32: results/kernel_products.md.
 DENSE_LENGTH = 384  # longest sequence for which the dense product wins
 DENSE_RECURRENCE_LENGTH = 96  # the same, against the blocks of a recurrence
-BLOCKED_LAGS = 128  # widest band of lags for which blocks win over the FFT
+BLOCKED_LAGS = 64  # widest band of lags for which blocks win over the FFT
 LENGTH_PER_LAG = 4  # positions a lag from which a band of position-dependent weights is worth the blocks
 BLOCK_SIZE = 64  # positions of a block, unless the band is wider
 
