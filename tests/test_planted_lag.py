@@ -81,7 +81,7 @@ def without_positions(planted: Path) -> float:
             {"n_layers": 2, "n_heads": 4, "alibi_slope_exponent": 2.0, "attn_dropout_prob": 0.0, "epochs": 60},
         ),
         ("PosKernelSASRec", {"kernel_structure": "exponential-exponential"}),
-        ("PosKernelSASRec", {"kernel_structure": "lowrank-lowrank", "kernel_groups": "n_heads", "n_heads": 2}),
+        ("PosKernelSASRec", {"kernel_structure": "lowrank-lowrank", "n_layers": 2, "n_heads": 4}),
         ("PosKernelSASRec", {"kernel_structure": "adaptive_band-adaptive_band"}),
         ("PosKernelSASRec", {"kernel_structure": "dilated-dilated"}),
         ("PosKernelSASRec", {"kernel_structure": "toeplitz-full", "position_encoding": ["rope"]}),
