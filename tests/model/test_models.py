@@ -128,7 +128,7 @@ def hybrids(draw: st.DrawFn) -> dict:
 
 
 @given(changes=hybrids())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hybrids_train_and_keep_what_models_promise(build: Callable, histories: tuple, changes: dict) -> None:
     model, (train_data, _, _) = build(**changes)
     assert_padding_changes_nothing(model, *histories)
