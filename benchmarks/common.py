@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import itertools
+import os
 import platform
 import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
@@ -49,14 +54,58 @@ def peak_mebibytes(function: Callable[[], object]) -> float:
 
 
 def report(name: str, title: str, text: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
-    """Print a table and write it to ``results/<name>.md`` with the command, the versions and the commit behind it."""
+    """Print a table and write it to ``results/<name>.md`` with the command, the versions and the commit behind it.
+
+    The rows alone go to ``results/<name>.csv``.
+    """
     table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
     print(f"\n{table}\n")
     file = RESULTS / f"{name}.md"
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"# {title}\n\n{text.strip()}\n\n{table}\n\n{provenance()}\n", encoding="utf-8")
+    with open(RESULTS / f"{name}.csv", "w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines).writerows([header, *rows])
     print(f"written to {file}")
     return file
+
+
+def bars(name: str, groups: Mapping[str, Mapping[str, float]], label: str, logarithmic: bool = False) -> None:
+    """Draw ``results/<name>.png``: a group of bars for each key, a bar for each name in it.
+
+    Args:
+        name: Of the file.
+        groups: Values by group and name.
+        label: What the values are.
+        logarithmic: Whether their axis is.
+    """
+    names = list(dict.fromkeys(itertools.chain.from_iterable(groups.values())))
+    width = 0.8 / len(names)
+    figure, axis = plt.subplots(figsize=(max(5.5, 2.2 * len(groups)), 4), layout="constrained")
+    for i, (bar, color) in enumerate(zip(names, plt.get_cmap("tab10").colors)):
+        places = [group + (i - (len(names) - 1) / 2) * width for group in range(len(groups))]
+        heights = [values.get(bar, float("nan")) for values in groups.values()]
+        axis.bar(places, heights, width, label=bar, color=color)
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set(ylabel=label, yscale="log" if logarithmic else "linear")
+    axis.grid(axis="y", alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.legend(fontsize=8)
+    figure.savefig(RESULTS / f"{name}.png", dpi=150)
+    plt.close(figure)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Work in an empty folder, where runs may leave logs and checkpoints; the data sets' folder stays in reach."""
+    home = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        if (home / "dataset").is_dir():
+            (Path(folder) / "dataset").symlink_to(home / "dataset")
+        os.chdir(folder)
+        try:
+            yield Path(folder)
+        finally:
+            os.chdir(home)
 
 
 def provenance() -> str:

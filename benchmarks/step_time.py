@@ -34,14 +34,14 @@ LENGTHS = {50: 128, 200: 128, 2048: 4}  # and the batch size
 TARGETS = {(50, "toeplitz-full"): 1.15, (200, "toeplitz-full"): 1.15, (2048, "toeplitz-toeplitz"): 1.5}
 
 
-def training_step(model: str, settings: dict, length: int, batch_size: int) -> Callable[[], None]:
-    """A function that does one training step on a random batch."""
+def training_step(model: str, settings: dict, length: int, batch_size: int, device: str = "cpu") -> Callable[[], None]:
+    """A function that does one training step on a random batch, on a GPU in mixed precision."""
     config = Config(
         model, "ml-100k", config_dict={"MAX_ITEM_LIST_LENGTH": length, **settings}, command_line=["--use_gpu=False"]
     )
     catalogue = SimpleNamespace(num=lambda field: N_ITEMS)  # all that a model asks of its data set
     torch.manual_seed(0)
-    recommender = config.model_class(config, catalogue).train()
+    recommender = config.model_class(config, catalogue).train().to(device)
     optimizer = torch.optim.Adam(recommender.parameters(), lr=config["learning_rate"])
     batch = Interaction(
         {
@@ -49,11 +49,13 @@ def training_step(model: str, settings: dict, length: int, batch_size: int) -> C
             "item_length": torch.full((batch_size,), length),
             TARGET_LIST_FIELD: torch.randint(1, N_ITEMS, (batch_size, length)),
         }
-    )
+    ).to(device)
 
     def step() -> None:
         optimizer.zero_grad()
-        recommender.calculate_loss(batch).backward()
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu"):
+            loss = recommender.calculate_loss(batch)
+        loss.backward()
         optimizer.step()
 
     return step

@@ -9,12 +9,13 @@ from recbole_posattn.data.dataset import SequenceDataset  # noqa: E402
 from recbole_posattn.model.sequential_recommender.baselines import BASELINES  # noqa: E402
 from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec  # noqa: E402
 from recbole_posattn.quick_start import load, run  # noqa: E402
-from recbole_posattn.registry import PROPERTIES, register  # noqa: E402
+from recbole_posattn.registry import PROPERTIES, hook_loaders, register  # noqa: E402
 from recbole_posattn.trainer import SequenceTrainer  # noqa: E402
 
 __all__ = ["Config", "PosKernelSASRec", "__version__", "load", "register", "run"]
 __version__ = "0.1.0"
 
+hook_loaders()
 for _model in (PosKernelSASRec, *BASELINES):
     register(
         _model,

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import recbole_posattn
-from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.errors import EXIT_USER_ERROR, ProcessError, SettingError, UserError
 from recbole_posattn.inspect.figures import write_interference
 from recbole_posattn.inspect.interference import interference
 from recbole_posattn.quick_start import run
 
-EXIT_USER_ERROR = 2
+EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
 
 
@@ -48,25 +48,28 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", help="name of the model (default: PosKernelSASRec)")
     parser.add_argument("--dataset", "-d", help="name of the data set (default: ml-100k)")
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
-    parser.add_argument("--nproc", type=int, default=1, help="processes in this group; only 1 so far")
+    parser.add_argument("--nproc", type=int, default=1, help="processes to train with on this machine (default: 1)")
     parser.add_argument("--ip", default="localhost", help="address of the master process")
     parser.add_argument("--port", default="5678", help="port of the master process")
-    parser.add_argument("--world_size", type=int, default=-1, help="processes in all groups (default: nproc)")
-    parser.add_argument("--group_offset", type=int, default=0, help="rank of this group's first process")
+    parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines (default: nproc)")
+    parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process")
 
 
 def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
     for argument in settings:
         if not argument.startswith("--") or "=" not in argument:
             raise SettingError(f"argument {argument!r} is not understood; give settings as --key=value")
-    if options.nproc != 1 or options.world_size > 1 or options.group_offset != 0:
-        raise SettingError(
-            f"nproc {options.nproc}, world_size {options.world_size}, group_offset {options.group_offset}: "
-            "this version trains in one process; leave these flags out"
-        )
     named = {"model": options.model, "dataset": options.dataset}
     strongest = [f"--{key}={value}" for key, value in named.items() if value is not None]
-    run(config_file_list=options.config_files.split(), command_line=[*strongest, *settings])
+    run(
+        config_file_list=options.config_files.split(),
+        command_line=[*strongest, *settings],
+        nproc=options.nproc,
+        world_size=options.world_size,
+        ip=options.ip,
+        port=options.port,
+        group_offset=options.group_offset,
+    )
     return 0
 
 
@@ -98,6 +101,9 @@ def _guarded(command: Callable[[], int]) -> int:
     except UserError as error:
         print(f"recbole-posattn: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except ProcessError as error:
+        print(f"recbole-posattn: {error}", file=sys.stderr)
+        return EXIT_FAILURE
     except KeyboardInterrupt:
         print("recbole-posattn: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

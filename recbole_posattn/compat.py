@@ -10,11 +10,13 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from recbole_posattn.distributed import is_main
 
 SPARSE_MATRIX_TAG = "scipy sparse format"
 NUMPY_ARRAY_TAG = "numpy array"
@@ -87,16 +89,21 @@ def run_logger(config: Any) -> Iterator[None]:
     """RecBole's log, on screen and in ``log/<model>/``, for one run.
 
     RecBole calls ``logging.basicConfig``, which does nothing while the root logger has a handler: the second run of a
-    process would write into the first one's file, and one started from a host with its own logging into none.
+    process would write into the first one's file, and one started from a host with its own logging into none. Of many
+    processes, only rank 0 has a log.
     """
     from recbole.utils import init_logger
 
     root = logging.getLogger()
     host_handlers, host_level = root.handlers[:], root.level
-    root.handlers.clear()
-    init_logger(config)
-    own_handlers = root.handlers[:]
-    root.handlers = host_handlers + own_handlers
+    own_handlers = []
+    if is_main():
+        root.handlers.clear()
+        init_logger(config)
+        own_handlers = root.handlers[:]
+        root.handlers = host_handlers + own_handlers
+    else:
+        root.setLevel(logging.ERROR)
     try:
         yield
     finally:
@@ -107,16 +114,86 @@ def run_logger(config: Any) -> Iterator[None]:
 
 
 @contextmanager
+def anomaly_detection_unchanged() -> Iterator[None]:
+    """Import models of RecBole's without what one of them does to all others.
+
+    ``recbole.model.sequential_recommender.sine`` switches autograd's anomaly detection on when it is imported, which
+    any look-up of a sequential model of RecBole's does. Every backward pass then takes several times as long.
+    """
+    import torch
+
+    before = torch.is_anomaly_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(before)
+
+
+class _SilentWriter:
+    """The methods of TensorBoard's writer that RecBole's trainers call."""
+
+    def add_scalar(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def add_hparams(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+
+@contextmanager
 def without_tensorboard() -> Iterator[None]:
-    """Build a trainer for evaluation only: RecBole's start a TensorBoard log in the working folder all the same."""
+    """Build a trainer that writes no TensorBoard log; RecBole's start one in the working folder, whatever they do."""
     from recbole.trainer import trainer as recbole_trainer
 
     original = recbole_trainer.get_tensorboard
-    recbole_trainer.get_tensorboard = lambda logger: None
+    recbole_trainer.get_tensorboard = lambda logger: _SilentWriter()
     try:
         yield
     finally:
         recbole_trainer.get_tensorboard = original
+
+
+@contextmanager
+def trainer_of_one_process(config: Any) -> Iterator[None]:
+    """Build a trainer as if its process were the only one; only rank 0 writes a TensorBoard log.
+
+    RecBole's wraps the model for GPUs there and then, whatever the device: ``DistributedDataParallel`` with device
+    numbers and synchronized batch normalization both refuse a CPU. :func:`distribute_model` does it for either.
+    """
+    single = config["single_spec"]
+    config["single_spec"] = True
+    try:
+        with nullcontext() if is_main() else without_tensorboard():
+            yield
+    finally:
+        config["single_spec"] = single
+
+
+def distribute_model(model: Any, device: Any) -> Any:
+    """Average the gradients of all processes; the weights of rank 0 are everybody's from here on.
+
+    RecBole's trainer primes the returned wrapper before each step and adds 0 times each parameter to the loss, so that
+    models whose loss is no ``forward`` and leaves parameters out are averaged, too.
+    """
+    from torch.nn import SyncBatchNorm
+    from torch.nn.parallel import DistributedDataParallel
+
+    if device.type == "cuda":
+        SyncBatchNorm.convert_sync_batchnorm(model)  # replaces the modules in place
+        return DistributedDataParallel(model, device_ids=[device.index])
+    return DistributedDataParallel(model)
+
+
+@contextmanager
+def autocast_dtype(device: Any, dtype: Any) -> Iterator[None]:
+    """The type that mixed precision (``enable_amp``) computes in; RecBole leaves it to torch: float16 on GPUs."""
+    import torch
+
+    default = torch.get_autocast_dtype(device.type)
+    torch.set_autocast_dtype(device.type, dtype)
+    try:
+        yield
+    finally:
+        torch.set_autocast_dtype(device.type, default)
 
 
 def download_atomic_files(url: str, folder: Path, name: str) -> None:

@@ -20,7 +20,7 @@ import yaml
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
-from recbole_posattn import registry
+from recbole_posattn import distributed, registry
 from recbole_posattn.errors import SettingError
 from recbole_posattn.rules import (
     MODEL_RULES,
@@ -29,6 +29,7 @@ from recbole_posattn.rules import (
     check_model_keys,
     check_rules,
     check_validation_metric,
+    resolved_negatives,
 )
 
 DEFAULT_MODEL, DEFAULT_DATASET = "PosKernelSASRec", "ml-100k"
@@ -131,7 +132,9 @@ class Config(recbole.config.Config):
         given = self.external_config_dict["model"] if model is None else model
         if isinstance(given, str):
             registry.find_model(given)
-        return super()._get_model_and_dataset(model, dataset)
+        model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
+        registry.serve(model_name, model_class.type)
+        return model_name, model_class, dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
@@ -160,8 +163,29 @@ class Config(recbole.config.Config):
 
     def _init_device(self) -> None:
         super()._init_device()
-        if not self.final_config_dict["use_gpu"]:  # RecBole takes a GPU where there is one, whatever this key says
-            self.final_config_dict["device"] = torch.device("cpu")
+        settings = self.final_config_dict
+        if not settings["use_gpu"]:  # RecBole takes a GPU where there is one, whatever this key says
+            settings["device"] = torch.device("cpu")
+        settings["world_size"] = 1
+        if distributed.launched_outside():
+            self._join_processes()
+
+    def _join_processes(self) -> None:
+        """Take this process's place among several, as RecBole's ``_init_device`` does, on CPUs and GPUs."""
+        settings, local_rank = self.final_config_dict, distributed.local_rank()
+        if settings["device"].type == "cuda":
+            n_gpus = torch.cuda.device_count()
+            if local_rank >= n_gpus:
+                raise SettingError(
+                    f"gpu_id {settings['gpu_id']!r} gives {n_gpus} GPUs to {local_rank + 1} processes or more; name a "
+                    "GPU for each, such as --gpu_id=0,1, or train on CPUs with --use_gpu=False."
+                )
+            settings["device"] = torch.device("cuda", local_rank)
+            torch.cuda.set_device(settings["device"])
+        distributed.join(settings["device"])
+        settings.update(single_spec=False, local_rank=local_rank, world_size=distributed.world_size())
+        if not distributed.is_main():
+            settings.update(state="error", show_progress=False, log_wandb=False)
 
     # -- checks --------------------------------------------------------------------------------------------------
 
@@ -172,6 +196,9 @@ class Config(recbole.config.Config):
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
             check_combinations(settings)
+            # The loss draws its own negatives; RecBole's loader would repeat each sequence for every one of them.
+            settings["loss_negatives"] = resolved_negatives(settings)
+            settings["train_neg_sample_args"] = None
         return settings
 
     def _set_default_parameters(self) -> None:
@@ -209,6 +236,7 @@ class Config(recbole.config.Config):
         config.yaml_loader = config._build_yaml_loader()
         config.model, config.dataset = settings["model"], settings["dataset"]
         config.model_class = registry.find_model(config.model)
+        registry.serve(config.model, config.model_class.type)
         config.final_config_dict = dict(settings)
         for key, enum in _ENUM_KEYS.items():
             if key in config.final_config_dict:

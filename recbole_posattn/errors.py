@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+EXIT_USER_ERROR = 2
+
 
 class UserError(ValueError):
     """Something given from outside cannot be used."""
@@ -23,6 +25,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is missing or is not one of ours."""
+
+
+class ProcessError(RuntimeError):
+    """One of several processes failed or died, through no fault of what was given from outside."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -20,10 +20,12 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_environment, init_seed, set_color
 from texttable import Texttable
 
+from recbole_posattn import distributed
 from recbole_posattn.compat import run_logger
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.data.atomic_files import ensure_atomic_files
-from recbole_posattn.errors import CheckpointError, DataError
+from recbole_posattn.distributed import checked_layout
+from recbole_posattn.errors import CheckpointError, DataError, UserError
 from recbole_posattn.trainer import load_state, read_checkpoint, trainer_class
 
 RESULT_NAME = "result.json"
@@ -63,10 +65,16 @@ def run(
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
     command_line: Sequence[str] | None = None,
-) -> RunResult:
+    nproc: int = 1,
+    world_size: int = -1,
+    ip: str = "localhost",
+    port: str | int = "5678",
+    group_offset: int = 0,
+) -> RunResult | None:
     """Train a model, evaluate its best epoch on the test set, and write both beside the checkpoint.
 
-    The successor of ``recbole.quick_start.run_recbole``, for RecBole's own models as well.
+    The successor of ``recbole.quick_start.run`` and ``run_recbole``, for RecBole's own models as well. A process that
+    ``torchrun`` has started trains together with the others of its job.
 
     Args:
         model: Name or class; by default what the settings say, else PosKernelSASRec.
@@ -75,21 +83,51 @@ def run(
         config_dict: Settings, stronger than the files.
         saved: Whether to keep the best epoch. If not, the last epoch is the one tested, and nothing is written.
         command_line: Settings ``--key=value``, strongest of all; ``sys.argv[1:]`` by default, as in RecBole.
+        nproc: Processes to train with here, on a GPU each or sharing the CPU.
+        world_size: Processes in all groups (machines); by default ``nproc``.
+        ip: Address of the machine with the first process.
+        port: A free port there.
+        group_offset: Rank of the first process here: the sum of ``nproc`` of the groups before.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
         where a split has no rows), and: ``checkpoint`` (path, ``None`` unless saved), ``epochs`` (trained),
         ``best_epoch`` (counted from 0), ``seconds`` (wall time of ``data``, ``training`` with validation, ``test`` and
         ``total``), ``trainable_parameters`` and ``learned`` (what a model of ours tells of itself, such as the
-        ``kernel_widths`` of adaptive bands).
+        ``kernel_widths`` of adaptive bands). ``None`` where the first process runs on another machine.
 
     Raises:
         SettingError: If a setting's key or value cannot be used.
         DataError: If the data set cannot.
+        ProcessError: If one of several processes fails for another reason.
     """
+    layout = checked_layout(nproc, world_size, ip, port, group_offset)
+    arguments = {
+        "model": model,
+        "dataset": dataset,
+        "config_file_list": config_file_list,
+        "config_dict": config_dict,
+        "saved": saved,
+        "command_line": sys.argv[1:] if command_line is None else command_line,
+    }
+    if layout.world_size == 1:
+        return _run(**arguments)
+    return distributed.launch(_run, arguments, layout)
+
+
+def _run(
+    model: str | type[AbstractRecommender] | None,
+    dataset: str | None,
+    config_file_list: Sequence[str | Path] | None,
+    config_dict: Mapping[str, Any] | None,
+    saved: bool,
+    command_line: Sequence[str],
+) -> RunResult:
+    """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
     config = Config(model, dataset, config_file_list, config_dict, command_line)
-    ensure_atomic_files(config)
+    with distributed.main_first():
+        ensure_atomic_files(config)
     with run_logger(config):
         logger = logging.getLogger()
         logger.info(sys.argv)
@@ -130,9 +168,10 @@ def run(
         logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
         logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
         logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
-        if saved:
+        if saved and distributed.is_main():
             _write_result(config, result)
         logger.info("\n" + result_table(config, result))
+    distributed.leave()
     return result
 
 
@@ -177,7 +216,7 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
         dataset = create_dataset(config)
         _require_sequences(config, dataset)
         loaders = data_preparation(config, dataset)
-    except DataError:
+    except UserError:
         raise
     except (KeyError, UnicodeDecodeError, ValueError) as error:  # what RecBole and pandas raise for bad files
         raise DataError(f"data set {config['dataset']!r} in {config['data_path']}: {error}") from error
@@ -201,7 +240,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
 
 
 def _build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
     return config.model_class(config, train_data._dataset).to(config["device"])
 
 

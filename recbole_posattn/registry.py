@@ -1,23 +1,31 @@
 """The models this package adds to RecBole, and where their properties live.
 
 RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there,
-so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` honour them.
+so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` honour them. RecBole's own models get our data
+sets and loaders in the same way (:func:`serve`, :func:`hook_loaders`).
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import recbole
+import recbole.config
 import recbole.data.dataset
+import recbole.data.utils
 import recbole.trainer
 import yaml
+from recbole.data.dataset.customized_dataset import GRU4RecKGDataset, KSRDataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
+from recbole_posattn.compat import anomaly_detection_unchanged
+from recbole_posattn.data.dataset import LazyKGSeqDataset, LazySequentialDataset
+from recbole_posattn.data.loaders import LOADERS
 from recbole_posattn.errors import SettingError, did_you_mean
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -79,6 +87,34 @@ def register(
     return model_class
 
 
+def serve(model: str, model_type: ModelType) -> None:
+    """Let RecBole's ``create_dataset`` give a sequential model of RecBole's lazy prefixes.
+
+    A model with a data set class of its own keeps it (DIEN's writes negative histories, too), unless that class adds
+    nothing to the one for knowledge graphs.
+    """
+    if model_type != ModelType.SEQUENTIAL:
+        return
+    own = getattr(recbole.data.dataset, f"{model}Dataset", None)
+    if own is None:
+        setattr(recbole.data.dataset, f"{model}Dataset", LazySequentialDataset)
+    elif own in (GRU4RecKGDataset, KSRDataset):
+        setattr(recbole.data.dataset, f"{model}Dataset", LazyKGSeqDataset)
+
+
+def hook_loaders() -> None:
+    """Let RecBole's ``data_preparation`` build our loaders in the place of its own."""
+    recboles = recbole.data.utils.get_dataloader
+
+    @functools.wraps(recboles)
+    def get_dataloader(config: recbole.config.Config, phase: str) -> type:
+        loader_class = recboles(config, phase)
+        return LOADERS.get(loader_class, loader_class)
+
+    if not hasattr(recboles, "__wrapped__"):
+        recbole.data.utils.get_dataloader = get_dataloader
+
+
 def registered_model_names() -> list[str]:
     """Names of the models registered here, sorted."""
     return sorted(_model_properties)
@@ -96,7 +132,8 @@ def find_model(name: str) -> type[AbstractRecommender]:
         SettingError: If there is none of that name, with the nearest name, or it needs a package that is missing.
     """
     try:
-        return get_model(name)
+        with anomaly_detection_unchanged():
+            return get_model(name)
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost
@@ -109,8 +146,8 @@ def find_model(name: str) -> type[AbstractRecommender]:
 
 def properties_files(model: str, dataset: str) -> list[Path]:
     """Our default files for a model and a data set, in the order in which they are read."""
-    dataset_file = PROPERTIES / "dataset" / f"{dataset}.yaml"
-    return [path for path in (_model_properties.get(model), dataset_file) if path is not None and path.is_file()]
+    files = (PROPERTIES / "overall.yaml", _model_properties.get(model), PROPERTIES / "dataset" / f"{dataset}.yaml")
+    return [path for path in files if path is not None and path.is_file()]
 
 
 def property_keys(*patterns: str) -> set[str]:

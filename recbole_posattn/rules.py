@@ -10,6 +10,7 @@ from recbole.utils import EvaluatorType
 
 from recbole_posattn.errors import SettingError, did_you_mean
 from recbole_posattn.model.backbone import ACTIVATIONS, BACKBONES
+from recbole_posattn.model.losses import DISTRIBUTIONS, LOSSES, SAMPLED_LOSSES
 from recbole_posattn.position.encodings import ENCODINGS, check_encodings
 from recbole_posattn.position.kernels import (
     ALIGNMENTS,
@@ -59,7 +60,28 @@ def _is_structure(value: Any) -> bool:
     return True
 
 
+def _is_negatives(value: Any) -> bool:
+    if not isinstance(value, dict) or not set(value) <= NEGATIVES_OF_RECBOLE.keys():
+        return False
+    given = {**NEGATIVES_OF_RECBOLE, **value}
+    return (
+        given["distribution"] in DISTRIBUTIONS
+        and _is_int(given["sample_num"])
+        and given["sample_num"] >= 1
+        and _is_number(given["alpha"])
+        and given["alpha"] >= 0
+        and not given["dynamic"]
+    )
+
+
+# The keys of RecBole's train_neg_sample_args; no loss here chooses among candidates by the model, as the last two do.
+NEGATIVES_OF_RECBOLE = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+_NEGATIVES = (
+    f"a dict of distribution ({' or '.join(DISTRIBUTIONS)}), sample_num (a positive integer) and alpha (a number of at "
+    "least 0)"
+)
 _SHARINGS = ("per_layer", "shared")
+_BOOL = _one_of(True, False)
 _PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)")
 _POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
 _NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
@@ -74,6 +96,9 @@ RUN_RULES = {
     "eval_batch_size": _integer(1),
     "MAX_ITEM_LIST_LENGTH": _integer(1),
     "learning_rate": _POSITIVE,
+    "lazy_prefixes": _BOOL,
+    "enable_amp": _BOOL,
+    "torch_compile": _BOOL,
 }
 
 # Settings of the models registered here; each model has those that its property file names.
@@ -114,7 +139,14 @@ MODEL_RULES = {
     "t5_buckets": _integer(2),
     "t5_max_distance": _integer(1),
     "train_objective": _one_of("sequence", "augmented"),
-    "loss_type": _one_of("CE"),
+    "window_stride": _or_none(_integer(1)),
+    "length_bucketing": _BOOL,
+    "loss_type": _one_of(*LOSSES),
+    "loss_chunk_size": _or_none(
+        Rule(lambda value: value == "auto" or (_is_int(value) and value >= 1), "auto or a positive integer")
+    ),
+    "gbce_calibration": Rule(lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
+    "train_neg_sample_args": _or_none(Rule(_is_negatives, _NEGATIVES)),
 }
 
 
@@ -134,7 +166,9 @@ def check_validation_metric(settings: Mapping[str, Any]) -> None:
     if settings["eval_type"] == EvaluatorType.VALUE:
         computed = metrics
     else:
-        computed = [f"{metric}@{k}" for metric in metrics for k in topk]
+        cut_off = [metric for metric in metrics if metric.lower() != "gauc"]  # which looks at the whole ranking
+        computed = [f"{metric}@{k}" for metric in cut_off for k in topk]
+        computed += [metric for metric in metrics if metric not in cut_off]
     if settings["valid_metric"].lower() not in map(str.lower, computed):
         raise SettingError(
             f"valid_metric must be one of {', '.join(computed)} (keys metrics and topk); "
@@ -174,16 +208,47 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
     if "kernel_structure" in settings:
         _check_kernels(settings)
     _check_encodings(settings)
-    if settings.get("train_neg_sample_args") is not None:
+    _check_loss(settings)
+    stride, max_length = settings["window_stride"], settings["MAX_ITEM_LIST_LENGTH"]
+    if stride is not None and stride > max_length:
+        raise SettingError(f"window_stride must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {stride}.")
+    if stride is not None and settings["train_objective"] == "augmented":
         raise SettingError(
-            f"train_neg_sample_args must be ~ with loss_type {settings['loss_type']}, which takes all items for "
-            f"negatives; got {settings['train_neg_sample_args']!r}."
+            f"window_stride {stride} is for train_objective 'sequence'; got 'augmented', which has no windows."
         )
     if settings["train_objective"] == "sequence" and settings.get("transform") is not None:
         raise SettingError(
             f"transform {settings['transform']!r} rewrites single histories; it needs train_objective 'augmented', "
             "got 'sequence'."
         )
+
+
+def _check_loss(settings: Mapping[str, Any]) -> None:
+    loss_type, negatives = settings["loss_type"], settings.get("train_neg_sample_args")
+    if loss_type not in SAMPLED_LOSSES and negatives is not None:
+        raise SettingError(
+            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which takes all items for negatives; "
+            f"got {negatives!r}."
+        )
+    if loss_type in SAMPLED_LOSSES and settings["loss_chunk_size"] != "auto":
+        raise SettingError(
+            f"loss_chunk_size {settings['loss_chunk_size']} is for loss_type CE; got {loss_type}, which scores the "
+            "sampled items only."
+        )
+    if loss_type == "gBCE" and negatives is not None and negatives.get("distribution", "uniform") != "uniform":
+        raise SettingError(
+            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Take SSM "
+            "for popular ones."
+        )
+
+
+def resolved_negatives(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a sampled loss draws: ``train_neg_sample_args`` as far as given, else defaults; ``None`` for CE."""
+    if settings["loss_type"] not in SAMPLED_LOSSES:
+        return None
+    given = settings.get("train_neg_sample_args") or {}
+    sample_num = 256 if settings["loss_type"] in ("SSM", "gBCE") else 1
+    return {"distribution": "uniform", "sample_num": sample_num, "alpha": 1.0, **given}
 
 
 def _check_kernels(settings: Mapping[str, Any]) -> None:

@@ -1,29 +1,116 @@
-"""RecBole's trainers with checkpoints that hold plain data and stand in a folder of their own."""
+"""RecBole's trainers with safe checkpoints, exact evaluation and training in many processes, and mixed precision."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import recbole.trainer
 import torch
+from recbole.data.dataloader import AbstractDataLoader
+from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_local_time, get_trainer, set_color
 
-from recbole_posattn.compat import plain_other_parameter, restore_other_parameter
+from recbole_posattn import distributed
+from recbole_posattn.compat import (
+    autocast_dtype,
+    distribute_model,
+    plain_other_parameter,
+    restore_other_parameter,
+    trainer_of_one_process,
+)
 from recbole_posattn.config import Config
-from recbole_posattn.errors import CheckpointError
+from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.evaluation.collector import BlockwiseCollector
+from recbole_posattn.fields import TARGET_LIST_FIELD
 
 CHECKPOINT_NAME = "best.pth"
+
+
+class EngineMixin:
+    """Mixed precision, compilation, many processes and blockwise evaluation for any of RecBole's trainers.
+
+    In many processes the gradient of a step is that of the whole batch in one process: each process's loss counts by
+    its share of the targets, and evaluation sees each user once.
+    """
+
+    def __init__(self, config: Config, model: AbstractRecommender) -> None:
+        with trainer_of_one_process(config):
+            super().__init__(config, model)
+        if distributed.world_size() > 1:
+            self.distributed_model = distribute_model(self.model, self.device)
+        self.eval_collector = BlockwiseCollector(config)
+        self._autocast_dtype = torch.bfloat16
+        if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            self._autocast_dtype = torch.float16
+            self.enable_scaler = self.enable_amp  # gradients in half precision vanish unless they are scaled
+        if config["torch_compile"]:
+            _compile(self.model, self.device)
+
+    def _train_epoch(
+        self,
+        train_data: AbstractDataLoader,
+        epoch_idx: int,
+        loss_func: Callable[[Interaction], Any] | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        with autocast_dtype(self.device, self._autocast_dtype):
+            if distributed.world_size() == 1:
+                return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+            weighted = _by_share_of_targets(loss_func or self.model.calculate_loss, self.device)
+            losses = super()._train_epoch(train_data, epoch_idx, weighted, show_progress)
+        parts = torch.tensor(losses if isinstance(losses, tuple) else [losses], device=self.device)
+        means = (distributed.total(parts) / distributed.world_size()).tolist()
+        return tuple(means) if isinstance(losses, tuple) else means[0]
+
+    def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
+        return result  # of all processes already: the collector has gathered their rows
+
+
+def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.device) -> Callable[[Interaction], Any]:
+    """The loss of this process's part of a batch, so that the mean over the processes is the loss of the batch."""
+
+    def weighted_loss(interaction: Interaction) -> Any:
+        labelled = interaction[TARGET_LIST_FIELD] > 0 if TARGET_LIST_FIELD in interaction else None
+        own = len(interaction) if labelled is None else int(labelled.sum())
+        everywhere = distributed.total(torch.tensor(own, dtype=torch.float64, device=device)).item()
+        weight = own * distributed.world_size() / everywhere
+        losses = loss_func(interaction)
+        return tuple(loss * weight for loss in losses) if isinstance(losses, tuple) else losses * weight
+
+    return weighted_loss
+
+
+def _compile(model: AbstractRecommender, device: torch.device) -> None:
+    """Compile what the model spends its time in: the backbone of ours, ``forward`` of RecBole's.
+
+    Raises:
+        SettingError: If there is no C++ compiler, which code for CPUs needs.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise SettingError(
+            f"torch_compile needs a C++ compiler, and there is no {compiler!r}; install one, name it in the "
+            "environment variable CXX, or leave torch_compile out."
+        )
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, torch.nn.Module):
+        backbone.compile(dynamic=True)
+    else:
+        model.forward = torch.compile(model.forward, dynamic=True)
 
 
 class CheckpointMixin:
     """Checkpoints for any of RecBole's trainers: tensors and plain data only, complete or not there at all.
 
     RecBole pickles the whole ``Config`` into a checkpoint, which torch ≥ 2.6 refuses to load, rightly: loading it runs
-    whatever it contains. Here the settings are plain data, and ``torch.load(weights_only=True)`` reads the file.
+    whatever it contains. Here the settings are plain data, and ``torch.load(weights_only=True)`` reads the file. Of
+    many processes, rank 0 writes and reads.
 
     Attributes:
         run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
@@ -39,10 +126,10 @@ class CheckpointMixin:
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.pop("saved_model_file", None)
         if file is None:
-            if self.best_epoch < 0:
+            if self.best_epoch < 0 and distributed.is_main():
                 self.run_dir = _make_new_dir(self.run_dir)
                 self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
-            file = self.saved_model_file
+            file = self.saved_model_file = distributed.share_from_main(self.saved_model_file)
         self.best_epoch = max(epoch, 0)
         self._write_checkpoint(epoch, file)
         if verbose:
@@ -54,6 +141,8 @@ class CheckpointMixin:
         self.saved_model_file = saved_model_file
 
     def _write_checkpoint(self, epoch: int, file: str) -> None:
+        if not distributed.is_main():
+            return
         state = {
             "config": self.config.plain(),
             "epoch": epoch,
@@ -72,24 +161,25 @@ class CheckpointMixin:
         """RecBole's evaluation, with the best checkpoint read as plain data."""
         if load_best_model and eval_data:
             file = model_file or self.saved_model_file
-            load_state(self.model, read_checkpoint(file, self.device))
+            best = read_checkpoint(file, self.device) if distributed.is_main() else None
+            load_state(self.model, distributed.share_from_main(best))
             self.logger.info(f"Loading model structure and parameters from {file}")
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
 
-class SequenceTrainer(CheckpointMixin, recbole.trainer.Trainer):
+class SequenceTrainer(CheckpointMixin, EngineMixin, recbole.trainer.Trainer):
     """The trainer of the models registered here."""
 
 
 def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
-    """RecBole's trainer for the configured model, with our checkpoints.
+    """RecBole's trainer for the configured model, with our checkpoints and engine.
 
     The tree models of ``recbole.model.exlib_recommender`` are no PyTorch modules and keep RecBole's own.
     """
     base = get_trainer(config["MODEL_TYPE"], config["model"])
     if issubclass(base, CheckpointMixin) or config["MODEL_TYPE"] == ModelType.DECISIONTREE:
         return base
-    return type(base.__name__, (CheckpointMixin, base), {})
+    return type(base.__name__, (CheckpointMixin, EngineMixin, base), {})
 
 
 def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hypothesis import settings
 from recbole.data import create_dataset, data_preparation
 
 from recbole_posattn import Config
+from recbole_posattn.compat import anomaly_detection_unchanged
 from recbole_posattn.position.kernels import BANDED_STRUCTURES
 from tests.planted import lagged_sequences, write_atomic_file
 
@@ -20,6 +21,9 @@ TINY = "tiny"
 # The first call of anything in torch is slow; how long an example takes says nothing here.
 settings.register_profile("recbole-posattn", deadline=None, print_blob=True)
 settings.load_profile("recbole-posattn")
+
+with anomaly_detection_unchanged():  # several tests import models of RecBole's by themselves
+    import recbole.model.sequential_recommender  # noqa: F401
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for each other longer than they work
 

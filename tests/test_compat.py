@@ -120,3 +120,10 @@ def test_a_broken_download_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
             "https://nowhere.invalid/Amazon.zip", empty_folder / "dataset" / "beauty", "beauty"
         )
     assert list((empty_folder / "dataset").iterdir()) == []
+
+
+def test_looking_up_a_model_leaves_anomaly_detection_alone() -> None:
+    """In a process of its own: the module that switches it on is imported once."""
+    code = "import torch; from recbole_posattn import Config; Config('SASRec', 'ml-100k', command_line=[]); "
+    code += "from recbole.model.sequential_recommender import sine; print(torch.is_anomaly_enabled())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

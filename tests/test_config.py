@@ -191,8 +191,26 @@ def test_floats_in_files_are_numbers(empty_folder: Path) -> None:
         ({"kernel_width_penalty": -0.1}, "kernel_width_penalty must be a number of at least 0; got -0.1"),
         ({"kernel_width_penalty": 0.1}, "kernel_width_penalty 0.1 is for the structure adaptive_band"),
         ({"train_objective": "prefix"}, "train_objective must be one of sequence, augmented; got 'prefix'"),
-        ({"loss_type": "BPR"}, "loss_type must be one of CE; got 'BPR'"),
-        ({"train_neg_sample_args": {"distribution": "uniform"}}, "train_neg_sample_args"),
+        ({"loss_type": "softmax"}, "loss_type must be one of CE, SSM, BCE, gBCE, BPR; got 'softmax'"),
+        ({"train_neg_sample_args": {"distribution": "uniform"}}, "must be ~ with loss_type CE"),
+        ({"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 0}}, "sample_num (a positive integer)"),
+        ({"loss_type": "BPR", "train_neg_sample_args": {"distribution": "none"}}, "uniform or popularity"),
+        ({"loss_type": "BPR", "train_neg_sample_args": {"dynamic": True}}, "train_neg_sample_args must be a dict of"),
+        ({"loss_type": "BPR", "train_neg_sample_args": {"number": 3}}, "train_neg_sample_args must be a dict of"),
+        ({"loss_type": "SSM", "loss_chunk_size": 64}, "loss_chunk_size 64 is for loss_type CE; got SSM"),
+        ({"loss_chunk_size": 0}, "loss_chunk_size must be auto or a positive integer"),
+        ({"loss_type": "gBCE", "gbce_calibration": 1.5}, "gbce_calibration must be a number in [0, 1]"),
+        (
+            {"loss_type": "gBCE", "train_neg_sample_args": {"distribution": "popularity"}},
+            "gBCE is calibrated for uniform negatives",
+        ),
+        ({"window_stride": 51}, "window_stride must be at most MAX_ITEM_LIST_LENGTH, which is 50; got 51"),
+        ({"window_stride": 0}, "window_stride must be a positive integer"),
+        ({"window_stride": 5, "train_objective": "augmented"}, "'augmented', which has no windows"),
+        ({"length_bucketing": 1}, "length_bucketing must be one of True, False; got 1"),
+        ({"lazy_prefixes": "maybe"}, "lazy_prefixes must be one of True, False; got 'maybe'"),
+        ({"torch_compile": "max"}, "torch_compile must be one of True, False"),
+        ({"enable_amp": "bf16"}, "enable_amp must be one of True, False"),
         ({"transform": "crop_itemseq"}, "transform 'crop_itemseq' rewrites single histories"),
         ({"epochs": "many"}, "epochs must be an integer of at least 0; got 'many'"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0; got 0"),
@@ -275,9 +293,9 @@ def test_baselines_refuse_the_keys_of_the_kernel_model(key: str) -> None:
 def test_every_model_key_has_a_rule_and_a_comment(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"\w+: \S.*? +# \((int|float|str|dict|list)[^)]*\) .+\.", line) for line in lines)
+    assert all(re.fullmatch(r"\w+: \S.*? +# \((int|float|bool|str|dict|list)[^)]*\) .+\.", line) for line in lines)
     keys = set(yaml.safe_load(text))
-    assert keys - set(MODEL_RULES) == {"train_batch_size", "train_neg_sample_args", "valid_metric"}
+    assert keys - set(MODEL_RULES) == {"train_batch_size", "valid_metric"}
     assert file != MODEL_YAML or set(MODEL_RULES) <= keys
 
 
@@ -286,6 +304,27 @@ def test_baselines_start_from_the_same_settings(file: Path) -> None:
     """A fair comparison: the line of a key, default and comment, is the same in every file."""
     lines = set(MODEL_YAML.read_text(encoding="utf-8").splitlines())
     assert set(file.read_text(encoding="utf-8").splitlines()) - lines == {"# Positions"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "negatives"),
+    [
+        ({}, None),
+        ({"loss_type": "BPR"}, {"distribution": "uniform", "sample_num": 1, "alpha": 1.0}),
+        ({"loss_type": "gBCE"}, {"distribution": "uniform", "sample_num": 256, "alpha": 1.0}),
+        (
+            {"loss_type": "SSM", "train_neg_sample_args": {"distribution": "popularity", "sample_num": 9}},
+            {"distribution": "popularity", "sample_num": 9, "alpha": 1.0},
+        ),
+    ],
+    ids=str,
+)
+def test_a_loss_draws_its_own_negatives(settings: dict, negatives: dict | None) -> None:
+    """RecBole's loader must draw none: it would repeat each sequence for each of them."""
+    config = Config("PosKernelSASRec", "ml-100k", config_dict=settings, command_line=[])
+    assert config["loss_negatives"] == negatives and config["train_neg_sample_args"]["distribution"] == "none"
+    again = Config.from_plain(config.plain())
+    assert again["loss_negatives"] == negatives and again["train_neg_sample_args"] == config["train_neg_sample_args"]
 
 
 def test_data_set_properties_are_for_names_that_recbole_downloads() -> None:

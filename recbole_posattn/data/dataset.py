@@ -1,17 +1,106 @@
-"""The data set of our sequential models: RecBole's rows for evaluation, whole sequences for training."""
+"""RecBole's sequential data sets with histories cut out per batch, and ours with whole sequences for training."""
 
 from __future__ import annotations
 
-import torch
-from recbole.data.dataset import SequentialDataset
-from recbole.data.interaction import Interaction
+import itertools
+from typing import Any
 
-from recbole_posattn.data.windows import Windows, cut_windows
+import torch
+from recbole.data.dataset import KGSeqDataset, SequentialDataset
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
+from recbole_posattn.data.splits import GroupedRows, leave_one_out_part, ratio_part, time_part
+from recbole_posattn.data.windows import Windows, cut_windows, lay_out
 from recbole_posattn.fields import TARGET_LIST_FIELD
 
+# RecBole's modes of leave_one_out, and the parts behind the training rows that are filled in this order.
+_LEFT_OUT_PARTS = {"valid_and_test": [1, 2], "valid_only": [1], "test_only": [2]}
 
-class SequenceDataset(SequentialDataset):
-    """RecBole's ``SequentialDataset`` whose training split is served as windows with a label at every position.
+
+class LazyPrefixesMixin:
+    """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
+
+    For a subclass of RecBole's ``SequentialDataset`` that leaves ``data_augmentation`` as it is. With
+    ``lazy_prefixes: False`` everything is RecBole's.
+    """
+
+    def data_augmentation(self) -> None:
+        """See ``SequentialDataset.data_augmentation``."""
+        if not self.config["lazy_prefixes"]:
+            super().data_augmentation()
+            return
+        self._aug_presets()
+        self._check_field("uid_field", "time_field")
+        self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        interactions = self.inter_feat
+        target, history_length = prefix_rows(interactions[self.uid_field], self.max_item_list_len)
+        columns = {field: interactions[field][target] for field in interactions}
+        self.inter_feat = LazyPrefixes(
+            columns={**columns, self.item_list_length_field: history_length},
+            position=target,
+            length_field=self.item_list_length_field,
+            sequences={
+                getattr(self, f"{field}_list_field"): interactions[field]
+                for field in interactions
+                if field != self.uid_field
+            },
+            max_length=self.max_item_list_len,
+        )
+
+    def __getitem__(self, index: Any, join: bool = True) -> Interaction:
+        rows = self.inter_feat[index]
+        if isinstance(rows, LazyPrefixes):
+            rows = rows.dense()
+        return self.join(rows) if join else rows
+
+    def split_by_ratio(self, ratios: list[float], group_by: str | None = None) -> list[SequentialDataset]:
+        """See ``Dataset.split_by_ratio``."""
+        if not self._is_lazy():
+            return super().split_by_ratio(ratios, group_by)
+        shares = [ratio / sum(ratios) for ratio in ratios]
+        if group_by is None:
+            points = [0, *self._calcu_split_ids(len(self), shares), len(self)]
+            return self._split([slice(begin, end) for begin, end in itertools.pairwise(points)])
+        rows = GroupedRows.by(self.inter_feat[group_by])
+        return self._split(rows.parts(ratio_part(rows, lambda size: self._calcu_split_ids(size, shares)), len(shares)))
+
+    def leave_one_out(self, group_by: str | None, leave_one_mode: str) -> list[SequentialDataset]:
+        """See ``Dataset.leave_one_out``."""
+        if not self._is_lazy() or group_by is None or leave_one_mode not in _LEFT_OUT_PARTS:
+            return super().leave_one_out(group_by, leave_one_mode)
+        rows = GroupedRows.by(self.inter_feat[group_by])
+        filled = [0, *_LEFT_OUT_PARTS[leave_one_mode]]
+        parts = dict(zip(filled, rows.parts(leave_one_out_part(rows, len(filled) - 1), len(filled))))
+        return self._split([parts.get(part, torch.empty(0, dtype=torch.int64)) for part in range(3)])
+
+    def time_based_split(self, ratios: list[float], group_by: str | None) -> list[SequentialDataset]:
+        """See ``Dataset.time_based_split``."""
+        if not self._is_lazy() or group_by is None or self.time_field not in self.inter_feat:
+            return super().time_based_split(ratios, group_by)
+        shares = [ratio / sum(ratios) for ratio in ratios]
+        rows = GroupedRows.by(self.inter_feat[group_by])
+        return self._split(rows.parts(time_part(rows, self.inter_feat[self.time_field].numpy(), shares), 3))
+
+    def _is_lazy(self) -> bool:
+        return isinstance(self.inter_feat, LazyPrefixes)
+
+    def _split(self, rows: list[Tensor | slice]) -> list[SequentialDataset]:
+        self._drop_unused_col()
+        return [self.copy(self.inter_feat[index]) for index in rows]
+
+
+class LazySequentialDataset(LazyPrefixesMixin, SequentialDataset):
+    """RecBole's ``SequentialDataset`` with lazy prefixes."""
+
+
+class LazyKGSeqDataset(LazyPrefixesMixin, KGSeqDataset):
+    """RecBole's ``KGSeqDataset`` with lazy prefixes."""
+
+
+class SequenceDataset(LazySequentialDataset):
+    """The data set of our models: the training split is served as windows with a label at every position.
 
     Loading, filtering, ordering and splitting are RecBole's, and so are the rows of the validation and test splits.
     With ``train_objective: augmented`` the training split is RecBole's, too.
@@ -20,31 +109,35 @@ class SequenceDataset(SequentialDataset):
     windows: Windows | None = None
 
     def build(self) -> list[SequenceDataset]:
-        """Split as RecBole does, then join the training rows into windows if the objective asks for them."""
+        """Split as RecBole does, then cut the sequences of the training rows into windows if the objective asks."""
         train, valid, test = super().build()
         if self.config["train_objective"] == "sequence":
-            rows = train.inter_feat
-            train.windows = cut_windows(
-                user=rows[self.uid_field],
-                history=rows[self.iid_field + self.config["LIST_SUFFIX"]],
-                history_length=rows[self.item_list_length_field],
-                target=rows[self.iid_field],
-            )
+            train.windows = train._cut_windows()
         return [train, valid, test]
+
+    def _cut_windows(self) -> Windows:
+        rows = self.inter_feat
+        item_list_field = self.iid_field + self.config["LIST_SUFFIX"]
+        history_length = rows[self.item_list_length_field]
+        if isinstance(rows, LazyPrefixes):
+            item, position = rows.sequences[item_list_field], rows.position
+        else:
+            item, position = lay_out(rows[self.uid_field], rows[item_list_field], history_length, rows[self.iid_field])
+        stride = self.config["window_stride"] or self.max_item_list_len
+        return cut_windows(item, position, history_length, self.max_item_list_len, stride)
 
     def __len__(self) -> int:
         return super().__len__() if self.windows is None else len(self.windows)
 
-    def __getitem__(self, index, join: bool = True) -> Interaction:
+    def __getitem__(self, index: Any, join: bool = True) -> Interaction:
         if self.windows is None:
             return super().__getitem__(index, join)
-        target_row = self.windows.target_row[index]
-        target = self.inter_feat[self.iid_field][target_row.clamp(min=0)]
+        items, length, target, row = self.windows.gather(torch.as_tensor(index), self.max_item_list_len)
         return Interaction(
             {
-                self.uid_field: self.inter_feat[self.uid_field][target_row.max(dim=-1).values],
-                self.iid_field + self.config["LIST_SUFFIX"]: self.windows.item_list[index],
-                self.item_list_length_field: self.windows.item_length[index],
-                TARGET_LIST_FIELD: torch.where(target_row < 0, 0, target),
+                self.uid_field: self.inter_feat[self.uid_field][row.max(dim=-1).values],
+                self.iid_field + self.config["LIST_SUFFIX"]: items,
+                self.item_list_length_field: length,
+                TARGET_LIST_FIELD: target,
             }
         )

@@ -1,10 +1,12 @@
 """Whole-sequence training data: every target of a user in few rows instead of one row a target.
 
 RecBole cuts a user's sequence into all its prefixes, one row (history → target) each. Here consecutive rows of a user
-are joined again into the sequence they came from, which is cut into windows of at most L items with a label at each
-position. Nothing but the rows of RecBole's own training split goes in, and each row is a label exactly once.
+are the sequence they came from, which is cut into windows of at most L items with a label at each position. Nothing but
+the rows of RecBole's own training split goes in, and each row is a label exactly once.
 
-Shape keys: n rows of the split, m windows, L = MAX_ITEM_LIST_LENGTH.
+Items are stored once; a window is a pair of positions among them.
+
+Shape keys: N interactions, n rows of the split, m windows, b windows of a batch, L = MAX_ITEM_LIST_LENGTH.
 """
 
 from __future__ import annotations
@@ -17,28 +19,96 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Windows:
-    """Training windows, right-padded as RecBole's item lists are.
+    """Training windows over the items of all users.
+
+    The window w reads the items ``start[w]`` to ``end[w]`` (exclusive). Behind the item at position p the one at p + 1
+    is to be predicted, if that is the target of a row and p is not left to an older window (``label_start``).
 
     Attributes:
-        item_list: Items of each window, oldest first, 0 behind the last one; int64, shape (m, L).
-        item_length: Items in each window; int64, shape (m,).
-        target_row: The row of the split whose target is to be predicted from the items up to this position, −1 where
-            there is none; int64, shape (m, L).
+        item: Items of all sequences, one sequence behind the other; int64, shape (N,).
+        row: The row whose target stands here, −1 where there is none; int64, shape (N,).
+        start, end, label_start: Positions of each window; int64, shape (m,).
     """
 
-    item_list: Tensor
-    item_length: Tensor
-    target_row: Tensor
+    item: Tensor
+    row: Tensor
+    start: Tensor
+    end: Tensor
+    label_start: Tensor
 
     def __len__(self) -> int:
-        return len(self.item_length)
+        return len(self.start)
+
+    def gather(self, index: Tensor, max_length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Windows as right-padded rows, like RecBole's item lists.
+
+        Args:
+            index: The windows wanted; int64, shape (b,).
+            max_length: Items in a row, L.
+
+        Returns:
+            Items, oldest first, 0 behind the last one, shape (b, L); the number of items, shape (b,); the item to be
+            predicted at each position, 0 where there is none, shape (b, L); and the row of the split that this item is
+            the target of, −1 where there is none, shape (b, L). All int64.
+        """
+        start, end = self.start[index], self.end[index]
+        position = start[:, None] + torch.arange(max_length)
+        padding = position >= end[:, None]
+        position.masked_fill_(padding, 0)
+        following = position + 1  # inside the sequence: a window ends before its sequence's last item
+        row = self.row[following].masked_fill_(padding | (position < self.label_start[index][:, None]), -1)
+        return (
+            self.item[position].masked_fill_(padding, 0),
+            end - start,
+            self.item[following].masked_fill_(row < 0, 0),
+            row,
+        )
 
 
-def cut_windows(user: Tensor, history: Tensor, history_length: Tensor, target: Tensor) -> Windows:
-    """Join the rows of a training split into sequences and cut these into windows.
+def cut_windows(item: Tensor, target: Tensor, history_length: Tensor, max_length: int, stride: int) -> Windows:
+    """Cut the sequences behind the rows of a split into windows.
 
-    A sequence is a run of rows of one user in which each history is the previous one plus the previous target. Its
-    windows are cut from its newest item backwards, so that only the oldest window is shorter than L.
+    A sequence is a run of targets that follow each other, with the history of the first of them in front. Its windows
+    are cut from its newest item backwards, each ``stride`` positions before the next one. So only the oldest window is
+    shorter than L, and in all others a label has at least L − ``stride`` items in front of it besides its own.
+
+    Args:
+        item: Items of all users, one user's sequence behind the other's; int64, shape (N,).
+        target: Position of each row's target among them, all different; int64, shape (n,).
+        history_length: Items in front of the target that belong to its history, at least 1; int64, shape (n,).
+        max_length: Items in a window, L.
+        stride: Positions between the ends of neighbouring windows, 1 to L; L cuts windows that do not overlap.
+
+    Returns:
+        The windows; every row is a label in exactly one of them.
+    """
+    row = torch.full((len(item),), -1)
+    row[target] = torch.arange(len(target))
+
+    is_first = row >= 0
+    is_first[1:] &= row[:-1] < 0
+    first = torch.nonzero(is_first).flatten()  # the first target of each run
+    is_last = row >= 0
+    is_last[:-1] &= row[1:] < 0
+    run_start = first - history_length[row[first]]
+    run_end = torch.nonzero(is_last).flatten()
+
+    beyond_one = (run_end - run_start - max_length).clamp(min=0)
+    n_windows = 1 + torch.div(beyond_one + stride - 1, stride, rounding_mode="floor")
+    run = torch.repeat_interleave(torch.arange(len(first)), n_windows)
+    nth_from_end = _count_down(n_windows)
+    end = run_end[run] - nth_from_end * stride
+    start = torch.maximum(end - max_length, run_start[run])
+    oldest = nth_from_end == n_windows[run] - 1
+    label_start = torch.where(oldest, start, end - stride)
+    kept = end >= first[run]  # a window that lies in the first target's history has nothing to predict
+    return Windows(item, row, start[kept], end[kept], label_start[kept])
+
+
+def lay_out(user: Tensor, history: Tensor, history_length: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """One line of items for rows that come with their histories written out, as session files do.
+
+    Rows whose history is the previous row's plus its target share their items, the others get items of their own.
 
     Args:
         user: User of each row; int64, shape (n,). Rows of a user are in time order, users in any order.
@@ -47,42 +117,23 @@ def cut_windows(user: Tensor, history: Tensor, history_length: Tensor, target: T
         target: Item to be predicted; int64, shape (n,).
 
     Returns:
-        The windows; every row of 0 … n−1 occurs exactly once in ``target_row``.
+        The items, int64, shape (N,), and the position of each row's target among them, int64, shape (n,).
     """
-    max_length = history.shape[1]
     row = torch.argsort(user, stable=True)  # rows of a user side by side, still in time order
     user, history, history_length, target = user[row], history[row], history_length[row], target[row]
+    starts_anew = ~_continues_previous(user, history, history_length, target)
 
-    first = torch.nonzero(~_continues_previous(user, history, history_length, target)).flatten()
-    n_targets = torch.diff(first, append=torch.tensor([len(row)]))
-    n_context = history_length[first]  # items before the first target: one, unless the split starts inside a sequence
-
-    # Position p of a sequence holds item p; the target of its j-th row is predicted at position n_context − 1 + j.
-    n_positions = n_context - 1 + n_targets
-    n_windows = torch.div(n_positions + max_length - 1, max_length, rounding_mode="floor")
-    sequence = torch.repeat_interleave(torch.arange(len(first)), n_windows)
-    nth_from_end = _count_down(n_windows)
-    end = n_positions[sequence] - nth_from_end * max_length
-    start = (end - max_length).clamp(min=0)
-
-    position = start[:, None] + torch.arange(max_length)
-    inside = position < end[:, None]
-    nth_target = position - (n_context[sequence] - 1)[:, None]  # of the row predicted here; < 0 inside the context
-    sorted_row = first[sequence][:, None] + nth_target
-    # The item at a position is in the first row's history, or it is the target of the row before the one predicted.
-    item = torch.where(
-        nth_target <= 0,
-        history[first[sequence]].gather(1, position.clamp(max=max_length - 1)),
-        target[(sorted_row - 1).clamp(0, len(row) - 1)],
-    )
-    has_target = inside & (nth_target >= 0)
-    windows = Windows(
-        item_list=item.masked_fill(~inside, 0),
-        item_length=end - start,
-        target_row=torch.where(has_target, row[sorted_row.clamp(0, len(row) - 1)], -1),
-    )
-    kept = has_target.any(dim=1)  # a window that lies in the context has nothing to predict
-    return Windows(windows.item_list[kept], windows.item_length[kept], windows.target_row[kept])
+    # Each row adds its target, and in front of it the whole history if it starts a sequence.
+    added = torch.where(starts_anew, history_length, 0) + 1
+    target_position = added.cumsum(0) - 1
+    item = torch.empty(int(added.sum()), dtype=torch.int64)
+    item[target_position] = target
+    in_history = torch.ones(len(item), dtype=torch.bool).index_fill_(0, target_position, False)
+    written = torch.arange(history.shape[1]) < history_length[:, None]
+    item[in_history] = history[starts_anew][written[starts_anew]]
+    position = torch.empty_like(row)
+    position[row] = target_position
+    return item, position
 
 
 def _continues_previous(user: Tensor, history: Tensor, history_length: Tensor, target: Tensor) -> Tensor:

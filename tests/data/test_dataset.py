@@ -54,14 +54,27 @@ def test_both_objectives_train_on_the_same_targets_once_an_epoch(tiny_settings: 
     assert labels == Counter((user, item) for user, item, _ in from_prefixes.elements())
 
     windows = sequence._dataset.windows
-    labelled = windows.target_row >= 0
-    assert triples(sequence, windows.target_row[labelled]) == from_prefixes
-    assert sum(from_prefixes.values()) > 100 and max(windows.item_length) == MAX_LENGTH < len(windows)
+    _, length, labels, row = windows.gather(torch.arange(len(windows)), MAX_LENGTH)
+    assert triples(sequence, row[row >= 0]) == from_prefixes
+    assert sum(from_prefixes.values()) > 100 and max(length) == MAX_LENGTH < len(windows)
     # what is served as a label is what the row says
-    served = sequence._dataset[torch.arange(len(windows))]
     items = sequence._dataset.inter_feat["item_id"]
-    assert torch.equal(served[TARGET_LIST_FIELD][labelled], items[windows.target_row[labelled]])
-    assert (served[TARGET_LIST_FIELD][~labelled] == 0).all()
+    assert torch.equal(labels[row >= 0], items[row[row >= 0]]) and (labels[row < 0] == 0).all()
+    served = sequence._dataset[torch.arange(len(windows))]
+    assert torch.equal(served[TARGET_LIST_FIELD], labels)
+
+
+@splits
+@pytest.mark.parametrize("changes", [{"lazy_prefixes": False}, {"window_stride": 4}], ids=["eager", "overlapping"])
+def test_labels_do_not_depend_on_how_windows_are_made(tiny_settings: Callable, eval_args: dict, changes: dict) -> None:
+    labels = []
+    for settings in ({}, changes):
+        _, _, (sequence, _, _) = prepare(tiny_settings(eval_args=eval_args, **settings))
+        dataset = sequence._dataset
+        _, length, _, row = dataset.windows.gather(torch.arange(len(dataset.windows)), MAX_LENGTH)
+        labels.append((triples(sequence, row[row >= 0]), sorted(length.tolist())))
+    assert labels[0][0] == labels[1][0]
+    assert (labels[0][1] == labels[1][1]) == ("lazy_prefixes" in changes)
 
 
 @splits

@@ -13,11 +13,12 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recbole_posattn.fields import TARGET_LIST_FIELD
 from recbole_posattn.model.backbone import BACKBONES
+from recbole_posattn.model.losses import LossOptions, build_loss
 from recbole_posattn.position.attention import PositionKernelAttention
 from recbole_posattn.position.encodings import EncodingOptions, build_encodings
 from recbole_posattn.position.kernels import IdentityKernel, PositionKernel
@@ -34,15 +35,19 @@ class SASRecBase(SequentialRecommender):
 
     Attributes:
         newest_last: True if sequences stand with their newest item at the last position and padding in front.
+        loss: The loss of the targets in a batch.
 
     Raises:
         ValueError: If a key's value is not one of those the YAML file names.
     """
 
+    input_type = InputType.POINTWISE  # to RecBole's loader: one row a positive, whatever the loss
+
     def __init__(self, config: Config, dataset: Dataset) -> None:
         super().__init__(config, dataset)
         self.initializer_range = config["initializer_range"]
         self.train_objective = config["train_objective"]
+        self.length_bucketing = config["length_bucketing"]
 
         hidden_size, n_heads = config["hidden_size"], config["n_heads"]
         self.item_embedding = nn.Embedding(self.n_items, hidden_size, padding_idx=0)
@@ -70,6 +75,7 @@ class SASRecBase(SequentialRecommender):
         # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
         lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
         self.newest_last = config["position_alignment"] == "end" and not lag_only
+        self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
 
     def layer_kernels(self, config: Config) -> list[KernelPair]:
@@ -105,6 +111,11 @@ class SASRecBase(SequentialRecommender):
         Returns:
             Tensor of shape (b, d).
         """
+        buckets = self._buckets(item_seq_len)
+        newest = [self._newest(item_seq[bucket], item_seq_len[bucket]) for bucket in buckets]
+        return newest[0] if len(buckets) == 1 else torch.cat(newest)[torch.argsort(torch.cat(buckets))]
+
+    def _newest(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         hidden = self.encode(self._align(item_seq, item_seq_len))
         return hidden[:, -1] if self.newest_last else self.gather_indexes(hidden, item_seq_len - 1)
 
@@ -121,17 +132,37 @@ class SASRecBase(SequentialRecommender):
         return self.backbone(self.item_embedding(item_seq), valid)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """Mean cross-entropy over all items, of every target in the batch (arXiv 2602.21052, §training).
+        """The mean loss of every target in the batch, by default cross-entropy over all items (arXiv 2602.21052).
 
         The objective ``sequence`` has a target at each position, ``augmented`` one behind each sequence.
         """
         item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         if self.train_objective == "augmented":
-            return F.cross_entropy(self._scores(self.forward(item_seq, item_seq_len)), interaction[self.POS_ITEM_ID])
-        target = self._align(interaction[TARGET_LIST_FIELD], item_seq_len)
+            hidden, target = self.forward(item_seq, item_seq_len), interaction[self.POS_ITEM_ID]
+        else:
+            labelled = [
+                self._labelled(item_seq[bucket], item_seq_len[bucket], interaction[TARGET_LIST_FIELD][bucket])
+                for bucket in self._buckets(item_seq_len)
+            ]
+            hidden, target = map(torch.cat, zip(*labelled))
+        return self.loss(hidden, target, self.item_embedding.weight)
+
+    def _labelled(self, item_seq: Tensor, item_seq_len: Tensor, target_list: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs at the positions with a target, and the targets: padding would be most of the products to come."""
+        target = self._align(target_list, item_seq_len)
         hidden = self.encode(self._align(item_seq, item_seq_len))
-        labelled = target > 0  # gathered before the product with all items: padding would be most of it
-        return F.cross_entropy(self._scores(hidden[labelled]), target[labelled])
+        return hidden[target > 0], target[target > 0]
+
+    def _buckets(self, length: Tensor) -> list[Tensor]:
+        """The rows of a batch by length, so that short sequences are not padded to the longest.
+
+        Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The batch stays
+        the random one it is, and its loss the same.
+        """
+        if not self.length_bucketing:
+            return [torch.arange(len(length), device=length.device)]
+        bucket = torch.log2(length.clamp(min=8)).ceil()
+        return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Scores of the given items, shape (b,)."""
@@ -164,3 +195,21 @@ def encoding_options(config: Config) -> EncodingOptions:
     keys = set(EncodingOptions._fields) - {"max_length", "alignment"}
     given = {key: config[key] for key in keys if key in config}
     return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=config["position_alignment"], **given)
+
+
+def loss_options(config: Config) -> LossOptions:
+    """The options of the loss; ``loss_negatives`` is what ``train_neg_sample_args`` was given as."""
+    negatives = config["loss_negatives"] or {}
+    return LossOptions(
+        loss_type=config["loss_type"],
+        chunk_size=config["loss_chunk_size"],
+        n_negatives=negatives.get("sample_num", 1),
+        distribution=negatives.get("distribution", "uniform"),
+        alpha=negatives.get("alpha", 1.0),
+        calibration=config["gbce_calibration"],
+    )
+
+
+def item_counts(dataset: Dataset) -> Tensor:
+    """How often each item is a target in a split; int64, shape (n,)."""
+    return torch.bincount(dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num)

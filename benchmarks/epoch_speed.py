@@ -1,0 +1,156 @@
+"""Time of a training epoch of RecBole's SASRec, by RecBole's own classes, and of our models on the same targets.
+
+    python -m benchmarks.epoch_speed          # writes results/epoch_speed.md, .csv and .png
+
+All take turns in one process. An epoch of ours is timed whole. RecBole pads every row to the same length, so its batches
+cost the same: some of each epoch are timed, and their mean is multiplied with the number of batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from recbole.config import Config as RecBoleConfig
+from recbole.data.dataloader import TrainDataLoader
+from recbole.data.dataset import SequentialDataset
+from recbole.model.sequential_recommender import SASRec
+from recbole.trainer import Trainer
+from recbole.utils import init_seed
+from tqdm import tqdm
+
+from benchmarks.common import bars, report, scratch_folder
+from recbole_posattn import Config
+from recbole_posattn.compat import without_tensorboard
+from recbole_posattn.fields import TARGET_LIST_FIELD
+from recbole_posattn.quick_start import prepare_data
+from recbole_posattn.trainer import trainer_class
+
+RECBOLE = "RecBole's SASRec"
+OURS = ("NoPESASRec", "APESASRec", "PosKernelSASRec")
+GOALS = {("ml-100k", 50): 60, ("amazon-beauty", 50): 15}
+
+
+class Contestant(NamedTuple):
+    """A model ready to train.
+
+    Attributes:
+        seconds: Trains once and tells the seconds of a whole epoch.
+        targets: Targets in an epoch.
+    """
+
+    seconds: Callable[[], float]
+    targets: int
+
+
+def settings(dataset: str, length: int, options: argparse.Namespace) -> dict:
+    """What all share; dropout is RecBole's default for SASRec."""
+    return {
+        **({"data_path": options.data_path} if dataset != "ml-100k" else {}),
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "MAX_ITEM_LIST_LENGTH": length,
+        "hidden_size": 64,
+        "inner_size": 64,
+        "n_layers": 2,
+        "n_heads": 1,
+        "hidden_dropout_prob": 0.5,
+        "attn_dropout_prob": 0.5,
+        "loss_type": "CE",
+        "train_neg_sample_args": None,
+        "use_gpu": False,
+        "enable_amp": options.amp,
+        "torch_compile": options.compile,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+        "show_progress": False,
+        "state": "ERROR",
+    }
+
+
+def recboles(dataset: str, length: int, options: argparse.Namespace) -> Contestant:
+    """SASRec out of RecBole's data set, loader, model and trainer."""
+    given = {**settings(dataset, length, options), "enable_amp": False, "torch_compile": False, "lazy_prefixes": False}
+    config: RecBoleConfig = Config("SASRec", dataset, config_dict=given, command_line=[])
+    init_seed(config["seed"], config["reproducibility"])
+    train, *_ = SequentialDataset(config).build()
+    loader = TrainDataLoader(config, train, None, shuffle=True)
+    with without_tensorboard():
+        trainer = Trainer(config, SASRec(config, train))
+    list(itertools.islice(loader, 1))  # what the first batch costs more
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        trainer._train_epoch(itertools.islice(loader, options.batches), 0)
+        return (time.perf_counter() - start) * len(loader) / min(options.batches, len(loader))
+
+    return Contestant(seconds, len(train))
+
+
+def ours(model: str, dataset: str, length: int, options: argparse.Namespace) -> Contestant:
+    """A model of ours, trained on whole sequences."""
+    config = Config(model, dataset, config_dict=settings(dataset, length, options), command_line=[])
+    init_seed(config["seed"], config["reproducibility"])
+    _, (loader, _, _) = prepare_data(config)
+    with without_tensorboard():
+        trainer = trainer_class(config)(config, config.model_class(config, loader._dataset))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        trainer._train_epoch(loader, 0)
+        return time.perf_counter() - start
+
+    return Contestant(seconds, sum(int((batch[TARGET_LIST_FIELD] > 0).sum()) for batch in loader))
+
+
+def main() -> None:
+    """Measure and write table and plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", default=["ml-100k", "amazon-beauty"])
+    parser.add_argument("--data_path", default="dataset", help="folder of amazon-beauty (default: dataset)")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200])
+    parser.add_argument("--batches", type=int, default=3, help="of RecBole's that are timed a round (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="that count, behind one that does not (default: 3)")
+    parser.add_argument("--amp", action="store_true", help="train ours in mixed precision (bfloat16)")
+    parser.add_argument("--compile", action="store_true", help="compile ours (torch_compile)")
+    parser.add_argument("--name", default="epoch_speed", help="of the files (default: epoch_speed)")
+    options = parser.parse_args()
+
+    rows, speeds = [], {}
+    with scratch_folder():
+        for dataset, length in itertools.product(options.datasets, options.lengths):
+            contestants = {RECBOLE: recboles(dataset, length, options)}
+            contestants |= {model: ours(model, dataset, length, options) for model in OURS}
+            assert len({contestant.targets for contestant in contestants.values()}) == 1, "the same targets for all"
+            rounds = {name: [] for name in contestants}
+            for _ in tqdm(range(options.rounds + 1), desc=f"{dataset}, L = {length}"):
+                for name, contestant in contestants.items():
+                    rounds[name].append(contestant.seconds())
+            seconds = {name: statistics.median(values[1:]) for name, values in rounds.items()}
+            n_targets = contestants[RECBOLE].targets
+            speeds[f"{dataset}, L = {length}"] = {name: n_targets / value for name, value in seconds.items()}
+            for name, value in seconds.items():
+                ratio = seconds[RECBOLE] / value
+                goal = GOALS.get((dataset, length)) if name != RECBOLE else None
+                figures = [f"{n_targets:,}", f"{value:.2f}", f"{n_targets / value:,.0f}", f"{ratio:.1f}"]
+                rows.append([dataset, length, name, *figures, f"≥ {goal}" if goal else ""])
+    bars(options.name, speeds, "targets trained on per second", logarithmic=True)
+    precision = f"{'bfloat16 where it is safe (enable_amp)' if options.amp else 'float32'}"
+    report(
+        options.name,
+        "Training speed beside RecBole",
+        "Seconds of one training epoch over the same targets: hidden and inner size 64, 2 layers, 1 head, dropout 0.5, "
+        f"cross-entropy over all items, Adam; batches of 2,048 prefixes (RecBole) and 128 windows (ours), its and our "
+        f"default; ours in {precision}{', compiled' if options.compile else ''}. Medians of {options.rounds} rounds in "
+        f"which all take turns in one process; of RecBole's epoch, whose batches all have the same shape, "
+        f"{options.batches} batches a round are timed and scaled to the epoch.\n\n![targets per second]"
+        f"({options.name}.png)",
+        ["data", "L", "model", "targets", "s an epoch", "targets/s", "× RecBole", "goal"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()

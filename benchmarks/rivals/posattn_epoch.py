@@ -1,0 +1,96 @@
+"""Seconds of a training epoch of a model of ours, on a RecBole atomic file.
+
+    python -m benchmarks.rivals.posattn_epoch --interactions ml-100k/ml-100k.inter --model APESASRec --max_length 50
+
+The last line it prints is a JSON object, as of the scripts of the other libraries beside this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from recbole.utils import init_seed
+
+import recbole_posattn
+from recbole_posattn import Config
+from recbole_posattn.fields import TARGET_LIST_FIELD
+from recbole_posattn.quick_start import prepare_data
+from recbole_posattn.trainer import trainer_class
+
+HIDDEN_SIZE, N_LAYERS, N_HEADS, DROPOUT, LEARNING_RATE = 64, 2, 1, 0.2, 0.001
+
+
+def main() -> None:
+    """Train for one epoch more than asked for, and print the times."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--interactions", type=Path, required=True, help="<data set>/<data set>.inter of RecBole")
+    parser.add_argument("--model", default="APESASRec", help="(default: APESASRec)")
+    parser.add_argument("--max_length", type=int, default=50)
+    parser.add_argument("--batch_size", type=int, default=128, help="windows in a batch")
+    parser.add_argument("--epochs", type=int, default=3, help="that are timed, behind one that is not")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    file = options.interactions.resolve()
+    settings = {
+        "data_path": str(file.parent.parent),
+        "MAX_ITEM_LIST_LENGTH": options.max_length,
+        "train_batch_size": options.batch_size,
+        "hidden_size": HIDDEN_SIZE,
+        "inner_size": HIDDEN_SIZE,
+        "n_layers": N_LAYERS,
+        "n_heads": N_HEADS,
+        "hidden_dropout_prob": DROPOUT,
+        "attn_dropout_prob": DROPOUT,
+        "learning_rate": LEARNING_RATE,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+        "use_gpu": False,
+        "show_progress": False,
+        "state": "ERROR",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # where RecBole's trainer puts its logs
+        config = Config(options.model, file.stem, config_dict=settings, command_line=[])
+        init_seed(config["seed"], config["reproducibility"])
+        _, (train_data, _, _) = prepare_data(config)
+        model = config.model_class(config, train_data._dataset)
+        trainer = trainer_class(config)(config, model)
+        targets = sum(int((batch[TARGET_LIST_FIELD] > 0).sum()) for batch in train_data)
+        seconds = []
+        for epoch in range(options.epochs + 1):
+            start = time.perf_counter()
+            trainer._train_epoch(train_data, epoch, show_progress=False)
+            seconds.append(time.perf_counter() - start)
+        os.chdir("/")
+
+    report = {
+        "library": "recbole-posattn",
+        "version": recbole_posattn.__version__,
+        "torch": torch.__version__,
+        "epoch_seconds": seconds[1:],
+        "targets": targets,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "settings": {
+            **vars(options),
+            "interactions": str(options.interactions),
+            "hidden_size": HIDDEN_SIZE,
+            "inner_size": HIDDEN_SIZE,
+            "n_layers": N_LAYERS,
+            "n_heads": N_HEADS,
+            "dropout": DROPOUT,
+            "items": model.n_items - 1,
+            "windows": len(train_data._dataset),
+        },
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

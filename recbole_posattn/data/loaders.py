@@ -1,0 +1,174 @@
+"""RecBole's data loaders without a Python list of all rows, sharded exactly over processes, and bounded in evaluation.
+
+In one process they serve the batches of RecBole's own loaders, in the same order for the same seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from recbole.config import Config
+from recbole.data.dataloader import (
+    AbstractDataLoader,
+    FullSortEvalDataLoader,
+    NegSampleEvalDataLoader,
+    TrainDataLoader,
+    UserDataLoader,
+)
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.data.transform import construct_transform
+from recbole.sampler.sampler import AbstractSampler
+from recbole.utils import ModelType
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+
+from recbole_posattn.distributed import rank, world_size
+from recbole_posattn.errors import SettingError
+
+# Scores of one batch of a full ranking, users times items: 64 MiB on a CPU, 1 GiB on a GPU.
+SCORES_PER_BATCH = {"cpu": 2**24, "cuda": 2**28}
+
+
+class ShardedBatches:
+    """This process's share of the batches that one process would see.
+
+    Each global batch is dealt out to all processes, so that every row is seen once an epoch by exactly one of them,
+    and all take the same number of steps. A last batch with fewer rows than processes joins the one before.
+
+    Args:
+        batches: The global batches, the same in all processes.
+    """
+
+    def __init__(self, batches: BatchSampler) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        held_back: list[int] = []
+        for batch in self.batches:
+            if held_back and len(batch) >= world_size():
+                yield held_back[rank() :: world_size()]
+                held_back = []
+            held_back = held_back + batch
+        yield held_back[rank() :: world_size()]
+
+    def __len__(self) -> int:
+        n_rows, batch_size = len(self.batches.sampler), self.batches.batch_size
+        n_batches = len(self.batches)
+        return n_batches - (n_batches > 1 and 0 < n_rows % batch_size < world_size())
+
+
+class LoaderBase(AbstractDataLoader):
+    """In the place of ``AbstractDataLoader``: what its constructor does, with the differences the module names.
+
+    Attributes:
+        trains: Whether the rows are trained on, and so dealt out batch by batch.
+    """
+
+    trains = True
+
+    def __init__(self, config: Config, dataset: Dataset, sampler: AbstractSampler, shuffle: bool = False) -> None:
+        self.shuffle = shuffle
+        self.config = config
+        self._dataset = dataset
+        self._sampler = sampler
+        self._batch_size = self.step = self.model = None
+        self._init_batch_size_and_step()
+        self.generator = torch.Generator()
+        self.generator.manual_seed(config["seed"])
+        self.transform = construct_transform(config)
+        self.is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        rows = self._rows()
+        order = RandomSampler(rows, generator=self.generator) if shuffle else SequentialSampler(rows)
+        batches = BatchSampler(order, self.step, drop_last=False)
+        if self.trains and world_size() > 1:
+            self._require_rows_for_all(config)
+            batches = ShardedBatches(batches)
+            self.shuffle = False  # tells RecBole's trainer that no sampler here wants to know the epoch
+        on_gpu = config["device"].type == "cuda"
+        DataLoader.__init__(
+            self,
+            dataset=rows,
+            batch_sampler=batches,
+            collate_fn=self._collate_pinned if on_gpu else self.collate_fn,
+            num_workers=config["worker"],
+            generator=self.generator,
+            pin_memory=on_gpu,
+        )
+
+    def _rows(self) -> range:
+        """Rows of the data set that this process goes through: all for training, its own part for evaluation."""
+        if self.trains:
+            return range(self.sample_size)
+        begin, end = (self.sample_size * (rank() + part) // world_size() for part in (0, 1))
+        return range(begin, end)
+
+    def _require_rows_for_all(self, config: Config) -> None:
+        if self.step < world_size():
+            raise SettingError(
+                f"train_batch_size must be at least the number of processes, which deal each batch out: {world_size()} "
+                f"(times the samples a row needs); got {config['train_batch_size']}."
+            )
+        if self.sample_size < world_size():
+            raise SettingError(f"{self.sample_size} training rows are too few for {world_size()} processes; use fewer.")
+
+    def _collate_pinned(self, index: Sequence[int]) -> Any:
+        batch = self.collate_fn(index)
+        if isinstance(batch, tuple):  # of evaluation: rows, and what belongs to them
+            return PinnedRows(batch[0].interaction), *batch[1:]
+        return PinnedRows(batch.interaction)
+
+
+class PinnedRows(Interaction):
+    """A batch that a GPU fetches while it computes on the one before."""
+
+    def pin_memory(self) -> PinnedRows:
+        """The same rows in page-locked memory."""
+        return PinnedRows({field: column.pin_memory() for field, column in self.interaction.items()})
+
+    def to(self, device: torch.device, selected_field: str | Sequence[str] | None = None) -> Interaction:
+        """See ``Interaction.to``; does not wait for the copies."""
+        if selected_field is not None:
+            return super().to(device, selected_field)
+        return Interaction({field: column.to(device, non_blocking=True) for field, column in self.interaction.items()})
+
+
+class TrainLoader(TrainDataLoader, LoaderBase):
+    """RecBole's ``TrainDataLoader``."""
+
+
+class UserLoader(UserDataLoader, LoaderBase):
+    """RecBole's ``UserDataLoader``."""
+
+
+class NegSampleEvalLoader(NegSampleEvalDataLoader, LoaderBase):
+    """RecBole's ``NegSampleEvalDataLoader``."""
+
+    trains = False
+
+
+class FullSortEvalLoader(FullSortEvalDataLoader, LoaderBase):
+    """RecBole's ``FullSortEvalDataLoader``; for sequential models, too, a batch has no more scores than fit.
+
+    RecBole takes ``eval_batch_size`` sequences at a time however many items there are, 4,096 by default: with half a
+    million items their scores alone fill 8 GB. Here that key is an upper bound.
+    """
+
+    trains = False
+
+    def _init_batch_size_and_step(self) -> None:
+        super()._init_batch_size_and_step()
+        if self.is_sequential:
+            most = max(1, SCORES_PER_BATCH[self.config["device"].type] // self._dataset.item_num)
+            self.step = min(self.step, most)
+            self.set_batch_size(self.step)
+
+
+# By RecBole's class; the loader of the knowledge-aware models, which is two loaders, stays RecBole's.
+LOADERS: dict[type, type[LoaderBase]] = {
+    TrainDataLoader: TrainLoader,
+    UserDataLoader: UserLoader,
+    NegSampleEvalDataLoader: NegSampleEvalLoader,
+    FullSortEvalDataLoader: FullSortEvalLoader,
+}

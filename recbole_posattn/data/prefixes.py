@@ -1,0 +1,193 @@
+"""The rows of sequential recommendation, (history → target), with histories cut out only when they are asked for.
+
+RecBole writes the history of every row into a matrix: n rows times L items, for every field. Here each interaction is
+stored once, in the order of its user's sequence, and a row is the position of its target and the length of its history.
+
+Shape keys: N interactions, n rows, L = MAX_ITEM_LIST_LENGTH, … further axes of a field (a sequence of tokens, say).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+_POSITION = "position of the target"
+
+
+def prefix_rows(user: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+    """The rows that RecBole's ``data_augmentation`` makes of sequences: one for each interaction but a user's first.
+
+    Args:
+        user: User of each interaction, those of a user side by side and in time order; shape (N,).
+        max_length: Items that a history holds at most, L.
+
+    Returns:
+        Positions of the targets among the interactions, ascending, and lengths of the histories in front of them, 1 to
+        L; both int64, shape (n,).
+    """
+    position = torch.arange(len(user))
+    is_first = torch.ones(len(user), dtype=torch.bool)
+    torch.ne(user[1:], user[:-1], out=is_first[1:])
+    start = torch.where(is_first, position, 0).cummax(dim=0).values
+    target = position[~is_first]
+    return target, (target - start[target]).clamp_(max=max_length)
+
+
+class PrefixColumn:
+    """A list field of all rows; stands for a tensor of shape (n, L, …), of which only rows asked for are made.
+
+    Indexing its rows gives a tensor. Whatever else is done with it is done with the whole tensor.
+    """
+
+    def __init__(self, values: Tensor, position: Tensor, length: Tensor, max_length: int) -> None:
+        self._values, self._position, self._length, self._max_length = values, position, length, max_length
+        self.shape = torch.Size([*position.shape, max_length, *values.shape[1:]])
+        self.dtype, self.device = values.dtype, values.device
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Tensor:
+        rows, *rest = index if isinstance(index, tuple) else (index,)
+        position = self._position[rows]
+        lists = PrefixColumn(self._values, position, self._length[rows], self._max_length).tensor()
+        return lists[(slice(None),) * position.dim() + tuple(rest)] if rest else lists
+
+    def tensor(self) -> Tensor:
+        """All rows; shape (n, L, …)."""
+        nth = torch.arange(self._max_length)
+        source = (self._position - self._length)[..., None] + nth
+        padding = nth >= self._length[..., None]
+        lists = self._values[source.masked_fill_(padding, 0)]
+        return lists.masked_fill_(padding.reshape(padding.shape + (1,) * (lists.dim() - padding.dim())), 0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.tensor(), name)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Let torch's functions see the whole tensor."""
+
+        def dense(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return type(value)(map(dense, value))
+            return value.tensor() if isinstance(value, PrefixColumn) else value
+
+        return function(*dense(args), **{key: dense(value) for key, value in (kwargs or {}).items()})
+
+
+class LazyPrefixes(Interaction):
+    """RecBole's rows (history → target) in memory that grows with the number of interactions, not times L.
+
+    Selecting, sorting and shuffling rows leaves the histories alone. :meth:`dense` makes the ordinary ``Interaction``
+    of a batch, equal to RecBole's. Methods of ``Interaction`` that are not overridden here see the dense columns.
+
+    Args:
+        columns: What belongs to the targets, by field; each of shape (n, …).
+        position: Where each row's target is among the interactions; int64, shape (n,).
+        length_field: The column that holds the length of each history.
+        sequences: Values of all interactions by list field; each of shape (N, …). They are not copied.
+        max_length: Items that a history holds at most, L.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Tensor],
+        position: Tensor,
+        length_field: str,
+        sequences: Mapping[str, Tensor],
+        max_length: int,
+    ) -> None:
+        self._rows = Interaction({**columns, _POSITION: position})
+        self.length_field = length_field
+        self.sequences = dict(sequences)
+        self.max_length = max_length
+
+    def dense(self) -> Interaction:
+        """The same rows as an ordinary ``Interaction``."""
+        return Interaction(self.interaction)
+
+    @property
+    def interaction(self) -> dict[str, Tensor]:
+        """All columns as tensors, the histories made anew."""
+        columns = {field: self._rows[field] for field in self._eager_fields()}
+        return {**columns, **{field: self._column(field).tensor() for field in self.sequences}}
+
+    @property
+    def position(self) -> Tensor:
+        """Where each row's target is among the interactions; int64, shape (n,)."""
+        return self._rows[_POSITION]
+
+    @property
+    def length(self) -> int:
+        """The number of rows."""
+        return len(self._rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all fields."""
+        return [*self._eager_fields(), *self.sequences]
+
+    def _eager_fields(self) -> list[str]:
+        return [field for field in self._rows if field != _POSITION]
+
+    def _column(self, field: str) -> PrefixColumn:
+        return PrefixColumn(self.sequences[field], self.position, self._rows[self.length_field], self.max_length)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __contains__(self, field: object) -> bool:
+        return field in self.columns
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return self._column(index) if index in self.sequences else self._rows[index]
+        rows = _as_index(index)
+        columns = {field: self._rows[field][rows] for field in self._eager_fields()}
+        return LazyPrefixes(columns, self.position[rows], self.length_field, self.sequences, self.max_length)
+
+    def __setitem__(self, field: str, value: Tensor) -> None:
+        self._rows[field] = value
+
+    def __delitem__(self, field: str) -> None:
+        if field in self.sequences:
+            del self.sequences[field]
+        else:
+            del self._rows[field]
+
+    def drop(self, column: str) -> None:
+        """See ``Interaction.drop``."""
+        if column not in self:
+            raise ValueError(f"column {column!r} is not among {', '.join(self.columns)}")
+        del self[column]
+
+    def update(self, new_inter: Interaction) -> None:
+        """See ``Interaction.update``."""
+        for field in new_inter:
+            self[field] = new_inter[field]
+
+    def shuffle(self) -> None:
+        """See ``Interaction.shuffle``."""
+        self._rows.shuffle()
+
+    def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
+        """See ``Interaction.sort``; not by a list field."""
+        self._rows.sort(by, ascending)
+
+
+def _as_index(index: Any) -> Tensor | slice | int:
+    """What selects rows of a tensor, for all that RecBole selects rows with: lists, arrays, tensors, ranges, slices."""
+    if isinstance(index, (slice, int)):
+        return index
+    array = np.asarray(index)
+    return torch.as_tensor(array if array.size else array.astype(np.int64))

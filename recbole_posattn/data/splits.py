@@ -1,0 +1,84 @@
+"""RecBole's splits of grouped rows, the same rows in the same order, without a Python loop over interactions.
+
+Shape keys: n rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GroupedRows:
+    """Rows group by group: groups in the order in which they first occur, each with its rows in their order.
+
+    Attributes:
+        row: Index of the row; int64, shape (n,).
+        nth: How many rows of the same group stand before; int64, shape (n,).
+        size: Rows in the group; int64, shape (n,).
+    """
+
+    row: Tensor
+    nth: Tensor
+    size: Tensor
+
+    @classmethod
+    def by(cls, key: Tensor) -> GroupedRows:
+        """Group rows by a key of shape (n,)."""
+        row = torch.argsort(key, stable=True)
+        _, size = torch.unique_consecutive(key[row], return_counts=True)
+        begin = size.cumsum(0) - size
+        order = torch.argsort(row[begin])  # of the groups, by their first row
+        size = size[order]
+        nth = torch.arange(len(row)) - torch.repeat_interleave(size.cumsum(0) - size, size)
+        return cls(
+            row=row[torch.repeat_interleave(begin[order], size) + nth],
+            nth=nth,
+            size=torch.repeat_interleave(size, size),
+        )
+
+    def parts(self, part: Tensor, n_parts: int) -> list[Tensor]:
+        """Rows of part 0, 1, …, for the part of each row in the order of ``row``; shape (n,)."""
+        return [self.row[part == p] for p in range(n_parts)]
+
+
+def leave_one_out_part(rows: GroupedRows, n_left_out: int) -> Tensor:
+    """Part 0, but for the last ``n_left_out`` rows of each group, which go to parts 1, 2, … (fewer in short groups).
+
+    As in RecBole, a group keeps its first row in part 0, and one with too few others leaves out the later parts' first.
+    """
+    from_end = rows.size - 1 - rows.nth
+    left_out = from_end < (rows.size - 1).clamp(max=n_left_out)
+    return torch.where(left_out, n_left_out - from_end, 0)
+
+
+def ratio_part(rows: GroupedRows, split_points: Callable[[int], list[int]]) -> Tensor:
+    """Part by the place in the group; ``split_points(size)`` gives the first place of part 1, 2, ….
+
+    It is called once for each size of group there is.
+    """
+    sizes, which = torch.unique(rows.size, return_inverse=True)
+    points = torch.tensor([split_points(size) for size in sizes.tolist()])
+    return (rows.nth[:, None] >= points[which]).sum(dim=1)
+
+
+def time_part(rows: GroupedRows, time: np.ndarray, ratios: list[float]) -> Tensor:
+    """Part 2 for what is later than a quantile of all times; the rest of each group is cut between part 0 and part 1.
+
+    Args:
+        rows: Rows in time order in each group.
+        time: Time of each row, in the order of the rows themselves; shape (n,).
+        ratios: Shares of the three parts, of sum 1.
+    """
+    boundary = np.percentile(time, 100 * (1 - ratios[-1]))
+    early = torch.from_numpy(time <= boundary)[rows.row]
+    begin = torch.arange(len(early)) - rows.nth
+    total = torch.cat([torch.zeros(1, dtype=torch.int64), early.cumsum(0)])
+    n_early = total[begin + rows.size] - total[begin]
+    n_first = (n_early.double() * (ratios[0] / (1 - ratios[2]))).long()
+    return torch.where(early, (rows.nth >= n_first).long(), 2)

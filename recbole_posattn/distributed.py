@@ -1,0 +1,231 @@
+"""Many processes: who this one is, what they tell each other, and starting them. Needs PyTorch only.
+
+A process learns its place from the variables that ``torchrun`` sets (``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``,
+``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is one process, and every
+function here does what that one needs, nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from recbole_posattn.errors import EXIT_USER_ERROR, ProcessError, SettingError, UserError
+
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Layout(NamedTuple):
+    """The processes of a job, in RecBole's terms.
+
+    Attributes:
+        nproc: Processes that are started here.
+        world_size: Processes in all groups (machines).
+        ip: Address of the machine on which the process of rank 0 runs.
+        port: A free port there.
+        group_offset: Rank of the first process that is started here.
+    """
+
+    nproc: int = 1
+    world_size: int = 1
+    ip: str = "localhost"
+    port: str = "5678"
+    group_offset: int = 0
+
+
+def launched_outside() -> bool:
+    """Whether something like ``torchrun`` has started this process as one of several."""
+    return all(name in os.environ for name in _PLACE) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def local_rank() -> int:
+    """Number of this process on its machine; 0 if there is only one."""
+    return int(os.environ["LOCAL_RANK"]) if launched_outside() else 0
+
+
+def join(device: torch.device) -> None:
+    """Meet the other processes, once; over NCCL on GPUs, over gloo on CPUs."""
+    if launched_outside() and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def leave() -> None:
+    """Take leave of the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """The number of processes that have met."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process among those that have met."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return rank() == 0
+
+
+def share_from_main(value: Any) -> Any:
+    """What rank 0 gives, in every process."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Run a block in rank 0, then in all others, which find what it has left on disk."""
+    if not is_main():
+        dist.barrier()
+    yield
+    if is_main() and world_size() > 1:
+        dist.barrier()
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes of a tensor that has the same shape in each."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def gather_rows(rows: Tensor, device: torch.device) -> Tensor:
+    """The rows of all processes, those of rank 0 first.
+
+    Args:
+        rows: Of shape (own number of rows, …).
+        device: Where this process communicates.
+
+    Returns:
+        Tensor of shape (number of all rows, …), on the device of ``rows``.
+    """
+    if world_size() == 1:
+        return rows
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    counts[rank()] = len(rows)
+    counts = total(counts).tolist()
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]), device=device)
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts)]).to(rows.device)
+
+
+def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: Layout) -> Any:
+    """Call a function in ``layout.nproc`` new processes, each of which knows its place.
+
+    If one fails or dies, the others are stopped; none outlives this call.
+
+    Args:
+        function: A function of a module; what rank 0 returns must be picklable.
+        arguments: Its keyword arguments, picklable.
+        layout: How many processes, here and elsewhere.
+
+    Returns:
+        What the function returned in rank 0; ``None`` if that is on another machine.
+
+    Raises:
+        UserError: The first one that a process has raised.
+        ProcessError: If a process failed otherwise or died.
+    """
+    messages = mp.get_context("spawn").SimpleQueue()
+    received: list[tuple[str, Any]] = []
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each process it stops
+    workers = mp.spawn(_worker, (function, dict(arguments), layout, messages), nprocs=layout.nproc, join=False)
+    try:
+        done = False
+        while not done:
+            done = workers.join(timeout=1)
+            received += _waiting(messages)
+    except mp.ProcessExitedException:
+        received += _waiting(messages)
+        raise _cause(workers.processes, [content for kind, content in received if kind == "failure"], layout) from None
+    finally:
+        for process in workers.processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
+    return next((content for kind, content in received if kind == "result"), None)
+
+
+def _cause(processes: Sequence[Any], failures: Sequence[Exception], layout: Layout) -> Exception:
+    """Why a job ended: a process that died, else the first one that said what it failed at.
+
+    The others fail in turn, for want of an answer, or are stopped with SIGTERM.
+    """
+    codes = [process.exitcode for process in processes]
+    stopped = (0, 1, EXIT_USER_ERROR, -signal.SIGTERM)
+    died = [index for index, code in enumerate(codes) if code not in stopped]
+    if failures and not died:
+        return failures[0]
+    index = next(iter(died), next(index for index, code in enumerate(codes) if code))
+    how = signal.Signals(-codes[index]).name if codes[index] < 0 else f"exit code {codes[index]}"
+    return ProcessError(
+        f"process {layout.group_offset + index} of {layout.world_size} died ({how}); the others were stopped"
+    )
+
+
+def _worker(index: int, function: Callable[..., Any], arguments: dict[str, Any], layout: Layout, messages: Any) -> None:
+    own_rank = layout.group_offset + index
+    place = (own_rank, index, layout.world_size, layout.ip, layout.port)
+    os.environ.update(dict(zip(_PLACE, map(str, place))))
+    if "OMP_NUM_THREADS" not in os.environ:  # the processes of a machine share its cores
+        torch.set_num_threads(max(1, torch.get_num_threads() // layout.nproc))
+    try:
+        result = function(**arguments)
+        if own_rank == 0:
+            messages.put(("result", result))
+    except KeyboardInterrupt:
+        os._exit(128 + signal.SIGINT)
+    except UserError as error:
+        _fail(messages, error, EXIT_USER_ERROR)
+    except BaseException:
+        _fail(messages, ProcessError(f"process {own_rank} of {layout.world_size} failed:\n{traceback.format_exc()}"), 1)
+
+
+def _fail(messages: Any, error: Exception, exit_code: int) -> None:
+    messages.put(("failure", error))
+    os._exit(exit_code)  # without the process group's farewell, which would wait for the others
+
+
+def _waiting(messages: Any) -> Iterator[tuple[str, Any]]:
+    while not messages.empty():
+        yield messages.get()
+
+
+def checked_layout(nproc: int, world_size: int, ip: str, port: str | int, group_offset: int) -> Layout:
+    """The layout that RecBole's five flags describe.
+
+    Raises:
+        SettingError: If the numbers contradict each other or the process is already one of several.
+    """
+    processes = nproc if world_size <= 0 else world_size
+    if nproc < 1 or group_offset < 0 or nproc + group_offset > processes:
+        raise SettingError(
+            "nproc processes start here with the ranks group_offset, group_offset + 1, …, all below world_size; "
+            f"got nproc {nproc}, group_offset {group_offset}, world_size {processes}."
+        )
+    if not str(port).isdigit() or not 0 < int(port) < 2**16:
+        raise SettingError(f"port must be a number from 1 to 65535; got {port!r}.")
+    if processes > 1 and launched_outside():
+        raise SettingError(
+            f"nproc {nproc}, world_size {processes}: torchrun has started the processes already; leave these flags out."
+        )
+    return Layout(nproc, processes, ip, str(port), group_offset)

@@ -1,0 +1,93 @@
+"""What RecBole's metrics need of each batch's scores, without matrices beside the scores, from all processes.
+
+Shape keys: b users (or sequences) of a batch, n items, k the longest list (``topk``), p pairs (user, positive item).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.evaluator import Collector
+from recbole.evaluator.collector import DataStruct
+from torch import Tensor
+
+from recbole_posattn.distributed import gather_rows
+
+# Comparisons of a positive item's score with all others that are held at a time, pairs times items.
+_COMPARISONS = 2**24
+
+
+class BlockwiseCollector(Collector):
+    """RecBole's ``Collector`` with equal results.
+
+    RecBole marks the positive items in a second matrix of users times items, looks for the best items twice, and sorts
+    all scores where a metric needs ranks. Here the best items are compared with the positive ones, and ranks are
+    counted. With many processes each collects its own users, and all get the results of all.
+    """
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self._batches: dict[str, list[Tensor]] = defaultdict(list)
+
+    def eval_batch_collect(
+        self, scores_tensor: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
+        """Collect from a batch.
+
+        Args:
+            scores_tensor: Scores, −∞ where an item does not take part; shape (b, n), or (b,) for value metrics.
+            interaction: The batch.
+            positive_u: Row of each positive item; shape (p,).
+            positive_i: The positive items; shape (p,).
+        """
+        need = self.register.need
+        if need("rec.items") or need("rec.topk"):
+            best = torch.topk(scores_tensor, max(self.topk), dim=-1).indices
+        if need("rec.items"):
+            self._batches["rec.items"].append(best)
+        if need("rec.topk") or need("rec.meanrank"):
+            user, item = torch.unique(torch.stack([positive_u, positive_i]).to(scores_tensor.device), dim=1)
+            n_positive = torch.bincount(user, minlength=len(scores_tensor))[:, None]
+        if need("rec.topk"):
+            hits = torch.zeros_like(best).index_add_(0, user, (best[user] == item[:, None]).long())
+            self._batches["rec.topk"].append(torch.cat([hits, n_positive], dim=1))
+        if need("rec.meanrank"):
+            rank_sum = torch.zeros_like(scores_tensor[:, 0]).index_add_(0, user, mean_rank(scores_tensor, user, item))
+            n_ranked = (scores_tensor > scores_tensor.amin(dim=1, keepdim=True)).sum(dim=1)
+            columns = (rank_sum, n_ranked, n_positive[:, 0])
+            self._batches["rec.meanrank"].append(torch.stack([column.to(rank_sum) for column in columns], dim=1))
+        if need("rec.score"):
+            self._batches["rec.score"].append(scores_tensor)
+        if need("data.label"):
+            self._batches["data.label"].append(interaction[self.config["LABEL_FIELD"]].to(self.device))
+
+    def get_data_struct(self) -> DataStruct:
+        """All that has been collected since the last call, of all processes, and what the training data told."""
+        struct = DataStruct()
+        for name, value in self.data_struct._data_dict.items():
+            struct.set(name, value)
+        for name, batches in self._batches.items():
+            struct.set(name, gather_rows(torch.cat(batches), self.device).cpu())
+        self._batches.clear()
+        return struct
+
+
+def mean_rank(scores: Tensor, user: Tensor, item: Tensor) -> Tensor:
+    """Rank of some items among all, 1 for the highest score; equal scores share the mean of their ranks.
+
+    Args:
+        scores: Shape (b, n).
+        user: Row of each item asked for; shape (p,).
+        item: The items; shape (p,).
+
+    Returns:
+        Ranks in the type of the scores, shape (p,).
+    """
+    ranks = []
+    for rows, columns in zip(*(part.split(max(1, _COMPARISONS // scores.shape[1])) for part in (user, item))):
+        own = scores[rows, columns][:, None]
+        above, equal = (scores[rows] > own).sum(dim=1), (scores[rows] == own).sum(dim=1)
+        ranks.append(above + (equal + 1) / 2)
+    return torch.cat(ranks).to(scores) if ranks else scores.new_empty(0)
