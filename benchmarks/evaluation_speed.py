@@ -6,7 +6,6 @@ python -m benchmarks.evaluation_speed     # writes results/evaluation_speed.md, 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
@@ -69,9 +68,9 @@ def main() -> None:
     report(
         "evaluation_speed",
         "Full-catalogue evaluation",
-        "Seconds and peak memory of tensors of one evaluation of the test users over all items, L = 50, eval_batch_size "
-        "4,096 (RecBole's default), with equal results: metrics of the best ten items (lists), or with GAUC, which "
-        f"looks at the whole ranking. Medians of {options.repeats} rounds, taking turns in one process, "
+        "Seconds and peak memory of tensors of one evaluation of the test users over all items, L = 50, "
+        "eval_batch_size 4,096 (RecBole's default), with equal results: metrics of the best ten items (lists), or "
+        f"with GAUC, which looks at the whole ranking. Medians of {options.repeats} rounds, taking turns in one process, "
         f"{torch.get_num_threads()} threads.\n\n![seconds](evaluation_speed.png)",
         ["data", "model", "metrics", "evaluation", "s", "× faster", "peak MiB"],
         rows,

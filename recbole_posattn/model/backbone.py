@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.position.attention import PositionKernelAttention
+from recbole_posattn.position.dropout import Dropout
 from recbole_posattn.position.encodings import PositionEncoding
 
 # The activations that RecBole's FeedForward offers, by its names.
@@ -44,8 +45,8 @@ class FeedForward(nn.Module):
         self.dense_1 = nn.Linear(hidden_size, inner_size)
         self.dense_2 = nn.Linear(inner_size, hidden_size)
         self.activation = ACTIVATIONS[hidden_act]
-        self.inner_dropout = nn.Dropout(dropout if inner_dropout else 0.0)
-        self.dropout = nn.Dropout(dropout)
+        self.inner_dropout = Dropout(dropout if inner_dropout else 0.0)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (b, s, d) to (b, s, d)."""
@@ -104,7 +105,7 @@ class RecBoleBlock(nn.Module):
         super().__init__()
         self.attention = attention
         self.dense = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.feed_forward = FeedForward(hidden_size, inner_size, hidden_act, dropout, inner_dropout=False)
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
@@ -143,7 +144,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.input_encodings = nn.ModuleList(input_encodings)
         self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             self.block_class(attention, hidden_size, inner_size, hidden_act, dropout, layer_norm_eps)
             for attention in attentions

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from recbole_posattn.position.dropout import dropout as drop
 from recbole_posattn.position.encodings import PositionEncoding
 from recbole_posattn.position.kernels import IdentityKernel, PositionKernel
 
@@ -57,15 +58,21 @@ def causal_attention(
         Tensor of shape (b, h, s, d_h); rows at padding are zero where ``valid`` is given.
     """
     s = query.shape[-2]
-    fused_dropout = dropout == 0.0 or query.is_cuda
-    if valid is None and logit_bias is None and (fused_dropout or s <= ROWS):
+    fused = dropout == 0.0 or query.is_cuda
+    if valid is None and logit_bias is None and fused:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
 
     def attend(query: Tensor, key: Tensor, value: Tensor, first: int) -> Tensor:
         mask = attention_mask(query, key, first, valid)
-        if logit_bias is not None:
-            mask = logit_bias(query, key, first).to(query.dtype).masked_fill(~mask, -math.inf)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        bias = None if logit_bias is None else logit_bias(query, key, first).to(query.dtype)
+        if fused:
+            mask = mask if bias is None else bias.masked_fill(~mask, -math.inf)
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        logits = (query / math.sqrt(query.shape[-1])) @ key.mT
+        logits = logits if bias is None else logits + bias
+        with torch.no_grad():  # where the softmax is 0 there is no gradient that would have to be masked
+            logits.masked_fill_(~mask, -math.inf)
+        return drop(torch.softmax(logits, dim=-1), dropout) @ value
 
     rows = []
     for first in range(0, s, ROWS):

@@ -10,9 +10,11 @@ state of a recurrence, n blocks, p positions of a block.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Measured on two CPU cores, forward and backward, d = 64, float32: results/kernel_products.md.
@@ -49,11 +51,52 @@ def toeplitz_product(taps: Tensor, x: Tensor) -> Tensor:
 
 
 def dense_product(matrix: Tensor, x: Tensor) -> Tensor:
-    """M x for M of shape (g, s, s) and x of shape (b, g, s, c), or (b, any, s, c) if g is 1."""
+    """M x for lower-triangular M of shape (g, s, s) and x of shape (b, g, s, c), or (b, any, s, c) if g is 1."""
     if len(matrix) == 1:
-        return matrix[0] @ x
+        return _TriangularProduct.apply(matrix[0].to(x.dtype), x)
     # Folding the batch into the columns keeps the product from copying every matrix once a sequence.
     return torch.einsum("gts,bgsc->bgtc", matrix, x)
+
+
+class _TriangularProduct(torch.autograd.Function):
+    """M x for one matrix M of shape (s, s) and x of shape (b, any, s, c), without most of what is zero.
+
+    The first :data:`BLOCK_SIZE` rows need as many columns of M only, and so on: 5/8 of the products of a square matrix
+    with four blocks, and so in the gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, x: Tensor) -> Tensor:
+        """Shapes as above."""
+        flat = x.reshape(-1, *x.shape[-2:])
+        y = torch.empty_like(flat)
+        for first, last in _blocks(len(matrix)):
+            y[:, first:last] = matrix[first:last, :last].expand(len(flat), -1, -1) @ flat[:, :last]
+        ctx.save_for_backward(matrix, flat)
+        return y.view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Mᵀ g, and Σ g xᵀ over all sequences and channels."""
+        matrix, x = ctx.saved_tensors
+        flat = grad.reshape(x.shape)
+        grad_matrix = grad_x = None
+        if ctx.needs_input_grad[0]:
+            rows, columns = (part.transpose(0, 1).reshape(len(matrix), -1) for part in (flat, x))
+            grad_matrix = torch.zeros_like(matrix)
+            for first, last in _blocks(len(matrix)):
+                grad_matrix[first:last, :last] = rows[first:last] @ columns[:last].T
+        if ctx.needs_input_grad[1]:
+            grad_x = torch.empty_like(x)
+            for first, last in _blocks(len(matrix)):
+                grad_x[:, first:last] = matrix[first:, first:last].T.expand(len(x), -1, -1) @ flat[:, first:]
+            grad_x = grad_x.view(grad.shape)
+        return grad_matrix, grad_x
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    return [(first, min(first + BLOCK_SIZE, length)) for first in range(0, length, BLOCK_SIZE)]
 
 
 def fft_product(taps: Tensor, x: Tensor) -> Tensor:

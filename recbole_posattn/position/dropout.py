@@ -1,0 +1,55 @@
+"""Dropout whose random numbers do not take a fifth of the training time on a CPU."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEVELS = 2**16
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """Zero each element with probability p, multiply the others by 1 / (1 − p).
+
+    On a CPU, PyTorch draws a float for each element, one after the other. Here 64 random bits serve for four elements
+    (six times as fast, ``python -m benchmarks.dropout_speed``); p is rounded to a multiple of 2⁻¹⁶, and the factor
+    with it, so that the mean stays what it was.
+
+    Args:
+        x: Of any shape.
+        p: In [0, 1).
+
+    Returns:
+        Tensor of the shape and type of ``x``.
+    """
+    if p == 0.0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
+    n_zeroed = min(round(p * LEVELS), LEVELS - 1)  # of the 2^16 values of a draw
+    bits = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
+    draw = bits.view(torch.int16)[: x.numel()].view(x.shape)
+    return x * (draw >= n_zeroed - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - n_zeroed))
+
+
+class Dropout(nn.Module):
+    """:func:`dropout` during training; takes the place of ``torch.nn.Dropout``.
+
+    Args:
+        p: Probability of zeroing an element, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        return dropout(x, self.p) if self.training else x
+
+    def extra_repr(self) -> str:
+        """The probability, for ``print(model)``."""
+        return f"p={self.p}"
