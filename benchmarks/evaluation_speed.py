@@ -70,8 +70,8 @@ def main() -> None:
         "Full-catalogue evaluation",
         "Seconds and peak memory of tensors of one evaluation of the test users over all items, L = 50, "
         "eval_batch_size 4,096 (RecBole's default), with equal results: metrics of the best ten items (lists), or "
-        f"with GAUC, which looks at the whole ranking. Medians of {options.repeats} rounds, taking turns in one process, "
-        f"{torch.get_num_threads()} threads.\n\n![seconds](evaluation_speed.png)",
+        f"with GAUC, which looks at the whole ranking. Medians of {options.repeats} rounds, taking turns in one "
+        f"process, {torch.get_num_threads()} threads.\n\n![seconds](evaluation_speed.png)",
         ["data", "model", "metrics", "evaluation", "s", "× faster", "peak MiB"],
         rows,
     )
