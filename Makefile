@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench lint format
+.PHONY: run test bench bench-engine lint format
 
 run: $(VENV)/.installed
 	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k
@@ -15,6 +15,14 @@ test: lint
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.step_time
 	$(BIN)/python -m benchmarks.kernel_cost
+
+bench-engine: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.epoch_speed
+	$(BIN)/python -m benchmarks.data_preparation
+	$(BIN)/python -m benchmarks.evaluation_speed
+	$(BIN)/python -m benchmarks.loss_memory
+	$(BIN)/python -m benchmarks.process_scaling
+	$(BIN)/python -m benchmarks.dropout_speed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -153,11 +153,11 @@ def main() -> None:
     report(
         options.name,
         "Training speed beside RecBole",
-        "Seconds of one training epoch over the same targets: hidden size 64, 2 layers, dropout 0.5, cross-entropy over "
-        "all items, Adam; batches of 2,048 prefixes (RecBole) and 128 windows (ours), its and our default. RecBole's "
-        "SASRec as it comes has an inner size of 256 and 2 heads, and trains with autograd's anomaly detection on: its "
-        "module `sine` switches that on whenever a sequential model is looked up. It is timed with our sizes (inner "
-        f"size 64, 1 head), and with anomaly detection off, too. Ours in {precision}"
+        "Seconds of one training epoch over the same targets: hidden size 64, 2 layers, dropout 0.5, cross-entropy "
+        "over all items, Adam; batches of 2,048 prefixes (RecBole) and 128 windows (ours), its and our default. "
+        "RecBole's SASRec as it comes has an inner size of 256 and 2 heads, and trains with autograd's anomaly "
+        "detection on: its module `sine` switches that on whenever a sequential model is looked up. It is timed with "
+        f"our sizes (inner size 64, 1 head), and with anomaly detection off, too. Ours in {precision}"
         f"{', compiled' if options.compile else ''}. Medians of {options.rounds} rounds in which all take turns in one "
         f"process; of RecBole's epoch, whose batches all have the same shape, {options.batches} batches a round are "
         f"timed and scaled to the epoch.\n\n![targets per second]({options.name}.png)",

@@ -1,0 +1,89 @@
+"""The engine under RecBole's trainers: equal to RecBole's own classes, mixed precision, compilation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+import recbole.config
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
+from recbole.data.dataset import SequentialDataset
+from recbole.trainer import Trainer
+from recbole.utils import init_seed
+
+from recbole_posattn import Config, run
+from recbole_posattn.errors import SettingError
+from recbole_posattn.quick_start import prepare_data
+from recbole_posattn.trainer import trainer_class
+
+
+def trained(model: str, settings: dict) -> tuple[Trainer, float]:
+    """A trainer of ours after one epoch, and the epoch's loss."""
+    config = Config(model, "tiny", config_dict=settings, command_line=[])
+    init_seed(config["seed"], config["reproducibility"])
+    _, (train_data, _, _) = prepare_data(config)
+    init_seed(config["seed"], config["reproducibility"])
+    trainer = trainer_class(config)(config, config.model_class(config, train_data._dataset))
+    return trainer, trainer._train_epoch(train_data, 0)
+
+
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec"])
+def test_a_model_of_recboles_gets_the_metrics_of_recboles_own_classes(tiny_settings: Callable, model: str) -> None:
+    settings = tiny_settings(
+        n_heads=1, inner_size=16, epochs=3, metrics=["Hit", "NDCG", "MRR"], train_neg_sample_args=None
+    )
+    ours = run(model, "tiny", config_dict=settings, saved=False)
+
+    config = recbole.config.Config(model, "tiny", config_dict=settings)
+    init_seed(config["seed"], config["reproducibility"])
+    train, valid, test = SequentialDataset(config).build()
+    train_data = TrainDataLoader(config, train, None, shuffle=True)
+    valid_data, test_data = (FullSortEvalDataLoader(config, part, None) for part in (valid, test))
+    init_seed(config["seed"], config["reproducibility"])
+    trainer = Trainer(config, Config(model, "tiny", command_line=[]).model_class(config, train))
+    score, result = trainer.fit(train_data, valid_data, saved=False)
+    assert (ours["best_valid_score"], ours["best_valid_result"]) == (score, dict(result))
+    assert ours["test_result"] == dict(trainer.evaluate(test_data, load_best_model=False))
+    assert 0 < score < 1
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(
+    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plain_loss = trained("PosKernelSASRec", tiny_settings())
+    seen = []
+    score = torch.nn.Linear.forward
+    monkeypatch.setattr(torch.nn.Linear, "forward", lambda self, x: seen.append(score(self, x).dtype) or score(self, x))
+    mixed, mixed_loss = trained("PosKernelSASRec", tiny_settings(enable_amp=True))
+    assert set(seen) == {torch.bfloat16} and not mixed.enable_scaler
+    assert {weights.dtype for weights in mixed.model.parameters()} == {torch.float32}
+    assert mixed_loss != plain_loss and mixed_loss == pytest.approx(plain_loss, rel=0.02)
+    assert {state["exp_avg"].dtype for state in mixed.optimizer.state.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec"])
+def test_a_compiled_model_is_the_model(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    """Traced as for compilation, and run by PyTorch: compiling takes minutes."""
+    compiled = []
+
+    def compile_eagerly(function: Callable, **options: object) -> Callable:
+        compiled.append(options)
+        return original(function, **{**options, "backend": "eager"})
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    settings = tiny_settings(hidden_dropout_prob=0.0, attn_dropout_prob=0.0, dropout_prob=0.0)
+    _, loss = trained(model, settings)
+    assert not compiled
+    trainer, compiled_loss = trained(model, {**settings, "torch_compile": True})
+    assert compiled == [{"dynamic": True}] and compiled_loss == pytest.approx(loss, rel=1e-4)
+    plain = trained(model, settings)[0].model.state_dict()
+    assert trainer.model.state_dict().keys() == plain.keys()
+
+
+def test_compiling_without_a_compiler_is_refused(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SettingError, match=r"torch_compile needs a C\+\+ compiler"):
+        trained("PosKernelSASRec", tiny_settings(torch_compile=True))
