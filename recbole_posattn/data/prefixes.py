@@ -156,6 +156,11 @@ class LazyPrefixes(Interaction):
         columns = {field: self._rows[field][rows] for field in self._eager_fields()}
         return LazyPrefixes(columns, self.position[rows], self.length_field, self.sequences, self.max_length)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self:  # not yet there while a copy is made
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self[name]
+
     def __setitem__(self, field: str, value: Tensor) -> None:
         self._rows[field] = value
 

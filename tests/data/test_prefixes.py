@@ -240,6 +240,8 @@ def test_rows_behave_like_an_interaction(rich_config: Callable) -> None:
         assert_equal_rows(ours_done, expected)
     assert_equal_rows(pickle.loads(pickle.dumps(ours)).dense(), theirs)
     assert str(ours) == str(theirs)
+    assert torch.equal(ours.item_id, theirs.item_id) and torch.equal(ours.tags_list[:], theirs.tags_list)
+    assert not hasattr(ours, "nothing")
 
 
 def test_a_list_column_stands_for_its_tensor(rich_config: Callable) -> None:
