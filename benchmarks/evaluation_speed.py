@@ -20,7 +20,7 @@ from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.quick_start import prepare_data
 from recbole_posattn.trainer import trainer_class
 
-MODELS = ("SASRec", "APESASRec", "PosKernelSASRec")
+MODELS = ("SASRec", "PosKernelSASRec")
 METRICS = {"lists": ["Recall", "MRR", "NDCG", "Hit", "Precision"], "lists and ranks": ["NDCG", "GAUC"]}
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from typing import Any
 
+import pandas as pd
 import torch
 from recbole.data.dataset import KGSeqDataset, SequentialDataset
 from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource
 from torch import Tensor
 
+from recbole_posattn.compat import files_read_by_c_parser
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
 from recbole_posattn.data.splits import GroupedRows, leave_one_out_part, ratio_part, time_part
 from recbole_posattn.data.windows import Windows, cut_windows, lay_out
@@ -25,6 +29,10 @@ class LazyPrefixesMixin:
     For a subclass of RecBole's ``SequentialDataset`` that leaves ``data_augmentation`` as it is. With
     ``lazy_prefixes: False`` everything is RecBole's.
     """
+
+    def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
+        with files_read_by_c_parser() if self.config["lazy_prefixes"] else nullcontext():
+            return super()._load_feat(filepath, source)
 
     def data_augmentation(self) -> None:
         """See ``SequentialDataset.data_augmentation``."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import recbole.data.dataset
 import torch
@@ -42,13 +43,16 @@ def rich_data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     random = np.random.default_rng(0)
     lines = ["user_id:token\titem_id:token\tstars:float\ttimestamp:float\tplace:token\ttags:token_seq\tmood:float_seq"]
+    lines[0] += "\tnote:token\texact:float"
     for user in range(30):
         for _ in range(1 + user % 16):
             tags = " ".join(f"t{tag}" for tag in random.integers(0, 5, random.integers(0, 4)))
             mood = " ".join(f"{value:.2f}" for value in random.random(random.integers(1, 3)))
             stars = "" if random.random() < 0.2 else f"{random.integers(1, 6)}"
             columns = (f"u{user}", f"i{random.integers(0, 25)}", stars, random.integers(0, 60), f"p{user % 3}")
-            lines.append("\t".join(map(str, (*columns, tags, mood))))
+            note = random.choice(["ä", '"in ""quotes"""', "", "1.0", "NA", "a b"])
+            exact = random.choice(["0.1", "123456789.123456789", "1e-3", '"2.5"', "0.30000000000000004"])
+            lines.append("\t".join(map(str, (*columns, tags, mood, note, exact))))
     random.shuffle(lines[1:])
     (folder / "rich.inter").write_text("\n".join(lines) + "\n")
     items = ["item_id:token\tkind:token\tprice:float", *(f"i{i}\tk{i % 4}\t{i / 3:.2f}" for i in range(25))]
@@ -164,6 +168,16 @@ def test_real_data_are_equal_too() -> None:
     for ours, theirs in zip(create_dataset(config).build(), SequentialDataset(config).build(), strict=True):
         assert isinstance(ours.inter_feat, LazyPrefixes) and not isinstance(theirs.inter_feat, LazyPrefixes)
         assert_equal_rows(ours.inter_feat.dense(), theirs.inter_feat)
+
+
+def test_files_are_read_as_recbole_reads_them(rich_config: Callable) -> None:
+    """By another parser of pandas: quotes, gaps, words that mean a gap, and numbers to the last bit."""
+    ours, theirs = LazySequentialDataset(rich_config()), SequentialDataset(rich_config())
+    pd.testing.assert_frame_equal(ours.inter_feat, theirs.inter_feat, check_exact=True)
+    pd.testing.assert_frame_equal(ours.item_feat, theirs.item_feat, check_exact=True)
+    assert {field: list(tokens) for field, tokens in ours.field2id_token.items()} == {
+        field: list(tokens) for field, tokens in theirs.field2id_token.items()
+    }
 
 
 def test_switched_off_it_is_recboles(rich_config: Callable) -> None:
