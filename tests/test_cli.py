@@ -78,7 +78,6 @@ def test_without_arguments_it_is_poskernelsasrec_on_ml_100k(monkeypatch: pytest.
         (["--kernel_structure=banded-full", "--kernel_bandwidth=99"], "at most MAX_ITEM_LIST_LENGTH"),
         (["--n_heads=3"], "hidden_size must be a multiple of n_heads"),
         (["--config_files=nowhere.yaml"], "config file nowhere.yaml cannot be read"),
-        (["--nproc=2"], "this version trains in one process"),
         (["epochs=3"], "argument 'epochs=3' is not understood; give settings as --key=value"),
         (["--epochs", "3"], "argument '--epochs' is not understood"),
     ],

@@ -32,7 +32,12 @@ def trained(model: str, settings: dict) -> tuple[Trainer, float]:
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec"])
 def test_a_model_of_recboles_gets_the_metrics_of_recboles_own_classes(tiny_settings: Callable, model: str) -> None:
     settings = tiny_settings(
-        n_heads=1, inner_size=16, epochs=3, metrics=["Hit", "NDCG", "MRR"], train_neg_sample_args=None
+        n_heads=1,
+        inner_size=16,
+        epochs=3,
+        metrics=["Hit", "NDCG", "MRR"],
+        train_neg_sample_args=None,
+        load_col={"inter": ["user_id", "item_id", "timestamp"]},
     )
     ours = run(model, "tiny", config_dict=settings, saved=False)
 

@@ -209,6 +209,7 @@ class _Attended(NamedTuple):
 @torch.no_grad()
 def _effects_by_layer(loaded: Loaded, parts: Sequence[str], split: Split) -> pd.DataFrame:
     model = loaded.model
+    model.length_bucketing = False  # one call of each attention has the whole batch
     rows = _loader(loaded, split)._dataset.inter_feat
     item_seq, length = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
     attentions = [block.attention for block in model.backbone.blocks]
