@@ -48,7 +48,9 @@ def train(folder: Path, model: str = "PosKernelSASRec", **changes: object) -> tu
 
 @pytest.mark.parametrize("kernel_structure", ["toeplitz-toeplitz", "toeplitz-full"])
 def test_kernel_puts_its_largest_weight_on_the_planted_lag(planted: Path, kernel_structure: str) -> None:
-    hit, model = train(planted, kernel_structure=kernel_structure)
+    # With one head, or dropout of attention weights, two seeds in five end where U brings one of the lags and L the
+    # other (Hit@1 0.80 to 0.86); so, none of twelve does.
+    hit, model = train(planted, kernel_structure=kernel_structure, n_heads=4, attn_dropout_prob=0.0)
     matrix = model.backbone.blocks[0].attention.l_kernel.dense()[0]
     by_lag = torch.stack([matrix.diagonal(-lag).abs().mean() for lag in range(len(matrix))])
     assert by_lag.argmax() == STEPS_BACK
