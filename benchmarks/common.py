@@ -46,9 +46,8 @@ def peak_mebibytes(function: Callable[[], object]) -> float:
     """The most MiB of tensors that a call holds at a time on the CPU, beyond those there before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
-    events = (
-        profiler.profiler.kineto_results.events()
-    )  # each allocation by its time, which ``events()`` joins to its op
+    # Each allocation by its time; ``profiler.events()`` would join it to its operation.
+    events = profiler.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     return max(itertools.accumulate(n_bytes for _, n_bytes in changes)) / 2**20
 

@@ -35,7 +35,7 @@ every position, Adam, batches of {batch_size} sequences of at most L items, floa
 each user's interactions without the last two (leave-one-out). Users longer than L are cut into windows, the same for
 all, so that each library learns the same targets; left to themselves, RecTools and RePlay learn the last L of a user
 only. Medians over the epochs of {rounds} round(s) in which all take turns, {epochs} epoch(s) a round behind one that
-is not timed; reading and preparing the data, validation, checkpoints and logs are not timed either.
+is not timed; {part}reading and preparing the data, validation, checkpoints and logs are not timed either.
 
 {versions}. What differs in the work:
 
@@ -87,12 +87,17 @@ def measure(variant: Variant, file: Path, length: int, options: argparse.Namespa
         "batch_size": options.batch_size,
         "epochs": options.epochs,
         "threads": options.threads,
-    }
+    } | ({"batches": options.batches} if options.batches else {})
     command = variant.command + [f"--{name}={value}" for name, value in shared.items()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def epoch_seconds(run: dict[str, Any]) -> list[float]:
+    """The time of an epoch over all targets, of each epoch that a run timed, whole or in part."""
+    return [seconds * run["targets"] / trained for seconds, trained in zip(run["seconds"], run["trained"])]
 
 
 def interactions_file(dataset: str, data_path: Path) -> Path:
@@ -121,6 +126,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200], help="L (default: 50 200)")
     parser.add_argument("--epochs", type=int, default=3, help="of each round that count (default: 3)")
     parser.add_argument("--rounds", type=int, default=2, help="(default: 2)")
+    parser.add_argument("--batches", type=int, help="of each epoch, taken at random (default: all)")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -139,7 +145,7 @@ def main() -> None:
                 for variant in random.sample(compared, len(compared)):  # none always follows the same other one
                     run = measure(variant, files[dataset], length, options)
                     runs[dataset, length][variant.name].append(run)
-                    seconds = ", ".join(f"{value:.2f}" for value in run["epoch_seconds"])
+                    seconds = ", ".join(f"{value:.2f}" for value in epoch_seconds(run))
                     tqdm.write(f"{dataset}, L = {length}, {variant.name}: {seconds} s")
                     progress.update()
 
@@ -147,7 +153,7 @@ def main() -> None:
     for (dataset, length), by_name in runs.items():
         speed = speeds[f"{dataset}, L = {length}"] = {}
         for name, rounds in by_name.items():  # the baseline comes first
-            seconds = [value for run in rounds for value in run["epoch_seconds"]]
+            seconds = [value for run in rounds for value in epoch_seconds(run)]
             targets, parameters = rounds[0]["targets"], rounds[0]["parameters"]
             speed[name] = targets / statistics.median(seconds)
             times = [f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f}–{max(seconds):.2f}"]
@@ -177,6 +183,7 @@ def text(runs: dict[tuple[str, int], dict[str, list[dict[str, Any]]]], options: 
         **vars(options),
         versions=", ".join(versions),
         items="; ".join(dict.fromkeys(items)),
+        part=f"of each epoch {options.batches} random batches, scaled by their targets; " if options.batches else "",
         projection=f"{2 * (64 * 64 + 64):,}",
     )
 

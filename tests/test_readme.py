@@ -15,9 +15,7 @@ ROOT = Path(__file__).parent.parent
 def rows_below(heading: str) -> dict[str, object]:
     """Key and default of each row with a single key and a default in the README's section of that heading."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").split(f"### {heading}\n")[1].split("\n##")[0]
-    return {
-        key: yaml.safe_load(value) for key, value in re.findall(r"^\| `(\w+)` \| `(.+?)` \|", section, flags=re.M)
-    }
+    return {key: yaml.safe_load(value) for key, value in re.findall(r"^\| `(\w+)` \| `(.+?)` \|", section, flags=re.M)}
 
 
 def test_table_of_keys_is_that_of_the_properties() -> None:

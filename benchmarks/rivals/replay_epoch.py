@@ -61,25 +61,26 @@ class LabelsAtItems(torch.nn.Module):
 
 
 class Stopwatch(lightning.Callback):
-    """Times epochs, and counts the labels of the first one, which warms up and is not timed."""
+    """Times epochs and counts their labels, but for the first one, which warms up."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self.targets = 0
+        self.targets: list[int] = []
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         """Start the clock."""
+        self.counted = 0
         self.start = time.perf_counter()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         """Count the labels."""
-        if trainer.current_epoch == 0:
-            self.targets += int(batch["target_padding_mask"].sum())
+        self.counted += int(batch["target_padding_mask"].sum())
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
         """Stop the clock."""
         if trainer.current_epoch > 0:
             self.seconds.append(time.perf_counter() - self.start)
+            self.targets.append(self.counted)
 
 
 def main() -> None:
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--max_length", type=int, default=50)
     parser.add_argument("--batch_size", type=int, default=128, help="windows in a batch")
     parser.add_argument("--epochs", type=int, default=3, help="that are timed, behind one that is not")
+    parser.add_argument("--batches", type=int, help="of each epoch, taken at random (default: all)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--loss",
@@ -141,6 +143,7 @@ def main() -> None:
             accelerator="cpu",
             devices=1,
             max_epochs=options.epochs + 1,
+            limit_train_batches=options.batches or 1.0,
             callbacks=[stopwatch],
             logger=False,
             enable_checkpointing=False,
@@ -160,8 +163,9 @@ def main() -> None:
         "library": "RePlay",
         "version": importlib.metadata.version("replay-rec"),
         "torch": torch.__version__,
-        "epoch_seconds": stopwatch.seconds,
-        "targets": stopwatch.targets,
+        "seconds": stopwatch.seconds,
+        "trained": stopwatch.targets,
+        "targets": sum(len(window) - 1 for window in windows),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "settings": {
             **vars(options),
