@@ -140,8 +140,8 @@ def main() -> None:
         f"{options.length}. Reading the file is RecBole's code in all rows, with pandas' C parser in ours. Preparation "
         "makes the rows (history → target) or windows and the leave-one-out split; its memory is what the process "
         "grows by at most meanwhile. Iterating is one epoch of training batches, and the process is all of it from "
-        f"start to end. RecBole gets no more than {options.recbole_up_to:g} million: what it writes out grows with L and "
-        "would not fit.\n\n"
+        f"start to end. RecBole gets no more than {options.recbole_up_to:g} million: what it writes out grows with L "
+        "and would not fit.\n\n"
         "![seconds](data_preparation.png)",
         ["data", "rows", "read, s", "prepare, s", "× faster", "MiB", "× smaller", "iterate, s", "process, GB"],
         rows,

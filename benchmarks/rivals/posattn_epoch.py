@@ -79,6 +79,7 @@ def main() -> None:
         _, (train_data, _, _) = prepare_data(config)
         model = config.model_class(config, train_data._dataset)
         trainer = trainer_class(config)(config, model)
+        targets = sum(int((batch[TARGET_LIST_FIELD] > 0).sum()) for batch in train_data)
         seconds, trained = [], []
         for epoch in range(options.epochs + 1):
             batches = Counted(itertools.islice(train_data, options.batches))
@@ -94,7 +95,7 @@ def main() -> None:
         "torch": torch.__version__,
         "seconds": seconds[1:],
         "trained": trained[1:],
-        "targets": int((train_data._dataset.inter_feat[TARGET_LIST_FIELD] > 0).sum()),
+        "targets": targets,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "settings": {
             **vars(options),
