@@ -64,7 +64,7 @@ def training_step(model: str, settings: dict, length: int, batch_size: int, devi
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15, help="rounds that count (default: 15)")
+    parser.add_argument("--repeats", type=int, default=40, help="rounds that count (default: 40)")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), choices=LENGTHS)
     options = parser.parse_args()
     rows = []

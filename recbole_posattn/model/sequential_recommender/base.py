@@ -129,6 +129,8 @@ class SASRecBase(SequentialRecommender):
             Tensor of shape (b, s, d); rows at padding have no meaning.
         """
         valid = item_seq > 0 if self.newest_last else None
+        if valid is not None and bool(valid.all()):
+            valid = None  # without padding the causal mask does, which costs less
         return self.backbone(self.item_embedding(item_seq), valid)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
