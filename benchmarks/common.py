@@ -42,6 +42,15 @@ def interleaved_medians(functions: Mapping[str, Callable[[], object]], repeats: 
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
+def taking_turns(functions: Mapping[str, Callable[[], float]], n_rounds: int, title: str) -> dict[str, list[float]]:
+    """What functions that time themselves tell in each round, and in one before that warms up, all taking turns."""
+    told: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in tqdm(range(n_rounds + 1), desc=title):
+        for name, function in functions.items():
+            told[name].append(function())
+    return told
+
+
 def peak_mebibytes(function: Callable[[], object]) -> float:
     """The most MiB of tensors that a call holds at a time on the CPU, beyond those there before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

@@ -23,9 +23,8 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.dataset import SequentialDataset
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
-from tqdm import tqdm
 
-from benchmarks.common import bars, report, scratch_folder
+from benchmarks.common import bars, report, scratch_folder, taking_turns
 from recbole_posattn import Config
 from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.fields import TARGET_LIST_FIELD
@@ -65,8 +64,6 @@ def settings(dataset: str, length: int, options: argparse.Namespace) -> dict:
         "loss_type": "CE",
         "train_neg_sample_args": None,
         "use_gpu": False,
-        "enable_amp": options.amp,
-        "torch_compile": options.compile,
         "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
         "show_progress": False,
         "state": "ERROR",
@@ -75,7 +72,7 @@ def settings(dataset: str, length: int, options: argparse.Namespace) -> dict:
 
 def recboles(dataset: str, length: int, options: argparse.Namespace) -> dict[str, Contestant]:
     """SASRec out of RecBole's data set, loader, model and trainer: as it comes, with our sizes, without its slip."""
-    shared = {**settings(dataset, length, options), "enable_amp": False, "torch_compile": False, "lazy_prefixes": False}
+    shared = {**settings(dataset, length, options), "lazy_prefixes": False}
     as_it_comes = {key: value for key, value in shared.items() if key not in SIZES}
     train, *_ = SequentialDataset(Config("SASRec", dataset, config_dict=shared, command_line=[])).build()
 
@@ -101,13 +98,13 @@ def recboles(dataset: str, length: int, options: argparse.Namespace) -> dict[str
     }
 
 
-def ours(model: str, dataset: str, length: int, options: argparse.Namespace) -> Contestant:
-    """A model of ours, trained on whole sequences."""
-    config = Config(model, dataset, config_dict=settings(dataset, length, options), command_line=[])
+def ours(model: str, dataset: str, length: int, options: argparse.Namespace, **given: object) -> Contestant:
+    """A model of ours, trained on whole sequences, with the shared settings and those given."""
+    config = Config(model, dataset, config_dict={**settings(dataset, length, options), **given}, command_line=[])
     init_seed(config["seed"], config["reproducibility"])
     _, (loader, _, _) = prepare_data(config)
     with without_tensorboard():
-        trainer = trainer_class(config)(config, config.model_class(config, loader._dataset))
+        trainer = trainer_class(config)(config, config.model_class(config, loader._dataset).to(config["device"]))
 
     def seconds() -> float:
         start = time.perf_counter()
@@ -125,9 +122,6 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200])
     parser.add_argument("--batches", type=int, default=3, help="of RecBole's that are timed a round (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="that count, behind one that does not (default: 3)")
-    parser.add_argument("--amp", action="store_true", help="train ours in mixed precision (bfloat16)")
-    parser.add_argument("--compile", action="store_true", help="compile ours (torch_compile)")
-    parser.add_argument("--name", default="epoch_speed", help="of the files (default: epoch_speed)")
     options = parser.parse_args()
 
     rows, speeds = [], {}
@@ -136,10 +130,8 @@ def main() -> None:
             contestants = recboles(dataset, length, options)
             contestants |= {model: ours(model, dataset, length, options) for model in OURS}
             assert len({contestant.targets for contestant in contestants.values()}) == 1, "the same targets for all"
-            rounds = {name: [] for name in contestants}
-            for _ in tqdm(range(options.rounds + 1), desc=f"{dataset}, L = {length}"):
-                for name, contestant in contestants.items():
-                    rounds[name].append(contestant.seconds())
+            functions = {name: contestant.seconds for name, contestant in contestants.items()}
+            rounds = taking_turns(functions, options.rounds, f"{dataset}, L = {length}")
             seconds = {name: statistics.median(values[1:]) for name, values in rounds.items()}
             n_targets = contestants[RECBOLE].targets
             speeds[f"{dataset}, L = {length}"] = {name: n_targets / value for name, value in seconds.items()}
@@ -148,19 +140,18 @@ def main() -> None:
                 goal = GOALS.get((dataset, length)) if name in OURS else None
                 figures = [f"{n_targets:,}", f"{value:.2f}", f"{n_targets / value:,.0f}", *ratios]
                 rows.append([dataset, length, name, *figures, f"≥ {goal}" if goal else ""])
-    bars(options.name, speeds, "targets trained on per second", logarithmic=True)
-    precision = "bfloat16 where it is safe (enable_amp)" if options.amp else "float32"
+    bars("epoch_speed", speeds, "targets trained on per second", logarithmic=True)
     report(
-        options.name,
+        "epoch_speed",
         "Training speed beside RecBole",
         "Seconds of one training epoch over the same targets: hidden size 64, 2 layers, dropout 0.5, cross-entropy "
         "over all items, Adam; batches of 2,048 prefixes (RecBole) and 128 windows (ours), its and our default. "
         "RecBole's SASRec as it comes has an inner size of 256 and 2 heads, and trains with autograd's anomaly "
         "detection on: its module `sine` switches that on whenever a sequential model is looked up. It is timed with "
-        f"our sizes (inner size 64, 1 head), and with anomaly detection off, too. Ours in {precision}"
-        f"{', compiled' if options.compile else ''}. Medians of {options.rounds} rounds in which all take turns in one "
-        f"process; of RecBole's epoch, whose batches all have the same shape, {options.batches} batches a round are "
-        f"timed and scaled to the epoch.\n\n![targets per second]({options.name}.png)",
+        f"our sizes (inner size 64, 1 head), and with anomaly detection off, too. Medians of {options.rounds} rounds "
+        "in which all take turns in one process; of RecBole's epoch, whose batches all have the same shape, "
+        f"{options.batches} batches a round are timed and scaled to the epoch.\n\n"
+        "![targets per second](epoch_speed.png)",
         ["data", "L", "model", "targets", "s an epoch", "targets/s", "× RecBole", "× sizes", "× no anomaly", "goal"],
         rows,
     )
