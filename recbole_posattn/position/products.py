@@ -61,8 +61,8 @@ def dense_product(matrix: Tensor, x: Tensor) -> Tensor:
 class _TriangularProduct(torch.autograd.Function):
     """M x for one matrix M of shape (s, s) and x of shape (b, any, s, c), without most of what is zero.
 
-    The first :data:`BLOCK_SIZE` rows need as many columns of M only, and so on: 5/8 of the products of a square matrix
-    with four blocks, and so in the gradients.
+    The first block of rows needs as many columns of M only, and so on: 5/8 of the products of a square matrix with four
+    blocks, and so in the gradients.
     """
 
     @staticmethod
@@ -96,7 +96,9 @@ class _TriangularProduct(torch.autograd.Function):
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
-    return [(first, min(first + BLOCK_SIZE, length)) for first in range(0, length, BLOCK_SIZE)]
+    """Blocks of at most :data:`BLOCK_SIZE` positions, all about as long as each other."""
+    size = math.ceil(length / math.ceil(length / BLOCK_SIZE))
+    return [(first, min(first + size, length)) for first in range(0, length, size)]
 
 
 def fft_product(taps: Tensor, x: Tensor) -> Tensor:
