@@ -6,6 +6,7 @@ compat.apply()
 
 from recbole_posattn.config import Config  # noqa: E402  (RecBole runs on today's stack only after compat.apply)
 from recbole_posattn.data.dataset import SequenceDataset  # noqa: E402
+from recbole_posattn.evaluation.metrics import register_metrics  # noqa: E402
 from recbole_posattn.model.sequential_recommender.baselines import BASELINES  # noqa: E402
 from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec  # noqa: E402
 from recbole_posattn.quick_start import load, run  # noqa: E402
@@ -16,6 +17,7 @@ __all__ = ["Config", "PosKernelSASRec", "__version__", "load", "register", "run"
 __version__ = "0.1.0"
 
 hook_loaders()
+register_metrics()
 for _model in (PosKernelSASRec, *BASELINES):
     register(
         _model,

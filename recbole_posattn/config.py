@@ -26,6 +26,7 @@ from recbole_posattn.rules import (
     MODEL_RULES,
     RUN_RULES,
     check_combinations,
+    check_evaluation,
     check_model_keys,
     check_rules,
     check_validation_metric,
@@ -147,14 +148,17 @@ class Config(recbole.config.Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        self._check_keys()
         defaults = self.internal_config_dict
         external = self.external_config_dict
+        if external.get("protocol") is not None:
+            defaults.update(read_yaml(registry.protocol_file(str(external["protocol"]))))
+        self._check_keys()
         loss_type = external.get("loss_type", defaults.get("loss_type"))
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
             # RecBole's default asks for sampled negatives, which it then refuses with cross-entropy.
             defaults["train_neg_sample_args"] = None
-        if model_class.type == ModelType.SEQUENTIAL and "load_col" not in external:
+        reads_times = model_class.type == ModelType.SEQUENTIAL or {**defaults, **external}["mask_history"] is not None
+        if reads_times and "load_col" not in external:
             columns = (defaults.get("load_col") or {}).get("inter")
             time_field = external.get("TIME_FIELD", defaults.get("TIME_FIELD"))
             if columns not in (None, "*") and time_field not in columns:
@@ -204,6 +208,7 @@ class Config(recbole.config.Config):
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()
         check_validation_metric(self.final_config_dict)
+        check_evaluation(self.final_config_dict, registry.knows_histories(self.model))
 
     def _check_keys(self) -> None:
         """Refuse a key that nothing reads and that looks like one that this run does."""

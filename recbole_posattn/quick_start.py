@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import logging
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+import torch
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
@@ -26,9 +28,9 @@ from recbole_posattn.config import Config, plain_data
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.distributed import checked_layout
 from recbole_posattn.errors import CheckpointError, DataError, UserError
-from recbole_posattn.trainer import load_state, read_checkpoint, trainer_class
+from recbole_posattn.trainer import EngineMixin, load_state, read_checkpoint, trainer_class
 
-RESULT_NAME = "result.json"
+RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
 _REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", "scipy")
 
 
@@ -44,6 +46,9 @@ class RunResult(TypedDict):
     best_epoch: int
     seconds: dict[str, float]
     trainable_parameters: int
+    peak_mebibytes: int
+    seen_targets: float | None
+    curve: list[dict[str, Any]]
     learned: dict[str, Any]
 
 
@@ -93,8 +98,11 @@ def run(
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
         where a split has no rows), and: ``checkpoint`` (path, ``None`` unless saved), ``epochs`` (trained),
         ``best_epoch`` (counted from 0), ``seconds`` (wall time of ``data``, ``training`` with validation, ``test`` and
-        ``total``), ``trainable_parameters`` and ``learned`` (what a model of ours tells of itself, such as the
-        ``kernel_widths`` of adaptive bands). ``None`` where the first process runs on another machine.
+        ``total``), ``trainable_parameters``, ``peak_mebibytes`` (of the process's memory, or of the GPU's where there
+        is one), ``seen_targets`` (share of test targets that their user had before; ``None`` unless ``mask_history`` is
+        given), ``curve`` (what each epoch told, see ``EngineMixin``) and ``learned`` (what a model of ours tells of
+        itself, such as the ``kernel_widths`` of adaptive bands). ``None`` where the first process runs on another
+        machine.
 
     Raises:
         SettingError: If a setting's key or value cannot be used.
@@ -145,7 +153,11 @@ def _run(
             train_data, valid_data, saved=saved, show_progress=config["show_progress"]
         )
         trained = time.perf_counter()
-        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=config["show_progress"])
+        options = {"load_best_model": saved, "show_progress": config["show_progress"]}
+        if isinstance(trainer, EngineMixin):
+            test_result, users = trainer.evaluate_users(test_data, **options)
+        else:
+            test_result, users = trainer.evaluate(test_data, **options), None
         finished = time.perf_counter()
 
         result = RunResult(
@@ -163,6 +175,9 @@ def _run(
                 "total": round(finished - started, 2),
             },
             trainable_parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
+            peak_mebibytes=_peak_mebibytes(config["device"]),
+            seen_targets=float(users["seen"].mean()) if users is not None and "seen" in users else None,
+            curve=plain_data(getattr(trainer, "curve", [])),
             learned=getattr(recommender, "learned", dict)(),
         )
         logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
@@ -170,6 +185,8 @@ def _run(
         logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
         if saved and distributed.is_main():
             _write_result(config, result)
+            if users is not None:
+                users.to_parquet(Path(result["checkpoint"]).with_name(USERS_NAME), index=False)
         logger.info("\n" + result_table(config, result))
     distributed.leave()
     return result
@@ -252,25 +269,33 @@ def _write_result(config: Config, result: RunResult) -> None:
         "dataset": config["dataset"],
         "seed": config["seed"],
         "command": sys.argv,
-        "versions": _versions(),
-        "git_revision": _git_revision(),
+        "versions": versions(),
+        "git_revision": git_revision(),
         "config": config.plain(),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     Path(result["checkpoint"]).with_name(RESULT_NAME).write_text(text, encoding="utf-8")
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def _peak_mebibytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kibibytes / 2**10)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
     for package in _REPORTED_PACKAGES:
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+            found[package] = "not installed"
+    return found
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
     """The commit of this package's checkout, ``+changes`` behind it if there are any; ``None`` outside a checkout."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
@@ -292,11 +317,12 @@ def result_table(config: Config, result: RunResult) -> str:
     metrics.header([f"{config['model']} on {config['dataset']}", "valid", "test"])
     for metric in valid or test:
         metrics.add_row([metric, *(_format(split.get(metric)) for split in (valid, test))])
-    seconds = result["seconds"]
+    seconds, seen = result["seconds"], result["seen_targets"]
     facts = {
         "epochs": f"{result['epochs']} (best: {result['best_epoch']})",
         "seconds": ", ".join(f"{part} {seconds[part]:.1f}" for part in ("data", "training", "test", "total")),
         "parameters": f"{result['trainable_parameters']:,}",
+        **({} if seen is None else {"seen before": f"{100 * seen:.1f} % of the test targets"}),
         **{name.replace("_", " "): str(value).replace("'", "") for name, value in result["learned"].items()},
         "checkpoint": result["checkpoint"] or "not saved",
     }

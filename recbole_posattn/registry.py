@@ -24,8 +24,14 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
 from recbole_posattn.compat import anomaly_detection_unchanged
-from recbole_posattn.data.dataset import LazyKGSeqDataset, LazySequentialDataset
-from recbole_posattn.data.loaders import LOADERS
+from recbole_posattn.data.dataset import (
+    HeldOutDataset,
+    HeldOutKGDataset,
+    LazyKGSeqDataset,
+    LazyPrefixesMixin,
+    LazySequentialDataset,
+)
+from recbole_posattn.data.loaders import loader_in_place_of
 from recbole_posattn.errors import SettingError, did_you_mean
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -87,19 +93,31 @@ def register(
     return model_class
 
 
+# Our data sets in the place of RecBole's, by the type of a model. Context-aware models read the whole row of a target.
+_DATASETS = {
+    ModelType.SEQUENTIAL: LazySequentialDataset,
+    ModelType.GENERAL: HeldOutDataset,
+    ModelType.TRADITIONAL: HeldOutDataset,
+    ModelType.KNOWLEDGE: HeldOutKGDataset,
+}
+
+
 def serve(model: str, model_type: ModelType) -> None:
-    """Let RecBole's ``create_dataset`` give a sequential model of RecBole's lazy prefixes.
+    """Let RecBole's ``create_dataset`` give a model of RecBole's a data set of ours.
 
     A model with a data set class of its own keeps it (DIEN's writes negative histories, too), unless that class adds
     nothing to the one for knowledge graphs.
     """
-    if model_type != ModelType.SEQUENTIAL:
-        return
     own = getattr(recbole.data.dataset, f"{model}Dataset", None)
-    if own is None:
-        setattr(recbole.data.dataset, f"{model}Dataset", LazySequentialDataset)
+    if own is None and model_type in _DATASETS:
+        setattr(recbole.data.dataset, f"{model}Dataset", _DATASETS[model_type])
     elif own in (GRU4RecKGDataset, KSRDataset):
         setattr(recbole.data.dataset, f"{model}Dataset", LazyKGSeqDataset)
+
+
+def knows_histories(model: str) -> bool:
+    """Whether a model's data set, once :func:`serve` has seen to it, can tell the history of a held-out target."""
+    return issubclass(getattr(recbole.data.dataset, f"{model}Dataset", object), LazyPrefixesMixin)
 
 
 def hook_loaders() -> None:
@@ -108,8 +126,7 @@ def hook_loaders() -> None:
 
     @functools.wraps(recboles)
     def get_dataloader(config: recbole.config.Config, phase: str) -> type:
-        loader_class = recboles(config, phase)
-        return LOADERS.get(loader_class, loader_class)
+        return loader_in_place_of(recboles(config, phase), config)
 
     if not hasattr(recboles, "__wrapped__"):
         recbole.data.utils.get_dataloader = get_dataloader
@@ -148,6 +165,23 @@ def properties_files(model: str, dataset: str) -> list[Path]:
     """Our default files for a model and a data set, in the order in which they are read."""
     files = (PROPERTIES / "overall.yaml", _model_properties.get(model), PROPERTIES / "dataset" / f"{dataset}.yaml")
     return [path for path in files if path is not None and path.is_file()]
+
+
+def protocol_file(protocol: str) -> Path:
+    """The file of an evaluation protocol: one of ``properties/protocol/`` by its name, or any by its path.
+
+    Raises:
+        SettingError: If there is none.
+    """
+    by_name = {path.stem: path for path in (PROPERTIES / "protocol").glob("*.yaml")}
+    if protocol in by_name:
+        return by_name[protocol]
+    if Path(protocol).suffix in (".yaml", ".yml") and Path(protocol).is_file():
+        return Path(protocol)
+    raise SettingError(
+        f"protocol must be one of {', '.join(sorted(by_name))}, or a YAML file; got {protocol!r}."
+        f"{did_you_mean(protocol, by_name)}"
+    )
 
 
 def property_keys(*patterns: str) -> set[str]:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from recbole.utils import EvaluatorType
+from recbole.utils import EvaluatorType, ModelType
 
 from recbole_posattn.errors import SettingError, did_you_mean
 from recbole_posattn.model.backbone import ACTIVATIONS, BACKBONES
@@ -99,6 +99,8 @@ RUN_RULES = {
     "lazy_prefixes": _BOOL,
     "enable_amp": _BOOL,
     "torch_compile": _BOOL,
+    "mask_history": _or_none(_one_of("none", "all", "except_target")),
+    "drop_unseen_targets": _BOOL,
 }
 
 # Settings of the models registered here; each model has those that its property file names.
@@ -174,6 +176,54 @@ def check_validation_metric(settings: Mapping[str, Any]) -> None:
             f"valid_metric must be one of {', '.join(computed)} (keys metrics and topk); "
             f"got {settings['valid_metric']!r}."
         )
+
+
+def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None:
+    """Refuse an evaluation of single targets and their histories that cannot be had.
+
+    Args:
+        settings: With RecBole's defaults filled in.
+        knows_histories: Whether the model's data set can tell histories.
+
+    Raises:
+        SettingError: Naming the keys.
+    """
+    evaluation, mask = settings["eval_args"], settings["mask_history"]
+    quantiles = (evaluation["split"] or {}).get("TQ")
+    if quantiles is not None and not _are_quantiles(quantiles):
+        raise SettingError(
+            f"eval_args: the split TQ must be two ascending quantiles of time in (0, 1), like [0.95, 0.97]; "
+            f"got {quantiles!r}."
+        )
+    if mask is None:
+        for key, given in {
+            "eval_args with the split TQ": quantiles,
+            "drop_unseen_targets": settings["drop_unseen_targets"],
+        }.items():
+            if given:
+                raise SettingError(f"{key} needs mask_history, one of none, all, except_target; got none of them.")
+        return
+    why = None
+    if not knows_histories:
+        why = f"{settings['model']} reads a data set that tells no histories"
+    elif settings["MODEL_TYPE"] == ModelType.SEQUENTIAL and not settings["lazy_prefixes"]:
+        why = "without lazy_prefixes no histories are kept"
+    elif settings["benchmark_filename"] is not None:
+        why = "files that are split already (benchmark_filename) hold no whole histories"
+    elif evaluation["order"] != "TO":
+        why = f"eval_args must have the order TO, not {evaluation['order']}"
+    elif set(evaluation["mode"].values()) != {"full"}:
+        why = f"eval_args must have the mode full, not {evaluation['mode']}"
+    elif mask == "all" and "gauc" in map(str.lower, settings["metrics"]):
+        why = "GAUC has no value for a target that is left out with its history; take except_target"
+    if why is not None:
+        raise SettingError(f"mask_history {mask!r} cannot be heeded: {why}.")
+
+
+def _are_quantiles(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(_is_number, value)):
+        return False
+    return 0 < value[0] < value[1] < 1
 
 
 def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import recbole.trainer
 import torch
-from recbole.data.dataloader import AbstractDataLoader
+from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_local_time, get_trainer, set_color
@@ -27,6 +29,7 @@ from recbole_posattn.compat import (
 from recbole_posattn.config import Config
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
+from recbole_posattn.evaluation.users import user_results
 from recbole_posattn.fields import TARGET_LIST_FIELD
 
 CHECKPOINT_NAME = "best.pth"
@@ -37,6 +40,10 @@ class EngineMixin:
 
     In many processes the gradient of a step is that of the whole batch in one process: each process's loss counts by
     its share of the targets, and evaluation sees each user once.
+
+    Attributes:
+        curve: What each epoch told, in order: ``epoch`` (from 0), ``seconds`` (of training), ``loss``, and ``valid``
+            (metrics by name) where it was validated.
     """
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
@@ -45,6 +52,7 @@ class EngineMixin:
         if distributed.world_size() > 1:
             self.distributed_model = distribute_model(self.model, self.device)
         self.eval_collector = BlockwiseCollector(config)
+        self.curve: list[dict[str, Any]] = []
         self._autocast_dtype = torch.bfloat16
         if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
             self._autocast_dtype = torch.float16
@@ -59,6 +67,26 @@ class EngineMixin:
         loss_func: Callable[[Interaction], Any] | None = None,
         show_progress: bool = False,
     ) -> Any:
+        started = time.perf_counter()
+        losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
+        seconds = round(time.perf_counter() - started, 3)
+        total = sum(losses) if isinstance(losses, tuple) else losses
+        self.curve.append({"epoch": epoch_idx, "seconds": seconds, "loss": float(total)})
+        return losses
+
+    def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        if self.curve:
+            self.curve[-1]["valid"] = dict(result)
+        return score, result
+
+    def _train_epoch_in_precision(
+        self,
+        train_data: AbstractDataLoader,
+        epoch_idx: int,
+        loss_func: Callable[[Interaction], Any] | None,
+        show_progress: bool,
+    ) -> Any:
         with autocast_dtype(self.device, self._autocast_dtype):
             if distributed.world_size() == 1:
                 return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
@@ -67,6 +95,23 @@ class EngineMixin:
         parts = torch.tensor(losses if isinstance(losses, tuple) else [losses], device=self.device)
         means = (distributed.total(parts) / distributed.world_size()).tolist()
         return tuple(means) if isinstance(losses, tuple) else means[0]
+
+    def evaluate_users(
+        self, eval_data: AbstractDataLoader, load_best_model: bool = True, show_progress: bool = False
+    ) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
+        """RecBole's evaluation, and what it found user by user.
+
+        Returns:
+            The metrics, ``None`` for a split without rows; and the table of
+            :func:`recbole_posattn.evaluation.users.user_results`, ``None`` unless all items are ranked.
+        """
+        collector = self.eval_collector
+        collector.keeps_ranks, collector.ranks = isinstance(eval_data, FullSortEvalDataLoader), None
+        try:
+            result = self.evaluate(eval_data, load_best_model=load_best_model, show_progress=show_progress)
+        finally:
+            collector.keeps_ranks = False
+        return result, None if collector.ranks is None else user_results(eval_data._dataset, collector.ranks)
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
         return result  # of all processes already: the collector has gathered their rows

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -47,6 +48,7 @@ def test_two_processes_train_and_evaluate_like_one(
         metrics=["Hit", "NDCG", "GAUC", "ItemCoverage"],
         valid_metric="NDCG@10",
         eval_batch_size=13,
+        mask_history="except_target",
     )
     alone = run(model, "tiny", config_dict=settings)
     together = run(model, "tiny", config_dict=settings, nproc=2, port=two.port)
@@ -56,7 +58,11 @@ def test_two_processes_train_and_evaluate_like_one(
     for name, weights in states[0].items():
         torch.testing.assert_close(states[1][name], weights, rtol=1e-3, atol=2e-5, msg=name)
     # one folder, log and TensorBoard log for each run: only the first process writes
-    assert sorted(file.name for file in Path(together["checkpoint"]).parent.iterdir()) == ["best.pth", "result.json"]
+    files = ["best.pth", "result.json", "users.parquet"]
+    assert sorted(file.name for file in Path(together["checkpoint"]).parent.iterdir()) == files
+    users = [pd.read_parquet(Path(result["checkpoint"]).with_name("users.parquet")) for result in (alone, together)]
+    pd.testing.assert_frame_equal(*users)
+    assert users[0]["history_length"].min() >= 1
     for folder in ("saved", f"log/{model}", "log_tensorboard"):
         assert len(list((empty_folder / folder).iterdir())) == 2
     assert json.loads(Path(together["checkpoint"]).with_name("result.json").read_text())["config"]["world_size"] == 2

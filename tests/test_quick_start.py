@@ -25,6 +25,7 @@ def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:
     assert set(result) == {
         *("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"),  # RecBole's
         *("checkpoint", "epochs", "best_epoch", "seconds", "trainable_parameters", "learned"),
+        *("peak_mebibytes", "seen_targets", "curve"),
     }
     assert result["valid_score_bigger"] is True
     assert result["best_valid_score"] == result["best_valid_result"]["ndcg@10"]
@@ -32,6 +33,9 @@ def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:
     assert result["epochs"] == 2 and 0 <= result["best_epoch"] < 2
     seconds = result["seconds"]
     assert set(seconds) == {"data", "training", "test", "total"} and all(value >= 0 for value in seconds.values())
+    assert [point["epoch"] for point in result["curve"]] == [0, 1] and result["peak_mebibytes"] > 50
+    assert result["curve"][result["best_epoch"]]["valid"] == result["best_valid_result"]
+    assert all(point["seconds"] > 0 and point["loss"] > 0 for point in result["curve"])
     model = load(result["checkpoint"]).model
     assert result["trainable_parameters"] == sum(p.numel() for p in model.parameters())
 
@@ -39,7 +43,7 @@ def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:
 def test_writes_result_json_beside_the_checkpoint(tiny_settings: Callable, empty_folder: Path) -> None:
     result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(seed=7))
     folder = Path(result["checkpoint"]).parent
-    assert sorted(path.name for path in folder.iterdir()) == ["best.pth", "result.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["best.pth", "result.json", "users.parquet"]
     report = json.loads((folder / "result.json").read_text())
     assert {key: report[key] for key in result} == result
     assert (report["model"], report["dataset"], report["seed"]) == ("PosKernelSASRec", "tiny", 7)
@@ -106,6 +110,9 @@ def test_table_names_metrics_and_facts(tiny_settings: Callable) -> None:
             "best_epoch": 3,
             "seconds": {"data": 1.0, "training": 2.0, "test": 0.5, "total": 3.5},
             "trainable_parameters": 12345,
+            "peak_mebibytes": 300,
+            "seen_targets": 0.125,
+            "curve": [],
             "learned": {"kernel_widths": {"u": [[7], [3]]}},
         },
     )
@@ -118,6 +125,7 @@ def test_table_names_metrics_and_facts(tiny_settings: Callable) -> None:
         "–",
         "12 (best: 3)",
         "12,345",
+        "seen before    12.5 % of the test targets",
         "kernel widths  {u: [[7], [3]]}",
         "best.pth",
     ):

@@ -73,7 +73,8 @@ def _check_interactions(file: Path, config: Mapping[str, Any]) -> None:
             f"{len(fields)}: {first_row[:120]!r}"
         )
     needed = {config["USER_ID_FIELD"]: "token", config["ITEM_ID_FIELD"]: "token"}
-    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["benchmark_filename"] is None:
+    in_time_order = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["mask_history"] is not None
+    if in_time_order and config["benchmark_filename"] is None:
         needed[config["TIME_FIELD"]] = "float"
     for column, needed_type in needed.items():
         if column not in types:

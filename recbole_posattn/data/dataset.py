@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from recbole.data.dataset import KGSeqDataset, SequentialDataset
+from recbole.data.dataset import Dataset, KGSeqDataset, KnowledgeBasedDataset, SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource
 from torch import Tensor
 
 from recbole_posattn.compat import files_read_by_c_parser
+from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
-from recbole_posattn.data.splits import GroupedRows, leave_one_out_part, ratio_part, time_part
+from recbole_posattn.data.splits import GroupedRows, leave_one_out_part, quantile_parts, ratio_part, time_part
 from recbole_posattn.data.windows import Windows, cut_windows, lay_out
 from recbole_posattn.fields import TARGET_LIST_FIELD
 
+# The length of a history where no model asks for it.
+_LENGTH = "history length"
+
 # RecBole's modes of leave_one_out, and the parts behind the training rows that are filled in this order.
 _LEFT_OUT_PARTS = {"valid_and_test": [1, 2], "valid_only": [1], "test_only": [2]}
+
+
+def lazy_prefixes(
+    interactions: Interaction, uid_field: str, length_field: str, listed: Mapping[str, str], max_length: int
+) -> LazyPrefixes:
+    """The rows (history → target) of interactions that stand user by user, each user's in time order.
+
+    Args:
+        interactions: Of N interactions.
+        uid_field: The field of users.
+        length_field: The name of the new column with the length of each history.
+        listed: Fields whose histories are to be had, with the names of their list fields.
+        max_length: Items that a history holds at most, L.
+    """
+    target, history_length = prefix_rows(interactions[uid_field], max_length)
+    columns = {field: interactions[field][target] for field in interactions}
+    return LazyPrefixes(
+        columns={**columns, length_field: history_length},
+        position=target,
+        length_field=length_field,
+        sequences={name: interactions[field] for field, name in listed.items()},
+        max_length=max_length,
+    )
 
 
 class LazyPrefixesMixin:
@@ -28,7 +57,17 @@ class LazyPrefixesMixin:
 
     For a subclass of RecBole's ``SequentialDataset`` that leaves ``data_augmentation`` as it is. With
     ``lazy_prefixes: False`` everything is RecBole's.
+
+    Beside RecBole's splits there is ``TQ``, by quantiles of all times. Where ``mask_history`` is given, the validation
+    and test parts have :attr:`histories`, and targets that are not to count (``drop_unseen_targets``) are left out.
+
+    Attributes:
+        histories: What the users did before each target of this part; ``None`` where ``mask_history`` is not given.
+        training_counts: How often each item occurs in the training part; int64, shape (items,), or ``None`` likewise.
     """
+
+    histories: Histories | None = None
+    training_counts: Tensor | None = None
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
         with files_read_by_c_parser() if self.config["lazy_prefixes"] else nullcontext():
@@ -43,18 +82,9 @@ class LazyPrefixesMixin:
         self._check_field("uid_field", "time_field")
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         interactions = self.inter_feat
-        target, history_length = prefix_rows(interactions[self.uid_field], self.max_item_list_len)
-        columns = {field: interactions[field][target] for field in interactions}
-        self.inter_feat = LazyPrefixes(
-            columns={**columns, self.item_list_length_field: history_length},
-            position=target,
-            length_field=self.item_list_length_field,
-            sequences={
-                getattr(self, f"{field}_list_field"): interactions[field]
-                for field in interactions
-                if field != self.uid_field
-            },
-            max_length=self.max_item_list_len,
+        listed = {field: getattr(self, f"{field}_list_field") for field in interactions if field != self.uid_field}
+        self.inter_feat = lazy_prefixes(
+            interactions, self.uid_field, self.item_list_length_field, listed, self.max_item_list_len
         )
 
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
@@ -62,6 +92,49 @@ class LazyPrefixesMixin:
         if isinstance(rows, LazyPrefixes):
             rows = rows.dense()
         return self.join(rows) if join else rows
+
+    def build(self) -> list[SequentialDataset]:
+        """See ``Dataset.build``."""
+        if "TQ" in self.config["eval_args"]["split"]:
+            self._change_feat_format()
+            self.sort(by=self.time_field)
+            parts = self._split([torch.from_numpy(part).nonzero().flatten() for part in self._quantile_parts()])
+        else:
+            parts = super().build()
+        if self.config["mask_history"] is not None:
+            self._trained = self._training_interactions(parts[1:])
+            self._attach_histories(parts[1:])
+        return parts
+
+    def _quantile_parts(self) -> list[np.ndarray]:
+        """Which rows belong to each part of a split ``TQ``."""
+        quantiles = self.config["eval_args"]["split"]["TQ"]
+        return quantile_parts(self.inter_feat[self.time_field].numpy(), self._of_all(self.time_field), quantiles)
+
+    def _of_all(self, field: str) -> np.ndarray:
+        """A field of all interactions, user by user."""
+        return self.inter_feat.sequences[field + self.config["LIST_SUFFIX"]].numpy()
+
+    def _training_interactions(self, held_out: list[SequentialDataset]) -> Tensor:
+        """Which of all interactions belong to the training part; boolean, shape (N,)."""
+        split = self.config["eval_args"]["split"]
+        if "TQ" in split:  # what precedes the first boundary, not whatever is no target behind it
+            times = self._of_all(self.time_field)
+            return torch.from_numpy(quantile_parts(times, times, split["TQ"])[0])
+        trained = torch.ones(len(self._of_all(self.iid_field)), dtype=torch.bool)
+        for part in held_out:
+            trained[part.inter_feat.position] = False
+        return trained
+
+    def _attach_histories(self, held_out: list[SequentialDataset]) -> None:
+        """Give the held-out parts their histories; drop targets whose item is not among the training interactions."""
+        item = torch.from_numpy(self._of_all(self.iid_field))
+        self.training_counts = torch.bincount(item[self._trained], minlength=self.item_num)
+        for part in held_out:
+            part.training_counts = self.training_counts
+            if self.config["drop_unseen_targets"]:
+                part.inter_feat = part.inter_feat[self.training_counts[part.inter_feat[self.iid_field]] > 0]
+            part.histories = Histories.of(item, part.inter_feat.position, self.inter_feat.position)
 
     def split_by_ratio(self, ratios: list[float], group_by: str | None = None) -> list[SequentialDataset]:
         """See ``Dataset.split_by_ratio``."""
@@ -105,6 +178,42 @@ class LazySequentialDataset(LazyPrefixesMixin, SequentialDataset):
 
 class LazyKGSeqDataset(LazyPrefixesMixin, KGSeqDataset):
     """RecBole's ``KGSeqDataset`` with lazy prefixes."""
+
+
+class HeldOutDatasetMixin(LazyPrefixesMixin):
+    """RecBole's data sets of models that read no sequences; with ``mask_history``, on the targets of those that do.
+
+    RecBole evaluates such a model once a user, on all of the user's held-out items, and would split by other rules.
+    Here each held-out interaction but a user's first is a target of its own, the same ones as for sequential models,
+    and the other interactions of the training part are trained on.
+    """
+
+    def _change_feat_format(self) -> None:
+        super()._change_feat_format()
+        if self.config["mask_history"] is not None:
+            self.sort(by=[self.uid_field, self.time_field])
+            listed = {field: field + self.config["LIST_SUFFIX"] for field in (self.iid_field, self.time_field)}
+            self._interactions = self.inter_feat
+            self.inter_feat = lazy_prefixes(self.inter_feat, self.uid_field, _LENGTH, listed, max_length=1)
+
+    def build(self) -> list[Dataset]:
+        """See ``Dataset.build``."""
+        parts = super().build()
+        if self.config["mask_history"] is None:
+            return parts
+        rows = [self._trained, *(part.inter_feat.position for part in parts[1:])]
+        for part, index in zip(parts, rows, strict=True):
+            part.inter_feat = self._interactions[index]
+        self.inter_feat = self._interactions
+        return parts
+
+
+class HeldOutDataset(HeldOutDatasetMixin, Dataset):
+    """RecBole's ``Dataset``; see :class:`HeldOutDatasetMixin`."""
+
+
+class HeldOutKGDataset(HeldOutDatasetMixin, KnowledgeBasedDataset):
+    """RecBole's ``KnowledgeBasedDataset``; see :class:`HeldOutDatasetMixin`."""
 
 
 class SequenceDataset(LazySequentialDataset):

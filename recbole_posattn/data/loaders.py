@@ -22,8 +22,10 @@ from recbole.data.interaction import Interaction
 from recbole.data.transform import construct_transform
 from recbole.sampler.sampler import AbstractSampler
 from recbole.utils import ModelType
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
+from recbole_posattn.data.histories import Histories
 from recbole_posattn.distributed import rank, world_size
 from recbole_posattn.errors import SettingError
 
@@ -165,6 +167,44 @@ class FullSortEvalLoader(FullSortEvalDataLoader, LoaderBase):
             self.set_batch_size(self.step)
 
 
+class HistoryEvalLoader(FullSortEvalLoader):
+    """Full ranking of one target at a time, whatever the model, with the target's history left out of it.
+
+    RecBole leaves out no history for sequential models and all others' training and validation items. Here the key
+    ``mask_history`` says for all models alike: ``none``; ``all``, every item of the user's history, so that a target
+    the user had before cannot be found; or ``except_target``, which spares such a target.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, sampler: AbstractSampler, shuffle: bool = False) -> None:
+        self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
+        self.sample_size = len(dataset)
+        LoaderBase.__init__(self, config, dataset, sampler)
+
+    def _init_batch_size_and_step(self) -> None:
+        most = max(1, SCORES_PER_BATCH[self.config["device"].type] // self._dataset.item_num)
+        self.step = min(self.config["eval_batch_size"], most)
+        self.set_batch_size(self.step)
+
+    def collate_fn(self, index: Sequence[int]) -> tuple[Interaction, tuple[Tensor, Tensor] | None, Tensor, Tensor]:
+        """A batch: what the model gets, (row, item) of what is left out, and row and item of the targets."""
+        rows = torch.as_tensor(index)
+        histories = self._dataset.histories[rows]
+        if self.is_sequential:
+            batch = self.transform(self._dataset, self._dataset[rows])
+        else:
+            batch = self._dataset.join(Interaction({self.uid_field: self._dataset.inter_feat[self.uid_field][rows]}))
+        return batch, self._left_out(histories), torch.arange(len(rows)), histories.target
+
+    def _left_out(self, histories: Histories) -> tuple[Tensor, Tensor] | None:
+        if self.config["mask_history"] == "none":
+            return None
+        row, item = histories.flat()
+        if self.config["mask_history"] == "all":
+            return row, item
+        others = item != histories.target[row]
+        return row[others], item[others]
+
+
 # By RecBole's class; the loader of the knowledge-aware models, which is two loaders, stays RecBole's.
 LOADERS: dict[type, type[LoaderBase]] = {
     TrainDataLoader: TrainLoader,
@@ -172,3 +212,10 @@ LOADERS: dict[type, type[LoaderBase]] = {
     NegSampleEvalDataLoader: NegSampleEvalLoader,
     FullSortEvalDataLoader: FullSortEvalLoader,
 }
+
+
+def loader_in_place_of(loader_class: type, config: Config) -> type:
+    """The loader to take in the place of RecBole's."""
+    if loader_class is FullSortEvalDataLoader and config["mask_history"] is not None:
+        return HistoryEvalLoader
+    return LOADERS.get(loader_class, loader_class)

@@ -82,3 +82,18 @@ def time_part(rows: GroupedRows, time: np.ndarray, ratios: list[float]) -> Tenso
     n_early = total[begin + rows.size] - total[begin]
     n_first = (n_early.double() * (ratios[0] / (1 - ratios[2]))).long()
     return torch.where(early, (rows.nth >= n_first).long(), 2)
+
+
+def quantile_parts(time: np.ndarray, all_times: np.ndarray, quantiles: list[float]) -> list[np.ndarray]:
+    """Which times are up to the first of some quantiles of all times, behind it and up to the second, and so on.
+
+    Args:
+        time: Shape (n,).
+        all_times: Of all interactions, shape (N,).
+        quantiles: Ascending, in (0, 1).
+
+    Returns:
+        One boolean array of shape (n,) more than there are quantiles.
+    """
+    part = np.searchsorted(np.quantile(all_times, quantiles), time, side="left")
+    return [part == p for p in range(len(quantiles) + 1)]

@@ -25,11 +25,18 @@ class BlockwiseCollector(Collector):
     RecBole marks the positive items in a second matrix of users times items, looks for the best items twice, and sorts
     all scores where a metric needs ranks. Here the best items are compared with the positive ones, and ranks are
     counted. With many processes each collects its own users, and all get the results of all.
+
+    Attributes:
+        keeps_ranks: Whether to collect, in a full ranking, the rank of each positive item as well.
+        ranks: Of the last evaluation for which they were kept, a row (user, item, rank) for each positive item in the
+            order of the data, see :func:`list_rank`; int64, shape (all pairs, 3).
     """
 
     def __init__(self, config) -> None:
         super().__init__(config)
         self._batches: dict[str, list[Tensor]] = defaultdict(list)
+        self.keeps_ranks = False
+        self.ranks: Tensor | None = None
 
     def eval_batch_collect(
         self, scores_tensor: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
@@ -43,15 +50,19 @@ class BlockwiseCollector(Collector):
             positive_i: The positive items; shape (p,).
         """
         need = self.register.need
-        if need("rec.items") or need("rec.topk"):
-            best = torch.topk(scores_tensor, max(self.topk), dim=-1).indices
+        if need("rec.items") or need("rec.recommended") or need("rec.topk") or self.keeps_ranks:
+            best_scores, best = torch.topk(scores_tensor, max(self.topk), dim=-1)
         if need("rec.items"):
             self._batches["rec.items"].append(best)
+        if need("rec.recommended"):  # of COV: lists that end where no item is left, filled up with the padding item
+            self._batches["rec.recommended"].append(best.masked_fill(best_scores == -torch.inf, 0))
         if need("rec.topk") or need("rec.meanrank"):
             user, item = torch.unique(torch.stack([positive_u, positive_i]).to(scores_tensor.device), dim=1)
             n_positive = torch.bincount(user, minlength=len(scores_tensor))[:, None]
         if need("rec.topk"):
-            hits = torch.zeros_like(best).index_add_(0, user, (best[user] == item[:, None]).long())
+            takes_part = scores_tensor[user, item] > -torch.inf  # else no hit, though a short ranking may list it
+            hit = (best[user] == item[:, None]) & takes_part[:, None]
+            hits = torch.zeros_like(best).index_add_(0, user, hit.long())
             self._batches["rec.topk"].append(torch.cat([hits, n_positive], dim=1))
         if need("rec.meanrank"):
             rank_sum = torch.zeros_like(scores_tensor[:, 0]).index_add_(0, user, mean_rank(scores_tensor, user, item))
@@ -62,6 +73,11 @@ class BlockwiseCollector(Collector):
             self._batches["rec.score"].append(scores_tensor)
         if need("data.label"):
             self._batches["data.label"].append(interaction[self.config["LABEL_FIELD"]].to(self.device))
+        if self.keeps_ranks:
+            row, item = positive_u.to(best.device), positive_i.to(best.device)
+            user = interaction[self.config["USER_ID_FIELD"]].to(best.device)[row]
+            rank = list_rank(scores_tensor, best, row, item)
+            self._batches["ranks"].append(torch.stack([user, item, rank], dim=1))
 
     def get_data_struct(self) -> DataStruct:
         """All that has been collected since the last call, of all processes, and what the training data told."""
@@ -70,6 +86,8 @@ class BlockwiseCollector(Collector):
             struct.set(name, value)
         for name, batches in self._batches.items():
             struct.set(name, gather_rows(torch.cat(batches), self.device).cpu())
+        if self.keeps_ranks:
+            self.ranks = struct["ranks"]
         self._batches.clear()
         return struct
 
@@ -91,3 +109,26 @@ def mean_rank(scores: Tensor, user: Tensor, item: Tensor) -> Tensor:
         above, equal = (scores[rows] > own).sum(dim=1), (scores[rows] == own).sum(dim=1)
         ranks.append(above + (equal + 1) / 2)
     return torch.cat(ranks).to(scores) if ranks else scores.new_empty(0)
+
+
+def list_rank(scores: Tensor, best: Tensor, user: Tensor, item: Tensor) -> Tensor:
+    """Place of some items in the lists that metrics are computed from, also behind where these end.
+
+    Args:
+        scores: Shape (b, n).
+        best: The k best items, in their order among equal scores; shape (b, k).
+        user: Row of each item asked for; shape (p,).
+        item: The items; shape (p,).
+
+    Returns:
+        int64, shape (p,): 1 to k in the list; behind it one more than there are higher scores, and k + 1 at least; 0
+        for an item that takes no part, whose score is −∞.
+    """
+    ranks = []
+    for rows, columns in zip(*(part.split(max(1, _COMPARISONS // scores.shape[1])) for part in (user, item))):
+        own = scores[rows, columns]
+        listed = best[rows] == columns[:, None]
+        behind = (1 + (scores[rows] > own[:, None]).sum(dim=1)).clamp(min=best.shape[1] + 1)
+        rank = torch.where(listed.any(dim=1), 1 + listed.long().argmax(dim=1), behind)
+        ranks.append(rank.masked_fill(own == -torch.inf, 0))
+    return torch.cat(ranks) if ranks else user.new_empty(0)

@@ -1,0 +1,75 @@
+"""Held-out targets with their users' whole histories, however few items of them a model reads.
+
+Interactions stand user by user, each user's in time order. A target is the position of an interaction among them; a
+user's first interaction is none, since nothing comes before it.
+
+Shape keys: N interactions, n targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Targets whose histories are laid out at a time.
+_TARGETS = 4096
+
+
+@dataclass(frozen=True)
+class Histories:
+    """What the users of some targets did before.
+
+    Attributes:
+        item: Items of all interactions; int64, shape (N,).
+        start: Position of the first interaction of each target's user; int64, shape (n,).
+        position: Position of each target; int64, shape (n,).
+    """
+
+    item: Tensor
+    start: Tensor
+    position: Tensor
+
+    @classmethod
+    def of(cls, item: Tensor, position: Tensor, every_position: Tensor) -> Histories:
+        """Histories of the targets at some positions.
+
+        Args:
+            item: See :class:`Histories`.
+            position: See :class:`Histories`.
+            every_position: Positions of all interactions that are not their user's first; int64.
+        """
+        start = torch.arange(len(item))
+        start[every_position] = 0
+        return cls(item, start.cummax(dim=0).values[position], position)
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def __getitem__(self, index: Tensor) -> Histories:
+        return Histories(self.item, self.start[index], self.position[index])
+
+    @property
+    def length(self) -> Tensor:
+        """Interactions before each target, at least 1; int64, shape (n,)."""
+        return self.position - self.start
+
+    @property
+    def target(self) -> Tensor:
+        """The targets' items; int64, shape (n,)."""
+        return self.item[self.position]
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """All histories, one behind the other: the number of the target, 0 … n − 1, and the item; both int64."""
+        row = torch.repeat_interleave(torch.arange(len(self)), self.length)
+        nth = torch.arange(len(row)) - torch.repeat_interleave(self.length.cumsum(0) - self.length, self.length)
+        return row, self.item[self.start[row] + nth]
+
+    def hold_target(self) -> Tensor:
+        """Whether each target's item is in its history; boolean, shape (n,)."""
+        held = torch.zeros(len(self), dtype=torch.bool)
+        for targets in torch.arange(len(self)).split(_TARGETS):
+            row, item = self[targets].flat()
+            held[targets[row[item == self.target[targets][row]]]] = True
+        return held
