@@ -1,4 +1,4 @@
-"""The commands: ``recbole-posattn run`` and the launcher ``run_recbole_posattn.py``, which is the same."""
+"""The commands of ``recbole-posattn``, and the launcher ``run_recbole_posattn.py``, which is its ``run``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import recbole_posattn
+from recbole_posattn.config import parse_value
 from recbole_posattn.errors import EXIT_USER_ERROR, ProcessError, SettingError, UserError
 from recbole_posattn.inspect.figures import write_interference
 from recbole_posattn.inspect.interference import interference
+from recbole_posattn.leaderboard.make import make_leaderboard
+from recbole_posattn.leaderboard.spec import leaderboard_file, read_spec
 from recbole_posattn.quick_start import run
+from recbole_posattn.trials import Where
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -26,7 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_interference_arguments(
         commands.add_parser("interference", help="what each positional part of a trained model contributes")
     )
+    _add_leaderboard_arguments(
+        commands.add_parser(
+            "leaderboard", help="compare models side by side, with spreads and tests", allow_abbrev=False
+        )
+    )
     options, settings = parser.parse_known_args(arguments)
+    if options.command == "leaderboard":
+        return _guarded(lambda: _leaderboard(options, settings))
     if options.command == "interference":
         if settings:
             parser.error(f"unrecognized arguments: {' '.join(settings)}")
@@ -55,15 +66,19 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process")
 
 
-def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
-    for argument in settings:
+def _checked_settings(arguments: Sequence[str]) -> Sequence[str]:
+    for argument in arguments:
         if not argument.startswith("--") or "=" not in argument:
             raise SettingError(f"argument {argument!r} is not understood; give settings as --key=value")
+    return arguments
+
+
+def _run(options: argparse.Namespace, settings: Sequence[str]) -> int:
     named = {"model": options.model, "dataset": options.dataset}
     strongest = [f"--{key}={value}" for key, value in named.items() if value is not None]
     run(
         config_file_list=options.config_files.split(),
-        command_line=[*strongest, *settings],
+        command_line=[*strongest, *_checked_settings(settings)],
         nproc=options.nproc,
         world_size=options.world_size,
         ip=options.ip,
@@ -92,6 +107,58 @@ def _interference(options: argparse.Namespace) -> int:
     for file in write_interference(result, options.output or options.checkpoint.parent):
         print(f"written: {file}")
     return 0
+
+
+def _add_leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train models on data sets under protocols with several seeds, each run in a process of its own, and write "
+        "leaderboard.md, .csv, .tex and .html. The same command goes on where an earlier one was stopped."
+    )
+    parser.epilog = "Any setting for all runs is given as --key=value, e.g. --epochs=20."
+    parser.add_argument(
+        "spec", nargs="?", help="encodings, baselines, kernel_ablation or a YAML file (default: what the flags say)"
+    )
+    parser.add_argument("--models", type=_names, help="models, separated by commas")
+    parser.add_argument("--datasets", type=_names, help="data sets, separated by commas (default: ml-100k)")
+    parser.add_argument("--protocols", type=_names, help="protocols, separated by commas (default: leave_one_out)")
+    parser.add_argument("--seeds", type=int, help="number of seeds (default: 3)")
+    parser.add_argument("--reference", help="the model that all others are tested against (default: the first)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
+    parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
+    parser.add_argument("--cpus", type=int, help="CPUs of a run (default: this machine's, shared by the jobs)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run, parts allowed (default: 0)")
+    parser.add_argument("--output", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _leaderboard(options: argparse.Namespace, settings: Sequence[str]) -> int:
+    if options.jobs < 1 or (options.cpus is not None and options.cpus < 1) or options.gpus < 0:
+        raise SettingError(
+            "jobs and cpus must be positive integers and gpus a number of at least 0; "
+            f"got jobs {options.jobs}, cpus {options.cpus}, gpus {options.gpus}."
+        )
+    keys = ("models", "datasets", "protocols", "seeds", "reference")
+    flags = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in _checked_settings(settings))
+    file = leaderboard_file(options.spec) if options.spec is not None else None
+    spec = read_spec(file, flags, {key: parse_value(value) for key, value in given.items()})
+    folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")
+    where = Where(options.jobs, options.address, options.cpus, options.gpus)
+    try:
+        boards, files = make_leaderboard(spec, folder, where)
+    except KeyboardInterrupt:
+        print("recbole-posattn: finished runs are kept; the same command goes on with the others", file=sys.stderr)
+        raise
+    print(files[0].read_text(encoding="utf-8"))
+    for written in files:
+        print(f"written: {written}")
+    failed = [failure for board in boards for failure in board.failures]
+    for model, seed, reason in failed:
+        print(f"recbole-posattn: {model}, seed {seed}, failed: {reason}", file=sys.stderr)
+    return EXIT_FAILURE if failed else 0
 
 
 def _guarded(command: Callable[[], int]) -> int:

@@ -1,0 +1,80 @@
+"""Run a leaderboard's models, or what is left of them, and write its report."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from recbole_posattn.errors import UserError
+from recbole_posattn.leaderboard.board import Board, gather
+from recbole_posattn.leaderboard.live import LiveTable
+from recbole_posattn.leaderboard.report import Provenance, write_report
+from recbole_posattn.leaderboard.spec import Spec
+from recbole_posattn.quick_start import git_revision, versions
+from recbole_posattn.trials import Where, checked_folders, run_trials
+
+RUNS = "runs"
+
+
+def make_leaderboard(
+    spec: Spec, folder: Path, where: Where, console: Console | None = None
+) -> tuple[list[Board], list[Path]]:
+    """Run all that is not finished, and write the report into ``folder``; its runs are in ``folder/runs``.
+
+    A leaderboard that was stopped goes on where it was: what is finished is not run again.
+
+    Args:
+        spec: What is compared.
+        folder: Where runs and report go.
+        where: Where the runs are done.
+        console: Where progress is shown; the error output by default.
+
+    Returns:
+        The boards, one for each data set and protocol with a finished run, and the files of the report.
+
+    Raises:
+        SettingError: If a setting of one of the runs cannot be used; nothing is run then.
+        DataError: If a data set cannot be read.
+        UserError: If the folder cannot be written, or if all runs have failed.
+    """
+    console = console or Console(stderr=True)
+    root = folder / RUNS
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    pairs = list(itertools.product(spec.datasets, spec.protocols))
+    for pair in pairs:
+        checked_folders(spec.trials(*pair), root)
+    boards, failures = [], []
+    for dataset, protocol in pairs:
+        trials = spec.trials(dataset, protocol)
+        outcomes = []
+        with LiveTable(f"{dataset}, {Path(protocol).stem}", trials, console) as table:
+            for outcome in run_trials(trials, root, where):
+                outcomes.append(outcome)
+                table.add(outcome)
+        failures += [outcome for outcome in outcomes if outcome.error is not None]
+        board = gather(outcomes, dataset, Path(protocol).stem, spec.reference)
+        if board is not None:
+            boards.append(board)
+    if not boards:
+        raise UserError(f"all runs failed, the first one: {failures[0].trial.name}: {failures[0].error}")
+    return boards, write_report(boards, _provenance(spec), folder)
+
+
+def _provenance(spec: Spec) -> Provenance:
+    return Provenance(
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        versions=versions(),
+        date=datetime.date.today().isoformat(),
+        revision=git_revision(),
+        seeds=spec.seeds,
+        not_run=[f"{model}: {reason}" for model, reason in spec.not_run.items()],
+        notes=[],
+    )

@@ -1,0 +1,388 @@
+"""A leaderboard as files: Markdown to read, CSV to go on with, LaTeX for the paper, HTML to look around in."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from recbole_posattn.errors import UserError
+from recbole_posattn.leaderboard.board import SIGNIFICANCE, Board
+from recbole_posattn.leaderboard.figures import Drawing, draw_board
+
+# Columns of Board.costs: what they are called in a table, and how their numbers are written.
+COSTS = {
+    "seeds": ("seeds", "{:,.0f}"),
+    "parameters": ("parameters", "{:,.0f}"),
+    "seconds_per_epoch": ("seconds an epoch", "{:,.2f}"),
+    "best_epoch": ("epochs to best", "{:,.1f}"),
+    "training_seconds": ("training seconds", "{:,.1f}"),
+    "peak_mebibytes": ("peak MiB", "{:,.0f}"),
+}
+
+CSV_COLUMNS = [
+    *("dataset", "protocol", "model", "kind", "metric", "mean", "deviation", "low", "high", "p", "verdict"),
+    *("n_targets", "seeds"),
+]
+
+MARKS = {"better": "▲", "worse": "▼", "tie": "="}
+_LATEX_MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "tie": "$^{=}$"}
+
+_MISSING = "–"
+
+_LATEX_SIGNS = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "—": "---",
+    "…": r"\dots{}",
+    **{sign: f"\\{sign}" for sign in "%_&#${}"},
+}
+
+
+class Provenance(NamedTuple):
+    """Where a leaderboard comes from.
+
+    Attributes:
+        command: What was typed to make it.
+        versions: Of the packages that matter, by name.
+        date: In ISO 8601.
+        revision: Of the code, if it is known.
+        seeds: That every model was to be run with.
+        not_run: Models that were left out, each with the reason.
+        notes: Whatever else a reader should know.
+    """
+
+    command: str
+    versions: dict[str, str]
+    date: str
+    revision: str | None
+    seeds: list[int]
+    not_run: list[str]
+    notes: list[str]
+
+
+class Cell(NamedTuple):
+    """A cell of a table, before a format gives it its looks.
+
+    Attributes:
+        text: What it says.
+        value: What a table is sorted by; ``None`` goes last.
+        best: Whether it is the best of its column.
+        verdict: See :meth:`Board.verdict`.
+        p: What the verdict rests on.
+    """
+
+    text: str
+    value: str | float | None
+    best: bool = False
+    verdict: str = ""
+    p: float = math.nan
+
+
+def write_report(boards: Sequence[Board], provenance: Provenance, folder: Path) -> list[Path]:
+    """Write ``leaderboard.md``, ``.csv``, ``.tex`` and ``.html``, each of them whole or not at all.
+
+    The same boards and provenance give the same bytes.
+
+    Args:
+        boards: In the order in which they are shown.
+        provenance: Where they come from.
+        folder: Made if it is not there.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    contents = {
+        "leaderboard.md": markdown(boards, provenance),
+        "leaderboard.csv": csv(boards),
+        "leaderboard.tex": latex(boards, provenance),
+        "leaderboard.html": html(boards, provenance),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            _write_whole(folder / name, text)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return [folder / name for name in contents]
+
+
+def _write_whole(file: Path, text: str) -> None:
+    incomplete = file.with_name(f"{file.name}.incomplete")
+    try:
+        incomplete.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(incomplete, file)
+    finally:
+        incomplete.unlink(missing_ok=True)
+
+
+# -- what all formats say --------------------------------------------------------------------------------------------
+
+
+def header(board: Board) -> list[str]:
+    """The columns of a board's table; the interval stands behind the metric that it belongs to."""
+    watched, *others = board.metrics
+    return ["model", watched, "95 % interval", *others, *(title for title, _ in COSTS.values())]
+
+
+def rows(board: Board) -> list[list[Cell]]:
+    """A board's table, the best model first, with the columns of :func:`header`."""
+    costs = board.costs.set_index("model")
+    watched, *others = board.metrics
+    return [
+        [
+            Cell(model, model),
+            _metric(board, model, watched),
+            _interval(board, model, watched),
+            *(_metric(board, model, metric) for metric in others),
+            *(_number(costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
+        ]
+        for model in board.models
+    ]
+
+
+def _metric(board: Board, model: str, metric: str) -> Cell:
+    score = board.score(model, metric)
+    cell = _number(score["mean"], "{:.4f}")
+    if cell.value is None:
+        return cell
+    deviation = "" if pd.isna(score["deviation"]) else f" ± {score['deviation']:.4f}"
+    verdict = board.verdict(model, metric)
+    p = float(score["p"]) if verdict else math.nan
+    return Cell(cell.text + deviation, cell.value, model in board.best(metric), verdict, p)
+
+
+def _interval(board: Board, model: str, metric: str) -> Cell:
+    low, high = board.score(model, metric)[["low", "high"]]
+    return Cell(_MISSING, None) if pd.isna(low) or pd.isna(high) else Cell(f"{low:.4f}–{high:.4f}", float(low))
+
+
+def _number(value: float | None, form: str) -> Cell:
+    return Cell(_MISSING, None) if pd.isna(value) else Cell(form.format(value), float(value))
+
+
+def _summary(board: Board, escape: Callable[[str], str], marks: Mapping[str, str]) -> str:
+    """What a reader has to know to read the table, in one line."""
+    seen = ""
+    if board.seen_targets is not None:
+        seen = f", {100 * board.seen_targets:.1f} % of which their user had before"
+    text = (
+        f"{board.n_targets:,} test targets{seen}. Mean ± standard deviation over seeds, the best in bold; "
+        f"95 % interval of {board.metrics[0]} by bootstrap over targets and seeds. "
+    )
+    if not any(cell.verdict for row in rows(board) for cell in row):
+        return escape(f"{text}No model was tested against another.")
+    text += f"Against {board.reference}, by a paired permutation test with Holm's correction at p < {SIGNIFICANCE}: "
+    return escape(text) + (
+        f"{marks['better']} better, {marks['worse']} worse, {marks['tie']} tie (no difference could be shown)."
+    )
+
+
+def _failures(board: Board) -> list[str]:
+    return [f"{model}, seed {seed}: {_one_line(reason)}" for model, seed, reason in board.failures]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _origin(provenance: Provenance) -> list[tuple[str, str]]:
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+    facts = {
+        "date": provenance.date,
+        "revision": provenance.revision or "",
+        "seeds": ", ".join(map(str, provenance.seeds)),
+        "versions": versions,
+    }
+    return [(name, fact) for name, fact in facts.items() if fact]
+
+
+# -- Markdown --------------------------------------------------------------------------------------------------------
+
+
+def markdown(boards: Sequence[Board], provenance: Provenance) -> str:
+    """The leaderboard in GitHub's Markdown."""
+    lines = ["# Leaderboard", ""]
+    for board in boards:
+        lines += [*_markdown_board(board), ""]
+    for title, entries in (("Not run", provenance.not_run), ("Notes", provenance.notes)):
+        lines += _markdown_list(title, entries)
+    lines += ["## How it was made", "", "```bash", provenance.command, "```", ""]
+    lines += [f"- {name}: {_markdown(fact)}" for name, fact in _origin(provenance)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_board(board: Board) -> Iterator[str]:
+    yield f"## {_markdown(board.dataset)}, {_markdown(board.protocol)}"
+    yield ""
+    if board.models:
+        yield _summary(board, _markdown, MARKS)
+        yield ""
+        titles = header(board)
+        yield _markdown_row(map(_markdown, titles))
+        yield _markdown_row([":---", *["---:"] * (len(titles) - 1)])
+        for row in rows(board):
+            yield _markdown_row(map(_markdown_cell, row))
+    else:
+        yield "No run finished."
+    if board.failures:
+        yield ""
+        yield "Failed:"
+        yield ""
+        yield from (f"- {_markdown(failure)}" for failure in _failures(board))
+
+
+def _markdown_list(title: str, entries: Sequence[str]) -> list[str]:
+    if not entries:
+        return []
+    return [f"## {title}", "", *(f"- {_markdown(_one_line(entry))}" for entry in entries), ""]
+
+
+def _markdown_row(cells: Iterator[str] | Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown(cell.text)
+    text = f"**{text}**" if cell.best else text
+    return f"{text} {MARKS[cell.verdict]}" if cell.verdict else text
+
+
+def _markdown(text: str) -> str:
+    """Plain text in which nothing is taken for Markdown or HTML; a < before a space is none in any case."""
+    return re.sub(r"[\\`*_|~$\[\]&]|<(?! )", r"\\\g<0>", text)
+
+
+# -- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def csv(boards: Sequence[Board]) -> str:
+    """All boards as one long table with the columns :data:`CSV_COLUMNS`, numbers in full.
+
+    A row holds one number of one model, which ``kind`` and ``metric`` name: ``kind`` is ``metric`` with the name of a
+    metric (``ndcg@10``) or ``cost`` with the name of a cost (``parameters``, ``training_seconds`` …). The number is in
+    ``mean``, as all of them are means over seeds; what a cost does not have (spread, interval, test) stays empty, as
+    does ``verdict`` where nothing was tested. ``seeds`` is the number of finished runs.
+    """
+    table = []
+    for board in boards:
+        costs = board.costs.set_index("model")
+        for model in board.models:
+            about = {"dataset": board.dataset, "protocol": board.protocol, "model": model}
+            about |= {"n_targets": board.n_targets, "seeds": costs.loc[model, "seeds"]}
+            for metric in board.metrics:
+                verdict = board.verdict(model, metric)
+                table.append({**board.score(model, metric), **about, "kind": "metric", "verdict": verdict})
+            for cost in COSTS:
+                if cost != "seeds":
+                    table.append({**about, "kind": "cost", "metric": cost, "mean": costs.loc[model, cost]})
+    return pd.DataFrame(table, columns=CSV_COLUMNS).to_csv(index=False)
+
+
+# -- LaTeX -----------------------------------------------------------------------------------------------------------
+
+
+def latex(boards: Sequence[Board], provenance: Provenance) -> str:
+    """A ``table`` for each board; needs the packages booktabs and graphicx."""
+    lines = [
+        r"% \usepackage{booktabs,graphicx}",
+        f"% {_one_line(provenance.command)}",
+        *(f"% {name}: {_one_line(fact)}" for name, fact in _origin(provenance)),
+    ]
+    for board in boards:
+        if board.models:
+            lines += ["", *_latex_board(board)]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_board(board: Board) -> Iterator[str]:
+    label = re.sub(r"[^a-z0-9]+", "-", f"leaderboard {board.dataset} {board.protocol}".lower()).strip("-")
+    titles = header(board)
+    yield r"\begin{table}"
+    yield r"\centering"
+    title = _latex(f"{board.dataset}, {board.protocol}")
+    yield rf"\caption{{{title}: {_summary(board, _latex, _LATEX_MARKS)}}}"
+    yield rf"\label{{tab:{label}}}"
+    yield r"\resizebox{\textwidth}{!}{%"
+    yield rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}"
+    yield r"\toprule"
+    yield _latex_row(map(_latex, titles))
+    yield r"\midrule"
+    for row in rows(board):
+        yield _latex_row(map(_latex_cell, row))
+    yield r"\bottomrule"
+    yield r"\end{tabular}}"
+    yield r"\end{table}"
+
+
+def _latex_row(cells: Iterator[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = _latex(cell.text)
+    text = rf"\textbf{{{text}}}" if cell.best else text
+    return text + _LATEX_MARKS.get(cell.verdict, "")
+
+
+def _latex(text: str) -> str:
+    """Plain text for pdfLaTeX, which takes accented Latin letters, but no other scripts and signs."""
+    return "".join(_LATEX_SIGNS.get(sign) or (sign if _in_pdflatex(sign) else "?") for sign in text)
+
+
+def _in_pdflatex(sign: str) -> bool:
+    return sign.isascii() or (sign.isalpha() and sign < "\u0180")
+
+
+# -- HTML ------------------------------------------------------------------------------------------------------------
+
+
+class Section(NamedTuple):
+    """A board as the HTML template takes it."""
+
+    board: Board
+    summary: str
+    header: list[str]
+    rows: list[list[Cell]]
+    failures: list[str]
+    drawings: list[Drawing]
+
+
+def html(boards: Sequence[Board], provenance: Provenance) -> str:
+    """The leaderboard as one page that loads nothing: sortable tables and figures."""
+    sections = [
+        Section(
+            board,
+            _summary(board, str, MARKS) if board.models else "No run finished.",
+            header(board),
+            rows(board),
+            _failures(board),
+            draw_board(board),
+        )
+        for board in boards
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("leaderboard.html.j2").render(
+        sections=sections, provenance=provenance, origin=_origin(provenance), marks=MARKS
+    )

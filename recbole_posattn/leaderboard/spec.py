@@ -1,0 +1,162 @@
+"""What a leaderboard compares: models × data sets × protocols × seeds, from a YAML file or from flags."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recbole_posattn.config import read_yaml
+from recbole_posattn.errors import SettingError, did_you_mean
+from recbole_posattn.registry import PROPERTIES, find_model, protocol_file
+from recbole_posattn.trials import Trial
+
+FIRST_SEED = 2020  # RecBole's default
+
+
+class Spec(NamedTuple):
+    """A leaderboard to be made.
+
+    Attributes:
+        models: Settings of each row of the table by its name, ``model`` among them.
+        datasets: Names of data sets.
+        protocols: Names of ``properties/protocol/``, or YAML files.
+        seeds: One run each.
+        reference: The row that all others are tested against.
+        settings: Settings of all runs, weaker than those of a row.
+        tuned: Settings by data set and row, stronger than the row's.
+        not_run: Models that were left out, each with the reason, for the report.
+    """
+
+    models: dict[str, dict[str, Any]]
+    datasets: list[str]
+    protocols: list[str]
+    seeds: list[int]
+    reference: str
+    settings: dict[str, Any]
+    tuned: dict[str, dict[str, dict[str, Any]]]
+    not_run: dict[str, str]
+
+    def trials(self, dataset: str, protocol: str) -> list[Trial]:
+        """The runs of one data set under one protocol."""
+        return [
+            Trial(
+                name,
+                {
+                    **self.settings,
+                    **row,
+                    **self.tuned.get(dataset, {}).get(name, {}),
+                    "dataset": dataset,
+                    "protocol": protocol,
+                    "seed": seed,
+                },
+            )
+            for name, row in self.models.items()
+            for seed in self.seeds
+        ]
+
+
+def leaderboard_file(name: str) -> Path:
+    """The file of a leaderboard: one of ``properties/leaderboard/`` by its name, or any by its path.
+
+    Raises:
+        SettingError: If there is none.
+    """
+    by_name = {path.stem: path for path in (PROPERTIES / "leaderboard").glob("*.yaml")}
+    if name in by_name:
+        return by_name[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise SettingError(
+        f"leaderboard {name!r} not found: it must be one of {', '.join(sorted(by_name))}, or a YAML file."
+        f"{did_you_mean(name, by_name)}"
+    )
+
+
+def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
+    """The leaderboard in a file, with what the command line says in its place.
+
+    Args:
+        file: YAML with the keys of :class:`Spec`, or ``None`` for what the flags say.
+        flags: Those keys as given on the command line; ``models`` as a list of names of models.
+        settings: ``--key=value`` of the command line, for all runs and stronger than all other settings.
+
+    Raises:
+        SettingError: If a key or value cannot be used.
+    """
+    where = f"leaderboard {file}" if file is not None else "leaderboard"
+    given = {**(read_yaml(file) if file is not None else {}), **flags}
+    for key in given:
+        if key not in Spec._fields:
+            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, Spec._fields)}")
+    if not given.get("models"):
+        raise SettingError(f"{where}: no models; name some with --models=PosKernelSASRec,SASRec or in a file.")
+    models = _rows(given["models"], where)
+    reference = given.get("reference") or next(iter(models))
+    if reference not in models:
+        raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
+    tuned = {
+        dataset: {row: {**_mapping(of_row, f"{where}: tuned"), **settings} for row, of_row in rows.items()}
+        for dataset, rows in _mapping(given.get("tuned"), f"{where}: tuned").items()
+    }
+    for dataset, rows in tuned.items():
+        for row in rows:
+            if row not in models:
+                raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is none of the models.")
+    spec = Spec(
+        models={name: {**row, **settings} for name, row in models.items()},
+        datasets=_list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets"),
+        protocols=_list(given.get("protocols", ["leave_one_out"]), str, f"{where}: protocols"),
+        seeds=_seeds(given.get("seeds", 3), where),
+        reference=reference,
+        settings=_mapping(given.get("settings"), f"{where}: settings"),
+        tuned=tuned,
+        not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
+    )
+    for row in spec.models.values():
+        find_model(row["model"])
+    for protocol in spec.protocols:
+        protocol_file(protocol)
+    return spec
+
+
+def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Settings by row; ``models`` is a list of names, or a mapping of rows to names or settings."""
+    if isinstance(models, (list, tuple)):
+        models = {name: name for name in models}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, row in _mapping(models, f"{where}: models").items():
+        row = {"model": row} if isinstance(row, str) else _mapping(row, f"{where}: models: {name}")
+        if not isinstance(row.get("model", name), str):
+            raise SettingError(f"{where}: models: {name}: model must be a name; got {row['model']!r}.")
+        grid = _mapping(row.pop("grid", None), f"{where}: models: {name}: grid")
+        for values in itertools.product(*(_list(choices, object, f"{where}: grid") for choices in grid.values())):
+            chosen = dict(zip(grid, values))
+            full_name = ", ".join([str(name), *map(str, values)])
+            rows[full_name] = {"model": str(name), **row, **chosen}
+    return rows
+
+
+def _seeds(seeds: Any, where: str) -> list[int]:
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+        return [FIRST_SEED + nth for nth in range(seeds)]
+    found = _list(seeds, int, f"{where}: seeds") if isinstance(seeds, (list, tuple)) else []
+    if not found or len(set(found)) < len(found):
+        raise SettingError(f"{where}: seeds must be their number or a list of different integers; got {seeds!r}.")
+    return found
+
+
+def _list(values: Any, kind: type, where: str) -> list[Any]:
+    values = [values] if isinstance(values, str) else values
+    if not isinstance(values, Sequence) or not values or not all(isinstance(value, kind) for value in values):
+        raise SettingError(f"{where} must be a list; got {values!r}.")
+    return list(values)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SettingError(f"{where} must be a mapping of keys to values; got {value!r}.")
+    return dict(value)

@@ -1,0 +1,271 @@
+"""Many runs, one process each, on this machine's cores or a Ray cluster: for leaderboards and for tuning.
+
+A run lives in a folder named by a fingerprint of its resolved settings. It is written beside, under another name, and
+takes its name when it is complete: what has its name is finished and is not run again. A run that fails leaves the
+reason and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+import recbole_posattn
+from recbole_posattn.config import Config
+from recbole_posattn.data.atomic_files import ensure_atomic_files
+from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.quick_start import RESULT_NAME, USERS_NAME, run
+from recbole_posattn.trainer import CHECKPOINT_NAME
+
+FAILURE_NAME = "failure.json"
+
+# Settings that change where a run is done or what it prints, and not what comes out. In the place of the data's path
+# stands what is in the file.
+_NO_MATTER = {
+    "checkpoint_dir",
+    "data_path",
+    "device",
+    "gpu_id",
+    "local_rank",
+    "log_wandb",
+    "show_progress",
+    "state",
+    "world_size",
+}
+
+
+class Trial(NamedTuple):
+    """A run to be done.
+
+    Attributes:
+        name: What the user calls it.
+        settings: All that is given for it: ``model``, ``dataset``, ``seed`` and whatever differs from the defaults.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+class Outcome(NamedTuple):
+    """What became of a trial.
+
+    Attributes:
+        trial: The trial.
+        folder: Its folder.
+        error: Why it failed; ``None`` if it did not.
+        reused: Whether it had been finished before.
+    """
+
+    trial: Trial
+    folder: Path
+    error: str | None = None
+    reused: bool = False
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of ``result.json``."""
+        return json.loads((self.folder / RESULT_NAME).read_text(encoding="utf-8"))
+
+    @property
+    def users(self) -> pd.DataFrame:
+        """The table of :func:`recbole_posattn.evaluation.users.user_results`."""
+        return pd.read_parquet(self.folder / USERS_NAME)
+
+
+class Where(NamedTuple):
+    """Where trials are run.
+
+    Attributes:
+        jobs: Runs at a time on this machine; without meaning on a cluster, which runs as many as it has room for.
+        address: Of a Ray cluster (``auto``, ``ray://host:port``); ``None`` for this machine.
+        cpus: CPUs, and so threads, of a run; by default this machine's share of a job.
+        gpus: GPUs of a run, parts allowed.
+    """
+
+    jobs: int = 1
+    address: str | None = None
+    cpus: int | None = None
+    gpus: float = 0.0
+
+    @property
+    def threads(self) -> int:
+        """Threads of a run."""
+        return self.cpus or max(1, (os.cpu_count() or 1) // self.jobs)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits that tell runs with different results apart: of settings, data and our version.
+
+    A data set that is missing is downloaded.
+
+    Args:
+        settings: What a trial is given.
+
+    Raises:
+        SettingError: If the settings cannot be used.
+        DataError: If the data set cannot.
+    """
+    config = Config(config_dict=settings, command_line=[])
+    ensure_atomic_files(config)
+    matter = {key: value for key, value in config.plain().items() if key not in _NO_MATTER}
+    data = sorted((file.name, _digest(file)) for file in Path(config["data_path"]).glob(f"{config['dataset']}.*"))
+    text = json.dumps([recbole_posattn.__version__, matter, data], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def checked_folders(trials: Sequence[Trial], root: Path) -> list[Path]:
+    """The folder of each trial below ``root``.
+
+    Raises:
+        SettingError: Naming the trial whose settings cannot be used, or two that are the same run.
+        DataError: Naming the trial whose data set cannot.
+    """
+    folders: dict[Path, Trial] = {}
+    for trial in trials:
+        try:
+            folder = root / fingerprint(trial.settings)
+        except UserError as error:
+            raise type(error)(f"{trial.name}: {error}") from error
+        if folder in folders:
+            raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
+        folders[folder] = trial
+    return list(folders)
+
+
+def run_trials(trials: Sequence[Trial], root: Path, where: Where) -> Iterator[Outcome]:
+    """Run what is not finished yet, and yield each outcome when it is there; reused ones come first.
+
+    Args:
+        trials: Of different settings.
+        root: Folder of the runs.
+        where: Where they are run.
+
+    Raises:
+        SettingError: See :func:`checked_folders`; or if Ray is not installed or does not answer at its address.
+    """
+    folders = checked_folders(trials, root)
+    waiting = []
+    for trial, folder in zip(trials, folders, strict=True):
+        if (folder / RESULT_NAME).is_file():
+            yield Outcome(trial, folder, reused=True)
+        else:
+            waiting.append((trial, folder))
+    if waiting:
+        yield from _run_on_ray(waiting, where)
+
+
+def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Where) -> Iterator[Outcome]:
+    with ray_cluster(where) as ray:
+        # A process of its own for each run: nothing is left of the one before, and its memory is its own.
+        task = ray.remote(num_cpus=where.threads, num_gpus=where.gpus, max_calls=1, max_retries=0)(_run_trial)
+        running = {
+            task.remote(_from_anywhere(trial.settings), str(folder.absolute()), where.threads): (trial, folder)
+            for trial, folder in waiting
+        }
+        while running:
+            (done, *_), _ = ray.wait(list(running), num_returns=1)
+            trial, folder = running.pop(done)
+            try:
+                error = ray.get(done)
+            except ray.exceptions.RayError as lost:  # the process died: killed for its memory, say
+                error = f"the process of the run died: {str(lost).splitlines()[0]}"
+                _write_failure(folder, dict(trial.settings), error, str(lost))
+            yield Outcome(trial, folder, error)
+
+
+@contextmanager
+def ray_cluster(where: Where) -> Iterator[Any]:
+    """The ``ray`` module, connected; what was started for it is gone afterwards.
+
+    Raises:
+        SettingError: If Ray is not installed or does not answer at its address.
+    """
+    try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the Ray that RecBole pins reads pkg_resources
+            import ray
+    except ImportError as error:
+        raise SettingError(
+            f"running trials needs Ray, which cannot be imported ({error}): pip install 'ray'"
+        ) from error
+    scratch = tempfile.mkdtemp(prefix="posattn-") if where.address is None else None
+    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    try:
+        if scratch is not None:
+            n_cpus = where.jobs * where.threads
+            ray.init(num_cpus=n_cpus, include_dashboard=False, _temp_dir=scratch, **quiet)
+        else:
+            try:
+                ray.init(address=where.address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise SettingError(f"no Ray cluster answers at address {where.address!r}: {reason}") from error
+        yield ray
+    finally:
+        ray.shutdown()
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_trial(settings: dict[str, Any], folder: str, n_threads: int) -> str | None:
+    """Do one run in this process and give its folder its name; the reason if it fails."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which ends this process
+    torch.set_num_threads(n_threads)
+    final = Path(folder)
+    incomplete = final.with_name(f"{final.name}.incomplete")
+    shutil.rmtree(incomplete, ignore_errors=True)
+    incomplete.mkdir(parents=True)
+    home = Path.cwd()
+    os.chdir(incomplete)  # where RecBole leaves its logs
+    try:
+        result = run(config_dict={**settings, "checkpoint_dir": "saved", "show_progress": False}, command_line=[])
+        for name in (CHECKPOINT_NAME, RESULT_NAME, USERS_NAME):
+            file = Path(result["checkpoint"]).with_name(name)
+            if file.exists():
+                shutil.move(file, name)
+        shutil.rmtree("saved")
+        shutil.rmtree(final, ignore_errors=True)  # of an attempt that failed
+        incomplete.rename(final)
+    except Exception as error:
+        reason = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+        shutil.rmtree(incomplete)
+        _write_failure(final, settings, reason, traceback.format_exc())
+        return reason
+    finally:
+        os.chdir(home)
+    return None
+
+
+def _from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with paths that do not depend on the working folder."""
+    paths = {"data_path": settings.get("data_path", "dataset")}
+    if Path(str(settings.get("protocol"))).is_file():
+        paths["protocol"] = settings["protocol"]
+    return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
+
+
+def _write_failure(folder: Path, settings: dict[str, Any], reason: str, details: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {"error": reason, "settings": settings, "details": details}
+    (folder / FAILURE_NAME).write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")

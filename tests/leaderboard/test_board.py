@@ -1,0 +1,145 @@
+"""Boards gathered from runs whose results are made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbole_posattn.errors import DataError
+from recbole_posattn.evaluation.statistics import estimates, p_values_against
+from recbole_posattn.leaderboard.board import gather
+from recbole_posattn.trials import Outcome, Trial
+
+N_USERS = 40
+
+
+def outcome(
+    folder: Path,
+    model: str,
+    seed: int,
+    ranks: np.ndarray | None = None,
+    error: str | None = None,
+    n_users: int = N_USERS,
+) -> Outcome:
+    """A finished run with the given ranks (0: left out of the ranking), or a failed one."""
+    place = folder / f"{model}-{seed}"
+    place.mkdir()
+    trial = Trial(model, {"model": model, "seed": seed})
+    if error is not None:
+        return Outcome(trial, place, error)
+    rank = pd.array(ranks, dtype="Int64")
+    users = pd.DataFrame(
+        {
+            "user": [f"u{i}" for i in range(n_users)],
+            "item": [f"i{i % 7}" for i in range(n_users)],
+            "rank": rank,
+            "history_length": np.arange(n_users) + 3,
+            "seen": np.arange(n_users) % 4 == 0,
+            "item_count": np.arange(n_users) % 3,
+        }
+    )
+    users.loc[users["rank"] == 0, "rank"] = pd.NA
+    users.sample(frac=1, random_state=seed).to_parquet(place / "users.parquet", index=False)
+    hits = float(np.mean((ranks > 0) & (ranks <= 10)))
+    result = {
+        "test_result": {"hit@10": round(hits, 4), "ndcg@10": 0.0, "cov@10": 0.1 * seed},
+        "config": {"valid_metric": "NDCG@10"},
+        "trainable_parameters": 100,
+        "best_epoch": seed,
+        "seconds": {"training": 2.0 * seed},
+        "peak_mebibytes": 10 * seed,
+        "curve": [
+            {"epoch": 0, "seconds": 1.0, "loss": 3.0},
+            {"epoch": 1, "seconds": 3.0, "loss": 2.0, "valid": {"ndcg@10": 0.1 * seed}},
+        ],
+    }
+    (place / "result.json").write_text(json.dumps(result))
+    return Outcome(trial, place)
+
+
+@pytest.fixture
+def outcomes(tmp_path: Path) -> list[Outcome]:
+    random = np.random.default_rng(0)
+    weak = [random.integers(0, 60, N_USERS) for _ in range(2)]
+    return [
+        *(outcome(tmp_path, "weak", seed, ranks) for seed, ranks in enumerate(weak, start=1)),
+        *(outcome(tmp_path, "strong", seed, random.integers(1, 4, N_USERS)) for seed in (1, 2)),
+        outcome(tmp_path, "twin", 1, weak[0]),
+        outcome(tmp_path, "twin", 2, weak[1]),
+        outcome(tmp_path, "broken", 1, error="no memory"),
+    ]
+
+
+def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
+    board = gather(outcomes, "tiny", "temporal", "weak")
+    assert board.metrics == ["ndcg@10", "hit@10", "cov@10"]
+    assert (board.n_targets, board.seen_targets) == (N_USERS, 0.25)
+    assert board.failures == [("broken", 1, "no memory")]
+    assert board.models == ["strong", "weak", "twin"]
+
+    by_target = {}
+    for each in outcomes[:-1]:
+        ranks = each.users.sort_values(["user", "history_length"])["rank"].to_numpy(float, na_value=np.inf)
+        by_target.setdefault(each.trial.name, []).append(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0))
+    values = {model: np.stack(seeds) for model, seeds in by_target.items()}
+    expected, p_values = estimates(values), p_values_against("weak", values)
+    for model in values:
+        score = board.score(model, "ndcg@10")
+        assert score["mean"] == pytest.approx(expected[model].mean)
+        assert (score["low"], score["high"]) == pytest.approx((expected[model].low, expected[model].high), abs=0.01)
+        assert score["deviation"] == pytest.approx(expected[model].deviation)
+        assert pd.isna(score["p"]) if model == "weak" else score["p"] == pytest.approx(p_values[model], abs=0.01)
+    assert board.verdict("strong", "ndcg@10") == "better"
+    assert board.verdict("twin", "ndcg@10") == "tie" and board.score("twin", "ndcg@10")["p"] == 1.0
+    assert board.verdict("weak", "ndcg@10") == ""
+    assert board.best("ndcg@10") == ["strong"]
+    assert gather(outcomes, "tiny", "temporal", "strong").verdict("weak", "ndcg@10") == "worse"
+
+
+def test_metrics_of_whole_lists_have_means_but_no_tests(outcomes: list[Outcome]) -> None:
+    board = gather(outcomes, "tiny", "temporal", "weak")
+    score = board.score("strong", "cov@10")
+    assert score["mean"] == pytest.approx(0.15) and score["deviation"] == pytest.approx(np.std([0.1, 0.2], ddof=1))
+    assert np.isnan(score[["low", "high", "p"]].to_numpy(float)).all() and board.verdict("strong", "cov@10") == ""
+    assert board.best("cov@10") == ["weak", "strong", "twin"]
+
+
+def test_costs_and_curves_are_those_of_the_runs(outcomes: list[Outcome]) -> None:
+    board = gather(outcomes, "tiny", "temporal", "weak")
+    costs = board.costs.set_index("model").loc["strong"].to_dict()
+    assert costs == {
+        "seeds": 2,
+        "parameters": 100,
+        "seconds_per_epoch": 2.0,
+        "best_epoch": 2.5,
+        "training_seconds": 3.0,
+        "peak_mebibytes": 20,
+    }
+    curve = board.curves[(board.curves["model"] == "weak") & (board.curves["seed"] == 2)]
+    assert curve[["epoch", "loss", "valid"]].to_numpy().tolist() == [[2, 2.0, 0.2]]
+
+
+def test_groups_hold_all_targets_in_order(outcomes: list[Outcome]) -> None:
+    groups = gather(outcomes, "tiny", "temporal", "weak").groups
+    strong = groups[groups["model"] == "strong"]
+    lengths = strong[strong["kind"] == "history length"]
+    assert lengths["group"].tolist() == ["3–10", "11–18", "19–26", "27–34", "35–42"]
+    assert lengths["targets"].tolist() == [8] * 5
+    popularity = strong[strong["kind"] == "item popularity"]
+    assert popularity["group"].tolist()[-1] == "2" and popularity["targets"].sum() == N_USERS
+
+
+def test_the_best_takes_the_place_of_a_reference_without_runs(outcomes: list[Outcome]) -> None:
+    board = gather(outcomes, "tiny", "temporal", "broken")
+    assert board.reference in ("weak", "strong", "twin") and pd.isna(board.score(board.reference, "hit@10")["p"])
+    assert gather(outcomes[-1:], "tiny", "temporal", "broken") is None
+
+
+def test_other_targets_cannot_stand_in_one_table(tmp_path: Path, outcomes: list[Outcome]) -> None:
+    fewer = outcome(tmp_path, "fewer", 1, np.ones(N_USERS - 1, dtype=int), n_users=N_USERS - 1)
+    with pytest.raises(DataError, match=r"fewer \(seed 1\) was not evaluated on the same targets as weak"):
+        gather([*outcomes, fewer], "tiny", "temporal", "weak")

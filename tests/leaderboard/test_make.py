@@ -1,0 +1,95 @@
+"""A leaderboard from the command line: stopped and taken up again, with a run that fails, with bad input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recbole_posattn import cli
+from recbole_posattn.trials import FAILURE_NAME
+
+COMMAND = [sys.executable, "-m", "recbole_posattn", "leaderboard"]
+
+
+def flags(data_path: Path, output: Path, *more: str) -> list[str]:
+    return [
+        *("--models=NoPESASRec,BPR,Pop", "--datasets=tiny", f"--data_path={data_path}", f"--output={output}"),
+        *("--protocols=leave_one_out_masked", "--seeds=2", "--cpus=1", "--epochs=3", "--hidden_size=16"),
+        *("--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", *more),
+    ]
+
+
+def scores(folder: Path) -> pd.DataFrame:
+    table = pd.read_csv(folder / "leaderboard.csv")
+    return table[table["kind"] == "metric"].reset_index(drop=True)
+
+
+def test_killed_and_started_again_it_ends_with_the_same_table(tiny_data_path: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = subprocess.run(
+        [*COMMAND, *flags(tiny_data_path, whole, "--jobs=2")], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(": done") == 6 and "written: " in done.stdout
+    assert "NoPESASRec" in (whole / "leaderboard.md").read_text(encoding="utf-8")
+
+    command = [*COMMAND, *flags(tiny_data_path, killed, "--jobs=1")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while not list(killed.glob("runs/*/result.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    finished = len(list(killed.glob("runs/*/result.json")))
+    assert 1 <= finished < 6 and not (killed / "leaderboard.md").exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count(": reused") >= finished
+    assert again.stderr.count(": reused") + again.stderr.count(": done") == 6
+    pd.testing.assert_frame_equal(scores(killed), scores(whole))
+
+
+def test_a_failed_run_stands_in_the_report_and_the_exit_code(
+    tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "models: {fine: {model: NoPESASRec, seed: 1}, exploding: {model: BPR, learning_rate: 1e+30, epochs: 30}}\n"
+        "seeds: [1]\nnot_run: {BERT4Rec: takes a day}\n"
+    )
+    arguments = [argument for argument in flags(tiny_data_path, tmp_path / "out") if "epochs" not in argument]
+    arguments = [argument for argument in arguments if not argument.startswith(("--models", "--seeds"))]
+    assert cli.main(["leaderboard", str(file), *arguments]) == cli.EXIT_FAILURE
+    told = capsys.readouterr()
+    assert "exploding, seed 1, failed: " in told.err and "nan" in told.err
+    report = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "Failed:" in report and "exploding, seed 1" in report and "takes a day" in report
+    assert len(list(tmp_path.glob(f"out/runs/*/{FAILURE_NAME}"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--models=Popp"], "model 'Popp' is unknown. Did you mean 'Pop'"),
+        (["--models=Pop", "--jobs=0"], "jobs and cpus must be positive integers"),
+        (["--models=Pop", "--datasets=tinny"], "data set 'tinny' not found"),
+        (["--models=NoPESASRec", "--hidden_size=0"], "NoPESASRec: hidden_size must be a positive integer; got 0"),
+        (["--models=Pop", "surplus", "more"], "argument 'more' is not understood"),
+        (["nothing.yaml"], "leaderboard 'nothing.yaml' not found"),
+        ([], "no models; name some with --models"),
+        (["--models=Pop", "--output=/dev/null/here"], "/dev/null/here cannot be written"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_code_2(
+    given: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
+) -> None:
+    assert cli.main(["leaderboard", *given]) == cli.EXIT_USER_ERROR
+    told = capsys.readouterr()
+    assert told.out == "" and message in told.err and told.err.count("\n") == 1
+    assert not list(empty_folder.rglob("leaderboard.*"))

@@ -1,0 +1,470 @@
+"""What a leaderboard's files say, cell by cell, that no name can break them, and the page in a browser."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbole_posattn.errors import UserError
+from recbole_posattn.leaderboard import report
+from recbole_posattn.leaderboard.board import Board
+from recbole_posattn.leaderboard.figures import draw_board, draw_curves, draw_groups, draw_scores, draw_times
+from recbole_posattn.leaderboard.report import CSV_COLUMNS, Provenance, csv, html, latex, markdown, write_report
+
+NAN = float("nan")
+NASTY = """<script>alert("1")</script>_50%&'$a$|#"""
+
+PROVENANCE = Provenance(
+    command="recbole-posattn leaderboard --models=SASRec,<b>",
+    versions={"recbole": "1.2.1", "torch": "2.13.0"},
+    date="2026-11-24",
+    revision="abc1234",
+    seeds=[1, 2],
+    not_run=["DIEN: needs negative histories & more"],
+    notes=["A <note>."],
+)
+
+
+def make_board(**changes: Any) -> Board:
+    """Three models: the reference, a better one with a nasty name and one seed, and one without curves or groups."""
+    scores = [
+        ("SASRec", "ndcg@10", 0.06, 0.0012, 0.055, 0.065, NAN),
+        ("SASRec", "coverage@10", 0.5, 0.01, NAN, NAN, NAN),
+        (NASTY, "ndcg@10", 0.07, NAN, 0.066, 0.074, 0.004),
+        (NASTY, "coverage@10", 0.25, NAN, NAN, NAN, NAN),
+        ("Pop", "ndcg@10", 0.01, 0.0, 0.005, 0.015, 0.0004),
+        ("Pop", "coverage@10", 0.5, 0.0, NAN, NAN, NAN),
+    ]
+    costs = [
+        ("SASRec", 2, 152_600, 1.5, 40.5, 90.25, 512.0),
+        (NASTY, 1, 1_000_000, 12.0, 20.0, 1800.0, NAN),
+        ("Pop", 2, 1, 0.01, 1.0, 0.02, 64.0),
+    ]
+    curves = [
+        (model, seed, epoch, 5.0 - epoch, 0.01 * epoch + 0.001 * seed)
+        for model, seeds in (("SASRec", (1, 2)), (NASTY, (1,)))
+        for seed in seeds
+        for epoch in range(3 + seed)
+    ]
+    groups = [
+        (model, kind, group, 50, mean)
+        for model, mean in (("SASRec", 0.06), (NASTY, 0.07))
+        for kind in ("history length", "item popularity")
+        for group in ("1–9", "10–99")
+    ]
+    fields = {
+        "dataset": "ml_100k",
+        "protocol": "temporal split",
+        "reference": "SASRec",
+        "metrics": ["ndcg@10", "coverage@10"],
+        "scores": pd.DataFrame(scores, columns=["model", "metric", "mean", "deviation", "low", "high", "p"]),
+        "costs": pd.DataFrame(
+            costs,
+            columns=[
+                *("model", "seeds", "parameters", "seconds_per_epoch"),
+                *("best_epoch", "training_seconds", "peak_mebibytes"),
+            ],
+        ),
+        "curves": pd.DataFrame(curves, columns=["model", "seed", "epoch", "loss", "valid"]),
+        "groups": pd.DataFrame(groups, columns=["model", "kind", "group", "targets", "mean"]),
+        "failures": [(NASTY, 2, "ValueError: a | b\n<c>")],
+        "seen_targets": 0.125,
+        "n_targets": 1940,
+    }
+    return Board(**{**fields, **changes})
+
+
+def board_of(n_models: int, n_seeds: int = 3, n_epochs: int = 30) -> Board:
+    """Many models with made-up numbers."""
+    random = np.random.default_rng(7)
+    models = [f"PosKernelSASRec-{number}" if number % 3 else f"Model{number}" for number in range(n_models)]
+    level = dict(zip(models, 0.1 + 0.03 * random.random(n_models)))
+    scores = [
+        (
+            model,
+            metric,
+            value * scale,
+            0.001,
+            0.9 * value * scale,
+            1.1 * value * scale,
+            0.5 if model != models[0] else NAN,
+        )
+        for model, value in level.items()
+        for metric, scale in (("ndcg@10", 1.0), ("hit@10", 2.0))
+    ]
+    curves = [
+        (model, seed, epoch, 1.0, value * (1 - np.exp(-epoch / 5)) + 0.001 * random.standard_normal())
+        for model, value in level.items()
+        for seed in range(n_seeds)
+        for epoch in range(n_epochs - seed)
+    ]
+    groups = [
+        (model, kind, group, 100, value * (1 + place))
+        for model, value in level.items()
+        for kind in ("history length", "item popularity")
+        for place, group in enumerate(("1–4", "5–9", "10–20"))
+    ]
+    plain = make_board()
+    costs = [(model, n_seeds, 1000, 1.0, 9.0, 10 + 5 * place, 100.0) for place, model in enumerate(models)]
+    return make_board(
+        dataset="many",
+        reference=models[0],
+        metrics=["ndcg@10", "hit@10"],
+        scores=pd.DataFrame(scores, columns=plain.scores.columns),
+        costs=pd.DataFrame(costs, columns=plain.costs.columns),
+        curves=pd.DataFrame(curves, columns=plain.curves.columns),
+        groups=pd.DataFrame(groups, columns=plain.groups.columns),
+    )
+
+
+def without(board: Board, *parts: str) -> Board:
+    """The board with tables that have no rows."""
+    for part in parts:
+        setattr(board, part, getattr(board, part).iloc[:0])
+    return board
+
+
+# -- Markdown --------------------------------------------------------------------------------------------------------
+
+
+def markdown_table(text: str) -> list[list[str]]:
+    """The cells of the first table, without its rule."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    header, rule, *rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert len(rule) == len(header)
+    return [header, *rows]
+
+
+def test_markdown_has_each_cell() -> None:
+    header, *rows = markdown_table(markdown([make_board()], PROVENANCE))
+    assert header == [
+        *("model", "ndcg@10", "95 % interval", "coverage@10", "seeds", "parameters", "seconds an epoch"),
+        *("epochs to best", "training seconds", "peak MiB"),
+    ]
+    assert [row[1:] for row in rows] == [
+        ["**0.0700** ▲", "0.0660–0.0740", "0.2500", "1", "1,000,000", "12.00", "20.0", "1,800.0", "–"],
+        [
+            *("0.0600 ± 0.0012", "0.0550–0.0650", "**0.5000 ± 0.0100**", "2", "152,600"),
+            *("1.50", "40.5", "90.2", "512"),
+        ],
+        ["0.0100 ± 0.0000 ▼", "0.0050–0.0150", "**0.5000 ± 0.0000**", "2", "1", "0.01", "1.0", "0.0", "64"],
+    ]
+    assert [row[0] for row in rows[1:]] == ["SASRec", "Pop"]
+
+
+def test_markdown_marks_a_tie() -> None:
+    board = make_board()
+    board.scores["p"] = board.scores["p"] * 100
+    cells = [row[1] for row in markdown_table(markdown([board], PROVENANCE))[1:]]
+    assert cells == ["**0.0700** =", "0.0600 ± 0.0012", "0.0100 ± 0.0000 ▼"]
+
+
+def test_markdown_says_what_the_numbers_are() -> None:
+    text = markdown([make_board()], PROVENANCE)
+    assert "## ml\\_100k, temporal split\n" in text
+    assert (
+        "1,940 test targets, 12.5 % of which their user had before. "
+        "Mean ± standard deviation over seeds, the best in bold; "
+        "95 % interval of ndcg@10 by bootstrap over targets and seeds. "
+        "Against SASRec, by a paired permutation test with Holm's correction at p < 0.05: "
+        "▲ better, ▼ worse, = tie (no difference could be shown).\n"
+    ) in text
+    assert "seed 2: ValueError: a \\| b \\<c>\n" in text
+    assert "- DIEN: needs negative histories \\& more\n" in text
+    assert f"```bash\n{PROVENANCE.command}\n```" in text
+    for fact in ("recbole 1.2.1, torch 2.13.0", "2026-11-24", "abc1234", "seeds: 1, 2", "A \\<note>."):
+        assert fact in text
+
+
+def test_names_are_not_taken_for_markdown() -> None:
+    name = markdown_table(markdown([make_board()], PROVENANCE))[1][0]
+    assert not re.search(r"(?<!\\)[<_*|&$]", name)
+    assert name.replace("\\", "") == NASTY
+
+
+def test_without_a_test_nothing_is_said_of_marks() -> None:
+    board = make_board(seen_targets=None)
+    board.scores["p"] = NAN
+    text = markdown([board], PROVENANCE)
+    assert "No model was tested against another." in text
+    assert "1,940 test targets. Mean" in text
+    assert not any(mark in cell for row in markdown_table(text) for cell in row for mark in "▲▼=")
+
+
+# -- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def test_csv_is_read_back_by_pandas() -> None:
+    boards = [make_board(), make_board(dataset="beauty")]
+    table = pd.read_csv(io.StringIO(csv(boards)))
+    assert list(table.columns) == CSV_COLUMNS
+    assert len(table) == 2 * 3 * (2 + 5)
+    assert not table.duplicated(["dataset", "protocol", "model", "kind", "metric"]).any()
+    rows = table[table["dataset"] == "ml_100k"].set_index(["model", "metric"])
+    for score in boards[0].scores.itertuples():
+        row = rows.loc[(score.model, score.metric)]
+        for column in ("mean", "deviation", "low", "high", "p"):
+            np.testing.assert_equal(row[column], getattr(score, column))
+    assert rows.loc[(NASTY, "ndcg@10"), "verdict"] == "better"
+    assert rows.loc[("Pop", "ndcg@10"), ["verdict", "n_targets", "seeds"]].tolist() == ["worse", 1940, 2]
+    assert rows.loc[("SASRec", "training_seconds"), ["kind", "mean"]].tolist() == ["cost", 90.25]
+    assert np.isnan(rows.loc[(NASTY, "peak_mebibytes"), "mean"])
+
+
+# -- LaTeX -----------------------------------------------------------------------------------------------------------
+
+
+def test_latex_has_each_cell() -> None:
+    text = latex([make_board()], PROVENANCE)
+    (row,) = [line for line in text.splitlines() if line.startswith("SASRec &")]
+    assert row == (
+        r"SASRec & 0.0600 $\pm$ 0.0012 & 0.0550--0.0650 & \textbf{0.5000 $\pm$ 0.0100} & "
+        r"2 & 152,600 & 1.50 & 40.5 & 90.2 & 512 \\"
+    )
+    (row,) = [line for line in text.splitlines() if "script" in line]
+    assert row.startswith(
+        r"\textless{}script\textgreater{}alert("
+        '"1"'
+        r")\textless{}/script\textgreater{}\_50\%\&'\$a\$\textbar{}\# & \textbf{0.0700}$^{+}$ & "
+    )
+    (row,) = [line for line in text.splitlines() if line.startswith("Pop &")]
+    assert r"0.0100 $\pm$ 0.0000$^{-}$" in row
+    assert r"\caption{ml\_100k, temporal split: 1,940 test targets, 12.5 \% of which" in text
+    assert r"$^{+}$ better, $^{-}$ worse, $^{=}$ tie" in text
+    assert r"\label{tab:leaderboard-ml-100k-temporal-split}" in text
+
+
+def test_latex_is_balanced_and_plain() -> None:
+    text = latex([make_board(), make_board(dataset="naïve 数据 ▲ {x}\\y^2~")], PROVENANCE)
+    open_environments = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if kind == "begin":
+            open_environments.append(name)
+        else:
+            assert open_environments.pop() == name
+    assert not open_environments
+    bare = re.sub(r"\\[\\{}$%&#_]", "", re.sub(r"(?m)^%.*$", "", text))
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    assert r"naïve ?? ? \{x\}\textbackslash{}y\textasciicircum{}2\textasciitilde{}" in text
+    assert {sign for sign in text if not sign.isascii()} == {"ï"}
+    for table in re.findall(r"\\toprule(.*?)\\bottomrule", text, re.DOTALL):
+        lines = table.replace("\\midrule", "").strip().splitlines()
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines if line} == {9}
+
+
+# -- HTML ------------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Collects elements, what they refer to, and text outside of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.ids: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] not in (["script"], ["style"]):
+            self.text.append(data.strip())
+
+
+def test_html_loads_nothing() -> None:
+    text = html([make_board(), make_board(dataset="beauty")], PROVENANCE)
+    page = Page(text)
+    assert page.references and all(reference.startswith(("#", "data:")) for reference in page.references)
+    assert all(place.startswith("#") for place in re.findall(r"url\(([^)]*)\)", text))
+    assert "@import" not in text
+    assert not {"img", "iframe", "object", "embed", "image"} & set(page.tags)
+
+
+def test_html_escapes_names_and_draws_them() -> None:
+    text = html([make_board()], PROVENANCE)
+    page = Page(text)
+    assert page.tags.count("script") == 1  # ours
+    assert "<script>alert" not in text and "SASRec,<b>" not in text and "<note>" not in text
+    assert NASTY in page.text and PROVENANCE.command in page.text
+    assert page.tags.count("svg") == page.tags.count("figure") == 4
+
+
+def test_html_gives_each_name_within_it_once() -> None:
+    page = Page(html([board_of(4), make_board(), make_board(dataset="beauty")], PROVENANCE))
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_same_boards_give_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (write_report([make_board(), board_of(3)], PROVENANCE, tmp_path / name) for name in "ab")
+    assert [file.name for file in first] == [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex", "html")]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+
+
+def titles(board: Board) -> list[str]:
+    return [drawing.title for drawing in draw_board(board)]
+
+
+def test_a_figure_with_nothing_in_it_is_left_out() -> None:
+    assert len(titles(make_board())) == 4
+    assert "ndcg@10 on the validation set by epoch" not in titles(without(make_board(), "curves"))
+    assert "ndcg@10 by group of test targets" not in titles(without(make_board(), "groups"))
+    board = make_board()
+    board.costs["training_seconds"] = NAN
+    assert "ndcg@10 against training time" not in titles(board)
+
+
+@pytest.mark.parametrize("n_models", [1, 15, 30])
+def test_any_number_of_models_is_drawn(n_models: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Matplotlib warns if it finds no room
+        drawings = draw_board(board_of(n_models))
+    assert len(drawings) == 4
+    for drawing in drawings:
+        assert drawing.svg.count(">Model0</text>") == 1, drawing.title
+
+
+def overlap(boxes: list[Any]) -> list[tuple[int, int]]:
+    return [
+        (i, j)
+        for i, j in itertools.combinations(range(len(boxes)), 2)
+        if boxes[i].shrunk(0.98, 0.98).overlaps(boxes[j])
+    ]
+
+
+def test_names_beside_points_do_not_cover_each_other() -> None:
+    figure = draw_times(board_of(15))
+    (axis,) = figure.axes
+    names = [text for text in axis.texts if text.get_text()]
+    assert len(names) == 15
+    boxes = [name.get_window_extent() for name in names]
+    assert not overlap(boxes)
+    assert all(axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1 for box in boxes)
+
+
+@pytest.mark.parametrize("draw", [draw_scores, draw_curves, draw_groups])
+def test_the_legend_is_beside_the_axes(draw: Callable[[Board], Any]) -> None:
+    figure = draw(board_of(15))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    boxes = [legend.get_window_extent(), *(axis.get_tightbbox() for axis in figure.axes)]
+    assert not overlap(boxes)
+    width, height = figure.bbox.size
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
+
+
+def test_drawing_leaves_matplotlibs_settings_alone() -> None:
+    before = dict(matplotlib.rcParams)
+    draw_board(make_board())
+    assert dict(matplotlib.rcParams) == before
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_finished_is_a_report_as_well(tmp_path: Path) -> None:
+    board = without(make_board(), "scores", "costs", "curves", "groups")
+    files = write_report([board], PROVENANCE, tmp_path)
+    assert "No run finished." in files[0].read_text() and "ValueError" in files[0].read_text()
+    assert files[1].read_text().strip() == ",".join(CSV_COLUMNS)
+    assert "tabular" not in files[2].read_text()
+    assert "No run finished." in files[3].read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for folder in (file, file / "below"):
+        with pytest.raises(UserError, match=r"file.* cannot be written: ") as error:
+            write_report([make_board()], PROVENANCE, folder)
+        assert "\n" not in str(error.value)
+    assert file.read_text() == "mine" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_report_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = write_report([make_board()], PROVENANCE, tmp_path)
+    before = {file: file.read_bytes() for file in files}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report.os, "replace", full)
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+        write_report([board_of(2)], PROVENANCE, tmp_path)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+# -- in a browser ----------------------------------------------------------------------------------------------------
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not CHROMIUM or not CHROMEDRIVER:
+        pytest.skip("chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        *("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"),
+        *("disable-component-update", "disable-sync", "window-size=1000,900", f"user-data-dir={tmp_path / 'profile'}"),
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+    yield driver
+    driver.quit()
+
+
+def test_the_page_sorts_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    write_report([make_board(), board_of(12)], PROVENANCE, tmp_path)
+    browser.get((tmp_path / "leaderboard.html").as_uri())
+    table = browser.find_element("css selector", "table")
+
+    def column(name: str) -> Any:
+        return next(th for th in table.find_elements("css selector", "thead th") if th.text.startswith(name))
+
+    def order() -> list[str]:
+        return [th.get_attribute("data-value") for th in table.find_elements("css selector", "tbody th")]
+
+    def click(name: str) -> tuple[list[str], str]:
+        column(name).find_element("css selector", "button").click()
+        return order(), column(name).get_attribute("aria-sort")
+
+    best_first = [NASTY, "SASRec", "Pop"]
+    assert order() == best_first and column("ndcg@10").get_attribute("aria-sort") == "descending"
+    # As numbers: 1, 152,600, 1,000,000 would be sorted otherwise as text.
+    assert click("parameters") == (["Pop", "SASRec", NASTY], "ascending")
+    assert column("ndcg@10").get_attribute("aria-sort") is None
+    assert click("parameters") == ([NASTY, "SASRec", "Pop"], "descending")
+    # What is missing is last, either way.
+    assert click("peak MiB") == (["Pop", "SASRec", NASTY], "ascending")
+    assert click("peak MiB") == (["SASRec", "Pop", NASTY], "descending")
+    assert click("model") == ([NASTY, "Pop", "SASRec"], "ascending")
+    # By keyboard.
+    column("training seconds").find_element("css selector", "button").send_keys("\ue007")
+    assert order() == ["Pop", "SASRec", NASTY]
+
+    # At 1000 pixels the tables scroll and the page does not.
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.get_log("browser") == []

@@ -1,0 +1,113 @@
+"""What a leaderboard compares, as files and flags say it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recbole_posattn.errors import SettingError
+from recbole_posattn.leaderboard.spec import leaderboard_file, read_spec
+from recbole_posattn.registry import PROPERTIES
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_flags_alone_make_a_leaderboard() -> None:
+    spec = read_spec(None, {"models": ["NoPESASRec", "Pop"], "seeds": 2}, {"epochs": 3})
+    assert (spec.datasets, spec.protocols, spec.seeds) == (["ml-100k"], ["leave_one_out"], [2020, 2021])
+    assert spec.reference == "NoPESASRec"
+    trials = spec.trials("ml-100k", "leave_one_out")
+    assert [(trial.name, trial.settings["seed"]) for trial in trials] == [
+        ("NoPESASRec", 2020),
+        ("NoPESASRec", 2021),
+        ("Pop", 2020),
+        ("Pop", 2021),
+    ]
+    assert trials[0].settings == {
+        "model": "NoPESASRec",
+        "epochs": 3,
+        "dataset": "ml-100k",
+        "protocol": "leave_one_out",
+        "seed": 2020,
+    }
+
+
+def test_the_nearer_setting_wins(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        "settings: {epochs: 1, hidden_size: 8, n_layers: 1}\n"
+        "seeds: [5]\n"
+        "models: {a: {model: NoPESASRec, hidden_size: 16, n_layers: 2}, b: APESASRec}\n"
+        "tuned: {ml-100k: {a: {n_layers: 3}}}\n",
+    )
+    spec = read_spec(file, {"datasets": ["ml-100k", "ml-1m"]}, {"epochs": 9})
+    sizes = {
+        (dataset, trial.name): [trial.settings.get(key) for key in ("epochs", "hidden_size", "n_layers")]
+        for dataset in spec.datasets
+        for trial in spec.trials(dataset, "temporal")
+    }
+    assert sizes == {
+        ("ml-100k", "a"): [9, 16, 3],
+        ("ml-100k", "b"): [9, 8, 1],
+        ("ml-1m", "a"): [9, 16, 2],
+        ("ml-1m", "b"): [9, 8, 1],
+    }
+
+
+def test_a_grid_makes_a_row_of_each_combination(tmp_path: Path) -> None:
+    text = "models: {PosKernelSASRec: {n_heads: 2, grid: {kernel_groups: [1, n_heads], n_layers: [1, 2]}}}\n"
+    spec = read_spec(written(tmp_path, text), {}, {})
+    assert list(spec.models) == [
+        "PosKernelSASRec, 1, 1",
+        "PosKernelSASRec, 1, 2",
+        "PosKernelSASRec, n_heads, 1",
+        "PosKernelSASRec, n_heads, 2",
+    ]
+    expected = {"model": "PosKernelSASRec", "n_heads": 2, "kernel_groups": "n_heads", "n_layers": 1}
+    assert spec.models["PosKernelSASRec, n_heads, 1"] == expected
+
+
+@pytest.mark.parametrize("file", sorted((PROPERTIES / "leaderboard").glob("*.yaml")), ids=lambda file: file.stem)
+def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
+    """Every run's settings hold, and no two are the same."""
+    from recbole_posattn.trials import checked_folders
+
+    spec = read_spec(leaderboard_file(file.stem), {"seeds": 1}, {})
+    for dataset in spec.datasets:
+        for protocol in spec.protocols:
+            trials = spec.trials(dataset, protocol)
+            assert len(checked_folders(trials, Path("runs"))) == len(trials) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: [Pop]", "key 'model' is unknown. Did you mean 'models'"),
+        ("seeds: 3", "no models; name some with --models"),
+        ("models: [Popp]", "model 'Popp' is unknown. Did you mean 'Pop'"),
+        ("{models: [Pop], seeds: 0}", "seeds must be their number or a list of different integers; got 0"),
+        ("{models: [Pop], seeds: [1, 1]}", r"got \[1, 1\]"),
+        ("{models: [Pop], reference: BPR}", "reference must be one of Pop; got 'BPR'"),
+        ("{models: [Pop], protocols: [leave_one]}", "protocol must be one of .*; got 'leave_one'. Did you mean"),
+        ("{models: [Pop], datasets: {a: b}}", "datasets must be a list; got"),
+        ("{models: [Pop], settings: [1]}", r"settings must be a mapping of keys to values; got \[1\]"),
+        ("{models: [Pop], tuned: {ml-100k: {BPR: {}}}}", "tuned: ml-100k has 'BPR', which is none of the models"),
+        ("{models: {a: {model: 3}}}", "models: a: model must be a name; got 3"),
+        ("{models: 3}", "models must be a mapping of keys to values; got 3"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        read_spec(written(tmp_path, text), {}, {})
+
+
+def test_leaderboards_are_found_by_name_or_path(tmp_path: Path) -> None:
+    assert leaderboard_file("encodings").parent == PROPERTIES / "leaderboard"
+    assert leaderboard_file(str(written(tmp_path, ""))) == tmp_path / "mine.yaml"
+    with pytest.raises(SettingError, match=r"leaderboard 'encoding' not found: .* Did you mean 'encodings'"):
+        leaderboard_file("encoding")

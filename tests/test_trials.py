@@ -1,0 +1,106 @@
+"""Many runs in processes of their own: told apart by what matters, done once, failing alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from recbole_posattn.errors import DataError, SettingError
+from recbole_posattn.trials import FAILURE_NAME, Trial, Where, checked_folders, fingerprint, ray_cluster, run_trials
+
+
+@pytest.fixture
+def settings(tiny_settings: Callable) -> Callable[..., dict]:
+    def settings(**changes: object) -> dict:
+        given = {"model": "NoPESASRec", "dataset": "tiny", "protocol": "leave_one_out", "use_gpu": False, "epochs": 1}
+        return {**tiny_settings(**given), **changes}
+
+    return settings
+
+
+def living_children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_fingerprints_tell_what_matters(settings: Callable, tmp_path: Path) -> None:
+    first = fingerprint(settings())
+    assert fingerprint(settings()) == first == fingerprint(settings(checkpoint_dir="elsewhere", show_progress=True))
+    moved = shutil.copytree(settings()["data_path"], tmp_path / "moved")
+    assert fingerprint(settings(data_path=str(moved))) == first
+    others = [{"seed": 1}, {"model": "APESASRec"}, {"epochs": 2}, {"protocol": "leave_one_out_masked"}]
+    found = {fingerprint(settings(**changes)) for changes in others}
+    with open(shutil.copytree(moved, tmp_path / "more") / "tiny" / "tiny.inter", "a") as file:
+        file.write("1\t2\t9999\n")
+    found.add(fingerprint(settings(data_path=str(tmp_path / "more"))))
+    assert len(found | {first}) == len(others) + 2
+    # what is a default is the same as what is given
+    assert fingerprint(settings(hidden_act="relu")) == first
+
+
+def test_bad_settings_are_found_before_anything_runs(settings: Callable, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="second: n_layers must be a positive integer; got 0"):
+        checked_folders([Trial("first", settings()), Trial("second", settings(n_layers=0))], tmp_path)
+    with pytest.raises(SettingError, match="first and second have the same settings"):
+        checked_folders([Trial("first", settings()), Trial("second", settings(hidden_act="relu"))], tmp_path)
+    with pytest.raises(DataError, match="first: data set 'tinny' not found"):
+        checked_folders([Trial("first", settings(dataset="tinny"))], tmp_path)
+
+
+def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -> None:
+    trials = [
+        Trial("good", settings(seed=1)),
+        Trial("exploding", settings(seed=1, model="BPR", learning_rate=1e30, epochs=30)),
+        Trial("other", settings(seed=2)),
+    ]
+    found = {outcome.trial.name: outcome for outcome in run_trials(trials, tmp_path, Where(jobs=2, cpus=1))}
+    assert {name for name, outcome in found.items() if outcome.error is None} == {"good", "other"}
+    assert "nan" in found["exploding"].error
+    failure = json.loads((found["exploding"].folder / FAILURE_NAME).read_text())
+    assert failure["error"] == found["exploding"].error and failure["settings"]["model"] == "BPR"
+    good = found["good"]
+    assert sorted(file.name for file in good.folder.iterdir() if file.is_file()) == [
+        "best.pth",
+        "result.json",
+        "users.parquet",
+    ]
+    assert good.result["seed"] == 1 and len(good.users) > 0
+    assert not list(tmp_path.glob("*.incomplete"))
+
+    before = (good.folder / "result.json").stat().st_mtime_ns
+    again = list(run_trials([trials[0], trials[2]], tmp_path, Where()))  # which needs no Ray
+    assert [outcome.reused for outcome in again] == [True, True]
+    assert (good.folder / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_process_that_dies_is_one_failure(settings: Callable, tmp_path: Path) -> None:
+    trials = [Trial("doomed", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
+    outcomes = []
+    for outcome in run_trials(trials, tmp_path, Where(jobs=2, cpus=1)):
+        outcomes.append(outcome)
+        if outcome.trial.name == "good":
+            for child in living_children():
+                if "_run_trial" in " ".join(child.cmdline()):
+                    child.kill()
+    assert [outcome.trial.name for outcome in outcomes] == ["good", "doomed"]
+    assert outcomes[1].error.startswith("the process of the run died")
+    assert (outcomes[1].folder / FAILURE_NAME).is_file()
+
+
+def test_nothing_is_left_of_ray() -> None:
+    with ray_cluster(Where()) as ray:
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
+    assert not [child for child in living_children() if "ray" in " ".join(child.cmdline())]
+
+
+def test_a_cluster_that_does_not_answer_is_said() -> None:
+    with (
+        pytest.raises(SettingError, match="no Ray cluster answers at address 'auto'"),
+        ray_cluster(Where(address="auto")),
+    ):
+        pass
