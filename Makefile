@@ -23,6 +23,7 @@ bench-engine: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.loss_memory
 	$(BIN)/python -m benchmarks.process_scaling
 	$(BIN)/python -m benchmarks.dropout_speed
+	$(BIN)/python -m benchmarks.precision_speed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -13,8 +13,9 @@ from recbole_posattn.errors import EXIT_USER_ERROR, ProcessError, SettingError, 
 from recbole_posattn.inspect.figures import write_interference
 from recbole_posattn.inspect.interference import interference
 from recbole_posattn.leaderboard.make import make_leaderboard
-from recbole_posattn.leaderboard.spec import leaderboard_file, read_spec
+from recbole_posattn.leaderboard.spec import read_spec
 from recbole_posattn.quick_start import run
+from recbole_posattn.registry import named_file
 from recbole_posattn.trials import Where
 
 EXIT_FAILURE = 1
@@ -143,7 +144,7 @@ def _leaderboard(options: argparse.Namespace, settings: Sequence[str]) -> int:
     keys = ("models", "datasets", "protocols", "seeds", "reference")
     flags = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     given = dict(argument.removeprefix("--").split("=", 1) for argument in _checked_settings(settings))
-    file = leaderboard_file(options.spec) if options.spec is not None else None
+    file = named_file("leaderboard", options.spec) if options.spec is not None else None
     spec = read_spec(file, flags, {key: parse_value(value) for key, value in given.items()})
     folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")
     where = Where(options.jobs, options.address, options.cpus, options.gpus)

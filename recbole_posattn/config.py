@@ -151,7 +151,7 @@ class Config(recbole.config.Config):
         defaults = self.internal_config_dict
         external = self.external_config_dict
         if external.get("protocol") is not None:
-            defaults.update(read_yaml(registry.protocol_file(str(external["protocol"]))))
+            defaults.update(read_yaml(registry.named_file("protocol", str(external["protocol"]))))
         self._check_keys()
         loss_type = external.get("loss_type", defaults.get("loss_type"))
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":

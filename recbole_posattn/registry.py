@@ -167,21 +167,23 @@ def properties_files(model: str, dataset: str) -> list[Path]:
     return [path for path in files if path is not None and path.is_file()]
 
 
-def protocol_file(protocol: str) -> Path:
-    """The file of an evaluation protocol: one of ``properties/protocol/`` by its name, or any by its path.
+def named_file(kind: str, name: str) -> Path:
+    """A file of settings that the user names: one of ``properties/<kind>/`` by its name, or any by its path.
+
+    Args:
+        kind: ``protocol`` or ``leaderboard``.
+        name: Without suffix, or a path to a YAML file.
 
     Raises:
         SettingError: If there is none.
     """
-    by_name = {path.stem: path for path in (PROPERTIES / "protocol").glob("*.yaml")}
-    if protocol in by_name:
-        return by_name[protocol]
-    if Path(protocol).suffix in (".yaml", ".yml") and Path(protocol).is_file():
-        return Path(protocol)
-    raise SettingError(
-        f"protocol must be one of {', '.join(sorted(by_name))}, or a YAML file; got {protocol!r}."
-        f"{did_you_mean(protocol, by_name)}"
-    )
+    by_name = {path.stem: path for path in (PROPERTIES / kind).glob("*.yaml")}
+    if name in by_name:
+        return by_name[name]
+    if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+        return Path(name)
+    names = ", ".join(sorted(by_name))
+    raise SettingError(f"{kind} must be one of {names}, or a YAML file; got {name!r}.{did_you_mean(name, by_name)}")
 
 
 def property_keys(*patterns: str) -> set[str]:

@@ -218,6 +218,19 @@ def test_floats_in_files_are_numbers(empty_folder: Path) -> None:
         ({"MAX_ITEM_LIST_LENGTH": -1}, "MAX_ITEM_LIST_LENGTH must be a positive integer; got -1"),
         ({"valid_metric": "NDCG@20"}, "valid_metric must be one of Recall@10, MRR@10, NDCG@10"),
         ({"metrics": ["Hitt"]}, "There is no metric named 'Hitt'"),
+        ({"protocol": "leave_one"}, "protocol must be one of leave_one_out, leave_one_out_masked, temporal, or a YAML"),
+        ({"mask_history": "some"}, "mask_history must be one of none, all, except_target, or ~; got 'some'"),
+        ({"mask_history": "all", "lazy_prefixes": False}, "without lazy_prefixes no histories are kept"),
+        ({"mask_history": "all", "metrics": ["GAUC"], "valid_metric": "GAUC"}, "GAUC has no value for a target"),
+        ({"mask_history": "all", "benchmark_filename": ["a", "b", "c"]}, "hold no whole histories"),
+        ({"mask_history": "all", "eval_args": {"order": "RO"}}, "eval_args must have the order TO, not RO"),
+        ({"mask_history": "all", "eval_args": {"order": "TO", "mode": "uni100"}}, "must have the mode full, not"),
+        ({"protocol": "temporal", "mask_history": None}, "TQ needs mask_history, one of none, all, except_target"),
+        ({"drop_unseen_targets": True}, "drop_unseen_targets needs mask_history"),
+        (
+            {"mask_history": "all", "eval_args": {"order": "TO", "split": {"TQ": [0.9, 0.8]}}},
+            "TQ must be two ascending quantiles of time in (0, 1), like [0.95, 0.97]; got [0.9, 0.8]",
+        ),
         ({"kernel_structur": "full-full"}, "key 'kernel_structur' is unknown. Did you mean 'kernel_structure'?"),
         ({"hiden_size": 32}, "key 'hiden_size' is unknown. Did you mean 'hidden_size'?"),
         ({"learning_rat": 0.1}, "key 'learning_rat' is unknown. Did you mean 'learning_rate'?"),
@@ -228,6 +241,23 @@ def test_refuses_what_cannot_be_meant(settings: dict, message: str) -> None:
     with pytest.raises(SettingError, match=re.escape(message)) as error:
         config(**settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["DIEN", "FM"])
+def test_models_whose_data_tell_no_histories_refuse_to_mask_them(model: str) -> None:
+    settings = {"mask_history": "all", "eval_args": {"order": "TO", "mode": "full"}, "metrics": ["Hit"]}
+    with pytest.raises(SettingError, match=f"{model} reads a data set that tells no histories"):
+        Config(model, "ml-100k", config_dict={**settings, "valid_metric": "Hit@10"}, command_line=[])
+
+
+def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path) -> None:
+    settings = config(protocol="temporal", topk=[7], valid_metric="MRR@7")
+    assert settings["eval_args"]["split"] == {"TQ": [0.95, 0.97]} and settings["mask_history"] == "all"
+    assert settings["topk"] == [7] and settings["metrics"] == ["Hit", "NDCG", "MRR", "Recall", "COV"]
+    file = tmp_path / "mine.yaml"
+    file.write_text("mask_history: except_target\ntopk: [3]\nvalid_metric: Recall@3\n")
+    settings = config(protocol=str(file))
+    assert (settings["mask_history"], settings["topk"]) == ("except_target", [3])
 
 
 def test_keys_of_other_models_and_of_ones_own_pass() -> None:

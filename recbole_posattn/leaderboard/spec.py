@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from recbole_posattn.config import read_yaml
 from recbole_posattn.errors import SettingError, did_you_mean
-from recbole_posattn.registry import PROPERTIES, find_model, protocol_file
+from recbole_posattn.registry import find_model, named_file
 from recbole_posattn.trials import Trial
 
 FIRST_SEED = 2020  # RecBole's default
@@ -57,23 +57,6 @@ class Spec(NamedTuple):
         ]
 
 
-def leaderboard_file(name: str) -> Path:
-    """The file of a leaderboard: one of ``properties/leaderboard/`` by its name, or any by its path.
-
-    Raises:
-        SettingError: If there is none.
-    """
-    by_name = {path.stem: path for path in (PROPERTIES / "leaderboard").glob("*.yaml")}
-    if name in by_name:
-        return by_name[name]
-    if Path(name).is_file():
-        return Path(name)
-    raise SettingError(
-        f"leaderboard {name!r} not found: it must be one of {', '.join(sorted(by_name))}, or a YAML file."
-        f"{did_you_mean(name, by_name)}"
-    )
-
-
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
     """The leaderboard in a file, with what the command line says in its place.
 
@@ -117,7 +100,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     for row in spec.models.values():
         find_model(row["model"])
     for protocol in spec.protocols:
-        protocol_file(protocol)
+        named_file("protocol", protocol)
     return spec
 
 

@@ -81,7 +81,7 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
         (["--models=Pop", "--datasets=tinny"], "data set 'tinny' not found"),
         (["--models=NoPESASRec", "--hidden_size=0"], "NoPESASRec: hidden_size must be a positive integer; got 0"),
         (["--models=Pop", "surplus", "more"], "argument 'more' is not understood"),
-        (["nothing.yaml"], "leaderboard 'nothing.yaml' not found"),
+        (["nothing.yaml"], "or a YAML file; got 'nothing.yaml'"),
         ([], "no models; name some with --models"),
         (["--models=Pop", "--output=/dev/null/here"], "/dev/null/here cannot be written"),
     ],

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from recbole_posattn.errors import SettingError
-from recbole_posattn.leaderboard.spec import leaderboard_file, read_spec
-from recbole_posattn.registry import PROPERTIES
+from recbole_posattn.leaderboard.spec import read_spec
+from recbole_posattn.registry import PROPERTIES, named_file
+from recbole_posattn.trials import checked_folders
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -75,9 +76,7 @@ def test_a_grid_makes_a_row_of_each_combination(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted((PROPERTIES / "leaderboard").glob("*.yaml")), ids=lambda file: file.stem)
 def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
     """Every run's settings hold, and no two are the same."""
-    from recbole_posattn.trials import checked_folders
-
-    spec = read_spec(leaderboard_file(file.stem), {"seeds": 1}, {})
+    spec = read_spec(named_file("leaderboard", file.stem), {"seeds": 1}, {})
     for dataset in spec.datasets:
         for protocol in spec.protocols:
             trials = spec.trials(dataset, protocol)
@@ -107,7 +106,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, message: str
 
 
 def test_leaderboards_are_found_by_name_or_path(tmp_path: Path) -> None:
-    assert leaderboard_file("encodings").parent == PROPERTIES / "leaderboard"
-    assert leaderboard_file(str(written(tmp_path, ""))) == tmp_path / "mine.yaml"
-    with pytest.raises(SettingError, match=r"leaderboard 'encoding' not found: .* Did you mean 'encodings'"):
-        leaderboard_file("encoding")
+    assert named_file("leaderboard", "encodings").parent == PROPERTIES / "leaderboard"
+    assert named_file("leaderboard", str(written(tmp_path, ""))) == tmp_path / "mine.yaml"
+    with pytest.raises(SettingError, match=r"leaderboard must be one of .*; got 'encoding'. Did you mean 'encodings'"):
+        named_file("leaderboard", "encoding")
