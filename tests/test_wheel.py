@@ -37,7 +37,7 @@ def test_holds_the_properties_and_the_typing_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     properties = {f"recbole_posattn/{path.relative_to(ROOT)}" for path in (ROOT / "properties").rglob("*.yaml")}
     assert properties and properties <= names
-    assert "recbole_posattn/py.typed" in names
+    assert {"recbole_posattn/py.typed", "recbole_posattn/leaderboard/leaderboard.html.j2"} <= names
     assert not any(name.startswith(("tests/", "properties/")) for name in names)
 
 
@@ -55,5 +55,5 @@ def test_trains_an_epoch_from_an_empty_folder(wheel: Path, empty_folder: Path) -
     printed = call(command, "run", "--model=PosKernelSASRec", "--dataset=ml-100k", "--epochs=1", cwd=folder)
     assert "PosKernelSASRec on ml-100k" in printed
     (run_folder,) = (folder / "saved").iterdir()
-    assert sorted(path.name for path in run_folder.iterdir()) == ["best.pth", "result.json"]
+    assert sorted(path.name for path in run_folder.iterdir()) == ["best.pth", "result.json", "users.parquet"]
     assert call(environment / BIN / "python", "-m", "recbole_posattn", "--version", cwd=folder).startswith("recbole-")
