@@ -214,7 +214,7 @@ def ray_cluster(where: Where) -> Iterator[Any]:
     try:
         if scratch is not None:
             n_cpus = where.jobs * where.threads
-            ray.init(num_cpus=n_cpus, include_dashboard=False, _temp_dir=scratch, **quiet)
+            ray.init("local", num_cpus=n_cpus, include_dashboard=False, _temp_dir=scratch, **quiet)
         else:
             try:
                 ray.init(address=where.address, **quiet)

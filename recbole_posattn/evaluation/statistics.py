@@ -5,7 +5,7 @@ Shape keys: s seeds, n targets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +58,8 @@ def bootstrap_intervals(
 
     Each resample draws as many targets and as many seeds as there are, with replacement and independently of each other
     (the pigeonhole bootstrap; Owen, The Annals of Applied Statistics 1(2), 2007), so that an interval speaks for other
-    users and for other seeds alike. With one seed it speaks for other users only. All models see the same resamples of
-    the targets.
+    users and for other seeds alike. With one seed it speaks for other users only. All models see the same resamples, so
+    that the interval of one does not depend on which others there are.
 
     Args:
         values: See :func:`estimates`.
@@ -73,13 +73,11 @@ def bootstrap_intervals(
         ValueError: If the models were not evaluated on as many targets.
     """
     n_targets = _number_of_targets(values)
-    random = np.random.default_rng(seed)
     means: dict[str, list[np.ndarray]] = {model: [] for model in values}
-    for size in _batches(n_targets):
-        of_targets = random.multinomial(n_targets, np.full(n_targets, 1 / n_targets), size) / n_targets  # (size, n)
+    for nth, size in enumerate(_batches(n_targets)):
+        of_targets = _shares(n_targets, size, [seed, nth, 0])
         for model, array in values.items():
-            n_seeds = len(array)
-            of_seeds = random.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size) / n_seeds  # (size, s)
+            of_seeds = _shares(len(array), size, [seed, nth, 1])
             means[model].append(((of_targets @ array.T) * of_seeds).sum(axis=1))
     tail = (1 - confidence) / 2
     ends = {model: np.quantile(np.concatenate(parts), [tail, 1 - tail]) for model, parts in means.items()}
@@ -133,6 +131,11 @@ def p_values_against(reference: str, values: Mapping[str, np.ndarray], seed: int
         return {}
     raw = [paired_p_value(values[model], values[reference], seed) for model in others]
     return dict(zip(others, map(float, multipletests(raw, method="holm")[1])))
+
+
+def _shares(n: int, size: int, seed: Sequence[int]) -> np.ndarray:
+    """How much each of n counts in some resamples of as many, shape (size, n)."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size) / n
 
 
 def _number_of_targets(values: Mapping[str, np.ndarray]) -> int:

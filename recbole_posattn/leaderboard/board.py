@@ -93,7 +93,7 @@ def gather(
     """The board of one data set and protocol.
 
     Args:
-        outcomes: Of trials on this data set under this protocol, with several seeds by name.
+        outcomes: Of trials on this data set under this protocol, with several seeds by name; in any order.
         dataset: See :class:`Board`.
         protocol: See :class:`Board`.
         reference: See :class:`Board`; the best of the others takes its place if it has no finished run.
@@ -105,6 +105,7 @@ def gather(
     Raises:
         DataError: If the models were not evaluated on the same targets.
     """
+    outcomes = sorted(outcomes, key=lambda o: (o.trial.name, o.trial.settings["seed"]))  # not as they finished
     failures = [(o.trial.name, o.trial.settings["seed"], o.error) for o in outcomes if o.error is not None]
     runs: dict[str, list[Run]] = {}
     for outcome in outcomes:

@@ -49,10 +49,11 @@ def test_interval_covers_the_mean_as_often_as_it_says(monkeypatch: pytest.Monkey
     assert 0.85 <= covered / 300 <= 0.95
 
 
-def test_models_see_the_same_resamples_of_the_targets() -> None:
-    values = np.random.default_rng(1).normal(size=(1, 80))
-    found = bootstrap_intervals({"one": values, "other": values + 1.0})
+def test_intervals_do_not_depend_on_the_other_models() -> None:
+    values = np.random.default_rng(1).normal(size=(3, 80))
+    found = bootstrap_intervals({"few": values[:2], "one": values, "other": values + 1.0})
     assert found["other"] == pytest.approx(tuple(end + 1.0 for end in found["one"]))
+    assert found["one"] == bootstrap_intervals({"other": values + 1.0, "one": values})["one"] == interval(values)
 
 
 def test_batches_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
