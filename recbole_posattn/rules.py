@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from recbole.utils import EvaluatorType, ModelType
 
+from recbole_posattn.data.splits import time_quantiles
 from recbole_posattn.errors import SettingError, did_you_mean
 from recbole_posattn.model.backbone import ACTIVATIONS, BACKBONES
 from recbole_posattn.model.losses import DISTRIBUTIONS, LOSSES, SAMPLED_LOSSES
@@ -189,7 +190,7 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
         SettingError: Naming the keys.
     """
     evaluation, mask = settings["eval_args"], settings["mask_history"]
-    quantiles = (evaluation["split"] or {}).get("TQ")
+    quantiles = time_quantiles(evaluation)
     if quantiles is not None and not _are_quantiles(quantiles):
         raise SettingError(
             f"eval_args: the split TQ must be two ascending quantiles of time in (0, 1), like [0.95, 0.97]; "

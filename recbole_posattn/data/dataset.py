@@ -1,4 +1,4 @@
-"""RecBole's sequential data sets with histories cut out per batch, and ours with whole sequences for training."""
+"""RecBole's data sets with histories cut out per batch and held-out targets that know theirs, and ours for training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from torch import Tensor
 from recbole_posattn.compat import files_read_by_c_parser
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
-from recbole_posattn.data.splits import GroupedRows, leave_one_out_part, quantile_parts, ratio_part, time_part
+from recbole_posattn.data.splits import (
+    GroupedRows,
+    leave_one_out_part,
+    quantile_parts,
+    ratio_part,
+    time_part,
+    time_quantiles,
+)
 from recbole_posattn.data.windows import Windows, cut_windows, lay_out
 from recbole_posattn.fields import TARGET_LIST_FIELD
 
@@ -95,10 +102,13 @@ class LazyPrefixesMixin:
 
     def build(self) -> list[SequentialDataset]:
         """See ``Dataset.build``."""
-        if "TQ" in self.config["eval_args"]["split"]:
+        quantiles = time_quantiles(self.config["eval_args"])
+        if quantiles is not None:
             self._change_feat_format()
             self.sort(by=self.time_field)
-            parts = self._split([torch.from_numpy(part).nonzero().flatten() for part in self._quantile_parts()])
+            times = self.inter_feat[self.time_field].numpy()
+            in_part = quantile_parts(times, self._of_all(self.time_field), quantiles)
+            parts = self._split([torch.from_numpy(part).nonzero().flatten() for part in in_part])
         else:
             parts = super().build()
         if self.config["mask_history"] is not None:
@@ -106,21 +116,16 @@ class LazyPrefixesMixin:
             self._attach_histories(parts[1:])
         return parts
 
-    def _quantile_parts(self) -> list[np.ndarray]:
-        """Which rows belong to each part of a split ``TQ``."""
-        quantiles = self.config["eval_args"]["split"]["TQ"]
-        return quantile_parts(self.inter_feat[self.time_field].numpy(), self._of_all(self.time_field), quantiles)
-
     def _of_all(self, field: str) -> np.ndarray:
         """A field of all interactions, user by user."""
         return self.inter_feat.sequences[field + self.config["LIST_SUFFIX"]].numpy()
 
     def _training_interactions(self, held_out: list[SequentialDataset]) -> Tensor:
         """Which of all interactions belong to the training part; boolean, shape (N,)."""
-        split = self.config["eval_args"]["split"]
-        if "TQ" in split:  # what precedes the first boundary, not whatever is no target behind it
+        quantiles = time_quantiles(self.config["eval_args"])
+        if quantiles is not None:  # what precedes the first boundary, not whatever is no target behind it
             times = self._of_all(self.time_field)
-            return torch.from_numpy(quantile_parts(times, times, split["TQ"])[0])
+            return torch.from_numpy(quantile_parts(times, times, quantiles)[0])
         trained = torch.ones(len(self._of_all(self.iid_field)), dtype=torch.bool)
         for part in held_out:
             trained[part.inter_feat.position] = False

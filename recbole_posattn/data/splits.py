@@ -5,8 +5,9 @@ Shape keys: n rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +83,12 @@ def time_part(rows: GroupedRows, time: np.ndarray, ratios: list[float]) -> Tenso
     n_early = total[begin + rows.size] - total[begin]
     n_first = (n_early.double() * (ratios[0] / (1 - ratios[2]))).long()
     return torch.where(early, (rows.nth >= n_first).long(), 2)
+
+
+def time_quantiles(eval_args: Mapping[str, Any]) -> list[float] | None:
+    """The quantiles of a split ``TQ``; ``None`` for RecBole's splits."""
+    split = eval_args["split"]
+    return split.get("TQ") if isinstance(split, dict) else None
 
 
 def quantile_parts(time: np.ndarray, all_times: np.ndarray, quantiles: list[float]) -> list[np.ndarray]:

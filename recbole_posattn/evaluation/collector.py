@@ -6,8 +6,10 @@ Shape keys: b users (or sequences) of a batch, n items, k the longest list (``to
 from __future__ import annotations
 
 from collections import defaultdict
+from types import SimpleNamespace
 
 import torch
+from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
 from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
@@ -37,6 +39,10 @@ class BlockwiseCollector(Collector):
         self._batches: dict[str, list[Tensor]] = defaultdict(list)
         self.keeps_ranks = False
         self.ranks: Tensor | None = None
+
+    def data_collect(self, train_data: AbstractDataLoader) -> None:
+        """What metrics need of the training data; RecBole's loader of knowledge-aware models has no ``dataset``."""
+        super().data_collect(SimpleNamespace(dataset=train_data._dataset))
 
     def eval_batch_collect(
         self, scores_tensor: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor

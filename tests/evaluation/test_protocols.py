@@ -122,10 +122,18 @@ def evaluated(config: Config) -> Iterator[tuple[str, dict, pd.DataFrame, dict]]:
         yield part, dict(metrics), users, plain
 
 
-@pytest.mark.parametrize("model", ["PosKernelSASRec", "BPR"])
+KNOWLEDGE_GRAPH = {
+    "inter": ["user_id", "item_id", "timestamp"],
+    "kg": ["head_id", "relation_id", "tail_id"],
+    "link": ["item_id", "entity_id"],
+}
+
+
+@pytest.mark.parametrize("model", ["PosKernelSASRec", "BPR", "CKE"])
 @pytest.mark.parametrize("protocol", ["leave_one_out_masked", "temporal"])
 def test_real_data_are_evaluated_as_in_numpy(protocol: str, model: str) -> None:
     settings = {"protocol": protocol, "metrics": METRICS, "topk": TOPK, "metric_decimal_place": 12}
+    settings |= {"load_col": KNOWLEDGE_GRAPH} if model == "CKE" else {}
     config = Config(model, "ml-100k", config_dict={**settings, "valid_metric": "ndcg@10", "use_gpu": False})
     for _, metrics, _, plain in evaluated(config):
         assert metrics == pytest.approx(plain, abs=1e-9)
