@@ -76,5 +76,5 @@ def _provenance(spec: Spec) -> Provenance:
         revision=git_revision(),
         seeds=spec.seeds,
         not_run=[f"{model}: {reason}" for model, reason in spec.not_run.items()],
-        notes=[],
+        notes=spec.notes,
     )

@@ -27,6 +27,7 @@ class Spec(NamedTuple):
         settings: Settings of all runs, weaker than those of a row.
         tuned: Settings by data set and row, stronger than the row's.
         not_run: Models that were left out, each with the reason, for the report.
+        notes: What else a reader of the report should know.
     """
 
     models: dict[str, dict[str, Any]]
@@ -37,6 +38,7 @@ class Spec(NamedTuple):
     settings: dict[str, Any]
     tuned: dict[str, dict[str, dict[str, Any]]]
     not_run: dict[str, str]
+    notes: list[str]
 
     def trials(self, dataset: str, protocol: str) -> list[Trial]:
         """The runs of one data set under one protocol."""
@@ -96,6 +98,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         settings=_mapping(given.get("settings"), f"{where}: settings"),
         tuned=tuned,
         not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
+        notes=_list(given["notes"], str, f"{where}: notes") if given.get("notes") else [],
     )
     for row in spec.models.values():
         find_model(row["model"])

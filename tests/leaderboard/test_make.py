@@ -61,7 +61,7 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     file = tmp_path / "mine.yaml"
     file.write_text(
         "models: {fine: {model: NoPESASRec, seed: 1}, exploding: {model: BPR, learning_rate: 1e+30, epochs: 30}}\n"
-        "seeds: [1]\nnot_run: {BERT4Rec: takes a day}\n"
+        "seeds: [1]\nnot_run: {BERT4Rec: takes a day}\nnotes: [Nothing was tuned.]\n"
     )
     arguments = [argument for argument in flags(tiny_data_path, tmp_path / "out") if "epochs" not in argument]
     arguments = [argument for argument in arguments if not argument.startswith(("--models", "--seeds"))]
@@ -70,6 +70,7 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     assert "exploding, seed 1, failed: " in told.err and "nan" in told.err
     report = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
     assert "Failed:" in report and "exploding, seed 1" in report and "takes a day" in report
+    assert "Nothing was tuned" in report
     assert len(list(tmp_path.glob(f"out/runs/*/{FAILURE_NAME}"))) == 1
 
 
