@@ -270,7 +270,7 @@ def _write_result(config: Config, result: RunResult) -> None:
         "seed": config["seed"],
         "command": sys.argv,
         "versions": versions(),
-        "git_revision": git_revision(),
+        "git_revision": _git_revision(),
         "config": config.plain(),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
@@ -295,7 +295,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_revision() -> str | None:
+def _git_revision() -> str | None:
     """The commit of this package's checkout, ``+changes`` behind it if there are any; ``None`` outside a checkout."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():

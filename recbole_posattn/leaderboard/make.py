@@ -15,7 +15,7 @@ from recbole_posattn.leaderboard.board import Board, gather
 from recbole_posattn.leaderboard.live import LiveTable
 from recbole_posattn.leaderboard.report import Provenance, write_report
 from recbole_posattn.leaderboard.spec import Spec
-from recbole_posattn.quick_start import git_revision, versions
+from recbole_posattn.quick_start import versions
 from recbole_posattn.trials import Where, checked_folders, run_trials
 
 RUNS = "runs"
@@ -51,7 +51,7 @@ def make_leaderboard(
     pairs = list(itertools.product(spec.datasets, spec.protocols))
     for pair in pairs:
         checked_folders(spec.trials(*pair), root)
-    boards, failures = [], []
+    boards, failures, revisions = [], [], set()
     for dataset, protocol in pairs:
         trials = spec.trials(dataset, protocol)
         outcomes = []
@@ -60,20 +60,22 @@ def make_leaderboard(
                 outcomes.append(outcome)
                 table.add(outcome)
         failures += [outcome for outcome in outcomes if outcome.error is not None]
+        revisions |= {outcome.result["git_revision"] for outcome in outcomes if outcome.error is None}
         board = gather(outcomes, dataset, Path(protocol).stem, spec.reference)
         if board is not None:
             boards.append(board)
     if not boards:
         raise UserError(f"all runs failed, the first one: {failures[0].trial.name}: {failures[0].error}")
-    return boards, write_report(boards, _provenance(spec), folder)
+    return boards, write_report(boards, _provenance(spec, revisions), folder)
 
 
-def _provenance(spec: Spec) -> Provenance:
+def _provenance(spec: Spec, revisions: set[str | None]) -> Provenance:
+    """Where a report comes from; the revisions are those of its runs, which may be older than the report."""
     return Provenance(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         versions=versions(),
         date=datetime.date.today().isoformat(),
-        revision=git_revision(),
+        revision=", ".join(sorted(filter(None, revisions))) or None,
         seeds=spec.seeds,
         not_run=[f"{model}: {reason}" for model, reason in spec.not_run.items()],
         notes=spec.notes,
