@@ -7,6 +7,7 @@ reason and does not stop the others.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -60,7 +61,8 @@ class Trial(NamedTuple):
     settings: Mapping[str, Any]
 
 
-class Outcome(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Outcome:
     """What became of a trial.
 
     Attributes:
@@ -75,7 +77,7 @@ class Outcome(NamedTuple):
     error: str | None = None
     reused: bool = False
 
-    @property
+    @functools.cached_property
     def result(self) -> dict[str, Any]:
         """The content of ``result.json``."""
         return json.loads((self.folder / RESULT_NAME).read_text(encoding="utf-8"))
@@ -132,8 +134,8 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def checked_folders(trials: Sequence[Trial], root: Path) -> list[Path]:
-    """The folder of each trial below ``root``.
+def checked_folders(trials: Sequence[Trial], root: Path) -> dict[Path, Trial]:
+    """Trials by their folders below ``root``.
 
     Raises:
         SettingError: Naming the trial whose settings cannot be used, or two that are the same run.
@@ -148,23 +150,21 @@ def checked_folders(trials: Sequence[Trial], root: Path) -> list[Path]:
         if folder in folders:
             raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
         folders[folder] = trial
-    return list(folders)
+    return folders
 
 
-def run_trials(trials: Sequence[Trial], root: Path, where: Where) -> Iterator[Outcome]:
+def run_trials(trials: Mapping[Path, Trial], where: Where) -> Iterator[Outcome]:
     """Run what is not finished yet, and yield each outcome when it is there; reused ones come first.
 
     Args:
-        trials: Of different settings.
-        root: Folder of the runs.
+        trials: By their folders, as :func:`checked_folders` returns them.
         where: Where they are run.
 
     Raises:
-        SettingError: See :func:`checked_folders`; or if Ray is not installed or does not answer at its address.
+        SettingError: If Ray is not installed or does not answer at its address.
     """
-    folders = checked_folders(trials, root)
     waiting = []
-    for trial, folder in zip(trials, folders, strict=True):
+    for folder, trial in trials.items():
         if (folder / RESULT_NAME).is_file():
             yield Outcome(trial, folder, reused=True)
         else:

@@ -57,7 +57,9 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
         Trial("exploding", settings(seed=1, model="BPR", learning_rate=1e30, epochs=30)),
         Trial("other", settings(seed=2)),
     ]
-    found = {outcome.trial.name: outcome for outcome in run_trials(trials, tmp_path, Where(jobs=2, cpus=1))}
+    found = {
+        outcome.trial.name: outcome for outcome in run_trials(checked_folders(trials, tmp_path), Where(jobs=2, cpus=1))
+    }
     assert {name for name, outcome in found.items() if outcome.error is None} == {"good", "other"}
     assert "nan" in found["exploding"].error
     failure = json.loads((found["exploding"].folder / FAILURE_NAME).read_text())
@@ -72,7 +74,7 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
     assert not list(tmp_path.glob("*.incomplete"))
 
     before = (good.folder / "result.json").stat().st_mtime_ns
-    again = list(run_trials([trials[0], trials[2]], tmp_path, Where()))  # which needs no Ray
+    again = list(run_trials(checked_folders([trials[0], trials[2]], tmp_path), Where()))  # which needs no Ray
     assert [outcome.reused for outcome in again] == [True, True]
     assert (good.folder / "result.json").stat().st_mtime_ns == before
 
@@ -80,7 +82,7 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
 def test_a_process_that_dies_is_one_failure(settings: Callable, tmp_path: Path) -> None:
     trials = [Trial("doomed", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
     outcomes = []
-    for outcome in run_trials(trials, tmp_path, Where(jobs=2, cpus=1)):
+    for outcome in run_trials(checked_folders(trials, tmp_path), Where(jobs=2, cpus=1)):
         outcomes.append(outcome)
         if outcome.trial.name == "good":
             for child in living_children():

@@ -139,7 +139,9 @@ class LazyPrefixesMixin:
             part.training_counts = self.training_counts
             if self.config["drop_unseen_targets"]:
                 part.inter_feat = part.inter_feat[self.training_counts[part.inter_feat[self.iid_field]] > 0]
-            part.histories = Histories.of(item, part.inter_feat.position, self.inter_feat.position)
+        positions = [part.inter_feat.position for part in held_out]
+        for part, histories in zip(held_out, Histories.of_parts(item, positions, self.inter_feat.position)):
+            part.histories = histories
 
     def split_by_ratio(self, ratios: list[float], group_by: str | None = None) -> list[SequentialDataset]:
         """See ``Dataset.split_by_ratio``."""

@@ -8,10 +8,14 @@ Shape keys: N interactions, n targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from recbole_posattn.data.prefixes import sequence_start
+from recbole_posattn.data.splits import count_up
 
 # Targets whose histories are laid out at a time.
 _TARGETS = 4096
@@ -32,17 +36,18 @@ class Histories:
     position: Tensor
 
     @classmethod
-    def of(cls, item: Tensor, position: Tensor, every_position: Tensor) -> Histories:
-        """Histories of the targets at some positions.
+    def of_parts(cls, item: Tensor, parts: Sequence[Tensor], every_position: Tensor) -> list[Histories]:
+        """Histories of the targets of some parts of the data.
 
         Args:
             item: See :class:`Histories`.
-            position: See :class:`Histories`.
+            parts: Positions of the targets of each part; int64.
             every_position: Positions of all interactions that are not their user's first; int64.
         """
-        start = torch.arange(len(item))
-        start[every_position] = 0
-        return cls(item, start.cummax(dim=0).values[position], position)
+        is_first = torch.ones(len(item), dtype=torch.bool)
+        is_first[every_position] = False
+        start = sequence_start(is_first)
+        return [cls(item, start[position], position) for position in parts]
 
     def __len__(self) -> int:
         return len(self.position)
@@ -63,8 +68,7 @@ class Histories:
     def flat(self) -> tuple[Tensor, Tensor]:
         """All histories, one behind the other: the number of the target, 0 … n − 1, and the item; both int64."""
         row = torch.repeat_interleave(torch.arange(len(self)), self.length)
-        nth = torch.arange(len(row)) - torch.repeat_interleave(self.length.cumsum(0) - self.length, self.length)
-        return row, self.item[self.start[row] + nth]
+        return row, self.item[self.start[row] + count_up(self.length)]
 
     def hold_target(self) -> Tensor:
         """Whether each target's item is in its history; boolean, shape (n,)."""

@@ -162,9 +162,12 @@ class FullSortEvalLoader(FullSortEvalDataLoader, LoaderBase):
     def _init_batch_size_and_step(self) -> None:
         super()._init_batch_size_and_step()
         if self.is_sequential:
-            most = max(1, SCORES_PER_BATCH[self.config["device"].type] // self._dataset.item_num)
-            self.step = min(self.step, most)
-            self.set_batch_size(self.step)
+            self._take_as_many_as_fit()
+
+    def _take_as_many_as_fit(self) -> None:
+        most = max(1, SCORES_PER_BATCH[self.config["device"].type] // self._dataset.item_num)
+        self.step = min(self.config["eval_batch_size"], most)
+        self.set_batch_size(self.step)
 
 
 class HistoryEvalLoader(FullSortEvalLoader):
@@ -181,9 +184,7 @@ class HistoryEvalLoader(FullSortEvalLoader):
         LoaderBase.__init__(self, config, dataset, sampler)
 
     def _init_batch_size_and_step(self) -> None:
-        most = max(1, SCORES_PER_BATCH[self.config["device"].type] // self._dataset.item_num)
-        self.step = min(self.config["eval_batch_size"], most)
-        self.set_batch_size(self.step)
+        self._take_as_many_as_fit()
 
     def collate_fn(self, index: Sequence[int]) -> tuple[Interaction, tuple[Tensor, Tensor] | None, Tensor, Tensor]:
         """A batch: what the model gets, (row, item) of what is left out, and row and item of the targets."""

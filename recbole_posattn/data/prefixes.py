@@ -30,12 +30,15 @@ def prefix_rows(user: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
         Positions of the targets among the interactions, ascending, and lengths of the histories in front of them, 1 to
         L; both int64, shape (n,).
     """
-    position = torch.arange(len(user))
     is_first = torch.ones(len(user), dtype=torch.bool)
     torch.ne(user[1:], user[:-1], out=is_first[1:])
-    start = torch.where(is_first, position, 0).cummax(dim=0).values
-    target = position[~is_first]
-    return target, (target - start[target]).clamp_(max=max_length)
+    target = torch.nonzero(~is_first).flatten()
+    return target, (target - sequence_start(is_first)[target]).clamp_(max=max_length)
+
+
+def sequence_start(is_first: Tensor) -> Tensor:
+    """For each interaction the position of its user's first one, by which interactions are such; int64, shape (N,)."""
+    return torch.where(is_first, torch.arange(len(is_first)), 0).cummax(dim=0).values
 
 
 class PrefixColumn:

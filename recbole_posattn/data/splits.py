@@ -36,7 +36,7 @@ class GroupedRows:
         begin = size.cumsum(0) - size
         order = torch.argsort(row[begin])  # of the groups, by their first row
         size = size[order]
-        nth = torch.arange(len(row)) - torch.repeat_interleave(size.cumsum(0) - size, size)
+        nth = count_up(size)
         return cls(
             row=row[torch.repeat_interleave(begin[order], size) + nth],
             nth=nth,
@@ -46,6 +46,12 @@ class GroupedRows:
     def parts(self, part: Tensor, n_parts: int) -> list[Tensor]:
         """Rows of part 0, 1, …, for the part of each row in the order of ``row``; shape (n,)."""
         return [self.row[part == p] for p in range(n_parts)]
+
+
+def count_up(counts: Tensor) -> Tensor:
+    """0, 1, …, count − 1 for each of the counts, one after the other; int64."""
+    start = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    return torch.arange(len(start)) - start
 
 
 def leave_one_out_part(rows: GroupedRows, n_left_out: int) -> Tensor:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recbole_posattn.data.splits import count_up
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -150,5 +152,4 @@ def _continues_previous(user: Tensor, history: Tensor, history_length: Tensor, t
 
 def _count_down(counts: Tensor) -> Tensor:
     """counts − 1, …, 1, 0 for each of the counts, one after the other."""
-    ends = counts.cumsum(0)
-    return torch.repeat_interleave(ends, counts) - 1 - torch.arange(int(ends[-1]) if len(ends) else 0)
+    return torch.repeat_interleave(counts, counts) - 1 - count_up(counts)

@@ -6,6 +6,7 @@ Shape keys: b users (or sequences) of a batch, n items, k the longest list (``to
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import torch
@@ -110,11 +111,17 @@ def mean_rank(scores: Tensor, user: Tensor, item: Tensor) -> Tensor:
         Ranks in the type of the scores, shape (p,).
     """
     ranks = []
-    for rows, columns in zip(*(part.split(max(1, _COMPARISONS // scores.shape[1])) for part in (user, item))):
+    for rows, columns in _pairs_by_block(scores, user, item):
         own = scores[rows, columns][:, None]
         above, equal = (scores[rows] > own).sum(dim=1), (scores[rows] == own).sum(dim=1)
         ranks.append(above + (equal + 1) / 2)
     return torch.cat(ranks).to(scores) if ranks else scores.new_empty(0)
+
+
+def _pairs_by_block(scores: Tensor, user: Tensor, item: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """As many pairs at a time as can be compared with all items in :data:`_COMPARISONS`."""
+    size = max(1, _COMPARISONS // scores.shape[1])
+    return zip(user.split(size), item.split(size))
 
 
 def list_rank(scores: Tensor, best: Tensor, user: Tensor, item: Tensor) -> Tensor:
@@ -131,7 +138,7 @@ def list_rank(scores: Tensor, best: Tensor, user: Tensor, item: Tensor) -> Tenso
         for an item that takes no part, whose score is −∞.
     """
     ranks = []
-    for rows, columns in zip(*(part.split(max(1, _COMPARISONS // scores.shape[1])) for part in (user, item))):
+    for rows, columns in _pairs_by_block(scores, user, item):
         own = scores[rows, columns]
         listed = best[rows] == columns[:, None]
         behind = (1 + (scores[rows] > own[:, None]).sum(dim=1)).clamp(min=best.shape[1] + 1)

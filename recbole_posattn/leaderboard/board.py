@@ -87,9 +87,7 @@ class Board:
         return rows[highest]["model"].tolist()
 
 
-def gather(
-    outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: str, confidence: float = 0.95
-) -> Board | None:
+def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: str) -> Board | None:
     """The board of one data set and protocol.
 
     Args:
@@ -97,7 +95,6 @@ def gather(
         dataset: See :class:`Board`.
         protocol: See :class:`Board`.
         reference: See :class:`Board`; the best of the others takes its place if it has no finished run.
-        confidence: Of the intervals.
 
     Returns:
         ``None`` if no run is finished.
@@ -123,7 +120,7 @@ def gather(
         protocol=protocol,
         reference=reference,
         metrics=metrics,
-        scores=pd.concat([_scores(runs, metric, reference, confidence) for metric in metrics], ignore_index=True),
+        scores=pd.concat([_scores(runs, metric, reference) for metric in metrics], ignore_index=True),
         costs=pd.DataFrame([_costs(model, of_model) for model, of_model in runs.items()]),
         curves=pd.DataFrame(
             [
@@ -186,13 +183,13 @@ def _values(of_model: Sequence[Run], metric: str) -> np.ndarray:
     return np.stack([metric_by_target(run.users, metric) for run in of_model])
 
 
-def _scores(runs: Mapping[str, Sequence[Run]], metric: str, reference: str, confidence: float) -> pd.DataFrame:
+def _scores(runs: Mapping[str, Sequence[Run]], metric: str, reference: str) -> pd.DataFrame:
     if metric.partition("@")[0] in RANK_METRICS:
         values = {model: _values(of_model, metric) for model, of_model in runs.items()}
         p_values = p_values_against(reference, values)
         rows = [
             {"model": model, "metric": metric, **found._asdict(), "p": p_values.get(model, np.nan)}
-            for model, found in estimates(values, confidence).items()
+            for model, found in estimates(values).items()
         ]
         return pd.DataFrame(rows)
     rows = []

@@ -26,7 +26,7 @@ class LiveTable:
     def __init__(self, title: str, trials: Sequence[Trial], console: Console) -> None:
         self.title = title
         self.console = console
-        self.trials = list(trials)
+        self.trials = trials
         self.outcomes: dict[str, list[Outcome]] = {trial.name: [] for trial in trials}
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console

@@ -48,15 +48,13 @@ def make_leaderboard(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
-    pairs = list(itertools.product(spec.datasets, spec.protocols))
-    for pair in pairs:
-        checked_folders(spec.trials(*pair), root)
+    pairs = itertools.product(spec.datasets, spec.protocols)
+    plan = {pair: checked_folders(spec.trials(*pair), root) for pair in pairs}
     boards, failures, revisions = [], [], set()
-    for dataset, protocol in pairs:
-        trials = spec.trials(dataset, protocol)
+    for (dataset, protocol), trials in plan.items():
         outcomes = []
-        with LiveTable(f"{dataset}, {Path(protocol).stem}", trials, console) as table:
-            for outcome in run_trials(trials, root, where):
+        with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), console) as table:
+            for outcome in run_trials(trials, where):
                 outcomes.append(outcome)
                 table.add(outcome)
         failures += [outcome for outcome in outcomes if outcome.error is not None]

@@ -144,19 +144,20 @@ def rows(board: Board) -> list[list[Cell]]:
     """A board's table, the best model first, with the columns of :func:`header`."""
     costs = board.costs.set_index("model")
     watched, *others = board.metrics
+    best = {metric: board.best(metric) for metric in board.metrics}
     return [
         [
             Cell(model, model),
-            _metric(board, model, watched),
+            _metric(board, model, watched, best),
             _interval(board, model, watched),
-            *(_metric(board, model, metric) for metric in others),
+            *(_metric(board, model, metric, best) for metric in others),
             *(_number(costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
         ]
         for model in board.models
     ]
 
 
-def _metric(board: Board, model: str, metric: str) -> Cell:
+def _metric(board: Board, model: str, metric: str, best: Mapping[str, Sequence[str]]) -> Cell:
     score = board.score(model, metric)
     cell = _number(score["mean"], "{:.4f}")
     if cell.value is None:
@@ -164,7 +165,7 @@ def _metric(board: Board, model: str, metric: str) -> Cell:
     deviation = "" if pd.isna(score["deviation"]) else f" ± {score['deviation']:.4f}"
     verdict = board.verdict(model, metric)
     p = float(score["p"]) if verdict else math.nan
-    return Cell(cell.text + deviation, cell.value, model in board.best(metric), verdict, p)
+    return Cell(cell.text + deviation, cell.value, model in best[metric], verdict, p)
 
 
 def _interval(board: Board, model: str, metric: str) -> Cell:
@@ -185,7 +186,7 @@ def _summary(board: Board, escape: Callable[[str], str], marks: Mapping[str, str
         f"{board.n_targets:,} test targets{seen}. Mean ± standard deviation over seeds, the best in bold; "
         f"95 % interval of {board.metrics[0]} by bootstrap over targets and seeds. "
     )
-    if not any(cell.verdict for row in rows(board) for cell in row):
+    if board.scores["p"].isna().all():
         return escape(f"{text}No model was tested against another.")
     text += f"Against {board.reference}, by a paired permutation test with Holm's correction at p < {SIGNIFICANCE}: "
     return escape(text) + (

@@ -19,7 +19,8 @@ def test_a_history_is_all_that_the_user_did_before(sequences: list[list[int]], d
     later = [i for i, (_, nth) in enumerate(places) if nth > 0]
     chosen = data.draw(st.lists(st.sampled_from(later), unique=True)) if later else []
     item = torch.tensor([item for sequence in sequences for item in sequence])
-    found = Histories.of(item, torch.tensor(chosen, dtype=torch.int64), torch.tensor(later, dtype=torch.int64))
+    position, every_position = (torch.tensor(part, dtype=torch.int64) for part in (chosen, later))
+    (found,) = Histories.of_parts(item, [position], every_position)
     expected = [sequences[places[i][0]][: places[i][1]] for i in chosen]
     assert found.length.tolist() == [len(history) for history in expected]
     assert found.target.tolist() == [sequences[places[i][0]][places[i][1]] for i in chosen]
