@@ -149,16 +149,16 @@ def _leaderboard(options: argparse.Namespace, settings: Sequence[str]) -> int:
     folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")
     where = Where(options.jobs, options.address, options.cpus, options.gpus)
     try:
-        boards, files = make_leaderboard(spec, folder, where)
+        files, failed = make_leaderboard(spec, folder, where)
     except KeyboardInterrupt:
         print("recbole-posattn: finished runs are kept; the same command goes on with the others", file=sys.stderr)
         raise
     print(files[0].read_text(encoding="utf-8"))
     for written in files:
         print(f"written: {written}")
-    failed = [failure for board in boards for failure in board.failures]
-    for model, seed, reason in failed:
-        print(f"recbole-posattn: {model}, seed {seed}, failed: {reason}", file=sys.stderr)
+    for outcome in failed:
+        name, seed = outcome.trial.name, outcome.trial.settings["seed"]
+        print(f"recbole-posattn: {name}, seed {seed}, failed: {outcome.error}", file=sys.stderr)
     return EXIT_FAILURE if failed else 0
 
 

@@ -11,19 +11,19 @@ from pathlib import Path
 from rich.console import Console
 
 from recbole_posattn.errors import UserError
-from recbole_posattn.leaderboard.board import Board, gather
+from recbole_posattn.leaderboard.board import gather
 from recbole_posattn.leaderboard.live import LiveTable
 from recbole_posattn.leaderboard.report import Provenance, write_report
 from recbole_posattn.leaderboard.spec import Spec
 from recbole_posattn.quick_start import versions
-from recbole_posattn.trials import Where, checked_folders, run_trials
+from recbole_posattn.trials import Outcome, Where, checked_folders, run_trials
 
 RUNS = "runs"
 
 
 def make_leaderboard(
     spec: Spec, folder: Path, where: Where, console: Console | None = None
-) -> tuple[list[Board], list[Path]]:
+) -> tuple[list[Path], list[Outcome]]:
     """Run all that is not finished, and write the report into ``folder``; its runs are in ``folder/runs``.
 
     A leaderboard that was stopped goes on where it was: what is finished is not run again.
@@ -35,7 +35,8 @@ def make_leaderboard(
         console: Where progress is shown; the error output by default.
 
     Returns:
-        The boards, one for each data set and protocol with a finished run, and the files of the report.
+        The files of the report, which has a board for each data set and protocol with a finished run, and the runs
+        that failed.
 
     Raises:
         SettingError: If a setting of one of the runs cannot be used; nothing is run then.
@@ -50,7 +51,7 @@ def make_leaderboard(
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     pairs = itertools.product(spec.datasets, spec.protocols)
     plan = {pair: checked_folders(spec.trials(*pair), root) for pair in pairs}
-    boards, failures, revisions = [], [], set()
+    boards, failures, unfinished, revisions = [], [], [], set()
     for (dataset, protocol), trials in plan.items():
         outcomes = []
         with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), console) as table:
@@ -62,12 +63,14 @@ def make_leaderboard(
         board = gather(outcomes, dataset, Path(protocol).stem, spec.reference)
         if board is not None:
             boards.append(board)
+        else:
+            unfinished.append(f"{dataset}, {Path(protocol).stem}: no run finished; the first one: {outcomes[0].error}")
     if not boards:
         raise UserError(f"all runs failed, the first one: {failures[0].trial.name}: {failures[0].error}")
-    return boards, write_report(boards, _provenance(spec, revisions), folder)
+    return write_report(boards, _provenance(spec, revisions, unfinished), folder), failures
 
 
-def _provenance(spec: Spec, revisions: set[str | None]) -> Provenance:
+def _provenance(spec: Spec, revisions: set[str | None], unfinished: list[str]) -> Provenance:
     """Where a report comes from; the revisions are those of its runs, which may be older than the report."""
     return Provenance(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -76,5 +79,5 @@ def _provenance(spec: Spec, revisions: set[str | None]) -> Provenance:
         revision=", ".join(sorted(filter(None, revisions))) or None,
         seeds=spec.seeds,
         not_run=[f"{model}: {reason}" for model, reason in spec.not_run.items()],
-        notes=spec.notes,
+        notes=[*spec.notes, *unfinished],
     )

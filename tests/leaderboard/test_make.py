@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from recbole_posattn import cli
-from recbole_posattn.trials import FAILURE_NAME
+from recbole_posattn import cli, run
+from recbole_posattn.leaderboard import make
+from recbole_posattn.trials import FAILURE_NAME, Outcome, Trial, Where
 
 COMMAND = [sys.executable, "-m", "recbole_posattn", "leaderboard"]
 
@@ -72,6 +74,29 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     assert "Failed:" in report and "exploding, seed 1" in report and "takes a day" in report
     assert "Nothing was tuned" in report
     assert len(list(tmp_path.glob(f"out/runs/*/{FAILURE_NAME}"))) == 1
+
+
+def test_failures_are_told_where_no_run_of_a_protocol_finishes(
+    tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run under the first protocol is a real one; under the second it is said to have failed."""
+
+    def run_trials(trials: dict[Path, Trial], where: Where) -> Iterator[Outcome]:
+        for folder, trial in trials.items():
+            failed = trial.settings["protocol"] == "temporal"
+            if not failed:
+                result = run(config_dict=trial.settings, command_line=[])
+                Path(result["checkpoint"]).parent.rename(folder)
+            yield Outcome(trial, folder, "out of memory" if failed else None)
+
+    monkeypatch.setattr(make, "run_trials", run_trials)
+    arguments = flags(tiny_data_path, tmp_path / "out", "--show_progress=False")
+    arguments = [argument for argument in arguments if not argument.startswith(("--models", "--seeds", "--protocols"))]
+    protocols = "--protocols=leave_one_out,temporal"
+    assert cli.main(["leaderboard", "--models=Pop", "--seeds=1", protocols, *arguments]) == cli.EXIT_FAILURE
+    assert "Pop, seed 2020, failed: out of memory" in capsys.readouterr().err
+    report = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
+    assert "no run finished" in report and "out of memory" in report and "## tiny, leave" in report
 
 
 @pytest.mark.parametrize(
