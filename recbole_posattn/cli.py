@@ -117,7 +117,9 @@ def _add_leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "Any setting for all runs is given as --key=value, e.g. --epochs=20."
     parser.add_argument(
-        "spec", nargs="?", help="encodings, baselines, kernel_ablation or a YAML file (default: what the flags say)"
+        "spec",
+        nargs="?",
+        help="one of properties/leaderboard, such as encodings, or a YAML file (default: what the flags say)",
     )
     parser.add_argument("--models", type=_names, help="models, separated by commas")
     parser.add_argument("--datasets", type=_names, help="data sets, separated by commas (default: ml-100k)")

@@ -100,6 +100,25 @@ def test_nothing_is_left_of_ray() -> None:
     assert not [child for child in living_children() if "ray" in " ".join(child.cmdline())]
 
 
+def test_a_cluster_runs_trials_on_all_its_machines(settings: Callable, tmp_path: Path) -> None:
+    """With a CPU on each of two nodes, one run ends beside another that never does; the cluster is left as it was."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        where = Where(address=cluster.address, cpus=1)
+        trials = [Trial("endless", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
+        outcomes = run_trials(checked_folders(trials, tmp_path), where)
+        first = next(outcomes)
+        assert (first.trial.name, first.error) == ("good", None)
+        assert first.result["config"]["seed"] == 2 and len(first.users) > 0
+        outcomes.close()
+        with ray_cluster(where) as ray:
+            assert [node["Alive"] for node in ray.nodes()] == [True, True]
+    finally:
+        cluster.shutdown()
+
+
 def test_a_cluster_that_does_not_answer_is_said() -> None:
     with (
         pytest.raises(SettingError, match="no Ray cluster answers at address 'auto'"),

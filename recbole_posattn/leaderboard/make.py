@@ -78,6 +78,7 @@ def _provenance(spec: Spec, revisions: set[str | None], unfinished: list[str]) -
         date=datetime.date.today().isoformat(),
         revision=", ".join(sorted(filter(None, revisions))) or None,
         seeds=spec.seeds,
+        published=spec.published,
         not_run=[f"{model}: {reason}" for model, reason in spec.not_run.items()],
         notes=[*spec.notes, *unfinished],
     )

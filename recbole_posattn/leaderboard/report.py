@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from recbole_posattn.errors import UserError
 from recbole_posattn.leaderboard.board import SIGNIFICANCE, Board
 from recbole_posattn.leaderboard.figures import Drawing, draw_board
+from recbole_posattn.leaderboard.spec import Published
 
 # Columns of Board.costs: what they are called in a table, and how their numbers are written.
 COSTS = {
@@ -35,6 +36,13 @@ MARKS = {"better": "▲", "worse": "▼", "tie": "="}
 _LATEX_MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "tie": "$^{=}$"}
 
 _MISSING = "–"
+
+_PUBLISHED_TITLE = "Published by others"
+_PUBLISHED_SUMMARY = (
+    "Not run here. Other code, seeds and tuning, no spread and no test: for orientation beside the tables above, not "
+    "for a ranking with them."
+)
+_PUBLISHED_TEXTS = ["model", "data set", "protocol", "source"]
 
 _LATEX_SIGNS = {
     "\\": r"\textbackslash{}",
@@ -60,6 +68,7 @@ class Provenance(NamedTuple):
         date: In ISO 8601.
         revision: Of the code, if it is known.
         seeds: That every model was to be run with.
+        published: Results of others, shown in a table of their own.
         not_run: Models that were left out, each with the reason.
         notes: Whatever else a reader should know.
     """
@@ -69,6 +78,7 @@ class Provenance(NamedTuple):
     date: str
     revision: str | None
     seeds: list[int]
+    published: list[Published]
     not_run: list[str]
     notes: list[str]
 
@@ -194,6 +204,24 @@ def _summary(board: Board, escape: Callable[[str], str], marks: Mapping[str, str
     )
 
 
+def published_header(published: Sequence[Published]) -> list[str]:
+    """The columns of the table of what others published."""
+    metrics = dict.fromkeys(metric for entry in published for metric in entry.metrics)
+    return [*_PUBLISHED_TEXTS, *metrics]
+
+
+def published_rows(published: Sequence[Published]) -> list[list[Cell]]:
+    """What others published, in the order given, with the columns of :func:`published_header`."""
+    metrics = published_header(published)[len(_PUBLISHED_TEXTS) :]
+    return [
+        [
+            *(Cell(text, text) for text in (entry.model, entry.dataset, entry.protocol, entry.source)),
+            *(_number(entry.metrics.get(metric, math.nan), "{:.4f}") for metric in metrics),
+        ]
+        for entry in published
+    ]
+
+
 def _failures(board: Board) -> list[str]:
     return [f"{model}, seed {seed}: {_one_line(reason)}" for model, seed, reason in board.failures]
 
@@ -221,6 +249,10 @@ def markdown(boards: Sequence[Board], provenance: Provenance) -> str:
     lines = ["# Leaderboard", ""]
     for board in boards:
         lines += [*_markdown_board(board), ""]
+    if provenance.published:
+        lines += [f"## {_PUBLISHED_TITLE}", "", _markdown(_PUBLISHED_SUMMARY), ""]
+        titles = published_header(provenance.published)
+        lines += [*_markdown_table(titles, published_rows(provenance.published), len(_PUBLISHED_TEXTS)), ""]
     for title, entries in (("Not run", provenance.not_run), ("Notes", provenance.notes)):
         lines += _markdown_list(title, entries)
     lines += ["## How it was made", "", "```bash", provenance.command, "```", ""]
@@ -234,11 +266,7 @@ def _markdown_board(board: Board) -> Iterator[str]:
     if board.models:
         yield _summary(board, _markdown, MARKS)
         yield ""
-        titles = header(board)
-        yield _markdown_row(map(_markdown, titles))
-        yield _markdown_row([":---", *["---:"] * (len(titles) - 1)])
-        for row in rows(board):
-            yield _markdown_row(map(_markdown_cell, row))
+        yield from _markdown_table(header(board), rows(board))
     else:
         yield "No run finished."
     if board.failures:
@@ -246,6 +274,13 @@ def _markdown_board(board: Board) -> Iterator[str]:
         yield "Failed:"
         yield ""
         yield from (f"- {_markdown(failure)}" for failure in _failures(board))
+
+
+def _markdown_table(titles: Sequence[str], table: Sequence[Sequence[Cell]], n_texts: int = 1) -> Iterator[str]:
+    yield _markdown_row(map(_markdown, titles))
+    yield _markdown_row([*[":---"] * n_texts, *["---:"] * (len(titles) - n_texts)])
+    for row in table:
+        yield _markdown_row(map(_markdown_cell, row))
 
 
 def _markdown_list(title: str, entries: Sequence[str]) -> list[str]:
@@ -308,23 +343,33 @@ def latex(boards: Sequence[Board], provenance: Provenance) -> str:
     for board in boards:
         if board.models:
             lines += ["", *_latex_board(board)]
+    if provenance.published:
+        titles, table = published_header(provenance.published), published_rows(provenance.published)
+        caption = f"{_PUBLISHED_TITLE}. {_latex(_PUBLISHED_SUMMARY)}"
+        lines += ["", *_latex_table("published", caption, titles, table, len(_PUBLISHED_TEXTS))]
     return "\n".join(lines) + "\n"
 
 
 def _latex_board(board: Board) -> Iterator[str]:
-    label = re.sub(r"[^a-z0-9]+", "-", f"leaderboard {board.dataset} {board.protocol}".lower()).strip("-")
-    titles = header(board)
+    title = _latex(f"{board.dataset}, {board.protocol}")
+    caption = f"{title}: {_summary(board, _latex, _LATEX_MARKS)}"
+    return _latex_table(f"{board.dataset} {board.protocol}", caption, header(board), rows(board))
+
+
+def _latex_table(
+    name: str, caption: str, titles: Sequence[str], table: Sequence[Sequence[Cell]], n_texts: int = 1
+) -> Iterator[str]:
+    label = re.sub(r"[^a-z0-9]+", "-", f"leaderboard {name}".lower()).strip("-")
     yield r"\begin{table}"
     yield r"\centering"
-    title = _latex(f"{board.dataset}, {board.protocol}")
-    yield rf"\caption{{{title}: {_summary(board, _latex, _LATEX_MARKS)}}}"
+    yield rf"\caption{{{caption}}}"
     yield rf"\label{{tab:{label}}}"
     yield r"\resizebox{\textwidth}{!}{%"
-    yield rf"\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}"
+    yield rf"\begin{{tabular}}{{{'l' * n_texts}{'r' * (len(titles) - n_texts)}}}"
     yield r"\toprule"
     yield _latex_row(map(_latex, titles))
     yield r"\midrule"
-    for row in rows(board):
+    for row in table:
         yield _latex_row(map(_latex_cell, row))
     yield r"\bottomrule"
     yield r"\end{tabular}}"
@@ -385,5 +430,15 @@ def html(boards: Sequence[Board], provenance: Provenance) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("leaderboard.html.j2").render(
-        sections=sections, provenance=provenance, origin=_origin(provenance), marks=MARKS
+        sections=sections,
+        provenance=provenance,
+        published={
+            "title": _PUBLISHED_TITLE,
+            "summary": _PUBLISHED_SUMMARY,
+            "header": published_header(provenance.published),
+            "rows": published_rows(provenance.published),
+            "n_texts": len(_PUBLISHED_TEXTS),
+        },
+        origin=_origin(provenance),
+        marks=MARKS,
     )

@@ -15,6 +15,24 @@ from recbole_posattn.trials import Trial
 FIRST_SEED = 2020  # RecBole's default
 
 
+class Published(NamedTuple):
+    """A result that others published, to stand in a table of its own beside a leaderboard.
+
+    Attributes:
+        model: As its source calls it.
+        dataset: The data set, which must be the very one for the figures to say anything.
+        protocol: How it was evaluated, in words or as the name of one of our protocols.
+        source: Who published it, and where.
+        metrics: Its figures by metric, such as ``ndcg@10``.
+    """
+
+    model: str
+    dataset: str
+    protocol: str
+    source: str
+    metrics: dict[str, float]
+
+
 class Spec(NamedTuple):
     """A leaderboard to be made.
 
@@ -27,6 +45,7 @@ class Spec(NamedTuple):
         settings: Settings of all runs, weaker than those of a row.
         tuned: Settings by data set and row, stronger than the row's.
         not_run: Models that were left out, each with the reason, for the report.
+        published: Results of others, for a table of their own.
         notes: What else a reader of the report should know.
     """
 
@@ -38,6 +57,7 @@ class Spec(NamedTuple):
     settings: dict[str, Any]
     tuned: dict[str, dict[str, dict[str, Any]]]
     not_run: dict[str, str]
+    published: list[Published]
     notes: list[str]
 
     def trials(self, dataset: str, protocol: str) -> list[Trial]:
@@ -98,6 +118,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         settings=_mapping(given.get("settings"), f"{where}: settings"),
         tuned=tuned,
         not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
+        published=_published(given.get("published"), f"{where}: published"),
         notes=_list(given["notes"], str, f"{where}: notes") if given.get("notes") else [],
     )
     for row in spec.models.values():
@@ -122,6 +143,26 @@ def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
             full_name = ", ".join([str(name), *map(str, values)])
             rows[full_name] = {"model": str(name), **row, **chosen}
     return rows
+
+
+def _published(entries: Any, where: str) -> list[Published]:
+    published = []
+    for entry in _list(entries, object, where) if entries else []:
+        entry = _mapping(entry, where)
+        texts = set(Published._fields) - {"metrics"}
+        figures = _mapping(entry.get("metrics"), f"{where}: metrics")
+        if (
+            set(entry) != set(Published._fields)
+            or not all(isinstance(entry[key], str) for key in texts)
+            or not figures
+            or not all(type(figure) in (int, float) for figure in figures.values())
+        ):
+            raise SettingError(
+                f"{where}: each must have the texts model, dataset, protocol and source, and metrics, a mapping of "
+                f"names such as ndcg@10 to numbers; got {entry!r}."
+            )
+        published.append(Published(**entry))
+    return published
 
 
 def _seeds(seeds: Any, where: str) -> list[int]:

@@ -22,6 +22,7 @@ from recbole_posattn.leaderboard import report
 from recbole_posattn.leaderboard.board import Board
 from recbole_posattn.leaderboard.figures import draw_board, draw_curves, draw_groups, draw_scores, draw_times
 from recbole_posattn.leaderboard.report import CSV_COLUMNS, Provenance, csv, html, latex, markdown, write_report
+from recbole_posattn.leaderboard.spec import Published
 
 NAN = float("nan")
 NASTY = """<script>alert("1")</script>_50%&'$a$|#"""
@@ -32,8 +33,16 @@ PROVENANCE = Provenance(
     date="2026-11-24",
     revision="abc1234",
     seeds=[1, 2],
+    published=[],
     not_run=["DIEN: needs negative histories & more"],
     notes=["A <note>."],
+)
+
+PUBLISHED = PROVENANCE._replace(
+    published=[
+        Published("BSARec", "beauty_5", "masked", "Shin & others", {"ndcg@10": 0.0611, "hit@10": 0.1008}),
+        Published("SASRec", "beauty_5", "not masked", "a <table>", {"ndcg@10": 0.0432, "mrr@10": 0.03}),
+    ]
 )
 
 
@@ -317,6 +326,27 @@ def test_same_boards_give_the_same_bytes(tmp_path: Path) -> None:
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
+# -- what others published ------------------------------------------------------------------------------------------
+
+
+def test_figures_of_others_are_a_table_of_their_own() -> None:
+    for form in (markdown, latex, html):
+        plain, text = (form([make_board()], provenance) for provenance in (PROVENANCE, PUBLISHED))
+        assert "Published by others" in text and "Not run here." in text
+        assert "Published by others" not in plain and "BSARec" not in plain
+    own, others = markdown([make_board()], PUBLISHED).split("## Published by others")
+    assert "BSARec" not in own
+    assert markdown_table(others) == [
+        ["model", "data set", "protocol", "source", "ndcg@10", "hit@10", "mrr@10"],
+        ["BSARec", r"beauty\_5", "masked", r"Shin \& others", "0.0611", "0.1008", "–"],
+        ["SASRec", r"beauty\_5", "not masked", r"a \<table>", "0.0432", "–", "0.0300"],
+    ]
+    (row,) = [line for line in latex([make_board()], PUBLISHED).splitlines() if line.startswith("BSARec")]
+    assert row == r"BSARec & beauty\_5 & masked & Shin \& others & 0.0611 & 0.1008 & -- \\"
+    assert '<td data-value="0.0611">0.0611</td>' in html([make_board()], PUBLISHED)
+    assert csv([make_board()]).count("BSARec") == 0
+
+
 # -- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -437,7 +467,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_the_page_sorts_in_a_browser(browser: Any, tmp_path: Path) -> None:
-    write_report([make_board(), board_of(12)], PROVENANCE, tmp_path)
+    write_report([make_board(), board_of(12)], PUBLISHED, tmp_path)
     browser.get((tmp_path / "leaderboard.html").as_uri())
     table = browser.find_element("css selector", "table")
 
@@ -464,6 +494,14 @@ def test_the_page_sorts_in_a_browser(browser: Any, tmp_path: Path) -> None:
     # By keyboard.
     column("training seconds").find_element("css selector", "button").send_keys("\ue007")
     assert order() == ["Pop", "SASRec", NASTY]
+
+    # What others published is sorted by itself.
+    table = browser.find_element("css selector", "#published table")
+    assert order() == ["BSARec", "SASRec"]
+    assert click("ndcg@10") == (["SASRec", "BSARec"], "ascending")
+    assert click("hit@10") == (["BSARec", "SASRec"], "ascending")
+    assert click("source") == (["SASRec", "BSARec"], "ascending")
+    assert column("source").value_of_css_property("text-align") == "left"
 
     # At 1000 pixels the tables scroll and the page does not.
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
