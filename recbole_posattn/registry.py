@@ -162,8 +162,14 @@ def find_model(name: str) -> type[AbstractRecommender]:
 
 
 def properties_files(model: str, dataset: str) -> list[Path]:
-    """Our default files for a model and a data set, in the order in which they are read."""
-    files = (PROPERTIES / "overall.yaml", _model_properties.get(model), PROPERTIES / "dataset" / f"{dataset}.yaml")
+    """Our default files for a model and a data set, in the order in which they are read.
+
+    What was tuned on a data set is for all models that come along, whose encodings so have the same settings.
+    """
+    of_model = _model_properties.get(model)
+    files = [PROPERTIES / "overall.yaml", of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
+    if of_model is not None and of_model.parent == PROPERTIES / "model":
+        files.append(PROPERTIES / "tuned" / f"{dataset}.yaml")
     return [path for path in files if path is not None and path.is_file()]
 
 

@@ -368,6 +368,17 @@ def test_data_set_properties_are_for_names_that_recbole_downloads() -> None:
         assert settings["load_col"] == {"inter": columns} and settings["MAX_ITEM_LIST_LENGTH"] > 0
 
 
+def test_tuned_settings_are_for_our_models_on_their_data_set() -> None:
+    (file,) = (PROPERTIES / "tuned").glob("*.yaml")
+    tuned = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert tuned["hidden_size"] != config()["hidden_size"]
+    for model in ("PosKernelSASRec", "NoPESASRec"):
+        settings = Config(model, file.stem, config_dict={"learning_rate": 0.5}, command_line=[])
+        assert {key: settings[key] for key in tuned} == {**tuned, "learning_rate": 0.5}
+    of_recbole = Config("SASRec", file.stem, command_line=[])
+    assert of_recbole["hidden_size"] == Config("SASRec", "ml-100k", command_line=[])["hidden_size"]
+
+
 # -- plain data ------------------------------------------------------------------------------------------------------
 
 
