@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import recbole_posattn
-from recbole_posattn.config import parse_value
+from recbole_posattn.config import DEFAULT_DATASET, DEFAULT_MODEL, parse_value, read_yaml
 from recbole_posattn.errors import EXIT_USER_ERROR, ProcessError, SettingError, UserError
 from recbole_posattn.inspect.figures import write_interference
 from recbole_posattn.inspect.interference import interference
@@ -17,6 +17,9 @@ from recbole_posattn.leaderboard.spec import read_spec
 from recbole_posattn.quick_start import run
 from recbole_posattn.registry import named_file
 from recbole_posattn.trials import Where
+from recbole_posattn.tuning.make import tune
+from recbole_posattn.tuning.search import ALGORITHMS, SCHEDULERS, Search
+from recbole_posattn.tuning.space import read_hyper, read_space
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -36,9 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "leaderboard", help="compare models side by side, with spreads and tests", allow_abbrev=False
         )
     )
+    _add_tune_arguments(
+        commands.add_parser("tune", help="search the best settings of a model on validation data", allow_abbrev=False)
+    )
     options, settings = parser.parse_known_args(arguments)
     if options.command == "leaderboard":
         return _guarded(lambda: _leaderboard(options, settings))
+    if options.command == "tune":
+        return _guarded(lambda: _tune(options, settings))
     if options.command == "interference":
         if settings:
             parser.error(f"unrecognized arguments: {' '.join(settings)}")
@@ -130,6 +138,8 @@ def _add_leaderboard_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument("--cpus", type=int, help="CPUs of a run (default: this machine's, shared by the jobs)")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run, parts allowed (default: 0)")
+    parser.add_argument("--tune", action="store_true", help="tune every model before, all by as many trials")
+    parser.add_argument("--num_samples", type=int, default=20, help="trials of each model with --tune (default: 20)")
     parser.add_argument("--output", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
 
 
@@ -143,6 +153,7 @@ def _leaderboard(options: argparse.Namespace, settings: Sequence[str]) -> int:
             "jobs and cpus must be positive integers and gpus a number of at least 0; "
             f"got jobs {options.jobs}, cpus {options.cpus}, gpus {options.gpus}."
         )
+    _require_positive(options, "num_samples")
     keys = ("models", "datasets", "protocols", "seeds", "reference")
     flags = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     given = dict(argument.removeprefix("--").split("=", 1) for argument in _checked_settings(settings))
@@ -151,7 +162,7 @@ def _leaderboard(options: argparse.Namespace, settings: Sequence[str]) -> int:
     folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")
     where = Where(options.jobs, options.address, options.cpus, options.gpus)
     try:
-        files, failed = make_leaderboard(spec, folder, where)
+        files, failed = make_leaderboard(spec, folder, where, options.num_samples if options.tune else 0)
     except KeyboardInterrupt:
         print("recbole-posattn: finished runs are kept; the same command goes on with the others", file=sys.stderr)
         raise
@@ -162,6 +173,86 @@ def _leaderboard(options: argparse.Namespace, settings: Sequence[str]) -> int:
         name, seed = outcome.trial.name, outcome.trial.settings["seed"]
         print(f"recbole-posattn: {name}, seed {seed}, failed: {outcome.error}", file=sys.stderr)
     return EXIT_FAILURE if failed else 0
+
+
+def _add_tune_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Try settings of a model on validation data, stop those that are behind, and evaluate the best one once on the "
+        "test set. Writes best.yaml, trials.csv and report.html. See docs/tuning.md."
+    )
+    parser.epilog = "Any setting given as --key=value is fixed and not searched, e.g. --hidden_size=64."
+    parser.add_argument("--model", "-m", default=DEFAULT_MODEL, help=f"name of the model (default: {DEFAULT_MODEL})")
+    parser.add_argument("--dataset", "-d", default=DEFAULT_DATASET, help=f"data set (default: {DEFAULT_DATASET})")
+    parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
+    spaces = parser.add_mutually_exclusive_group()
+    spaces.add_argument("--space", help="one of properties/tuning or a YAML file (default: the model's)")
+    spaces.add_argument("--params_file", type=Path, help="a search space as a .hyper file of RecBole's")
+    parser.add_argument("--num_samples", type=int, default=20, help="settings to try (default: 20)")
+    parser.add_argument("--search", choices=ALGORITHMS, default=ALGORITHMS[0], help="how they are drawn (default: tpe)")
+    parser.add_argument(
+        "--scheduler", choices=SCHEDULERS, default=SCHEDULERS[0], help="what stops hopeless trials (default: asha)"
+    )
+    parser.add_argument("--grace_period", type=int, default=5, help="epochs before one is stopped (default: 5)")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time on this machine (default: 1)")
+    parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
+    parser.add_argument(
+        "--resources", help="of a trial, such as cpu=2,gpu=0.5 (default: the CPUs of this machine, shared by the jobs)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the search in the output folder")
+    parser.add_argument("--output", type=Path, help="folder of runs and report (default: tuning/<model>-<data set>)")
+
+
+def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in _checked_settings(arguments))
+    settings: dict[str, object] = {}
+    for file in options.config_files.split():
+        settings.update(read_yaml(file))
+    settings |= {key: parse_value(value) for key, value in given.items()}
+    settings |= {"model": options.model, "dataset": options.dataset}
+    if options.params_file is not None:
+        space = read_hyper(options.params_file)
+    else:
+        space = read_space(named_file("tuning", options.space or options.model))
+    _require_positive(options, "num_samples", "grace_period", "jobs")
+    search = Search(
+        settings, space.without(settings), options.num_samples, options.search, options.scheduler, options.grace_period
+    )
+    folder = options.output or Path("tuning") / f"{options.model}-{options.dataset}"
+    where = Where(options.jobs, options.address, **_resources(options.resources))
+    try:
+        found, files = tune(search, folder, where, options.resume)
+    except KeyboardInterrupt:
+        print(
+            "recbole-posattn: trials that have ended are kept; the same command with --resume goes on with the others",
+            file=sys.stderr,
+        )
+        raise
+    print(f"best of {len(found.records)} trials: {found.metric} {found.best.best(found.bigger):.4f} (validation)")
+    for key, value in found.best.settings.items():
+        print(f"  {key}: {value}")
+    print("test: " + ", ".join(f"{metric} {value:.4f}" for metric, value in found.test_result.items()))
+    for written in files:
+        print(f"written: {written}")
+    return 0
+
+
+def _require_positive(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) < 1:
+            raise SettingError(f"{name} must be a positive integer; got {getattr(options, name)}.")
+
+
+def _resources(text: str | None) -> dict[str, float]:
+    """``cpu=2,gpu=0.5`` as the fields of :class:`Where`."""
+    found: dict[str, float] = {}
+    for part in text.split(",") if text else []:
+        name, _, amount = part.strip().partition("=")
+        value = parse_value(amount)
+        allowed = {"cpu": type(value) is int and value >= 1, "gpu": type(value) in (int, float) and value >= 0}
+        if not allowed.get(name):
+            raise SettingError(f"resources must be such as cpu=2,gpu=0.5; got {text!r}.")
+        found[f"{name}s"] = value
+    return found
 
 
 def _guarded(command: Callable[[], int]) -> int:

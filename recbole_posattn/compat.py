@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,21 @@ def restore_dok_update() -> None:
 
     if not hasattr(dok_matrix, "_update"):
         dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
+
+
+def let_hyper_tuning_run() -> None:
+    """Let RecBole's ``HyperTuning`` search exhaustively and plot.
+
+    It hands hyperopt a ``RandomState``, of which hyperopt asks for ``integers`` since 0.2.7, as of a ``Generator``;
+    and its plot names its trials by ``np.str``, gone since NumPy 1.24. What it takes from NumPy is given to it by name.
+    """
+    from recbole.trainer import hyper_tuning
+
+    class RandomState(np.random.RandomState):
+        integers = np.random.RandomState.randint
+
+    random = SimpleNamespace(RandomState=RandomState)
+    hyper_tuning.np = SimpleNamespace(array=np.array, prod=np.prod, random=random, str=str)
 
 
 def apply() -> None:

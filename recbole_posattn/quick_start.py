@@ -10,15 +10,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+import pandas as pd
 import torch
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_environment, init_seed, set_color
 from texttable import Texttable
 
@@ -75,6 +77,8 @@ def run(
     ip: str = "localhost",
     port: str | int = "5678",
     group_offset: int = 0,
+    test: bool = True,
+    callback_fn: Callable[[int, float], None] | None = None,
 ) -> RunResult | None:
     """Train a model, evaluate its best epoch on the test set, and write both beside the checkpoint.
 
@@ -93,16 +97,19 @@ def run(
         ip: Address of the machine with the first process.
         port: A free port there.
         group_offset: Rank of the first process here: the sum of ``nproc`` of the groups before.
+        test: Whether to evaluate on the test set, which :func:`evaluate_checkpoint` does later otherwise.
+        callback_fn: Called with the number of each epoch, from 0, that was validated, and its score, as RecBole's
+            trainers do; must be picklable where there are several processes.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
-        where a split has no rows), and: ``checkpoint`` (path, ``None`` unless saved), ``epochs`` (trained),
-        ``best_epoch`` (counted from 0), ``seconds`` (wall time of ``data``, ``training`` with validation, ``test`` and
-        ``total``), ``trainable_parameters``, ``peak_mebibytes`` (of the process's memory, or of the GPU's where there
-        is one), ``seen_targets`` (share of test targets that their user had before; ``None`` unless ``mask_history`` is
-        given), ``curve`` (what each epoch told, see ``EngineMixin``) and ``learned`` (what a model of ours tells of
-        itself, such as the ``kernel_widths`` of adaptive bands). ``None`` where the first process runs on another
-        machine.
+        where a split has no rows, or is not evaluated), and: ``checkpoint`` (path, ``None`` unless saved), ``epochs``
+        (trained), ``best_epoch`` (counted from 0), ``seconds`` (wall time of ``data``, ``training`` with validation,
+        ``test`` and ``total``), ``trainable_parameters``, ``peak_mebibytes`` (of the process's memory, or of the GPU's
+        where there is one), ``seen_targets`` (share of test targets that their user had before; ``None`` unless
+        ``mask_history`` is given), ``curve`` (what each epoch told, see ``EngineMixin``) and ``learned`` (what a model
+        of ours tells of itself, such as the ``kernel_widths`` of adaptive bands). ``None`` where the first process runs
+        on another machine.
 
     Raises:
         SettingError: If a setting's key or value cannot be used.
@@ -117,6 +124,8 @@ def run(
         "config_dict": config_dict,
         "saved": saved,
         "command_line": sys.argv[1:] if command_line is None else command_line,
+        "test": test,
+        "callback_fn": callback_fn,
     }
     if layout.world_size == 1:
         return _run(**arguments)
@@ -130,6 +139,8 @@ def _run(
     config_dict: Mapping[str, Any] | None,
     saved: bool,
     command_line: Sequence[str],
+    test: bool,
+    callback_fn: Callable[[int, float], None] | None,
 ) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
@@ -149,15 +160,12 @@ def _run(
         recommender = _build_model(config, train_data)
         logger.info(recommender)
         trainer = trainer_class(config)(config, recommender)
+        options = {"callback_fn": callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
         best_valid_score, best_valid_result = trainer.fit(
-            train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+            train_data, valid_data, saved=saved, show_progress=config["show_progress"], **options
         )
         trained = time.perf_counter()
-        options = {"load_best_model": saved, "show_progress": config["show_progress"]}
-        if isinstance(trainer, EngineMixin):
-            test_result, users = trainer.evaluate_users(test_data, **options)
-        else:
-            test_result, users = trainer.evaluate(test_data, **options), None
+        test_result, users = _evaluate(trainer, test_data, load_best_model=saved) if test else (None, None)
         finished = time.perf_counter()
 
         result = RunResult(
@@ -190,6 +198,36 @@ def _run(
         logger.info("\n" + result_table(config, result))
     distributed.leave()
     return result
+
+
+def _evaluate(
+    trainer: Trainer, data: AbstractDataLoader, load_best_model: bool
+) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
+    """Metrics, and results by user where the trainer is one of ours and all items are ranked."""
+    options = {"load_best_model": load_best_model, "show_progress": trainer.config["show_progress"]}
+    if isinstance(trainer, EngineMixin):
+        return trainer.evaluate_users(data, **options)
+    return trainer.evaluate(data, **options), None
+
+
+def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
+    """Evaluate a trained model on its test set.
+
+    Args:
+        checkpoint: A file written by :func:`run`.
+
+    Returns:
+        The metrics by name, ``None`` for a split without rows, and the table of
+        :func:`recbole_posattn.evaluation.users.user_results`, ``None`` unless all items are ranked.
+
+    Raises:
+        CheckpointError, DataError, SettingError: As :func:`load` does.
+    """
+    loaded = load(checkpoint)
+    with run_logger(loaded.config):
+        trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+        result, users = _evaluate(trainer, loaded.test_data, load_best_model=False)
+    return plain_data(result), users
 
 
 def load(checkpoint: str | Path) -> Loaded:

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,9 +177,9 @@ def run_trials(trials: Mapping[Path, Trial], where: Where) -> Iterator[Outcome]:
 def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Where) -> Iterator[Outcome]:
     with ray_cluster(where) as ray:
         # A process of its own for each run: nothing is left of the one before, and its memory is its own.
-        task = ray.remote(num_cpus=where.threads, num_gpus=where.gpus, max_calls=1, max_retries=0)(_run_trial)
+        task = ray.remote(num_cpus=where.threads, num_gpus=where.gpus, max_calls=1, max_retries=0)(run_in_folder)
         running = {
-            task.remote(_from_anywhere(trial.settings), str(folder.absolute()), where.threads): (trial, folder)
+            task.remote(from_anywhere(trial.settings), str(folder.absolute()), where.threads): (trial, folder)
             for trial, folder in waiting
         }
         while running:
@@ -228,18 +229,27 @@ def ray_cluster(where: Where) -> Iterator[Any]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _run_trial(settings: dict[str, Any], folder: str, n_threads: int) -> str | None:
-    """Do one run in this process and give its folder its name; the reason if it fails."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which ends this process
+def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, **options: Any) -> str | None:
+    """Do one run in this process and give its folder its name; the reason if it fails.
+
+    Args:
+        settings: Of the run.
+        folder: Where ``result.json``, the checkpoint and the results by user are afterwards, or ``failure.json``.
+        n_threads: To compute with.
+        options: Of :func:`recbole_posattn.run`.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which ends this process
     torch.set_num_threads(n_threads)
     final = Path(folder)
-    incomplete = final.with_name(f"{final.name}.incomplete")
+    incomplete = incomplete_folder(final)
     shutil.rmtree(incomplete, ignore_errors=True)
     incomplete.mkdir(parents=True)
     home = Path.cwd()
     os.chdir(incomplete)  # where RecBole leaves its logs
     try:
-        result = run(config_dict={**settings, "checkpoint_dir": "saved", "show_progress": False}, command_line=[])
+        settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
+        result = run(config_dict=settings, command_line=[], **options)
         for name in (CHECKPOINT_NAME, RESULT_NAME, USERS_NAME):
             file = Path(result["checkpoint"]).with_name(name)
             if file.exists():
@@ -257,7 +267,12 @@ def _run_trial(settings: dict[str, Any], folder: str, n_threads: int) -> str | N
     return None
 
 
-def _from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
+def incomplete_folder(folder: Path) -> Path:
+    """What a run's folder is called until the run is complete."""
+    return folder.with_name(f"{folder.name}.incomplete")
+
+
+def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with paths that do not depend on the working folder."""
     paths = {"data_path": settings.get("data_path", "dataset")}
     if Path(str(settings.get("protocol"))).is_file():

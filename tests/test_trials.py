@@ -86,7 +86,7 @@ def test_a_process_that_dies_is_one_failure(settings: Callable, tmp_path: Path) 
         outcomes.append(outcome)
         if outcome.trial.name == "good":
             for child in living_children():
-                if "_run_trial" in " ".join(child.cmdline()):
+                if "run_in_folder" in " ".join(child.cmdline()):
                     child.kill()
     assert [outcome.trial.name for outcome in outcomes] == ["good", "doomed"]
     assert outcomes[1].error.startswith("the process of the run died")
@@ -100,23 +100,17 @@ def test_nothing_is_left_of_ray() -> None:
     assert not [child for child in living_children() if "ray" in " ".join(child.cmdline())]
 
 
-def test_a_cluster_runs_trials_on_all_its_machines(settings: Callable, tmp_path: Path) -> None:
-    """With a CPU on each of two nodes, one run ends beside another that never does; the cluster is left as it was."""
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
-        where = Where(address=cluster.address, cpus=1)
-        trials = [Trial("endless", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
-        outcomes = run_trials(checked_folders(trials, tmp_path), where)
-        first = next(outcomes)
-        assert (first.trial.name, first.error) == ("good", None)
-        assert first.result["config"]["seed"] == 2 and len(first.users) > 0
-        outcomes.close()
-        with ray_cluster(where) as ray:
-            assert [node["Alive"] for node in ray.nodes()] == [True, True]
-    finally:
-        cluster.shutdown()
+def test_a_cluster_runs_trials_on_all_its_machines(settings: Callable, tmp_path: Path, two_nodes: str) -> None:
+    """A run ends beside another that never does, which has a CPU to itself; the cluster is left as it was."""
+    where = Where(address=two_nodes, cpus=1)
+    trials = [Trial("endless", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
+    outcomes = run_trials(checked_folders(trials, tmp_path), where)
+    first = next(outcomes)
+    assert (first.trial.name, first.error) == ("good", None)
+    assert first.result["config"]["seed"] == 2 and len(first.users) > 0
+    outcomes.close()
+    with ray_cluster(where) as ray:
+        assert [node["Alive"] for node in ray.nodes()] == [True, True]
 
 
 def test_a_cluster_that_does_not_answer_is_said() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import re
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from recbole_posattn.reporting.drawing import COLORS, Drawing, drawing, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,47 +19,16 @@ if TYPE_CHECKING:
 # Colours that stay apart for colour-blind eyes (Okabe and Ito), for what a test said.
 VERDICT_COLORS = {"better": "#0072b2", "worse": "#d55e00", "tie": "#a3abb5", "reference": "#262b33", "": "#a3abb5"}
 
-_MODEL_COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf"]
 _LINE_STYLES = ["-", "--", ":"]
-
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text, which can be searched
-    "text.parse_math": False,  # a name may hold dollar signs
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e7eb",
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-}
 
 # A training time below this is drawn as this: a logarithm needs more than nothing.
 _SHORTEST_SECONDS = 0.01
-
-
-class Drawing(NamedTuple):
-    """A figure as it is put into a page.
-
-    Attributes:
-        title: What it shows.
-        note: How to read it.
-        wide: Whether it wants the whole width of the page.
-        svg: The ``<svg>`` element.
-    """
-
-    title: str
-    note: str
-    wide: bool
-    svg: str
 
 
 def draw_board(board: Board) -> list[Drawing]:
     """All figures of a board for which it has something to show; the same board gives the same text."""
     if not board.models:
         return []
-    import matplotlib
-
     metric = board.metrics[0]
     plan = [
         (draw_scores, f"{metric} with 95 % intervals", f"Colours: the paired test against {board.reference}.", False),
@@ -71,14 +41,9 @@ def draw_board(board: Board) -> list[Drawing]:
         ),
         (draw_groups, f"{metric} by group of test targets", "Below each group: its number of targets.", True),
     ]
-    drawings = []
-    for draw, title, note, wide in plan:
-        # The salt makes the names inside an SVG the same every time, and different from those of its neighbours.
-        with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"{board.dataset} {board.protocol} {title}"}):
-            figure = draw(board)
-            if figure is not None:
-                drawings.append(Drawing(title, note, wide, _svg(figure)))
-    return drawings
+    salt = f"{board.dataset} {board.protocol}"
+    drawings = (drawing(functools.partial(draw, board), title, note, wide, salt) for draw, title, note, wide in plan)
+    return [each for each in drawings if each is not None]
 
 
 def draw_scores(board: Board) -> Figure:
@@ -101,7 +66,7 @@ def draw_scores(board: Board) -> Figure:
         axis.annotate(f"{value:.4f}", (end, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
     axis.margins(x=0.2, y=0.02)
     axis.set_xlim(left=0)
-    axis.set_yticks(rows, labels=[_short(model) for model in models])
+    axis.set_yticks(rows, labels=[short(model) for model in models])
     axis.tick_params(axis="y", length=0)
     axis.invert_yaxis()
     axis.set(xlabel=metric)
@@ -138,7 +103,7 @@ def draw_times(board: Board) -> Figure | None:
     axis.margins(x=0.15, y=0.12)
     axis.set(xlabel="training time in seconds", ylabel=board.metrics[0])
     axis.grid()
-    _label_points(axis, np.column_stack([seconds, mean]), [_short(model) for model in models])
+    _label_points(axis, np.column_stack([seconds, mean]), [short(model) for model in models])
     return figure
 
 
@@ -163,7 +128,7 @@ def draw_curves(board: Board) -> Figure | None:
     axis.set(xlabel="epoch", ylabel=f"{board.metrics[0]} (validation)")
     axis.locator_params(axis="x", integer=True)
     axis.grid()
-    figure.legend(lines, [_short(model) for model in models], loc="outside right upper")
+    figure.legend(lines, [short(model) for model in models], loc="outside right upper")
     return figure
 
 
@@ -192,7 +157,7 @@ def draw_groups(board: Board) -> Figure | None:
         axis.grid(axis="y")
     figure.axes[0].set_ylim(bottom=0)
     figure.axes[0].set_ylabel(board.metrics[0])
-    figure.legend(list(lines.values()), [_short(model) for model in lines], loc="outside right upper")
+    figure.legend(list(lines.values()), [short(model) for model in lines], loc="outside right upper")
     return figure
 
 
@@ -201,12 +166,8 @@ def _line_style(board: Board, model: str) -> dict[str, Any]:
     if model == board.reference:
         return {"color": VERDICT_COLORS["reference"], "linestyle": "-"}
     others = [name for name in board.models if name != board.reference]
-    turn, color = divmod(others.index(model), len(_MODEL_COLORS))
-    return {"color": _MODEL_COLORS[color], "linestyle": _LINE_STYLES[turn % len(_LINE_STYLES)]}
-
-
-def _short(name: str, length: int = 28) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    turn, color = divmod(others.index(model), len(COLORS))
+    return {"color": COLORS[color], "linestyle": _LINE_STYLES[turn % len(_LINE_STYLES)]}
 
 
 def _label_points(axis: Axes, points: np.ndarray, names: Sequence[str]) -> None:
@@ -241,13 +202,3 @@ def _shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The area that each box shares with each other one; shapes (n, 2, 2) and (m, 2, 2) to (n, m)."""
     sides = np.minimum(boxes[:, None, 1], others[:, 1]) - np.maximum(boxes[:, None, 0], others[:, 0])
     return np.maximum(sides, 0).prod(axis=-1)
-
-
-def _svg(figure: Figure) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    # Names of groups ("axes_1") would occur once a figure in a page; what is referred to has a salted one.
-    referred = set(re.findall(r'#([^")]+)[")]', svg))
-    return re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referred else "", svg)

@@ -15,14 +15,15 @@ from recbole_posattn.leaderboard.board import gather
 from recbole_posattn.leaderboard.live import LiveTable
 from recbole_posattn.leaderboard.report import Provenance, write_report
 from recbole_posattn.leaderboard.spec import Spec
+from recbole_posattn.leaderboard.tuned import tune_rows
 from recbole_posattn.quick_start import versions
 from recbole_posattn.trials import Outcome, Where, checked_folders, run_trials
 
-RUNS = "runs"
+RUNS, TUNING = "runs", "tuning"
 
 
 def make_leaderboard(
-    spec: Spec, folder: Path, where: Where, console: Console | None = None
+    spec: Spec, folder: Path, where: Where, n_tuning_trials: int = 0, console: Console | None = None
 ) -> tuple[list[Path], list[Outcome]]:
     """Run all that is not finished, and write the report into ``folder``; its runs are in ``folder/runs``.
 
@@ -32,6 +33,7 @@ def make_leaderboard(
         spec: What is compared.
         folder: Where runs and report go.
         where: Where the runs are done.
+        n_tuning_trials: Trials that each row is tuned with before, on each data set under each protocol.
         console: Where progress is shown; the error output by default.
 
     Returns:
@@ -51,7 +53,13 @@ def make_leaderboard(
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     pairs = itertools.product(spec.datasets, spec.protocols)
     plan = {pair: checked_folders(spec.trials(*pair), root) for pair in pairs}
-    boards, failures, unfinished, revisions = [], [], [], set()
+    notes: list[str] = []
+    if n_tuning_trials:
+        for pair in plan:
+            winners, told = tune_rows(spec, *pair, n_tuning_trials, folder / TUNING, where, console)
+            plan[pair] = checked_folders(spec.trials(*pair, winners), root)
+            notes += told
+    boards, failures, revisions = [], [], set()
     for (dataset, protocol), trials in plan.items():
         outcomes = []
         with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), console) as table:
@@ -64,13 +72,13 @@ def make_leaderboard(
         if board is not None:
             boards.append(board)
         else:
-            unfinished.append(f"{dataset}, {Path(protocol).stem}: no run finished; the first one: {outcomes[0].error}")
+            notes.append(f"{dataset}, {Path(protocol).stem}: no run finished; the first one: {outcomes[0].error}")
     if not boards:
         raise UserError(f"all runs failed, the first one: {failures[0].trial.name}: {failures[0].error}")
-    return write_report(boards, _provenance(spec, revisions, unfinished), folder), failures
+    return write_report(boards, _provenance(spec, revisions, notes), folder), failures
 
 
-def _provenance(spec: Spec, revisions: set[str | None], unfinished: list[str]) -> Provenance:
+def _provenance(spec: Spec, revisions: set[str | None], notes: list[str]) -> Provenance:
     """Where a report comes from; the revisions are those of its runs, which may be older than the report."""
     return Provenance(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -80,5 +88,5 @@ def _provenance(spec: Spec, revisions: set[str | None], unfinished: list[str]) -
         seeds=spec.seeds,
         published=spec.published,
         not_run=[f"{model}: {reason}" for model, reason in spec.not_run.items()],
-        notes=[*spec.notes, *unfinished],
+        notes=[*spec.notes, *notes],
     )

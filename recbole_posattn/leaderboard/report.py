@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from recbole_posattn.errors import UserError
 from recbole_posattn.leaderboard.board import SIGNIFICANCE, Board
-from recbole_posattn.leaderboard.figures import Drawing, draw_board
+from recbole_posattn.leaderboard.figures import draw_board
 from recbole_posattn.leaderboard.spec import Published
+from recbole_posattn.reporting.drawing import Drawing
+from recbole_posattn.reporting.page import MARKS, MISSING, Cell, number_cell, one_line, render_page, write_files
 
 # Columns of Board.costs: what they are called in a table, and how their numbers are written.
 COSTS = {
@@ -32,10 +31,7 @@ CSV_COLUMNS = [
     *("n_targets", "seeds"),
 ]
 
-MARKS = {"better": "▲", "worse": "▼", "tie": "="}
 _LATEX_MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "tie": "$^{=}$"}
-
-_MISSING = "–"
 
 _PUBLISHED_TITLE = "Published by others"
 _PUBLISHED_SUMMARY = (
@@ -83,24 +79,6 @@ class Provenance(NamedTuple):
     notes: list[str]
 
 
-class Cell(NamedTuple):
-    """A cell of a table, before a format gives it its looks.
-
-    Attributes:
-        text: What it says.
-        value: What a table is sorted by; ``None`` goes last.
-        best: Whether it is the best of its column.
-        verdict: See :meth:`Board.verdict`.
-        p: What the verdict rests on.
-    """
-
-    text: str
-    value: str | float | None
-    best: bool = False
-    verdict: str = ""
-    p: float = math.nan
-
-
 def write_report(boards: Sequence[Board], provenance: Provenance, folder: Path) -> list[Path]:
     """Write ``leaderboard.md``, ``.csv``, ``.tex`` and ``.html``, each of them whole or not at all.
 
@@ -123,22 +101,7 @@ def write_report(boards: Sequence[Board], provenance: Provenance, folder: Path) 
         "leaderboard.tex": latex(boards, provenance),
         "leaderboard.html": html(boards, provenance),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
-            _write_whole(folder / name, text)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return [folder / name for name in contents]
-
-
-def _write_whole(file: Path, text: str) -> None:
-    incomplete = file.with_name(f"{file.name}.incomplete")
-    try:
-        incomplete.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(incomplete, file)
-    finally:
-        incomplete.unlink(missing_ok=True)
+    return write_files(folder, contents)
 
 
 # -- what all formats say --------------------------------------------------------------------------------------------
@@ -161,7 +124,7 @@ def rows(board: Board) -> list[list[Cell]]:
             _metric(board, model, watched, best),
             _interval(board, model, watched),
             *(_metric(board, model, metric, best) for metric in others),
-            *(_number(costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
+            *(number_cell(costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
         ]
         for model in board.models
     ]
@@ -169,7 +132,7 @@ def rows(board: Board) -> list[list[Cell]]:
 
 def _metric(board: Board, model: str, metric: str, best: Mapping[str, Sequence[str]]) -> Cell:
     score = board.score(model, metric)
-    cell = _number(score["mean"], "{:.4f}")
+    cell = number_cell(score["mean"], "{:.4f}")
     if cell.value is None:
         return cell
     deviation = "" if pd.isna(score["deviation"]) else f" ± {score['deviation']:.4f}"
@@ -180,11 +143,7 @@ def _metric(board: Board, model: str, metric: str, best: Mapping[str, Sequence[s
 
 def _interval(board: Board, model: str, metric: str) -> Cell:
     low, high = board.score(model, metric)[["low", "high"]]
-    return Cell(_MISSING, None) if pd.isna(low) or pd.isna(high) else Cell(f"{low:.4f}–{high:.4f}", float(low))
-
-
-def _number(value: float | None, form: str) -> Cell:
-    return Cell(_MISSING, None) if pd.isna(value) else Cell(form.format(value), float(value))
+    return Cell(MISSING, None) if pd.isna(low) or pd.isna(high) else Cell(f"{low:.4f}–{high:.4f}", float(low))
 
 
 def _summary(board: Board, escape: Callable[[str], str], marks: Mapping[str, str]) -> str:
@@ -216,18 +175,14 @@ def published_rows(published: Sequence[Published]) -> list[list[Cell]]:
     return [
         [
             *(Cell(text, text) for text in (entry.model, entry.dataset, entry.protocol, entry.source)),
-            *(_number(entry.metrics.get(metric, math.nan), "{:.4f}") for metric in metrics),
+            *(number_cell(entry.metrics.get(metric, math.nan), "{:.4f}") for metric in metrics),
         ]
         for entry in published
     ]
 
 
 def _failures(board: Board) -> list[str]:
-    return [f"{model}, seed {seed}: {_one_line(reason)}" for model, seed, reason in board.failures]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return [f"{model}, seed {seed}: {one_line(reason)}" for model, seed, reason in board.failures]
 
 
 def _origin(provenance: Provenance) -> list[tuple[str, str]]:
@@ -286,7 +241,7 @@ def _markdown_table(titles: Sequence[str], table: Sequence[Sequence[Cell]], n_te
 def _markdown_list(title: str, entries: Sequence[str]) -> list[str]:
     if not entries:
         return []
-    return [f"## {title}", "", *(f"- {_markdown(_one_line(entry))}" for entry in entries), ""]
+    return [f"## {title}", "", *(f"- {_markdown(one_line(entry))}" for entry in entries), ""]
 
 
 def _markdown_row(cells: Iterator[str] | Sequence[str]) -> str:
@@ -337,8 +292,8 @@ def latex(boards: Sequence[Board], provenance: Provenance) -> str:
     """A ``table`` for each board; needs the packages booktabs and graphicx."""
     lines = [
         r"% \usepackage{booktabs,graphicx}",
-        f"% {_one_line(provenance.command)}",
-        *(f"% {name}: {_one_line(fact)}" for name, fact in _origin(provenance)),
+        f"% {one_line(provenance.command)}",
+        *(f"% {name}: {one_line(fact)}" for name, fact in _origin(provenance)),
     ]
     for board in boards:
         if board.models:
@@ -422,14 +377,11 @@ def html(boards: Sequence[Board], provenance: Provenance) -> str:
         )
         for board in boards
     ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("leaderboard.html.j2").render(
+    return render_page(
+        Path(__file__).with_name("leaderboard.html.j2"),
+        title="Leaderboard",
+        date=provenance.date,
+        command=provenance.command,
         sections=sections,
         provenance=provenance,
         published={
@@ -440,5 +392,4 @@ def html(boards: Sequence[Board], provenance: Provenance) -> str:
             "n_texts": len(_PUBLISHED_TEXTS),
         },
         origin=_origin(provenance),
-        marks=MARKS,
     )

@@ -43,7 +43,8 @@ class Spec(NamedTuple):
         seeds: One run each.
         reference: The row that all others are tested against.
         settings: Settings of all runs, weaker than those of a row.
-        tuned: Settings by data set and row, stronger than the row's.
+        tuned: Settings by data set and row, stronger than the row's; in a file the path of a ``best.yaml`` may stand
+            for them.
         not_run: Models that were left out, each with the reason, for the report.
         published: Results of others, for a table of their own.
         notes: What else a reader of the report should know.
@@ -60,23 +61,20 @@ class Spec(NamedTuple):
     published: list[Published]
     notes: list[str]
 
-    def trials(self, dataset: str, protocol: str) -> list[Trial]:
-        """The runs of one data set under one protocol."""
+    def trials(
+        self, dataset: str, protocol: str, winners: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> list[Trial]:
+        """The runs of one data set under one protocol; ``winners`` are settings by row, stronger than all others."""
         return [
-            Trial(
-                name,
-                {
-                    **self.settings,
-                    **row,
-                    **self.tuned.get(dataset, {}).get(name, {}),
-                    "dataset": dataset,
-                    "protocol": protocol,
-                    "seed": seed,
-                },
-            )
-            for name, row in self.models.items()
+            Trial(name, {**self.row(name, dataset, protocol), **(winners or {}).get(name, {}), "seed": seed})
+            for name in self.models
             for seed in self.seeds
         ]
+
+    def row(self, name: str, dataset: str, protocol: str) -> dict[str, Any]:
+        """The settings of a row on one data set under one protocol, but for the seed."""
+        tuned = self.tuned.get(dataset, {}).get(name, {})
+        return {**self.settings, **self.models[name], **tuned, "dataset": dataset, "protocol": protocol}
 
 
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
@@ -102,7 +100,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     if reference not in models:
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
     tuned = {
-        dataset: {row: {**_mapping(of_row, f"{where}: tuned"), **settings} for row, of_row in rows.items()}
+        dataset: {row: {**_tuned_row(of_row, f"{where}: tuned"), **settings} for row, of_row in rows.items()}
         for dataset, rows in _mapping(given.get("tuned"), f"{where}: tuned").items()
     }
     for dataset, rows in tuned.items():
@@ -143,6 +141,11 @@ def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
             full_name = ", ".join([str(name), *map(str, values)])
             rows[full_name] = {"model": str(name), **row, **chosen}
     return rows
+
+
+def _tuned_row(of_row: Any, where: str) -> dict[str, Any]:
+    """Settings as a mapping, or in a file such as the ``best.yaml`` of a tuning."""
+    return read_yaml(of_row) if isinstance(of_row, str) else _mapping(of_row, where)
 
 
 def _published(entries: Any, where: str) -> list[Published]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -97,6 +98,34 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     assert "Pop, seed 2020, failed: out of memory" in capsys.readouterr().err
     report = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
     assert "no run finished" in report and "out of memory" in report and "## tiny, leave" in report
+
+
+def test_every_row_is_tuned_by_as_many_trials(
+    tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """But for the keys that it sets itself; what has nothing to search is not tuned; a second call searches nothing."""
+    file, out = tmp_path / "mine.yaml", tmp_path / "out"
+    file.write_text("models: {wide: {model: NoPESASRec, n_layers: 1}, Pop: Pop}\nseeds: [1]\n")
+    given = [argument for argument in flags(tiny_data_path, out) if not argument.startswith(("--models", "--seeds"))]
+    arguments = ["leaderboard", str(file), *given, "--tune", "--num_samples=2"]
+    assert cli.main(arguments) == 0
+    (search,) = out.glob("tuning/*/*/trials.jsonl")
+    trials = [json.loads(line) for line in search.read_text().split("\n") if line]
+    assert len(trials) == 2 and not any({"n_layers", "hidden_size"} & set(trial["settings"]) for trial in trials)
+    finished = [trial for trial in trials if trial["state"] == "finished"]
+    best = max(finished, key=lambda trial: max(score for _, score in trial["curve"]))["settings"]
+    configs = {
+        result["model"]: result["config"]
+        for result in (json.loads(found.read_text()) for found in out.glob("runs/*/result.json"))
+    }
+    assert {key: configs["NoPESASRec"][key] for key in best} == best and configs["NoPESASRec"]["n_layers"] == 1
+    assert set(configs) == {"NoPESASRec", "Pop"}
+    report = (out / "leaderboard.md").read_text(encoding="utf-8")
+    assert "each row was tuned by 2 trials" in report and "Pop: nothing to search" in report
+    capsys.readouterr()
+    before = search.stat().st_mtime
+    assert cli.main(arguments) == 0 and search.stat().st_mtime == before
+    assert capsys.readouterr().err.count(": reused") == 2
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import re
-import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ import pandas as pd
 import pytest
 
 from recbole_posattn.errors import UserError
-from recbole_posattn.leaderboard import report
 from recbole_posattn.leaderboard.board import Board
 from recbole_posattn.leaderboard.figures import draw_board, draw_curves, draw_groups, draw_scores, draw_times
 from recbole_posattn.leaderboard.report import CSV_COLUMNS, Provenance, csv, html, latex, markdown, write_report
 from recbole_posattn.leaderboard.spec import Published
+from recbole_posattn.reporting import page
 
 NAN = float("nan")
 NASTY = """<script>alert("1")</script>_50%&'$a$|#"""
@@ -437,33 +436,13 @@ def test_a_report_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "replace", full)
+    monkeypatch.setattr(page.os, "replace", full)
     with pytest.raises(UserError, match="cannot be written: No space left on device"):
         write_report([board_of(2)], PROVENANCE, tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 # -- in a browser ----------------------------------------------------------------------------------------------------
-
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not CHROMIUM or not CHROMEDRIVER:
-        pytest.skip("chromium or chromedriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        *("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"),
-        *("disable-component-update", "disable-sync", "window-size=1000,900", f"user-data-dir={tmp_path / 'profile'}"),
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
-    yield driver
-    driver.quit()
 
 
 def test_the_page_sorts_in_a_browser(browser: Any, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What the reports of leaderboards and of tuning have in common: cells, figures, pages, files."""

@@ -1,0 +1,315 @@
+"""Searches on a tiny data set: killed and taken up, with trials that fail, on two machines, blind to the test set."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from recbole.trainer import HyperTuning
+
+from recbole_posattn import cli
+from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.trainer import CHECKPOINT_NAME
+from recbole_posattn.trials import Where
+from recbole_posattn.tuning.make import tune
+from recbole_posattn.tuning.objective import objective_function
+from recbole_posattn.tuning.records import (
+    DIED,
+    FAILED,
+    FINISHED,
+    PRUNED,
+    SEARCH_NAME,
+    TRIALS_NAME,
+    TrialRecord,
+    append_record,
+    best_trial,
+    open_search,
+    read_records,
+    trial_folder,
+)
+from recbole_posattn.tuning.search import Search, run_search
+from recbole_posattn.tuning.space import Dimension, Space
+
+HEADS = Dimension("n_heads", "choice", (1, 3), {})  # 3 heads do not divide 16 channels
+RATES = Dimension("learning_rate", "loguniform", (1e-4, 1e-2), {})
+
+
+@pytest.fixture
+def settings(tiny_settings: Callable) -> dict[str, Any]:
+    return tiny_settings(model="NoPESASRec", dataset="tiny", use_gpu=False)
+
+
+def started_at(folder: Path) -> dict[str, float]:
+    return {file.parent.name: file.stat().st_mtime for file in folder.glob("runs/*/result.json")}
+
+
+def test_killed_and_taken_up_it_runs_nothing_twice(tiny_data_path: Path, tmp_path: Path) -> None:
+    folder, space = tmp_path / "search", tmp_path / "space.yaml"
+    space.write_text("learning_rate: {loguniform: [1e-3, 1e-2]}\n")
+    command = [
+        *(sys.executable, "-m", "recbole_posattn", "tune", "--model=NoPESASRec", "--dataset=tiny"),
+        *(f"--data_path={tiny_data_path}", f"--space={space}", "--num_samples=4", "--scheduler=none"),
+        *("--epochs=2", "--hidden_size=16", "--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", f"--output={folder}"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while len(read_records(folder)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    before, runs = read_records(folder), started_at(folder)
+    assert 2 <= len(before) < 4 and not (folder / "best.yaml").exists()
+
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert refused.returncode == cli.EXIT_USER_ERROR and "go on with it by --resume" in refused.stderr
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    after = read_records(folder)
+    assert after[: len(before)] == before
+    assert [record.number for record in after] == [0, 1, 2, 3]
+    assert len({record.settings["learning_rate"] for record in after}) == 4
+    assert {name: started_at(folder)[name] for name in runs} == runs
+    assert not list(folder.rglob("*.incomplete")) and not (folder / "ray").exists()
+
+    # What it found can be used, and a search that is at its end only writes its report.
+    best = best_trial(after, bigger=True)
+    assert yaml.safe_load((folder / "best.yaml").read_text())["learning_rate"] == best.settings["learning_rate"]
+    table = pd.read_csv(folder / "trials.csv")
+    assert table["trial"].tolist() == [0, 1, 2, 3] and table["ndcg@10"].max() == best.best(bigger=True)
+    assert [file.parent.name for file in folder.rglob(CHECKPOINT_NAME)] == [f"{best.number:04d}"]
+    evaluated = (folder / "best.json").stat().st_mtime
+    (folder / "report.html").unlink()
+    subprocess.run([*command, "--resume"], check=True, capture_output=True, timeout=120)
+    assert (folder / "report.html").is_file() and (folder / "best.json").stat().st_mtime == evaluated
+
+
+def test_no_test_metric_is_computed_before_the_search_has_ended(
+    settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every evaluation, in the trials' processes and in this one, notes its split; the test set's is the last alone."""
+    from recbole_posattn.tuning import make, ray_tune
+
+    log = str(tmp_path / "splits")
+
+    def note_splits() -> None:
+        from recbole_posattn import trainer
+
+        evaluate = trainer.CheckpointMixin.evaluate
+
+        def noting(self: Any, eval_data: Any, *args: Any, **options: Any) -> Any:
+            with open(log, "a") as file:
+                file.write(f"{eval_data._sampler.phase}\n")
+            return evaluate(self, eval_data, *args, **options)
+
+        trainer.CheckpointMixin.evaluate = noting
+
+    # pickled by value, as it is not a module's
+    def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
+        from recbole_posattn.tuning import ray_tune
+
+        note_splits()
+        ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
+
+    def evaluate_checkpoint(*args: Any) -> Any:
+        with open(log, "a") as file:
+            file.write("search ended\n")
+        return original(*args)
+
+    original = make.evaluate_checkpoint
+    monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
+    monkeypatch.setattr(make, "evaluate_checkpoint", evaluate_checkpoint)
+    from recbole_posattn import trainer
+
+    monkeypatch.setattr(trainer.CheckpointMixin, "evaluate", trainer.CheckpointMixin.evaluate)  # put back afterwards
+    note_splits()
+    found, _ = tune(Search(settings, Space([RATES]), 3, scheduler="none"), tmp_path / "search", Where(cpus=1))
+    splits = Path(log).read_text().split("\n")[:-1]
+    assert splits == ["valid"] * (3 * settings["epochs"]) + ["search ended", "test"]
+    assert found.test_result["ndcg@10"] > 0
+    for record in found.records:
+        result = json.loads((trial_folder(tmp_path / "search", record.number) / "result.json").read_text())
+        assert result["test_result"] is None
+
+
+def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_path: Path) -> None:
+    space = Space([HEADS, Dimension("hidden_act", "choice", ("relu", "gelu"), {})])
+    search = Search(settings, space, 99, "grid", "none")
+    told: list[TrialRecord] = []
+    records = run_search(search, tmp_path / "search", Where(jobs=2, cpus=1), on_end=told.append)
+    assert sorted(told) == records and len(records) == 4
+    for record in records:
+        failed = record.settings["n_heads"] == 3
+        assert record.state == (FAILED if failed else FINISHED)
+        assert ("hidden_size must be a multiple of n_heads" in (record.error or "")) == failed
+        assert len(record.curve) == (0 if failed else 2)
+    # With all known there is nothing to run, not even a Ray to start.
+    assert run_search(search, tmp_path / "search", Where(address="nowhere"), resume=True) == records
+
+
+def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
+    """One third goes on from each rung: of settings that learn nothing, beside one that does, none."""
+    rates = Dimension("learning_rate", "choice", (1e-2, 1e-9, 2e-9, 3e-9), {})
+    settings = {**settings, "epochs": 12, "stopping_step": 99}
+    search = Search(settings, Space([rates]), 4, "grid", "asha", grace_period=3)
+    first, *others = run_search(search, tmp_path / "search", Where(cpus=1))
+    assert first.state == FINISHED and first.settings["learning_rate"] == 1e-2
+    assert [epoch for epoch, _ in first.curve] == list(range(1, 13))
+    assert {record.state for record in others} == {PRUNED}
+    assert all(record.curve[-1][0] == 3 for record in others)
+
+
+def test_a_search_runs_on_both_machines_of_a_cluster(
+    settings: dict, tmp_path: Path, two_nodes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two trials, each waits on its node until the other has begun on its own."""
+    from recbole_posattn.tuning import ray_tune
+
+    # pickled by value, as it is not a module's
+    def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
+        import ray
+
+        from recbole_posattn.tuning import ray_tune
+
+        nodes = Path(folder) / "nodes"
+        nodes.mkdir(exist_ok=True)
+        (nodes / ray.get_runtime_context().get_node_id()).touch()
+        deadline = time.monotonic() + 120
+        while len(list(nodes.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
+
+    monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
+    folder, search = tmp_path / "search", Search(settings, Space([RATES]), 2, scheduler="none")
+    records = run_search(search, folder, Where(address=two_nodes, cpus=1))
+    assert [record.state for record in records] == [FINISHED, FINISHED]
+    assert len(list((folder / "nodes").iterdir())) == 2
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_torn_line_is_no_trial(tmp_path: Path) -> None:
+    first, second = (TrialRecord(number, FINISHED, {"a": [number]}, [(1, 0.5), (2, 0.25)], 1.5) for number in (0, 1))
+    append_record(tmp_path, first)
+    with open(tmp_path / TRIALS_NAME, "a") as file:
+        file.write('\n{"number": 7, "sta')
+    append_record(tmp_path, second)
+    assert read_records(tmp_path) == [first, second]
+
+
+def test_what_ended_while_the_search_was_killed_is_known(tmp_path: Path) -> None:
+    """A finished run without a record is taken over, one that failed is run again, as is one whose process died."""
+    space = Space([RATES])
+    searched = {"space": space.plain()}
+    assert open_search(tmp_path, searched, space, resume=False) == []
+    append_record(tmp_path, TrialRecord(0, DIED, {"learning_rate": 0.5}, [], error="killed"))
+    for number in (1, 2, 3):
+        trial_folder(tmp_path, number).mkdir()
+    (tmp_path / "runs" / "0004.incomplete").mkdir()
+    (trial_folder(tmp_path, 2) / "failure.json").write_text("{}")
+    result = {
+        "config": {"learning_rate": 0.25, "valid_metric": "NDCG@10"},
+        "curve": [{"epoch": 0, "valid": {"ndcg@10": 0.1}}, {"epoch": 1}, {"epoch": 2, "valid": {"ndcg@10": 0.3}}],
+        "seconds": {"total": 2.5},
+    }
+    (trial_folder(tmp_path, 3) / "result.json").write_text(json.dumps(result))
+    known = TrialRecord(3, FINISHED, {"learning_rate": 0.25}, [(1, 0.1), (3, 0.3)], 2.5)
+    assert open_search(tmp_path, searched, space, resume=True) == [known]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["0003"]
+    assert open_search(tmp_path, searched, space, resume=True) == [known]  # and written down
+
+
+def test_the_best_is_a_finished_one() -> None:
+    records = [
+        TrialRecord(0, PRUNED, {}, [(1, 0.9)]),
+        TrialRecord(1, FINISHED, {}, [(1, 0.4), (2, 0.2)]),
+        TrialRecord(2, FINISHED, {}, [(1, 0.3), (2, 0.4)]),
+        TrialRecord(3, FAILED, {}, [], error="nan"),
+    ]
+    assert best_trial(records, bigger=True).number == 1  # the earlier of equals
+    assert best_trial(records, bigger=False).number == 1
+    assert best_trial(records[:1], bigger=True) is None
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["--model=NoPESASRecc"],
+            "tuning must be one of .* or a YAML file; got 'NoPESASRecc'. Did you mean 'NoPESASRec'",
+        ),
+        (["--model=GCSAN"], "tuning must be one of"),
+        (["--space=nothing.yaml"], "tuning must be one of"),
+        (["--params_file=nothing.hyper"], "params file nothing.hyper cannot be read: No such file"),
+        (["--num_samples=0"], "num_samples must be a positive integer; got 0"),
+        (["--grace_period=0"], "grace_period must be a positive integer"),
+        (["--resources=cpu=0"], "resources must be such as cpu=2,gpu=0.5; got 'cpu=0'"),
+        (["--resources=tpu=1"], "resources must be such as"),
+        (["--resume"], "there is no search in tuning/PosKernelSASRec-ml-100k to go on with; leave --resume out"),
+        (["--search=grid"], "learning_rate is loguniform, which has no grid"),
+        (["--n_layers=0"], "n_layers must be a positive integer; got 0"),
+        (["--dataset=ml-100kk"], "data set 'ml-100kk' not found"),
+        (["surplus"], "argument 'surplus' is not understood"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_code_2(
+    given: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
+) -> None:
+    assert cli.main(["tune", *given]) == cli.EXIT_USER_ERROR
+    told = capsys.readouterr()
+    assert told.out == "" and re.search(message, told.err) and told.err.count("\n") == 1
+    assert not list(empty_folder.rglob(SEARCH_NAME))
+
+
+def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> None:
+    search = Search(settings, Space([RATES]), 2)
+    open_search(tmp_path, search.plain(), search.space, resume=False)
+    with pytest.raises(SettingError, match="holds a search already; go on with it by --resume"):
+        open_search(tmp_path, search.plain(), search.space, resume=False)
+    for other in (search._replace(algorithm="random"), search._replace(settings={**settings, "epochs": 9})):
+        with pytest.raises(SettingError, match=r"the search in .* has (algorithm|settings) .*, and not"):
+            open_search(tmp_path, other.plain(), search.space, resume=True)
+    assert open_search(tmp_path, search._replace(n_trials=9).plain(), search.space, resume=True) == []
+
+
+def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
+    heads = Dimension("n_heads", "choice", (3, 5), {})
+    with pytest.raises(UserError, match="no trial came to its end; the first failed: hidden_size must be a multiple"):
+        tune(Search(settings, Space([heads]), 2, "grid"), tmp_path / "search", Where(cpus=1))
+    assert not (tmp_path / "search" / "best.yaml").exists()
+
+
+# -- RecBole's HyperTuning -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
+def test_recboles_own_search_takes_our_objective(algo: str, settings: dict, tmp_path: Path) -> None:
+    (tmp_path / "fixed.yaml").write_text(yaml.safe_dump({**settings, "epochs": 1}))
+    (tmp_path / "model.hyper").write_text("learning_rate choice [0.001,0.01]\nn_layers choice [1,2]\n")
+    search = HyperTuning(
+        objective_function,
+        params_file="model.hyper",
+        fixed_config_file_list=["fixed.yaml"],
+        algo=algo,
+        max_evals=2,
+    )
+    search.run()
+    search.export_result("found")
+    assert len(search.score_list) == (4 if algo == "exhaustive" else 2)
+    assert search.best_score == max(search.score_list)
+    assert set(search.best_params) == {"learning_rate", "n_layers"}
+    assert all(result["test_result"] == {} for result in search.params2result.values())
+    assert "Valid result:" in Path("found").read_text()

@@ -1,0 +1,189 @@
+"""Search spaces: what is drawn, what depends on what, grids, RecBole's files, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from recbole.trainer import HyperTuning
+
+from recbole_posattn import Config
+from recbole_posattn.errors import SettingError
+from recbole_posattn.registry import PROPERTIES, registered_model_names
+from recbole_posattn.tuning.search import Search, check_search
+from recbole_posattn.tuning.space import Dimension, Space, read_hyper, read_space
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+SPACES = sorted((PROPERTIES / "tuning").glob("*.yaml"))
+
+TEXT = """
+learning_rate: {loguniform: [1e-4, 1e-2]}
+hidden_dropout_prob: {quniform: [0.1, 0.5, 0.1]}
+attn_dropout_prob: {like: hidden_dropout_prob}
+weight_decay: {uniform: [0.0, 0.5]}
+n_layers: {quniform: [1, 5, 2]}
+kernel_structure: {choice: [toeplitz-full, banded-full, toeplitz-banded_toeplitz]}
+kernel_bandwidth: {choice: [2, 4], if: {kernel_structure: "*banded*"}}
+kernel_sharing: {choice: [shared, {u: per_layer, l: shared}], if: {n_layers: [3, 5], backbone: sasrec}}
+"""
+
+
+def written(tmp_path: Path, text: str, name: str = "space.yaml") -> Path:
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def draws(space: Space, n_draws: int = 200, **fixed: Any) -> list[dict[str, Any]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    return [space.suggest(study.ask(), fixed) for _ in range(n_draws)]
+
+
+def test_each_kind_draws_what_it_says(tmp_path: Path) -> None:
+    drawn = draws(read_space(written(tmp_path, TEXT)), backbone="sasrec")
+    assert {settings["hidden_dropout_prob"] for settings in drawn} == {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert {settings["n_layers"] for settings in drawn} == {1, 3, 5}
+    assert all(isinstance(settings["n_layers"], int) for settings in drawn)
+    assert all(settings["attn_dropout_prob"] == settings["hidden_dropout_prob"] for settings in drawn)
+    rates = [math.log10(settings["learning_rate"]) for settings in drawn]
+    assert -4 <= min(rates) < -3.8 and -2.2 < max(rates) <= -2
+    assert abs(sum(rates) / len(rates) + 3) < 0.15  # even in the logarithm
+    decays = [settings["weight_decay"] for settings in drawn]
+    assert 0 <= min(decays) < 0.05 and 0.45 < max(decays) <= 0.5
+
+
+def test_a_key_is_drawn_only_where_its_condition_holds(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, TEXT))
+    for settings in draws(space, backbone="sasrec"):
+        assert ("kernel_bandwidth" in settings) == ("banded" in settings["kernel_structure"])
+        assert ("kernel_sharing" in settings) == (settings["n_layers"] >= 3)
+    assert not any("kernel_sharing" in settings for settings in draws(space, backbone="recbole"))
+
+
+def test_what_is_drawn_is_told_to_optuna_again(tmp_path: Path) -> None:
+    """As a search that is taken up does with the trials of before."""
+    space = read_space(written(tmp_path, TEXT))
+    study = optuna.create_study()
+    for settings in draws(space, 40, backbone="sasrec"):
+        study.enqueue_trial(space.parameters(settings))
+        assert space.suggest(study.ask(), {"backbone": "sasrec"}) == settings
+        assert space.drawn({"backbone": "sasrec", "other": 1, **settings}) == settings
+
+
+def test_a_grid_has_each_combination_once(tmp_path: Path) -> None:
+    text = "\n".join(line for line in TEXT.splitlines() if not line.startswith(("learning", "weight")))
+    space = read_space(written(tmp_path, text))
+    grid = space.grid({"backbone": "sasrec"})
+    # 5 dropouts × (1 + 2 · 2) structures with bandwidths × (1 + 2 · 2) layers with sharings
+    assert len(grid) == 5 * 5 * 5
+    assert all(grid.count(settings) == 1 for settings in grid)
+    assert {settings["hidden_dropout_prob"] for settings in grid} == {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert all(settings in grid for settings in draws(space, 50, backbone="sasrec"))
+    with pytest.raises(SettingError, match="learning_rate is loguniform, which has no grid"):
+        read_space(written(tmp_path, TEXT)).grid({})
+    assert Space([]).grid({}) == [{}]
+
+
+def test_fixed_keys_leave_the_space(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, TEXT)).without({"hidden_dropout_prob": 0.25, "kernel_structure": "full-full"})
+    for settings in draws(space, 20, hidden_dropout_prob=0.25, kernel_structure="full-full", backbone="sasrec"):
+        assert settings["attn_dropout_prob"] == 0.25
+        assert not {"hidden_dropout_prob", "kernel_structure", "kernel_bandwidth"} & set(settings)
+
+
+def test_recboles_files_mean_what_they_mean_in_recbole(tmp_path: Path) -> None:
+    text = (
+        "learning_rate loguniform -8,0\nhidden_size choice [64, 128]\n\n#comment\nweight_decay uniform 0.0,0.5\n"
+        "dropout_prob quniform 0.1,0.5,0.1\nloss_type choice ['CE','BPR']\ndropout_probs choice [[0.1,0.2],[0.3,0.4]]\n"
+    )
+    file = written(tmp_path, text, "model.hyper")
+    space = read_hyper(file)
+    assert space.dimensions == [
+        Dimension("learning_rate", "loguniform", (math.exp(-8), 1.0), {}),
+        Dimension("hidden_size", "choice", (64, 128), {}),
+        Dimension("weight_decay", "uniform", (0.0, 0.5), {}),
+        Dimension("dropout_prob", "quniform", (0.1, 0.5, 0.1), {}),
+        Dimension("loss_type", "choice", ("CE", "BPR"), {}),
+        Dimension("dropout_probs", "choice", ([0.1, 0.2], [0.3, 0.4]), {}),
+    ]
+    assert list(HyperTuning._build_space_from_file(file)) == space.keys
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate loguniform", "line 1 must be a key, one of choice, uniform, quniform, loguniform, and values"),
+        ("a choice [1]\nb normal 0,1", "line 2 must be a key, .*; got 'b normal 0,1'"),
+        ("a choice __import__('os')", "line 1: choice must be a list of values"),
+        ("a uniform 1", "line 1: uniform must be a lower bound and an upper one; got"),
+        ("a uniform 2,1", "line 1: uniform must rise from the lower to the upper bound"),
+        ("a choice [1]\na choice [2]", "line 2: a was there before"),
+    ],
+)
+def test_what_a_recbole_file_cannot_mean_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as error:
+        read_hyper(written(tmp_path, text, "bad.hyper"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hidden_size: 64", "hidden_size must be a mapping of one of choice, uniform, .*; got 64"),
+        ("hidden_size: {choice: [1], uniform: [0, 1]}", "must be a mapping of one of"),
+        ("hidden_size: {choices: [1]}", "must be a mapping of one of"),
+        ("hidden_size: {choice: []}", r"choice must be a list of values; got \[\]"),
+        ("hidden_size: {choice: 64}", "choice must be a list of values; got 64"),
+        ("learning_rate: {loguniform: [0, 1]}", "loguniform must have bounds above 0"),
+        ("learning_rate: {uniform: [0, high]}", "uniform must be a lower bound and an upper one; got"),
+        ("learning_rate: {uniform: [0, .inf]}", "uniform must rise from the lower to the upper bound"),
+        ("n_layers: {quniform: [1, 3, 0]}", "quniform must rise"),
+        ("n_layers: {quniform: [1, 3]}", "quniform must be a lower bound and an upper one and a step; got"),
+        ("n_layers: {choice: [1], if: 3}", "if must be a mapping of keys to values; got 3"),
+        ("a: {like: b}\nb: {choice: [1]}", "a depends on b, which must stand before it"),
+        ("a: {choice: [1], if: {a: 1}}", "a depends on a, which must stand before it"),
+        ("a: {like: [b]}", "like must name another key"),
+        ("- a", "must hold lines of 'key: value'"),
+    ],
+)
+def test_what_a_space_cannot_mean_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as error:
+        read_space(written(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_keys_of_no_model_are_refused(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, "hiden_size: {choice: [8]}"))
+    with pytest.raises(SettingError, match=r"'hiden_size' is no key of NoPESASRec\. Did you mean 'hidden_size'"):
+        check_search(Search({"model": "NoPESASRec", "dataset": "ml-100k"}, space, 1))
+
+
+def test_every_registered_model_has_a_space() -> None:
+    assert set(registered_model_names()) <= {file.stem for file in SPACES}
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
+def test_spaces_that_come_along_hold_settings_that_their_model_takes(file: Path) -> None:
+    model = file.stem.removesuffix("_paper")
+    space = read_space(file)
+    config = check_search(Search({"model": model, "dataset": "ml-100k"}, space, 1))
+    for settings in draws(space, 5, **config.plain()):
+        Config(model, "ml-100k", config_dict=settings, command_line=[])
+
+
+def test_our_models_are_searched_alike() -> None:
+    """The same values of the same keys but for what a model has of its own: the same chance for all."""
+    common = read_space(PROPERTIES / "tuning" / "NoPESASRec.yaml").dimensions
+    for model in registered_model_names():
+        assert read_space(PROPERTIES / "tuning" / f"{model}.yaml").dimensions[: len(common)] == common
+
+
+def test_the_papers_grid_is_the_papers() -> None:
+    grid = read_space(PROPERTIES / "tuning" / "PosKernelSASRec_paper.yaml").grid({})
+    assert len(grid) == 2 * 3 * 3 * 2 * 2
+    best = {"train_batch_size": 128, "n_layers": 2, "hidden_size": 128, "n_heads": 1, "learning_rate": 3e-4}
+    assert {**best, "hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3} in grid

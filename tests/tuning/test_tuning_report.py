@@ -1,0 +1,147 @@
+"""What a search's report says: the winner as settings, a table of all trials, a page in a browser."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from recbole_posattn import Config
+from recbole_posattn.reporting.page import write_files
+from recbole_posattn.tuning.importance import importances
+from recbole_posattn.tuning.records import DIED, FAILED, FINISHED, PRUNED, TrialRecord
+from recbole_posattn.tuning.report import Found, html, report_files
+from recbole_posattn.tuning.space import Dimension, Space
+
+SPACE = Space(
+    [
+        Dimension("learning_rate", "loguniform", (1e-4, 1e-2), {}),
+        Dimension("hidden_size", "choice", (16, 32), {}),
+        Dimension("kernel_structure", "choice", ("toeplitz-full", "banded-full"), {}),
+        Dimension("kernel_bandwidth", "choice", (2, 4), {"kernel_structure": ["banded*"]}),
+        Dimension("kernel_sharing", "choice", ("shared", {"u": "per_layer", "l": "shared"}), {}),
+        Dimension("hidden_dropout_prob", "quniform", (0.1, 0.5, 0.1), {}),
+    ]
+)
+
+
+def make_records(n_trials: int = 12) -> list[TrialRecord]:
+    """The score follows the learning rate alone; every third trial is pruned, the last two fail."""
+    records = []
+    for number in range(n_trials):
+        exponent = (number * 7 % n_trials) / (n_trials - 1)
+        settings = {
+            "learning_rate": 1e-4 * 100**exponent,
+            "hidden_size": 16 * (1 + number % 2),
+            "kernel_structure": "banded-full" if number % 2 else "toeplitz-full",
+            **({"kernel_bandwidth": 2} if number % 2 else {}),
+            "kernel_sharing": {"u": "per_layer", "l": "shared"},
+            "hidden_dropout_prob": 0.3,
+        }
+        n_epochs = 3 if number % 3 == 1 else 9
+        curve = [(epoch, round(0.1 * exponent + 0.01 * math.sqrt(epoch), 4)) for epoch in range(1, n_epochs + 1)]
+        records.append(TrialRecord(number, PRUNED if n_epochs == 3 else FINISHED, settings, curve, 1.5))
+    for number, state in ((n_trials, FAILED), (n_trials + 1, DIED)):
+        records.append(TrialRecord(number, state, records[0].settings, [], 0.5, "<script>alert(1)</script> & nan"))
+    return records
+
+
+def make_found(**changes: Any) -> Found:
+    records = make_records()
+    finished = [record for record in records if record.state == FINISHED]
+    fields = {
+        "model": "PosKernelSASRec",
+        "dataset": "ml-100k",
+        "metric": "ndcg@10",
+        "bigger": True,
+        "space": SPACE,
+        "given": {"model": "PosKernelSASRec", "epochs": 7, "eval_args": {"mode": "full"}},
+        "fixed": {"backbone": "sasrec"},
+        "records": records,
+        "best": max(finished, key=lambda record: record.best(True)),
+        "valid_result": {"ndcg@10": 0.13, "hit@10": 0.2},
+        "test_result": {"ndcg@10": 0.12, "hit@10": 0.19},
+        "command": "recbole-posattn tune --model=<b>",
+        "origin": [("date", "2026-11-25"), ("seed", "2020")],
+    }
+    return Found(**{**fields, **changes})
+
+
+def test_the_winner_is_a_file_of_settings(tmp_path: Path) -> None:
+    found = make_found()
+    write_files(tmp_path, report_files(found))
+    settings = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    assert settings == {**found.given, **found.best.settings}
+    config = Config(dataset="ml-100k", config_file_list=[tmp_path / "best.yaml"], command_line=[])
+    assert all(config[key] == value for key, value in found.best.settings.items() if key != "learning_rate")
+    assert config["learning_rate"] == pytest.approx(found.best.settings["learning_rate"], rel=1e-12)
+    assert config["epochs"] == 7
+
+
+def test_the_table_has_every_trial() -> None:
+    found = make_found()
+    table = pd.read_csv(io.StringIO(report_files(found)["trials.csv"]))
+    assert table.columns.tolist() == [
+        *("trial", "state", "ndcg@10", "best_epoch", "epochs", "seconds", "error"),
+        *(key for key in SPACE.keys),
+    ]
+    for record, row in zip(found.records, table.itertuples(index=False), strict=True):
+        assert (row.trial, row.state, row.seconds) == (record.number, record.state, record.seconds)
+        assert row.epochs == len(record.curve)
+        if record.curve:
+            assert (row[2], row.best_epoch) == (record.best(True), record.curve[-1][0])
+            assert pd.isna(row.error)
+        else:
+            assert pd.isna(row[2]) and row.error == record.error
+    assert table["kernel_bandwidth"].isna().sum() == 6 + 2
+
+
+def test_importance_is_with_the_key_that_matters() -> None:
+    found = importances(make_records(), SPACE, {}, bigger=True)
+    assert next(iter(found)) == "learning_rate" and found["learning_rate"] > 0.9
+    assert sum(found.values()) == pytest.approx(1)
+    assert "kernel_bandwidth" not in found  # not all trials have it
+    assert importances(make_records()[:3], SPACE, {}, bigger=True) == {}
+    same = [record._replace(curve=[(1, 0.5)]) for record in make_records()]
+    assert importances(same, SPACE, {}, bigger=True) == {}
+
+
+def test_each_figure_is_there_or_left_out() -> None:
+    files = report_files(make_found())
+    pictures = {name for name, content in files.items() if name.endswith(".png")}
+    assert pictures == {"history.png", "importance.png", "parallel.png", "curves.png"}
+    assert all(files[name].startswith(b"\x89PNG") for name in pictures)
+    records = make_records()[:1]
+    few = report_files(make_found(records=records, best=records[0]))
+    assert "importance.png" not in few and "history.png" in few
+    lower = make_found(bigger=False)
+    assert set(report_files(lower)) == set(files)
+
+
+def test_a_page_escapes_what_it_is_told() -> None:
+    text = html(make_found(), [])
+    assert "<script>alert" not in text and "--model=<b>" not in text and "&lt;script&gt;alert" in text
+
+
+def test_the_page_opens_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    found = make_found()
+    write_files(tmp_path, report_files(found))
+    browser.get((tmp_path / "report.html").as_uri())
+    table = browser.find_element("css selector", "#trials table")
+
+    def order() -> list[str]:
+        return [th.get_attribute("data-value") for th in table.find_elements("css selector", "tbody th")]
+
+    assert order()[0] == str(found.best.number) and len(order()) == len(found.records)
+    headers = table.find_elements("css selector", "thead th")
+    next(th for th in headers if th.text.startswith("learning_rate")).find_element("css selector", "button").click()
+    rates = {str(record.number): record.settings["learning_rate"] for record in found.records}
+    assert [rates[number] for number in order()] == sorted(rates.values())
+    assert len(browser.find_elements("css selector", "figure svg")) == 4
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.get_log("browser") == []
