@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _FINISHED_COLOR, _PRUNED_COLOR, _FAILED_COLOR, _BEST_COLOR = COLORS[0], "#a3abb5", "#d55e00", "#262b33"
 
 
+# Behind a label, so that lines do not cross it.
+_LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+
+
 def draw_search(
     records: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], metric: str, bigger: bool
 ) -> dict[str, Drawing]:
@@ -162,7 +166,9 @@ def draw_parallel(records: Sequence[TrialRecord], space: Space, metric: str, big
     for place, dimension in enumerate(dimensions):
         axis.axvline(place, color="#7b8794", linewidth=0.8, zorder=0)
         for height, label in _marks(dimension):
-            axis.annotate(label, (place, height), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+            axis.annotate(
+                label, (place, height), (4, 0), textcoords="offset points", va="center", fontsize=7.5, bbox=_LABEL_BOX
+            )
     axis.axvline(len(dimensions), color="#7b8794", linewidth=0.8, zorder=0)
     for height, score in ((0, low), (1, high)) if high > low else ((0.5, low),):
         axis.annotate(f"{score:.4f}", (len(dimensions), height), (4, 0), textcoords="offset points", va="center")
