@@ -177,7 +177,7 @@ def named_file(kind: str, name: str) -> Path:
     """A file of settings that the user names: one of ``properties/<kind>/`` by its name, or any by its path.
 
     Args:
-        kind: ``protocol`` or ``leaderboard``.
+        kind: ``protocol``, ``leaderboard`` or ``tuning``.
         name: Without suffix, or a path to a YAML file.
 
     Raises:
