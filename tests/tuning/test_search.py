@@ -54,14 +54,17 @@ def started_at(folder: Path) -> dict[str, float]:
     return {file.parent.name: file.stat().st_mtime for file in folder.glob("runs/*/result.json")}
 
 
-def test_killed_and_taken_up_it_runs_nothing_twice(tiny_data_path: Path, tmp_path: Path) -> None:
+def test_killed_and_taken_up_it_runs_nothing_twice(
+    tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder, space = tmp_path / "search", tmp_path / "space.yaml"
     space.write_text("learning_rate: {loguniform: [1e-3, 1e-2]}\n")
-    command = [
-        *(sys.executable, "-m", "recbole_posattn", "tune", "--model=NoPESASRec", "--dataset=tiny"),
+    arguments = [
+        *("tune", "--model=NoPESASRec", "--dataset=tiny"),
         *(f"--data_path={tiny_data_path}", f"--space={space}", "--num_samples=4", "--scheduler=none"),
         *("--epochs=2", "--hidden_size=16", "--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", f"--output={folder}"),
     ]
+    command = [sys.executable, "-m", "recbole_posattn", *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while len(read_records(folder)) < 2 and time.monotonic() < deadline:
@@ -70,10 +73,9 @@ def test_killed_and_taken_up_it_runs_nothing_twice(tiny_data_path: Path, tmp_pat
     before, runs = read_records(folder), started_at(folder)
     assert 2 <= len(before) < 4 and not (folder / "best.yaml").exists()
 
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert refused.returncode == cli.EXIT_USER_ERROR and "go on with it by --resume" in refused.stderr
-    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
+    assert cli.main(arguments) == cli.EXIT_USER_ERROR
+    assert "go on with it by --resume" in capsys.readouterr().err
+    assert cli.main([*arguments, "--resume"]) == 0
     after = read_records(folder)
     assert after[: len(before)] == before
     assert [record.number for record in after] == [0, 1, 2, 3]
@@ -89,7 +91,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(tiny_data_path: Path, tmp_pat
     assert [file.parent.name for file in folder.rglob(CHECKPOINT_NAME)] == [f"{best.number:04d}"]
     evaluated = (folder / "best.json").stat().st_mtime
     (folder / "report.html").unlink()
-    subprocess.run([*command, "--resume"], check=True, capture_output=True, timeout=120)
+    assert cli.main([*arguments, "--resume"]) == 0
     assert (folder / "report.html").is_file() and (folder / "best.json").stat().st_mtime == evaluated
 
 
@@ -132,9 +134,9 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
 
     monkeypatch.setattr(trainer.CheckpointMixin, "evaluate", trainer.CheckpointMixin.evaluate)  # put back afterwards
     note_splits()
-    found, _ = tune(Search(settings, Space([RATES]), 3, scheduler="none"), tmp_path / "search", Where(cpus=1))
+    found, _ = tune(Search(settings, Space([RATES]), 2, scheduler="none"), tmp_path / "search", Where(cpus=1))
     splits = Path(log).read_text().split("\n")[:-1]
-    assert splits == ["valid"] * (3 * settings["epochs"]) + ["search ended", "test"]
+    assert splits == ["valid"] * (2 * settings["epochs"]) + ["search ended", "test"]
     assert found.test_result["ndcg@10"] > 0
     for record in found.records:
         result = json.loads((trial_folder(tmp_path / "search", record.number) / "result.json").read_text())
@@ -158,9 +160,9 @@ def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_pa
 
 def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
     """One third goes on from each rung: of settings that learn nothing, beside one that does, none."""
-    rates = Dimension("learning_rate", "choice", (1e-2, 1e-9, 2e-9, 3e-9), {})
+    rates = Dimension("learning_rate", "choice", (1e-2, 1e-9, 2e-9), {})
     settings = {**settings, "epochs": 12, "stopping_step": 99}
-    search = Search(settings, Space([rates]), 4, "grid", "asha", grace_period=3)
+    search = Search(settings, Space([rates]), 3, "grid", "asha", grace_period=3)
     first, *others = run_search(search, tmp_path / "search", Where(cpus=1))
     assert first.state == FINISHED and first.settings["learning_rate"] == 1e-2
     assert [epoch for epoch, _ in first.curve] == list(range(1, 13))
@@ -286,9 +288,9 @@ def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> N
 
 
 def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
-    heads = Dimension("n_heads", "choice", (3, 5), {})
+    heads = Dimension("n_heads", "choice", (3,), {})
     with pytest.raises(UserError, match="no trial came to its end; the first failed: hidden_size must be a multiple"):
-        tune(Search(settings, Space([heads]), 2, "grid"), tmp_path / "search", Where(cpus=1))
+        tune(Search(settings, Space([heads]), 1, "grid"), tmp_path / "search", Where(cpus=1))
     assert not (tmp_path / "search" / "best.yaml").exists()
 
 
