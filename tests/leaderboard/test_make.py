@@ -107,7 +107,7 @@ def test_every_row_is_tuned_by_as_many_trials(
     file, out = tmp_path / "mine.yaml", tmp_path / "out"
     file.write_text("models: {wide: {model: NoPESASRec, n_layers: 1}, Pop: Pop}\nseeds: [1]\n")
     given = [argument for argument in flags(tiny_data_path, out) if not argument.startswith(("--models", "--seeds"))]
-    arguments = ["leaderboard", str(file), *given, "--tune", "--num_samples=2"]
+    arguments = ["leaderboard", str(file), *given, "--tune", "--num_samples=2", "--jobs=2"]
     assert cli.main(arguments) == 0
     (search,) = out.glob("tuning/*/*/trials.jsonl")
     trials = [json.loads(line) for line in search.read_text().split("\n") if line]

@@ -61,24 +61,24 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     space.write_text("learning_rate: {loguniform: [1e-3, 1e-2]}\n")
     arguments = [
         *("tune", "--model=NoPESASRec", "--dataset=tiny"),
-        *(f"--data_path={tiny_data_path}", f"--space={space}", "--num_samples=4", "--scheduler=none"),
+        *(f"--data_path={tiny_data_path}", f"--space={space}", "--num_samples=4", "--scheduler=none", "--jobs=2"),
         *("--epochs=2", "--hidden_size=16", "--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", f"--output={folder}"),
     ]
     command = [sys.executable, "-m", "recbole_posattn", *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
-        while len(read_records(folder)) < 2 and time.monotonic() < deadline:
+        while not read_records(folder) and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
     before, runs = read_records(folder), started_at(folder)
-    assert 2 <= len(before) < 4 and not (folder / "best.yaml").exists()
+    assert 1 <= len(before) < 4 and not (folder / "best.yaml").exists()
 
     assert cli.main(arguments) == cli.EXIT_USER_ERROR
     assert "go on with it by --resume" in capsys.readouterr().err
     assert cli.main([*arguments, "--resume"]) == 0
     after = read_records(folder)
     assert after[: len(before)] == before
-    assert [record.number for record in after] == [0, 1, 2, 3]
+    assert len({record.number for record in after}) == len(after) == 4
     assert len({record.settings["learning_rate"] for record in after}) == 4
     assert {name: started_at(folder)[name] for name in runs} == runs
     assert not list(folder.rglob("*.incomplete")) and not (folder / "ray").exists()
@@ -87,7 +87,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     best = best_trial(after, bigger=True)
     assert yaml.safe_load((folder / "best.yaml").read_text())["learning_rate"] == best.settings["learning_rate"]
     table = pd.read_csv(folder / "trials.csv")
-    assert table["trial"].tolist() == [0, 1, 2, 3] and table["ndcg@10"].max() == best.best(bigger=True)
+    assert len(table) == 4 and table["ndcg@10"].max() == best.best(bigger=True)
     assert [file.parent.name for file in folder.rglob(CHECKPOINT_NAME)] == [f"{best.number:04d}"]
     evaluated = (folder / "best.json").stat().st_mtime
     (folder / "report.html").unlink()
@@ -134,7 +134,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
 
     monkeypatch.setattr(trainer.CheckpointMixin, "evaluate", trainer.CheckpointMixin.evaluate)  # put back afterwards
     note_splits()
-    found, _ = tune(Search(settings, Space([RATES]), 2, scheduler="none"), tmp_path / "search", Where(cpus=1))
+    found, _ = tune(Search(settings, Space([RATES]), 2, scheduler="none"), tmp_path / "search", Where(2, cpus=1))
     splits = Path(log).read_text().split("\n")[:-1]
     assert splits == ["valid"] * (2 * settings["epochs"]) + ["search ended", "test"]
     assert found.test_result["ndcg@10"] > 0
