@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import recbole_posattn
 from recbole_posattn.config import DEFAULT_DATASET, DEFAULT_MODEL, parse_value, read_yaml
@@ -73,6 +74,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", default="5678", help="port of the master process")
     parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines (default: nproc)")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process")
+
+
+def _parsed_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in _checked_settings(arguments))
+    return {key: parse_value(value) for key, value in given.items()}
 
 
 def _checked_settings(arguments: Sequence[str]) -> Sequence[str]:
@@ -156,9 +162,9 @@ def _leaderboard(options: argparse.Namespace, settings: Sequence[str]) -> int:
     _require_positive(options, "num_samples")
     keys = ("models", "datasets", "protocols", "seeds", "reference")
     flags = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
-    given = dict(argument.removeprefix("--").split("=", 1) for argument in _checked_settings(settings))
+    given = _parsed_settings(settings)
     file = named_file("leaderboard", options.spec) if options.spec is not None else None
-    spec = read_spec(file, flags, {key: parse_value(value) for key, value in given.items()})
+    spec = read_spec(file, flags, given)
     folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")
     where = Where(options.jobs, options.address, options.cpus, options.gpus)
     try:
@@ -203,12 +209,11 @@ def _add_tune_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    given = dict(argument.removeprefix("--").split("=", 1) for argument in _checked_settings(arguments))
-    settings: dict[str, object] = {}
+    given = _parsed_settings(arguments)
+    settings: dict[str, Any] = {}
     for file in options.config_files.split():
         settings.update(read_yaml(file))
-    settings |= {key: parse_value(value) for key, value in given.items()}
-    settings |= {"model": options.model, "dataset": options.dataset}
+    settings |= {**given, "model": options.model, "dataset": options.dataset}
     if options.params_file is not None:
         space = read_hyper(options.params_file)
     else:

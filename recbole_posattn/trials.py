@@ -81,12 +81,29 @@ class Outcome:
     @functools.cached_property
     def result(self) -> dict[str, Any]:
         """The content of ``result.json``."""
-        return json.loads((self.folder / RESULT_NAME).read_text(encoding="utf-8"))
+        return read_result(self.folder)
 
     @property
     def users(self) -> pd.DataFrame:
         """The table of :func:`recbole_posattn.evaluation.users.user_results`."""
         return pd.read_parquet(self.folder / USERS_NAME)
+
+
+def read_result(folder: Path, name: str = RESULT_NAME) -> dict[str, Any]:
+    """The content of a JSON file that a run left in its folder."""
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def validated_epochs(result: Mapping[str, Any]) -> list[tuple[int, float, float]]:
+    """``(epoch, loss, score)`` of each epoch that was validated, counted from 1, by the metric that was watched.
+
+    Args:
+        result: The content of ``result.json``.
+    """
+    watched = result["config"]["valid_metric"].lower()
+    return [
+        (point["epoch"] + 1, point["loss"], point["valid"][watched]) for point in result["curve"] if "valid" in point
+    ]
 
 
 class Where(NamedTuple):
@@ -242,7 +259,7 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which ends this process
     torch.set_num_threads(n_threads)
     final = Path(folder)
-    incomplete = incomplete_folder(final)
+    incomplete = final.with_name(f"{final.name}.incomplete")
     shutil.rmtree(incomplete, ignore_errors=True)
     incomplete.mkdir(parents=True)
     home = Path.cwd()
@@ -265,11 +282,6 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
     finally:
         os.chdir(home)
     return None
-
-
-def incomplete_folder(folder: Path) -> Path:
-    """What a run's folder is called until the run is complete."""
-    return folder.with_name(f"{folder.name}.incomplete")
 
 
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:

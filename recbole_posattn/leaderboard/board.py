@@ -15,7 +15,7 @@ import pandas as pd
 from recbole_posattn.errors import DataError
 from recbole_posattn.evaluation.statistics import estimates, p_values_against
 from recbole_posattn.evaluation.users import RANK_METRICS, metric_by_target
-from recbole_posattn.trials import Outcome
+from recbole_posattn.trials import Outcome, validated_epochs
 
 # A corrected p-value below this counts as a difference.
 SIGNIFICANCE = 0.05
@@ -158,11 +158,7 @@ class Run:
 
     def curve(self) -> list[dict[str, float]]:
         """The epochs that were validated."""
-        return [
-            {"epoch": point["epoch"] + 1, "loss": point["loss"], "valid": point["valid"][self.watched]}
-            for point in self.result["curve"]
-            if "valid" in point
-        ]
+        return [{"epoch": epoch, "loss": loss, "valid": score} for epoch, loss, score in validated_epochs(self.result)]
 
 
 def _same_targets(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

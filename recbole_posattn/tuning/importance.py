@@ -1,11 +1,9 @@
-"""How much each key of a search matters."""
+"""How much each key of a search matters. Optuna is imported where it is used: it takes its time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import optuna
 
 from recbole_posattn.tuning.records import TrialRecord
 from recbole_posattn.tuning.space import Space
@@ -33,6 +31,8 @@ def importances(
     scored = [record for record in records if record.curve]
     if len(scored) < _FEWEST_TRIALS or len({record.best(bigger) for record in scored}) == 1:
         return {}
+    import optuna
+
     study = optuna.create_study(direction="maximize" if bigger else "minimize")
     for record in scored:
         study.enqueue_trial(space.parameters(record.settings))

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from recbole_posattn.tuning.records import FINISHED, PRUNED, TrialRecord, best_trial
+from recbole_posattn.tuning.records import PRUNED, TrialRecord, best_trial, n_failed
 
 
 class LiveSearch:
@@ -59,10 +59,10 @@ class LiveSearch:
     def _summary(self) -> str:
         best = best_trial(self.records, self.bigger)
         states = [record.state for record in self.records]
-        n_failed = len(states) - states.count(FINISHED) - states.count(PRUNED)
+        failed = n_failed(self.records)
         facts = [
             f"best {self.metric} {best.best(self.bigger):.4f}" if best is not None else "",
             f"{states.count(PRUNED)} stopped early" if PRUNED in states else "",
-            f"{n_failed} failed" if n_failed else "",
+            f"{failed} failed" if failed else "",
         ]
         return ", ".join(fact for fact in facts if fact)

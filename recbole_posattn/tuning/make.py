@@ -16,9 +16,9 @@ from recbole_posattn.errors import UserError
 from recbole_posattn.quick_start import evaluate_checkpoint, versions
 from recbole_posattn.reporting.page import write_files
 from recbole_posattn.trainer import CHECKPOINT_NAME
-from recbole_posattn.trials import Where
+from recbole_posattn.trials import Where, read_result
 from recbole_posattn.tuning.live import LiveSearch
-from recbole_posattn.tuning.records import TrialRecord, best_trial, read_result, trial_folder
+from recbole_posattn.tuning.records import TrialRecord, best_trial, trial_folder
 from recbole_posattn.tuning.report import Found, report_files
 from recbole_posattn.tuning.search import Search, check_search, run_search
 

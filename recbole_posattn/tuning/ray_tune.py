@@ -26,7 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from recbole_posattn.config import Config
 from recbole_posattn.quick_start import RESULT_NAME
-from recbole_posattn.trials import FAILURE_NAME, Where, from_anywhere, run_in_folder
+from recbole_posattn.trials import FAILURE_NAME, Where, from_anywhere, read_result, run_in_folder
 from recbole_posattn.tuning.records import (
     DIED,
     FAILED,
@@ -35,7 +35,7 @@ from recbole_posattn.tuning.records import (
     TrialRecord,
     append_record,
     finished_curve,
-    read_result,
+    next_number,
     trial_folder,
 )
 from recbole_posattn.tuning.search import Search
@@ -143,35 +143,32 @@ def _optuna_search(
 ) -> Searcher:
     """Optuna's searcher, which is asked for the trials of before first."""
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    next_number = max((record.number for record in known), default=-1) + 1
-    draw = functools.partial(_draw, space=search.space, fixed=dict(fixed), known=list(known), next_number=next_number)
+    draw = functools.partial(_draw, space=search.space, fixed=dict(fixed), known=list(known))
     return OptunaSearch(
         space=draw,
         metric="best",
         mode=mode,
         points_to_evaluate=[search.space.parameters(record.settings) for record in known],
         # another seed when it goes on: the same would draw what it drew before
-        sampler=samplers[search.algorithm](seed=seed + next_number),
+        sampler=samplers[search.algorithm](seed=seed + next_number(known)),
     )
 
 
-def _draw(
-    trial: optuna.Trial, space: Space, fixed: Mapping[str, Any], known: Sequence[TrialRecord], next_number: int
-) -> dict[str, Any]:
+def _draw(trial: optuna.Trial, space: Space, fixed: Mapping[str, Any], known: Sequence[TrialRecord]) -> dict[str, Any]:
     """What Ray passes to a trial: its number and settings."""
     settings = space.suggest(trial, fixed)
     nth = trial.number
-    number = known[nth].number if nth < len(known) else next_number + nth - len(known)
+    number = known[nth].number if nth < len(known) else next_number(known) + nth - len(known)
     return {"trial": {"number": number, "settings": settings}}
 
 
 def _grid_points(grid: Sequence[Mapping[str, Any]], known: Sequence[TrialRecord]) -> list[dict[str, Any]]:
     """What Ray passes to the trials of a grid: those of before first."""
     done = [record.settings for record in known]
-    next_number = max((record.number for record in known), default=-1) + 1
     points = [{"number": record.number, "settings": record.settings} for record in known]
     new = [settings for settings in grid if settings not in done]
-    return points + [{"number": next_number + nth, "settings": settings} for nth, settings in enumerate(new)]
+    numbered = enumerate(new, start=next_number(known))
+    return points + [{"number": number, "settings": settings} for number, settings in numbered]
 
 
 def _run_trial(

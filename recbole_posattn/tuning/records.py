@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.quick_start import RESULT_NAME
+from recbole_posattn.trials import read_result, validated_epochs
 from recbole_posattn.tuning.space import Space
 
 RUNS, SEARCH_NAME, TRIALS_NAME = "runs", "search.json", "trials.jsonl"
@@ -55,6 +56,16 @@ def best_trial(records: Sequence[TrialRecord], bigger: bool) -> TrialRecord | No
     """The best of the finished trials, the earlier one of equals; ``None`` if none is finished."""
     finished = [record for record in records if record.state == FINISHED and record.curve]
     return (max if bigger else min)(finished, key=lambda record: record.best(bigger), default=None)
+
+
+def next_number(records: Sequence[TrialRecord]) -> int:
+    """The number of the first trial behind some others."""
+    return max((record.number for record in records), default=-1) + 1
+
+
+def n_failed(records: Sequence[TrialRecord]) -> int:
+    """How many of some trials neither came to their end nor were stopped as hopeless."""
+    return sum(record.state not in (FINISHED, PRUNED) for record in records)
 
 
 def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume: bool) -> list[TrialRecord]:
@@ -125,15 +136,9 @@ def append_record(folder: Path, record: TrialRecord) -> None:
         file.write("\n" + json.dumps(record._asdict()))
 
 
-def read_result(folder: Path, name: str = RESULT_NAME) -> dict[str, Any]:
-    """The content of a file that a run left in its folder."""
-    return json.loads((folder / name).read_text(encoding="utf-8"))
-
-
 def finished_curve(result: Mapping[str, Any]) -> list[tuple[int, float]]:
     """The curve of a finished run, from the content of its ``result.json``."""
-    watched = result["config"]["valid_metric"].lower()
-    curve = [(point["epoch"] + 1, point["valid"][watched]) for point in result["curve"] if "valid" in point]
+    curve = [(epoch, score) for epoch, _, score in validated_epochs(result)]
     return curve or [(max(result["epochs"], 1), result["best_valid_score"])]
 
 

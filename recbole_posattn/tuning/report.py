@@ -12,7 +12,7 @@ import yaml
 from recbole_posattn.reporting.drawing import Drawing
 from recbole_posattn.reporting.page import Cell, number_cell, one_line, render_page
 from recbole_posattn.tuning.figures import draw_search
-from recbole_posattn.tuning.records import FINISHED, PRUNED, TrialRecord
+from recbole_posattn.tuning.records import FINISHED, PRUNED, TrialRecord, n_failed
 from recbole_posattn.tuning.space import Space
 
 BEST_NAME = "best.yaml"
@@ -101,14 +101,14 @@ def trials_csv(found: Found) -> str:
 def html(found: Found, drawings: Sequence[Drawing]) -> str:
     """The search as one page that loads nothing."""
     states = [record.state for record in found.records]
-    n_failed = len(states) - states.count(FINISHED) - states.count(PRUNED)
+    n_finished, n_pruned = states.count(FINISHED), states.count(PRUNED)
     return render_page(
         Path(__file__).with_name("tuning.html.j2"),
         title=f"Tuning of {found.model} on {found.dataset}",
         date=dict(found.origin).get("date", ""),
         found=found,
         score=f"{found.best.best(found.bigger):.4f}",
-        counts=f"{states.count(FINISHED)} finished, {states.count(PRUNED)} were stopped early, {n_failed} failed",
+        counts=f"{n_finished} finished, {n_pruned} were stopped early, {n_failed(found.records)} failed",
         best_settings=[(key, str(value)) for key, value in found.best.settings.items()],
         results=_result_rows(found),
         header=_header(found),

@@ -221,7 +221,11 @@ def test_what_ended_while_the_search_was_killed_is_known(tmp_path: Path) -> None
     (trial_folder(tmp_path, 2) / "failure.json").write_text("{}")
     result = {
         "config": {"learning_rate": 0.25, "valid_metric": "NDCG@10"},
-        "curve": [{"epoch": 0, "valid": {"ndcg@10": 0.1}}, {"epoch": 1}, {"epoch": 2, "valid": {"ndcg@10": 0.3}}],
+        "curve": [
+            {"epoch": 0, "loss": 3.0, "valid": {"ndcg@10": 0.1}},
+            {"epoch": 1, "loss": 2.0},
+            {"epoch": 2, "loss": 1.0, "valid": {"ndcg@10": 0.3}},
+        ],
         "seconds": {"total": 2.5},
     }
     (trial_folder(tmp_path, 3) / "result.json").write_text(json.dumps(result))
