@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from recbole_posattn.data.convert.formats import FORMATS
 from recbole_posattn.data.convert.make import Conversion, convert
 from recbole_posattn.data.convert.rejects import OnError
 from recbole_posattn.data.convert.shapes import KINDS, Reading
-from recbole_posattn.data.statistics import QUANTILES, DataStatistics, data_statistics
+from recbole_posattn.data.statistics import QUANTILES, DataStatistics, data_statistics, time_span
 from recbole_posattn.inspect.popularity import write_statistics
 from recbole_posattn.reporting.drawing import short
 
@@ -26,8 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands and their arguments."""
     parser.description = "Make data sets from raw dumps, and look at them. See docs/data.md."
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    _add_convert_arguments(commands.add_parser("convert", help="a raw dump, or any table, to an atomic file"))
-    _add_stats_arguments(commands.add_parser("stats", help="the figures of a data set, with a picture"))
+    _add_convert_arguments(
+        commands.add_parser("convert", help="a raw dump, or any table, to an atomic file", allow_abbrev=False)
+    )
+    _add_stats_arguments(
+        commands.add_parser("stats", help="the figures of a data set, with a picture", allow_abbrev=False)
+    )
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -106,6 +109,7 @@ def _told(done: Conversion) -> str:
     lines += [f"{step.name}: {step.interactions:,} interactions" for step in filtered]
     kept = done.steps[-1].interactions
     lines.append(f"data set: {done.users:,} users, {done.items:,} items, {kept:,} interactions")
+    lines.append(f"times: {time_span(done.first, done.last)}")
     return "\n".join(lines)
 
 
@@ -142,7 +146,7 @@ def figures(statistics: DataStatistics) -> str:
         ("interactions", f"{statistics.interactions:,}"),
         ("density", f"{100 * statistics.density:.3g} %"),
         ("repeat rate", f"{100 * statistics.repeat_rate:.3g} %"),
-        ("time span", _time_span(statistics)),
+        ("time span", "no times" if statistics.first is None else time_span(statistics.first, statistics.last)),
     ]
     if statistics.without_id:
         rows.insert(3, ("without user or item", f"{statistics.without_id:,}"))
@@ -154,17 +158,6 @@ def figures(statistics: DataStatistics) -> str:
     shares.append(("of the interactions", *(f"{100 * share:.1f} %" for share in statistics.top_shares.values())))
     popular = [("item", "interactions"), *((short(item), f"{count:,}") for item, count in statistics.top_items)]
     return "\n\n".join(_table(table) for table in ([(statistics.name, ""), *rows], lengths, shares, popular))
-
-
-def _time_span(statistics: DataStatistics) -> str:
-    if statistics.first is None:
-        return "no times"
-    if not statistics.unix:
-        return f"{statistics.first:g} to {statistics.last:g}, no Unix times"
-    first, last = (
-        datetime.datetime.fromtimestamp(time, datetime.timezone.utc) for time in (statistics.first, statistics.last)
-    )
-    return f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {(last - first).days:,} days"
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -5,6 +5,7 @@ Shape keys: N interactions.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,13 +133,26 @@ def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
         repeat_rate=1 - len(pairs) / len(named),
         first=float(np.nanmin(times)) if known else None,
         last=float(np.nanmax(times)) if known else None,
-        unix=known and bool(_UNIX[0] <= np.nanmin(times) and np.nanmax(times) <= _UNIX[1]),
+        unix=known and looks_like_unix(np.nanmin(times), np.nanmax(times)),
         top_shares={share: in_order[: max(1, round(share * len(in_order)))].sum() / len(named) for share in TOP_SHARES},
         top_items=[(items.cat.categories[code], int(of_item[code])) for code in popular[:N_TOP_ITEMS]],
         user_counts=-np.sort(-of_user),
         item_counts=in_order,
         times=times if known else None,
     )
+
+
+def looks_like_unix(first: float, last: float) -> bool:
+    """Whether times from a first to a last one can be taken for seconds since 1970."""
+    return bool(_UNIX[0] <= first and last <= _UNIX[1])
+
+
+def time_span(first: float, last: float) -> str:
+    """Times from a first to a last one in words, with dates if they look like Unix seconds."""
+    if not looks_like_unix(first, last):
+        return f"{first:.10g} to {last:.10g}, no Unix times"
+    begin, end = (datetime.datetime.fromtimestamp(time, datetime.timezone.utc) for time in (first, last))
+    return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {(end - begin).days:,} days"
 
 
 def _read(file: Path, config: Mapping[str, Any]) -> pd.DataFrame:

@@ -143,15 +143,15 @@ class Gatherer:
         return Interactions(kept["user"], kept["item"], time, kept.get("rating"), list(self._users), list(self._items))
 
 
-def _token_column(role: str, texts: pa.Array, numbers: dict[str, int]) -> _Column:
+def _token_column(role: str, texts: pa.Array, known: dict[str, int]) -> _Column:
     """Texts by their numbers, which new ones are given in the order in which they occur; −1 for what is no token."""
     encoded = texts.dictionary_encode()
     tokens = encoded.dictionary.to_pylist()
     for token in tokens:
-        if token not in numbers and _problem(token) is None:
-            numbers[token] = len(numbers)
-    known = np.array([*(numbers.get(token, -1) for token in tokens), -1], dtype=np.int32)
-    values = known[encoded.indices.fill_null(-1).to_numpy()]
+        if token not in known and _problem(token) is None:
+            known[token] = len(known)
+    of_tokens = np.array([*(known.get(token, -1) for token in tokens), -1], dtype=np.int32)
+    values = of_tokens[encoded.indices.fill_null(-1).to_numpy()]
     return _Column(role, texts, values, values >= 0, _problem)
 
 

@@ -33,6 +33,8 @@ class Conversion(NamedTuple):
         steps: Interactions that were read, then those that each filter left.
         users: Users in the atomic file.
         items: Items in the atomic file.
+        first: The earliest time in it.
+        last: The latest time in it.
         rejected: Why lines, or rows, were skipped.
         rejected_file: Lists them; ``None`` if there are none.
     """
@@ -43,6 +45,8 @@ class Conversion(NamedTuple):
     steps: list[Step]
     users: int
     items: int
+    first: float
+    last: float
     rejected: list[Reason]
     rejected_file: Path | None
 
@@ -106,7 +110,10 @@ def convert(
             raise DataError(f"no interaction of {located.label} is left ({told})")
         users, items = output.write(kept, rejects if rejects.count else None)
         rejected_file = output.rejected_file if rejects.count else None
-        return Conversion(output.file, located.label, form, steps, users, items, rejects.reasons(), rejected_file)
+        times = float(kept.time.min()), float(kept.time.max())
+        return Conversion(
+            output.file, located.label, form, steps, users, items, *times, rejects.reasons(), rejected_file
+        )
 
 
 def _gathered(located: Located, shape: Shape, encoding: str, rejects: Rejects, show_progress: bool) -> Interactions:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from recbole_posattn.data.convert.interactions import Batch
 from recbole_posattn.data.convert.lines import LONGEST_LINE, Lines
-from recbole_posattn.data.convert.rejects import Rejects
+from recbole_posattn.data.convert.rejects import STRICT_LIMIT, Rejects
 from recbole_posattn.data.convert.shapes import Columns, Shape, check_columns
 from recbole_posattn.errors import DataError
 
@@ -97,7 +97,7 @@ def _split(lines: Lines, shape: Shape, fields: tuple[str, ...], rejects: Rejects
     good = length == len(fields)
     for index in np.flatnonzero(~good).tolist():
         found = length[index]
-        reason = "quotes that do not match" if found < 0 else f"{found} fields in the place of {len(fields)}"
+        reason = "quotes that do not match" if found < 0 else f"not {len(fields)} fields but {found}"
         rejects.add(int(lines.number[index]), reason, lines.texts[index])
     place = {role: fields.index(name) for role, name in shape.columns.given().items()}
     if quoted:
@@ -122,7 +122,7 @@ def _objects(
     lines: Iterator[Lines], columns: Columns, parse: Callable[[str], Any], name: str, rejects: Rejects
 ) -> Iterator[Batch]:
     given = columns.given()
-    unseen, there = set(given.values()), {}
+    unseen, there, n_objects = set(given.values()), {}, 0
     for block in lines:
         good = np.zeros(len(block.texts), dtype=bool)
         values: dict[str, list[str | None]] = {role: [] for role in given}
@@ -134,6 +134,7 @@ def _objects(
             if type(record) is not dict:
                 rejects.add(int(block.number[index]), f"no {name}", text)
                 continue
+            n_objects += 1
             if unseen:
                 unseen -= record.keys()
                 there.update(dict.fromkeys(map(str, record)))
@@ -145,10 +146,10 @@ def _objects(
             good[index] = True
             for column, value in zip(values.values(), row):
                 column.append(value)
-        if unseen and there and rejects.full:
+        if unseen and rejects.strict and n_objects >= STRICT_LIMIT:
             break
         yield _batch(block.take(good), {role: pa.array(column, pa.string()) for role, column in values.items()})
-    if unseen and there:  # no object has it
+    if unseen and n_objects:  # it is the name of the column, and not a line, that is wrong
         check_columns(rejects.label, there, columns)
 
 

@@ -62,16 +62,11 @@ class Rejects:
         """
         self._pending.append((number, reason, text))
 
-    @property
-    def full(self) -> bool:
-        """Whether there are so many that reading on makes no sense."""
-        return self.strict and self.count + len(self._pending) >= STRICT_LIMIT
-
     def flush(self) -> None:
         """Bring the lines taken down since the last call into their order.
 
         Raises:
-            DataError: If it is strict and :attr:`full`.
+            DataError: If it is strict and there are so many that reading on makes no sense.
         """
         for number, reason, text in sorted(self._pending):
             self.count += 1
@@ -84,7 +79,7 @@ class Rejects:
             if not self.strict:
                 self._rows.write(f"{number}\t{reason}\t{printable(text, _LENGTH)}\n".encode())
         self._pending.clear()
-        if self.full:
+        if self.strict and self.count >= STRICT_LIMIT:
             self._stop(f"{self.count} bad {self.unit}s or more")
 
     def end(self) -> None:
