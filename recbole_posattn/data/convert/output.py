@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -89,7 +90,8 @@ def _write_rows(interactions: Interactions, file: BinaryIO) -> None:
         pa.array(map(_quoted, tokens), pa.large_string()) for tokens in (interactions.users, interactions.items)
     )
     tab, line_end, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
-    order = np.lexsort((interactions.time, interactions.user))  # stable
+    place, _ = pd.factorize(interactions.user)  # in the order in which they occur
+    order = np.lexsort((interactions.time, place))  # stable
     for begin in range(0, len(order), _ROWS):
         rows = interactions.take(order[begin : begin + _ROWS])
         texts = [users.take(pa.array(rows.user)), items.take(pa.array(rows.item))]

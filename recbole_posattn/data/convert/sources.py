@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 from recbole_posattn.data.convert.formats import fits
 from recbole_posattn.errors import DataError
 
-_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_GZIP, _ZIP = b"\x1f\x8b\x08", b"PK\x03\x04"
 
 # What reading raises where a file is cut off, damaged, encrypted or packed in a way that Python does not know.
 READ_ERRORS = (EOFError, OSError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
@@ -112,7 +112,7 @@ def open_stream(located: Located) -> Iterator[Stream]:
                 member = archive.getinfo(located.member)
                 size, start = member.compress_size, member.header_offset
                 file = stack.enter_context(archive.open(member))
-            if file.peek(2)[:2] == _GZIP:
+            if file.peek(len(_GZIP)).startswith(_GZIP):
                 file = stack.enter_context(gzip.GzipFile(fileobj=file))
         except READ_ERRORS as error:
             raise DataError(f"{located.label} cannot be read: {getattr(error, 'strerror', None) or error}") from error
