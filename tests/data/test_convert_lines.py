@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import datetime
 import gzip
 import json
 import math
@@ -237,7 +238,7 @@ def test_missing_values_are_those_of_pandas(empty_folder: Path) -> None:
 # Half of the records are good, and few users have most of them.
 good_tokens = st.sampled_from(["a", "b", "é", '"', '"q" z', 'm"d', "x,y", " s ", "\u2028", "\ufeff"])
 good_numbers = st.sampled_from(["1", "2.5", "-3", "1e3", ".5", "+4.", " 7 "])
-good_times = good_numbers | st.sampled_from(["2020-01-02", "2020-01-02T03:04:05Z"])
+good_times = good_numbers | st.sampled_from(["2020-01-02", "2020-01-02T03:04:05Z", " 1999-12-31 23:59 "])
 tokens = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=4)
 tokens |= st.sampled_from(["NA", "null", " ", "\x85", "\x00", "\t"])
 numbers = st.sampled_from(["x", "", "nan", "-inf", "1e999", "1_0", "2020-01-02", "２"])
@@ -292,6 +293,9 @@ def any_lines(line: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
     return st.lists(line | line | mutated(line) | noise, max_size=14)
 
 
+BLANK = " \t\n\r\v\f"
+
+
 def slow_token(value: object) -> str | None:
     """What a value is as a token; ``None`` if it cannot be one."""
     if type(value) not in (str, int):
@@ -304,15 +308,24 @@ def slow_token(value: object) -> str | None:
 def slow_number(value: object) -> float | None:
     if type(value) not in (str, int, float):
         return None
-    text = str(value).strip()
+    text = str(value).strip(BLANK)
     if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) or not math.isfinite(float(text)):
         return None
     return float(text)
 
 
 def slow_time(value: object) -> float | None:
-    known = {"2020-01-02": 1577923200, "2020-01-02T03:04:05Z": 1577934245}
-    return known[value] if type(value) is str and value in known else slow_number(value)
+    form = r"([0-9]{4})-([0-9]{2})-([0-9]{2})([T ]([0-9]{2}):([0-9]{2})(:([0-9]{2})([.][0-9]+)?)?Z?)?"
+    found = re.fullmatch(form, value.strip(BLANK)) if type(value) is str else None
+    if found is None:
+        return slow_number(value)
+    *day, _, hour, minute, _, second, fraction = found.groups()
+    try:
+        date = datetime.datetime(*(int(part or 0) for part in (*day, hour, minute, second)))
+    except ValueError:
+        return None
+    since = date - datetime.datetime(1970, 1, 1)
+    return since.total_seconds() + float(fraction or 0) if 1678 <= date.year <= 2261 else None
 
 
 def slow_record(user: object, item: object, time: object, rating: object) -> tuple | None:
@@ -344,7 +357,7 @@ def check_any_lines(content: list[bytes], slow: Callable, reading: Reading, bloc
     first = 2 if header else 1
     file = Path("fuzzed.txt")
     file.write_bytes(b"\n".join([*([header] if header else []), *content]))
-    assume(not file.read_bytes().startswith(b"\x1f\x8b\x08"))  # which is packed by gzip
+    assume(not file.read_bytes().startswith((b"\x1f\x8b\x08", b"PK\x03\x04")))  # which are packed
     found = [(number, line, slow(line)) for number, line in enumerate(content, start=first)]
     good = [record for _, _, record in found if record is not None]
     bad = {number for number, line, record in found if record is None and line not in (b"", b"\r", header)}

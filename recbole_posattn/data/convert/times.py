@@ -16,13 +16,13 @@ UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 ORDER = "order"
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_DATE = r"^\d{4}-\d{1,2}"
+_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 
 
 def numbers(values: pa.Array) -> np.ndarray:
     """Numbers, or texts of numbers, as float64, shape (n,); NaN for what is none or not finite."""
     if pa.types.is_string(values.type):
-        values = pc.utf8_trim_whitespace(values)
+        values = pc.ascii_trim_whitespace(values)
         try:
             values = values.cast(pa.float64())
         except pa.ArrowInvalid:
@@ -36,9 +36,10 @@ class TimeFormat:
     """How the times of a dump are written.
 
     Args:
-        name: ``s``, ``ms`` or ``us``, numbers in this unit; ``auto``, numbers in seconds or ISO 8601 with dashes, with
-            a time zone or in UTC; ``order``, no times but the order of the file; or a pattern of ``strptime``
-            (https://docs.python.org/3/library/datetime.html#format-codes), UTC unless it has a zone.
+        name: ``s``, ``ms`` or ``us``, numbers in this unit; ``auto``, numbers in seconds or ISO 8601 such as
+            2010-10-19, 2010-10-19 23:55:27 and 2010-10-19T23:55:27.5+01:00; ``order``, no times but the order of the
+            file; or a pattern of ``strptime`` (https://docs.python.org/3/library/datetime.html#format-codes). Dates are
+            UTC unless they have a zone.
 
     Raises:
         SettingError: If it is none of these.
@@ -84,6 +85,7 @@ class TimeFormat:
             return numbers(values) if self.name == "auto" else np.full(len(values), np.nan)
         if self.name != "auto":
             return _dates(values, self.name)
+        values = pc.ascii_trim_whitespace(values)
         is_date = pc.fill_null(pc.match_substring_regex(values, _DATE), False)
         found = np.full(len(values), np.nan)
         for mask, parsed in ((is_date, lambda texts: _dates(texts, "ISO8601")), (pc.invert(is_date), numbers)):
