@@ -144,8 +144,8 @@ def figures(statistics: DataStatistics) -> str:
         ("users", f"{statistics.users:,}"),
         ("items", f"{statistics.items:,}"),
         ("interactions", f"{statistics.interactions:,}"),
-        ("density", f"{100 * statistics.density:.3g} %"),
-        ("repeat rate", f"{100 * statistics.repeat_rate:.3g} %"),
+        ("density", f"{100 * statistics.density:#.3g} %"),
+        ("repeat rate", f"{100 * statistics.repeat_rate:#.3g} %"),
         ("time span", "no times" if statistics.first is None else time_span(statistics.first, statistics.last)),
     ]
     if statistics.without_id:
@@ -168,4 +168,4 @@ def _table(rows: list[tuple[str, ...]]) -> str:
     table.set_cols_align(["l"] + ["r"] * (len(rows[0]) - 1))
     table.set_header_align(["l"] + ["r"] * (len(rows[0]) - 1))
     table.add_rows(rows)
-    return table.draw()
+    return "\n".join(line.rstrip() for line in table.draw().splitlines())

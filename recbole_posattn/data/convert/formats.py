@@ -83,7 +83,7 @@ FORMATS: dict[str, Format] = {
         "Amazon reviews 2023, ratings only (0core or 5core)",
         ("*.csv.gz", "*.csv"),
         Shape("delimited", _AMAZON_2023, "ms"),
-        "https://amazon-reviews-2023.github.io/data_processing/index.html",
+        "https://amazon-reviews-2023.github.io/data_processing/5core.html",
     ),
     "yelp": Format(
         "Yelp Open Dataset, reviews",

@@ -37,6 +37,7 @@ class Output:
 
     Raises:
         SettingError: If the name cannot be used, or its atomic file exists and is not to be replaced.
+        UserError: If nothing can be written there.
     """
 
     def __init__(self, data_path: Path, name: str, overwrite: bool) -> None:
@@ -49,6 +50,9 @@ class Output:
         self.rejected_file = self.folder / f"{name}.rejected.tsv"
         if self.file.exists() and not overwrite:
             raise SettingError(f"{self.file} exists; give another --name, or --overwrite.")
+        there = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UserError(f"{self.folder} cannot be written: {there} is no folder in which to write")
 
     def write(self, interactions: Interactions, rejects: Rejects | None) -> tuple[int, int]:
         """Write the interactions, and the list of lines that were skipped.
