@@ -115,7 +115,7 @@ def test_strict_stops_with_the_first_lines_and_writes_nothing(empty_folder: Path
 def test_a_line_without_an_end_is_cut_but_costs_no_other(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_reading, "BLOCK", 64)
     monkeypatch.setattr(line_reading, "LONGEST_LINE", 100)
-    write(b"u,i,t,r\n1,2,3,4\n" + b"x" * 5000 + b"\n3,2,3,4\n" + b"y" * 101 + b"\n4,2,3,4\n" + b"z" * 1000)
+    write(b"u,i,t,r\n1,2,3,4\n" + b"x" * 5000 + b"\n3,2,3,4\n" + b"y" * 101 + b"\n4,2,3,4\n" + "é".encode() * 1000)
     done = convert("a.csv", "mine", OWN, on_error="skip")
     assert rejected(done) == dict.fromkeys((3, 5, 7), "longer than 100 bytes")
     assert [row[0] for row in kept(done.file)] == ["1", "3", "4"]

@@ -18,6 +18,9 @@ from recbole_posattn.errors import DataError, SettingError
 # Bytes that are read at a time, and those that a line may have.
 BLOCK, LONGEST_LINE = 2**20, 2**24
 
+# Bytes of a line that is no text, or too long, that are told.
+_SHOWN = 1000
+
 
 class Lines(NamedTuple):
     """Some lines of a file, none of them empty.
@@ -67,10 +70,10 @@ def read_lines(stream: Stream, encoding: str, rejects: Rejects) -> Iterator[Line
             texts = _decoded(whole, encoding)
             good = np.array([bool(text) for text in texts])
             numbers = np.arange(number, number + len(texts))
-            for index, raw in _unusable(whole, texts):
+            for index, line in _unusable(whole, texts):
                 good[index] = False
-                reason = f"not {encoding}" if texts[index] is None else f"longer than {LONGEST_LINE} bytes"
-                rejects.add(int(numbers[index]), reason, raw.decode("ascii", "backslashreplace"))
+                reason = f"longer than {LONGEST_LINE} bytes" if len(line) > LONGEST_LINE else f"not {encoding}"
+                rejects.add(int(numbers[index]), reason, line[:_SHOWN].decode("ascii", "backslashreplace"))
             number += len(texts)
             yield Lines(numbers, texts, stream.position()).take(good)
 
@@ -114,4 +117,4 @@ def _unusable(whole: bytes, texts: list[str | None]) -> Iterator[tuple[int, byte
     if None in texts or len(whole) > LONGEST_LINE:
         for index, line in enumerate(whole.split(b"\n")):
             if texts[index] is None or len(line) > LONGEST_LINE:
-                yield index, line[:LONGEST_LINE]
+                yield index, line
