@@ -150,6 +150,7 @@ MODEL_RULES = {
     ),
     "gbce_calibration": Rule(lambda value: _is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
     "train_neg_sample_args": _or_none(Rule(_is_negatives, _NEGATIVES)),
+    "save_kernel_every": _or_none(_integer(1)),
 }
 
 

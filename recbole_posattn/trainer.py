@@ -32,7 +32,7 @@ from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.users import user_results
 from recbole_posattn.fields import TARGET_LIST_FIELD
 
-CHECKPOINT_NAME = "best.pth"
+CHECKPOINT_NAME, KERNELS_NAME = "best.pth", "kernels"
 
 
 class EngineMixin:
@@ -167,14 +167,22 @@ class CheckpointMixin:
         self.run_dir = Path(self.checkpoint_dir) / f"{config['model']}-{config['dataset']}-{get_local_time()}"
         self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
         self.best_epoch = -1
+        self._has_run_dir = False
+
+    def _claim_run_dir(self) -> None:
+        """Make the folder of this run, once, and tell the other processes its name."""
+        if self._has_run_dir:
+            return
+        if distributed.is_main():
+            self.run_dir = _make_new_dir(self.run_dir)
+        self.run_dir = Path(distributed.share_from_main(str(self.run_dir)))
+        self._has_run_dir = True
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         file = kwargs.pop("saved_model_file", None)
         if file is None:
-            if self.best_epoch < 0 and distributed.is_main():
-                self.run_dir = _make_new_dir(self.run_dir)
-                self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
-            file = self.saved_model_file = distributed.share_from_main(self.saved_model_file)
+            self._claim_run_dir()
+            file = self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
         self.best_epoch = max(epoch, 0)
         self._write_checkpoint(epoch, file)
         if verbose:
@@ -197,9 +205,7 @@ class CheckpointMixin:
             "other_parameter": plain_other_parameter(self.model.other_parameter()),
             "optimizer": self.optimizer.state_dict(),
         }
-        incomplete = f"{file}.incomplete"
-        torch.save(state, incomplete)
-        os.replace(incomplete, file)
+        _save_whole(state, file)
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
@@ -213,7 +219,34 @@ class CheckpointMixin:
 
 
 class SequenceTrainer(CheckpointMixin, EngineMixin, recbole.trainer.Trainer):
-    """The trainer of the models registered here."""
+    """The trainer of the models registered here.
+
+    With ``save_kernel_every``, the kernels as they are before training and after every so many epochs are kept in
+    the folder :data:`KERNELS_NAME` of the run: a file ``epoch-<number>.pth`` each, of tensors and plain data.
+    """
+
+    _kernels_kept_every: int | None = None
+
+    def fit(self, *data: AbstractDataLoader, saved: bool = True, **options: Any) -> tuple[float, dict | None]:
+        """See ``Trainer.fit``."""
+        self._kernels_kept_every = self.config["save_kernel_every"] if saved else None
+        self._keep_kernels(self.start_epoch)
+        return super().fit(*data, saved=saved, **options)
+
+    def _train_epoch(self, train_data: AbstractDataLoader, epoch_idx: int, *arguments: Any, **options: Any) -> Any:
+        losses = super()._train_epoch(train_data, epoch_idx, *arguments, **options)
+        self._keep_kernels(epoch_idx + 1)
+        return losses
+
+    def _keep_kernels(self, n_epochs: int) -> None:
+        if not self._kernels_kept_every or n_epochs % self._kernels_kept_every:
+            return
+        self._claim_run_dir()
+        if distributed.is_main():
+            folder = self.run_dir / KERNELS_NAME
+            folder.mkdir(exist_ok=True)
+            state = {"epochs": n_epochs, "state_dict": self.model.kernel_state()}
+            _save_whole(state, folder / f"epoch-{n_epochs:05}.pth")
 
 
 def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
@@ -225,6 +258,13 @@ def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
     if issubclass(base, CheckpointMixin) or config["MODEL_TYPE"] == ModelType.DECISIONTREE:
         return base
     return type(base.__name__, (CheckpointMixin, EngineMixin, base), {})
+
+
+def _save_whole(state: dict[str, Any], file: str | Path) -> None:
+    """Write a file that is whole or not there at all."""
+    incomplete = f"{file}.incomplete"
+    torch.save(state, incomplete)
+    os.replace(incomplete, file)
 
 
 def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

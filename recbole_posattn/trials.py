@@ -31,7 +31,7 @@ from recbole_posattn.config import Config
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.quick_start import RESULT_NAME, USERS_NAME, run
-from recbole_posattn.trainer import CHECKPOINT_NAME
+from recbole_posattn.trainer import CHECKPOINT_NAME, KERNELS_NAME
 
 FAILURE_NAME = "failure.json"
 
@@ -44,6 +44,7 @@ _NO_MATTER = {
     "gpu_id",
     "local_rank",
     "log_wandb",
+    "save_kernel_every",
     "show_progress",
     "state",
     "world_size",
@@ -267,7 +268,7 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
     try:
         settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
         result = run(config_dict=settings, command_line=[], **options)
-        for name in (CHECKPOINT_NAME, RESULT_NAME, USERS_NAME):
+        for name in (CHECKPOINT_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME):
             file = Path(result["checkpoint"]).with_name(name)
             if file.exists():
                 shutil.move(file, name)

@@ -47,6 +47,10 @@ class PosKernelSASRec(SASRecBase):
         shares = [kernel.width_share() for kernel in self.modules() if isinstance(kernel, AdaptiveBandKernel)]
         return loss + self.kernel_width_penalty * torch.cat(shares).mean()
 
+    def kernel_state(self) -> dict[str, Tensor]:
+        """The part of ``state_dict`` that the kernels are."""
+        return {name: value for name, value in self.state_dict().items() if "_kernel." in name}
+
     def learned(self) -> dict[str, Any]:
         """See :meth:`SASRecBase.learned`."""
         widths = self.kernel_widths()
