@@ -240,7 +240,7 @@ def _inputs_of(model: SASRecBase, items: Tensor, lengths: Tensor) -> list[_Seen]
         for block in model.backbone.blocks
     ]
     try:
-        model(items, lengths)
+        model.encode(model._align(items, lengths))
     finally:
         for hook in hooks:
             hook.remove()
