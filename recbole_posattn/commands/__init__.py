@@ -1,0 +1,1 @@
+"""The commands of ``recbole-posattn``, a module each."""
