@@ -13,12 +13,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from recbole.data.interaction import Interaction
-from recbole.utils import ModelType
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_posattn.data.prefixes import PrefixColumn
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.quick_start import Loaded, load
 from recbole_posattn.recommend.ranking import best_items
@@ -30,6 +27,7 @@ from recbole_posattn.recommend.requests import (
     numbers_of,
     report_skipped,
 )
+from recbole_posattn.recommend.scores import all_scores, model_input, reads_sequences
 
 SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
 
@@ -51,13 +49,11 @@ class Recommender:
 
     Attributes:
         loaded: Settings, model and data.
-        reads_sequences: Whether the model reads histories, and so serves users whom the data set does not know.
     """
 
     def __init__(self, loaded: Loaded, report: Callable[[str], None] | None = None) -> None:
         self.loaded = loaded
         self._report = report or logging.getLogger(__name__).warning
-        self.reads_sequences = loaded.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         self._item = pa.array(loaded.dataset.field2id_token[loaded.dataset.iid_field].astype(str))
 
     @classmethod
@@ -142,7 +138,7 @@ class Recommender:
 
     def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
         """Histories from outside, as :meth:`recommend` takes them, for :meth:`blocks`."""
-        if not self.reads_sequences:
+        if not reads_sequences(self.loaded):
             raise CheckpointError(
                 f"{self.loaded.config['model']} reads no histories: it knows the users of its data set only"
             )
@@ -213,7 +209,7 @@ class Recommender:
         """What of the histories is left out, as the key ``mask_history`` says it."""
         if exclude_history is not None:
             return "all" if exclude_history else "none"
-        mask = self.loaded.config["mask_history"] or ("none" if self.reads_sequences else "all")
+        mask = self.loaded.config["mask_history"] or ("none" if reads_sequences(self.loaded) else "all")
         return "all" if mask == "except_target" and not requests.have_targets else mask
 
     # -- scores ------------------------------------------------------------------------------------------------------
@@ -238,7 +234,7 @@ class Recommender:
         item = torch.empty(len(block), k, dtype=torch.int64)
         for rows in torch.argsort(block.histories.length, stable=True).split(size):
             batch = block.rows(rows)
-            scores = self._scores(batch)
+            scores = all_scores(self.loaded, model_input(self.loaded, batch))
             scores.index_fill_(1, left_out, -torch.inf)
             done = batch.histories.left_out(mask)
             if done is not None:
@@ -249,27 +245,6 @@ class Recommender:
             best[rows], item[rows] = found.float().cpu(), number.cpu()
             progress.update(len(rows))
         return best.numpy(), item.numpy()
-
-    def _scores(self, batch: Requests) -> Tensor:
-        """Scores of all items, shape (b, items)."""
-        config, dataset, model = self.loaded.config, self.loaded.dataset, self.loaded.model
-        fields = {} if batch.user_id is None else {dataset.uid_field: batch.user_id}
-        if self.reads_sequences:
-            longest = config["MAX_ITEM_LIST_LENGTH"]
-            histories, length = batch.histories, batch.histories.length.clamp(max=longest)
-            items = PrefixColumn(histories.item, histories.position, length, longest).tensor()
-            fields |= {dataset.iid_field + config["LIST_SUFFIX"]: items, config["ITEM_LIST_LENGTH_FIELD"]: length}
-        given = self.loaded.test_data.transform(dataset, Interaction(fields))
-        try:
-            return model.full_sort_predict(given.to(config["device"])).view(-1, dataset.item_num)
-        except KeyError as error:
-            if error.args[0] in given:
-                raise
-            raise CheckpointError(
-                f"{config['model']} reads {error.args[0]}, and what it is given here are {' and '.join(fields)}"
-            ) from error
-        except NotImplementedError as error:
-            raise CheckpointError(f"{config['model']} does not score all items at once") from error
 
     def _table(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray) -> pa.Table:
         there = scores > -np.inf

@@ -186,12 +186,15 @@ class SASRecBase(SequentialRecommender):
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
         """Cut (b, s) to the longest sequence of the batch and move padding to the front if ``newest_last``."""
-        longest = int(length.max())
-        sequence = sequence[:, :longest]
-        if not self.newest_last:
-            return sequence
-        source = torch.arange(longest, device=sequence.device) - (longest - length)[:, None]
-        return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)
+        sequence = sequence[:, : int(length.max())]
+        return padding_in_front(sequence, length) if self.newest_last else sequence
+
+
+def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
+    """Move padding from behind the items to their front; shape (b, s)."""
+    s = sequence.shape[1]
+    source = torch.arange(s, device=sequence.device) - (s - length)[:, None]
+    return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)
 
 
 def encoding_options(config: Config) -> EncodingOptions:
