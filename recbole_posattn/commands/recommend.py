@@ -9,7 +9,7 @@ from pathlib import Path
 from recbole_posattn.errors import SettingError
 from recbole_posattn.recommend.files import STANDARD_OUTPUT, check_output, read_table, read_tokens, writing
 from recbole_posattn.recommend.recommender import SCHEMA, Recommender
-from recbole_posattn.recommend.requests import SPLITS, Requests, known_users
+from recbole_posattn.recommend.requests import SPLITS, Requests
 
 OUTPUT_NAME = "recommendations.csv"
 
@@ -79,7 +79,7 @@ def _requests(recommender: Recommender, options: argparse.Namespace) -> Requests
         table = read_table(options.histories, {column: config[key] for column, key in names.items()})
         return recommender.new_histories(table)
     users = None if options.users is None else read_tokens(options.users, "user", config["USER_ID_FIELD"])
-    return known_users(recommender.loaded, users, options.split)
+    return recommender.known_users(users, options.split)
 
 
 def _report(line: str) -> None:

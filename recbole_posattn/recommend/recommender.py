@@ -101,8 +101,8 @@ class Recommender:
             DataError: If the histories cannot be used.
             CheckpointError: If the model reads no histories or more than items, or scores with NaN.
         """
-        requests = self.new_histories(histories)
-        return self._frame(requests, k, exclude_history, restrict_to, exclude)
+        options = {"exclude_history": exclude_history, "restrict_to": restrict_to, "exclude": exclude}
+        return pa.concat_tables(self.blocks(self.new_histories(histories), k, **options)).to_pandas()
 
     def recommend_users(
         self,
@@ -133,8 +133,12 @@ class Recommender:
             DataError: If none of the users is known, or the split has no targets.
             CheckpointError: If the model reads more than users and items, or scores with NaN.
         """
-        requests = known_users(self.loaded, users, split)
-        return self._frame(requests, k, exclude_history, restrict_to, exclude)
+        options = {"exclude_history": exclude_history, "restrict_to": restrict_to, "exclude": exclude}
+        return pa.concat_tables(self.blocks(self.known_users(users, split), k, **options)).to_pandas()
+
+    def known_users(self, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
+        """Users of the data set, as :meth:`recommend_users` takes them, for :meth:`blocks`."""
+        return known_users(self.loaded, users, split)
 
     def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
         """Histories from outside, as :meth:`recommend` takes them, for :meth:`blocks`."""
@@ -157,7 +161,7 @@ class Recommender:
         """Recommend block by block, in bounded memory.
 
         Args:
-            requests: What :func:`known_users` or :meth:`new_histories` returned.
+            requests: What :meth:`known_users` or :meth:`new_histories` returned.
             k: See :meth:`recommend`.
             exclude_history: See :meth:`recommend`.
             restrict_to: See :meth:`recommend`.
@@ -178,10 +182,6 @@ class Recommender:
         left_out = self._left_out(restrict_to, exclude)
         mask = self._history_mask(requests, exclude_history)
         return self._blocks(requests, k, left_out, mask, show_progress)
-
-    def _frame(self, requests: Requests, k: int, *options: object) -> pd.DataFrame:
-        names = ("exclude_history", "restrict_to", "exclude")
-        return pa.concat_tables(self.blocks(requests, k, **dict(zip(names, options)))).to_pandas()
 
     # -- what is not recommended -------------------------------------------------------------------------------------
 
