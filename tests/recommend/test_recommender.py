@@ -10,13 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from recbole.utils import init_seed
 
-from recbole_posattn import Config, run
+from recbole_posattn import run
 from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.data.splits import count_up
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
-from recbole_posattn.quick_start import Loaded, prepare_data
+from recbole_posattn.quick_start import Loaded
 from recbole_posattn.recommend import recommender as module
 from recbole_posattn.recommend.recommender import Recommender
 from recbole_posattn.registry import registered_model_names
@@ -25,24 +24,6 @@ from recbole_posattn.trainer import trainer_class
 OURS = registered_model_names()
 K = 7
 BY_TIME = {"order": "TO", "mode": "full", "group_by": "none"}
-
-
-@pytest.fixture
-def untrained(tiny_settings: Callable) -> Callable[..., Loaded]:
-    """A model with random weights, and its data."""
-
-    def untrained(model: str, **changes: object) -> Loaded:
-        config = Config(model, "tiny", config_dict=tiny_settings(**changes))
-        init_seed(config["seed"], config["reproducibility"])
-        interactions, loaders = prepare_data(config)
-        recommender = config.model_class(config, loaders[0]._dataset).eval()
-        with torch.no_grad():
-            for parameter in recommender.parameters():
-                if parameter.dim() > 1:
-                    parameter.normal_(std=0.3)
-        return Loaded(config, recommender, interactions, *loaders)
-
-    return untrained
 
 
 def evaluated(loaded: Loaded, split: str, k: int = K) -> pd.DataFrame:
