@@ -31,10 +31,9 @@ from recbole_posattn.recommend.scores import all_scores, model_input, reads_sequ
 
 SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
 
-# Scores of a batch, requests times items, which stay in the cache of a CPU between product and ranking; and the most
-# requests of a batch (results/recommend_speed.md).
-SCORES_PER_BATCH = {"cpu": 2**21, "cuda": 2**26}
-REQUESTS_PER_BATCH = {"cpu": 256, "cuda": 4096}
+# Scores of a batch, requests times items, and the most requests of a batch: what a CPU's cache has about room for.
+SCORES_PER_BATCH = {"cpu": 2**23, "cuda": 2**26}
+REQUESTS_PER_BATCH = {"cpu": 512, "cuda": 4096}
 
 # Requests whose lists are handed on together. Batches are made of those of about the same length among them.
 REQUESTS_PER_BLOCK = 4096
@@ -54,7 +53,8 @@ class Recommender:
     def __init__(self, loaded: Loaded, report: Callable[[str], None] | None = None) -> None:
         self.loaded = loaded
         self._report = report or logging.getLogger(__name__).warning
-        self._item = pa.array(loaded.dataset.field2id_token[loaded.dataset.iid_field].astype(str))
+        self._known_items = pd.Index(loaded.dataset.field2id_token[loaded.dataset.iid_field].astype(str))
+        self._item = pa.array(self._known_items)
 
     @classmethod
     def load(cls, checkpoint: str | Path, report: Callable[[str], None] | None = None) -> Recommender:
@@ -146,7 +146,7 @@ class Recommender:
             raise CheckpointError(
                 f"{self.loaded.config['model']} reads no histories: it knows the users of its data set only"
             )
-        return new_histories(histories, self.loaded.dataset)
+        return new_histories(histories, self._known_items)
 
     def blocks(
         self,
@@ -200,7 +200,7 @@ class Recommender:
 
     def _numbers(self, name: str, tokens: Sequence[object]) -> np.ndarray:
         tokens = np.array([str(token) for token in tokens], dtype=str)
-        number = numbers_of(self.loaded.dataset, self.loaded.dataset.iid_field, tokens)
+        number = numbers_of(self._known_items, tokens)
         for line in report_skipped(f"items of {name} are not in the data set", tokens[number == 0], len(tokens)):
             self._report(line)
         return number

@@ -57,11 +57,9 @@ class Requests:
         return replace(self, user=self.user[index.numpy()], user_id=user_id, histories=self.histories[index])
 
 
-def numbers_of(dataset: Dataset, field: str, tokens: Sequence[object] | np.ndarray) -> np.ndarray:
-    """The numbers of tokens of a field; 0, the padding, for those that the data set does not have."""
-    known = pd.Index(dataset.field2id_token[field].astype(str))
-    found = known.get_indexer(np.asarray(tokens).astype(str))
-    return np.where(found < 0, 0, found)
+def numbers_of(known: pd.Index, tokens: np.ndarray) -> np.ndarray:
+    """The numbers of tokens, their places among the known ones; 0, the padding's, for those that are unknown."""
+    return np.maximum(known.get_indexer(tokens), 0)
 
 
 def report_skipped(kind: str, tokens: np.ndarray, total: int, consequence: str = "skipped") -> tuple[str, ...]:
@@ -175,28 +173,28 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
 # -- histories from outside ------------------------------------------------------------------------------------------
 
 
-def new_histories(histories: pd.DataFrame | Mapping[object, Sequence[object]], dataset: Dataset) -> Requests:
+def new_histories(histories: pd.DataFrame | Mapping[object, Sequence[object]], known: pd.Index) -> Requests:
     """Histories of users whom the data set need not know.
 
     Args:
         histories: Rows with the columns ``user`` and ``item`` (tokens) and, unless they are in order, ``time``; or the
             items of each user, oldest first.
-        dataset: Knows the items; others are skipped.
+        known: The tokens of the items by their numbers in the data set, padding first; other items are skipped.
 
     Raises:
         DataError: If a column is missing, a value is, times are none, or no user has an item that is known.
     """
     taken = _from_table(histories) if isinstance(histories, pd.DataFrame) else _from_mapping(histories)
-    number = numbers_of(dataset, dataset.iid_field, taken.item)
-    known = number > 0
-    user, count = taken.user, np.bincount(taken.of[known], minlength=len(taken.user))
-    skipped = report_skipped("interactions have an item that the model does not know", taken.item[~known], len(known))
+    number = numbers_of(known, taken.item)
+    kept = number > 0
+    user, count = taken.user, np.bincount(taken.of[kept], minlength=len(taken.user))
+    skipped = report_skipped("interactions have an item that the model does not know", taken.item[~kept], len(kept))
     nothing = "and get no recommendations"
     skipped += report_skipped("users have no item that it knows", user[count == 0], len(user), nothing)
     if not count.any():
         raise DataError("; ".join(("no history has an item that the model knows", *skipped)))
-    order = np.lexsort((taken.time[known], taken.of[known]))  # stable
-    item = torch.from_numpy(number[known][order].astype(np.int64))
+    order = np.lexsort((taken.time[kept], taken.of[kept]))  # stable
+    item = torch.from_numpy(number[kept][order].astype(np.int64))
     return Requests(user[count > 0], None, _of_counts(item, torch.from_numpy(count[count > 0])), skipped=skipped)
 
 
