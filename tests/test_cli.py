@@ -104,7 +104,7 @@ def test_interrupt_ends_in_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run", interrupted)
+    monkeypatch.setattr("recbole_posattn.commands.run.run", interrupted)
     assert cli.launch([]) == 130
     assert capsys.readouterr().err == "recbole-posattn: interrupted\n"
 
@@ -113,7 +113,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "run", broken)
+    monkeypatch.setattr("recbole_posattn.commands.run.run", broken)
     with pytest.raises(ZeroDivisionError):
         cli.launch([])
 

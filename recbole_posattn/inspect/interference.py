@@ -7,40 +7,34 @@ The parts are the kernels U and L and the encodings. Two measurements, on the va
 - Part by part and layer by layer, what the part does to the attention: to its logits, to the entropy of its weights,
   and to its output.
 
-A kernel is switched off by leaving its diagonal alone: nothing is mixed any more, and what a position takes from itself
-keeps its size. An encoding is switched off by leaving it out.
+What switching off means is said in :mod:`recbole_posattn.inspect.parts`.
 
-Shape keys: b batch, h heads, s sequence length, d hidden size.
+Shape keys: b batch, h heads, s sequence length.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pandas as pd
 import torch
 from recbole.data.dataloader import AbstractDataLoader
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
+from recbole_posattn.inspect.attended import Attended, counted_rows, split_for_attention, with_and_without
+from recbole_posattn.inspect.parts import positional_parts, switched_off
 from recbole_posattn.model.sequential_recommender.base import SASRecBase
-from recbole_posattn.position.attention import PositionKernelAttention, attention_mask
-from recbole_posattn.position.kernels import IdentityKernel, PositionKernel
 from recbole_posattn.quick_start import Loaded, load
 from recbole_posattn.trainer import trainer_class
 
 Split = Literal["valid", "test"]
-KERNEL_PARTS = {"U": "u_kernel", "L": "l_kernel"}
-
-# Logits in memory at a time: b · h · s².
-MAX_LOGITS = 2**24
 
 
 class Interference(NamedTuple):
@@ -99,66 +93,6 @@ def _loader(loaded: Loaded, split: Split) -> AbstractDataLoader:
     return loaded.valid_data if split == "valid" else loaded.test_data
 
 
-def positional_parts(model: SASRecBase) -> list[str]:
-    """The parts of a model: ``U`` and ``L`` unless they are the identity, then the names of its encodings."""
-    attention = model.backbone.blocks[0].attention
-    kernels = [part for part, name in KERNEL_PARTS.items() if not isinstance(getattr(attention, name), IdentityKernel)]
-    return kernels + [encoding.name for encoding in (*model.backbone.input_encodings, *attention.encodings)]
-
-
-@contextmanager
-def switched_off(model: SASRecBase, parts: Sequence[str]) -> Iterator[None]:
-    """The model without some of its parts, in all layers, for as long as the context lasts."""
-    with ExitStack() as stack:
-        stack.enter_context(_without_encodings(model.backbone, "input_encodings", parts))
-        for block in model.backbone.blocks:
-            stack.enter_context(_switched_off_in(block.attention, parts))
-        yield
-
-
-@contextmanager
-def _switched_off_in(attention: PositionKernelAttention, parts: Sequence[str]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for part in set(KERNEL_PARTS) & set(parts):
-            name = KERNEL_PARTS[part]
-            kernel = getattr(attention, name)
-            if not isinstance(kernel, IdentityKernel):
-                stack.callback(setattr, attention, name, kernel)
-                setattr(attention, name, DiagonalKernel(kernel))
-        stack.enter_context(_without_encodings(attention, "encodings", parts))
-        yield
-
-
-@contextmanager
-def _without_encodings(module: nn.Module, name: str, parts: Sequence[str]) -> Iterator[None]:
-    encodings = getattr(module, name)
-    setattr(module, name, nn.ModuleList(encoding for encoding in encodings if encoding.name not in parts))
-    try:
-        yield
-    finally:
-        setattr(module, name, encodings)
-
-
-class DiagonalKernel(PositionKernel):
-    """The diagonal of another kernel: what is left of it when nothing is mixed.
-
-    Args:
-        kernel: The other kernel.
-    """
-
-    def __init__(self, kernel: PositionKernel) -> None:
-        super().__init__(kernel.max_length, kernel.n_groups)
-        self.kernel = kernel
-        self.lag_only = kernel.lag_only
-
-    def dense(self, length: int | None = None) -> Tensor:
-        """See :meth:`PositionKernel.dense`."""
-        return torch.diag_embed(self.kernel.diagonal(length))
-
-    def _mix(self, x: Tensor) -> Tensor:
-        return self.kernel.diagonal(x.shape[-2]).unsqueeze(-1) * x
-
-
 # -- metrics ---------------------------------------------------------------------------------------------------------
 
 
@@ -182,91 +116,22 @@ def _metrics(loaded: Loaded, parts: Sequence[str], split: Split, show_progress: 
 # -- effects on the attention ----------------------------------------------------------------------------------------
 
 
-class _Seen(NamedTuple):
-    """What an attention was given: its arguments, see ``PositionKernelAttention.forward``."""
-
-    x_query: Tensor
-    x: Tensor
-    valid: Tensor | None
-
-
-class _Attended(NamedTuple):
-    """What an attention makes of its input.
-
-    Attributes:
-        logits: About the mean of their row, and 0 where ``mask`` is False; shape (b, h, s, s).
-        mask: Which keys a query attends to, shape (b or 1, 1, s, s).
-        weights: Shape (b, h, s, s).
-        output: Before the heads join, shape (b, h, s, d_h).
-    """
-
-    logits: Tensor
-    mask: Tensor
-    weights: Tensor
-    output: Tensor
-
-
 @torch.no_grad()
 def _effects_by_layer(loaded: Loaded, parts: Sequence[str], split: Split) -> pd.DataFrame:
     model = loaded.model
-    model.length_bucketing = False  # one call of each attention has the whole batch
     rows = _loader(loaded, split)._dataset.inter_feat
-    item_seq, length = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]
-    attentions = [block.attention for block in model.backbone.blocks]
-    at_input = {encoding.name for encoding in model.backbone.input_encodings}
-    batch_size = max(1, MAX_LOGITS // (attentions[0].n_heads * item_seq.shape[1] ** 2))
-    sums = {key: torch.zeros(8, dtype=torch.float64) for key in itertools.product(range(len(attentions)), parts)}
-    for items, lengths in zip(item_seq.split(batch_size), length.split(batch_size)):
-        items, lengths = items.to(loaded.config["device"]), lengths.to(loaded.config["device"])
-        seen = _inputs_of(model, items, lengths)
-        counted = _counted_rows(model, items, lengths)
+    sums = {
+        key: torch.zeros(8, dtype=torch.float64) for key in itertools.product(range(len(model.backbone.blocks)), parts)
+    }
+    for items, lengths in split_for_attention(model, rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]):
+        counted = counted_rows(model, lengths)
         for part in parts:
-            # What enters at the input reaches a layer through its input; the others are switched off in that layer.
-            with switched_off(model, [part] if part in at_input else []):
-                seen_without = _inputs_of(model, items, lengths) if part in at_input else seen
-            for layer, attention in enumerate(attentions):
-                with_part = _attend(attention, seen[layer])
-                with _switched_off_in(attention, [part]):
-                    without = _attend(attention, seen_without[layer])
+            for layer, (with_part, without) in enumerate(with_and_without(model, items, lengths, [part])):
                 sums[layer, part] += _sums(with_part, without, counted)
     return pd.DataFrame({"layer": layer + 1, "part": part, **_effect(total)} for (layer, part), total in sums.items())
 
 
-def _inputs_of(model: SASRecBase, items: Tensor, lengths: Tensor) -> list[_Seen]:
-    """What each layer's attention gets from sequences of items (b, s) of the given lengths (b,)."""
-    seen: list[_Seen] = []
-    hooks = [
-        block.attention.register_forward_pre_hook(lambda module, arguments: seen.append(_Seen(*arguments)))
-        for block in model.backbone.blocks
-    ]
-    try:
-        model.encode(model._align(items, lengths))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
-
-
-def _counted_rows(model: SASRecBase, items: Tensor, lengths: Tensor) -> Tensor:
-    """The rows with an item and at least one before it, shape (b, s), aligned as the model does."""
-    longest = int(lengths.max())
-    position = torch.arange(longest, device=items.device)
-    first = longest - lengths[:, None] if model.newest_last else torch.zeros_like(lengths)[:, None]
-    return (position > first) & (position < first + lengths[:, None])
-
-
-def _attend(attention: PositionKernelAttention, seen: _Seen) -> _Attended:
-    query, key, value, logit_bias = attention.project(*seen)
-    logits = query @ key.mT / math.sqrt(query.shape[-1])
-    if logit_bias is not None:
-        logits = logits + logit_bias(query, key, 0)
-    mask = attention_mask(query, key, valid=seen.valid).expand(len(query), 1, -1, -1)
-    weights = logits.masked_fill(~mask, -math.inf).softmax(dim=-1)
-    mean = logits.masked_fill(~mask, 0.0).sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True)
-    return _Attended((logits - mean).masked_fill(~mask, 0.0), mask, weights, weights @ value)
-
-
-def _sums(with_part: _Attended, without: _Attended, counted: Tensor) -> Tensor:
+def _sums(with_part: Attended, without: Attended, counted: Tensor) -> Tensor:
     """What :func:`_effect` is made of, summed over the rows that count and the heads; shape (8,), float64."""
     rows = counted[:, None, :].expand(with_part.weights.shape[:-1])  # (b, h, s)
 

@@ -1,0 +1,39 @@
+"""Settings as a command line gives them: ``--key=value``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from recbole_posattn.config import parse_value
+from recbole_posattn.errors import SettingError
+
+
+def checked_settings(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments themselves.
+
+    Raises:
+        SettingError: If one of them is not of the form ``--key=value``.
+    """
+    for argument in arguments:
+        if not argument.startswith("--") or "=" not in argument:
+            raise SettingError(f"argument {argument!r} is not understood; give settings as --key=value")
+    return arguments
+
+
+def parsed_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """The settings that arguments of the form ``--key=value`` hold."""
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in checked_settings(arguments))
+    return {key: parse_value(value) for key, value in given.items()}
+
+
+def require_positive(options: argparse.Namespace, *names: str) -> None:
+    """Refuse options that are below 1.
+
+    Raises:
+        SettingError: Naming the first one that is.
+    """
+    for name in names:
+        if getattr(options, name) < 1:
+            raise SettingError(f"{name} must be a positive integer; got {getattr(options, name)}.")

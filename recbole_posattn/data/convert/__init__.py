@@ -1,0 +1,1 @@
+"""Raw dumps, and any table of interactions, made into RecBole's atomic files."""
