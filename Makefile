@@ -24,6 +24,7 @@ bench-engine: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.process_scaling
 	$(BIN)/python -m benchmarks.dropout_speed
 	$(BIN)/python -m benchmarks.precision_speed
+	$(BIN)/python -m benchmarks.recommend_speed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

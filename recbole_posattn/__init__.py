@@ -10,10 +10,11 @@ from recbole_posattn.evaluation.metrics import register_metrics  # noqa: E402
 from recbole_posattn.model.sequential_recommender.baselines import BASELINES  # noqa: E402
 from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec  # noqa: E402
 from recbole_posattn.quick_start import load, run  # noqa: E402
+from recbole_posattn.recommend.recommender import Recommender  # noqa: E402
 from recbole_posattn.registry import PROPERTIES, hook_loaders, register  # noqa: E402
 from recbole_posattn.trainer import SequenceTrainer  # noqa: E402
 
-__all__ = ["Config", "PosKernelSASRec", "__version__", "load", "register", "run"]
+__all__ = ["Config", "PosKernelSASRec", "Recommender", "__version__", "load", "register", "run"]
 __version__ = "0.1.0"
 
 hook_loaders()

@@ -12,10 +12,12 @@ import pytest
 import torch
 from hypothesis import settings
 from recbole.data import create_dataset, data_preparation
+from recbole.utils import init_seed
 
 from recbole_posattn import Config
 from recbole_posattn.compat import anomaly_detection_unchanged
 from recbole_posattn.position.kernels import BANDED_STRUCTURES
+from recbole_posattn.quick_start import Loaded, prepare_data
 from tests.planted import lagged_sequences, write_atomic_file
 
 TINY = "tiny"
@@ -95,6 +97,24 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
         return recommender, loaders
 
     return build
+
+
+@pytest.fixture
+def untrained(tiny_settings: Callable) -> Callable[..., Loaded]:
+    """What ``load`` gives, of a model with random weights on ``tiny``, for settings given as keywords."""
+
+    def untrained(model: str, **changes: object) -> Loaded:
+        config = Config(model, "tiny", config_dict=tiny_settings(**changes), command_line=[])
+        init_seed(config["seed"], config["reproducibility"])
+        interactions, loaders = prepare_data(config)
+        recommender = config.model_class(config, loaders[0]._dataset).eval()
+        with torch.no_grad():
+            for parameter in recommender.parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(std=0.3)
+        return Loaded(config, recommender, interactions, *loaders)
+
+    return untrained
 
 
 @pytest.fixture

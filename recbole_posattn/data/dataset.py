@@ -69,10 +69,13 @@ class LazyPrefixesMixin:
     and test parts have :attr:`histories`, and targets that are not to count (``drop_unseen_targets``) are left out.
 
     Attributes:
+        sequence_users: The users in the order of their sequences, and how many interactions each has; both int64.
+            ``None`` where the rows are not lazy.
         histories: What the users did before each target of this part; ``None`` where ``mask_history`` is not given.
         training_counts: How often each item occurs in the training part; int64, shape (items,), or ``None`` likewise.
     """
 
+    sequence_users: tuple[Tensor, Tensor] | None = None
     histories: Histories | None = None
     training_counts: Tensor | None = None
 
@@ -89,6 +92,7 @@ class LazyPrefixesMixin:
         self._check_field("uid_field", "time_field")
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
         interactions = self.inter_feat
+        self.sequence_users = torch.unique_consecutive(interactions[self.uid_field], return_counts=True)
         listed = {field: getattr(self, f"{field}_list_field") for field in interactions if field != self.uid_field}
         self.inter_feat = lazy_prefixes(
             interactions, self.uid_field, self.item_list_length_field, listed, self.max_item_list_len

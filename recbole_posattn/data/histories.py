@@ -1,4 +1,4 @@
-"""Held-out targets with their users' whole histories, however few items of them a model reads.
+"""Targets with their users' whole histories, however few items of them a model reads.
 
 Interactions stand user by user, each user's in time order. A target is the position of an interaction among them; a
 user's first interaction is none, since nothing comes before it.
@@ -28,7 +28,8 @@ class Histories:
     Attributes:
         item: Items of all interactions; int64, shape (N,).
         start: Position of the first interaction of each target's user; int64, shape (n,).
-        position: Position of each target; int64, shape (n,).
+        position: Position of each target; int64, shape (n,). A target that is yet to come is behind its user's newest
+            interaction, and :attr:`target` has no meaning.
     """
 
     item: Tensor
@@ -69,6 +70,16 @@ class Histories:
         """All histories, one behind the other: the number of the target, 0 … n − 1, and the item; both int64."""
         row = torch.repeat_interleave(torch.arange(len(self)), self.length)
         return row, self.item[self.start[row] + count_up(self.length)]
+
+    def left_out(self, mask: str) -> tuple[Tensor, Tensor] | None:
+        """What the key ``mask_history`` leaves out of the rankings: row and item as of :meth:`flat`, or nothing."""
+        if mask == "none":
+            return None
+        row, item = self.flat()
+        if mask == "all":
+            return row, item
+        others = item != self.target[row]
+        return row[others], item[others]
 
     def hold_target(self) -> Tensor:
         """Whether each target's item is in its history; boolean, shape (n,)."""

@@ -25,7 +25,6 @@ from recbole.utils import ModelType
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
-from recbole_posattn.data.histories import Histories
 from recbole_posattn.distributed import rank, world_size
 from recbole_posattn.errors import SettingError
 
@@ -194,16 +193,8 @@ class HistoryEvalLoader(FullSortEvalLoader):
             batch = self.transform(self._dataset, self._dataset[rows])
         else:
             batch = self._dataset.join(Interaction({self.uid_field: self._dataset.inter_feat[self.uid_field][rows]}))
-        return batch, self._left_out(histories), torch.arange(len(rows)), histories.target
-
-    def _left_out(self, histories: Histories) -> tuple[Tensor, Tensor] | None:
-        if self.config["mask_history"] == "none":
-            return None
-        row, item = histories.flat()
-        if self.config["mask_history"] == "all":
-            return row, item
-        others = item != histories.target[row]
-        return row[others], item[others]
+        left_out = histories.left_out(self.config["mask_history"])
+        return batch, left_out, torch.arange(len(rows)), histories.target
 
 
 # By RecBole's class; the loader of the knowledge-aware models, which is two loaders, stays RecBole's.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -99,22 +98,11 @@ def _inputs_of(model: SASRecBase, items: Tensor, lengths: Tensor) -> list[_Seen]
         for block in model.backbone.blocks
     ]
     try:
-        with _in_one_piece(model):
-            model(items, lengths)
+        model.encode(model._align(items, lengths))
     finally:
         for hook in hooks:
             hook.remove()
     return seen
-
-
-@contextmanager
-def _in_one_piece(model: SASRecBase) -> Iterator[None]:
-    """One call of each attention has the whole batch."""
-    bucketing, model.length_bucketing = model.length_bucketing, False
-    try:
-        yield
-    finally:
-        model.length_bucketing = bucketing
 
 
 def _attend(attention: PositionKernelAttention, seen: _Seen) -> Attended:

@@ -80,9 +80,9 @@ class SASRecBlock(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.feed_forward = FeedForward(hidden_size, inner_size, hidden_act, dropout, inner_dropout=True)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Shape (b, s, d) to (b, s, d); ``valid`` as in ``causal_attention``."""
-        h = self.attention_norm(x)
+    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+        """Shape (b, s, d) to (b, s, d), or to (b, 1, d) if ``last_only``; ``valid`` as in ``causal_attention``."""
+        h = self.attention_norm(x[:, -1:] if last_only else x)
         y = self.feed_forward_norm(h + self.attention(h, x, valid))
         return y + self.feed_forward(y)
 
@@ -110,9 +110,10 @@ class RecBoleBlock(nn.Module):
         self.feed_forward = FeedForward(hidden_size, inner_size, hidden_act, dropout, inner_dropout=False)
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Shape (b, s, d) to (b, s, d); ``valid`` as in ``causal_attention``."""
-        a = self.attention_norm(x + self.dropout(self.dense(self.attention(x, x, valid))))
+    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+        """Shape (b, s, d) to (b, s, d), or to (b, 1, d) if ``last_only``; ``valid`` as in ``causal_attention``."""
+        h = x[:, -1:] if last_only else x
+        a = self.attention_norm(h + self.dropout(self.dense(self.attention(h, x, valid))))
         return self.feed_forward_norm(a + self.feed_forward(a))
 
 
@@ -150,17 +151,24 @@ class Backbone(nn.Module):
             for attention in attentions
         )
 
-    def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """Encode sequences of item embeddings.
 
         Args:
             item_embedding: Shape (b, s, d).
             valid: Shape (b, s), False at padding; ``None`` where padding stands behind the items only.
+            last_only: Whether the output at the last position is all that is wanted: the last block then computes
+                nothing else.
 
         Returns:
-            Tensor of shape (b, s, d); rows at padding have no meaning.
+            Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
         raise NotImplementedError
+
+    def _through_blocks(self, x: Tensor, valid: Tensor | None, last_only: bool) -> Tensor:
+        for block in self.blocks:
+            x = block(x, valid, last_only and block is self.blocks[-1])
+        return x
 
     def _with_positions(self, x: Tensor) -> Tensor:
         for encoding in self.input_encodings:
@@ -176,12 +184,10 @@ class SASRecBackbone(Backbone):
 
     block_class = SASRecBlock
 
-    def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """See :meth:`Backbone.forward`."""
         x = self.dropout(self._with_positions(item_embedding * item_embedding.shape[-1] ** 0.5))
-        for block in self.blocks:
-            x = block(x, valid)
-        return self.norm(x)
+        return self.norm(self._through_blocks(x, valid, last_only))
 
 
 class RecBoleBackbone(Backbone):
@@ -189,12 +195,10 @@ class RecBoleBackbone(Backbone):
 
     block_class = RecBoleBlock
 
-    def forward(self, item_embedding: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """See :meth:`Backbone.forward`."""
         x = self.dropout(self.norm(self._with_positions(item_embedding)))
-        for block in self.blocks:
-            x = block(x, valid)
-        return x
+        return self._through_blocks(x, valid, last_only)
 
 
 BACKBONES: dict[str, type[Backbone]] = {"sasrec": SASRecBackbone, "recbole": RecBoleBackbone}

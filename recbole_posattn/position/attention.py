@@ -8,7 +8,7 @@ of the mixed keys, S = R(Q) R(Uᵀ K)ᵀ / √d_h + B, or as a bias B of the log
 where U mixes the block's input (the authors' code): a rotation before it would tie pairs of channels together that
 kernels per channel mix apart, and the logits would not depend on distances alone.
 
-Shape keys: b batch, s sequence length, d hidden size, h heads, d_h head size.
+Shape keys: b batch, s sequence length, t queries, d hidden size, h heads, d_h head size.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from recbole_posattn.position.dropout import dropout as drop
 from recbole_posattn.position.encodings import PositionEncoding
 from recbole_posattn.position.kernels import IdentityKernel, PositionKernel
+from recbole_posattn.position.products import DENSE_LENGTH
 
 # Queries whose logits are in memory together where the fused kernels do not serve (results/kernel_products.md).
 ROWS = 256
@@ -45,7 +46,7 @@ def causal_attention(
     kernel for it, blocks of :data:`ROWS` queries are taken one after the other and computed again for the gradients.
 
     Args:
-        query: Shape (b, h, s, d_h).
+        query: Of the last t ≤ s positions, shape (b, h, t, d_h).
         key: Shape (b, h, s, d_h).
         value: Shape (b, h, s, d_h).
         valid: Shape (b, s), False at padding. ``None`` where padding stands behind the items only: there the causal
@@ -55,12 +56,12 @@ def causal_attention(
             the row of the first; of shape (b or 1, h, t, s).
 
     Returns:
-        Tensor of shape (b, h, s, d_h); rows at padding are zero where ``valid`` is given.
+        Tensor of shape (b, h, t, d_h); rows at padding are zero where ``valid`` is given.
     """
-    s = query.shape[-2]
+    t, s = query.shape[-2], key.shape[-2]
     fused = dropout == 0.0 or query.is_cuda
-    if valid is None and logit_bias is None and fused:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+    if valid is None and logit_bias is None and fused and t in (1, s):  # the last position attends to all
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=t > 1)
 
     def attend(query: Tensor, key: Tensor, value: Tensor, first: int) -> Tensor:
         mask = attention_mask(query, key, first, valid)
@@ -74,13 +75,14 @@ def causal_attention(
             logits.masked_fill_(~mask, -math.inf)
         return drop(torch.softmax(logits, dim=-1), dropout) @ value
 
+    at_once = t <= ROWS or not torch.is_grad_enabled()
     rows = []
-    for first in range(0, s, ROWS):
-        last = min(first + ROWS, s)
-        block = (query[..., first:last, :], key[..., :last, :], value[..., :last, :], first)
-        rows.append(attend(*block) if s <= ROWS else checkpoint(attend, *block, use_reentrant=False))
+    for first, queries in zip(range(s - t, s, ROWS), query.split(ROWS, dim=-2)):
+        last = first + queries.shape[-2]
+        block = (queries, key[..., :last, :], value[..., :last, :], first)
+        rows.append(attend(*block) if at_once else checkpoint(attend, *block, use_reentrant=False))
     attended = torch.cat(rows, dim=-2)
-    return attended if valid is None else attended.masked_fill(~valid[:, None, :, None], 0.0)
+    return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
 
 
 def attention_mask(query: Tensor, key: Tensor, first: int = 0, valid: Tensor | None = None) -> Tensor:
@@ -148,13 +150,15 @@ class PositionKernelAttention(nn.Module):
         """Attend from ``x_query`` to ``x``.
 
         Args:
-            x_query: Input of the queries, shape (b, s, d).
+            x_query: Input of the queries, those of the last t positions; shape (b, t, d).
             x: Input of the keys and values, shape (b, s, d).
             valid: See :func:`causal_attention`.
 
         Returns:
-            Tensor of shape (b, s, d).
+            Tensor of shape (b, t, d).
         """
+        if x_query.shape[1] == 1 and self._folds(x.shape[1]):
+            return self._folded(x_query, x, valid)
         query, key, value, logit_bias = self.project(x_query, x, valid)
         y = causal_attention(query, key, value, valid, self.dropout if self.training else 0.0, logit_bias)
         return y.transpose(1, 2).flatten(-2)
@@ -165,31 +169,61 @@ class PositionKernelAttention(nn.Module):
         """What enters the softmax; arguments as in :meth:`forward`.
 
         Returns:
-            Q, K̃ and Ṽ, each of shape (b, h, s, d_h), and B, ``None`` if no encoding has any.
+            Q of shape (b, h, t, d_h), K̃ and Ṽ of shape (b, h, s, d_h), and B, ``None`` if no encoding has any.
         """
-        for encoding in self.encodings:
-            x_query, x = encoding.at_attention_input(x_query), encoding.at_attention_input(x)
-        if valid is not None:
-            x = x.masked_fill(~valid[:, :, None], 0.0)  # leading padding must not be mixed into the items
+        first = x.shape[1] - x_query.shape[1]
+        x_query, x = self._with_positions(x_query, x, valid)
         query = self._split_heads(self.query(x_query))
         key = self._mixed(self.key, self.u_kernel, x)
         value = self._mixed(self.value, self.l_kernel, x)
-        return self._rotated(query), self._rotated(key), value, self._logit_bias(query)
+        return self._rotated(query, first), self._rotated(key), value, self._logit_bias(query, first)
 
-    def _logit_bias(self, unrotated: Tensor) -> LogitBias | None:
+    def _folds(self, length: int) -> bool:
+        """Whether :meth:`_folded` is the same and costs less; not for training, where weights are dropped."""
+        inside = any(encoding.enters != "attention_input" for encoding in self.encodings)  # these need K̃ itself
+        groups = {self.u_kernel.n_groups, self.l_kernel.n_groups}
+        inference = not (self.training or torch.is_grad_enabled())
+        return inference and not inside and groups <= {1, self.n_heads} and length <= DENSE_LENGTH
+
+    def _folded(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> Tensor:
+        """:meth:`forward` for the last position alone, with the products in the order that is cheap for one query.
+
+        q (Uᵀ X W + 1 b)ᵀ = (q Wᵀ) Xᵀ U + q b, of which the softmax does not see q b, and p (L X W + 1 b) =
+        ((p L) X) W + b, since p adds up to 1: no position is projected or mixed.
+        """
+        x_query, x = self._with_positions(x_query, x, valid)
+        in_heads = (self.n_heads, -1, x.shape[-1])
+        query = self._split_heads(self.query(x_query)) @ self.key.weight.view(in_heads)  # (b, h, 1, d)
+        logits = query @ x.unsqueeze(1).mT / math.sqrt(x.shape[-1] // self.n_heads) @ self.u_kernel.dense(x.shape[1]).mT
+        if valid is not None:
+            logits = logits.masked_fill(~valid[:, None, None], -math.inf)
+        weights = torch.softmax(logits, dim=-1) @ self.l_kernel.dense(x.shape[1])
+        attended = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
+        return attended.transpose(1, 2).flatten(-2) + self.value.bias
+
+    def _with_positions(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is projected: both inputs with positions; arguments as in :meth:`forward`."""
+        first = x.shape[1] - x_query.shape[1]
+        for encoding in self.encodings:
+            x_query, x = encoding.at_attention_input(x_query, first), encoding.at_attention_input(x)
+        if valid is not None:
+            x = x.masked_fill(~valid[:, :, None], 0.0)  # leading padding must not be mixed into the items
+        return x_query, x
+
+    def _logit_bias(self, unrotated: Tensor, unrotated_first: int) -> LogitBias | None:
         biases = [encoding.logit_bias for encoding in self.encodings if encoding.enters == "logits"]
         if not biases:
             return None
 
         def logit_bias(query: Tensor, key: Tensor, first: int) -> Tensor:
-            rows = unrotated[..., first : first + query.shape[-2], :]
+            rows = unrotated.narrow(-2, first - unrotated_first, query.shape[-2])
             return sum(bias(query, key, rows, first) for bias in biases)
 
         return logit_bias
 
-    def _rotated(self, x: Tensor) -> Tensor:
+    def _rotated(self, x: Tensor, first: int = 0) -> Tensor:
         for encoding in self.encodings:
-            x = encoding.rotate(x)
+            x = encoding.rotate(x, first)
         return x
 
     def _mixed(self, projection: nn.Linear, kernel: PositionKernel, x: Tensor) -> Tensor:

@@ -38,12 +38,22 @@ class PositionEncoding(nn.Module):
         """The input of the first block, shape (b, s, d), with positions."""
         return x
 
-    def at_attention_input(self, x: Tensor) -> Tensor:
-        """The input of a block's queries, or of its keys and values, shape (b, s, d), with positions."""
+    def at_attention_input(self, x: Tensor, first: int = 0) -> Tensor:
+        """The input of a block's queries, or of its keys and values, with positions.
+
+        Args:
+            x: The rows from ``first`` to the last of a sequence, shape (b, t, d).
+            first: Row of the first of them.
+        """
         return x
 
-    def rotate(self, x: Tensor) -> Tensor:
-        """Projected queries or keys in heads, shape (b, h, s, d_h), with positions."""
+    def rotate(self, x: Tensor, first: int = 0) -> Tensor:
+        """Projected queries or keys in heads, with positions.
+
+        Args:
+            x: The rows from ``first`` to the last of a sequence, shape (b, h, t, d_h).
+            first: Row of the first of them.
+        """
         return x
 
     def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
@@ -87,15 +97,15 @@ class AddedPositions(PositionEncoding):
         """See :meth:`PositionEncoding.at_input`."""
         return self._add(x) if self.enters == "input" else x
 
-    def at_attention_input(self, x: Tensor) -> Tensor:
+    def at_attention_input(self, x: Tensor, first: int = 0) -> Tensor:
         """See :meth:`PositionEncoding.at_attention_input`."""
-        return self._add(x) if self.enters == "attention_input" else x
+        return self._add(x, first) if self.enters == "attention_input" else x
 
-    def _add(self, x: Tensor) -> Tensor:
-        length = x.shape[-2]
+    def _add(self, x: Tensor, first: int = 0) -> Tensor:
+        length = first + x.shape[-2]
         if length > self.max_length:
             raise ValueError(f"length must be at most {self.max_length} (max_length), got {length}")
-        return x + self.table()[aligned(self.alignment, length, self.max_length)]
+        return x + self.table()[aligned(self.alignment, length, self.max_length)][first:]
 
 
 class AbsoluteEncoding(AddedPositions):
@@ -180,9 +190,9 @@ class RotaryEncoding(PositionEncoding):
         self.register_buffer("cos", angle.cos(), persistent=False)  # float64: rounded where it meets x
         self.register_buffer("sin", angle.sin(), persistent=False)
 
-    def rotate(self, x: Tensor) -> Tensor:
+    def rotate(self, x: Tensor, first: int = 0) -> Tensor:
         """See :meth:`PositionEncoding.rotate`."""
-        cos, sin = (table[: x.shape[-2]].to(x.dtype) for table in (self.cos, self.sin))
+        cos, sin = (table[first : first + x.shape[-2]].to(x.dtype) for table in (self.cos, self.sin))
         real, imaginary = x.chunk(2, dim=-1)
         return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)
 

@@ -134,7 +134,7 @@ def test_effects_are_those_of_a_slow_reading(measured: Interference, checkpoint:
     changes = logits_squared = pairs = entropy = entropy_without = n_rows = output = output_change = 0.0
     with torch.no_grad():
         for items, length in zip(rows["item_id_list"], rows["item_length"]):
-            model(items[None], length[None])
+            model.encode(items[None, :length])
             x_query, x, valid = seen.pop()
             readings = []
             for kernel in (attention.u_kernel, IdentityKernel(10)):

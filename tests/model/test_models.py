@@ -161,6 +161,24 @@ def assert_causal(model: SASRecBase, item_seq: torch.Tensor) -> None:
     assert not torch.allclose(after[:, 6:], before[:, 6:])
 
 
+@given(changes=hybrids(), same_length=st.booleans())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_newest_output_alone_is_that_among_all(
+    build: Callable, histories: tuple, changes: dict, same_length: bool
+) -> None:
+    """``forward`` computes no more of the last block than it gives."""
+    model, _ = build(**changes)
+    item_seq, length = histories
+    length = torch.full_like(length, 4) if same_length else length
+    item_seq = item_seq.clamp(min=1).masked_fill(torch.arange(10) >= length[:, None], 0)
+    every = model.encode(model._align(item_seq, length))
+    newest = torch.full_like(length, every.shape[1] - 1) if model.newest_last else length - 1
+    expected = every[torch.arange(len(length)), newest]
+    torch.testing.assert_close(model(item_seq, length), expected, rtol=1e-9, atol=1e-10)
+    with torch.no_grad():
+        torch.testing.assert_close(model(item_seq, length), expected, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("backbone", ["sasrec", "recbole"])
 @pytest.mark.parametrize("alignment", ["end", "start"])
 @pytest.mark.parametrize("encoding", [[], ["absolute"]], ids=str)

@@ -151,6 +151,22 @@ def test_blocks_of_rows_equal_the_whole(attention: PositionKernelAttention, data
         torch.testing.assert_close(in_blocks, whole, rtol=1e-9, atol=1e-10)
 
 
+@given(attention=attentions(), data=st.data())
+def test_the_last_positions_alone_get_what_they_get_among_all(
+    attention: PositionKernelAttention, data: st.DataObject
+) -> None:
+    """With padding in front and without, with gradients and without, where one position takes another way."""
+    length = data.draw(st.integers(1, MAX_LENGTH))
+    first = data.draw(st.integers(0, length - 1))
+    x_query, x = inputs(length)
+    padded = data.draw(st.booleans())
+    valid = torch.arange(length).expand(2, -1) >= torch.tensor([[0], [length // 2]]) if padded else None
+    expected = attention(x_query, x, valid)[:, first:]
+    torch.testing.assert_close(attention(x_query[:, first:], x, valid), expected, rtol=1e-9, atol=1e-10)
+    with torch.no_grad():
+        torch.testing.assert_close(attention.eval()(x_query[:, first:], x, valid), expected, rtol=1e-9, atol=1e-10)
+
+
 def test_dropout_in_blocks_is_that_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values of one give each query its sum of kept weights, 1 on average; gradients see the same draw."""
     monkeypatch.setattr(attention_module, "ROWS", 8)

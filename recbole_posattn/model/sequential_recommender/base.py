@@ -116,22 +116,24 @@ class SASRecBase(SequentialRecommender):
         return newest[0] if len(buckets) == 1 else torch.cat(newest)[torch.argsort(torch.cat(buckets))]
 
     def _newest(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        hidden = self.encode(self._align(item_seq, item_seq_len))
-        return hidden[:, -1] if self.newest_last else self.gather_indexes(hidden, item_seq_len - 1)
+        aligned = self._align(item_seq, item_seq_len)
+        if self.newest_last or bool((item_seq_len == item_seq_len[0]).all()):
+            return self.encode(aligned, last_only=True)[:, -1]
+        return self.gather_indexes(self.encode(aligned), item_seq_len - 1)
 
-    def encode(self, item_seq: Tensor) -> Tensor:
+    def encode(self, item_seq: Tensor, last_only: bool = False) -> Tensor:
         """Outputs at every position.
 
         Args:
-            item_seq: Aligned items, shape (b, s): padding stands in front if ``newest_last``, else behind.
+            item_seq: Items, shape (b, s), with padding in front or behind.
+            last_only: Whether the output at the last position is all that is wanted.
 
         Returns:
-            Tensor of shape (b, s, d); rows at padding have no meaning.
+            Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
-        valid = item_seq > 0 if self.newest_last else None
-        if valid is not None and bool(valid.all()):
-            valid = None  # without padding the causal mask does, which costs less
-        return self.backbone(self.item_embedding(item_seq), valid)
+        padded_in_front = bool((item_seq[:, 0] == 0).any())  # else the causal mask does, which costs less
+        valid = item_seq > 0 if padded_in_front else None
+        return self.backbone(self.item_embedding(item_seq), valid, last_only)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The mean loss of every target in the batch, by default cross-entropy over all items (arXiv 2602.21052).
@@ -184,12 +186,15 @@ class SASRecBase(SequentialRecommender):
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
         """Cut (b, s) to the longest sequence of the batch and move padding to the front if ``newest_last``."""
-        longest = int(length.max())
-        sequence = sequence[:, :longest]
-        if not self.newest_last:
-            return sequence
-        source = torch.arange(longest, device=sequence.device) - (longest - length)[:, None]
-        return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)
+        sequence = sequence[:, : int(length.max())]
+        return padding_in_front(sequence, length) if self.newest_last else sequence
+
+
+def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
+    """Move padding from behind the items to their front; shape (b, s)."""
+    s = sequence.shape[1]
+    source = torch.arange(s, device=sequence.device) - (s - length)[:, None]
+    return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)
 
 
 def encoding_options(config: Config) -> EncodingOptions:

@@ -1,0 +1,33 @@
+"""``recbole-posattn export``: a trained model as a file for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recbole_posattn.export import MODEL_NAMES, export
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Write a trained model as ONNX or as PyTorch's export format, with its item tokens and a description, and "
+        "compare its scores with the model's own. See docs/recommend.md."
+    )
+    parser.add_argument("checkpoint", type=Path, help="a best.pth below saved/")
+    parser.add_argument("--format", choices=list(MODEL_NAMES), default="onnx", help="of the file (default: onnx)")
+    parser.add_argument("--output", type=Path, help="folder of the files (default: export in the checkpoint's)")
+    parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Export; returns the exit code."""
+    folder = options.output or options.checkpoint.parent / "export"
+    exported = export(options.checkpoint, options.format, folder, options.overwrite)
+    for file in exported.files:
+        print(f"written: {file}")
+    if exported.largest_difference is None:
+        print("not compared with the model's own scores: onnxruntime is not installed")
+    else:
+        print(f"largest difference from the model's own scores: {exported.largest_difference:.1e}")
+    return 0

@@ -1,0 +1,1 @@
+"""Recommendations of trained models."""

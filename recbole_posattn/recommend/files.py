@@ -1,0 +1,162 @@
+"""The files that ``recommend`` reads and writes; what it writes is whole or not there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from recbole_posattn.errors import DataError, SettingError, UserError
+
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+STANDARD_OUTPUT = "-"
+
+
+def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
+    """A table from CSV, Parquet or JSON lines, by the file's suffix.
+
+    Args:
+        file: The file.
+        names: Columns as they are named here, and as the data set names them; either is understood.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    if file.suffix not in SUFFIXES:
+        raise DataError(f"{file}: the file must be one of {', '.join(SUFFIXES)}")
+    text = {name: pa.string() for column in ("user", "item") for name in (column, names.get(column, column))}
+    readers: dict[str, Callable[[Path], pa.Table]] = {
+        ".csv": lambda path: pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=text)),
+        ".parquet": pa.parquet.read_table,
+        ".jsonl": pa.json.read_json,
+    }
+    try:
+        table = readers[file.suffix](file)
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    theirs = {name: column for column, name in names.items() if column not in table.column_names}
+    return table.rename_columns([theirs.get(name, name) for name in table.column_names]).to_pandas()
+
+
+def read_tokens(file: Path, column: str, field: str) -> np.ndarray:
+    """The tokens in a column of a table, or one on each line of any other file.
+
+    Args:
+        file: The file; a table by the suffixes of :func:`read_table`.
+        column: ``user`` or ``item``.
+        field: What the data set calls it.
+
+    Raises:
+        DataError: If the file cannot be read, lacks the column, or holds nothing.
+    """
+    if file.suffix in SUFFIXES:
+        table = read_table(file, {column: field})
+        if column not in table:
+            raise DataError(
+                f"{file} has no column {column!r} or {field!r}; it has {', '.join(table.columns)}. A list without a "
+                "header, a token on each line, has another suffix, such as .txt"
+            )
+        tokens = table[column].dropna().to_numpy().astype(str)
+    else:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        tokens = np.array([line.strip() for line in lines if line.strip()], dtype=str)
+    if not len(tokens):
+        raise DataError(f"{file} holds no {column}")
+    return tokens
+
+
+Write = Callable[[pa.Table], None]
+
+
+@contextmanager
+def _by_arrow(writer: pa.csv.CSVWriter | pa.parquet.ParquetWriter) -> Iterator[Write]:
+    with closing(writer):
+        yield writer.write_table
+
+
+@contextmanager
+def _as_json_lines(file: Path) -> Iterator[Write]:
+    with open(file, "w", encoding="utf-8") as lines:
+
+        def write(table: pa.Table) -> None:
+            if len(table):  # pandas writes an empty line for no rows
+                options = {"orient": "records", "lines": True, "double_precision": 15, "force_ascii": False}
+                table.to_pandas().to_json(lines, **options)
+
+        yield write
+
+
+_WRITERS: dict[str, Callable[[Path, pa.Schema], AbstractContextManager[Write]]] = {
+    ".csv": lambda file, schema: _by_arrow(pa.csv.CSVWriter(file, schema)),
+    ".parquet": lambda file, schema: _by_arrow(pa.parquet.ParquetWriter(file, schema)),
+    ".jsonl": lambda file, schema: _as_json_lines(file),
+}
+
+
+def check_output(output: str, overwrite: bool) -> None:
+    """Refuse what :func:`writing` could not write.
+
+    Raises:
+        SettingError: If the file has another suffix, or is there already and ``overwrite`` is not set.
+    """
+    if output == STANDARD_OUTPUT:
+        return
+    if Path(output).suffix not in SUFFIXES:
+        raise SettingError(f"output must be a file of {', '.join(SUFFIXES)}, or - for standard output; got {output!r}.")
+    if Path(output).exists() and not overwrite:
+        raise SettingError(f"{output} is there already; give another --output, or --overwrite.")
+
+
+@contextmanager
+def writing(output: str, schema: pa.Schema) -> Iterator[Write]:
+    """Write tables one after the other; the file appears when all are written.
+
+    Args:
+        output: A file in the format of its suffix, or ``-`` for CSV on standard output.
+        schema: Of the tables.
+
+    Returns:
+        A function that writes a table.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    try:
+        with _on_standard_output(schema) if output == STANDARD_OUTPUT else _into_file(Path(output), schema) as write:
+            yield write
+    except OSError as error:
+        name = "standard output" if output == STANDARD_OUTPUT else output
+        raise UserError(f"{name} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _into_file(file: Path, schema: pa.Schema) -> Iterator[Write]:
+    incomplete = file.with_name(f"{file.name}.incomplete")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _WRITERS[file.suffix](incomplete, schema) as write:
+            yield write
+        os.replace(incomplete, file)
+    finally:
+        incomplete.unlink(missing_ok=True)
+
+
+@contextmanager
+def _on_standard_output(schema: pa.Schema) -> Iterator[Write]:
+    try:
+        with _by_arrow(pa.csv.CSVWriter(sys.stdout.buffer, schema)) as write:
+            yield write
+    except BrokenPipeError:  # whoever reads has enough, as head has: no error, nor at the interpreter's last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,240 @@
+"""``recommend`` as a user meets it: files in and out, what is told, and what is refused in one line."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+
+from recbole_posattn import cli, run
+from recbole_posattn.commands import recommend
+from recbole_posattn.errors import UserError
+from recbole_posattn.recommend import recommender as recommender_module
+from recbole_posattn.recommend.files import check_output, read_table, read_tokens, writing
+from recbole_posattn.recommend.recommender import SCHEMA, Recommender
+
+NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_data_path: Path) -> str:
+    settings = {
+        "data_path": str(tiny_data_path),
+        "checkpoint_dir": str(tmp_path_factory.mktemp("saved")),
+        "epochs": 1,
+        "hidden_size": 16,
+        "MAX_ITEM_LIST_LENGTH": 10,
+        "show_progress": False,
+    }
+    return run("NoPESASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]
+
+
+def call(*arguments: str) -> int:
+    """The command on its own parser, and errors as the command line shows them."""
+    parser = argparse.ArgumentParser()
+    recommend.add_arguments(parser)
+    return cli._guarded(lambda: recommend.execute(parser.parse_args(arguments)))
+
+
+READERS: dict[str, Callable[[str], pd.DataFrame]] = {
+    ".csv": pd.read_csv,
+    ".parquet": pd.read_parquet,
+    ".jsonl": lambda file: pd.read_json(file, lines=True),
+}
+
+
+@pytest.mark.parametrize("suffix", READERS)
+def test_writes_what_python_gives(
+    checkpoint: str, suffix: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, empty_folder: Path
+) -> None:
+    monkeypatch.setattr(recommender_module, "REQUESTS_PER_BLOCK", 25)
+    output = f"out/lists{suffix}"
+    assert call(checkpoint, "--k", "4", "--history", "exclude", "--output", output) == 0
+    out, err = capsys.readouterr()
+    expected = Recommender.load(checkpoint).recommend_users(k=4, exclude_history=True)
+    assert (out, err) == (f"written: {output} ({len(expected)} rows, 60 lists)\n", "")
+    assert [path.name for path in (empty_folder / "out").iterdir()] == [f"lists{suffix}"]
+    pd.testing.assert_frame_equal(READERS[suffix](output), expected, check_dtype=False, rtol=1e-6)
+
+
+def test_standard_output_is_csv_and_nothing_else(checkpoint: str, capsysbinary: pytest.CaptureFixture) -> None:
+    Path("users.txt").write_text("u7\n\nu3\nnobody\n")
+    assert call(checkpoint, "--k", "2", "--users", "users.txt", "--output", "-") == 0
+    out, err = capsysbinary.readouterr()
+    table = pd.read_csv(io.BytesIO(out))
+    assert list(table) == SCHEMA.names and table["user"].tolist() == ["u7", "u7", "u3", "u3"]
+    assert err == b"recbole-posattn: 1 of 3 users are not in the data, skipped: nobody\n"
+
+
+@pytest.mark.parametrize("suffix", READERS)
+@pytest.mark.parametrize("names", [("user", "item", "time"), ("user_id", "item_id", "timestamp")])
+def test_reads_histories_in_every_format(
+    checkpoint: str, suffix: str, names: tuple[str, str, str], capsys: pytest.CaptureFixture
+) -> None:
+    """Under either name of a column; tokens are text even where they look like numbers."""
+    table = pd.DataFrame([("007", "i3", 2.0), ("b", "i5", 0.0), ("007", "i4", 1.0), ("007", "42", 3.0)], columns=names)
+    file = Path(f"histories{suffix}")
+    if suffix == ".csv":
+        table.to_csv(file, index=False)
+    elif suffix == ".parquet":
+        table.to_parquet(file)
+    else:
+        table.to_json(file, orient="records", lines=True)
+    items = Path("items.csv")
+    items.write_text(f"{names[1]},note\ni1,\ni2,x\ni3,\n")
+    assert call(checkpoint, "--histories", str(file), "--exclude", "items.csv", "--k=3", "--output=lists.csv") == 0
+    assert capsys.readouterr().err == (
+        "recbole-posattn: 1 of 4 interactions have an item that the model does not know, skipped: 42\n"
+    )
+    options = {"k": 3, "exclude": ["i1", "i2", "i3"]}
+    expected = Recommender.load(checkpoint).recommend({"007": ["i4", "i3"], "b": ["i5"]}, **options)
+    found = pd.read_csv("lists.csv", dtype={"user": str})
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
+
+
+def test_split_and_restriction_reach_the_model(checkpoint: str) -> None:
+    Path("items.txt").write_text("i4\ni9\n")
+    assert call(checkpoint, "--split", "valid", "--restrict_to", "items.txt", "--output", "lists.parquet") == 0
+    expected = Recommender.load(checkpoint).recommend_users(split="valid", restrict_to=["i4", "i9"])
+    pd.testing.assert_frame_equal(pd.read_parquet("lists.parquet"), expected, check_dtype=False)
+    assert set(expected["item"]) == {"i4", "i9"}
+
+
+def test_goes_beside_the_checkpoint_and_overwrites_when_told(
+    checkpoint: str, capsys: pytest.CaptureFixture, empty_folder: Path
+) -> None:
+    file = Path(checkpoint).with_name("recommendations.csv")
+    assert call(checkpoint, "--k", "1") == 0 and len(pd.read_csv(file)) == 60
+    capsys.readouterr()
+    assert call(checkpoint, "--k", "2") == 2 and len(pd.read_csv(file)) == 60
+    assert capsys.readouterr().err == (
+        f"recbole-posattn: {file} is there already; give another --output, or --overwrite.\n"
+    )
+    assert call(checkpoint, "--k", "2", "--overwrite") == 0 and len(pd.read_csv(file)) == 120
+    assert list(empty_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--k=0"], "k must be an integer from 1 to 20, the number of items; got 0."),
+        (["--k=21"], "k must be an integer from 1 to 20, the number of items; got 21."),
+        (["--output=lists.txt"], "output must be a file of .csv, .parquet, .jsonl, or - for standard output; got"),
+        (["--users=missing.csv"], "missing.csv cannot be read: "),
+        (["--users=missing.txt"], "missing.txt cannot be read: No such file or directory"),
+        (["--users=empty.csv"], "empty.csv cannot be read: Empty CSV file"),
+        (["--users=empty.txt"], "empty.txt holds no user"),
+        (
+            ["--users=strange.csv"],
+            "strange.csv has no column 'user' or 'user_id'; it has name. A list without a header",
+        ),
+        (["--users=strangers.txt"], "1 of 1 users are not in the data, skipped: name"),
+        (["--restrict_to=strangers.txt"], "restrict_to and exclude leave no item"),
+        (["--histories=strange.csv"], "histories have no column 'user'; they have name"),
+        (["--histories=strangers.txt"], "strangers.txt: the file must be one of .csv, .parquet, .jsonl"),
+        (["--histories=text.parquet"], "text.parquet cannot be read: "),
+        (["--histories=text.jsonl"], "text.jsonl cannot be read: "),
+        (["--histories=known.csv", "--split=test"], "split is for users of the data set"),
+    ],
+    ids=str,
+)
+def test_bad_input_ends_in_one_line_and_code_2(
+    checkpoint: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
+) -> None:
+    files = {"empty.csv": "", "empty.txt": "\n", "strange.csv": "name\nx\n", "strangers.txt": "name\n"}
+    files |= {"text.parquet": "text", "text.jsonl": "text", "known.csv": "user,item\na,i1\n"}
+    for name, content in files.items():
+        Path(name).write_text(content)
+    assert call(checkpoint, "--output=lists.csv", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err.splitlines()[-1]
+    assert all(line.startswith("recbole-posattn: ") for line in err.splitlines())
+    assert {path.name for path in empty_folder.iterdir()} == set(files)
+
+
+def test_an_error_in_the_middle_leaves_nothing(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, empty_folder: Path
+) -> None:
+    """Of a file that is there, what was there before."""
+    Path("lists.jsonl").write_text("before")
+    monkeypatch.setattr(recommender_module, "REQUESTS_PER_BLOCK", 25)
+    whole, seen = recommender_module.best_items, []
+
+    def interrupted(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(len(list(empty_folder.glob("*.incomplete"))))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return whole(scores, k)
+
+    monkeypatch.setattr(recommender_module, "best_items", interrupted)
+    assert call(checkpoint, "--output=lists.jsonl", "--overwrite") == 130
+    assert seen == [1, 1]
+    assert [path.name for path in empty_folder.iterdir()] == ["lists.jsonl"]
+    assert Path("lists.jsonl").read_text() == "before"
+
+
+# -- files by themselves ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", READERS)
+def test_tables_come_back_as_they_were_written(suffix: str) -> None:
+    """Awkward tokens and scores; no rows at all."""
+    tokens = ['a"b', "c,d", "e\nf", "ü", "007"]
+    table = pa.table(
+        {"user": tokens, "rank": [1, 2, 3, 4, 5], "item": tokens[::-1], "score": [0.1, -1e-7, 3e8, 1 / 3, -0.0]}, SCHEMA
+    )
+    for rows in (table, table.slice(0, 0)):
+        with writing(f"lists{suffix}", SCHEMA) as write:
+            for part in (rows.slice(0, 2), rows.slice(2)):
+                write(part)
+        if suffix == ".jsonl":
+            found = pd.DataFrame([json.loads(line) for line in Path("lists.jsonl").read_text().splitlines()])
+            found = found if len(rows) else rows.to_pandas()
+        else:
+            found = read_table(Path(f"lists{suffix}"), NAMES)
+        expected = rows.to_pandas()
+        pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6, atol=1e-14)
+        assert Path(f"lists{suffix}").stat().st_size > 0 or (suffix == ".jsonl" and not len(rows))
+
+
+def test_tokens_are_read_from_columns_and_lines() -> None:
+    Path("items.csv").write_text("item\n1\n02\n\n")
+    assert read_tokens(Path("items.csv"), "item", "item_id").tolist() == ["1", "02"]
+    pyarrow.parquet.write_table(pa.table({"item_id": [1, 2]}), "items.parquet")
+    assert read_tokens(Path("items.parquet"), "item", "item_id").tolist() == ["1", "2"]
+    Path("items.list").write_text(" 1 \n\n02\n")
+    assert read_tokens(Path("items.list"), "item", "item_id").tolist() == ["1", "02"]
+
+
+def test_what_cannot_be_written_is_told(empty_folder: Path) -> None:
+    check_output("-", overwrite=False)
+    Path("file").write_text("")
+    with (
+        pytest.raises(UserError, match=re.escape("file/lists.csv cannot be written: ")),
+        writing("file/lists.csv", SCHEMA),
+    ):
+        pass
+
+
+def test_a_reader_that_has_enough_is_no_error(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As ``head`` closes the pipe; later writes, such as the interpreter's last flush, are no errors either."""
+    reading, writing_end = os.pipe()
+    os.close(reading)
+    with open(writing_end, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert call(checkpoint, "--k=20", "--output=-") == 0
+        pipe.write("more")
+    assert capsys.readouterr().err == ""
