@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import recbole_posattn
-from recbole_posattn.commands import data, inspect, interference, leaderboard, run, tune
+from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, tune
 from recbole_posattn.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USER_ERROR, ProcessError, UserError
 
 
@@ -32,6 +32,8 @@ COMMANDS = {
     "leaderboard": Command(leaderboard, "compare models side by side, with spreads and tests", takes_settings=True),
     "tune": Command(tune, "search the best settings of a model on validation data", takes_settings=True),
     "data": Command(data, "make data sets from raw dumps, and look at them"),
+    "recommend": Command(recommend, "the best items of a trained model, for known users or new histories"),
+    "export": Command(export, "a trained model as ONNX or torch.export file"),
     "inspect": Command(inspect, "what the kernels and the attention of a trained model have learned"),
     "interference": Command(interference, "what each positional part of a trained model contributes"),
 }

@@ -31,7 +31,17 @@ with anomaly_detection_unchanged():  # several tests import models of RecBole's 
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
+# Files whose tests start Ray; some of them look whether there is another cluster.
+_ON_RAY = {"test_make.py", "test_search.py", "test_trials.py", "test_tutorial.py"}
+
 torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for each other longer than they work
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (``-n 2 --dist loadgroup``), each takes whole files, and one takes all that start Ray."""
+    for item in items:
+        group = "ray" if item.path.name in _ON_RAY else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,39 @@
+"""docs/tutorial.md, from start to end as a reader would type it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import recbole_posattn
+
+PAGE = Path(recbole_posattn.__file__).parent.parent / "docs" / "tutorial.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the docs are part of a checkout, not of the wheel")
+def test_the_page_runs(empty_folder: Path) -> None:
+    commands = "".join(re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-e"], input=commands, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+    interactions = pd.read_csv("dataset/films/films.inter", sep="\t", dtype=str)
+    assert interactions["rating:float"].astype(float).min() >= 4
+    assert interactions["user_id:token"].value_counts().min() >= 20
+    seen = set(zip(interactions["user_id:token"], interactions["item_id:token"]))
+    films = pd.read_csv("films.csv", dtype=str)
+    assert set(films["user"]) == set(interactions["user_id:token"]) and len(films) == 10 * films["user"].nunique()
+    assert not seen & set(zip(films["user"], films["item"]))
+    assert len(pd.read_csv("anna.csv")) == 5
+    board = Path("leaderboards/own/leaderboard.md").read_text(encoding="utf-8")
+    assert all(model in board for model in ("PosKernelSASRec", "NoPESASRec", "Pop"))
+    assert Path("learned/evolution.png").is_file() and Path("films-stats.png").is_file()
