@@ -141,14 +141,21 @@ def _scheduler(search: Search, config: Config) -> TrialScheduler:
 def _optuna_search(
     search: Search, fixed: Mapping[str, Any], known: Sequence[TrialRecord], mode: str, seed: int
 ) -> Searcher:
-    """Optuna's searcher, which is asked for the trials of before first."""
+    """Optuna's searcher, which is asked for the trials of before first, then for the defaults if they are in the space.
+
+    Without the defaults a short search may end below what it started from.
+    """
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    points = [record.settings for record in known]
+    defaults = search.space.defaults(fixed)
+    if defaults is not None and defaults not in points:
+        points.append(defaults)
     draw = functools.partial(_draw, space=search.space, fixed=dict(fixed), known=list(known))
     return OptunaSearch(
         space=draw,
         metric="best",
         mode=mode,
-        points_to_evaluate=[search.space.parameters(record.settings) for record in known],
+        points_to_evaluate=[search.space.parameters(settings) for settings in points],
         # another seed when it goes on: the same would draw what it drew before
         sampler=samplers[search.algorithm](seed=seed + next_number(known)),
     )

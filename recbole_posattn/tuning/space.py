@@ -61,6 +61,18 @@ class Dimension(NamedTuple):
         """What Optuna knows a value by, the inverse of :meth:`suggest`."""
         return self.values.index(value) if self.kind == "choice" else value
 
+    def holds(self, value: Any, settings: Mapping[str, Any]) -> bool:
+        """Whether a value is one of its own, beside other settings."""
+        if self.kind == "like":
+            return value == settings[self.values[0]]
+        if self.kind == "choice":
+            return value in self.values
+        low, high, *step = self.values
+        if type(value) not in (int, float) or not low <= value <= high:
+            return False
+        steps = (value - low) / step[0] if step else 0
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
+
     def grid(self, settings: Mapping[str, Any]) -> list[Any]:
         """All its values, beside other settings.
 
@@ -128,6 +140,16 @@ class Space:
         return {
             dimension.key: settings[dimension.key] for dimension in self.dimensions if dimension.is_active(settings)
         }
+
+    def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The settings that hold without a search, as far as they are searched; ``None`` if they are not in the space.
+
+        Args:
+            fixed: All settings without a search.
+        """
+        active = [dimension for dimension in self.dimensions if dimension.is_active(fixed)]
+        inside = all(dimension.holds(fixed[dimension.key], fixed) for dimension in active)
+        return self.drawn(fixed) if inside else None
 
     def parameters(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What Optuna knows drawn settings by, the inverse of :meth:`suggest`."""

@@ -80,6 +80,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     assert after[: len(before)] == before
     assert len({record.number for record in after}) == len(after) == 4
     assert len({record.settings["learning_rate"] for record in after}) == 4
+    assert [record.settings["learning_rate"] for record in after].count(0.001) == 1  # the default is a trial
     assert {name: started_at(folder)[name] for name in runs} == runs
     assert not list(folder.rglob("*.incomplete")) and not (folder / "ray").exists()
 

@@ -75,6 +75,31 @@ def test_what_is_drawn_is_told_to_optuna_again(tmp_path: Path) -> None:
         assert space.drawn({"backbone": "sasrec", "other": 1, **settings}) == settings
 
 
+def test_defaults_are_told_if_the_space_has_them(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, TEXT))
+    fixed = {
+        **{"learning_rate": 1e-3, "hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3, "weight_decay": 0.0},
+        **{"n_layers": 1, "kernel_structure": "toeplitz-full", "kernel_bandwidth": None, "kernel_sharing": "per_layer"},
+        "backbone": "sasrec",
+    }
+    drawn = space.defaults(fixed)
+    assert set(drawn) == {*space.keys} - {"kernel_bandwidth", "kernel_sharing"}
+    assert all(drawn[key] == fixed[key] for key in drawn)
+    study = optuna.create_study()
+    study.enqueue_trial(space.parameters(drawn))
+    assert space.suggest(study.ask(), fixed) == drawn
+    for outside in (
+        {"learning_rate": 1e-5},
+        {"hidden_dropout_prob": 0.25, "attn_dropout_prob": 0.25},
+        {"attn_dropout_prob": 0.1},
+        {"n_layers": 2},
+        {"n_layers": 3},  # where per_layer is none of the choices
+        {"kernel_structure": "identity-full"},
+        {"weight_decay": None},
+    ):
+        assert space.defaults({**fixed, **outside}) is None
+
+
 def test_a_grid_has_each_combination_once(tmp_path: Path) -> None:
     text = "\n".join(line for line in TEXT.splitlines() if not line.startswith(("learning", "weight")))
     space = read_space(written(tmp_path, text))
