@@ -445,7 +445,7 @@ def test_embeddings_of_negatives_are_gathered_in_chunks(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e4])
-@pytest.mark.parametrize("loss_type", SAMPLED_LOSSES)
+@pytest.mark.parametrize("loss_type", sorted(SAMPLED_LOSSES))
 def test_sampled_losses_are_stable_at_large_scores(loss_type: str, scale: float) -> None:
     inputs = case(12, 4, len(COUNTS), torch.float32, scale=scale)
     loss = build_loss(LossOptions(loss_type, n_negatives=5), COUNTS)
