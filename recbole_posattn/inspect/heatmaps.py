@@ -79,7 +79,7 @@ def _draw_map(axis: Axes, weights: pd.DataFrame) -> Any:
         np.ma.masked_invalid(newest_last),
         cmap=_SEQUENTIAL,
         norm=PowerNorm(0.5, vmin=0, vmax=max(float(np.nanmax(newest_last)), 1e-12)),
-        extent=(edge, -0.5, edge, -0.5),
+        extent=(edge, -0.5, -0.5, edge),
     )
 
 

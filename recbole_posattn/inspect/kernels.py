@@ -85,7 +85,9 @@ def lag_profiles(model: SASRecBase) -> pd.DataFrame:
     columns = ["layer", "kernel", "group", "lag", "weight", "magnitude"]
     if not tables:
         return pd.DataFrame(columns=columns)
-    return pd.concat(tables).sort_values(columns[:4], ignore_index=True)
+    by_group = ["layer", "kernel", "group"]
+    groups = [rows for _, rows in pd.concat(tables).groupby(by_group, sort=False)]  # U, L, C as they came
+    return pd.concat(groups, ignore_index=True)
 
 
 def kernel_reach(profiles: pd.DataFrame) -> pd.DataFrame:

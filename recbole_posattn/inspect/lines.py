@@ -55,6 +55,7 @@ def draw_positions(inspections: Sequence[Inspection]) -> Figure:
     bias_axis.axhline(0.0, color="#7b8794", linewidth=0.8)
     bias_axis.set(title="positional bias", xlabel="lag (positions back)", ylabel="logits, relative to lag 0")
     attention_axis.set(title="attention", xlabel="lag (positions back)", ylabel="mean weight", yscale="log")
+    attention_axis.yaxis.set_major_formatter("{x:g}")
     for axis in (bias_axis, attention_axis):
         axis.grid()
     _legend(figure)

@@ -29,6 +29,7 @@ class _Plan(NamedTuple):
     draw: Callable[[], Figure | None]
     title: str
     note: str
+    wide: bool = True
 
 
 def labelled(inspections: Sequence[Inspection]) -> list[Inspection]:
@@ -91,6 +92,7 @@ def _own_plans(inspection: Inspection) -> dict[str, _Plan]:
             "Mean over users and heads by history length, newest position at the right and below. Without positions: "
             "the positional parts of this layer switched off. Attention · L: share of each position in the output. "
             "Colours follow the square root of the weight.",
+            wide=inspection.attention["history"].nunique() > 2,
         )
         for layer in sorted(inspection.attention["layer"].unique())
     }
@@ -111,7 +113,7 @@ def _own_plans(inspection: Inspection) -> dict[str, _Plan]:
 
 def _drawings(plans: dict[str, _Plan], prefix: str = "") -> dict[str, Drawing]:
     drawn = {
-        f"{prefix}{name}": drawing(plan.draw, plan.title, plan.note, True, f"inspect {prefix}", with_png=True)
+        f"{prefix}{name}": drawing(plan.draw, plan.title, plan.note, plan.wide, f"inspect {prefix}", with_png=True)
         for name, plan in plans.items()
     }
     return {name: each for name, each in drawn.items() if each is not None}
@@ -147,9 +149,10 @@ def _reach_rows(inspection: Inspection) -> list[list[Cell]]:
 
 def reach_text(inspections: Sequence[Inspection]) -> str:
     """The reach of all kernels as a table for a terminal; empty if there is none."""
-    table = pd.concat([each.reach.assign(model=each.label) for each in labelled(inspections)])
-    if table.empty:
+    tables = [each.reach.assign(model=each.label) for each in labelled(inspections) if not each.reach.empty]
+    if not tables:
         return ""
+    table = pd.concat(tables)
     table = table[["model", *table.columns.drop("model")]]
     formatters = {column: form.format for column, form in _REACH_FORMATS.items()}
     return table.to_string(index=False, formatters=formatters, na_rep="–")

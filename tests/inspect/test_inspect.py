@@ -233,7 +233,7 @@ def test_command_prints_the_reach_and_writes_the_report(
 ) -> None:
     assert cli.main(["inspect", checkpoint, "--out", "out"]) == 0
     printed = capsys.readouterr().out
-    assert "bandwidth_90" in printed and "PosKernelSASRec" in printed
+    assert re.findall(r"PosKernelSASRec +\d +([ULC])", printed) == ["U", "L", "C"] * 2 and "bandwidth_90" in printed
     names = ["kernels", "lag_profiles", "positions", "attention_layer_1", "attention_layer_2", "evolution"]
     written = {path.name for path in (empty_folder / "out").iterdir()}
     tables = {f"{name}.csv" for name in ("kernels", "lags", "reach", "attention", "positions", "evolution")}
