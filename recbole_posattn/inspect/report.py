@@ -78,7 +78,7 @@ def _comparing_plans(inspections: Sequence[Inspection]) -> dict[str, _Plan]:
         "lag_profiles": _Plan(
             partial(draw_lag_profiles, inspections),
             "Weights by lag",
-            "Mean over positions and groups. Lag 0, the largest by far, is left out; its share is in the table. C has "
+            "Mean over positions and groups. Lag 0 is left out; its share is in the table. C has "
             "lags of either sign: row minus column.",
         ),
     }
