@@ -60,7 +60,7 @@ def tiny_data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_settings(tiny_data_path: Path) -> Callable[..., dict]:
     """Settings for a run of seconds on ``tiny``; keyword arguments are added or replace."""
 

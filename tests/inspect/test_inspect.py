@@ -28,16 +28,8 @@ KEPT = {"kernel_structure": "toeplitz-full", "n_heads": 2, "epochs": 4, "save_ke
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, tiny_data_path: Path) -> dict[str, Any]:
-    return {
-        "data_path": str(tiny_data_path),
-        "checkpoint_dir": str(tmp_path_factory.mktemp("saved")),
-        "epochs": 1,
-        "hidden_size": 16,
-        "train_batch_size": 16,
-        "MAX_ITEM_LIST_LENGTH": 10,
-        "show_progress": False,
-    }
+def settings(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Callable) -> dict[str, Any]:
+    return tiny_settings(checkpoint_dir=str(tmp_path_factory.mktemp("saved")), epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +85,7 @@ def test_many_groups_are_shown_as_their_mean_and_profiled_one_by_one(build: Call
 
 def test_lag_profiles_are_means_over_positions(build: Callable) -> None:
     model, _ = build(kernel_structure="toeplitz-full")
-    profiles = lag_profiles(model).set_index(["layer", "kernel", "group", "lag"])
+    profiles = lag_profiles(model).set_index(["layer", "kernel", "group", "lag"]).sort_index()
     taps = model.backbone.blocks[0].attention.u_kernel.taps()[0]
     np.testing.assert_allclose(profiles.loc[(1, "U", 1)]["weight"], taps.detach(), rtol=1e-12)
     matrices = {name: kernel_matrices(model)[1, name][0] for name in ("L", "C")}

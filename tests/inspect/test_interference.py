@@ -21,17 +21,9 @@ HYBRID = {"kernel_structure": "toeplitz-full", "position_encoding": ["absolute",
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_data_path: Path) -> str:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Callable) -> str:
     """A hybrid, trained for a few epochs."""
-    settings = {
-        "data_path": str(tiny_data_path),
-        "checkpoint_dir": str(tmp_path_factory.mktemp("saved")),
-        "epochs": 3,
-        "hidden_size": 16,
-        "train_batch_size": 16,
-        "MAX_ITEM_LIST_LENGTH": 10,
-        "show_progress": False,
-    }
+    settings = tiny_settings(checkpoint_dir=str(tmp_path_factory.mktemp("saved")), epochs=3)
     return run("PosKernelSASRec", "tiny", config_dict={**settings, **HYBRID}, command_line=[])["checkpoint"]
 
 

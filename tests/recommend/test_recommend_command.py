@@ -28,15 +28,8 @@ NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_data_path: Path) -> str:
-    settings = {
-        "data_path": str(tiny_data_path),
-        "checkpoint_dir": str(tmp_path_factory.mktemp("saved")),
-        "epochs": 1,
-        "hidden_size": 16,
-        "MAX_ITEM_LIST_LENGTH": 10,
-        "show_progress": False,
-    }
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Callable) -> str:
+    settings = tiny_settings(checkpoint_dir=str(tmp_path_factory.mktemp("saved")), epochs=1)
     return run("NoPESASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]
 
 

@@ -95,19 +95,10 @@ def test_lists_are_those_of_the_evaluation_for_any_model_and_protocol(
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_data_path: Path) -> dict:
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Callable) -> dict:
     """What a run returned."""
-    settings = {
-        "data_path": str(tiny_data_path),
-        "checkpoint_dir": str(tmp_path_factory.mktemp("saved")),
-        "epochs": 1,
-        "hidden_size": 16,
-        "MAX_ITEM_LIST_LENGTH": 10,
-        "show_progress": False,
-        "mask_history": "all",
-        "metrics": ["Hit", "MRR"],
-        "valid_metric": "MRR@10",
-    }
+    saved = {"checkpoint_dir": str(tmp_path_factory.mktemp("saved")), "epochs": 1}
+    settings = tiny_settings(**saved, mask_history="all", metrics=["Hit", "MRR"], valid_metric="MRR@10")
     return run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
 
 
