@@ -39,10 +39,11 @@ def memory_explained(settings: Mapping[str, Any], training: bool, n_items: int, 
         sizes = {name: settings[name] for name in names if name in settings and settings[name] is not None}
         said = ", ".join(f"{name} {value}" for name, value in sizes.items())
         first = names[0]
-        raise TrainingError(
+        what = (
             f"out of memory in {'training' if training else 'evaluation'} with {n_items:,} items, {said}: lower "
-            f"{first} first, to {max(1, settings[first] // 2)} say, then the others. {kept}"
-        ) from error
+            f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
+        )
+        raise TrainingError(f"{what}; {kept}" if kept else what) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -79,8 +80,8 @@ def require_finite(
         advice.append("leave enable_amp out")
     raise TrainingError(
         f"the training loss is {loss.sum().item()} in epoch {epoch}, batch {batch} (counted from 0); the norm of the "
-        f"weights is {_norm(weights):.3g}, that of the gradients one step before {_norm(gradients):.3g}. {kept} To go "
-        f"on, {', or '.join(advice)}"
+        f"weights is {_norm(weights):.3g}, that of the gradients one step before {_norm(gradients):.3g}: "
+        f"{', or '.join(advice)}; {kept}"
     )
 
 

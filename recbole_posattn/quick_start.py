@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ class RunResult(TypedDict):
     seen_targets: float | None
     curve: list[dict[str, Any]]
     learned: dict[str, Any]
+    changes: list[dict[str, Any]]
 
 
 class Loaded(NamedTuple):
@@ -115,8 +117,8 @@ def run(
         ``test`` and ``total``), ``trainable_parameters``, ``peak_mebibytes`` (of the process's memory, or of the GPU's
         where there is one), ``seen_targets`` (share of test targets that their user had before; ``None`` unless
         ``mask_history`` is given), ``curve`` (what each epoch told, see ``EngineMixin``) and ``learned`` (what a model
-        of ours tells of itself, such as the ``kernel_widths`` of adaptive bands). ``None`` where the first process runs
-        on another machine.
+        of ours tells of itself, such as the ``kernel_widths`` of adaptive bands), ``changes`` (settings that became
+        others when the run was resumed). ``None`` where the first process runs on another machine.
 
     Raises:
         SettingError: If a setting's key or value cannot be used.
@@ -162,6 +164,8 @@ def _run(
         config = config if resumed is None else resumed.config
         with distributed.main_first():
             ensure_atomic_files(config)
+            if saved:
+                _require_writable(Path(config["checkpoint_dir"]))
         with run_logger(config):
             logging.getLogger().info(sys.argv)
             if resume is not None and resumed is None:
@@ -172,6 +176,23 @@ def _run(
             resumed.release()
     distributed.leave()
     return result
+
+
+def _require_writable(folder: Path) -> None:
+    """See that checkpoints can be written before anything is trained.
+
+    Raises:
+        CheckpointError: If they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint_dir {folder} cannot be written: {error.strerror or error}; name another folder with "
+            "--checkpoint_dir"
+        ) from error
 
 
 def _train_and_test(
@@ -231,6 +252,7 @@ def _train_and_test(
         seen_targets=float(users["seen"].mean()) if users is not None and "seen" in users else None,
         curve=plain_data(getattr(trainer, "curve", [])),
         learned=getattr(recommender, "learned", dict)(),
+        changes=getattr(trainer, "changes", []),
     )
     logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")

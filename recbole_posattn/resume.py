@@ -39,6 +39,11 @@ RESUMABLE = {
 }
 
 
+# What may be another when a run goes on that did not get on with it; from there on it is another run than its settings
+# say, which is kept on record.
+CHANGEABLE = {"clip_grad_norm", "enable_amp", "learning_rate", "loss_chunk_size", "train_batch_size"}
+
+
 class Resumed(NamedTuple):
     """A run to go on with.
 
@@ -46,12 +51,15 @@ class Resumed(NamedTuple):
         config: Its settings, with those of now that may differ.
         folder: Its folder.
         content: Of its last checkpoint.
+        changes: Every setting of :data:`CHANGEABLE` that has become another on the way: the ``epoch`` from which on
+            (counted from 0), the ``key``, and what it was (``before``) and is (``now``).
         lock: Of the folder; ``None`` where there is none, as in all processes but the first.
     """
 
     config: Config
     folder: Path
     content: dict[str, Any]
+    changes: list[dict[str, Any]]
     lock: FileLock | None
 
     def release(self) -> None:
@@ -110,11 +118,12 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
         return None
     folder, content = shared
     try:
-        return Resumed(_settings_of_now(folder, content, given, str(resume) == AUTO), folder, content, lock)
+        config = _settings_of_now(folder, content, given, str(resume) == AUTO)
     except SettingError:
         if lock is not None:
             lock.release()
         raise
+    return Resumed(config, folder, content, [*content["training"]["changes"], *_changes(content, config)], lock)
 
 
 def names_of_run(resume: str | Path) -> dict[str, str]:
@@ -180,13 +189,13 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
 
 def _settings_of_now(folder: Path, content: Mapping[str, Any], given: Config, takes_defaults: bool) -> Config:
     settings, now, named = content["config"], given.plain(), given.given_keys()
-    for key in sorted(named & settings.keys() & now.keys() - RESUMABLE):
+    for key in sorted(named & settings.keys() & now.keys() - RESUMABLE - CHANGEABLE):
         if now[key] != settings[key]:
             raise SettingError(
                 f"the run in {folder} has {key} {settings[key]!r}, not {now[key]!r}: leave {key} out to go on with it, "
                 "or --resume to start another run"
             )
-    changed = RESUMABLE & now.keys() if takes_defaults else RESUMABLE & named & now.keys()
+    changed = RESUMABLE & now.keys() if takes_defaults else (RESUMABLE | CHANGEABLE) & named & now.keys()
     n_processes = len(content["training"]["random"])
     if n_processes != distributed.world_size():
         raise SettingError(
@@ -194,3 +203,12 @@ def _settings_of_now(folder: Path, content: Mapping[str, Any], given: Config, ta
             f"--nproc={n_processes}"
         )
     return Config.from_plain({**settings, **{key: now[key] for key in changed}})
+
+
+def _changes(content: Mapping[str, Any], config: Config) -> list[dict[str, Any]]:
+    before, now = content["config"], config.plain()
+    return [
+        {"epoch": content["epoch"] + 1, "key": key, "before": before[key], "now": now[key]}
+        for key in sorted(CHANGEABLE & before.keys() & now.keys())
+        if before[key] != now[key]
+    ]

@@ -205,6 +205,7 @@ class CheckpointMixin:
         run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
         best_epoch: Epoch of the checkpoint that is kept, counted from 0; −1 before there is one.
         seconds_before: Of training, in the processes that came before in this run.
+        changes: Settings that have become others on the way, see :class:`recbole_posattn.resume.Resumed`.
     """
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
@@ -213,6 +214,7 @@ class CheckpointMixin:
         self.saved_model_file = str(self.run_dir / BEST_NAME)
         self.best_epoch = -1
         self.seconds_before = 0.0
+        self.changes: list[dict[str, Any]] = []
         self._started = 0.0
         self._has_run_dir = False
         self._lock: FileLock | None = None
@@ -272,6 +274,7 @@ class CheckpointMixin:
             "seconds": self.seconds_before + time.perf_counter() - self._started,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(self).items()},
             "counters": counters(self.model),
+            "changes": self.changes,
             "random": distributed.gather_on_main(random_state(self._train_data)),
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
@@ -300,6 +303,8 @@ class CheckpointMixin:
             for name, optimizer in optimizers(self).items():
                 if name in training["optimizers"]:
                     optimizer.load_state_dict(training["optimizers"][name])
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate  # which may be another now
             restore_counters(self.model, training["counters"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the run in {self.run_dir} does not fit its model: {error}") from error
@@ -307,7 +312,7 @@ class CheckpointMixin:
         self.best_valid_score, self.best_valid_result = content["best_valid_score"], training["best_valid_result"]
         self.best_epoch, self.train_loss_dict = training["best_epoch"], dict(training["train_loss_dict"])
         self.curve, self.seconds_before = list(training["curve"]), training["seconds"]
-        self._random_states = training["random"]
+        self._random_states, self.changes = training["random"], resumed.changes
         self.logger.info(f"The run in {self.run_dir} goes on after {self.start_epoch} epochs")
         for name, before, now in (
             ("PyTorch", training["torch"], str(torch.__version__)),
@@ -315,6 +320,8 @@ class CheckpointMixin:
         ):
             if before != now:
                 self.logger.warning(f"The run goes on with {name} {now} instead of {before}: not to the last digit")
+        for change in self.changes:
+            self.logger.warning("From epoch {epoch} on, {key} is {now} instead of {before}".format(**change))
 
     def _kept(self) -> str:
         """What of this run is on the disk, for the user."""
@@ -322,10 +329,10 @@ class CheckpointMixin:
             return ""
         last, best = self.run_dir / LAST_NAME, self.run_dir / BEST_NAME
         if self._has_run_dir and last.is_file():
-            return f"all epochs that had ended are kept: --resume={self.run_dir} goes on after them."
+            return f"all epochs that had ended are kept: --resume={self.run_dir} goes on after them"
         if self._has_run_dir and best.is_file():
-            return f"The best epoch so far is kept in {best}."
-        return "No epoch had ended, so that nothing is kept."
+            return f"the best epoch so far is kept in {best}"
+        return "no epoch had ended, so that nothing is kept"
 
     def _claim_run_dir(self) -> None:
         """Make the folder of this run, once, and tell the other processes its name."""

@@ -58,7 +58,7 @@ def test_two_processes_train_and_evaluate_like_one(
     for name, weights in states[0].items():
         torch.testing.assert_close(states[1][name], weights, rtol=1e-3, atol=2e-5, msg=name)
     # one folder, log and TensorBoard log for each run: only the first process writes
-    files = ["best.pth", "result.json", "users.parquet"]
+    files = ["best.pth", "last.pth", "result.json", "run.lock", "users.parquet"]
     assert sorted(file.name for file in Path(together["checkpoint"]).parent.iterdir()) == files
     users = [pd.read_parquet(Path(result["checkpoint"]).with_name("users.parquet")) for result in (alone, together)]
     pd.testing.assert_frame_equal(*users)

@@ -137,6 +137,25 @@ def test_a_run_at_its_end_goes_on_with_more_epochs(tiny_settings: Callable) -> N
     assert Path(resumed["checkpoint"]).parent == folder
 
 
+def test_a_run_that_did_not_get_on_goes_on_with_a_lower_learning_rate(tiny_settings: Callable) -> None:
+    """And with smaller batches; what became another is on record."""
+    first = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[])
+    folder = Path(first["checkpoint"]).parent
+    lower = {"epochs": 3, "learning_rate": 1e-12, "train_batch_size": 8}
+    second = run(config_dict=lower, command_line=[], resume=folder)
+    before = read_checkpoint(folder / LAST_NAME)["state_dict"]
+    assert first["changes"] == []
+    assert second["changes"] == [
+        {"epoch": 2, "key": "learning_rate", "before": 0.001, "now": 1e-12},
+        {"epoch": 2, "key": "train_batch_size", "before": 16, "now": 8},
+    ]
+    third = run(config_dict={"epochs": 4}, command_line=[], resume=folder)
+    assert third["changes"] == second["changes"]
+    after = read_checkpoint(folder / LAST_NAME)["state_dict"]
+    assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-9) for name in before)
+    assert json.loads((folder / "result.json").read_text())["config"]["learning_rate"] == 1e-12
+
+
 def test_auto_starts_a_run_where_there_is_none_of_these_settings(tiny_settings: Callable) -> None:
     other = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2, seed=1), command_line=[])
     new = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[], resume="auto")
