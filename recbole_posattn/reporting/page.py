@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +46,12 @@ def number_cell(value: float | None, form: str) -> Cell:
 def one_line(text: str) -> str:
     """The text without line breaks."""
     return " ".join(text.split())
+
+
+def command_line() -> str:
+    """The command that is being executed, as one would type it."""
+    name = Path(sys.argv[0]).name
+    return shlex.join(["recbole-posattn" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 def render_page(template: Path, **context: Any) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from recbole_posattn.checkpoint import BEST_NAME
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.errors import UserError
 from recbole_posattn.quick_start import evaluate_checkpoint, versions
-from recbole_posattn.reporting.page import write_files
+from recbole_posattn.reporting.page import command_line, write_files
 from recbole_posattn.trials import Where, read_result
 from recbole_posattn.tuning.live import LiveSearch
 from recbole_posattn.tuning.records import TrialRecord, best_trial, trial_folder
@@ -74,7 +72,7 @@ def tune(
         best=best,
         valid_result=winner["valid_result"],
         test_result=winner["test_result"],
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         origin=_origin(config, search),
     )
     return found, write_files(folder, report_files(found))
