@@ -21,7 +21,7 @@ from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
-from recbole.utils import ModelType, get_environment, init_seed, set_color
+from recbole.utils import EvaluatorType, ModelType, get_environment, init_seed, set_color
 from texttable import Texttable
 
 from recbole_posattn import distributed
@@ -29,7 +29,7 @@ from recbole_posattn.compat import run_logger
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.distributed import checked_layout
-from recbole_posattn.errors import CheckpointError, DataError, UserError
+from recbole_posattn.errors import CheckpointError, DataError, SettingError, UserError
 from recbole_posattn.trainer import EngineMixin, load_state, read_checkpoint, trainer_class
 
 RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
@@ -161,9 +161,17 @@ def _run(
         logger.info(recommender)
         trainer = trainer_class(config)(config, recommender)
         options = {"callback_fn": callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
-        best_valid_score, best_valid_result = trainer.fit(
-            train_data, valid_data, saved=saved, show_progress=config["show_progress"], **options
-        )
+        try:
+            best_valid_score, best_valid_result = trainer.fit(
+                train_data, valid_data, saved=saved, show_progress=config["show_progress"], **options
+            )
+        except ValueError as error:
+            if str(error) != "Training loss is nan":  # as RecBole's trainers say it
+                raise
+            raise SettingError(
+                f"training has diverged: the loss is no number any more; lower learning_rate, which is "
+                f"{config['learning_rate']}, or set clip_grad_norm."
+            ) from error
         trained = time.perf_counter()
         test_result, users = _evaluate(trainer, test_data, load_best_model=saved) if test else (None, None)
         finished = time.perf_counter()
@@ -270,6 +278,7 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
     try:
         dataset = create_dataset(config)
         _require_sequences(config, dataset)
+        _require_items(config, dataset)
         loaders = data_preparation(config, dataset)
     except UserError:
         raise
@@ -291,6 +300,15 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
         raise DataError(
             f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
             "next item to learn from"
+        )
+
+
+def _require_items(config: Config, dataset: Dataset) -> None:
+    """RecBole fails on a list that is longer than the catalogue, once it has trained for an epoch."""
+    n_items, longest = dataset.item_num - 1, max(config["topk"])
+    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items:
+        raise SettingError(
+            f"topk must be at most {n_items}, the number of items in data set {config['dataset']!r}; got {longest}."
         )
 
 
