@@ -159,6 +159,7 @@ def _run(
 
         recommender = _build_model(config, train_data)
         logger.info(recommender)
+        _make_folder(config["checkpoint_dir"])
         trainer = trainer_class(config)(config, recommender)
         options = {"callback_fn": callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
         try:
@@ -310,6 +311,17 @@ def _require_items(config: Config, dataset: Dataset) -> None:
         raise SettingError(
             f"topk must be at most {n_items}, the number of items in data set {config['dataset']!r}; got {longest}."
         )
+
+
+def _make_folder(checkpoint_dir: str | Path) -> None:
+    """RecBole finds out that it cannot write there once it has trained for an epoch."""
+    try:
+        Path(checkpoint_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(
+            f"checkpoint_dir {str(checkpoint_dir)!r} cannot be made ({error.strerror}); name a folder that can be "
+            "written to."
+        ) from error
 
 
 def _build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
