@@ -13,8 +13,8 @@ from recbole.utils import FeatureType, ModelType
 from recbole_posattn.compat import download_atomic_files
 from recbole_posattn.config import Config
 from recbole_posattn.data.convert.lines import LONGEST_LINE
-from recbole_posattn.data.rows import SEPARATOR_NAMES, Column, Table, begins_with_utf8_mark, check_rows, shown
-from recbole_posattn.errors import DataError, did_you_mean
+from recbole_posattn.data.rows import SEPARATOR_NAMES, Column, Table, begins_with_utf8_mark, check_rows
+from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.registry import RECBOLE_PROPERTIES
 
 # Keys that name the columns of ids, which every row needs wherever such a column stands.

@@ -25,7 +25,7 @@ from recbole.utils import FeatureType
 
 from recbole_posattn.data.convert.interactions import READ_AS_MISSING
 from recbole_posattn.data.convert.lines import LONGEST_LINE, checked_encoding
-from recbole_posattn.errors import DataError, SettingError
+from recbole_posattn.errors import DataError, SettingError, shown
 
 SEPARATOR_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
 
@@ -35,9 +35,6 @@ BLOCK = 2**24
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 _LARGEST = float(np.finfo(np.float32).max)  # RecBole keeps numbers in 32 bits
-
-# Characters of a row that a message shows.
-_SHOWN = 80
 
 
 class Column(NamedTuple):
@@ -292,11 +289,6 @@ def _number_problem(text: str) -> str | None:
     if _INFINITE.fullmatch(number):
         return f"must be a finite number; got {shown(text)}"
     return f"must be a number; got {shown(text)}"
-
-
-def shown(text: str) -> str:
-    """A text for a message: in quotes, on one line, and not longer than that bears."""
-    return repr(text[:_SHOWN]) + ("…" if len(text) > _SHOWN else "")
 
 
 def begins_with_utf8_mark(file: Path) -> bool:
