@@ -154,6 +154,7 @@ def _run(
 
         init_seed(config["seed"], config["reproducibility"])
         interactions, (train_data, valid_data, test_data) = prepare_data(config)
+        _require_items(config, interactions, valid_data, test_data)
         logger.info(interactions)
         data_ready = time.perf_counter()
 
@@ -279,7 +280,6 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
     try:
         dataset = create_dataset(config)
         _require_sequences(config, dataset)
-        _require_items(config, dataset)
         loaders = data_preparation(config, dataset)
     except UserError:
         raise
@@ -304,10 +304,10 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
         )
 
 
-def _require_items(config: Config, dataset: Dataset) -> None:
+def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoader) -> None:
     """RecBole fails on a list that is longer than the catalogue, once it has trained for an epoch."""
     n_items, longest = dataset.item_num - 1, max(config["topk"])
-    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items:
+    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(map(len, evaluated)):
         raise SettingError(
             f"topk must be at most {n_items}, the number of items in data set {config['dataset']!r}; got {longest}."
         )
