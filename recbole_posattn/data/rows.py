@@ -251,7 +251,8 @@ def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
     if len(table.separator) == 1:
         fields_of = csv.reader(taking(), delimiter=table.separator)
     else:
-        fields_of = (line.rstrip("\r\n").split(table.separator) for line in taking())
+        # so pandas reads these
+        fields_of = (line.strip().split(table.separator) for line in taking())
     while True:
         try:
             fields = next(fields_of)

@@ -177,7 +177,7 @@ def _is_warning(line: str) -> bool:
 
 def refused(kind: str, action: Callable[[], Any]) -> tuple[Any, UserError | None]:
     """What a function gives, or the error for people that it raises; any other one is a bug."""
-    with time_limit(), _quiet():
+    with time_limit(), contextlib.redirect_stderr(io.StringIO()), _quiet():
         try:
             result, error = action(), None
         except UserError as raised:

@@ -101,7 +101,8 @@ def written_tables(draw: st.DrawFn) -> tuple[bytes, str, str, Rows]:
         else:
             assume(not any(set(field) & set('"\r\n') or separator in field for field in fields))
             assume("".join(fields).strip(" ") and not (separator == "\t" and set(fields) <= {""}))
-            assume(not (separator == "::" and any(":" in field for field in fields)))
+            # pandas strips the lines of several characters' separators
+            assume(separator != "::" or all(":" not in field and field.strip() == field for field in fields))
             text.write(separator.join(fields) + end)
         if draw(st.integers(0, 5)) == 0:
             text.write(draw(st.sampled_from(["", " " if separator != " " else ""])) + end)
