@@ -17,7 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, settings
+from texttable import Texttable
 
 from recbole_posattn import cli
 from recbole_posattn.errors import UserError
@@ -144,7 +146,7 @@ def call(kind: str, arguments: Sequence[str], start: Callable[[Sequence[str]], i
     """
     before = _files()
     out, err = _Captured(), _Captured()
-    with time_limit(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _quiet():
+    with time_limit(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _quiet(), _without_waiting():
         try:
             code = start(list(arguments))
         except SystemExit as stop:  # argparse's
@@ -214,6 +216,14 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         root.handlers[:], root.level = handlers, level
+
+
+@contextlib.contextmanager
+def _without_waiting() -> Iterator[None]:
+    """Without the table of the machine in the log, for which RecBole watches the CPU for a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recbole_posattn.quick_start.get_environment", lambda config: Texttable())
+        yield
 
 
 def _files() -> set[str]:
