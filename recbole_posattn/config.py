@@ -21,14 +21,18 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed, registry
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.rules import (
     MODEL_RULES,
+    NAME_RULES,
     RUN_RULES,
     check_caches,
+    check_columns,
     check_combinations,
+    check_eval_args,
     check_evaluation,
     check_model_keys,
+    check_model_types,
     check_rules,
     check_validation_metric,
     resolved_negatives,
@@ -42,18 +46,70 @@ LAUNCHER_KEYS = {"model", "dataset", "config_files", "nproc", "ip", "port", "wor
 # Keys that RecBole reads without naming them in a property file.
 UNLISTED_RECBOLE_KEYS = {
     "encoding",
-    "local_rank",
-    "offset",
-    "single_spec",
     "neg_sampling",
     "training_neg_sample_num",
     "lgb_params",
     "xgb_params",
 }
 
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+
+# Values of a YAML document once its anchors are written out, and levels of them; settings have a few hundred.
+_LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
+
+# Keys that Config sets by itself.
+FOUND_OUT_KEYS = {
+    *("MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "device", "local_rank", "offset", "single_spec"),
+    *("valid_neg_sample_args", "test_neg_sample_args", "loss_negatives"),
+}
+
 
 class _YamlLoader(yaml.SafeLoader):
-    """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 wants 1.0e-3)."""
+    """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 wants 1.0e-3).
+
+    A key that stands twice is an error and not the last one's value, and so are anchors that hold themselves or grow
+    without bounds.
+    """
+
+    def compose_document(self) -> yaml.Node:
+        node = super().compose_document()
+        self._written_out(node, {}, ())
+        return node
+
+    def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+        """How many nodes there are below a node, those below anchors as often as these are used."""
+        if id(node) in above or len(above) > _DEEPEST_DOCUMENT:
+            problem = "holds itself" if id(node) in above else f"is nested more than {_DEEPEST_DOCUMENT} levels deep"
+            raise yaml.composer.ComposerError(None, None, f"a value {problem}", node.start_mark)
+        if id(node) not in known:
+            below: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                self._check_keys(node)
+                below = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                below = node.value
+            known[id(node)] = 1 + sum(self._written_out(part, known, (*above, id(node))) for part in below)
+            if known[id(node)] > _LARGEST_DOCUMENT:
+                problem = f"a value is of more than {_LARGEST_DOCUMENT:,} parts"
+                raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+        return known[id(node)]
+
+    @staticmethod
+    def _check_keys(node: yaml.MappingNode) -> None:
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE_TAG:
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in lines:
+                    raise _GivenTwice(key.value, lines[key.tag, key.value], line)
+                lines[key.tag, key.value] = line
+
+
+class _GivenTwice(yaml.YAMLError):
+    """A key that stands twice in a mapping; says which and where."""
+
+    def __init__(self, key: str, first: int, second: int) -> None:
+        super().__init__(f"key {shown(key)} is given twice, in line {first} and in line {second}; give it once")
 
 
 _YamlLoader.add_implicit_resolver(
@@ -142,6 +198,9 @@ class Config(recbole.config.Config):
         given = self.external_config_dict["model"] if model is None else model
         if isinstance(given, str):
             registry.find_model(given)
+        elif not isinstance(given, type):
+            raise SettingError(f"model must be the name of a model; got {shown(given)}.")
+        check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         registry.serve(model_name, model_class.type)
         return model_name, model_class, dataset_name
@@ -206,6 +265,7 @@ class Config(recbole.config.Config):
         settings = super()._get_final_config_dict()
         check_rules(settings, RUN_RULES)
         check_caches(settings)
+        check_eval_args(settings["eval_args"])
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
@@ -213,6 +273,9 @@ class Config(recbole.config.Config):
             # The loss draws its own negatives; RecBole's loader would repeat each sequence for every one of them.
             settings["loss_negatives"] = resolved_negatives(settings)
             settings["train_neg_sample_args"] = None
+        else:
+            keys = registry.recbole_model_keys(self.model)
+            check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
         return settings
 
     def _set_default_parameters(self) -> None:
@@ -220,10 +283,14 @@ class Config(recbole.config.Config):
         if self.dataset == registry.ML_100K.name:
             self.final_config_dict["data_path"] = str(registry.ML_100K)
         check_validation_metric(self.final_config_dict)
+        check_columns(self.final_config_dict)
         check_evaluation(self.final_config_dict, registry.knows_histories(self.model))
 
     def _check_keys(self) -> None:
-        """Refuse a key that nothing reads and that looks like one that this run does."""
+        """Refuse a key that is found out, or that nothing reads and that looks like one that this run does."""
+        for key in self.external_config_dict:
+            if key in FOUND_OUT_KEYS:
+                raise SettingError(f"key {key!r} is found out from the other settings; leave it out")
         read_here = {*self.internal_config_dict, *itertools.chain(*self.parameters.values())}
         read_here |= LAUNCHER_KEYS | UNLISTED_RECBOLE_KEYS
         strange = self.external_config_dict.keys() - read_here
@@ -293,7 +360,8 @@ def parse_value(text: str) -> Any:
     """A setting given as text: a Python literal if it is one, else a YAML scalar, list or mapping.
 
     So ``None``, ``(1, 2)`` and ``{'LS': 'valid_and_test'}`` work as in RecBole and ``~``, ``true``, ``1e-3`` and
-    ``[rope]`` as in a YAML file. Nothing is evaluated. What is neither stays text.
+    ``[rope]`` as in a YAML file. Nothing is evaluated. What is neither stays text, and so does what YAML would read as
+    a text, list or mapping by other marks than brackets and quotes, such as ``|``, ``a #b`` or ``::``.
     """
     try:
         value = ast.literal_eval(text)
@@ -301,6 +369,11 @@ def parse_value(text: str) -> Any:
         try:
             value = yaml.load(text, Loader=_YamlLoader)
         except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: what looks like a date but is none
+            return text
+        if value is None and text.strip().lower() not in ("~", "null") and text:  # a comment, blanks
+            return text
+        marks = {str: ("'", '"'), list: ("[",), dict: ("{",)}
+        if type(value) in marks and not text.lstrip().startswith(marks[type(value)]):
             return text
     return value if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)) else text
 
@@ -312,11 +385,18 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         SettingError: If the file is missing, or is not a YAML mapping.
     """
     try:
-        settings = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_YamlLoader)
-    except (OSError, UnicodeDecodeError) as error:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
         raise SettingError(f"config file {file} cannot be read: {getattr(error, 'strerror', error)}") from error
+    try:
+        settings = yaml.load(text, Loader=_YamlLoader)
+    except _GivenTwice as error:
+        raise SettingError(f"config file {file}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from error
     if settings is not None and not isinstance(settings, dict):
         raise SettingError(f"config file {file} must hold lines of 'key: value', got a {type(settings).__name__}")
+    for key in settings or {}:
+        if not isinstance(key, str):
+            raise SettingError(f"config file {file}: keys must be text; got {shown(key)}")
     return settings or {}

@@ -40,3 +40,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {candidate.lower(): candidate for candidate in known}
     nearest = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.6)
     return f" Did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
+
+
+def shown(value: object, length: int = 120) -> str:
+    """A value for a message: as Python writes it, on one line, and not longer than a message bears."""
+    try:
+        text = repr(value[:length] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list that holds itself
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= length + 2 else f"{text[:length]}…"

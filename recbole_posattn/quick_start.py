@@ -22,7 +22,7 @@ from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
-from recbole.utils import ModelType, get_environment, init_seed, set_color
+from recbole.utils import EvaluatorType, ModelType, get_environment, init_seed, set_color
 from texttable import Texttable
 
 from recbole_posattn import distributed
@@ -31,7 +31,7 @@ from recbole_posattn.compat import no_pickled_caches, run_logger
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.distributed import checked_layout
-from recbole_posattn.errors import CheckpointError, DataError, UserError
+from recbole_posattn.errors import CheckpointError, DataError, SettingError, UserError
 from recbole_posattn.files import whole_file
 from recbole_posattn.resume import AUTO, Resumed, names_of_run, resumed_run
 from recbole_posattn.trainer import EngineMixin, trainer_class
@@ -215,6 +215,7 @@ def _train_and_test(
     logger.info(config)
     init_seed(config["seed"], config["reproducibility"])
     interactions, (train_data, valid_data, test_data) = prepare_data(config)
+    _require_items(config, interactions, valid_data, test_data)
     logger.info(interactions)
     data_ready = time.perf_counter()
 
@@ -362,6 +363,15 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
         raise DataError(
             f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
             "next item to learn from"
+        )
+
+
+def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoader) -> None:
+    """RecBole fails on a list that is longer than the catalogue, once it has trained for an epoch."""
+    n_items, longest = dataset.item_num - 1, max(config["topk"])
+    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(map(len, evaluated)):
+        raise SettingError(
+            f"topk must be at most {n_items}, the number of items in data set {config['dataset']!r}; got {longest}."
         )
 
 

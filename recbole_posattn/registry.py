@@ -32,7 +32,7 @@ from recbole_posattn.data.dataset import (
     LazySequentialDataset,
 )
 from recbole_posattn.data.loaders import loader_in_place_of
-from recbole_posattn.errors import SettingError, did_you_mean
+from recbole_posattn.errors import SettingError, did_you_mean, shown
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"  # comes with RecBole
@@ -143,6 +143,12 @@ def recbole_model_names() -> list[str]:
     return sorted(path.stem for path in (RECBOLE_PROPERTIES / "model").glob("*.yaml"))
 
 
+def recbole_model_keys(model: str) -> set[str]:
+    """The keys in RecBole's property file of a model; none for a model without one."""
+    file = RECBOLE_PROPERTIES / "model" / f"{model}.yaml"
+    return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
+
+
 def find_model(name: str) -> type[AbstractRecommender]:
     """The class of a model of RecBole's or one registered here.
 
@@ -157,7 +163,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
         if name in known:  # the tree models, which need lightgbm or xgboost
             raise SettingError(f"model {name!r} cannot be used: {error}") from error
         raise SettingError(
-            f"model {name!r} is unknown.{did_you_mean(name, known)} "
+            f"model {shown(name)} is unknown.{did_you_mean(name, known)} "
             f"There are {', '.join(registered_model_names())} and RecBole's own models."
         ) from None
 
@@ -187,10 +193,15 @@ def named_file(kind: str, name: str) -> Path:
     by_name = {path.stem: path for path in (PROPERTIES / kind).glob("*.yaml")}
     if name in by_name:
         return by_name[name]
-    if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
-        return Path(name)
+    try:
+        if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+            return Path(name)
+    except OSError:  # too long for a name
+        pass
     names = ", ".join(sorted(by_name))
-    raise SettingError(f"{kind} must be one of {names}, or a YAML file; got {name!r}.{did_you_mean(name, by_name)}")
+    raise SettingError(
+        f"{kind} must be one of {names}, or a YAML file; got {shown(name)}.{did_you_mean(name, by_name)}"
+    )
 
 
 def property_keys(*patterns: str) -> set[str]:

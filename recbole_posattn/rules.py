@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_posattn.data.splits import time_quantiles
-from recbole_posattn.errors import SettingError, did_you_mean
+from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.model.backbone import ACTIVATIONS, BACKBONES
 from recbole_posattn.model.losses import DISTRIBUTIONS, LOSSES, SAMPLED_LOSSES
 from recbole_posattn.position.encodings import ENCODINGS, check_encodings
@@ -21,17 +24,28 @@ from recbole_posattn.position.kernels import (
     parse_kernel_structure,
 )
 
+# The largest integer that a setting may be: beyond, torch's loaders and loops give up.
+_LARGEST = 2**31 - 1
+_LARGEST_FLOAT = 3.4e38
+
 
 class Rule(NamedTuple):
-    """What a key may be: a test of the value, and the words for it."""
+    """What a key may be.
+
+    Attributes:
+        holds: Tests a value.
+        allowed: The words for it.
+        maximum: What an integer may be at most.
+    """
 
     holds: Callable[[Any], bool]
     allowed: str
+    maximum: int | None = None
 
 
-def _integer(minimum: int) -> Rule:
+def _integer(minimum: int, maximum: int = _LARGEST) -> Rule:
     words = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
-    return Rule(lambda value: _is_int(value) and value >= minimum, words)
+    return Rule(lambda value: _is_int(value) and value >= minimum, words, maximum)
 
 
 def _one_of(*choices: Any) -> Rule:
@@ -42,7 +56,25 @@ def _one_of(*choices: Any) -> Rule:
 
 
 def _or_none(rule: Rule) -> Rule:
-    return Rule(lambda value: value is None or rule.holds(value), f"{rule.allowed}, or ~")
+    return Rule(lambda value: value is None or rule.holds(value), f"{rule.allowed}, or ~", rule.maximum)
+
+
+def _either(*rules: Rule) -> Rule:
+    return Rule(lambda value: any(rule.holds(value) for rule in rules), " or ".join(rule.allowed for rule in rules))
+
+
+def _list_of(rule: Rule, words: str, minimum: int = 0) -> Rule:
+    def holds(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and len(value) >= minimum and all(map(rule.holds, value))
+
+    return Rule(holds, words)
+
+
+def _mapping_of(rule: Rule, words: str) -> Rule:
+    def holds(value: Any) -> bool:
+        return isinstance(value, dict) and all(map(_is_text, value)) and all(map(rule.holds, value.values()))
+
+    return Rule(holds, words)
 
 
 def _is_int(value: Any) -> bool:
@@ -50,13 +82,45 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return _is_int(value) or isinstance(value, float)
+    """Whether it is a number that torch can compute with: finite in 32 bits, and an integer in 64."""
+    return abs(value) <= _LARGEST_FLOAT if isinstance(value, float) else _is_int(value) and abs(value) < 2**63
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and value != "" and "\0" not in value)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it can be the name of a folder and of the files in it."""
+    return _is_text(value) and value not in (".", "..") and not set(value) & set("/\\") and len(value.encode()) <= 200
+
+
+def _is_intervals(value: Any) -> bool:
+    return isinstance(value, str) and all(_INTERVAL.fullmatch(part) for part in value.split(";"))
+
+
+def _is_separator(value: Any) -> bool:
+    """Whether fields can be told apart by it; pandas takes several characters for a regular expression."""
+    if not isinstance(value, str) or not value or set(value) & set('"\n\r\0'):
+        return False
+    return len(value) == 1 or re.escape(value) == value
+
+
+def _is_encoding(value: Any) -> bool:
+    try:
+        return "a:\n".encode(value).decode(value) == "a:\n"
+    except (LookupError, TypeError, ValueError):  # ValueError: UnicodeError, and a NUL in the name
+        return False
 
 
 def _is_structure(value: Any) -> bool:
     try:
         parse_kernel_structure(value)
-    except ValueError:
+    except (TypeError, ValueError, AttributeError):
         return False
     return True
 
@@ -66,12 +130,31 @@ def _is_negatives(value: Any) -> bool:
         return False
     given = {**NEGATIVES_OF_RECBOLE, **value}
     return (
-        given["distribution"] in DISTRIBUTIONS
+        isinstance(given["distribution"], str)
+        and given["distribution"] in DISTRIBUTIONS
         and _is_int(given["sample_num"])
-        and given["sample_num"] >= 1
+        and 1 <= given["sample_num"] <= _LARGEST
         and _is_number(given["alpha"])
         and given["alpha"] >= 0
         and not given["dynamic"]
+    )
+
+
+def _is_negatives_of_recbole(value: Any) -> bool:
+    if not isinstance(value, dict) or not set(value) <= NEGATIVES_OF_RECBOLE.keys():
+        return False
+    given = {**NEGATIVES_OF_RECBOLE, **value}
+    if given["distribution"] in (None, "None", "none"):
+        return True
+    return (
+        given["distribution"] in ("uniform", "popularity")
+        and _is_int(given["sample_num"])
+        and 1 <= given["sample_num"] <= _LARGEST
+        and _is_number(given["alpha"])
+        and given["alpha"] >= 0
+        and isinstance(given["dynamic"], bool)
+        and _is_int(given["candidate_num"])
+        and 0 <= given["candidate_num"] <= _LARGEST
     )
 
 
@@ -81,21 +164,80 @@ _NEGATIVES = (
     f"a dict of distribution ({' or '.join(DISTRIBUTIONS)}), sample_num (a positive integer) and alpha (a number of at "
     "least 0)"
 )
+_RECBOLES_NEGATIVES = Rule(
+    lambda value: value in (None, "None") or _is_negatives_of_recbole(value),
+    "a dict of distribution (uniform, popularity or none), sample_num (a positive integer), alpha (a number of at "
+    "least 0), dynamic (True or False) and candidate_num (an integer of at least 0), or ~",
+)
 _SHARINGS = ("per_layer", "shared")
 _BOOL = _one_of(True, False)
 _PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)")
 _POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
 _NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
 
-# Settings of every run, whatever the model.
+_TEXT = Rule(_is_text, "a text")
+_PATH = Rule(_is_path, "a path")
+_FINITE = Rule(_is_number, "a number")
+_TEXTS = _list_of(_TEXT, "a list of texts")
+_COLUMNS = _mapping_of(_TEXTS, "a mapping of file suffixes such as inter to lists of columns")
+_BOUND = r"\s*[+-]?(?:inf|[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*"
+_INTERVAL = re.compile(rf"\s*[\[(]{_BOUND},{_BOUND}[\])]\s*")
+_INTERVALS = Rule(_is_intervals, 'intervals such as "[5,inf)" or "[1,2];[4,9)"')
+_PLACES = _integer(0, 20)
+_CUT_OFF = Rule(lambda value: _is_int(value) and 1 <= value <= _LARGEST, "a positive integer")
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+_LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
+_TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
+_GROUPS = (None, "none", "None", "user")
+
+_MODE = re.compile(r"full|labeled|(?:uni|pop)[1-9][0-9]{0,8}")
+
+
+def _lower_one_of(*choices: str) -> Rule:
+    return Rule(lambda value: isinstance(value, str) and value.lower() in choices, "one of " + ", ".join(choices))
+
+
+def _is_mode(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and set(value) <= {"valid", "test"} and all(map(_is_mode, value.values()))
+    return isinstance(value, str) and _MODE.fullmatch(value) is not None
+
+
+def _is_split(value: Any) -> bool:
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    ((kind, given),) = value.items()
+    if kind == "LS":
+        return given in ("valid_and_test", "valid_only", "test_only")
+    if kind in ("RS", "TS"):
+        numbers = isinstance(given, (list, tuple)) and len(given) == 3 and all(map(_is_number, given))
+        return numbers and min(given) >= 0 and sum(given) > 0
+    return kind == "TQ"  # see check_evaluation
+
+
+_EVAL_ARGS = {
+    "split": Rule(
+        _is_split,
+        "one of {LS: valid_and_test, valid_only or test_only}, {RS: [0.8, 0.1, 0.1]}, {TS: [0.8, 0.1, 0.1]} and "
+        "{TQ: [0.95, 0.97]}",
+    ),
+    "group_by": Rule(lambda value: value in _GROUPS, "user or none"),
+    "order": _one_of("RO", "TO"),
+    "mode": Rule(_is_mode, "full, labeled, uni100 or pop100, with any number, or a mapping of valid and test to these"),
+}
+
+# What names files and folders.
+NAME_RULES = {"dataset": Rule(_is_name, "a name of at most 200 bytes without / and \\")}
+
+# Settings of every run, whatever the model; those that RecBole reads are checked as they stand in its files.
 RUN_RULES = {
     "epochs": _integer(0),
     "eval_step": _integer(0),
     "stopping_step": _integer(0),
-    "seed": _integer(0),
+    "seed": _integer(0, 2**32 - 1),
     "train_batch_size": _integer(1),
     "eval_batch_size": _integer(1),
-    "MAX_ITEM_LIST_LENGTH": _integer(1),
+    "MAX_ITEM_LIST_LENGTH": _integer(1, 2**20),
     "learning_rate": _POSITIVE,
     "lazy_prefixes": _BOOL,
     "enable_amp": _BOOL,
@@ -103,14 +245,101 @@ RUN_RULES = {
     "mask_history": _or_none(_one_of("none", "all", "except_target")),
     "drop_unseen_targets": _BOOL,
     "save_last_every": _or_none(_integer(1)),
+    # the machine
+    "gpu_id": _either(
+        Rule(_is_int, "a number"),
+        Rule(lambda value: isinstance(value, str) and value.isprintable(), "a text such as '0,1'"),
+        _list_of(Rule(_is_int, ""), "several numbers"),
+    ),
+    "worker": _integer(0, 1024),
+    **dict.fromkeys(("use_gpu", "reproducibility", "show_progress", "save_dataset", "save_dataloaders"), _BOOL),
+    **dict.fromkeys(("shuffle", "enable_scaler", "require_pow", "repeatable"), _BOOL),
+    "log_wandb": Rule(
+        lambda value: value is False or (value is True and find_spec("wandb") is not None),
+        "False, or True where the package wandb is installed",
+    ),
+    "state": _or_none(_lower_one_of(*_LEVELS)),
+    **dict.fromkeys(("data_path", "checkpoint_dir"), _PATH),
+    **dict.fromkeys(("dataset_save_path", "dataloaders_save_path"), _or_none(_PATH)),
+    "wandb_project": _or_none(_TEXT),
+    # training
+    "learner": _lower_one_of(*_LEARNERS),
+    "weight_decay": _NOT_NEGATIVE,
+    "clip_grad_norm": _or_none(
+        Rule(
+            lambda value: (
+                isinstance(value, dict)
+                and set(value) <= {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}
+                and _is_number(value.get("max_norm"))
+                and value["max_norm"] > 0
+                and _is_number(value.get("norm_type", 2))
+                and all(value.get(key) in (None, True, False) for key in ("error_if_nonfinite", "foreach"))
+            ),
+            "a mapping with max_norm, a number above 0, and perhaps norm_type",
+        )
+    ),
+    **dict.fromkeys(("loss_decimal_place", "metric_decimal_place"), _PLACES),
+    "transform": _or_none(_one_of(*_TRANSFORMS)),
+    # evaluation
+    "eval_args": Rule(lambda value: isinstance(value, dict), "a mapping of split, group_by, order and mode"),
+    "metrics": _either(_TEXT, _list_of(_TEXT, "a list of names of metrics", 1)),
+    "topk": _either(_CUT_OFF, _list_of(_CUT_OFF, "a list of them", 1)),
+    "valid_metric": _TEXT,
+    # the data
+    "field_separator": Rule(_is_separator, "a character other than a quote or a line's end, or several plain ones"),
+    "seq_separator": Rule(lambda value: isinstance(value, str) and value != "", "a text"),
+    "encoding": _or_none(Rule(_is_encoding, "an encoding such as utf-8, latin-1 or utf-16")),
+    **dict.fromkeys(("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "LABEL_FIELD"), _TEXT),
+    "RATING_FIELD": _or_none(_TEXT),
+    **dict.fromkeys(("NEG_PREFIX", "LIST_SUFFIX", "ITEM_LIST_LENGTH_FIELD", "POSITION_FIELD"), _TEXT),
+    **dict.fromkeys(("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD"), _TEXT),
+    "kg_reverse_r": _BOOL,
+    "seq_len": _or_none(_mapping_of(_integer(1), "a mapping of columns to positive integers")),
+    "threshold": _or_none(_mapping_of(_FINITE, "a mapping of a column to a number")),
+    "numerical_features": _TEXTS,
+    "load_col": _or_none(_mapping_of(_either(_one_of("*"), _TEXTS), f"{_COLUMNS.allowed} or '*'")),
+    **dict.fromkeys(("unload_col", "unused_col"), _or_none(_COLUMNS)),
+    "additional_feat_suffix": _or_none(_either(_TEXT, _TEXTS)),
+    "rm_dup_inter": _or_none(_one_of("first", "last")),
+    "val_interval": _or_none(
+        _mapping_of(_either(_INTERVALS, _TEXTS), f"a mapping of columns to {_INTERVALS.allowed}, or to lists of tokens")
+    ),
+    "filter_inter_by_user_or_item": _BOOL,
+    **dict.fromkeys(("user_inter_num_interval", "item_inter_num_interval"), _or_none(_INTERVALS)),
+    **dict.fromkeys(("entity_kg_num_interval", "relation_kg_num_interval"), _or_none(_INTERVALS)),
+    **dict.fromkeys((f"alias_of_{kind}_id" for kind in ("user", "item", "entity", "relation")), _or_none(_TEXTS)),
+    "preload_weight": _or_none(_mapping_of(_TEXT, "a mapping of columns to columns")),
+    "normalize_field": _or_none(_TEXTS),
+    "normalize_all": _or_none(_BOOL),
+    "discretization": _or_none(
+        _mapping_of(
+            Rule(
+                lambda value: (
+                    isinstance(value, dict)
+                    and (
+                        value.get("method") == "LD"
+                        or (value.get("method") == "ED" and _integer(1).holds(value.get("bucket")))
+                    )
+                ),
+                "",
+            ),
+            "a mapping of columns to {method: ED, bucket: 10} or {method: LD}",
+        )
+    ),
+    "benchmark_filename": _or_none(
+        Rule(
+            lambda value: _TEXTS.holds(value) and len(value) == 3,
+            "a list of three suffixes, of training, validation and test",
+        )
+    ),
 }
 
 # Settings of the models registered here; each model has those that its property file names.
 MODEL_RULES = {
-    "n_layers": _integer(1),
-    "n_heads": _integer(1),
-    "hidden_size": _integer(1),
-    "inner_size": _or_none(_integer(1)),
+    "n_layers": _integer(1, 2**10),
+    "n_heads": _integer(1, 2**16),
+    "hidden_size": _integer(1, 2**16),
+    "inner_size": _or_none(_integer(1, 2**20)),
     "hidden_dropout_prob": _PROBABILITY,
     "attn_dropout_prob": _PROBABILITY,
     "hidden_act": _one_of(*ACTIVATIONS),
@@ -119,7 +348,7 @@ MODEL_RULES = {
     "backbone": _one_of(*BACKBONES),
     "kernel_structure": Rule(_is_structure, f"<U>-<L>, each one of {', '.join(STRUCTURES)}"),
     "kernel_bandwidth": _or_none(_integer(1)),
-    "kernel_decays": _integer(1),
+    "kernel_decays": _integer(1, 2**16),
     "kernel_rank": _integer(1),
     "kernel_width_penalty": _NOT_NEGATIVE,
     "kernel_sharing": Rule(
@@ -133,14 +362,14 @@ MODEL_RULES = {
     "kernel_normalization": _one_of(*NORMALIZATIONS),
     "position_alignment": _one_of(*ALIGNMENTS),
     "position_encoding": Rule(
-        lambda value: isinstance(value, list) and all(name in ENCODINGS for name in value),
+        lambda value: isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value),
         f"a list of any of {', '.join(ENCODINGS)}",
     ),
     "all_absolute_sharing": _one_of(*_SHARINGS),
     "rope_base": _POSITIVE,
-    "cape_positions": _or_none(_integer(1)),
+    "cape_positions": _or_none(_integer(1, 2**20)),
     "alibi_slope_exponent": _POSITIVE,
-    "t5_buckets": _integer(2),
+    "t5_buckets": _integer(2, 2**20),
     "t5_max_distance": _integer(1),
     "train_objective": _one_of("sequence", "augmented"),
     "window_stride": _or_none(_integer(1)),
@@ -158,11 +387,45 @@ MODEL_RULES = {
 def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
     """Raise :class:`SettingError` for the first key whose value its rule does not allow."""
     for key, rule in rules.items():
-        if key in settings and not rule.holds(settings[key]):
+        if key not in settings:
+            continue
+        value = settings[key]
+        if not rule.holds(value):
             hint = ""
             if key == "kernel_structure":
                 hint = did_you_mean(settings[key], map("-".join, itertools.product(STRUCTURES, repeat=2)))
-            raise SettingError(f"{key} must be {rule.allowed}; got {settings[key]!r}.{hint}")
+            raise SettingError(f"{key} must be {rule.allowed}; got {shown(value)}.{hint}")
+        if rule.maximum is not None and _is_int(value) and value > rule.maximum:
+            raise SettingError(f"{key} must be at most {rule.maximum:,}; got {shown(value)}.")
+
+
+def check_model_types(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse a setting of a model of RecBole's that is of another kind than its default.
+
+    Args:
+        settings: What is to be used.
+        defaults: The model's property file.
+
+    Raises:
+        SettingError: Naming the first one.
+    """
+    check_rules(settings, {"train_neg_sample_args": _RECBOLES_NEGATIVES})
+    kinds = {bool: _BOOL, int: _FINITE, float: _FINITE, str: Rule(lambda value: isinstance(value, str), "a text")}
+    kinds |= {list: Rule(lambda value: isinstance(value, (list, tuple)), "a list")}
+    kinds |= {dict: Rule(lambda value: isinstance(value, dict), "a mapping")}
+    for key, default in defaults.items():
+        if type(default) in kinds and key not in RUN_RULES and key != "train_neg_sample_args":
+            check_rules(settings, {key: kinds[type(default)]})
+
+
+def check_eval_args(evaluation: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` for the first part of ``eval_args`` that is not allowed."""
+    for key in evaluation:
+        if key not in _EVAL_ARGS:
+            raise SettingError(f"eval_args: key {shown(key)} is unknown.{did_you_mean(key, _EVAL_ARGS)}")
+    for key, rule in _EVAL_ARGS.items():
+        if key in evaluation and not rule.holds(evaluation[key]):
+            raise SettingError(f"eval_args: {key} must be {rule.allowed}; got {shown(evaluation[key])}.")
 
 
 def check_caches(settings: Mapping[str, Any]) -> None:
@@ -174,8 +437,8 @@ def check_caches(settings: Mapping[str, Any]) -> None:
     for key in ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path"):
         if settings.get(key):
             raise SettingError(
-                f"{key} must be left out; got {settings[key]!r}. RecBole's caches are pickles, which run code when "
-                "they are read; preparing the data anew is fast here."
+                f"{key} must be left out; got {shown(settings[key])}. RecBole's caches are pickles, which run code "
+                "when they are read; preparing the data anew is fast here."
             )
 
 
@@ -193,6 +456,25 @@ def check_validation_metric(settings: Mapping[str, Any]) -> None:
             f"valid_metric must be one of {', '.join(computed)} (keys metrics and topk); "
             f"got {settings['valid_metric']!r}."
         )
+
+
+def check_columns(settings: Mapping[str, Any]) -> None:
+    """Refuse columns that RecBole would do without until it fails: users and items that are not loaded, or are one.
+
+    Raises:
+        SettingError: Naming the keys.
+    """
+    user, item = settings["USER_ID_FIELD"], settings["ITEM_ID_FIELD"]
+    if user == item:
+        raise SettingError(f"USER_ID_FIELD and ITEM_ID_FIELD must be two columns; both are {user!r}.")
+    loaded = "*" if settings["load_col"] is None else settings["load_col"].get("inter", ())
+    left_out = [*(settings["unload_col"] or {}).get("inter", ()), *(settings["unused_col"] or {}).get("inter", ())]
+    for column in (user, item):
+        if (loaded != "*" and column not in loaded) or column in left_out:
+            raise SettingError(
+                f"load_col, unload_col and unused_col must leave the column {column!r} of inter, such as "
+                f"{{inter: [{user}, {item}, {settings['TIME_FIELD']}]}}; got load_col {shown(settings['load_col'])}."
+            )
 
 
 def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None:

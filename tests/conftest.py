@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -22,9 +23,11 @@ from tests.planted import lagged_sequences, write_atomic_file
 
 TINY = "tiny"
 
-# The first call of anything in torch is slow; how long an example takes says nothing here.
+# The first call of anything in torch is slow; how long an example takes says nothing here. The profile can be named by
+# the environment or by pytest's --hypothesis-profile; "nightly" is that of `make fuzz`.
 settings.register_profile("recbole-posattn", deadline=None, print_blob=True)
-settings.load_profile("recbole-posattn")
+settings.register_profile("nightly", settings.get_profile("recbole-posattn"), max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "recbole-posattn"))
 
 with anomaly_detection_unchanged():  # several tests import models of RecBole's by themselves
     import recbole.model.sequential_recommender  # noqa: F401

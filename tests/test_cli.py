@@ -97,7 +97,10 @@ def test_bad_rows_end_in_code_2_too(capsys: pytest.CaptureFixture, empty_folder:
     folder.mkdir(parents=True)
     (folder / "mine.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu\ti\tsoon\nu\tj\t2\n")
     assert cli.launch(["--dataset=mine"]) == 2
-    assert "recbole-posattn: data set 'mine' in dataset/mine: Unable to convert" in capsys.readouterr().err
+    assert (
+        "recbole-posattn: dataset/mine/mine.inter, line 2: column 'timestamp' must be a number"
+        in capsys.readouterr().err
+    )
 
 
 def test_interrupt_ends_in_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

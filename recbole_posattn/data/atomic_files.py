@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,28 +11,49 @@ import yaml
 from recbole.utils import FeatureType, ModelType
 
 from recbole_posattn.compat import download_atomic_files
-from recbole_posattn.errors import DataError, did_you_mean
+from recbole_posattn.config import Config
+from recbole_posattn.data.convert.lines import LONGEST_LINE
+from recbole_posattn.data.rows import SEPARATOR_NAMES, Column, Table, begins_with_utf8_mark, check_rows
+from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.registry import RECBOLE_PROPERTIES
 
-_SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
+# Keys that name the columns of ids, which every row needs wherever such a column stands.
+_ID_KEYS = (
+    *("USER_ID_FIELD", "ITEM_ID_FIELD", "ENTITY_ID_FIELD"),
+    *("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD"),
+)
+
+_INTERACTIONS = "inter"
 
 
-def ensure_atomic_files(config: Mapping[str, Any]) -> None:
-    """Make sure that the interactions RecBole is about to read are there and readable.
+def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
+    """Make sure that the files RecBole is about to read are there and say what RecBole will read.
 
-    A missing data set that RecBole knows is downloaded.
+    A missing data set that RecBole knows is downloaded. A byte order mark in the first file becomes the ``encoding``
+    utf-8-sig, without which it would be part of the first column's name.
+
+    Args:
+        config: Resolved settings.
+        allow_missing: Whether rows may lack a user, an item or a time.
 
     Raises:
-        DataError: If the data set is missing and cannot be downloaded, or its ``.inter`` file is empty, has no header
-            of ``name:type`` columns, or lacks a column that the model needs.
+        DataError: If the data set is missing and cannot be downloaded; if a file is empty, has no header of
+            ``name:type`` columns, lacks a column that the model needs, or has a row that would be read as something
+            else than it says (see :func:`recbole_posattn.data.rows.check_rows`).
     """
     folder, name = Path(config["data_path"]), config["dataset"]
     if not folder.exists():
         _download(folder, name)
-    suffixes = config["benchmark_filename"] or [None]
-    for suffix in suffixes:
+    for suffix in config["benchmark_filename"] or [None]:
         file = folder / (f"{name}.inter" if suffix is None else f"{name}.{suffix}.inter")
-        _check_interactions(file, config)
+        _check_file(file, _INTERACTIONS, config, allow_missing)
+    features = [*("user", "item"), *(config["additional_feat_suffix"] or [])]
+    # RecBole reads a knowledge graph for some models only, whose properties name its columns
+    features += [source for source in ("kg", "link") if source in (config["load_col"] or {})]
+    for source in features:
+        file = folder / f"{name}.{source}"
+        if file.is_file() and _columns_to_read(source, config) != (set(), set()):
+            _check_file(file, source, config, allow_missing)
 
 
 def _download(folder: Path, name: str) -> None:
@@ -54,24 +74,50 @@ def _download(folder: Path, name: str) -> None:
         ) from error
 
 
-def _check_interactions(file: Path, config: Mapping[str, Any]) -> None:
-    try:
-        with open(file, encoding=config["encoding"]) as lines:
-            header, first_row = (lines.readline().rstrip("\r\n") for _ in range(2))
-    except (OSError, UnicodeDecodeError, LookupError) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not header or not first_row:
-        raise DataError(f"{file} has no interactions; it needs a header line of name:type columns and a line for each")
-
+def _check_file(file: Path, source: str, config: Config, allow_missing: bool) -> None:
     separator = config["field_separator"]
-    types = _parse_header(file, header, separator)
-    # as pandas reads it: a single character may stand in a quoted field
-    fields = next(csv.reader([first_row], delimiter=separator)) if len(separator) == 1 else first_row.split(separator)
-    if len(fields) != len(types):
-        raise DataError(
-            f"{file}: the header has {len(types)} columns separated by {_name(separator)}, but the first row has "
-            f"{len(fields)}: {first_row[:120]!r}"
-        )
+    try:
+        if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and begins_with_utf8_mark(file):
+            config["encoding"] = "utf-8-sig"  # which reads files without a mark, too
+        encoding = config["encoding"] or "utf-8"
+        with open(file, encoding=encoding, errors="replace") as lines:
+            header = lines.readline(LONGEST_LINE).rstrip("\n")
+        if "\ufffd" in header or "\0" in header:
+            raise DataError(
+                f"{file}, line 1: not {encoding}: {shown(header)}; name the file's encoding by --encoding, such as "
+                "utf-16"
+            )
+        if not header:
+            raise DataError(
+                f"{file} has no interactions; it needs a header line of name:type columns and a line for each"
+            )
+        types = _parse_header(file, header, separator)
+        if source == _INTERACTIONS:
+            _check_needed(file, types, config)
+        to_read, left_out = _columns_to_read(source, config)
+        required = {config[key] for key in _ID_KEYS} | ({config["TIME_FIELD"]} if source == _INTERACTIONS else set())
+        columns = [
+            Column(
+                name=column,
+                type=kind,
+                read=(to_read is None or column in to_read) and column not in left_out,
+                required=column in required and not allow_missing,
+            )
+            for column, kind in types.items()
+        ]
+        check_rows(Table(file, columns, separator, config["seq_separator"], encoding))
+    except (OSError, UnicodeError, LookupError) as error:
+        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _columns_to_read(source: str, config: Mapping[str, Any]) -> tuple[set[str] | None, set[str]]:
+    """What RecBole reads of a file, ``None`` for all columns, and what it leaves out of that."""
+    load = config["load_col"]
+    of_source = load.get(source, ()) if load is not None else "*"
+    return None if of_source == "*" else set(of_source), set((config["unload_col"] or {}).get(source, ()))
+
+
+def _check_needed(file: Path, types: Mapping[str, FeatureType], config: Mapping[str, Any]) -> None:
     needed = {config["USER_ID_FIELD"]: "token", config["ITEM_ID_FIELD"]: "token"}
     in_time_order = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["mask_history"] is not None
     if in_time_order and config["benchmark_filename"] is None:
@@ -82,26 +128,29 @@ def _check_interactions(file: Path, config: Mapping[str, Any]) -> None:
                 f"{file} has no column {column!r}, which {config['model']} needs; it has {', '.join(types)}. Add it as "
                 f"{column}:{needed_type}, or name the right column with USER_ID_FIELD, ITEM_ID_FIELD or TIME_FIELD"
             )
-        if types[column] != needed_type:
+        if types[column].value != needed_type:
             raise DataError(
-                f"{file}: column {column!r} must be of type {needed_type}; the header says {column}:{types[column]}"
+                f"{file}: column {column!r} must be of type {needed_type}; the header says "
+                f"{column}:{types[column].value}"
             )
 
 
-def _name(separator: str) -> str:
-    return _SEPARATORS.get(separator, repr(separator))
-
-
-def _parse_header(file: Path, header: str, separator: str) -> dict[str, str]:
+def _parse_header(file: Path, header: str, separator: str) -> dict[str, FeatureType]:
     """Column names and types of a header such as ``user_id:token<tab>timestamp:float``."""
     columns = header.split(separator)
     kinds = [kind.value for kind in FeatureType]
-    types = dict(column.split(":", 1) for column in columns if column.count(":") == 1)
-    if len(types) == len(columns) and set(types.values()) <= set(kinds):
-        return types
-    found = [word for character, word in _SEPARATORS.items() if character in header and character != separator]
+    types = [tuple(column.split(":")) for column in columns]
+    if all(len(column) == 2 and column[1] in kinds for column in types):
+        names = [column for column, _ in types]
+        for column in names:
+            if names.count(column) > 1:
+                raise DataError(
+                    f"{file}: the header has the column {column!r} more than once; name one of them otherwise"
+                )
+        return {column: FeatureType(kind) for column, kind in types}
+    found = [word for character, word in SEPARATOR_NAMES.items() if character in header and character != separator]
     hint = f"; its columns look separated by {found[0]} (key field_separator)" if found else ""
     raise DataError(
-        f"{file}: the header must be name:type columns separated by {_name(separator)}, "
-        f"each type one of {', '.join(kinds)}; got {header[:120]!r}{hint}"
+        f"{file}: the header must be name:type columns separated by {SEPARATOR_NAMES.get(separator, repr(separator))}, "
+        f"each type one of {', '.join(kinds)}; got {shown(header)}{hint}"
     )

@@ -105,7 +105,7 @@ def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
     Raises:
         DataError: If it is missing, or cannot be read as an atomic file.
     """
-    ensure_atomic_files(config)
+    ensure_atomic_files(config, allow_missing=True)  # they are counted
     name = config["dataset"]
     file = Path(config["data_path"]) / f"{name}.inter"
     table = _read(file, config)

@@ -34,11 +34,11 @@ def read(name: str = "mine", model: str = "PosKernelSASRec", **settings: object)
         ("user:token\titem_id:token\ttimestamp:float\nu1\ti1\t1\n", "has no column 'user_id'"),
         (HEADER.replace("\t", ",") + "\nu1,i1,1\n", "its columns look separated by comma"),
         (HEADER.replace("\t", ";") + "\nu1;i1;1\n", "its columns look separated by semicolon"),
-        (HEADER + "\nu1,i1,1\n", "the header has 3 columns separated by tab, but the first row has 1"),
+        (HEADER + "\nu1,i1,1\n", "the header has 3 columns separated by tab, but line 2 has 1"),
         ("user_id\titem_id\ttimestamp\nu1\ti1\t1\n", "the header must be name:type columns separated by tab"),
         (HEADER.replace("float", "int") + "\nu1\ti1\t1\n", "each type one of token, float"),
         (HEADER.replace("float", "token") + "\nu1\ti1\t1\n", "column 'timestamp' must be of type float"),
-        (HEADER + "\nu1\ti1\tsoon\nu1\ti2\t2\n", "Unable to convert column timestamp:float"),
+        (HEADER + "\nu1\ti1\tsoon\nu1\ti2\t2\n", "line 2: column 'timestamp' must be a number; got 'soon'"),
         (HEADER + "\nu1\ti1\t1\nu2\ti2\t2\n", "no user has two interactions"),
     ],
 )
@@ -52,7 +52,7 @@ def test_bad_files_are_named_with_the_reason(empty_folder: Path, content: str, m
 
 def test_a_file_that_is_no_text_is_named(empty_folder: Path) -> None:
     write_atomic_file(empty_folder / "dataset", "mine", []).write_bytes(b"\xff\xfe\x00\x01" * 9)
-    with pytest.raises(DataError, match=r"mine.inter cannot be read: 'utf-8' codec"):
+    with pytest.raises(DataError, match=r"mine.inter, line 1: not utf-8"):
         read()
 
 

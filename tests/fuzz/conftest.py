@@ -1,0 +1,29 @@
+"""Tells at the end how many cases of each kind were tried."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.harness import COUNTS, write_counts
+
+# Where the counts are written, if it is set.
+COUNTS_VARIABLE = "FUZZ_COUNTS"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each kind, in a process that has run cases."""
+    if not COUNTS:
+        return
+    terminalreporter.section("fuzzed cases")
+    kinds = {kind: {} for kind, _ in sorted(COUNTS)}
+    for (kind, how), count in COUNTS.items():
+        kinds[kind][how] = count
+    for kind, counts in kinds.items():
+        told = ", ".join(f"{how} {counts[how]:,}" for how in ("run", "refused", "other") if how in counts)
+        terminalreporter.write_line(f"{kind}: {sum(counts.values()):,} ({told})")
+    terminalreporter.write_line(f"all: {sum(COUNTS.values()):,}")
+    if COUNTS_VARIABLE in os.environ:
+        write_counts(Path(os.environ[COUNTS_VARIABLE]))

@@ -1,0 +1,257 @@
+"""Any command line does what it says or is refused in one line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from recbole_posattn import cli, run
+from recbole_posattn.commands.settings import parsed_settings
+from recbole_posattn.config import parse_value
+from recbole_posattn.errors import UserError
+from recbole_posattn.rules import MODEL_RULES, RUN_RULES
+from tests.fuzz.harness import ROWS, TINY_RUN, call, cases, empty_folder, refused, tiny_flags, words, write_data
+
+LAUNCHER = "run_recbole_posattn.py"
+
+# Keys of which any value in VALUES either is refused or makes no run longer than tenths of a second.
+KEYS = sorted({*RUN_RULES, *MODEL_RULES, "hiden_size", "é", "a b", "my_own"} - {"worker", "torch_compile"})
+VALUES = [
+    *words("0 1 -1 2.5 1e-3 nan inf -inf 1e400 NaN None ~ true False x é [ ] {} [] [1 {a: = == --x - % * | :: $HOME"),
+    *("", " ", "a b", "9" * 30, "9" * 5000, "x" * 3000, "\u2028", "\x07", "\ud800", "a\nb", "'", '"'),
+    "!!python/name:os.system",
+    *("__import__('os').getcwd()", "&a [*a]", "{a: 1, a: 2}", "(1, 2)", "b'x'", "1_0", "١", "../..", "/dev/null", "."),
+]  # fmt: skip
+
+
+def options_of(command: str, sub_command: str | None = None) -> list[str]:
+    """The flags of a command, read off its parser."""
+    parser = argparse.ArgumentParser()
+    cli.COMMANDS[command].module.add_arguments(parser)
+    if sub_command is not None:
+        parser = next(action for action in parser._actions if action.dest == "data_command").choices[sub_command]
+    return [flag for action in parser._actions for flag in action.option_strings]
+
+
+@st.composite
+def arguments(draw: st.DrawFn, flags: list[str]) -> list[str]:
+    """Some arguments: known and unknown flags, with and without values, doubled, torn."""
+    found = []
+    for _ in range(draw(st.integers(0, 3))):
+        flag = draw(st.sampled_from(flags) | st.sampled_from(KEYS).map("--{}".format))
+        value = draw(st.sampled_from(VALUES) | st.text(max_size=3))
+        form = draw(st.sampled_from(["joined", "joined", "joined", "apart", "alone", "twice", "torn"]))
+        found += {
+            "joined": [f"{flag}={value}"],
+            "apart": [flag, value],
+            "alone": [flag],
+            "twice": [f"{flag}={value}", f"{flag}={draw(st.sampled_from(VALUES))}"],
+            "torn": [
+                draw(st.sampled_from(["--=x", "--", "-", "=", "--=", "---", f"={value}", f"--{value}", value, "-x"]))
+            ],
+        }[form]
+    return found
+
+
+def key_of(argument: str) -> str:
+    return argument.lstrip("-").partition("=")[0]
+
+
+@pytest.fixture(autouse=True)
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case ends where it would start processes, which takes seconds."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise UserError("the fuzzed case ends here, before processes are started")
+
+    for name in ("leaderboard.make.run_trials", "tuning.make.run_search", "distributed.launch"):
+        monkeypatch.setattr(f"recbole_posattn.{name}", stop)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained on the rows of the harness."""
+    folder = tmp_path_factory.mktemp("trained")
+    lines = ["user_id:token\titem_id:token\ttimestamp:float", *("\t".join(map(str, row)) for row in ROWS)]
+    file = folder / "data" / "tiny" / "tiny.inter"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(lines) + "\n")
+    settings = {**TINY_RUN, "data_path": str(folder / "data"), "checkpoint_dir": str(folder / "saved")}
+    return Path(run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"])
+
+
+# -- run -------------------------------------------------------------------------------------------------------------
+
+
+@cases(60)
+@given(arguments(options_of("run")), st.booleans())
+@example([], True)
+@example(["--=x"], True)
+@example(["--epochs"], False)
+@example(["--epochs", "1"], False)
+@example(["--seed=1", "--seed=2"], False)
+@example(["--seed=1", "--seed=1"], False)
+@example(["--learning_rate=1e400"], False)
+@example(["--learning_rate=nan"], True)
+@example(["--field_separator=|"], False)
+@example(["--hidden_size=" + "9" * 5000], False)
+@example(["--seed=0x" + "f" * 5000], False)
+@example(["--gpu_id=\ud800"], False)
+@example(["--checkpoint_dir=a\nb"], False)
+@example(["--data_path=" + "x" * 3000], False)
+@example(["--config_files=" + "x" * 3000], False)
+@example(["--checkpoint_dir=" + "x" * 3000], False)
+@example(["--nproc=1000000000"], False)
+@example(["--port=é", "--nproc=2"], False)
+def test_run(given_arguments: list[str], by_launcher: bool) -> None:
+    keys = {key_of(argument) for argument in given_arguments}
+    keys |= {"dataset"} if "d" in keys else set()
+    base = [flag for flag in tiny_flags() if key_of(flag) not in keys]
+    with empty_folder():
+        write_data()
+        if by_launcher:
+            call(f"command lines: {LAUNCHER}", [*base, *given_arguments], cli.launch)
+        else:
+            call("command lines: run", ["run", *base, *given_arguments])
+
+
+# -- commands that train ---------------------------------------------------------------------------------------------
+
+
+@cases(40)
+@given(
+    arguments(options_of("leaderboard")),
+    st.sampled_from([[], ["encodings"], ["nowhere"], ["given.yaml"], ["--models=SASRec"]]),
+)
+@example(["--gpus=nan"], ["--models=SASRec"])
+@example(["--gpus=inf"], ["--models=SASRec"])
+@example(["--output=given.yaml"], ["--models=SASRec"])
+@example(["--seeds=9999999999"], ["--models=SASRec"])
+def test_leaderboard(given_arguments: list[str], spec: list[str]) -> None:
+    with empty_folder():
+        write_data()
+        Path("given.yaml").write_text("models: {a: {model: SASRec, grid: {n_layers: [1, 2]}}}\nseeds: 2\n")
+        call(
+            "command lines: leaderboard",
+            ["leaderboard", *spec, *tiny_flags(dataset=None), "--datasets=tiny", *given_arguments],
+        )
+
+
+@cases(40)
+@given(arguments(options_of("tune")))
+@example(["--resources=cpu=nan"])
+@example(["--resources=gpu=1e400"])
+@example(["--num_samples=99999999999999999999"])
+@example(["--params_file=data/tiny/tiny.inter"])
+@example(["--space=" + "x" * 3000 + ".yaml"])
+def test_tune(given_arguments: list[str]) -> None:
+    keys = {key_of(argument) for argument in given_arguments}
+    base = [flag for flag in tiny_flags() if key_of(flag) not in keys]
+    with empty_folder():
+        write_data()
+        call("command lines: tune", ["tune", *base, *given_arguments])
+
+
+# -- commands on data and checkpoints --------------------------------------------------------------------------------
+
+
+@cases(40)
+@given(arguments(options_of("data", "convert")), st.sampled_from(["log.csv", "log.jsonl", "nowhere", ".", "", "data"]))
+@example(["--min_rating=nan", "--rating=r"], "log.csv")
+@example(["--name=../x"], "log.csv")
+@example(["--name=" + "x" * 3000], "log.csv")
+@example(["--name="], "log.csv")
+@example(["--separator="], "log.csv")
+@example(["--separator=\n"], "log.csv")
+@example(["--fields=a,a,b"], "log.csv")
+@example(["--data_path=log.csv"], "log.csv")
+@example([], "x" * 3000)
+@example([], "a\0b")
+def test_data_convert(given_arguments: list[str], source: str) -> None:
+    keys = {key_of(argument) for argument in given_arguments}
+    base = [flag for flag in ("--name=made", "--user=u", "--item=i", "--time=t") if key_of(flag) not in keys]
+    with empty_folder():
+        Path("data").mkdir()
+        Path("log.csv").write_text("u,i,t,r\n1,2,3,4\n1,3,4,5\n")
+        Path("log.jsonl").write_text('{"u": 1, "i": 2, "t": 3}\n')
+        call("command lines: data convert", ["data", "convert", source, *base, *given_arguments])
+
+
+@cases(15)
+@given(arguments(options_of("data", "stats")), st.sampled_from(["tiny", "nowhere", "", "..", "a/b", "x" * 3000, "é"]))
+@example([], "tiny")
+@example(["--output=data/tiny/tiny.inter", "--json"], "tiny")
+def test_data_stats(given_arguments: list[str], name: str) -> None:
+    with empty_folder():
+        write_data()
+        call("command lines: data stats", ["data", "stats", name, "--data_path=data", *given_arguments])
+
+
+HEAVY = {"--format"}  # of export, whose tracing takes seconds
+
+
+@pytest.mark.parametrize("command", ["recommend", "export", "inspect", "interference"])
+def test_commands_on_a_checkpoint(command: str, checkpoint: Path) -> None:
+    flags = [flag for flag in options_of(command) if flag not in HEAVY]
+    paths = st.sampled_from(["nowhere.pth", "data/tiny/tiny.inter", ".", "", "x" * 3000, "a\0b", "damaged.pth"])
+
+    @cases(15)
+    @given(arguments(flags), paths | st.just(str(checkpoint)) if command == "recommend" else paths)
+    @example(["--k=" + "9" * 30], str(checkpoint) if command == "recommend" else "nowhere.pth")
+    @example(["--output="], str(checkpoint) if command == "recommend" else "nowhere.pth")
+    @example(["--output=" + "x" * 3000 + ".csv"], str(checkpoint) if command == "recommend" else "nowhere.pth")
+    def check(given_arguments: list[str], path: str) -> None:
+        named = {key_of(argument) for argument in given_arguments}
+        place = ["--output=lists.csv" if command == "recommend" else "--output=out"] if "output" not in named else []
+        with empty_folder():
+            write_data()
+            content = checkpoint.read_bytes()
+            Path("damaged.pth").write_bytes(content[: len(content) // 2])
+            call(f"command lines: {command}", [command, path, *place, *given_arguments])
+
+    check()
+
+
+@cases(40)
+@given(
+    st.lists(
+        st.sampled_from(["", "ru", "run", "tune", "data", "--help", "--version", "-h", "--", "é", "--=x", "run=1"]),
+        max_size=3,
+    )
+)
+def test_names_of_commands(given_arguments: list[str]) -> None:
+    if given_arguments[:1] == ["run"] or given_arguments[:1] == ["tune"]:
+        given_arguments = [given_arguments[0], "--dataset=nowhere", *given_arguments[1:]]
+    with empty_folder():
+        call("command lines: commands", given_arguments)
+
+
+# -- settings by themselves ------------------------------------------------------------------------------------------
+
+
+@cases(100)
+@given(st.lists(st.text(max_size=8).map("--{}".format) | st.text(max_size=6), max_size=3))
+@example(["--a=1", "--a=2"])
+@example(["--=x"])
+@example(["--"])
+def test_settings_are_parsed_or_refused(given_arguments: list[str]) -> None:
+    found, error = refused("command lines: settings", lambda: parsed_settings(given_arguments))
+    if error is None:
+        assert all(argument.startswith("--") and key_of(argument) for argument in given_arguments)
+        assert all(
+            found[argument[2:].partition("=")[0]] == parse_value(argument[2:].partition("=")[2])
+            or found[argument[2:].partition("=")[0]] != found[argument[2:].partition("=")[0]]
+            for argument in given_arguments
+        )
+
+
+@pytest.mark.parametrize(
+    "text", ["|", "::", "#", " ", ">", "a #b", "- a", "a: b", "? x", "&a x", "*", "!x y", "%", "@", "`"]
+)
+def test_marks_of_yaml_alone_stay_text(text: str) -> None:
+    """Such as a separator, which would else be an empty text, a mapping or nothing."""
+    assert parse_value(text) == text
