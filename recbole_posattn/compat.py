@@ -265,12 +265,13 @@ def download_atomic_files(url: str, folder: Path, name: str) -> None:
     """
     from recbole.utils import url as recbole_url
 
+    with _download_failures():
+        if not recbole_url.decide_download(url):
+            raise RuntimeError("the download was declined")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
         incomplete = Path(scratch) / name
         with _download_failures():
-            if not recbole_url.decide_download(url):
-                raise RuntimeError("the download was declined")
             archive = Path(recbole_url.download_url(url, str(incomplete)))
         try:
             extract_archive(archive, incomplete)
