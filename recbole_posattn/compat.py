@@ -71,12 +71,15 @@ def restore_numpy_names() -> None:
 
 
 def silence_known_warnings() -> None:
-    """Keep RecBole's outdated calls from covering its own log lines.
+    """Keep warnings that nobody can act on from covering RecBole's log lines.
 
     pandas 2 warns of the chained ``fillna(inplace=True)``, which still works there and which pandas 3 (refused above)
-    would break; torch warns of ``torch.cuda.amp.GradScaler`` at each epoch.
+    would break; torch warns of ``torch.cuda.amp.GradScaler`` at each epoch. Several processes compare the strides of
+    gradients with those of their buffers, also along dimensions of size 1, which kernels of one group have: there they
+    mean nothing.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
 
 
 def restore_dok_update() -> None:

@@ -45,14 +45,17 @@ def test_numpy_names_are_there_for_recboles_config() -> None:
     assert np.float_ is np.float64 and np.complex_ is np.complex128 and np.unicode_ is np.str_
 
 
-def test_a_warning_of_recboles_stays_silent() -> None:
+def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
     code = (
         "import recbole_posattn, warnings; "
         "warnings.warn_explicit('chained', FutureWarning, 'dataset.py', 1, module='recbole.data.dataset'); "
-        "warnings.warn_explicit('mine', FutureWarning, 'x.py', 1, module='x')"
+        "warnings.warn_explicit('Grad strides do not match bucket view strides.', UserWarning, 'graph.py', 1); "
+        "warnings.warn_explicit('mine', FutureWarning, 'x.py', 1, module='x'); "
+        "warnings.warn_explicit('ours', FutureWarning, 'x.py', 2, module='recbole_posattn.config')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "chained" not in done.stderr and "mine" in done.stderr
+    assert "chained" not in done.stderr and "strides" not in done.stderr
+    assert "mine" in done.stderr and "ours" in done.stderr
 
 
 def test_other_parameters_survive_a_safe_checkpoint(empty_folder: Path) -> None:
