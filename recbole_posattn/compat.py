@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import lzma
+import os
 import stat
 import tempfile
 import warnings
@@ -343,6 +344,26 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
         raise DataError(
             f"it would grow from {size:,} to {unpacked:,} bytes; up to {LARGEST_EXPANSION} times its size is believed"
         )
+
+
+@contextmanager
+def no_pickled_caches(config: Any) -> Iterator[None]:
+    """Prepare data without looking for caches: RecBole unpickles, and so runs, what has their names.
+
+    ``create_dataset`` and ``data_preparation`` look below ``checkpoint_dir`` whether asked to or not. Here they look
+    where no file can be. The keys that name caches are refused (:func:`recbole_posattn.rules.check_caches`).
+    """
+    folder = config["checkpoint_dir"]
+    config["checkpoint_dir"] = os.devnull
+    try:
+        yield
+    finally:
+        config["checkpoint_dir"] = folder
+
+
+def settings_of_recbole(config: Any) -> dict[str, Any]:
+    """The resolved settings of a ``Config`` that RecBole has pickled into a checkpoint."""
+    return dict(config.final_config_dict)
 
 
 def plain_other_parameter(value: Any) -> Any:

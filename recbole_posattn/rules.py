@@ -102,6 +102,7 @@ RUN_RULES = {
     "torch_compile": _BOOL,
     "mask_history": _or_none(_one_of("none", "all", "except_target")),
     "drop_unseen_targets": _BOOL,
+    "save_last_every": _or_none(_integer(1)),
 }
 
 # Settings of the models registered here; each model has those that its property file names.
@@ -162,6 +163,20 @@ def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
             if key == "kernel_structure":
                 hint = did_you_mean(settings[key], map("-".join, itertools.product(STRUCTURES, repeat=2)))
             raise SettingError(f"{key} must be {rule.allowed}; got {settings[key]!r}.{hint}")
+
+
+def check_caches(settings: Mapping[str, Any]) -> None:
+    """Refuse RecBole's caches of prepared data, which are pickles: reading one runs whatever is in it.
+
+    Raises:
+        SettingError: Naming the key.
+    """
+    for key in ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path"):
+        if settings.get(key):
+            raise SettingError(
+                f"{key} must be left out; got {settings[key]!r}. RecBole's caches are pickles, which run code when "
+                "they are read; preparing the data anew is fast here."
+            )
 
 
 def check_validation_metric(settings: Mapping[str, Any]) -> None:

@@ -31,6 +31,8 @@ MODULES = [module.name for module in pkgutil.walk_packages(recbole_posattn.__pat
 # What is dangerous and meant, each with its reason; as "module, function: what".
 MEANT = {
     "recbole_posattn.compat, extract_archive: .extractall",  # after a look at all members
+    # RecBole's pickles, where --allow_unsafe_checkpoint is given
+    "recbole_posattn.checkpoint, _read_of_recbole: torch.load without weights_only=True",
 }
 
 

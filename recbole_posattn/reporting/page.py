@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recbole_posattn.errors import UserError
+from recbole_posattn.files import whole_file
 
 MARKS = {"better": "▲", "worse": "▼", "tie": "="}
 
@@ -74,16 +74,8 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _write_whole(folder / name, content.encode() if isinstance(content, str) else content)
+            with whole_file(folder / name) as incomplete:
+                incomplete.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     return [folder / name for name in contents]
-
-
-def _write_whole(file: Path, content: bytes) -> None:
-    incomplete = file.with_name(f"{file.name}.incomplete")
-    try:
-        incomplete.write_bytes(content)
-        os.replace(incomplete, file)
-    finally:
-        incomplete.unlink(missing_ok=True)

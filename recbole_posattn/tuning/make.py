@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_posattn.checkpoint import BEST_NAME
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.errors import UserError
 from recbole_posattn.quick_start import evaluate_checkpoint, versions
 from recbole_posattn.reporting.page import write_files
-from recbole_posattn.trainer import CHECKPOINT_NAME
 from recbole_posattn.trials import Where, read_result
 from recbole_posattn.tuning.live import LiveSearch
 from recbole_posattn.tuning.records import TrialRecord, best_trial, trial_folder
@@ -61,7 +61,7 @@ def tune(
     winner = _evaluated(best, folder)
     for record in records:  # the weights of the others are of no more use
         if record is not best:
-            (trial_folder(folder, record.number) / CHECKPOINT_NAME).unlink(missing_ok=True)
+            (trial_folder(folder, record.number) / BEST_NAME).unlink(missing_ok=True)
     found = Found(
         model=config["model"],
         dataset=config["dataset"],
@@ -88,7 +88,7 @@ def _evaluated(best: TrialRecord, folder: Path) -> dict[str, Any]:
         if before["trial"] == best.number:
             return before
     own = trial_folder(folder, best.number)
-    test_result, _ = evaluate_checkpoint(own / CHECKPOINT_NAME)
+    test_result, _ = evaluate_checkpoint(own / BEST_NAME)
     winner = {
         "trial": best.number,
         "settings": best.settings,
