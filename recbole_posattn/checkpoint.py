@@ -117,10 +117,11 @@ def read_plain(file: str | Path, device: torch.device | str = "cpu", allow_unsaf
             if has_checksum and holds:
                 stream.seek(0)
                 content = _load(stream, device)
-                if content.get("format_version") != FORMAT_VERSION:
+                version = content.get("format_version") if isinstance(content, dict) else None
+                if version != FORMAT_VERSION:
                     raise CheckpointError(
-                        f"checkpoint {file} has format version {content.get('format_version')}, and this version of "
-                        f"recbole-posattn reads {FORMAT_VERSION}: update the older one of the two"
+                        f"checkpoint {file} has format version {version}, and this version of recbole-posattn reads "
+                        f"{FORMAT_VERSION}: update the older one of the two"
                     )
                 return content
     except OSError as error:
@@ -164,7 +165,7 @@ def _load(stream: BinaryIO, device: torch.device | str) -> Any:
 
 def _read_of_recbole(file: str | Path, device: torch.device | str) -> dict[str, Any]:
     try:
-        content = torch.load(file, map_location=device, weights_only=False)
+        content = torch.load(file, map_location=device, weights_only=False)  # nosec B614: the user has asked for it
         settings = settings_of_recbole(content["config"])
     except Exception as error:  # the reader runs what is in the file, which fails as it likes
         reason = " ".join(str(error).split())

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from recbole.data import create_dataset, data_preparation
 
 from recbole_posattn import load, run
-from recbole_posattn.checkpoint import check_vocabulary, read_checkpoint, read_plain, write_checkpoint
+from recbole_posattn.checkpoint import _append_checksum, check_vocabulary, read_checkpoint, read_plain, write_checkpoint
 from recbole_posattn.cli import main
 from recbole_posattn.errors import CheckpointError, DataError
 from recbole_posattn.trainer import trainer_class
@@ -99,6 +99,15 @@ def test_a_right_checksum_lets_nothing_be_executed(empty_folder: Path, content: 
     with pytest.raises(CheckpointError, match=message):
         load("crafted.pth")
     assert not Path("executed").exists()
+
+
+def test_a_list_is_none_of_our_formats(empty_folder: Path) -> None:
+    """Plain data under a right checksum, but nothing that this package writes."""
+    with open("list.pth", "w+b") as stream:
+        torch.save([torch.ones(1)], stream)
+        _append_checksum(stream)
+    with pytest.raises(CheckpointError, match="has format version None"):
+        load("list.pth")
 
 
 def test_another_format_version_is_told(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
