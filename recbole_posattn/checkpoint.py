@@ -165,7 +165,7 @@ def _load(stream: BinaryIO, device: torch.device | str) -> Any:
 
 def _read_of_recbole(file: str | Path, device: torch.device | str) -> dict[str, Any]:
     try:
-        content = torch.load(file, map_location=device, weights_only=False)  # nosec B614: the user has asked for it
+        content = torch.load(file, map_location=device, weights_only=False)  # nosec B614  # asked for
         settings = settings_of_recbole(content["config"])
     except Exception as error:  # the reader runs what is in the file, which fails as it likes
         reason = " ".join(str(error).split())
