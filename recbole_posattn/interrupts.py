@@ -23,13 +23,15 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         signum: Which one.
+        between_steps: Whether it ended the work at a :func:`check`, where all is as it should be.
         kept: What of the work is kept and how to go on, for the user; may be empty.
     """
 
-    def __init__(self, signum: int, kept: str = "") -> None:
+    def __init__(self, signum: int, between_steps: bool = False) -> None:
         super().__init__(signum)
         self.signum = signum
-        self.kept = kept
+        self.between_steps = between_steps
+        self.kept = ""
 
     @property
     def exit_code(self) -> int:
@@ -84,7 +86,7 @@ def check() -> None:
     """
     if _now.pending is not None:
         signum, _now.pending = _now.pending, None
-        raise Interrupted(signum)
+        raise Interrupted(signum, between_steps=True)
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:

@@ -153,7 +153,7 @@ def _run_folder(resume: str | Path) -> Path:
 
 def _farthest_run(given: Config) -> Path | None:
     """Of all runs with these settings; they are alike as far as they have come, so that no clock is asked."""
-    found: list[tuple[int, Path]] = []
+    found: list[tuple[int, int, Path]] = []
     now = given.plain()
     for file in sorted(Path(given["checkpoint_dir"]).glob(f"{given['model']}-{given['dataset']}-*/{LAST_NAME}")):
         try:
@@ -162,8 +162,9 @@ def _farthest_run(given: Config) -> Path | None:
             logging.getLogger().warning(f"{error}; it is passed over")
             continue
         if _is_the_same(content["config"], now):
-            found.append((content["epoch"], file.parent))
-    return max(found)[1] if found else None
+            left = content.get("training", {}).get("left") or {"steps": 0}
+            found.append((content["epoch"], left["steps"], file.parent))
+    return max(found)[-1] if found else None
 
 
 def _is_the_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -35,12 +35,14 @@ from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.users import user_results
 from recbole_posattn.faults import memory_explained, require_finite
 from recbole_posattn.fields import TARGET_LIST_FIELD
+from recbole_posattn.pausing import PausableEpoch
 from recbole_posattn.resume import Resumed, lock_run
 from recbole_posattn.training_state import (
     counters,
     optimizers,
     random_state,
     restore_counters,
+    restore_loader_states,
     restore_random_state,
 )
 
@@ -86,12 +88,20 @@ class EngineMixin:
             losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
         seconds = round(time.perf_counter() - started, 3)
         total = sum(losses) if isinstance(losses, tuple) else losses
-        self.curve.append({"epoch": epoch_idx, "seconds": seconds, "loss": float(total)})
+        total = 0.0 if total is None else float(total)  # none where all steps were done before the epoch was left
+        self.curve.append({"epoch": epoch_idx, "seconds": seconds, "loss": total})
         return losses
+
+    @property
+    def _pausable(self) -> bool:
+        """Whether an epoch is RecBole's plain loop over the batches of one process, and so can be left and taken up."""
+        is_plain = super()._train_epoch.__func__ is recbole.trainer.Trainer._train_epoch
+        return is_plain and distributed.world_size() == 1
 
     def _check_nan(self, loss: Tensor) -> None:
         """What RecBole calls before the backward pass of each step."""
-        interrupts.check()
+        if not self._pausable:
+            interrupts.check()
         require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept())
         self._batch += 1
 
@@ -222,11 +232,13 @@ class CheckpointMixin:
         self._vocabulary: dict[str, Any] | None = None
         self._saved = False
         self._random_states: list[dict[str, Any]] | None = None  # to go on with, one of each process
+        self._left: dict[str, Any] | None = None  # to go on with, where an epoch was left
+        self._epoch_now: PausableEpoch | None = None  # that is being done or validated
 
     def fit(
         self, train_data: AbstractDataLoader, *arguments: Any, saved: bool = True, **options: Any
     ) -> tuple[float, dict | None]:
-        """See ``Trainer.fit``. A signal waits for the end of the step; what had ended before is kept.
+        """See ``Trainer.fit``. A signal waits for the end of the step; what was done by then is kept.
 
         Raises:
             Interrupted: By a signal.
@@ -235,15 +247,17 @@ class CheckpointMixin:
         first_epoch, self._started = self.start_epoch, time.perf_counter()
         try:
             with interrupts.deferred():
-                if (
-                    first_epoch == 0 or not self._has_ended()
-                ):  # RecBole would take a run at its end for one without epochs
+                if not (first_epoch and self._has_ended()):  # which RecBole would take for a run without epochs
                     super().fit(train_data, *arguments, saved=saved, **options)
+                self._epoch_now = None
                 if self.train_loss_dict and self._random_states is None:
                     self._keep_epoch(max(self.train_loss_dict))
                 self._restore_random_state()
         except interrupts.Interrupted as interrupted:
-            interrupted.kept = self._kept()
+            if interrupted.between_steps and self._keep_steps():
+                interrupted.kept = f"all steps that were done are kept: --resume={self.run_dir} goes on after them"
+            else:
+                interrupted.kept = self._kept()
             raise
         finally:
             if self._lock is not None:
@@ -253,11 +267,25 @@ class CheckpointMixin:
     def _has_ended(self) -> bool:
         return self.start_epoch >= self.epochs or self.cur_step > self.stopping_step
 
-    def _train_epoch(self, train_data: AbstractDataLoader, epoch_idx: int, *arguments: Any, **options: Any) -> Any:
+    def _train_epoch(
+        self,
+        train_data: AbstractDataLoader,
+        epoch_idx: int,
+        loss_func: Callable[[Interaction], Any] | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        self._epoch_now = None
         if epoch_idx - 1 in self.train_loss_dict and self._random_states is None:
             self._keep_epoch(epoch_idx - 1)  # with its validation, and all that came of it
         self._restore_random_state()
-        return super()._train_epoch(train_data, epoch_idx, *arguments, **options)
+        if not self._pausable:
+            return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        epoch = PausableEpoch(train_data, loss_func or self.model.calculate_loss, self._left)
+        self._epoch_now, self._left = epoch, None
+        super()._train_epoch(epoch, epoch_idx, epoch.loss, show_progress)
+        total = sum(epoch.losses) if isinstance(epoch.losses, tuple) else epoch.losses
+        self.curve[-1].update(loss=total, seconds=round(self.curve[-1]["seconds"] + epoch.seconds_before, 3))
+        return epoch.losses
 
     def _keep_epoch(self, epoch: int) -> None:
         """Write the last checkpoint after an epoch; always after the last one."""
@@ -265,12 +293,24 @@ class CheckpointMixin:
         is_last = epoch + 1 >= self.epochs or self.cur_step > self.stopping_step
         if not self._saved or every is None or not (is_last or (epoch + 1) % every == 0):
             return
+        self._write_last(epoch)
+
+    def _keep_steps(self) -> bool:
+        """Write the last checkpoint in the midst of an epoch, or of its validation; whether that can be done."""
+        if not self._saved or self.config["save_last_every"] is None or self._epoch_now is None:
+            return False
+        self._write_last(self._epoch - 1, self._epoch_now.position())
+        return True
+
+    def _write_last(self, epoch: int, left: dict[str, Any] | None = None) -> None:
+        """Write the last checkpoint: after an epoch (−1 before the first one), and where the next one was left."""
         self._claim_run_dir()
         training = {
             "best_epoch": self.best_epoch,
             "best_valid_result": plain_data(self.best_valid_result),
-            "train_loss_dict": self.train_loss_dict,
-            "curve": plain_data(self.curve),
+            "train_loss_dict": {number: loss for number, loss in self.train_loss_dict.items() if number <= epoch},
+            "left": left,
+            "curve": plain_data([point for point in self.curve if point["epoch"] <= epoch]),
             "seconds": self.seconds_before + time.perf_counter() - self._started,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(self).items()},
             "counters": counters(self.model),
@@ -283,7 +323,9 @@ class CheckpointMixin:
 
     def _restore_random_state(self) -> None:
         if self._random_states is not None:
-            restore_random_state(self._random_states[distributed.rank()], self._train_data)
+            state = self._random_states[distributed.rank()]
+            restore_random_state(state)
+            restore_loader_states(state["loaders"], self._train_data)
             self._random_states = None
 
     def resume(self, resumed: Resumed) -> None:
@@ -313,7 +355,10 @@ class CheckpointMixin:
         self.best_epoch, self.train_loss_dict = training["best_epoch"], dict(training["train_loss_dict"])
         self.curve, self.seconds_before = list(training["curve"]), training["seconds"]
         self._random_states, self.changes = training["random"], resumed.changes
-        self.logger.info(f"The run in {self.run_dir} goes on after {self.start_epoch} epochs")
+        if not any(change["key"] == "train_batch_size" for change in resumed.changes[len(training["changes"]) :]):
+            self._left = training["left"]  # else its steps are others, and the epoch begins anew
+        steps = "" if self._left is None else f" and {self._left['steps']} steps"
+        self.logger.info(f"The run in {self.run_dir} goes on after {self.start_epoch} epochs{steps}")
         for name, before, now in (
             ("PyTorch", training["torch"], str(torch.__version__)),
             ("threads", training["threads"], torch.get_num_threads()),

@@ -6,7 +6,7 @@ All of it as tensors and plain data, which a checkpoint can hold.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,24 +24,33 @@ def random_state(train_data: AbstractDataLoader) -> dict[str, Any]:
         "python": [version, list(numbers), gauss],
         "numpy": [algorithm, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "loaders": [generator.get_state() for generator in _generators(train_data)],
+        "loaders": loader_states(train_data),
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 
 
-def restore_random_state(state: Mapping[str, Any], train_data: AbstractDataLoader) -> None:
-    """Go on with the random numbers where :func:`random_state` found them."""
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Go on with the random numbers where :func:`random_state` found them, but for those of the loaders."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     algorithm, keys, *rest = state["numpy"]
     np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
-    for generator, kept in zip(_generators(train_data), state["loaders"]):
-        generator.set_state(kept.cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([kept.cpu() for kept in state["cuda"]])
+
+
+def loader_states(train_data: AbstractDataLoader) -> list[torch.Tensor]:
+    """The states of what a loader draws the order of its rows from."""
+    return [generator.get_state() for generator in _generators(train_data)]
+
+
+def restore_loader_states(states: Sequence[torch.Tensor], train_data: AbstractDataLoader) -> None:
+    """The inverse of :func:`loader_states`."""
+    for generator, kept in zip(_generators(train_data), states):
+        generator.set_state(kept.cpu())
 
 
 def _generators(train_data: AbstractDataLoader) -> Iterator[torch.Generator]:

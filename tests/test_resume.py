@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_posattn import run
+from recbole_posattn import interrupts, run
 from recbole_posattn.checkpoint import LAST_NAME, read_checkpoint
 from recbole_posattn.cli import main
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.quick_start import RunResult
+from recbole_posattn.registry import find_model
 from recbole_posattn.resume import LOCK_NAME, lock_run
 from recbole_posattn.trainer import EngineMixin
 
@@ -97,6 +98,54 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(
         (last,) = Path("saved").glob(f"*/{LAST_NAME}")
         assert read_checkpoint(last)["epoch"] == last_epoch - 1
     assert_same(undisturbed, run(config_dict=settings, resume="auto", **arguments))
+
+
+@pytest.fixture
+def signal_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, str, int], None]:
+    """Let SIGTERM come while a model does something for the n-th time, as the handler of a command would note it."""
+
+    def signal_in(model: type, method: str, call: int) -> None:
+        original, calls = getattr(model, method), []
+
+        def noted(recommender: Any, batch: Any) -> Any:
+            calls.append(method)
+            if len(calls) == call:
+                interrupts._now.pending = signal.SIGTERM
+            return original(recommender, batch)
+
+        monkeypatch.setattr(model, method, noted)
+
+    return signal_in
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "call", "steps"),
+    [
+        ("PosKernelSASRec", "calculate_loss", 1, 1),
+        ("PosKernelSASRec", "calculate_loss", 15, 3),
+        ("PosKernelSASRec", "calculate_loss", 18, 6),
+        ("PosKernelSASRec", "full_sort_predict", 5, 6),
+        ("SASRec", "calculate_loss", 70, 27),
+        ("MultiVAE", "calculate_loss", 10, 2),
+    ],
+)
+def test_a_signal_between_two_steps_loses_nothing(
+    tiny_settings: Callable, signal_in: Callable, model: str, method: str, call: int, steps: int
+) -> None:
+    """In the first step, within an epoch, in its last step, and in its validation; DGCF's loss has several parts."""
+    extra = {"n_heads": 1} if model == "SASRec" else {}
+    arguments = {"model": model, "dataset": "tiny", "command_line": []}
+    settings = tiny_settings(epochs=4, learning_rate=0.01, eval_batch_size=20, **extra)
+    undisturbed = run(config_dict={**settings, "checkpoint_dir": "undisturbed"}, **arguments)
+    signal_in(find_model(model), method, call)
+    with pytest.raises(interrupts.Interrupted, match="all steps that were done are kept"):
+        run(config_dict=settings, **arguments)
+    (last,) = Path("saved").glob(f"*/{LAST_NAME}")
+    assert read_checkpoint(last)["training"]["left"]["steps"] == steps
+    torch.manual_seed(7)
+    resumed = run(config_dict=settings, resume="auto", **arguments)
+    assert_same(undisturbed, resumed)
+    assert Path(resumed["checkpoint"]).parent == last.parent
 
 
 def test_a_run_at_its_end_is_only_evaluated(tiny_settings: Callable) -> None:
@@ -303,7 +352,7 @@ def test_a_process_killed_while_it_writes_a_checkpoint(tiny_settings: Callable, 
 
 @pytest.mark.parametrize(
     ("signum", "code", "words"),
-    [(signal.SIGINT, 130, "interrupted; all epochs"), (signal.SIGTERM, 143, "stopped by SIGTERM; all epochs")],
+    [(signal.SIGINT, 130, "interrupted; all steps"), (signal.SIGTERM, 143, "stopped by SIGTERM; all steps")],
 )
 def test_a_signal_ends_a_training_after_its_step(tiny_settings: Callable, signum: int, code: int, words: str) -> None:
     """One long training, of which at least one epoch has ended."""
@@ -320,7 +369,7 @@ def test_a_signal_ends_a_training_after_its_step(tiny_settings: Callable, signum
     stopping, line = errors.strip().splitlines()[-2:]
     assert "stopping after this step" in stopping
     assert words in line and f"--resume={folder}" in line and "Traceback" not in errors
-    kept = read_checkpoint(folder / LAST_NAME)["epoch"]
+    kept = max(read_checkpoint(folder / LAST_NAME)["epoch"], 0)
     more = {"epochs": kept + 3, "stopping_step": 100000}
     assert run(config_dict=more, command_line=[], resume=folder)["epochs"] == kept + 3
     report = json.loads((folder / "result.json").read_text())
