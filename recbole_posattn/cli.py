@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import recbole_posattn
 from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, tune
-from recbole_posattn.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USER_ERROR, ProcessError, UserError
+from recbole_posattn.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USER_ERROR, ProcessError, UserError, one_line
 
 
 class Command(NamedTuple):
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, options.settings = parser.parse_known_args(arguments)
     command = COMMANDS[options.command]
     if options.settings and not command.takes_settings:
-        parser.error(f"unrecognized arguments: {' '.join(options.settings)}")
+        parser.error(f"unrecognized arguments: {one_line(' '.join(options.settings))}")
     return _guarded(lambda: command.module.execute(options))
 
 
@@ -66,7 +66,7 @@ def _guarded(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"recbole-posattn: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except ProcessError as error:
         print(f"recbole-posattn: {error}", file=sys.stderr)
