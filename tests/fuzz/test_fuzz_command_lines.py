@@ -22,9 +22,9 @@ LAUNCHER = "run_recbole_posattn.py"
 KEYS = sorted({*RUN_RULES, *MODEL_RULES, "hiden_size", "é", "a b", "my_own"} - {"worker", "torch_compile"})
 VALUES = [
     *words("0 1 -1 2.5 1e-3 nan inf -inf 1e400 NaN None ~ true False x é [ ] {} [] [1 {a: = == --x - % * | :: $HOME"),
-    *("", " ", "a b", "9" * 30, "9" * 5000, "x" * 3000, "\u2028", "\x07", "\ud800", "a\nb", "'", '"', "!!python/name:os.system"),
-    *("__import__('os').getcwd()", "&a [*a]", "{a: 1, a: 2}", "(1, 2)", "b'x'", "1_0", "١", "../..", "/dev/null", "."),
-]  # fmt: skip
+    *words("!!python/name:os.system __import__('os').getcwd() b'x' 1_0 ١ ../.. /dev/null . ' \""),
+    *("", " ", "a b", "9" * 30, "9" * 5000, "x" * 3000, "\u2028", "\x07", "\ud800", "a\nb", "&a [*a]", "{a: 1, a: 2}"),
+]
 
 
 def options_of(command: str, sub_command: str | None = None) -> list[str]:
@@ -169,7 +169,6 @@ def test_tune(given_arguments: list[str]) -> None:
 @example(["--fields=a,a,b"], "log.csv")
 @example(["--data_path=log.csv"], "log.csv")
 @example([], "x" * 3000)
-@example([], "a\0b")
 def test_data_convert(given_arguments: list[str], source: str) -> None:
     keys = {key_of(argument) for argument in given_arguments}
     base = [flag for flag in ("--name=made", "--user=u", "--item=i", "--time=t") if key_of(flag) not in keys]
@@ -196,7 +195,7 @@ HEAVY = {"--format"}  # of export, whose tracing takes seconds
 @pytest.mark.parametrize("command", ["recommend", "export", "inspect", "interference"])
 def test_commands_on_a_checkpoint(command: str, checkpoint: Path) -> None:
     flags = [flag for flag in options_of(command) if flag not in HEAVY]
-    paths = st.sampled_from(["nowhere.pth", "data/tiny/tiny.inter", ".", "", "x" * 3000, "a\0b", "damaged.pth"])
+    paths = st.sampled_from(["nowhere.pth", "data/tiny/tiny.inter", ".", "", "x" * 3000, "damaged.pth"])
 
     @cases(15)
     @given(arguments(flags), paths | st.just(str(checkpoint)) if command == "recommend" else paths)
@@ -239,13 +238,12 @@ def test_names_of_commands(given_arguments: list[str]) -> None:
 @example(["--"])
 def test_settings_are_parsed_or_refused(given_arguments: list[str]) -> None:
     found, error = refused("command lines: settings", lambda: parsed_settings(given_arguments))
+    pairs = [argument.removeprefix("--").partition("=") for argument in given_arguments]
+    formed = all(argument.startswith("--") for argument in given_arguments) and all(key and eq for key, eq, _ in pairs)
+    single = len({(key, value) for key, _, value in pairs}) == len({key for key, *_ in pairs})
+    assert (error is None) == (formed and single)
     if error is None:
-        assert all(argument.startswith("--") and key_of(argument) for argument in given_arguments)
-        assert all(
-            found[argument[2:].partition("=")[0]] == parse_value(argument[2:].partition("=")[2])
-            or found[argument[2:].partition("=")[0]] != found[argument[2:].partition("=")[0]]
-            for argument in given_arguments
-        )
+        assert [repr(found[key]) for key, *_ in pairs] == [repr(parse_value(value)) for *_, value in pairs]
 
 
 @pytest.mark.parametrize(
