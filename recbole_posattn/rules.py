@@ -248,7 +248,7 @@ RUN_RULES = {
     "gpu_id": _either(
         Rule(_is_int, "a number"),
         Rule(lambda value: isinstance(value, str) and value.isprintable(), "a text such as '0,1'"),
-        _list_of(Rule(_is_int, ""), "several numbers"),
+        Rule(lambda value: isinstance(value, tuple) and all(map(_is_int, value)), "several numbers"),
     ),
     "worker": _integer(0, 1024),
     **dict.fromkeys(("use_gpu", "reproducibility", "show_progress", "save_dataset", "save_dataloaders"), _BOOL),

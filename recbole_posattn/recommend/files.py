@@ -74,11 +74,10 @@ def read_tokens(file: Path, column: str, field: str) -> np.ndarray:
                 f"{file} has no column {column!r} or {field!r}; it has {', '.join(table.columns)}. A list without a "
                 "header, a token on each line, has another suffix, such as .txt"
             )
-        if not (is_string_dtype(table[column].dropna()) or is_integer_dtype(table[column].dropna())):
-            raise DataError(
-                f"{file}: column {column!r} must be texts or whole numbers; got {shown(table[column].iloc[0])}"
-            )
-        tokens = table[column].dropna().to_numpy().astype(str)
+        given = table[column].dropna()
+        if len(given) and not (is_string_dtype(given) or is_integer_dtype(given)):
+            raise DataError(f"{file}: column {column!r} must be texts or whole numbers; got {shown(given.iloc[0])}")
+        tokens = given.to_numpy().astype(str)
         tokens = tokens[tokens != ""]
     else:
         try:
