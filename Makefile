@@ -4,7 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test fuzz bench bench-engine lint format
+# The advisories that audit passes over, each with its reason there and in SECURITY.md
+IGNORED := audit-ignored.txt
+
+.PHONY: run test fuzz bench bench-engine lint format audit
 
 run: $(VENV)/.installed
 	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k
@@ -40,7 +43,19 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Bandit needs no network, pip-audit asks PyPI's advisory service. Without --strict the latter reports no vulnerabilities
+# where it cannot ask.
+audit: $(VENV)/.audit-installed
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive recbole_posattn benchmarks run_recbole_posattn.py
+	$(BIN)/pip-audit --strict --progress-spinner=off --requirement constraints.txt --no-deps --disable-pip \
+	  $$(sed -nE 's/^([A-Za-z0-9-]+) .*/--ignore-vuln=\1/p' $(IGNORED)) \
+	  || { echo "make audit: pip-audit found something, or could not ask about every pin (see above)" >&2; exit 1; }
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+$(VENV)/.audit-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[audit]"
 	touch $@

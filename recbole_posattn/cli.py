@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
 import recbole_posattn
+from recbole_posattn import interrupts
 from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, tune
-from recbole_posattn.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USER_ERROR, ProcessError, UserError, one_line
+from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
+
+# What the machine refuses: the disk is full, the folder is read-only or belongs to somebody else.
+_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 class Command(NamedTuple):
@@ -64,13 +70,21 @@ def launch(arguments: Sequence[str] | None = None) -> int:
 def _guarded(command: Callable[[], int]) -> int:
     """Run a command; what the user can mend ends in one line and exit code 2."""
     try:
-        return command()
+        with interrupts.handled():
+            return command()
     except UserError as error:
         print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except ProcessError as error:
         print(f"recbole-posattn: {error}", file=sys.stderr)
         return EXIT_FAILURE
-    except KeyboardInterrupt:
-        print("recbole-posattn: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"recbole-posattn: {where}{error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt as error:
+        interrupted = error if isinstance(error, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)
+        print(f"recbole-posattn: {interrupted}", file=sys.stderr)
+        return interrupted.exit_code

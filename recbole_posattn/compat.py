@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import lzma
+import os
+import stat
 import tempfile
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from http.client import HTTPException
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +24,14 @@ from typing import Any
 import numpy as np
 
 from recbole_posattn.distributed import is_main
+from recbole_posattn.errors import DataError
 
 SPARSE_MATRIX_TAG = "scipy sparse format"
 NUMPY_ARRAY_TAG = "numpy array"
+
+# What an archive of a data set may have. Text of interactions shrinks to a third or a tenth, and the format allows a
+# thousandth; what is small in any case is not worth a refusal.
+MOST_MEMBERS, LARGEST_EXPANSION, LARGEST_UNPACKED = 1000, 100, 2**30
 
 
 class UnsupportedVersionError(ImportError):
@@ -61,12 +72,15 @@ def restore_numpy_names() -> None:
 
 
 def silence_known_warnings() -> None:
-    """Keep RecBole's outdated calls from covering its own log lines.
+    """Keep warnings that nobody can act on from covering RecBole's log lines.
 
     pandas 2 warns of the chained ``fillna(inplace=True)``, which still works there and which pandas 3 (refused above)
-    would break; torch warns of ``torch.cuda.amp.GradScaler`` at each epoch.
+    would break; torch warns of ``torch.cuda.amp.GradScaler`` at each epoch. Several processes compare the strides of
+    gradients with those of their buffers, also along dimensions of size 1, which kernels of one group have: there they
+    mean nothing.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
 
 
 def restore_dok_update() -> None:
@@ -250,20 +264,106 @@ def download_atomic_files(url: str, folder: Path, name: str) -> None:
 
     Raises:
         OSError: If the archive cannot be fetched (no network, say) or the folder not be written.
-        RuntimeError: If the user declines a large download.
+        RuntimeError: If the user declines a large download, or what answers is no web server with a file.
+        DataError: If the archive is damaged, or :func:`extract_archive` refuses it.
     """
     from recbole.utils import url as recbole_url
 
-    if not recbole_url.decide_download(url):
-        raise RuntimeError("the download was declined")
+    with _download_failures():
+        if not recbole_url.decide_download(url):
+            raise RuntimeError("the download was declined")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
         incomplete = Path(scratch) / name
-        archive = Path(recbole_url.download_url(url, str(incomplete)))
-        recbole_url.extract_zip(archive, incomplete)
+        with _download_failures():
+            archive = Path(recbole_url.download_url(url, str(incomplete)))
+        try:
+            extract_archive(archive, incomplete)
+        except DataError as error:
+            raise DataError(
+                f"the archive of data set {name!r} at {url} is not used: {error}; get the atomic files by other means "
+                f"and put them into {folder.absolute()}"
+            ) from error
         archive.unlink()
         recbole_url.rename_atomic_files(incomplete, archive.stem, name)
         incomplete.rename(folder)
+
+
+@contextmanager
+def _download_failures() -> Iterator[None]:
+    """Failures that RecBole's functions do not foresee, as errors with a reason."""
+    try:
+        yield
+    except EOFError as error:
+        raise RuntimeError("it is larger than 1 GB, and there is nobody to ask whether to go on") from error
+    except TypeError as error:  # it takes the length from the answer's headers
+        raise RuntimeError("the server does not say how large the file is") from error
+    except HTTPException as error:
+        raise RuntimeError(f"the answer is not HTTP: {type(error).__name__}") from error
+
+
+def extract_archive(archive: Path, folder: Path) -> None:
+    """Unpack a zip archive of a data set, after a look at what is in it.
+
+    The standard library, which RecBole's ``extract_zip`` calls, bends names that lead out of the folder until they do
+    not, writes the target of a link as a file, and fills the disk if told so. Here such an archive is refused whole.
+
+    Args:
+        archive: The zip archive.
+        folder: Where its files belong.
+
+    Raises:
+        DataError: If it is no zip archive or is damaged, if a member is no plain file or folder or its name is absolute
+            or has ``..``, a backslash, a colon or a NUL in it, if there are more than :data:`MOST_MEMBERS` members, or
+            if all of them are together larger than :data:`LARGEST_UNPACKED` and than :data:`LARGEST_EXPANSION` times
+            the archive.
+        OSError: If the folder cannot be written.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            _check_members(opened.infolist(), archive.stat().st_size)
+            opened.extractall(folder)  # never more of a member than the size that has been checked
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
+        raise DataError(f"it cannot be unpacked ({error or type(error).__name__})") from error
+
+
+def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
+    if len(members) > MOST_MEMBERS:
+        raise DataError(f"it has {len(members):,} members; a data set has {MOST_MEMBERS:,} at most")
+    for member in members:
+        name = member.orig_filename  # as it stands in the archive
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if name.startswith("/") or ".." in name.split("/") or set(name) & set("\\:\0"):
+            raise DataError(f"its member {name!r} is not a name below the folder it is unpacked into")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DataError(f"its member {name!r} is a link or a device, not a file")
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max(LARGEST_UNPACKED, LARGEST_EXPANSION * size):
+        raise DataError(
+            f"it would grow from {size:,} to {unpacked:,} bytes; up to {LARGEST_EXPANSION} times its size is believed"
+        )
+
+
+@contextmanager
+def no_pickled_caches(config: Any) -> Iterator[None]:
+    """Prepare data without looking for caches: RecBole unpickles, and so runs, what has their names.
+
+    ``create_dataset`` and ``data_preparation`` look below ``checkpoint_dir`` whether asked to or not. Here they look
+    where no file can be. The keys that name caches are refused (:func:`recbole_posattn.rules.check_caches`).
+    """
+    folder = config["checkpoint_dir"]
+    config["checkpoint_dir"] = os.devnull
+    try:
+        yield
+    finally:
+        config["checkpoint_dir"] = folder
+
+
+def settings_of_recbole(config: Any) -> dict[str, Any]:
+    """The resolved settings of a ``Config`` that RecBole has pickled into a checkpoint."""
+    return dict(config.final_config_dict)
 
 
 def plain_other_parameter(value: Any) -> Any:

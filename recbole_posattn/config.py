@@ -26,6 +26,7 @@ from recbole_posattn.rules import (
     MODEL_RULES,
     NAME_RULES,
     RUN_RULES,
+    check_caches,
     check_columns,
     check_combinations,
     check_eval_args,
@@ -130,6 +131,7 @@ class Config(recbole.config.Config):
         config_file_list: YAML files.
         config_dict: Settings; strings are parsed as on the command line.
         command_line: Arguments ``--key=value``; ``sys.argv[1:]`` if ``None``, as RecBole reads it.
+        fallback: Name of the model (``model``) and the data set (``dataset``) where nothing else gives one.
 
     Raises:
         SettingError: If a key is misspelt or a value is not allowed, a file is missing or no YAML mapping, or the
@@ -143,7 +145,9 @@ class Config(recbole.config.Config):
         config_file_list: Sequence[str | Path] | None = None,
         config_dict: Mapping[str, Any] | None = None,
         command_line: Sequence[str] | None = None,
+        fallback: Mapping[str, str] | None = None,
     ) -> None:
+        self._fallback = {"model": DEFAULT_MODEL, "dataset": DEFAULT_DATASET, **(fallback or {})}
         self._command_line = list(sys.argv[1:] if command_line is None else command_line)
         try:
             super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
@@ -182,8 +186,13 @@ class Config(recbole.config.Config):
 
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
-        self.external_config_dict.setdefault("model", DEFAULT_MODEL)
-        self.external_config_dict.setdefault("dataset", DEFAULT_DATASET)
+        self._given_keys = set(self.external_config_dict)
+        for key, name in self._fallback.items():
+            self.external_config_dict.setdefault(key, name)
+
+    def given_keys(self) -> set[str]:
+        """The keys that were given, and are no defaults."""
+        return self._given_keys
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
@@ -255,6 +264,7 @@ class Config(recbole.config.Config):
     def _get_final_config_dict(self) -> dict[str, Any]:
         settings = super()._get_final_config_dict()
         check_rules(settings, RUN_RULES)
+        check_caches(settings)
         check_eval_args(settings["eval_args"])
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
@@ -270,6 +280,8 @@ class Config(recbole.config.Config):
 
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()
+        if self.dataset == registry.ML_100K.name:
+            self.final_config_dict["data_path"] = str(registry.ML_100K)
         check_validation_metric(self.final_config_dict)
         check_columns(self.final_config_dict)
         check_evaluation(self.final_config_dict, registry.knows_histories(self.model))
@@ -296,8 +308,12 @@ class Config(recbole.config.Config):
         return plain_data(self.final_config_dict)
 
     @classmethod
-    def from_plain(cls, settings: Mapping[str, Any]) -> Config:
-        """The inverse of :meth:`plain`; the device is chosen anew.
+    def from_plain(cls, settings: Mapping[str, Any], data_path: str | Path | None = None) -> Config:
+        """The inverse of :meth:`plain`; the device is chosen anew, and so is where RecBole's wheel has its ml-100k.
+
+        Args:
+            settings: What :meth:`plain` gave.
+            data_path: The folder with the data set's folder in it, if that is another one now.
 
         Raises:
             SettingError: If the model is unknown here.
@@ -314,6 +330,10 @@ class Config(recbole.config.Config):
             if key in config.final_config_dict:
                 config.final_config_dict[key] = enum[config.final_config_dict[key]]
         config.final_config_dict.pop("local_rank", None)
+        if config.dataset == registry.ML_100K.name:
+            config.final_config_dict["data_path"] = str(registry.ML_100K)
+        elif data_path is not None:
+            config.final_config_dict["data_path"] = str(Path(data_path) / config.dataset)
         config._init_device()
         return config
 

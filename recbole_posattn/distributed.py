@@ -89,6 +89,15 @@ def share_from_main(value: Any) -> Any:
     return box[0]
 
 
+def gather_on_main(value: Any) -> list[Any] | None:
+    """What each process gives, by rank, in rank 0; ``None`` in the others."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size() if is_main() else None
+    dist.gather_object(value, values, dst=0)
+    return values
+
+
 @contextmanager
 def main_first() -> Iterator[None]:
     """Run a block in rank 0, then in all others, which find what it has left on disk."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-EXIT_FAILURE, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USER_ERROR = 1, 2
 
 
 class UserError(ValueError):
@@ -25,6 +25,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is missing or is not one of ours."""
+
+
+class TrainingError(UserError):
+    """A training cannot go on with its settings: no memory, or a loss that is no number."""
 
 
 class ProcessError(RuntimeError):

@@ -49,7 +49,9 @@ class Exported(NamedTuple):
     largest_difference: float | None
 
 
-def export(checkpoint: str | Path, format: str, folder: str | Path, overwrite: bool = False) -> Exported:
+def export(
+    checkpoint: str | Path, format: str, folder: str | Path, overwrite: bool = False, **options: Any
+) -> Exported:
     """Write a trained model as ``model.onnx`` or ``model.pt2``, with its item tokens and a description, and check it.
 
     The model takes ``item_id_list``, int64 of shape (b, L), the newest L items of each history, oldest first and 0
@@ -61,6 +63,7 @@ def export(checkpoint: str | Path, format: str, folder: str | Path, overwrite: b
         format: ``onnx`` (https://onnx.ai) or ``torch-export`` (``torch.export``).
         folder: Made if it is not there.
         overwrite: Whether to write over files of these names.
+        options: Of :func:`recbole_posattn.load`.
 
     Raises:
         SettingError: If the format is unknown or needs a package that is missing, or a file is there already.
@@ -70,7 +73,7 @@ def export(checkpoint: str | Path, format: str, folder: str | Path, overwrite: b
     """
     folder = Path(folder)
     _check(format, folder, overwrite)
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, **options)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".incomplete-") as scratch:

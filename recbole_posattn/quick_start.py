@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,15 @@ from recbole.utils import EvaluatorType, ModelType, get_environment, init_seed, 
 from texttable import Texttable
 
 from recbole_posattn import distributed
-from recbole_posattn.compat import run_logger
+from recbole_posattn.checkpoint import check_vocabulary, load_state, read_checkpoint
+from recbole_posattn.compat import no_pickled_caches, run_logger
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.distributed import checked_layout
 from recbole_posattn.errors import CheckpointError, DataError, SettingError, UserError
-from recbole_posattn.trainer import EngineMixin, load_state, read_checkpoint, trainer_class
+from recbole_posattn.files import whole_file
+from recbole_posattn.resume import AUTO, Resumed, names_of_run, resumed_run
+from recbole_posattn.trainer import EngineMixin, trainer_class
 
 RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
 _REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", "scipy")
@@ -52,6 +56,7 @@ class RunResult(TypedDict):
     seen_targets: float | None
     curve: list[dict[str, Any]]
     learned: dict[str, Any]
+    changes: list[dict[str, Any]]
 
 
 class Loaded(NamedTuple):
@@ -79,6 +84,7 @@ def run(
     group_offset: int = 0,
     test: bool = True,
     callback_fn: Callable[[int, float], None] | None = None,
+    resume: str | Path | None = None,
 ) -> RunResult | None:
     """Train a model, evaluate its best epoch on the test set, and write both beside the checkpoint.
 
@@ -100,6 +106,9 @@ def run(
         test: Whether to evaluate on the test set, which :func:`evaluate_checkpoint` does later otherwise.
         callback_fn: Called with the number of each epoch, from 0, that was validated, and its score, as RecBole's
             trainers do; must be picklable where there are several processes.
+        resume: Go on with a run that did not come to its end: its folder, or ``auto`` for the one below
+            ``checkpoint_dir`` with the same settings that has come farthest, or a new run if there is none. On a CPU it
+            ends with the weights and metrics that it would have had undisturbed.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
@@ -108,12 +117,14 @@ def run(
         ``test`` and ``total``), ``trainable_parameters``, ``peak_mebibytes`` (of the process's memory, or of the GPU's
         where there is one), ``seen_targets`` (share of test targets that their user had before; ``None`` unless
         ``mask_history`` is given), ``curve`` (what each epoch told, see ``EngineMixin``) and ``learned`` (what a model
-        of ours tells of itself, such as the ``kernel_widths`` of adaptive bands). ``None`` where the first process runs
-        on another machine.
+        of ours tells of itself, such as the ``kernel_widths`` of adaptive bands), ``changes`` (settings that became
+        others when the run was resumed). ``None`` where the first process runs on another machine.
 
     Raises:
         SettingError: If a setting's key or value cannot be used.
         DataError: If the data set cannot.
+        CheckpointError: If a checkpoint cannot be written, or the run to go on with cannot be read.
+        TrainingError: If memory runs out or the loss is no number.
         ProcessError: If one of several processes fails for another reason.
     """
     layout = checked_layout(nproc, world_size, ip, port, group_offset)
@@ -126,6 +137,7 @@ def run(
         "command_line": sys.argv[1:] if command_line is None else command_line,
         "test": test,
         "callback_fn": callback_fn,
+        "resume": resume,
     }
     if layout.world_size == 1:
         return _run(**arguments)
@@ -141,72 +153,117 @@ def _run(
     command_line: Sequence[str],
     test: bool,
     callback_fn: Callable[[int, float], None] | None,
+    resume: str | Path | None,
 ) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
-    config = Config(model, dataset, config_file_list, config_dict, command_line)
-    with distributed.main_first():
-        ensure_atomic_files(config)
-    with run_logger(config):
-        logger = logging.getLogger()
-        logger.info(sys.argv)
-        logger.info(config)
-
-        init_seed(config["seed"], config["reproducibility"])
-        interactions, (train_data, valid_data, test_data) = prepare_data(config)
-        _require_items(config, interactions, valid_data, test_data)
-        logger.info(interactions)
-        data_ready = time.perf_counter()
-
-        recommender = _build_model(config, train_data)
-        logger.info(recommender)
-        _make_folder(config["checkpoint_dir"])
-        trainer = trainer_class(config)(config, recommender)
-        options = {"callback_fn": callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
-        try:
-            best_valid_score, best_valid_result = trainer.fit(
-                train_data, valid_data, saved=saved, show_progress=config["show_progress"], **options
-            )
-        except ValueError as error:
-            if str(error) != "Training loss is nan":  # as RecBole's trainers say it
-                raise
-            raise SettingError(
-                f"training has diverged: the loss is no number any more; lower learning_rate, which is "
-                f"{config['learning_rate']}, or set clip_grad_norm."
-            ) from error
-        trained = time.perf_counter()
-        test_result, users = _evaluate(trainer, test_data, load_best_model=saved) if test else (None, None)
-        finished = time.perf_counter()
-
-        result = RunResult(
-            best_valid_score=plain_data(best_valid_score),
-            valid_score_bigger=config["valid_metric_bigger"],
-            best_valid_result=plain_data(best_valid_result),
-            test_result=plain_data(test_result),
-            checkpoint=trainer.saved_model_file if saved else None,
-            epochs=len(trainer.train_loss_dict),
-            best_epoch=getattr(trainer, "best_epoch", -1),
-            seconds={
-                "data": round(data_ready - started, 2),
-                "training": round(trained - data_ready, 2),
-                "test": round(finished - trained, 2),
-                "total": round(finished - started, 2),
-            },
-            trainable_parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
-            peak_mebibytes=_peak_mebibytes(config["device"]),
-            seen_targets=float(users["seen"].mean()) if users is not None and "seen" in users else None,
-            curve=plain_data(getattr(trainer, "curve", [])),
-            learned=getattr(recommender, "learned", dict)(),
-        )
-        logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
-        logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
-        logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
-        if saved and distributed.is_main():
-            _write_result(config, result)
-            if users is not None:
-                users.to_parquet(Path(result["checkpoint"]).with_name(USERS_NAME), index=False)
-        logger.info("\n" + result_table(config, result))
+    fallback = None if resume in (None, AUTO) else names_of_run(resume)
+    config = Config(model, dataset, config_file_list, config_dict, command_line, fallback)
+    resumed = None if resume is None else resumed_run(resume, config)
+    try:
+        config = config if resumed is None else resumed.config
+        with distributed.main_first():
+            ensure_atomic_files(config)
+            if saved:
+                _require_writable(Path(config["checkpoint_dir"]))
+        with run_logger(config):
+            logging.getLogger().info(sys.argv)
+            if resume is not None and resumed is None:
+                logging.getLogger().info("There is no run with these settings to go on with: a new one starts")
+            result = _train_and_test(config, resumed, started, saved, test, callback_fn)
+    finally:
+        if resumed is not None:
+            resumed.release()
     distributed.leave()
+    return result
+
+
+def _require_writable(folder: Path) -> None:
+    """See that checkpoints can be written before anything is trained.
+
+    Raises:
+        CheckpointError: If they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint_dir {folder} cannot be written: {error.strerror or error}; name another folder with "
+            "--checkpoint_dir"
+        ) from error
+
+
+def _train_and_test(
+    config: Config,
+    resumed: Resumed | None,
+    started: float,
+    saved: bool,
+    test: bool,
+    callback_fn: Callable[[int, float], None] | None,
+) -> RunResult:
+    """A run whose settings are known.
+
+    Args:
+        config: The settings.
+        resumed: The run to go on with, if it is not a new one.
+        started: When, by ``time.perf_counter()``.
+        saved, test, callback_fn: See :func:`run`.
+    """
+    logger = logging.getLogger()
+    logger.info(config)
+    init_seed(config["seed"], config["reproducibility"])
+    interactions, (train_data, valid_data, test_data) = prepare_data(config)
+    _require_items(config, interactions, valid_data, test_data)
+    logger.info(interactions)
+    data_ready = time.perf_counter()
+
+    recommender = _build_model(config, train_data)
+    logger.info(recommender)
+    trainer = trainer_class(config)(config, recommender)
+    if resumed is not None:
+        check_vocabulary(resumed.content, train_data._dataset)
+        trainer.resume(resumed)
+    before = getattr(trainer, "seconds_before", 0.0)
+    options = {"callback_fn": callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
+    best_valid_score, best_valid_result = trainer.fit(
+        train_data, valid_data, saved=saved, show_progress=config["show_progress"], **options
+    )
+    trained = time.perf_counter()
+    test_result, users = _evaluate(trainer, test_data, load_best_model=saved) if test else (None, None)
+    finished = time.perf_counter()
+
+    result = RunResult(
+        best_valid_score=plain_data(best_valid_score),
+        valid_score_bigger=config["valid_metric_bigger"],
+        best_valid_result=plain_data(best_valid_result),
+        test_result=plain_data(test_result),
+        checkpoint=trainer.saved_model_file if saved else None,
+        epochs=len(trainer.train_loss_dict),
+        best_epoch=getattr(trainer, "best_epoch", -1),
+        seconds={
+            "data": round(data_ready - started, 2),
+            "training": round(trained - data_ready + before, 2),
+            "test": round(finished - trained, 2),
+            "total": round(finished - started + before, 2),
+        },
+        trainable_parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
+        peak_mebibytes=_peak_mebibytes(config["device"]),
+        seen_targets=float(users["seen"].mean()) if users is not None and "seen" in users else None,
+        curve=plain_data(getattr(trainer, "curve", [])),
+        learned=getattr(recommender, "learned", dict)(),
+        changes=getattr(trainer, "changes", []),
+    )
+    logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
+    logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
+    logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
+    if saved and distributed.is_main():
+        if users is not None:
+            with whole_file(Path(result["checkpoint"]).with_name(USERS_NAME)) as incomplete:
+                users.to_parquet(incomplete, index=False)
+        _write_result(config, result)
+    logger.info("\n" + result_table(config, result))
     return result
 
 
@@ -240,11 +297,14 @@ def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None
     return plain_data(result), users
 
 
-def load(checkpoint: str | Path) -> Loaded:
+def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsafe_checkpoint: bool = False) -> Loaded:
     """Load a trained model with its settings and its data, prepared as they were for training.
 
     Args:
         checkpoint: A file written by :func:`run`. It is read as plain data; nothing in it is executed.
+        data_path: The folder with the data set's folder in it, if it is not where it was in training.
+        allow_unsafe_checkpoint: Whether to read a checkpoint that RecBole itself has written, which **runs whatever
+            code is in it**; for files of people you trust.
 
     Returns:
         Settings, model (in evaluation mode), data set, and the loaders of the three splits.
@@ -254,13 +314,14 @@ def load(checkpoint: str | Path) -> Loaded:
         DataError: If the data set cannot be read.
         SettingError: If the model is not registered here.
     """
-    content = read_checkpoint(checkpoint)
-    config = Config.from_plain(content["config"])
+    content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
+    config = Config.from_plain(content["config"], data_path)
     ensure_atomic_files(config)
     init_seed(config["seed"], config["reproducibility"])
     interactions, loaders = prepare_data(config)
     model = _build_model(config, loaders[0])
     try:
+        check_vocabulary(content, interactions)
         load_state(model, content)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
@@ -278,9 +339,10 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
         DataError: If the rows cannot be read, or nothing is left to train on.
     """
     try:
-        dataset = create_dataset(config)
-        _require_sequences(config, dataset)
-        loaders = data_preparation(config, dataset)
+        with no_pickled_caches(config):
+            dataset = create_dataset(config)
+            _require_sequences(config, dataset)
+            loaders = data_preparation(config, dataset)
     except UserError:
         raise
     except (KeyError, UnicodeDecodeError, ValueError) as error:  # what RecBole and pandas raise for bad files
@@ -313,17 +375,6 @@ def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoa
         )
 
 
-def _make_folder(checkpoint_dir: str | Path) -> None:
-    """RecBole finds out that it cannot write there once it has trained for an epoch."""
-    try:
-        Path(checkpoint_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError(
-            f"checkpoint_dir {str(checkpoint_dir)!r} cannot be made ({error.strerror}); name a folder that can be "
-            "written to."
-        ) from error
-
-
 def _build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
     init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
     return config.model_class(config, train_data._dataset).to(config["device"])
@@ -342,7 +393,8 @@ def _write_result(config: Config, result: RunResult) -> None:
         "config": config.plain(),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    Path(result["checkpoint"]).with_name(RESULT_NAME).write_text(text, encoding="utf-8")
+    with whole_file(Path(result["checkpoint"]).with_name(RESULT_NAME)) as incomplete:
+        incomplete.write_text(text, encoding="utf-8")
 
 
 def _peak_mebibytes(device: torch.device) -> int:

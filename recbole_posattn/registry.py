@@ -35,6 +35,7 @@ from recbole_posattn.data.loaders import loader_in_place_of
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"  # comes with RecBole
 
 _PACKAGE = Path(__file__).parent
 # Inside the package in an installed wheel, beside it in a checkout.

@@ -244,6 +244,7 @@ RUN_RULES = {
     "torch_compile": _BOOL,
     "mask_history": _or_none(_one_of("none", "all", "except_target")),
     "drop_unseen_targets": _BOOL,
+    "save_last_every": _or_none(_integer(1)),
     # the machine
     "gpu_id": _either(
         Rule(_is_int, "a number"),
@@ -425,6 +426,20 @@ def check_eval_args(evaluation: Mapping[str, Any]) -> None:
     for key, rule in _EVAL_ARGS.items():
         if key in evaluation and not rule.holds(evaluation[key]):
             raise SettingError(f"eval_args: {key} must be {rule.allowed}; got {shown(evaluation[key])}.")
+
+
+def check_caches(settings: Mapping[str, Any]) -> None:
+    """Refuse RecBole's caches of prepared data, which are pickles: reading one runs whatever is in it.
+
+    Raises:
+        SettingError: Naming the key.
+    """
+    for key in ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path"):
+        if settings.get(key):
+            raise SettingError(
+                f"{key} must be left out; got {shown(settings[key])}. RecBole's caches are pickles, which run code "
+                "when they are read; preparing the data anew is fast here."
+            )
 
 
 def check_validation_metric(settings: Mapping[str, Any]) -> None:

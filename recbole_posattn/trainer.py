@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,39 @@ from typing import Any
 import pandas as pd
 import recbole.trainer
 import torch
+from filelock import FileLock
 from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_local_time, get_trainer, set_color
+from torch import Tensor
 
-from recbole_posattn import distributed
-from recbole_posattn.compat import (
-    autocast_dtype,
-    distribute_model,
-    plain_other_parameter,
-    restore_other_parameter,
-    trainer_of_one_process,
+from recbole_posattn import distributed, interrupts
+from recbole_posattn.checkpoint import (
+    BEST_NAME,
+    LAST_NAME,
+    load_state,
+    read_checkpoint,
+    vocabulary,
+    write_checkpoint,
 )
-from recbole_posattn.config import Config
+from recbole_posattn.compat import autocast_dtype, distribute_model, plain_other_parameter, trainer_of_one_process
+from recbole_posattn.config import Config, plain_data
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.users import user_results
+from recbole_posattn.faults import memory_explained, require_finite
 from recbole_posattn.fields import TARGET_LIST_FIELD
+from recbole_posattn.resume import Resumed, lock_run
+from recbole_posattn.training_state import (
+    counters,
+    optimizers,
+    random_state,
+    restore_counters,
+    restore_random_state,
+)
 
-CHECKPOINT_NAME, KERNELS_NAME = "best.pth", "kernels"
+KERNELS_NAME = "kernels"
 
 
 class EngineMixin:
@@ -53,6 +65,7 @@ class EngineMixin:
             self.distributed_model = distribute_model(self.model, self.device)
         self.eval_collector = BlockwiseCollector(config)
         self.curve: list[dict[str, Any]] = []
+        self._epoch = self._batch = 0  # of the step that is being done
         self._autocast_dtype = torch.bfloat16
         if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
             self._autocast_dtype = torch.float16
@@ -68,11 +81,41 @@ class EngineMixin:
         show_progress: bool = False,
     ) -> Any:
         started = time.perf_counter()
-        losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
+        self._epoch, self._batch = epoch_idx, 0
+        with memory_explained(self.config, True, train_data._dataset.item_num, self._kept()):
+            losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
         seconds = round(time.perf_counter() - started, 3)
         total = sum(losses) if isinstance(losses, tuple) else losses
         self.curve.append({"epoch": epoch_idx, "seconds": seconds, "loss": float(total)})
         return losses
+
+    def _check_nan(self, loss: Tensor) -> None:
+        """What RecBole calls before the backward pass of each step."""
+        interrupts.check()
+        require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept())
+        self._batch += 1
+
+    def _kept(self) -> str:
+        """What of this run is on the disk, for the user."""
+        return ""
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        interrupts.check()
+        return super()._full_sort_batch_eval(batched_data)
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        interrupts.check()
+        return super()._neg_sample_batch_eval(batched_data)
+
+    def evaluate(self, eval_data: AbstractDataLoader, *arguments: Any, **options: Any) -> dict[str, float] | None:
+        """See ``Trainer.evaluate``.
+
+        Raises:
+            TrainingError: If memory runs out.
+        """
+        n_items = eval_data._dataset.item_num if eval_data else 0
+        with memory_explained(self.config, False, n_items, self._kept()):
+            return super().evaluate(eval_data, *arguments, **options)
 
     def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:
         score, result = super()._valid_epoch(valid_data, show_progress)
@@ -151,23 +194,145 @@ def _compile(model: AbstractRecommender, device: torch.device) -> None:
 
 
 class CheckpointMixin:
-    """Checkpoints for any of RecBole's trainers: tensors and plain data only, complete or not there at all.
+    """Checkpoints for any of RecBole's trainers, from which a training goes on as if nothing had been.
 
     RecBole pickles the whole ``Config`` into a checkpoint, which torch ≥ 2.6 refuses to load, rightly: loading it runs
-    whatever it contains. Here the settings are plain data, and ``torch.load(weights_only=True)`` reads the file. Of
-    many processes, rank 0 writes and reads.
+    whatever it contains. Here everything is tensors and plain data (:mod:`recbole_posattn.checkpoint`). The best epoch
+    is kept, and the last one with all that decides how it goes on (:mod:`recbole_posattn.training_state`). Of many
+    processes, rank 0 writes and reads.
 
     Attributes:
         run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
         best_epoch: Epoch of the checkpoint that is kept, counted from 0; −1 before there is one.
+        seconds_before: Of training, in the processes that came before in this run.
+        changes: Settings that have become others on the way, see :class:`recbole_posattn.resume.Resumed`.
     """
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
         super().__init__(config, model)
         self.run_dir = Path(self.checkpoint_dir) / f"{config['model']}-{config['dataset']}-{get_local_time()}"
-        self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
+        self.saved_model_file = str(self.run_dir / BEST_NAME)
         self.best_epoch = -1
+        self.seconds_before = 0.0
+        self.changes: list[dict[str, Any]] = []
+        self._started = 0.0
         self._has_run_dir = False
+        self._lock: FileLock | None = None
+        self._train_data: AbstractDataLoader | None = None
+        self._vocabulary: dict[str, Any] | None = None
+        self._saved = False
+        self._random_states: list[dict[str, Any]] | None = None  # to go on with, one of each process
+
+    def fit(
+        self, train_data: AbstractDataLoader, *arguments: Any, saved: bool = True, **options: Any
+    ) -> tuple[float, dict | None]:
+        """See ``Trainer.fit``. A signal waits for the end of the step; what had ended before is kept.
+
+        Raises:
+            Interrupted: By a signal.
+        """
+        self._train_data, self._vocabulary, self._saved = train_data, vocabulary(train_data._dataset), saved
+        first_epoch, self._started = self.start_epoch, time.perf_counter()
+        try:
+            with interrupts.deferred():
+                if (
+                    first_epoch == 0 or not self._has_ended()
+                ):  # RecBole would take a run at its end for one without epochs
+                    super().fit(train_data, *arguments, saved=saved, **options)
+                if self.train_loss_dict and self._random_states is None:
+                    self._keep_epoch(max(self.train_loss_dict))
+                self._restore_random_state()
+        except interrupts.Interrupted as interrupted:
+            interrupted.kept = self._kept()
+            raise
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+        return self.best_valid_score, self.best_valid_result
+
+    def _has_ended(self) -> bool:
+        return self.start_epoch >= self.epochs or self.cur_step > self.stopping_step
+
+    def _train_epoch(self, train_data: AbstractDataLoader, epoch_idx: int, *arguments: Any, **options: Any) -> Any:
+        if epoch_idx - 1 in self.train_loss_dict and self._random_states is None:
+            self._keep_epoch(epoch_idx - 1)  # with its validation, and all that came of it
+        self._restore_random_state()
+        return super()._train_epoch(train_data, epoch_idx, *arguments, **options)
+
+    def _keep_epoch(self, epoch: int) -> None:
+        """Write the last checkpoint after an epoch; always after the last one."""
+        every = self.config["save_last_every"]
+        is_last = epoch + 1 >= self.epochs or self.cur_step > self.stopping_step
+        if not self._saved or every is None or not (is_last or (epoch + 1) % every == 0):
+            return
+        self._claim_run_dir()
+        training = {
+            "best_epoch": self.best_epoch,
+            "best_valid_result": plain_data(self.best_valid_result),
+            "train_loss_dict": self.train_loss_dict,
+            "curve": plain_data(self.curve),
+            "seconds": self.seconds_before + time.perf_counter() - self._started,
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(self).items()},
+            "counters": counters(self.model),
+            "changes": self.changes,
+            "random": distributed.gather_on_main(random_state(self._train_data)),
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+        }
+        self._write_checkpoint(epoch, self.run_dir / LAST_NAME, training=training)
+
+    def _restore_random_state(self) -> None:
+        if self._random_states is not None:
+            restore_random_state(self._random_states[distributed.rank()], self._train_data)
+            self._random_states = None
+
+    def resume(self, resumed: Resumed) -> None:
+        """Go on with a run where its last checkpoint left it.
+
+        Args:
+            resumed: The run.
+
+        Raises:
+            CheckpointError: If its state does not fit the model.
+        """
+        content, training = resumed.content, resumed.content["training"]
+        self.run_dir, self._has_run_dir, self._lock = resumed.folder, True, resumed.lock
+        self.saved_model_file = str(self.run_dir / BEST_NAME)
+        load_state(self.model, content)
+        try:
+            for name, optimizer in optimizers(self).items():
+                if name in training["optimizers"]:
+                    optimizer.load_state_dict(training["optimizers"][name])
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate  # which may be another now
+            restore_counters(self.model, training["counters"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the run in {self.run_dir} does not fit its model: {error}") from error
+        self.start_epoch, self.cur_step = content["epoch"] + 1, content["cur_step"]
+        self.best_valid_score, self.best_valid_result = content["best_valid_score"], training["best_valid_result"]
+        self.best_epoch, self.train_loss_dict = training["best_epoch"], dict(training["train_loss_dict"])
+        self.curve, self.seconds_before = list(training["curve"]), training["seconds"]
+        self._random_states, self.changes = training["random"], resumed.changes
+        self.logger.info(f"The run in {self.run_dir} goes on after {self.start_epoch} epochs")
+        for name, before, now in (
+            ("PyTorch", training["torch"], str(torch.__version__)),
+            ("threads", training["threads"], torch.get_num_threads()),
+        ):
+            if before != now:
+                self.logger.warning(f"The run goes on with {name} {now} instead of {before}: not to the last digit")
+        for change in self.changes:
+            self.logger.warning("From epoch {epoch} on, {key} is {now} instead of {before}".format(**change))
+
+    def _kept(self) -> str:
+        """What of this run is on the disk, for the user."""
+        if self._train_data is None:
+            return ""
+        last, best = self.run_dir / LAST_NAME, self.run_dir / BEST_NAME
+        if self._has_run_dir and last.is_file():
+            return f"all epochs that had ended are kept: --resume={self.run_dir} goes on after them"
+        if self._has_run_dir and best.is_file():
+            return f"the best epoch so far is kept in {best}"
+        return "no epoch had ended, so that nothing is kept"
 
     def _claim_run_dir(self) -> None:
         """Make the folder of this run, once, and tell the other processes its name."""
@@ -175,6 +340,7 @@ class CheckpointMixin:
             return
         if distributed.is_main():
             self.run_dir = _make_new_dir(self.run_dir)
+            self._lock = lock_run(self.run_dir)
         self.run_dir = Path(distributed.share_from_main(str(self.run_dir)))
         self._has_run_dir = True
 
@@ -182,7 +348,7 @@ class CheckpointMixin:
         file = kwargs.pop("saved_model_file", None)
         if file is None:
             self._claim_run_dir()
-            file = self.saved_model_file = str(self.run_dir / CHECKPOINT_NAME)
+            file = self.saved_model_file = str(self.run_dir / BEST_NAME)
         self.best_epoch = max(epoch, 0)
         self._write_checkpoint(epoch, file)
         if verbose:
@@ -193,7 +359,7 @@ class CheckpointMixin:
         self._write_checkpoint(epoch, saved_model_file)
         self.saved_model_file = saved_model_file
 
-    def _write_checkpoint(self, epoch: int, file: str) -> None:
+    def _write_checkpoint(self, epoch: int, file: str | Path, **more: Any) -> None:
         if not distributed.is_main():
             return
         state = {
@@ -204,8 +370,9 @@ class CheckpointMixin:
             "state_dict": self.model.state_dict(),
             "other_parameter": plain_other_parameter(self.model.other_parameter()),
             "optimizer": self.optimizer.state_dict(),
+            "vocabulary": self._vocabulary,
         }
-        _save_whole(state, file)
+        write_checkpoint({**state, **more}, file)
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
@@ -246,7 +413,7 @@ class SequenceTrainer(CheckpointMixin, EngineMixin, recbole.trainer.Trainer):
             folder = self.run_dir / KERNELS_NAME
             folder.mkdir(exist_ok=True)
             state = {"epochs": n_epochs, "state_dict": self.model.kernel_state()}
-            _save_whole(state, folder / f"epoch-{n_epochs:05}.pth")
+            write_checkpoint(state, folder / f"epoch-{n_epochs:05}.pth")
 
 
 def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
@@ -258,49 +425,6 @@ def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
     if issubclass(base, CheckpointMixin) or config["MODEL_TYPE"] == ModelType.DECISIONTREE:
         return base
     return type(base.__name__, (CheckpointMixin, EngineMixin, base), {})
-
-
-def _save_whole(state: dict[str, Any], file: str | Path) -> None:
-    """Write a file that is whole or not there at all."""
-    incomplete = f"{file}.incomplete"
-    torch.save(state, incomplete)
-    os.replace(incomplete, file)
-
-
-def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A checkpoint's content; nothing in the file is executed.
-
-    Raises:
-        CheckpointError: If there is no such file or it is not a checkpoint written by this package.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on foreign pickles; they are refused below
-            checkpoint = torch.load(file, map_location=device, weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # what is not a checkpoint can fail anywhere in the reader, with any error
-        raise CheckpointError(
-            f"checkpoint {file} is not a checkpoint of recbole-posattn; RecBole's own, which can run code when they "
-            "are loaded, are not read: train the model again with this package"
-        ) from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict):
-        raise CheckpointError(f"checkpoint {file} holds no settings: it was not written by recbole-posattn")
-    return checkpoint
-
-
-def load_state(model: AbstractRecommender, checkpoint: dict[str, Any]) -> None:
-    """Put a checkpoint's weights into a model.
-
-    Raises:
-        CheckpointError: If the weights do not fit the model, for instance because the data set has changed.
-    """
-    try:
-        model.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"the checkpoint does not fit the model: {reason}") from error
-    model.load_other_parameter(restore_other_parameter(checkpoint.get("other_parameter")))
 
 
 def _make_new_dir(path: Path) -> Path:

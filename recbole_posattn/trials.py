@@ -1,8 +1,8 @@
 """Many runs, one process each, on this machine's cores or a Ray cluster: for leaderboards and for tuning.
 
 A run lives in a folder named by a fingerprint of its resolved settings. It is written beside, under another name, and
-takes its name when it is complete: what has its name is finished and is not run again. A run that fails leaves the
-reason and does not stop the others.
+takes its name when it is complete: what has its name is finished and is not run again. One that was killed goes on
+after its last epoch. A run that fails leaves the reason and does not stop the others.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ import pandas as pd
 import torch
 
 import recbole_posattn
+from recbole_posattn import interrupts
+from recbole_posattn.checkpoint import BEST_NAME
 from recbole_posattn.config import Config
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.quick_start import RESULT_NAME, USERS_NAME, run
-from recbole_posattn.trainer import CHECKPOINT_NAME, KERNELS_NAME
+from recbole_posattn.resume import AUTO
+from recbole_posattn.trainer import KERNELS_NAME
 
 FAILURE_NAME = "failure.json"
 
@@ -45,6 +48,7 @@ _NO_MATTER = {
     "local_rank",
     "log_wandb",
     "save_kernel_every",
+    "save_last_every",
     "show_progress",
     "state",
     "world_size",
@@ -240,6 +244,7 @@ def ray_cluster(where: Where) -> Iterator[Any]:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise SettingError(f"no Ray cluster answers at address {where.address!r}: {reason}") from error
+        interrupts.handle_again()
         yield ray
     finally:
         ray.shutdown()
@@ -261,14 +266,13 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
     torch.set_num_threads(n_threads)
     final = Path(folder)
     incomplete = final.with_name(f"{final.name}.incomplete")
-    shutil.rmtree(incomplete, ignore_errors=True)
-    incomplete.mkdir(parents=True)
+    incomplete.mkdir(parents=True, exist_ok=True)  # it is there where a run was killed, which goes on
     home = Path.cwd()
     os.chdir(incomplete)  # where RecBole leaves its logs
     try:
         settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
-        result = run(config_dict=settings, command_line=[], **options)
-        for name in (CHECKPOINT_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME):
+        result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
+        for name in (BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME):
             file = Path(result["checkpoint"]).with_name(name)
             if file.exists():
                 shutil.move(file, name)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import logging
 import subprocess
 import sys
-import urllib.request
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from scipy import sparse
 from torch import nn
 
 from recbole_posattn import Config, compat
+from tests.archives import serve, zip_of
 
 
 @pytest.mark.parametrize(
@@ -47,14 +45,17 @@ def test_numpy_names_are_there_for_recboles_config() -> None:
     assert np.float_ is np.float64 and np.complex_ is np.complex128 and np.unicode_ is np.str_
 
 
-def test_a_warning_of_recboles_stays_silent() -> None:
+def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
     code = (
         "import recbole_posattn, warnings; "
         "warnings.warn_explicit('chained', FutureWarning, 'dataset.py', 1, module='recbole.data.dataset'); "
-        "warnings.warn_explicit('mine', FutureWarning, 'x.py', 1, module='x')"
+        "warnings.warn_explicit('Grad strides do not match bucket view strides.', UserWarning, 'graph.py', 1); "
+        "warnings.warn_explicit('mine', FutureWarning, 'x.py', 1, module='x'); "
+        "warnings.warn_explicit('ours', FutureWarning, 'x.py', 2, module='recbole_posattn.config')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "chained" not in done.stderr and "mine" in done.stderr
+    assert "chained" not in done.stderr and "strides" not in done.stderr
+    assert "mine" in done.stderr and "ours" in done.stderr
 
 
 def test_other_parameters_survive_a_safe_checkpoint(empty_folder: Path) -> None:
@@ -90,36 +91,12 @@ def test_each_run_logs_to_its_own_file_and_leaves_the_host_alone(empty_folder: P
         assert (root.handlers, root.level) == before
 
 
-def serve_zip(monkeypatch: pytest.MonkeyPatch, files: dict[str, str], broken: bool = False) -> None:
-    """Let ``urlopen`` answer with a zip archive of the files, cut short if broken."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    data = content.getvalue()[: -30 if broken else None]
-
-    class Response(io.BytesIO):
-        def info(self) -> dict:
-            return {"Content-Length": str(len(data))}
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url: Response(data))
-
-
 def test_download_unpacks_and_renames(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
-    serve_zip(monkeypatch, {"Amazon.inter": "user_id:token\n", "Amazon.item": "item_id:token\n"})
+    serve(monkeypatch, zip_of({"Amazon.inter": "user_id:token\n", "Amazon.item": "item_id:token\n"}))
     folder = empty_folder / "dataset" / "beauty"
     compat.download_atomic_files("https://nowhere.invalid/Amazon.zip", folder, "beauty")
     assert sorted(path.name for path in folder.iterdir()) == ["beauty.inter", "beauty.item"]
     assert [path.name for path in folder.parent.iterdir()] == ["beauty"]
-
-
-def test_a_broken_download_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
-    serve_zip(monkeypatch, {"Amazon.inter": "user_id:token\n" * 100}, broken=True)
-    with pytest.raises(zipfile.BadZipFile):
-        compat.download_atomic_files(
-            "https://nowhere.invalid/Amazon.zip", empty_folder / "dataset" / "beauty", "beauty"
-        )
-    assert list((empty_folder / "dataset").iterdir()) == []
 
 
 def test_looking_up_a_model_leaves_anomaly_detection_alone() -> None:

@@ -23,6 +23,7 @@ from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
 from recbole_posattn.distributed import Layout, checked_layout, launch
 from recbole_posattn.errors import DataError, ProcessError, SettingError
+from recbole_posattn.quick_start import RunResult
 from tests import processes
 
 LAUNCHER = Path(recbole_posattn.__file__).parent.parent / "run_recbole_posattn.py"
@@ -58,7 +59,7 @@ def test_two_processes_train_and_evaluate_like_one(
     for name, weights in states[0].items():
         torch.testing.assert_close(states[1][name], weights, rtol=1e-3, atol=2e-5, msg=name)
     # one folder, log and TensorBoard log for each run: only the first process writes
-    files = ["best.pth", "result.json", "users.parquet"]
+    files = ["best.pth", "last.pth", "result.json", "run.lock", "users.parquet"]
     assert sorted(file.name for file in Path(together["checkpoint"]).parent.iterdir()) == files
     users = [pd.read_parquet(Path(result["checkpoint"]).with_name("users.parquet")) for result in (alone, together)]
     pd.testing.assert_frame_equal(*users)
@@ -66,6 +67,20 @@ def test_two_processes_train_and_evaluate_like_one(
     for folder in ("saved", f"log/{model}", "log_tensorboard"):
         assert len(list((empty_folder / folder).iterdir())) == 2
     assert json.loads(Path(together["checkpoint"]).with_name("result.json").read_text())["config"]["world_size"] == 2
+
+
+def test_two_processes_resume_each_with_its_own_random_numbers(tiny_settings: Callable, two: Layout) -> None:
+    """Each draws dropout of its own, and the first one the order of the rows."""
+
+    def run_two(checkpoint_dir: str, epochs: int, **options: object) -> RunResult:
+        settings = tiny_settings(epochs=epochs, learning_rate=0.01, checkpoint_dir=checkpoint_dir)
+        return run("PosKernelSASRec", "tiny", config_dict=settings, nproc=2, port=two.port, **options)
+
+    undisturbed, _ = run_two("undisturbed", 4), run_two("saved", 2)
+    resumed = run_two("saved", 4, resume="auto")
+    assert resumed["epochs"] == 4 and resumed["test_result"] == undisturbed["test_result"]
+    before, after = (torch.load(r["checkpoint"], weights_only=True)["state_dict"] for r in (undisturbed, resumed))
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")

@@ -25,6 +25,7 @@ def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:
     assert set(result) == {
         *("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"),  # RecBole's
         *("checkpoint", "epochs", "best_epoch", "seconds", "trainable_parameters", "learned"),
+        "changes",
         *("peak_mebibytes", "seen_targets", "curve"),
     }
     assert result["valid_score_bigger"] is True
@@ -43,7 +44,13 @@ def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:
 def test_writes_result_json_beside_the_checkpoint(tiny_settings: Callable, empty_folder: Path) -> None:
     result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(seed=7))
     folder = Path(result["checkpoint"]).parent
-    assert sorted(path.name for path in folder.iterdir()) == ["best.pth", "result.json", "users.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "best.pth",
+        "last.pth",
+        "result.json",
+        "run.lock",
+        "users.parquet",
+    ]
     report = json.loads((folder / "result.json").read_text())
     assert {key: report[key] for key in result} == result
     assert (report["model"], report["dataset"], report["seed"]) == ("PosKernelSASRec", "tiny", 7)

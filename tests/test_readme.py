@@ -26,7 +26,8 @@ def test_table_of_keys_is_that_of_the_properties() -> None:
 
 
 def test_tables_of_the_engine_and_the_evaluation_have_the_defaults() -> None:
-    rows = rows_below("Fast, on one machine or several") | rows_below("Evaluate by a protocol")
+    headings = ("Fast, on one machine or several", "Stopped, and taken up again", "Evaluate by a protocol")
+    rows = {key: default for heading in headings for key, default in rows_below(heading).items()}
     config = Config("PosKernelSASRec", "ml-100k", command_line=[])
     assert rows == {key: config[key] for key in rows}
     assert set(yaml.safe_load((ROOT / "properties" / "overall.yaml").read_text(encoding="utf-8"))) <= set(rows)

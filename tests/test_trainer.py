@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import torch
 from recbole.utils import init_seed
 
 from recbole_posattn import Config, load, run
-from recbole_posattn.errors import CheckpointError
+from recbole_posattn.checkpoint import read_checkpoint
 from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.trainer import read_checkpoint, trainer_class
+from recbole_posattn.trainer import trainer_class
 
 BUILT_IN = ["Pop", "BPR", "SASRec", "GRU4Rec", "BERT4Rec", "EASE", "ItemKNN", "LightGCN"]
 
@@ -60,59 +59,3 @@ def test_runs_of_the_same_second_have_folders_of_their_own(
     monkeypatch.setattr("recbole_posattn.trainer.get_local_time", lambda: "now")
     folders = [Path(run("Pop", "tiny", config_dict=tiny_settings())["checkpoint"]).parent.name for _ in range(2)]
     assert folders == ["Pop-tiny-now", "Pop-tiny-now-2"]
-
-
-def test_an_interrupted_write_leaves_the_old_checkpoint(
-    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=1))
-    before = Path(result["checkpoint"]).read_bytes()
-    config, model, *_ = load(result["checkpoint"])
-    trainer = trainer_class(config)(config, model)
-
-    def fail_half_way(state: object, file: str) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", fail_half_way)
-    with pytest.raises(OSError, match="disk full"):
-        trainer._save_checkpoint(0, saved_model_file=result["checkpoint"])
-    assert Path(result["checkpoint"]).read_bytes() == before
-
-
-class Evil:
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (Path("executed"),))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "cannot be read: No such file or directory"),
-        (b"", "is not a checkpoint of recbole-posattn"),
-        (b"text", "is not a checkpoint of recbole-posattn"),
-        (pickle.dumps(Evil()), "is not a checkpoint of recbole-posattn"),
-        ({"config": Evil(), "state_dict": {}}, "is not a checkpoint of recbole-posattn"),
-        ({"state_dict": {}}, "holds no settings"),
-        ([1, 2], "holds no settings"),
-    ],
-    ids=["missing", "empty", "text", "pickle", "recbole", "no settings", "list"],
-)
-def test_other_files_are_refused_and_never_executed(empty_folder: Path, content: object, message: str) -> None:
-    file = empty_folder / "other.pth"
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    elif content is not None:
-        torch.save(content, file)
-    with pytest.raises(CheckpointError, match=message):
-        load(file)
-    assert not (empty_folder / "executed").exists()
-
-
-def test_a_checkpoint_of_another_data_set_is_refused(tiny_settings: Callable, tiny_data_path: Path) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=1))
-    checkpoint = torch.load(result["checkpoint"], weights_only=True)
-    checkpoint["state_dict"]["item_embedding.weight"] = torch.zeros(5, 16)
-    torch.save(checkpoint, "other.pth")
-    with pytest.raises(CheckpointError, match=r"other.pth: the checkpoint does not fit the model: .*item_embedding"):
-        load("other.pth")

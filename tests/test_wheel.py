@@ -55,5 +55,11 @@ def test_trains_an_epoch_from_an_empty_folder(wheel: Path, empty_folder: Path) -
     printed = call(command, "run", "--model=PosKernelSASRec", "--dataset=ml-100k", "--epochs=1", cwd=folder)
     assert "PosKernelSASRec on ml-100k" in printed
     (run_folder,) = (folder / "saved").iterdir()
-    assert sorted(path.name for path in run_folder.iterdir()) == ["best.pth", "result.json", "users.parquet"]
+    assert sorted(path.name for path in run_folder.iterdir()) == [
+        "best.pth",
+        "last.pth",
+        "result.json",
+        "run.lock",
+        "users.parquet",
+    ]
     assert call(environment / BIN / "python", "-m", "recbole_posattn", "--version", cwd=folder).startswith("recbole-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from recbole_posattn.commands.checkpoint import add_checkpoint_arguments, reading_options
 from recbole_posattn.export import MODEL_NAMES, export
 
 
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write a trained model as ONNX or as PyTorch's export format, with its item tokens and a description, and "
         "compare its scores with the model's own. See docs/recommend.md."
     )
-    parser.add_argument("checkpoint", type=Path, help="a best.pth below saved/")
+    add_checkpoint_arguments(parser)
     parser.add_argument("--format", choices=list(MODEL_NAMES), default="onnx", help="of the file (default: onnx)")
     parser.add_argument("--output", type=Path, help="folder of the files (default: export in the checkpoint's)")
     parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Export; returns the exit code."""
     folder = options.output or options.checkpoint.parent / "export"
-    exported = export(options.checkpoint, options.format, folder, options.overwrite)
+    exported = export(options.checkpoint, options.format, folder, options.overwrite, **reading_options(options))
     for file in exported.files:
         print(f"written: {file}")
     if exported.largest_difference is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from recbole_posattn.commands.checkpoint import add_checkpoint_arguments, reading_options
 from recbole_posattn.inspect.inspection import inspect_checkpoint
 from recbole_posattn.inspect.report import reach_text, report_files
 from recbole_posattn.reporting.page import write_files
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "kept them (--save_kernel_every). Writes inspect.html, figures as PNG and SVG, and tables as CSV. See "
         "docs/inspect.md."
     )
-    parser.add_argument("checkpoint", type=Path, help="a best.pth below saved/")
+    add_checkpoint_arguments(parser)
     parser.add_argument("other", type=Path, nargs="?", help="another one, to compare")
     parser.add_argument(
         "--out", "--output", type=Path, help="folder of the report (default: inspect/ beside the checkpoint)"
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Inspect, print how far the kernels reach, and write the report; returns the exit code."""
     checkpoints = [each for each in (options.checkpoint, options.other) if each is not None]
-    inspections = [inspect_checkpoint(each, options.max_users) for each in checkpoints]
+    inspections = [inspect_checkpoint(each, options.max_users, **reading_options(options)) for each in checkpoints]
     files = write_files(options.out or options.checkpoint.parent / "inspect", report_files(inspections))
     if text := reach_text(inspections):
         print(text, end="\n\n")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from recbole_posattn.commands.checkpoint import add_checkpoint_arguments, reading_options
 from recbole_posattn.inspect.figures import write_interference
 from recbole_posattn.inspect.interference import interference
 
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Switch off the kernels U and L and each encoding of a trained model, one after the other and all but one, "
         "and measure what that does to the metrics, and layer by layer to the attention. See docs/interference.md."
     )
-    parser.add_argument("checkpoint", type=Path, help="a best.pth below saved/")
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--split", choices=["valid", "test"], default="valid", help="rows to measure on (default: valid)"
     )
@@ -25,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure, print and write; returns the exit code."""
-    result = interference(options.checkpoint, options.split, show_progress=sys.stderr.isatty())
+    result = interference(
+        options.checkpoint, options.split, show_progress=sys.stderr.isatty(), **reading_options(options)
+    )
     for table in (result.metrics, result.layers):
         print(table.to_string(index=False, float_format="{:.4f}".format), end="\n\n")
     for file in write_interference(result, options.output or options.checkpoint.parent):

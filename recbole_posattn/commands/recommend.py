@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from recbole_posattn.commands.checkpoint import add_checkpoint_arguments, reading_options
 from recbole_posattn.errors import SettingError
 from recbole_posattn.recommend.files import STANDARD_OUTPUT, check_output, read_table, read_tokens, writing
 from recbole_posattn.recommend.recommender import SCHEMA, Recommender
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Write the items that a trained model scores highest, for the users of its data set or for histories from "
         "outside: user, rank, item, score. See docs/recommend.md."
     )
-    parser.add_argument("checkpoint", type=Path, help="a best.pth below saved/")
+    add_checkpoint_arguments(parser)
     parser.add_argument("--k", type=int, default=10, help="items for each user (default: 10)")
     whom = parser.add_mutually_exclusive_group()
     whom.add_argument("--users", type=Path, help="a file of users of the data set (default: all of them)")
@@ -51,7 +52,7 @@ def execute(options: argparse.Namespace) -> int:
     check_output(output, options.overwrite)
     if options.histories is not None and options.split != SPLITS[0]:
         raise SettingError("split is for users of the data set; leave it out, or --histories.")
-    recommender = Recommender.load(options.checkpoint, report=_report)
+    recommender = Recommender.load(options.checkpoint, report=_report, **reading_options(options))
     item_field = recommender.loaded.config["ITEM_ID_FIELD"]
     requests = _requests(recommender, options)
     tables = recommender.blocks(

@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", help="name of the model (default: PosKernelSASRec)")
     parser.add_argument("--dataset", "-d", help="name of the data set (default: ml-100k)")
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
+    parser.add_argument(
+        "--resume",
+        metavar="PATH|auto",
+        help="go on with the run in this folder, or with the one that has these settings and has come farthest",
+    )
     parser.add_argument("--nproc", type=int, default=1, help="processes to train with on this machine (default: 1)")
     parser.add_argument("--ip", default="localhost", help="address of the master process")
     parser.add_argument("--port", default="5678", help="port of the master process")
@@ -34,5 +39,6 @@ def execute(options: argparse.Namespace) -> int:
         ip=options.ip,
         port=options.port,
         group_offset=options.group_offset,
+        resume=options.resume,
     )
     return 0

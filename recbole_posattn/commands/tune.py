@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scheduler", choices=SCHEDULERS, default=SCHEDULERS[0], help="what stops hopeless trials (default: asha)"
     )
-    parser.add_argument("--grace_period", type=int, default=5, help="epochs before one is stopped (default: 5)")
+    parser.add_argument("--grace_period", type=int, default=15, help="epochs before one is stopped (default: 15)")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument(

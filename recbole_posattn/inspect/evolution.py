@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import torch
 
+from recbole_posattn.checkpoint import read_plain
 from recbole_posattn.errors import CheckpointError
 from recbole_posattn.inspect.kernels import lag_profiles
 from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec
@@ -41,7 +41,7 @@ def kernel_evolution(model: PosKernelSASRec, run_dir: Path) -> pd.DataFrame:
 
 def _profiles_of(model: PosKernelSASRec, file: Path) -> pd.DataFrame:
     try:
-        kept = torch.load(file, weights_only=True)
+        kept = read_plain(file)
         fits = {name: value.shape for name, value in kept["state_dict"].items()}
         if fits != {name: value.shape for name, value in model.kernel_state().items()}:
             raise ValueError("its kernels are of another shape")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -60,7 +60,7 @@ class Inspection(NamedTuple):
         return {name: getattr(self, name) for name in names}
 
 
-def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000) -> Inspection:
+def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options: Any) -> Inspection:
     """Read off a trained model what it has learned of positions.
 
     Attention and positional bias are measured on the histories of validation targets; nothing is chosen by them.
@@ -68,6 +68,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000) -> Inspect
     Args:
         checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
         max_users: Histories to measure on at most; of more, every so many-th is taken.
+        options: Of :func:`recbole_posattn.load`.
 
     Raises:
         SettingError: If ``max_users`` is below 1.
@@ -76,7 +77,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000) -> Inspect
     """
     if max_users < 1:
         raise SettingError(f"max_users must be a positive integer; got {max_users}.")
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, **options)
     config, model = loaded.config, loaded.model
     if not isinstance(model, SASRecBase):
         raise CheckpointError(

@@ -18,7 +18,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -56,13 +56,16 @@ class Interference(NamedTuple):
     valid_metric: str
 
 
-def interference(checkpoint: str | Path, split: Split = "valid", show_progress: bool = False) -> Interference:
+def interference(
+    checkpoint: str | Path, split: Split = "valid", show_progress: bool = False, **options: Any
+) -> Interference:
     """Measure what each positional part of a trained model contributes.
 
     Args:
         checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
         split: The rows to measure on. Nothing is chosen here, but take ``valid`` if you will choose by it.
         show_progress: Whether to show a progress bar.
+        options: Of :func:`recbole_posattn.load`.
 
     Returns:
         Two tables, see :class:`Interference`.
@@ -74,7 +77,7 @@ def interference(checkpoint: str | Path, split: Split = "valid", show_progress: 
     """
     if split not in ("valid", "test"):
         raise SettingError(f"split must be valid or test; got {split!r}.")
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, **options)
     parts = positional_parts(loaded.model) if isinstance(loaded.model, SASRecBase) else []
     if not parts:
         raise CheckpointError(

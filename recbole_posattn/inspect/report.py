@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from recbole_posattn.inspect.inspection import Inspection
 from recbole_posattn.inspect.lines import draw_lag_profiles, draw_positions
 from recbole_posattn.quick_start import versions
 from recbole_posattn.reporting.drawing import Drawing, drawing
-from recbole_posattn.reporting.page import Cell, number_cell, render_page
+from recbole_posattn.reporting.page import Cell, command_line, number_cell, render_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +128,7 @@ def html(inspections: Sequence[Inspection], together: Sequence[Drawing], apart: 
         reach_rows=[row for each in inspections for row in _reach_rows(each)],
         together=together,
         apart=apart,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         origin=[("versions", ", ".join(f"{name} {version}" for name, version in versions().items()))],
     )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import shlex
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +15,7 @@ from recbole_posattn.leaderboard.report import Provenance, write_report
 from recbole_posattn.leaderboard.spec import Spec
 from recbole_posattn.leaderboard.tuned import tune_rows
 from recbole_posattn.quick_start import versions
+from recbole_posattn.reporting.page import command_line
 from recbole_posattn.trials import Outcome, Where, checked_folders, run_trials
 
 RUNS, TUNING = "runs", "tuning"
@@ -81,7 +80,7 @@ def make_leaderboard(
 def _provenance(spec: Spec, revisions: set[str | None], notes: list[str]) -> Provenance:
     """Where a report comes from; the revisions are those of its runs, which may be older than the report."""
     return Provenance(
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         versions=versions(),
         date=datetime.date.today().isoformat(),
         revision=", ".join(sorted(filter(None, revisions))) or None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,17 +58,18 @@ class Recommender:
         self._item = pa.array(self._known_items)
 
     @classmethod
-    def load(cls, checkpoint: str | Path, report: Callable[[str], None] | None = None) -> Recommender:
+    def load(cls, checkpoint: str | Path, report: Callable[[str], None] | None = None, **options: Any) -> Recommender:
         """Load a trained model with its settings and data.
 
         Args:
             checkpoint: A file written by :func:`recbole_posattn.run`.
             report: See :class:`Recommender`.
+            options: Of :func:`recbole_posattn.load`.
 
         Raises:
             CheckpointError, DataError, SettingError: As :func:`recbole_posattn.load` does.
         """
-        return cls(load(checkpoint), report)
+        return cls(load(checkpoint, **options), report)
 
     def recommend(
         self,

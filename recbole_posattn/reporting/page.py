@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recbole_posattn.errors import UserError
+from recbole_posattn.files import whole_file
 
 MARKS = {"better": "▲", "worse": "▼", "tie": "="}
 
@@ -46,6 +48,12 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def command_line() -> str:
+    """The command that is being executed, as one would type it."""
+    name = Path(sys.argv[0]).name
+    return shlex.join(["recbole-posattn" if name == "__main__.py" else name, *sys.argv[1:]])
+
+
 def render_page(template: Path, **context: Any) -> str:
     """A page from a template that extends ``page.html.j2``; names are escaped."""
     environment = Environment(
@@ -74,16 +82,8 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _write_whole(folder / name, content.encode() if isinstance(content, str) else content)
+            with whole_file(folder / name) as incomplete:
+                incomplete.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     return [folder / name for name in contents]
-
-
-def _write_whole(file: Path, content: bytes) -> None:
-    incomplete = file.with_name(f"{file.name}.incomplete")
-    try:
-        incomplete.write_bytes(content)
-        os.replace(incomplete, file)
-    finally:
-        incomplete.unlink(missing_ok=True)

@@ -173,7 +173,7 @@ def draw_parallel(records: Sequence[TrialRecord], space: Space, metric: str, big
     for height, score in ((0, low), (1, high)) if high > low else ((0.5, low),):
         axis.annotate(f"{score:.4f}", (len(dimensions), height), (4, 0), textcoords="offset points", va="center")
     labels = [*(short(dimension.key, 20) for dimension in dimensions), metric]
-    axis.set_xticks(range(len(labels)), labels=labels, fontsize=8)
+    axis.set_xticks(range(len(labels)), labels=labels, fontsize=8, rotation=12, ha="right", rotation_mode="anchor")
     axis.set_yticks([])
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.tick_params(axis="x", length=0)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from recbole_posattn.checkpoint import BEST_NAME
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.errors import UserError
 from recbole_posattn.quick_start import evaluate_checkpoint, versions
-from recbole_posattn.reporting.page import write_files
-from recbole_posattn.trainer import CHECKPOINT_NAME
+from recbole_posattn.reporting.page import command_line, write_files
 from recbole_posattn.trials import Where, read_result
 from recbole_posattn.tuning.live import LiveSearch
 from recbole_posattn.tuning.records import TrialRecord, best_trial, trial_folder
@@ -61,7 +59,7 @@ def tune(
     winner = _evaluated(best, folder)
     for record in records:  # the weights of the others are of no more use
         if record is not best:
-            (trial_folder(folder, record.number) / CHECKPOINT_NAME).unlink(missing_ok=True)
+            (trial_folder(folder, record.number) / BEST_NAME).unlink(missing_ok=True)
     found = Found(
         model=config["model"],
         dataset=config["dataset"],
@@ -74,7 +72,7 @@ def tune(
         best=best,
         valid_result=winner["valid_result"],
         test_result=winner["test_result"],
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         origin=_origin(config, search),
     )
     return found, write_files(folder, report_files(found))
@@ -88,7 +86,7 @@ def _evaluated(best: TrialRecord, folder: Path) -> dict[str, Any]:
         if before["trial"] == best.number:
             return before
     own = trial_folder(folder, best.number)
-    test_result, _ = evaluate_checkpoint(own / CHECKPOINT_NAME)
+    test_result, _ = evaluate_checkpoint(own / BEST_NAME)
     winner = {
         "trial": best.number,
         "settings": best.settings,

@@ -33,7 +33,7 @@ class Search(NamedTuple):
     n_trials: int
     algorithm: str = "tpe"
     scheduler: str = "asha"
-    grace_period: int = 5
+    grace_period: int = 15
 
     def total(self, config: Config) -> int:
         """How many trials there will be; ``config`` are the settings that hold where they are not searched."""

@@ -111,7 +111,7 @@ def test_a_download_that_is_no_archive_is_refused(monkeypatch: pytest.MonkeyPatc
             return {"Content-Length": "5"}
 
     monkeypatch.setattr(urllib.request, "urlopen", lambda url: Page(b"sorry"))
-    with pytest.raises(DataError, match=r"ml-1m.zip failed \(File is not a zip file\)"):
+    with pytest.raises(DataError, match=r"ml-1m.zip is not used: it cannot be unpacked \(File is not a zip file\)"):
         read("ml-1m")
     assert list((empty_folder / "dataset").iterdir()) == []
 

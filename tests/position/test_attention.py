@@ -195,7 +195,7 @@ def test_long_sequences_make_no_square_matrix() -> None:
         assert largest.elements <= rows * length < length**2
 
 
-@pytest.mark.parametrize("pair", itertools.product(STRUCTURES, repeat=2), ids="-".join)
+@pytest.mark.parametrize("pair", list(itertools.product(STRUCTURES, repeat=2)), ids="-".join)
 def test_one_kernel_equals_the_compact_formula(pair: tuple[str, str]) -> None:
     """The paper's own line, softmax(mask(Q Kᵀ U / √d_h)) L V, for one head and one kernel, biases off."""
     torch.manual_seed(0)

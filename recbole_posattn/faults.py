@@ -1,0 +1,89 @@
+"""What goes wrong in a training through no fault of the code, in words that help: no memory, an infinite loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_posattn.errors import TrainingError
+
+# What makes a step or a batch smaller, in the order in which to try it.
+_SIZES_OF_TRAINING = ("train_batch_size", "MAX_ITEM_LIST_LENGTH", "loss_chunk_size", "n_layers", "hidden_size")
+_SIZES_OF_EVALUATION = ("eval_batch_size", "MAX_ITEM_LIST_LENGTH", "hidden_size")
+
+
+@contextmanager
+def memory_explained(settings: Mapping[str, Any], training: bool, n_items: int, kept: str) -> Iterator[None]:
+    """Say which settings matter where memory runs out.
+
+    Args:
+        settings: Of the run.
+        training: Whether it trains; else it evaluates.
+        n_items: Of the data set.
+        kept: Which checkpoint is kept.
+
+    Raises:
+        TrainingError: If memory runs out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        names = _SIZES_OF_TRAINING if training else _SIZES_OF_EVALUATION
+        sizes = {name: settings[name] for name in names if name in settings and settings[name] is not None}
+        said = ", ".join(f"{name} {value}" for name, value in sizes.items())
+        first = names[0]
+        what = (
+            f"out of memory in {'training' if training else 'evaluation'} with {n_items:,} items, {said}: lower "
+            f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
+        )
+        raise TrainingError(f"{what}; {kept}" if kept else what) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA's error has a class of its own, and is a RuntimeError; the CPU's is told by its message."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def require_finite(
+    loss: Tensor, model: nn.Module, epoch: int, batch: int, settings: Mapping[str, Any], kept: str
+) -> None:
+    """Stop a training whose loss is no number, before that reaches the weights.
+
+    Args:
+        loss: Of a batch.
+        model: Whose gradients are still those of the step before.
+        epoch: Counted from 0.
+        batch: Counted from 0.
+        settings: Of the run.
+        kept: Which checkpoint is kept.
+
+    Raises:
+        TrainingError: If the loss is infinite or not a number.
+    """
+    if torch.isfinite(loss).all():
+        return
+    weights = [parameter.detach() for parameter in model.parameters()]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    advice = [f"lower learning_rate ({settings['learning_rate']})"]
+    if not settings["clip_grad_norm"]:
+        advice.append("set clip_grad_norm, to {max_norm: 5} say")
+    if settings["enable_amp"]:
+        advice.append("leave enable_amp out")
+    raise TrainingError(
+        f"the training loss is {loss.sum().item()} in epoch {epoch}, batch {batch} (counted from 0); the norm of the "
+        f"weights is {_norm(weights):.3g}, that of the gradients one step before {_norm(gradients):.3g}: "
+        f"{', or '.join(advice)}; {kept}"
+    )
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return math.sqrt(sum(tensor.float().square().sum().item() for tensor in tensors))

@@ -1,0 +1,327 @@
+"""A run that was stopped, however and whenever, ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recbole_posattn import run
+from recbole_posattn.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.cli import main
+from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.quick_start import RunResult
+from recbole_posattn.resume import LOCK_NAME, lock_run
+from recbole_posattn.trainer import EngineMixin
+
+# What says where and when a run was done, and not what came out.
+_NO_MATTER = {"seconds", "checkpoint", "peak_mebibytes"}
+
+MODELS = {
+    "PosKernelSASRec": {},
+    "sampled loss": {"loss_type": "SSM", "train_neg_sample_args": {"distribution": "popularity", "sample_num": 8}},
+    "augmented": {"train_objective": "augmented", "hidden_dropout_prob": 0.2},
+    "hybrid": {"position_encoding": ["rope"], "kernel_structure": "toeplitz-adaptive_band", "n_heads": 2},
+    "without validation": {"eval_step": 0},
+    "every other epoch": {"eval_step": 2},
+    "CAPESASRec": {"model": "CAPESASRec"},
+    "SASRec": {"model": "SASRec", "n_heads": 1},
+    "BERT4Rec": {"model": "BERT4Rec", "n_heads": 1},
+    "BPR": {"model": "BPR"},
+    "LightGCN": {"model": "LightGCN"},
+    "MultiVAE": {"model": "MultiVAE", "total_anneal_steps": 10},  # counts its steps in an attribute
+    "RecVAE": {"model": "RecVAE"},  # has two optimizers
+}
+
+
+class PowerCut(BaseException):
+    """Ends a run wherever it is; caught by nothing."""
+
+
+def outcome(result: RunResult) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What must be equal: the result without its times, and the weights of the best epoch."""
+    plain = {key: value for key, value in result.items() if key not in _NO_MATTER}
+    plain["curve"] = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in plain["curve"]]
+    return plain, read_checkpoint(result["checkpoint"])["state_dict"]
+
+
+def assert_same(first: RunResult, second: RunResult) -> None:
+    (plain, weights), (other_plain, other_weights) = outcome(first), outcome(second)
+    assert plain == other_plain
+    assert weights.keys() == other_weights.keys()
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+def power_cut_in(epoch: int) -> Callable[[int, float], None]:
+    """Ends a run behind the validation of an epoch, counted from 0."""
+
+    def callback(number: int, score: float) -> None:
+        if number >= epoch:
+            raise PowerCut
+
+    return callback
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_resumed_run_ends_as_an_undisturbed_one(
+    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Stopped twice: in epoch 2, and again two epochs later."""
+    settings = tiny_settings(**{"model": "PosKernelSASRec", "epochs": 6, "learning_rate": 0.01, **MODELS[name]})
+    arguments = {"dataset": "tiny", "command_line": []}
+    undisturbed = run(config_dict={**settings, "checkpoint_dir": "undisturbed"}, **arguments)
+    train_epoch = EngineMixin._train_epoch
+    for last_epoch in (2, 4):
+
+        def stopped(
+            trainer: Any, train_data: Any, epoch: int, *more: Any, stop: int = last_epoch, **options: Any
+        ) -> Any:
+            losses = train_epoch(trainer, train_data, epoch, *more, **options)
+            if epoch == stop:
+                raise PowerCut
+            return losses
+
+        with monkeypatch.context() as patch, pytest.raises(PowerCut):
+            patch.setattr(EngineMixin, "_train_epoch", stopped)
+            run(config_dict=settings, resume="auto", **arguments)
+        torch.manual_seed(last_epoch)  # what other random numbers were drawn must not matter
+        (last,) = Path("saved").glob(f"*/{LAST_NAME}")
+        assert read_checkpoint(last)["epoch"] == last_epoch - 1
+    assert_same(undisturbed, run(config_dict=settings, resume="auto", **arguments))
+
+
+def test_a_run_at_its_end_is_only_evaluated(tiny_settings: Callable) -> None:
+    settings = tiny_settings(epochs=3)
+    first = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
+    best, last = (Path(first["checkpoint"]).with_name(name).read_bytes() for name in ("best.pth", LAST_NAME))
+    second = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
+    assert_same(first, second)
+    assert second["checkpoint"] == first["checkpoint"] and second["seconds"]["training"] > 0
+    for name, content in (("best.pth", best), (LAST_NAME, last)):
+        assert Path(first["checkpoint"]).with_name(name).read_bytes() == content
+
+
+def test_early_stopping_goes_on_counting(tiny_settings: Callable) -> None:
+    settings = tiny_settings(epochs=30, stopping_step=2, learning_rate=0.05)
+    undisturbed = run("PosKernelSASRec", "tiny", config_dict={**settings, "checkpoint_dir": "other"}, command_line=[])
+    assert undisturbed["epochs"] < 30
+    with pytest.raises(PowerCut):
+        run(
+            "PosKernelSASRec",
+            "tiny",
+            config_dict=settings,
+            command_line=[],
+            callback_fn=power_cut_in(undisturbed["epochs"] - 1),
+        )
+    resumed = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
+    assert_same(undisturbed, resumed)
+    again = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
+    assert again["epochs"] == undisturbed["epochs"]  # it has stopped, early, and does not begin again
+
+
+def test_a_run_at_its_end_goes_on_with_more_epochs(tiny_settings: Callable) -> None:
+    long = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=5, checkpoint_dir="other"), command_line=[])
+    short = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[])
+    folder = Path(short["checkpoint"]).parent
+    resumed = run(config_dict={"epochs": 5, "show_progress": False}, command_line=[], resume=folder)
+    assert_same(long, resumed)
+    assert Path(resumed["checkpoint"]).parent == folder
+
+
+def test_a_run_that_did_not_get_on_goes_on_with_a_lower_learning_rate(tiny_settings: Callable) -> None:
+    """And with smaller batches; what became another is on record."""
+    first = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[])
+    folder = Path(first["checkpoint"]).parent
+    lower = {"epochs": 3, "learning_rate": 1e-12, "train_batch_size": 8}
+    second = run(config_dict=lower, command_line=[], resume=folder)
+    before = read_checkpoint(folder / LAST_NAME)["state_dict"]
+    assert first["changes"] == []
+    assert second["changes"] == [
+        {"epoch": 2, "key": "learning_rate", "before": 0.001, "now": 1e-12},
+        {"epoch": 2, "key": "train_batch_size", "before": 16, "now": 8},
+    ]
+    third = run(config_dict={"epochs": 4}, command_line=[], resume=folder)
+    assert third["changes"] == second["changes"]
+    after = read_checkpoint(folder / LAST_NAME)["state_dict"]
+    assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-9) for name in before)
+    assert json.loads((folder / "result.json").read_text())["config"]["learning_rate"] == 1e-12
+
+
+def test_auto_starts_a_run_where_there_is_none_of_these_settings(tiny_settings: Callable) -> None:
+    other = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2, seed=1), command_line=[])
+    new = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[], resume="auto")
+    assert other["checkpoint"] != new["checkpoint"] and new["epochs"] == 2
+
+
+def test_auto_takes_the_farthest_run_whatever_the_clock_says(tiny_settings: Callable) -> None:
+    """The clock was put back an hour between two runs of the same settings."""
+    settings = tiny_settings(epochs=4)
+    for epoch in (2, 1):
+        with pytest.raises(PowerCut):
+            run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], callback_fn=power_cut_in(epoch))
+    folders = sorted(file.parent for file in Path("saved").glob(f"*/{LAST_NAME}"))
+    farthest = max(folders, key=lambda folder: read_checkpoint(folder / LAST_NAME)["epoch"])
+    hour_ago = time.time() - 3600
+    os.utime(farthest / LAST_NAME, (hour_ago, hour_ago))
+    resumed = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
+    assert Path(resumed["checkpoint"]).parent == farthest
+
+
+def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
+    jumping = iter(range(10**6, 0, -1000))
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: float(next(jumping)))
+        patch.setattr("recbole.trainer.trainer.time", lambda: float(next(jumping)))
+        patch.setattr("recbole_posattn.trainer.get_local_time", lambda: "Jan-01-1970_00-00-00")
+        second = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
+    assert_same(first, second)
+    assert all(seconds >= 0 for seconds in second["seconds"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume=nowhere"], "there is no run to go on with in"),
+        (["--resume={run}", "--hidden_size=32"], "has hidden_size 16, not 32"),
+        (["--resume={run}", "--model=SASRec"], "has model 'PosKernelSASRec', not 'SASRec'"),
+        (["--resume={run}", "--seed=3"], "has seed 2020, not 3"),
+        (["--resume={run}", "--nproc=2"], "is one of 1 processes, not 2"),
+    ],
+)
+def test_another_run_is_not_made_of_it(
+    tiny_settings: Callable, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
+    folder = Path(result["checkpoint"]).parent
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    capsys.readouterr()
+    assert main(["run", *(argument.format(run=folder) for argument in arguments)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_checkpoint_in_the_folder_names_the_run_as_well(tiny_settings: Callable) -> None:
+    result = run("BPR", "tiny", config_dict=tiny_settings(epochs=1), command_line=[])
+    resumed = run(config_dict={"epochs": 2}, command_line=[], resume=result["checkpoint"])
+    assert resumed["epochs"] == 2 and resumed["checkpoint"] == result["checkpoint"]
+
+
+@pytest.mark.parametrize("name", ["best.pth", LAST_NAME])
+def test_a_damaged_checkpoint_is_not_gone_on_with(tiny_settings: Callable, name: str) -> None:
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
+    file = Path(result["checkpoint"]).with_name(name)
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=name):
+        run(command_line=[], resume=file.parent)
+    lock_run(file.parent).release()  # and is not locked either
+
+
+def test_two_processes_do_not_train_the_same_run(tiny_settings: Callable) -> None:
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
+    folder = Path(result["checkpoint"]).parent
+    lock = f"FileLock({str(folder / LOCK_NAME)!r})"
+    script = f"from filelock import FileLock; lock = {lock}; lock.acquire(); print('has it', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "has it\n"
+        with pytest.raises(CheckpointError, match="is being trained by another process"):
+            run(config_dict={"epochs": 4}, command_line=[], resume=folder)
+    finally:
+        other.kill()
+        other.communicate()
+    assert run(config_dict={"epochs": 4}, command_line=[], resume=folder)["epochs"] == 4
+
+
+def test_a_setting_that_makes_it_another_run_releases_the_lock(tiny_settings: Callable) -> None:
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
+    folder = Path(result["checkpoint"]).parent
+    with pytest.raises(SettingError):
+        run(config_dict={"hidden_size": 32}, command_line=[], resume=folder)
+    lock_run(folder).release()
+
+
+# Ends its process by SIGKILL at the n-th call of a function that writing checkpoints needs, once a last one is there.
+_KILLED = """
+import os, pathlib, signal, sys
+from recbole_posattn.cli import launch
+
+function, fatal, *arguments = sys.argv[1:]
+original, calls = getattr(os, function), 0
+
+def counted(*given, **options):
+    global calls
+    calls += any(pathlib.Path("saved").glob("*/last.pth"))
+    if calls == int(fatal):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*given, **options)
+
+setattr(os, function, counted)
+sys.exit(launch(arguments))
+"""
+
+
+def _process(tiny_settings: Callable, *arguments: str, script: list[str], **changes: object) -> subprocess.Popen:
+    settings = tiny_settings(epochs=4, learning_rate=0.01, **changes)
+    named = {argument.split("=")[0].removeprefix("--") for argument in arguments}
+    given = [f"--{key}={value}" for key, value in settings.items() if key not in named]
+    return subprocess.Popen(
+        [sys.executable, *script, "--model=PosKernelSASRec", "--dataset=tiny", *given, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize(("function", "call"), [("fsync", 4), ("replace", 2)], ids=["written", "not yet renamed"])
+def test_a_process_killed_while_it_writes_a_checkpoint(tiny_settings: Callable, function: str, call: int) -> None:
+    """The file is there but not yet on the disk, or on the disk but under its other name."""
+    settings = tiny_settings(epochs=4, learning_rate=0.01, checkpoint_dir="undisturbed")
+    undisturbed = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
+    process = _process(tiny_settings, script=["-c", _KILLED, function, str(call)])
+    assert process.wait(timeout=120) == -signal.SIGKILL, process.stderr.read()
+    process.communicate()
+    (folder,) = Path("saved").iterdir()
+    assert list(folder.glob("*.incomplete"))
+    resumed = run(
+        "PosKernelSASRec", "tiny", config_dict={**settings, "checkpoint_dir": "saved"}, command_line=[], resume="auto"
+    )
+    assert_same(undisturbed, resumed)
+    assert Path(resumed["checkpoint"]).parent == folder and not list(folder.glob("*.incomplete"))
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "words"),
+    [(signal.SIGINT, 130, "interrupted; all epochs"), (signal.SIGTERM, 143, "stopped by SIGTERM; all epochs")],
+)
+def test_a_signal_ends_a_training_after_its_step(tiny_settings: Callable, signum: int, code: int, words: str) -> None:
+    """One long training, of which at least one epoch has ended."""
+    script = ["-m", "recbole_posattn", "run"]
+    process = _process(tiny_settings, "--epochs=100000", "--stopping_step=100000", script=script)
+    deadline = time.monotonic() + 120
+    while not list(Path("saved").glob(f"*/{LAST_NAME}")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    (folder,) = Path("saved").iterdir()
+    stopping, line = errors.strip().splitlines()[-2:]
+    assert "stopping after this step" in stopping
+    assert words in line and f"--resume={folder}" in line and "Traceback" not in errors
+    kept = read_checkpoint(folder / LAST_NAME)["epoch"]
+    more = {"epochs": kept + 3, "stopping_step": 100000}
+    assert run(config_dict=more, command_line=[], resume=folder)["epochs"] == kept + 3
+    report = json.loads((folder / "result.json").read_text())
+    assert len(report["curve"]) == kept + 3
