@@ -262,8 +262,13 @@ names = st.sampled_from(
 types = st.sampled_from(["token", "float", "token_seq", "float_seq", "int", "", "Token", "float "])
 
 
+other_columns = st.lists(st.tuples(names, types), max_size=3)
+needed = [("user_id", "token"), ("item_id", "token"), ("timestamp", "float")]
+headers = other_columns | st.builds(lambda more: needed + more, other_columns).flatmap(st.permutations)
+
+
 @cases(60)
-@given(st.lists(st.tuples(names, types), max_size=6), st.sampled_from("\t,;| :"), st.sampled_from([None, "*", "inter"]))
+@given(headers, st.sampled_from("\t\t,;| :"), st.sampled_from([None, "*", "inter"]))
 def test_headers(columns: list[tuple[str, str]], separator: str, load: str | None) -> None:
     """Missing, doubled and mistyped columns; sequences; what is not loaded."""
     value = {"token": "a", "float": "1", "token_seq": "a b", "float_seq": "1 2"}
