@@ -23,7 +23,7 @@ KEYS = sorted({*RUN_RULES, *MODEL_RULES, "hiden_size", "é", "a b", "my_own"} - 
 VALUES = [
     *words("0 1 -1 2.5 1e-3 nan inf -inf 1e400 NaN None ~ true False x é [ ] {} [] [1 {a: = == --x - % * | :: $HOME"),
     *words("!!python/name:os.system __import__('os').getcwd() b'x' 1_0 ١ ../.. /dev/null . ' \""),
-    *("", " ", "a b", "9" * 30, "9" * 5000, "x" * 3000, "\u2028", "\x07", "\ud800", "a\nb", "&a [*a]", "{a: 1, a: 2}"),
+    *("", " ", "a b", "9" * 30, "9" * 5000, "x" * 3000, "\u2028", "\x07", "\udcff", "a\nb", "&a [*a]", "{a: 1, a: 2}"),
 ]
 
 
@@ -266,6 +266,7 @@ def test_commands_on_a_checkpoint(command: str, checkpoint: Path) -> None:
     @cases(20)
     @given(arguments(flags), paths)
     @example(["--k=" + "9" * 30], str(checkpoint))
+    @example(["--output=\udcff"], str(checkpoint))
     @example(["--output=" + "x" * 3000 + ".csv"], "nowhere.pth")
     def check(given_arguments: list[str], path: str) -> None:
         named = {key_of(argument) for argument in given_arguments}
