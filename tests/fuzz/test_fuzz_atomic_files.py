@@ -103,6 +103,7 @@ def written_tables(draw: st.DrawFn) -> tuple[bytes, str, str, Rows]:
             assume("".join(fields).strip(" ") and not (separator == "\t" and set(fields) <= {""}))
             # pandas strips the lines of several characters' separators
             assume(separator != "::" or all(":" not in field and field.strip() == field for field in fields))
+            assume(end != "\r" or fields[0])  # see test_rows: pandas misreads these, and they are refused
             text.write(separator.join(fields) + end)
         if draw(st.integers(0, 5)) == 0:
             text.write(draw(st.sampled_from(["", " " if separator != " " else ""])) + end)
