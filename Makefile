@@ -7,13 +7,19 @@ BIN := $(VENV)/bin
 # The advisories that audit passes over, each with its reason there and in SECURITY.md
 IGNORED := audit-ignored.txt
 
-.PHONY: run test bench bench-engine lint format audit
+.PHONY: run test fuzz bench bench-engine lint format audit
 
 run: $(VENV)/.installed
 	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Ten times the fuzzed cases of `make test`, other ones each time; their counts go into FUZZ_COUNTS.
+FUZZ_COUNTS ?= fuzz-counts.json
+
+fuzz: $(VENV)/.installed
+	HYPOTHESIS_PROFILE=nightly FUZZ_COUNTS=$(FUZZ_COUNTS) $(BIN)/python -m pytest tests/fuzz
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.step_time

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import recbole_posattn
 from recbole_posattn import interrupts
 from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, tune
-from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError
+from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
 
 # What the machine refuses: the disk is full, the folder is read-only or belongs to somebody else.
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.module.add_arguments(parsers.add_parser(name, help=command.help, allow_abbrev=False))
-    options, options.settings = parser.parse_known_args(arguments)
+    options, options.settings = parser.parse_known_args(_readable(parser, arguments))
     command = COMMANDS[options.command]
     if options.settings and not command.takes_settings:
-        parser.error(f"unrecognized arguments: {' '.join(options.settings)}")
+        parser.error(f"unrecognized arguments: {one_line(' '.join(options.settings))}")
     return _guarded(lambda: command.module.execute(options))
 
 
@@ -63,8 +63,19 @@ def launch(arguments: Sequence[str] | None = None) -> int:
     """``run_recbole_posattn.py``, with the flags of RecBole's ``run_recbole.py``; returns the exit code."""
     parser = argparse.ArgumentParser(prog="run_recbole_posattn.py", allow_abbrev=False)
     run.add_arguments(parser)
-    options, options.settings = parser.parse_known_args(arguments)
+    options, options.settings = parser.parse_known_args(_readable(parser, arguments))
     return _guarded(lambda: run.execute(options))
+
+
+def _readable(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> list[str]:
+    """The arguments, if they are text: bytes that are none could not be written into a log or a report."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    for argument in given:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            parser.error(f"argument {argument!r} is not UTF-8")
+    return given
 
 
 def _guarded(command: Callable[[], int]) -> int:
@@ -73,7 +84,7 @@ def _guarded(command: Callable[[], int]) -> int:
         with interrupts.handled():
             return command()
     except UserError as error:
-        print(f"recbole-posattn: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except ProcessError as error:
         print(f"recbole-posattn: {error}", file=sys.stderr)

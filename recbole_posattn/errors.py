@@ -42,6 +42,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
 
 
+def one_line(message: object) -> str:
+    """A message on one line, with what a terminal would obey, as names in files may hold, written out."""
+    text = " ".join(str(message).split())
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def shown(value: object, length: int = 120) -> str:
     """A value for a message: as Python writes it, on one line, and not longer than a message bears."""
     try:

@@ -96,7 +96,7 @@ def _check(format: str, folder: Path, overwrite: bool) -> None:
             f"format onnx needs {' and '.join(missing)}, not installed here: pip install 'recbole-posattn[export]'"
         )
     for name in (MODEL_NAMES[format], ITEMS_NAME, DESCRIPTION_NAME):
-        if (folder / name).exists() and not overwrite:
+        if os.path.exists(folder / name) and not overwrite:
             raise SettingError(f"{folder / name} is there already; give another --output, or --overwrite.")
 
 

@@ -249,7 +249,7 @@ RUN_RULES = {
     "gpu_id": _either(
         Rule(_is_int, "a number"),
         Rule(lambda value: isinstance(value, str) and value.isprintable(), "a text such as '0,1'"),
-        _list_of(Rule(_is_int, ""), "several numbers"),
+        Rule(lambda value: isinstance(value, tuple) and all(map(_is_int, value)), "several numbers"),
     ),
     "worker": _integer(0, 1024),
     **dict.fromkeys(("use_gpu", "reproducibility", "show_progress", "save_dataset", "save_dataloaders"), _BOOL),
@@ -469,11 +469,11 @@ def check_columns(settings: Mapping[str, Any]) -> None:
         raise SettingError(f"USER_ID_FIELD and ITEM_ID_FIELD must be two columns; both are {user!r}.")
     loaded = "*" if settings["load_col"] is None else settings["load_col"].get("inter", ())
     left_out = [*(settings["unload_col"] or {}).get("inter", ()), *(settings["unused_col"] or {}).get("inter", ())]
-    for column in (user, item):
+    for key, column in (("USER_ID_FIELD", user), ("ITEM_ID_FIELD", item)):
         if (loaded != "*" and column not in loaded) or column in left_out:
             raise SettingError(
-                f"load_col, unload_col and unused_col must leave the column {column!r} of inter, such as "
-                f"{{inter: [{user}, {item}, {settings['TIME_FIELD']}]}}; got load_col {shown(settings['load_col'])}."
+                f"{key} {shown(column)}: load_col, unload_col and unused_col must leave this column of inter, such as "
+                f"{{inter: [user_id, item_id, timestamp]}}; got load_col {shown(settings['load_col'])}."
             )
 
 

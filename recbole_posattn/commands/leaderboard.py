@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def _names(text: str) -> list[str]:
 
 def execute(options: argparse.Namespace) -> int:
     """Run what is missing, print and write the tables; returns the exit code."""
-    if options.jobs < 1 or (options.cpus is not None and options.cpus < 1) or options.gpus < 0:
+    if options.jobs < 1 or (options.cpus is not None and options.cpus < 1) or not 0 <= options.gpus < math.inf:
         raise SettingError(
             "jobs and cpus must be positive integers and gpus a number of at least 0; "
             f"got jobs {options.jobs}, cpus {options.cpus}, gpus {options.gpus}."

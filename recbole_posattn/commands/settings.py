@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_posattn.config import parse_value
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import SettingError, shown
 
 
 def checked_settings(arguments: Sequence[str]) -> Sequence[str]:
     """The arguments themselves.
 
     Raises:
-        SettingError: If one of them is not of the form ``--key=value``.
+        SettingError: If one of them is not of the form ``--key=value``, or a key has two values.
     """
+    given: dict[str, str] = {}
     for argument in arguments:
-        if not argument.startswith("--") or "=" not in argument:
-            raise SettingError(f"argument {argument!r} is not understood; give settings as --key=value")
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not (argument.startswith("--") and key and equals):
+            raise SettingError(f"argument {shown(argument)} is not understood; give settings as --key=value")
+        if given.setdefault(key, value) != value:
+            raise SettingError(f"{key} was given twice, as {shown(given[key])} and {shown(value)}; give it once")
     return arguments
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
             else than it says (see :func:`recbole_posattn.data.rows.check_rows`).
     """
     folder, name = Path(config["data_path"]), config["dataset"]
-    if not folder.exists():
+    if not os.path.exists(folder):  # Path's raises for a name that is too long
         _download(folder, name)
     for suffix in config["benchmark_filename"] or [None]:
         file = folder / (f"{name}.inter" if suffix is None else f"{name}.{suffix}.inter")

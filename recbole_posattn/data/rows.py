@@ -145,7 +145,7 @@ def _ends(block: bytes) -> int:
 
 def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
     """How many rows a block without quotes has, if all are surely good."""
-    if b"\0" in block:
+    if b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
         return None
     try:
         text = block.decode(encoding)
@@ -242,7 +242,15 @@ def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
     taken: list[tuple[int, str]] = []
 
     def taking() -> Iterator[str]:
+        with open(table.file, encoding=table.encoding, errors="replace", newline="") as file:
+            previous = file.readline()
         for number, line in lines:
+            if previous.endswith("\r") and line.startswith(table.separator):
+                raise DataError(
+                    f"{table.file}, line {number}: begins with an empty field behind a line that ends with \\r alone, "
+                    "which pandas misreads; end lines with \\n"
+                )
+            previous = line
             if "\0" in line:
                 raise DataError(f"{table.file}, line {number}: a NUL byte, which no text has; the file is damaged")
             taken.append((number, line))

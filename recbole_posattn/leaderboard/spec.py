@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.config import read_yaml
-from recbole_posattn.errors import SettingError, did_you_mean
+from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.registry import find_model, named_file
 from recbole_posattn.trials import Trial
 
 FIRST_SEED = 2020  # RecBole's default
+MOST_SEEDS = 10_000
 
 
 class Published(NamedTuple):
@@ -169,11 +170,14 @@ def _published(entries: Any, where: str) -> list[Published]:
 
 
 def _seeds(seeds: Any, where: str) -> list[int]:
-    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds <= MOST_SEEDS:
         return [FIRST_SEED + nth for nth in range(seeds)]
     found = _list(seeds, int, f"{where}: seeds") if isinstance(seeds, (list, tuple)) else []
     if not found or len(set(found)) < len(found):
-        raise SettingError(f"{where}: seeds must be their number or a list of different integers; got {seeds!r}.")
+        raise SettingError(
+            f"{where}: seeds must be their number, at most {MOST_SEEDS:,}, or a list of different integers; "
+            f"got {shown(seeds)}."
+        )
     return found
 
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
+from pandas.api.types import is_integer_dtype, is_string_dtype
 
-from recbole_posattn.errors import DataError, SettingError, UserError
+from recbole_posattn.errors import DataError, SettingError, UserError, shown
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 STANDARD_OUTPUT = "-"
@@ -33,18 +34,26 @@ def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
     """
     if file.suffix not in SUFFIXES:
         raise DataError(f"{file}: the file must be one of {', '.join(SUFFIXES)}")
+    # an empty field is none, and any other is what it says: an item may be called NA
     text = {name: pa.string() for column in ("user", "item") for name in (column, names.get(column, column))}
     readers: dict[str, Callable[[Path], pa.Table]] = {
-        ".csv": lambda path: pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=text)),
+        ".csv": lambda path: pa.csv.read_csv(
+            path, convert_options=pa.csv.ConvertOptions(column_types=text, null_values=[""], strings_can_be_null=True)
+        ),
         ".parquet": pa.parquet.read_table,
         ".jsonl": pa.json.read_json,
     }
     try:
         table = readers[file.suffix](file)
-    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        frame = table.to_pandas()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    names_there = table.column_names
+    for name in names_there:
+        if names_there.count(name) > 1:
+            raise DataError(f"{file} has the column {name!r} more than once")
     theirs = {name: column for column, name in names.items() if column not in table.column_names}
-    return table.rename_columns([theirs.get(name, name) for name in table.column_names]).to_pandas()
+    return frame.rename(columns=theirs)
 
 
 def read_tokens(file: Path, column: str, field: str) -> np.ndarray:
@@ -65,7 +74,11 @@ def read_tokens(file: Path, column: str, field: str) -> np.ndarray:
                 f"{file} has no column {column!r} or {field!r}; it has {', '.join(table.columns)}. A list without a "
                 "header, a token on each line, has another suffix, such as .txt"
             )
-        tokens = table[column].dropna().to_numpy().astype(str)
+        given = table[column].dropna()
+        if len(given) and not (is_string_dtype(given) or is_integer_dtype(given)):
+            raise DataError(f"{file}: column {column!r} must be texts or whole numbers; got {shown(given.iloc[0])}")
+        tokens = given.to_numpy().astype(str)
+        tokens = tokens[tokens != ""]
     else:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
@@ -115,7 +128,7 @@ def check_output(output: str, overwrite: bool) -> None:
         return
     if Path(output).suffix not in SUFFIXES:
         raise SettingError(f"output must be a file of {', '.join(SUFFIXES)}, or - for standard output; got {output!r}.")
-    if Path(output).exists() and not overwrite:
+    if os.path.exists(output) and not overwrite:
         raise SettingError(f"{output} is there already; give another --output, or --overwrite.")
 
 

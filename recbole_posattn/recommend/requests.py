@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
@@ -20,7 +21,7 @@ from torch import Tensor
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes
 from recbole_posattn.data.windows import lay_out
-from recbole_posattn.errors import DataError, SettingError
+from recbole_posattn.errors import DataError, SettingError, shown
 from recbole_posattn.quick_start import Loaded
 
 Split = Literal["all", "valid", "test"]
@@ -212,12 +213,19 @@ def _from_table(table: pd.DataFrame) -> _Taken:
         if column not in table:
             raise DataError(f"histories have no column {column!r}; they have {', '.join(map(str, table.columns))}")
     for column in table.columns.intersection(["user", "item", "time"]):
-        if table[column].isna().any():
-            row = int(np.flatnonzero(table[column].isna())[0])
+        missing = table[column].isna() | (table[column].astype(object) == "")
+        if missing.any():
+            row = int(np.flatnonzero(missing)[0])
             raise DataError(f"histories: row {row + 1} has no {column}, and each row needs one")
+        if column != "time" and not (is_string_dtype(table[column]) or is_numeric_dtype(table[column])):
+            strange = next(value for value in table[column] if not isinstance(value, str))
+            raise DataError(f"histories: column {column!r} must be texts or numbers; got {shown(strange)}")
     time = table["time"] if "time" in table else pd.Series(np.arange(len(table)))
     if not (pd.api.types.is_numeric_dtype(time) or pd.api.types.is_datetime64_any_dtype(time)):
-        raise DataError(f"histories: times must be numbers or dates; got {time.iloc[0]!r}")
+        raise DataError(f"histories: times must be numbers or dates; got {shown(time.iloc[0])}")
+    if pd.api.types.is_float_dtype(time) and not np.isfinite(time).all():
+        row = int(np.flatnonzero(~np.isfinite(time))[0])
+        raise DataError(f"histories: row {row + 1} has the time {time.iloc[row]}, and times must be finite")
     of, user = pd.factorize(table["user"].to_numpy().astype(str))
     return _Taken(user, of, table["item"].to_numpy().astype(str), time.to_numpy())
 

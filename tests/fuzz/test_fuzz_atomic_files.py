@@ -103,6 +103,7 @@ def written_tables(draw: st.DrawFn) -> tuple[bytes, str, str, Rows]:
             assume("".join(fields).strip(" ") and not (separator == "\t" and set(fields) <= {""}))
             # pandas strips the lines of several characters' separators
             assume(separator != "::" or all(":" not in field and field.strip() == field for field in fields))
+            assume(end != "\r" or fields[0])  # see test_rows: pandas misreads these, and they are refused
             text.write(separator.join(fields) + end)
         if draw(st.integers(0, 5)) == 0:
             text.write(draw(st.sampled_from(["", " " if separator != " " else ""])) + end)
@@ -262,8 +263,13 @@ names = st.sampled_from(
 types = st.sampled_from(["token", "float", "token_seq", "float_seq", "int", "", "Token", "float "])
 
 
+other_columns = st.lists(st.tuples(names, types), max_size=3)
+needed = [("user_id", "token"), ("item_id", "token"), ("timestamp", "float")]
+headers = other_columns | st.builds(lambda more: needed + more, other_columns).flatmap(st.permutations)
+
+
 @cases(60)
-@given(st.lists(st.tuples(names, types), max_size=6), st.sampled_from("\t,;| :"), st.sampled_from([None, "*", "inter"]))
+@given(headers, st.sampled_from("\t\t,;| :"), st.sampled_from([None, "*", "inter"]))
 def test_headers(columns: list[tuple[str, str]], separator: str, load: str | None) -> None:
     """Missing, doubled and mistyped columns; sequences; what is not loaded."""
     value = {"token": "a", "float": "1", "token_seq": "a b", "float_seq": "1 2"}

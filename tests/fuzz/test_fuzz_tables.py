@@ -81,7 +81,7 @@ def mutated(draw: st.DrawFn, content: bytes) -> bytes:
 def recommended(recommender: Recommender, file: str) -> pd.DataFrame:
     table = read_table(Path(file), NAMES)
     requests = recommender.new_histories(table)
-    return pd.concat(recommender.blocks(requests, 2))
+    return pa.concat_tables(recommender.blocks(requests, 2)).to_pandas()
 
 
 @pytest.mark.parametrize("suffix", WRITERS)

@@ -138,6 +138,7 @@ def check_settings(kind: str, given_settings: dict[str, Any], model: str | None 
 @example({"load_col": {"inter": ["user_id"]}}, "SASRec")
 @example({"USER_ID_FIELD": "item_id"}, "SASRec")
 @example({"eval_args": {"mode": "uni0"}}, "BPR")
+@example({"ITEM_ID_FIELD": "x" * 5000}, "PosKernelSASRec")
 @example({"gpu_id": "a\0b"}, "BPR")
 def test_any_value_of_any_key(given_settings: dict[str, Any], model: str) -> None:
     check_settings("YAML: values", given_settings, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -89,7 +90,7 @@ def convert(
     output = Output(Path(data_path), name, overwrite)
     if on_error not in get_args(OnError):
         raise SettingError(f"on_error must be one of {', '.join(get_args(OnError))}; got {on_error!r}.")
-    if not source.exists():
+    if not os.path.exists(source):  # Path's raises for a name that is too long
         raise DataError(f"{source} not found: give the file of the dump, or its folder")
     form = reading.format
     if form is None and reading.user is None and reading.item is None:

@@ -48,9 +48,9 @@ class Output:
         self.folder = data_path / name
         self.file = self.folder / f"{name}.inter"
         self.rejected_file = self.folder / f"{name}.rejected.tsv"
-        if self.file.exists() and not overwrite:
+        if os.path.exists(self.file) and not overwrite:
             raise SettingError(f"{self.file} exists; give another --name, or --overwrite.")
-        there = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        there = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{self.folder} cannot be written: {there} is no folder in which to write")
 
