@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,17 @@ import psutil
 import pytest
 
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.trials import FAILURE_NAME, Trial, Where, checked_folders, fingerprint, ray_cluster, run_trials
+from recbole_posattn.trials import (
+    FAILURE_NAME,
+    Trial,
+    Where,
+    checked_folders,
+    fingerprint,
+    ray_cluster,
+    read_result,
+    run_in_folder,
+    run_trials,
+)
 
 
 @pytest.fixture
@@ -49,6 +60,34 @@ def test_bad_settings_are_found_before_anything_runs(settings: Callable, tmp_pat
         checked_folders([Trial("first", settings()), Trial("second", settings(hidden_act="relu"))], tmp_path)
     with pytest.raises(DataError, match="first: data set 'tinny' not found"):
         checked_folders([Trial("first", settings(dataset="tinny"))], tmp_path)
+
+
+def test_a_killed_run_goes_on_after_its_last_epoch(settings: Callable, tmp_path: Path) -> None:
+    class PowerCut(BaseException):
+        pass
+
+    def cut(epoch: int, score: float) -> None:
+        if epoch == 2:
+            raise PowerCut
+
+    def epochs_of(result: dict) -> list[tuple[float, dict]]:
+        return [(point["loss"], point["valid"]) for point in result["curve"]]
+
+    given, validated = settings(epochs=4), []
+    handler = signal.getsignal(signal.SIGINT)  # which a run in a process of its own ignores
+    try:
+        with pytest.raises(PowerCut):
+            run_in_folder(given, tmp_path / "killed", 1, callback_fn=cut)
+        assert (
+            run_in_folder(given, tmp_path / "killed", 1, callback_fn=lambda epoch, _: validated.append(epoch)) is None
+        )
+        assert run_in_folder(given, tmp_path / "whole", 1) is None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert validated == [2, 3]
+    killed, whole = (read_result(tmp_path / name) for name in ("killed", "whole"))
+    assert killed["test_result"] == whole["test_result"] and epochs_of(killed) == epochs_of(whole)
+    assert sorted(folder.name for folder in tmp_path.iterdir() if folder.name.startswith("killed")) == ["killed"]
 
 
 def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -> None:
