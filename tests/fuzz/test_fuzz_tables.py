@@ -173,6 +173,15 @@ def test_a_nul_is_no_part_of_a_token() -> None:
                 read_tokens(Path(name), "item", "item_id")
 
 
+def test_a_member_without_a_name_is_none() -> None:
+    with empty_folder():
+        Path("log.zip").write_bytes(zipped(as_csv(DUMP)).replace(b"\x07\x00\x00\x00\x00\x00\x00\x00", bytes(8)))
+        outcome = call(
+            "dumps: log.zip", ["data", "convert", "log.zip", "--name=made", "--user=u", "--item=i", "--time=t"]
+        )
+        assert outcome.code == 2
+
+
 # -- dumps -----------------------------------------------------------------------------------------------------------
 
 DUMP = [{"u": user, "i": item, "t": time, "r": 4.5} for user, item, time in ROWS[:6]]
