@@ -170,14 +170,13 @@ def _published(entries: Any, where: str) -> list[Published]:
 
 
 def _seeds(seeds: Any, where: str) -> list[int]:
-    if isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds <= MOST_SEEDS:
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+        if seeds > MOST_SEEDS:
+            raise SettingError(f"{where}: seeds must be at most {MOST_SEEDS:,}; got {shown(seeds)}.")
         return [FIRST_SEED + nth for nth in range(seeds)]
     found = _list(seeds, int, f"{where}: seeds") if isinstance(seeds, (list, tuple)) else []
     if not found or len(set(found)) < len(found):
-        raise SettingError(
-            f"{where}: seeds must be their number, at most {MOST_SEEDS:,}, or a list of different integers; "
-            f"got {shown(seeds)}."
-        )
+        raise SettingError(f"{where}: seeds must be their number or a list of different integers; got {shown(seeds)}.")
     return found
 
 

@@ -77,13 +77,18 @@ def read_tokens(file: Path, column: str, field: str) -> np.ndarray:
         given = table[column].dropna()
         if len(given) and not (is_string_dtype(given) or is_integer_dtype(given)):
             raise DataError(f"{file}: column {column!r} must be texts or whole numbers; got {shown(given.iloc[0])}")
+        if len(given) and is_string_dtype(given) and given.str.contains("\0", regex=False).any():
+            raise DataError(f"{file}: column {column!r} has a NUL byte, which no token has")
         tokens = given.to_numpy().astype(str)
         tokens = tokens[tokens != ""]
     else:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        if "\0" in text:
+            raise DataError(f"{file} has a NUL byte, which no text has; the file is damaged")
+        lines = text.splitlines()
         tokens = np.array([line.strip() for line in lines if line.strip()], dtype=str)
     if not len(tokens):
         raise DataError(f"{file} holds no {column}")

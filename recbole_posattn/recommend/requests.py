@@ -220,6 +220,9 @@ def _from_table(table: pd.DataFrame) -> _Taken:
         if column != "time" and not (is_string_dtype(table[column]) or is_numeric_dtype(table[column])):
             strange = next(value for value in table[column] if not isinstance(value, str))
             raise DataError(f"histories: column {column!r} must be texts or numbers; got {shown(strange)}")
+        # numpy leaves a NUL at the end of a text out
+        if column != "time" and is_string_dtype(table[column]) and table[column].str.contains("\0", regex=False).any():
+            raise DataError(f"histories: column {column!r} has a NUL byte, which no token has")
     time = table["time"] if "time" in table else pd.Series(np.arange(len(table)))
     if not (pd.api.types.is_numeric_dtype(time) or pd.api.types.is_datetime64_any_dtype(time)):
         raise DataError(f"histories: times must be numbers or dates; got {shown(time.iloc[0])}")

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from recbole_posattn.errors import DataError
 from recbole_posattn.recommend.files import read_table, read_tokens
 from recbole_posattn.recommend.recommender import Recommender
 from tests.fuzz.harness import ROWS, call, cases, empty_folder, refused
@@ -161,6 +162,27 @@ def test_lists_of_tokens(suffix: str, data: st.DataObject) -> None:
     if content == whole:
         assert found.tolist() == ["i0", "i1", "i2"]
     assert found is None or all(isinstance(token, str) and token for token in found.tolist())
+
+
+def test_a_nul_is_no_part_of_a_token() -> None:
+    """numpy would leave it out at the end of one."""
+    with empty_folder():
+        for name, content in {"given.txt": b"i1\0\ni2\n", "given.csv": b"item\ni1\0\n"}.items():
+            Path(name).write_bytes(content)
+            with pytest.raises(DataError, match="has a NUL byte"):
+                read_tokens(Path(name), "item", "item_id")
+
+
+def test_a_member_without_a_name_is_none() -> None:
+    with empty_folder():
+        packed = zipped(as_csv(DUMP))
+        begin = packed.index(b"PK\x01\x02")  # of the directory, whose name of 7 letters becomes a comment
+        directory = bytearray(packed[begin:])
+        directory[28:30], directory[32:34] = b"\0\0", b"\x07\0"
+        Path("log.zip").write_bytes(packed[:begin] + directory)
+        assert zipfile.ZipFile("log.zip").namelist() == [""]
+        flags = ["--name=made", "--user=u", "--item=i", "--time=t"]
+        assert call("dumps: log.zip", ["data", "convert", "log.zip", *flags]).code == 2
 
 
 # -- dumps -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from recbole_posattn.errors import DataError
 _GZIP, _ZIP = b"\x1f\x8b\x08", b"PK\x03\x04"
 
 # What reading raises where a file is cut off, damaged, encrypted or packed in a way that Python does not know.
-READ_ERRORS = (EOFError, OSError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+READ_ERRORS = (EOFError, OSError, zlib.error, zipfile.BadZipFile, struct.error, RuntimeError, NotImplementedError)
 
 
 class Located(NamedTuple):
@@ -80,7 +81,7 @@ def locate(source: Path, patterns: Sequence[str] | None) -> Located:
         if first != _ZIP:
             return Located(source)
         with zipfile.ZipFile(source) as archive:
-            members = [info.filename for info in archive.infolist() if not info.is_dir()]
+            members = [info.filename for info in archive.infolist() if info.filename and not info.is_dir()]
     except READ_ERRORS as error:
         raise DataError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return Located(source, _only(source, members, patterns or ["*"]))
