@@ -15,8 +15,11 @@ from recbole_posattn import interrupts
 from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, tune
 from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
 
-# What the machine refuses: the disk is full, the folder is read-only or belongs to somebody else.
-_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+# What the machine refuses: the disk is full, the folder is read-only, belongs to somebody else, or is a file.
+_ENVIRONMENT = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
+}
 
 
 class Command(NamedTuple):

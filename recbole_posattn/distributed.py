@@ -20,9 +20,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from recbole_posattn.errors import EXIT_USER_ERROR, ProcessError, SettingError, UserError
+from recbole_posattn.errors import EXIT_USER_ERROR, ProcessError, SettingError, UserError, shown
 
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+_MOST_PROCESSES = 1024
 
 
 class Layout(NamedTuple):
@@ -226,6 +229,10 @@ def checked_layout(nproc: int, world_size: int, ip: str, port: str | int, group_
         SettingError: If the numbers contradict each other or the process is already one of several.
     """
     processes = nproc if world_size <= 0 else world_size
+    if nproc > _MOST_PROCESSES:
+        raise SettingError(
+            f"nproc must be at most {_MOST_PROCESSES}, the processes of one machine; got {shown(nproc)}."
+        )
     if nproc < 1 or group_offset < 0 or nproc + group_offset > processes:
         raise SettingError(
             "nproc processes start here with the ranks group_offset, group_offset + 1, …, all below world_size; "

@@ -134,6 +134,7 @@ def test_what_a_process_says_of_its_failure_arrives(two: Layout) -> None:
         ({"nproc": 2, "world_size": 1}, "got nproc 2, group_offset 0, world_size 1"),
         ({"nproc": 2, "world_size": 4, "group_offset": 3}, "group_offset 3"),
         ({"group_offset": -1}, "group_offset -1"),
+        ({"nproc": 10**9}, "nproc must be at most 1024"),
         ({"port": "http"}, "port must be a number from 1 to 65535; got 'http'"),
     ],
 )

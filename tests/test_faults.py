@@ -158,6 +158,15 @@ def test_a_file_in_the_place_of_the_folder(tiny_settings: Callable, capsys: pyte
     assert Path("saved").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["log", "log_tensorboard"])
+def test_a_file_in_the_place_of_recboles_logs(
+    tiny_settings: Callable, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    Path(name).write_text("mine")
+    assert main(arguments_of(tiny_settings())) == 2
+    assert name in one_line(capsys.readouterr()) and Path(name).read_text() == "mine"
+
+
 def test_what_the_machine_refuses_elsewhere_is_one_line(
     tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
