@@ -10,8 +10,8 @@ import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_posattn.compat import restore_other_parameter, settings_of_recbole
 from recbole_posattn.config import Config, plain_data
-from recbole_posattn.errors import CheckpointError
+from recbole_posattn.errors import CheckpointError, UserError, one_line
 from recbole_posattn.files import whole_file
 
 BEST_NAME, LAST_NAME = "best.pth", "last.pth"
@@ -136,6 +136,24 @@ def read_plain(file: str | Path, device: torch.device | str = "cpu", allow_unsaf
         f"checkpoint {file} was not written by recbole-posattn, or its end is missing. RecBole's own can run code when "
         "they are loaded; if you trust whom it comes from, add --allow_unsafe_checkpoint"
     )
+
+
+@contextmanager
+def use_explained(file: str | Path) -> Iterator[None]:
+    """Say that it is the checkpoint where using its content fails: anybody may have written it.
+
+    Raises:
+        CheckpointError: If anything fails in the block, but for errors that are explained already.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {file} holds what cannot be used ({type(error).__name__}: {one_line(error)}); take one that "
+            "this version of recbole-posattn has written"
+        ) from error
 
 
 def _check(stream: BinaryIO) -> tuple[bool, bool]:

@@ -316,8 +316,10 @@ class Config(recbole.config.Config):
             data_path: The folder with the data set's folder in it, if that is another one now.
 
         Raises:
-            SettingError: If the model is unknown here.
+            SettingError: If the model is unknown here, or a setting is not allowed.
         """
+        rules = NAME_RULES | RUN_RULES | (MODEL_RULES if "train_objective" in settings else {})
+        check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
         config = cls.__new__(cls)
         config.compatibility_settings()
         config._init_parameters_category()
@@ -337,6 +339,9 @@ class Config(recbole.config.Config):
         config._init_device()
         return config
 
+
+# What RecBole makes of these is not what may be given for them.
+_RESOLVED_OTHERWISE = {"train_neg_sample_args"}
 
 _ENUM_KEYS = {"MODEL_TYPE": ModelType, "MODEL_INPUT_TYPE": InputType, "eval_type": EvaluatorType}
 

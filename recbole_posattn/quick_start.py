@@ -26,7 +26,7 @@ from recbole.utils import EvaluatorType, ModelType, get_environment, init_seed, 
 from texttable import Texttable
 
 from recbole_posattn import distributed
-from recbole_posattn.checkpoint import check_vocabulary, load_state, read_checkpoint
+from recbole_posattn.checkpoint import LAST_NAME, check_vocabulary, load_state, read_checkpoint, use_explained
 from recbole_posattn.compat import no_pickled_caches, run_logger
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.data.atomic_files import ensure_atomic_files
@@ -223,8 +223,9 @@ def _train_and_test(
     logger.info(recommender)
     trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
-        check_vocabulary(resumed.content, train_data._dataset)
-        trainer.resume(resumed)
+        with use_explained(resumed.folder / LAST_NAME):
+            check_vocabulary(resumed.content, train_data._dataset)
+            trainer.resume(resumed)
     before = getattr(trainer, "seconds_before", 0.0)
     options = {"callback_fn": callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
     best_valid_score, best_valid_result = trainer.fit(
@@ -315,16 +316,17 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
         SettingError: If the model is not registered here.
     """
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
-    config = Config.from_plain(content["config"], data_path)
-    ensure_atomic_files(config)
-    init_seed(config["seed"], config["reproducibility"])
-    interactions, loaders = prepare_data(config)
-    model = _build_model(config, loaders[0])
-    try:
-        check_vocabulary(content, interactions)
-        load_state(model, content)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from error
+    with use_explained(checkpoint):
+        config = Config.from_plain(content["config"], data_path)
+        ensure_atomic_files(config)
+        init_seed(config["seed"], config["reproducibility"])
+        interactions, loaders = prepare_data(config)
+        model = _build_model(config, loaders[0])
+        try:
+            check_vocabulary(content, interactions)
+            load_state(model, content)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint}: {error}") from error
     model.eval()
     return Loaded(config, model, interactions, *loaders)
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from recbole_posattn import distributed
-from recbole_posattn.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
+from recbole_posattn.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, use_explained
 from recbole_posattn.config import Config
-from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.errors import CheckpointError, SettingError, UserError
 from recbole_posattn.files import remove_incomplete
 
 AUTO = "auto"
@@ -118,12 +118,14 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
         return None
     folder, content = shared
     try:
-        config = _settings_of_now(folder, content, given, str(resume) == AUTO)
-    except SettingError:
+        with use_explained(folder / LAST_NAME):
+            config = _settings_of_now(folder, content, given, str(resume) == AUTO)
+            changes = [*content["training"]["changes"], *_changes(content, config)]
+    except UserError:
         if lock is not None:
             lock.release()
         raise
-    return Resumed(config, folder, content, [*content["training"]["changes"], *_changes(content, config)], lock)
+    return Resumed(config, folder, content, changes, lock)
 
 
 def names_of_run(resume: str | Path) -> dict[str, str]:
@@ -132,8 +134,10 @@ def names_of_run(resume: str | Path) -> dict[str, str]:
     Raises:
         CheckpointError: If there is no run that could go on.
     """
-    settings = read_checkpoint(_run_folder(resume) / LAST_NAME)["config"]
-    return {key: settings[key] for key in ("model", "dataset")}
+    last = _run_folder(resume) / LAST_NAME
+    settings = read_checkpoint(last)["config"]
+    with use_explained(last):
+        return {key: settings[key] for key in ("model", "dataset")}
 
 
 def _run_folder(resume: str | Path) -> Path:
@@ -161,9 +165,10 @@ def _farthest_run(given: Config) -> Path | None:
         except CheckpointError as error:
             logging.getLogger().warning(f"{error}; it is passed over")
             continue
-        if _is_the_same(content["config"], now):
-            left = content.get("training", {}).get("left") or {"steps": 0}
-            found.append((content["epoch"], left["steps"], file.parent))
+        with use_explained(file):
+            if _is_the_same(content["config"], now):
+                left = content["training"]["left"] or {"steps": 0}
+                found.append((content["epoch"], left["steps"], file.parent))
     return max(found)[-1] if found else None
 
 
@@ -179,7 +184,9 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
         content = read_checkpoint(folder / LAST_NAME)
         if "training" not in content:
             raise CheckpointError(f"checkpoint {folder / LAST_NAME} holds a model, but no training that could go on")
-        if content["training"]["best_epoch"] >= 0:
+        with use_explained(folder / LAST_NAME):
+            has_best = content["training"]["best_epoch"] >= 0
+        if has_best:
             read_checkpoint(folder / BEST_NAME)  # without which the run could not end
     except CheckpointError:
         if lock is not None:

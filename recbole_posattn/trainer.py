@@ -30,7 +30,7 @@ from recbole_posattn.checkpoint import (
 )
 from recbole_posattn.compat import autocast_dtype, distribute_model, plain_other_parameter, trainer_of_one_process
 from recbole_posattn.config import Config, plain_data
-from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.errors import SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.users import user_results
 from recbole_posattn.faults import memory_explained, require_finite
@@ -335,21 +335,19 @@ class CheckpointMixin:
             resumed: The run.
 
         Raises:
-            CheckpointError: If its state does not fit the model.
+            CheckpointError: If its weights do not fit the model; whatever a state that is none gives rise to, see
+                :func:`recbole_posattn.checkpoint.use_explained`.
         """
         content, training = resumed.content, resumed.content["training"]
         self.run_dir, self._has_run_dir, self._lock = resumed.folder, True, resumed.lock
         self.saved_model_file = str(self.run_dir / BEST_NAME)
         load_state(self.model, content)
-        try:
-            for name, optimizer in optimizers(self).items():
-                if name in training["optimizers"]:
-                    optimizer.load_state_dict(training["optimizers"][name])
-                for group in optimizer.param_groups:
-                    group["lr"] = self.learning_rate  # which may be another now
-            restore_counters(self.model, training["counters"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the run in {self.run_dir} does not fit its model: {error}") from error
+        for name, optimizer in optimizers(self).items():
+            if name in training["optimizers"]:
+                optimizer.load_state_dict(training["optimizers"][name])
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate  # which may be another now
+        restore_counters(self.model, training["counters"])
         self.start_epoch, self.cur_step = content["epoch"] + 1, content["cur_step"]
         self.best_valid_score, self.best_valid_result = content["best_valid_score"], training["best_valid_result"]
         self.best_epoch, self.train_loss_dict = training["best_epoch"], dict(training["train_loss_dict"])

@@ -1,0 +1,133 @@
+"""Any file given as a checkpoint is read as it was written, or refused in one line, and nothing in it is executed."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_posattn.checkpoint import LAST_NAME, read_checkpoint, read_plain, write_checkpoint
+from recbole_posattn.registry import registered_model_names
+from tests.fuzz.harness import call, cases, empty_folder, refused
+from tests.fuzz.test_fuzz_command_lines import checkpoint  # noqa: F401 (a fixture)
+
+# What may stand in the place of a value.
+STRANGE = [
+    None,
+    True,
+    -1,
+    0,
+    10**9,
+    float("nan"),
+    "",
+    "x",
+    "../..",
+    [],
+    {},
+    [1],
+    {"a": 1},
+    torch.zeros(2),
+    torch.ones(3, 4),
+]
+BUILT_IN = ["SASRec", "BPR", "Pop", "GRU4Rec", "NoSuchModel"]
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path) -> bytes:  # noqa: F811
+    return checkpoint.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def content_of(checkpoint: Path) -> Callable[[str], dict]:  # noqa: F811
+    """The best or the last checkpoint, by what is called with it."""
+    contents = {"recommend": read_checkpoint(checkpoint), "run": read_checkpoint(checkpoint.with_name(LAST_NAME))}
+    return lambda command: contents[command]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """Cut off, bits flipped, zeroed in parts as a crashed disk does, or longer than it was."""
+    position = draw(st.integers(0, len(content) - 1))
+    how = draw(st.sampled_from(["cut", "flip", "zero", "longer"]))
+    if how == "cut":
+        return content[:position]
+    if how == "flip":
+        bit = 1 << draw(st.integers(0, 7))
+        return content[:position] + bytes([content[position] ^ bit]) + content[position + 1 :]
+    if how == "zero":
+        size = len(content[position : position + draw(st.integers(1, 4096))])
+        return content[:position] + bytes(size) + content[position + size :]
+    return content + draw(st.binary(min_size=1, max_size=200))
+
+
+@cases(100)
+@given(data=st.data())
+def test_a_damaged_checkpoint_is_never_read(whole: bytes, data: st.DataObject) -> None:
+    content = data.draw(damaged(whole))
+    with empty_folder():
+        Path("best.pth").write_bytes(content)
+        _, error = refused("checkpoints: damaged", lambda: read_plain("best.pth"))
+    assert (error is None) == (content == whole)
+    assert error is None or "best.pth is damaged" in str(error) or "was not written by recbole-posattn" in str(error)
+
+
+def places(content: Any, path: tuple = ()) -> Iterator[tuple]:
+    """The paths to all values of nested dicts."""
+    for key, value in content.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from places(value, (*path, key))
+
+
+# What is done to a checkpoint: at which place, whether the value is removed, and which one takes its place.
+CHANGES = st.lists(st.tuples(st.integers(0, 999), st.booleans(), st.integers(0, 999)), min_size=1, max_size=3)
+
+
+def crafted(content: dict, changes: list[tuple[int, bool, int]]) -> dict:
+    """A checkpoint in which some values are missing or are others."""
+    content = copy.deepcopy(content)
+    for place, is_removed, choice in changes:
+        found = sorted(places(content), key=str)
+        *path, key = found[place % len(found)]
+        inside = content
+        for step in path:
+            inside = inside[step]
+        values = registered_model_names() + BUILT_IN if key == "model" else STRANGE
+        if is_removed:
+            del inside[key]
+        else:
+            inside[key] = copy.deepcopy(values[choice % len(values)])
+    return content
+
+
+@pytest.mark.parametrize("command", ["recommend", "run"])
+@cases(50)
+@given(changes=CHANGES)
+def test_a_crafted_checkpoint_is_used_or_refused(
+    checkpoint: Path,  # noqa: F811
+    content_of: Callable[[str], dict],
+    command: str,
+    changes: list[tuple[int, bool, int]],
+) -> None:
+    """What has no say in the result may be another."""
+    content = crafted(content_of(command), changes)
+    with empty_folder():
+        if command == "recommend":
+            write_checkpoint(content, "best.pth")
+            arguments = ["best.pth", "--k=2", "--output=lists.csv"]
+        else:
+            Path("saved").mkdir()
+            shutil.copy(checkpoint, "saved/best.pth")
+            write_checkpoint(content, Path("saved", LAST_NAME))
+            arguments = ["--resume=saved", "--epochs=2", "--show_progress=False"]
+        before = {path: path.read_bytes() for path in Path().rglob("*.pth")}
+        outcome = call(f"checkpoints: crafted, {command}", [command, *arguments])
+        if outcome.code:
+            assert {path: path.read_bytes() for path in Path().rglob("*.pth")} == before
