@@ -34,6 +34,7 @@ from recbole_posattn.rules import (
     check_model_keys,
     check_model_types,
     check_rules,
+    check_transform,
     check_validation_metric,
     resolved_negatives,
 )
@@ -266,6 +267,7 @@ class Config(recbole.config.Config):
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"])
+        check_transform(settings)
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
