@@ -46,7 +46,7 @@ from tabulate import tabulate
 
 from benchmarks.common import RESULTS, report
 from recbole_posattn import Config, run
-from recbole_posattn.checkpoint import BEST_NAME, read_checkpoint
+from recbole_posattn.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
 from recbole_posattn.cli import launch
 from recbole_posattn.config import LAUNCHER_KEYS
 from recbole_posattn.errors import EXIT_USER_ERROR, SettingError, UserError
@@ -79,7 +79,7 @@ GENERAL = [
 
 # What no run here is given, and why.
 NOT_DRAWN = {
-    **dict.fromkeys(("gpu_id", "use_gpu"), "no GPU is asked for"),
+    "gpu_id": "all train on the CPU, where a resumed run is the same to the last bit",
     **dict.fromkeys(("data_path", "checkpoint_dir"), "the folders of a run"),
     **dict.fromkeys(("log_wandb", "wandb_project"), "a service on the network"),
     **dict.fromkeys(
@@ -178,9 +178,10 @@ def draw_case(rng: random.Random, disturbed: bool) -> Case:
         "model": model,
         "dataset": rng.choice(list(DATA)),
         "MAX_ITEM_LIST_LENGTH": max_length,
-        "epochs": rng.choice([0, 1, 2, 4, 6, 8, 10, 12]),
+        "epochs": rng.choice([0, 1, 2, 5, 10, 20, 30]),
         "train_batch_size": rng.choice([8, 16, 32, 128]),
         "show_progress": rng.random() < 0.3,
+        "use_gpu": False,
     }
     settings |= some(rng, RUN_KEYS, 0.3)
     settings |= _evaluation(rng, sequential)
@@ -197,8 +198,6 @@ def draw_case(rng: random.Random, disturbed: bool) -> Case:
         settings[key] = rng.choice(CARELESS[key])
     nproc = 2 if rng.random() < 0.03 else 1
     fresh = nproc > 1 or rng.random() < 0.06
-    if nproc > 1:
-        settings["use_gpu"] = False
     return Case(settings, nproc, fresh, _blows(rng) if disturbed else [])
 
 
@@ -348,8 +347,11 @@ def _loss(rng: random.Random, max_length: int) -> dict[str, Any]:
     if rng.random() < 0.2:
         settings |= {"train_objective": "sequence", "window_stride": rng.randint(1, max_length)}
     elif rng.random() < 0.1:
-        transform = rng.choice(["flip_itemseq", "crop_itemseq", "reorder_itemseq"])
+        transform = rng.choice(["inverse_itemseq", "crop_itemseq", "reorder_itemseq", "mask_itemseq"])
+        shares = {"crop_itemseq": "eta", "reorder_itemseq": "beta", "mask_itemseq": "mask_ratio"}
         settings |= {"train_objective": "augmented", "transform": transform}
+        if transform in shares and rng.random() < 0.8:
+            settings[shares[transform]] = rng.choice([0.2, 0.6])
     return settings
 
 
@@ -366,7 +368,7 @@ def _negatives_of_recbole(rng: random.Random) -> dict[str, Any]:
 def _keys_of(model: str) -> set[str]:
     """The keys of a model of ours, by its property file, and those that are nobody's."""
     text = (PROPERTIES / "model" / f"{model}.yaml").read_text(encoding="utf-8")
-    return {*re.findall(r"^(\w+):", text, re.MULTILINE), "transform"}
+    return {*re.findall(r"^(\w+):", text, re.MULTILINE), "transform", "eta", "beta", "mask_ratio"}
 
 
 def _blows(rng: random.Random) -> list[Blow]:
@@ -607,9 +609,12 @@ def differences(calm: Path, undisturbed: Ended, rough: Path, resumed: Ended) -> 
         return [] if lines[0] == lines[1] else [f"{lines[1]!r} instead of {lines[0]!r}"]
     (first,) = (calm / "work").glob(f"saved/*/{RESULT_NAME}")
     finished = sorted((rough / "work").glob(f"saved/*/{RESULT_NAME}"))
-    if len(finished) != 1:
+    if not finished or (len(finished) > 1 and list((rough / "work").glob(f"saved/*/{LAST_NAME}"))):
         return [f"{len(finished)} runs of the same settings have ended"]
-    (second,) = finished
+    return [what for second in finished for what in _differences_of_results(first, second)]
+
+
+def _differences_of_results(first: Path, second: Path) -> list[str]:
     told = [json.loads(file.read_text(encoding="utf-8")) for file in (first, second)]
     for result in told:
         for epoch in result["curve"]:
@@ -677,7 +682,7 @@ def _be_many_runs(folder: Path, told: Path, said: Path, arguments: Sequence[Sequ
 
 
 def _other_threads() -> list[str]:
-    """Names of this process's threads but the main one and that of jemalloc (pyarrow's), which it makes anew in a fork."""
+    """Names of this process's threads but the main one and jemalloc's (of pyarrow), which makes it anew in a fork."""
     threads = [thread for thread in Path("/proc/self/task").iterdir() if int(thread.name) != os.getpid()]
     names = [(thread / "comm").read_text().strip() for thread in threads]
     return [name for name in names if name != "jemalloc_bg_thd"]
