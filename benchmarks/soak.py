@@ -768,7 +768,7 @@ def _soak_all(options: argparse.Namespace, start: Usage, data_path: Path) -> int
     report(
         str(Path(options.output).resolve()),
         "Soak: random settings, random signals",
-        _page(cases, outcomes, summary, faults),
+        _page(cases, outcomes, summary, refused, faults),
         ["number", "model", "data", "process", "s", "code", "signals at the share of its time", "resumed", "faults"],
         [outcome.row for outcome in outcomes],
     )
@@ -802,16 +802,27 @@ def _count_signals(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{signal.Signals(signum).name} {n}" for signum, n in counts.most_common()) or "none"
 
 
-def _page(cases: Sequence[Case], outcomes: Sequence[Outcome], summary: list[list], faults: Sequence[str]) -> str:
+def _listed(title: str, lines: Sequence[str]) -> list[str]:
+    """A paragraph with a bullet for each line, shortened; none without lines."""
+    short = [" ".join(re.sub(r"/tmp/[\w-]+/", "", line).split())[:200] for line in lines]
+    return [title + "\n" + "".join(f"\n- {line}" for line in short)] if lines else []
+
+
+def _page(
+    cases: Sequence[Case],
+    outcomes: Sequence[Outcome],
+    summary: list[list],
+    refused: Sequence[str],
+    faults: Sequence[str],
+) -> str:
     given = collections.Counter(key for case in cases for key in case.settings if key not in LAUNCHER_KEYS)
     pairs = {case.settings["kernel_structure"] for case in cases if "kernel_structure" in case.settings}
     models = {case.settings["model"] for case in cases}
-    lines = collections.Counter(
-        re.sub(r"\(.*|[\d.]+|[;:] .*", "", outcome.ended.line.removeprefix("recbole-posattn: ")).strip()
+    ended = [
+        f"{outcome.row[0]}: {outcome.ended.line.removeprefix('recbole-posattn: ')}"
         for outcome in outcomes
         if outcome.ended.code == EXIT_USER_ERROR
-    )
-    ended = "".join(f"\n- {n} × {line} …" for line, n in lines.most_common()) or " none"
+    ]
     return "\n\n".join(
         [
             "Short trainings with settings drawn from all keys, each in a process of its own and undisturbed; every "
@@ -825,8 +836,9 @@ def _page(cases: Sequence[Case], outcomes: Sequence[Outcome], summary: list[list
             f"{len(models)} models, {len(pairs)} pairs of kernel structures. Settings given, and how often: "
             + ", ".join(f"{key} {n}" for key, n in sorted(given.items()))
             + ".",
-            f"Lines of runs that ended with code 2:{ended}",
-            *(["Faults:\n" + "".join(f"\n- {' '.join(fault.split())[:300]}" for fault in faults)] if faults else []),
+            *_listed("Lines of runs that ended with code 2:", ended),
+            *_listed("Lines of draws that were refused:", sorted(set(refused))),
+            *_listed("Faults:", faults),
         ]
     )
 
