@@ -544,6 +544,29 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
         )
 
 
+def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
+    """Refuse values that a model of RecBole's fails on once its training begins.
+
+    Args:
+        model: Its name.
+        settings: With RecBole's defaults filled in.
+
+    Raises:
+        SettingError: Naming the key.
+    """
+    weight_decay, own = settings["weight_decay"], settings.get("reg_weight")
+    if weight_decay and isinstance(own, (list, tuple)):
+        raise SettingError(
+            f"weight_decay must be 0 with {model}, which has the regularization reg_weight {own!r}; got {weight_decay}."
+        )
+    negatives = settings.get("train_neg_sample_args")
+    if settings["MODEL_TYPE"] == ModelType.TRADITIONAL and isinstance(negatives, dict) and negatives.get("dynamic"):
+        raise SettingError(
+            f"train_neg_sample_args must not be dynamic with {model}, which has no scores while it is trained; "
+            f"got {negatives!r}."
+        )
+
+
 def check_transform(settings: Mapping[str, Any]) -> None:
     """Refuse a ``transform`` without the share of a history that it changes, which RecBole fails on in the first batch.
 

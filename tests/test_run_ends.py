@@ -90,6 +90,31 @@ def test_a_transform_needs_its_share(tiny_settings: Callable, model: str, transf
     assert run(model, "tiny", config_dict={**settings, key: 0.5, "n_heads": 1}, command_line=[])["epochs"] == 2
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "words"),
+    [
+        ("SHAN", {"weight_decay": 0.1}, r"weight_decay must be 0 with SHAN, .* reg_weight \[0.01, 0.0001\]; got 0.1"),
+        ("HGN", {"weight_decay": 1}, "weight_decay must be 0 with HGN"),
+        ("Pop", {"train_neg_sample_args": {"dynamic": True, "candidate_num": 4}}, "must not be dynamic with Pop"),
+    ],
+)
+def test_settings_that_a_model_of_recboles_fails_on(
+    tiny_settings: Callable, model: str, given: dict, words: str
+) -> None:
+    with pytest.raises(SettingError, match=words):
+        Config(model, "tiny", config_dict=tiny_settings(**given), command_line=[])
+    Config(model, "tiny", config_dict=tiny_settings(weight_decay=0), command_line=[])
+
+
+def test_a_split_in_the_order_of_time_reads_the_times(tiny_settings: Callable) -> None:
+    """RecBole loads none for a general model by default, and fails on sorting by them."""
+    evaluation = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "group_by": "user", "mode": "full"}
+    settings = tiny_settings(eval_args=evaluation)
+    result = run("BPR", "tiny", config_dict=settings, command_line=[])
+    named = {**settings, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    assert run("BPR", "tiny", config_dict=named, command_line=[])["test_result"] == result["test_result"]
+
+
 @pytest.mark.filterwarnings(r"ignore:torch\.sparse\.SparseTensor:UserWarning")  # RecBole's, see pyproject.toml
 def test_a_model_that_knows_no_mixed_precision(tiny_settings: Callable) -> None:
     """Products with sparse matrices are not among what PyTorch does in bfloat16."""
