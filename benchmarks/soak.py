@@ -127,6 +127,8 @@ _OWN_FILES = re.compile(
     r"saved/[^/]+/(best\.pth|last\.pth|result\.json|users\.parquet|run\.lock|kernels/epoch-\d+\.pth)"
     r"|log/[^/]+/[^/]+\.log|log_tensorboard/.+/events[^/]+"
 )
+# What may end a run that ``Config`` has accepted.
+_DOCUMENTED = re.compile(r"the training loss is|cannot be trained with enable_amp|cannot sample negative")
 _NO_MATTER = {"seconds", "checkpoint", "peak_mebibytes"}  # of a result: where and when it was made
 
 
@@ -443,15 +445,15 @@ def train_in_process(
     started = time.perf_counter()
     process.start()
     if blow is not None:
-        process.join(blow.moment * expected)
+        _wait(process, blow.moment * expected)
         for _ in range(1 + blow.again):
             if process.exitcode is None:
                 os.kill(process.pid, blow.signum)
-                process.join(0.05)
-    process.join(LONGEST)
+                _wait(process, 0.05)
+    _wait(process, LONGEST)
     if process.exitcode is None:
         os.kill(process.pid, signal.SIGABRT)  # on which a fork tells where it is
-        process.join(1)
+        _wait(process, 1)
     seconds = time.perf_counter() - started
     left = _left_behind(process)
     text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
@@ -462,6 +464,13 @@ def train_in_process(
     ended = Ended(process.exitcode, seconds, text, lines[-1] if lines else "", left)
     process.close()
     return ended
+
+
+def _wait(process: ForkProcess, seconds: float) -> None:
+    """``process.join(seconds)``, which for a process that has become another program would wait for its end."""
+    deadline = time.perf_counter() + seconds
+    while process.exitcode is None and time.perf_counter() < deadline:
+        time.sleep(0.005)
 
 
 def _be_the_run(folder: Path, said: Path, arguments: Sequence[str], fresh: bool) -> None:
@@ -587,9 +596,9 @@ def _new_folder(folder: Path) -> Path:
 
 
 def _wrong_end(ended: Ended) -> list[str]:
-    """A run may end well, or with code 2 and a line for the user; it leaves no process."""
+    """A run may end well, or with code 2 and a line that the documentation knows; it leaves no process."""
     faults = [f"left behind: {process}" for process in ended.left]
-    if ended.code == EXIT_USER_ERROR and ended.line and "Traceback" not in ended.said:
+    if ended.code == EXIT_USER_ERROR and _DOCUMENTED.search(ended.line) and "Traceback" not in ended.said:
         return faults
     return faults if ended.code == 0 else [*faults, f"exit code {ended.code}: {ended.said[-3000:]}"]
 
