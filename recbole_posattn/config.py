@@ -270,7 +270,6 @@ class Config(recbole.config.Config):
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"])
-        check_transform(settings)
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
@@ -282,6 +281,7 @@ class Config(recbole.config.Config):
             keys = registry.recbole_model_keys(self.model)
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
+        check_transform(settings)
         return settings
 
     def _set_default_parameters(self) -> None:
