@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The advisories that audit passes over, each with its reason there and in SECURITY.md
 IGNORED := audit-ignored.txt
 
-.PHONY: run test fuzz bench bench-engine lint format audit
+.PHONY: run test fuzz soak bench bench-engine lint format audit
 
 run: $(VENV)/.installed
 	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k
@@ -34,6 +34,10 @@ bench-engine: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.dropout_speed
 	$(BIN)/python -m benchmarks.precision_speed
 	$(BIN)/python -m benchmarks.recommend_speed
+
+# Random settings, a third of them stopped by random signals and resumed; one thread, as forks want
+soak: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -168,6 +168,9 @@ class _SilentWriter:
     def add_hparams(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
+    def close(self) -> None:
+        """Nothing."""
+
 
 @contextmanager
 def without_tensorboard() -> Iterator[None]:

@@ -33,7 +33,9 @@ from recbole_posattn.rules import (
     check_evaluation,
     check_model_keys,
     check_model_types,
+    check_recbole_model,
     check_rules,
+    check_transform,
     check_validation_metric,
     resolved_negatives,
 )
@@ -225,7 +227,9 @@ class Config(recbole.config.Config):
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
             # RecBole's default asks for sampled negatives, which it then refuses with cross-entropy.
             defaults["train_neg_sample_args"] = None
-        reads_times = model_class.type == ModelType.SEQUENTIAL or {**defaults, **external}["mask_history"] is not None
+        given = {**defaults, **external}
+        in_order = isinstance(given["eval_args"], dict) and given["eval_args"].get("order") == "TO"
+        reads_times = model_class.type == ModelType.SEQUENTIAL or given["mask_history"] is not None or in_order
         if reads_times and "load_col" not in external:
             columns = (defaults.get("load_col") or {}).get("inter")
             time_field = external.get("TIME_FIELD", defaults.get("TIME_FIELD"))
@@ -276,6 +280,8 @@ class Config(recbole.config.Config):
         else:
             keys = registry.recbole_model_keys(self.model)
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
+            check_recbole_model(self.model, settings)
+        check_transform(settings)
         return settings
 
     def _set_default_parameters(self) -> None:

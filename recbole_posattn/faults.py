@@ -16,6 +16,8 @@ from recbole_posattn.errors import TrainingError
 _SIZES_OF_TRAINING = ("train_batch_size", "MAX_ITEM_LIST_LENGTH", "loss_chunk_size", "n_layers", "hidden_size")
 _SIZES_OF_EVALUATION = ("eval_batch_size", "MAX_ITEM_LIST_LENGTH", "hidden_size")
 
+_HALF_PRECISION = ("BFloat16", "Half")  # as PyTorch's messages name them
+
 
 @contextmanager
 def memory_explained(settings: Mapping[str, Any], training: bool, n_items: int, kept: str) -> Iterator[None]:
@@ -44,6 +46,27 @@ def memory_explained(settings: Mapping[str, Any], training: bool, n_items: int, 
             f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
         )
         raise TrainingError(f"{what}; {kept}" if kept else what) from error
+
+
+@contextmanager
+def precision_explained(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Say it where a model has operations that mixed precision does not know, as products with sparse matrices.
+
+    Args:
+        settings: Of the run.
+
+    Raises:
+        TrainingError: If such an operation is met.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not settings["enable_amp"] or not any(name in str(error) for name in _HALF_PRECISION):
+            raise
+        reason = " ".join(str(error).split())
+        raise TrainingError(
+            f"{settings['model']} cannot be trained with enable_amp ({reason}): leave it out"
+        ) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

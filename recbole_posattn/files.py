@@ -26,7 +26,12 @@ def whole_file(file: str | Path) -> Iterator[Path]:
             incomplete.unlink(missing_ok=True)
 
 
+def has_incomplete(folder: Path) -> bool:
+    """Whether a file in a folder is being written, or was when its process died."""
+    return any(folder.rglob(f"*{_INCOMPLETE}"))
+
+
 def remove_incomplete(folder: Path) -> None:
     """Remove what a process that died while it was writing has left."""
-    for file in folder.glob(f"*{_INCOMPLETE}"):
+    for file in folder.rglob(f"*{_INCOMPLETE}"):
         file.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from texttable import Texttable
 
 from recbole_posattn import distributed
 from recbole_posattn.checkpoint import LAST_NAME, check_vocabulary, load_state, read_checkpoint, use_explained
-from recbole_posattn.compat import no_pickled_caches, run_logger
+from recbole_posattn.compat import no_pickled_caches, run_logger, without_tensorboard
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.distributed import checked_layout
@@ -293,7 +293,8 @@ def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None
     """
     loaded = load(checkpoint)
     with run_logger(loaded.config):
-        trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+        with without_tensorboard():
+            trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
         result, users = _evaluate(trainer, loaded.test_data, load_best_model=False)
     return plain_data(result), users
 

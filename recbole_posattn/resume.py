@@ -13,7 +13,7 @@ from recbole_posattn import distributed
 from recbole_posattn.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, use_explained
 from recbole_posattn.config import Config
 from recbole_posattn.errors import CheckpointError, SettingError, UserError
-from recbole_posattn.files import remove_incomplete
+from recbole_posattn.files import has_incomplete, remove_incomplete
 
 AUTO = "auto"
 LOCK_NAME = "run.lock"
@@ -159,7 +159,11 @@ def _farthest_run(given: Config) -> Path | None:
     """Of all runs with these settings; they are alike as far as they have come, so that no clock is asked."""
     found: list[tuple[int, int, Path]] = []
     now = given.plain()
-    for file in sorted(Path(given["checkpoint_dir"]).glob(f"{given['model']}-{given['dataset']}-*/{LAST_NAME}")):
+    for folder in sorted(Path(given["checkpoint_dir"]).glob(f"{given['model']}-{given['dataset']}-*")):
+        file = folder / LAST_NAME
+        if not file.is_file():
+            _tidy(folder)
+            continue
         try:
             content = read_checkpoint(file)
         except CheckpointError as error:
@@ -168,8 +172,21 @@ def _farthest_run(given: Config) -> Path | None:
         with use_explained(file):
             if _is_the_same(content["config"], now):
                 left = content["training"]["left"] or {"steps": 0}
-                found.append((content["epoch"], left["steps"], file.parent))
+                found.append((content["epoch"], left["steps"], folder))
     return max(found)[-1] if found else None
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a process has left that died while it wrote the first file of its run."""
+    if not has_incomplete(folder):
+        return
+    try:
+        lock = lock_run(folder)
+    except CheckpointError:
+        return  # it has not died
+    if lock is not None:
+        remove_incomplete(folder)
+        lock.release()
 
 
 def _is_the_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

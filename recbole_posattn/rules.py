@@ -188,6 +188,7 @@ _CUT_OFF = Rule(lambda value: _is_int(value) and 1 <= value <= _LARGEST, "a posi
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 _TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
+_SHARES_OF_TRANSFORMS = {"mask_itemseq": "mask_ratio", "crop_itemseq": "eta", "reorder_itemseq": "beta"}
 _GROUPS = (None, "none", "None", "user")
 
 _MODE = re.compile(r"full|labeled|(?:uni|pop)[1-9][0-9]{0,8}")
@@ -541,6 +542,43 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
             f"key {key!r} is none of {model}'s, whose kernel and encoding are fixed; PosKernelSASRec has it, and "
             "every encoding under position_encoding."
         )
+
+
+def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
+    """Refuse values that a model of RecBole's fails on once its training begins.
+
+    Args:
+        model: Its name.
+        settings: With RecBole's defaults filled in.
+
+    Raises:
+        SettingError: Naming the key.
+    """
+    weight_decay, own = settings["weight_decay"], settings.get("reg_weight")
+    if weight_decay and isinstance(own, (list, tuple)):
+        raise SettingError(
+            f"weight_decay must be 0 with {model}, which has the regularization reg_weight {own!r}; got {weight_decay}."
+        )
+    negatives = settings.get("train_neg_sample_args")
+    if settings["MODEL_TYPE"] == ModelType.TRADITIONAL and isinstance(negatives, dict) and negatives.get("dynamic"):
+        raise SettingError(
+            f"train_neg_sample_args must not be dynamic with {model}, which has no scores while it is trained; "
+            f"got {negatives!r}."
+        )
+
+
+def check_transform(settings: Mapping[str, Any]) -> None:
+    """Refuse a ``transform`` without the share of a history that it changes, which RecBole fails on in the first batch.
+
+    Raises:
+        SettingError: Naming the key of the share.
+    """
+    transform = settings.get("transform")
+    key = _SHARES_OF_TRANSFORMS.get(transform)
+    if key is not None:
+        share = settings.get(key)
+        if not _is_number(share) or not 0 <= share <= 1:
+            raise SettingError(f"transform {transform!r} needs {key}, a number in [0, 1]; got {share!r}.")
 
 
 def check_combinations(settings: Mapping[str, Any]) -> None:

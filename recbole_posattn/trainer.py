@@ -33,7 +33,7 @@ from recbole_posattn.config import Config, plain_data
 from recbole_posattn.errors import SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.users import user_results
-from recbole_posattn.faults import memory_explained, require_finite
+from recbole_posattn.faults import memory_explained, precision_explained, require_finite
 from recbole_posattn.fields import TARGET_LIST_FIELD
 from recbole_posattn.pausing import PausableEpoch
 from recbole_posattn.resume import Resumed, lock_run
@@ -84,7 +84,8 @@ class EngineMixin:
     ) -> Any:
         started = time.perf_counter()
         self._epoch, self._batch = epoch_idx, 0
-        with memory_explained(self.config, True, train_data._dataset.item_num, self._kept()):
+        memory = memory_explained(self.config, True, train_data._dataset.item_num, self._kept())
+        with memory, precision_explained(self.config):
             losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
         seconds = round(time.perf_counter() - started, 3)
         total = sum(losses) if isinstance(losses, tuple) else losses
@@ -247,9 +248,12 @@ class CheckpointMixin:
         first_epoch, self._started = self.start_epoch, time.perf_counter()
         try:
             with interrupts.deferred():
-                if not (first_epoch and self._has_ended()):  # which RecBole would take for a run without epochs
+                if first_epoch and self._has_ended():  # which RecBole would take for a run without epochs
+                    self.eval_collector.data_collect(train_data)  # some metrics count the items there
+                else:
                     super().fit(train_data, *arguments, saved=saved, **options)
                 self._epoch_now = None
+                self._keep_a_best()
                 if self.train_loss_dict and self._random_states is None:
                     self._keep_epoch(max(self.train_loss_dict))
                 self._restore_random_state()
@@ -260,9 +264,17 @@ class CheckpointMixin:
                 interrupted.kept = self._kept()
             raise
         finally:
+            self.tensorboard.close()  # and its thread with it
             if self._lock is not None:
                 self._lock.release()
         return self.best_valid_score, self.best_valid_result
+
+    def _keep_a_best(self) -> None:
+        """The last epoch where none was validated, or none with a number for a score."""
+        untold = self.best_epoch < 0 and self.train_loss_dict and Path(self.saved_model_file).name == BEST_NAME
+        if self._saved and untold:
+            self.logger.warning("No epoch has a score of the validation: the last one is kept")
+            self._save_checkpoint(max(self.train_loss_dict))
 
     def _has_ended(self) -> bool:
         return self.start_epoch >= self.epochs or self.cur_step > self.stopping_step

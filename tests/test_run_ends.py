@@ -1,0 +1,123 @@
+"""Ends of runs that only some settings meet: what they leave in the process and on the disk, and what is said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recbole_posattn import Config, run
+from recbole_posattn.checkpoint import LAST_NAME
+from recbole_posattn.errors import SettingError, TrainingError
+from recbole_posattn.quick_start import evaluate_checkpoint
+from recbole_posattn.resume import LOCK_NAME
+
+
+def test_a_run_at_its_end_is_evaluated_by_metrics_that_count_items(tiny_settings: Callable) -> None:
+    counting = ["NDCG", "COV", "ItemCoverage", "GiniIndex", "AveragePopularity"]
+    arguments = {"config_dict": tiny_settings(metrics=counting), "command_line": []}
+    first = run("PosKernelSASRec", "tiny", **arguments)
+    second = run("PosKernelSASRec", "tiny", **arguments, resume="auto")
+    assert second["checkpoint"] == first["checkpoint"]
+    assert second["test_result"] == first["test_result"] and len(first["test_result"]) == len(counting)
+
+
+@pytest.mark.parametrize("model", ["Pop", "ItemKNN"])
+def test_a_model_of_one_epoch_is_kept_without_validation(tiny_settings: Callable, model: str) -> None:
+    """RecBole validates each ``eval_step`` epochs, of which these models have one."""
+    settings = tiny_settings(epochs=4, eval_step=3)
+    result = run(model, "tiny", config_dict=settings, command_line=[])
+    every = run(model, "tiny", config_dict={**settings, "eval_step": 1}, command_line=[])
+    assert result["test_result"] == every["test_result"] and result["best_epoch"] == 0
+    assert Path(result["checkpoint"]).is_file()
+    assert (
+        run(model, "tiny", config_dict=settings, command_line=[], resume="auto")["checkpoint"] == result["checkpoint"]
+    )
+
+
+def test_runs_leave_no_threads(tiny_settings: Callable) -> None:
+    before = set(threading.enumerate())
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
+    evaluate_checkpoint(result["checkpoint"])
+    assert set(threading.enumerate()) == before
+
+
+def _abandoned(tiny_settings: Callable) -> Path:
+    """A file of a run that has nothing else yet."""
+    folder = Path("saved") / "PosKernelSASRec-tiny-Jan-01-2026_00-00-00"
+    (folder / "kernels").mkdir(parents=True)
+    (folder / LOCK_NAME).touch()
+    incomplete = folder / "kernels" / "epoch-00000.pth.incomplete"
+    incomplete.write_bytes(b"PK")
+    return incomplete
+
+
+def test_what_a_process_left_that_died_at_its_first_file_is_removed(tiny_settings: Callable) -> None:
+    incomplete = _abandoned(tiny_settings)
+    run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[], resume="auto")
+    assert not incomplete.exists()
+    assert not list(Path("saved").rglob("*.incomplete")) and len(list(Path("saved").glob(f"*/{LAST_NAME}"))) == 1
+
+
+def test_what_another_process_is_writing_stays(tiny_settings: Callable) -> None:
+    incomplete = _abandoned(tiny_settings)
+    lock = f"FileLock({str(incomplete.parent.parent / LOCK_NAME)!r})"
+    script = f"from filelock import FileLock; lock = {lock}; lock.acquire(); print('has it', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "has it\n"
+        run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[], resume="auto")
+    finally:
+        other.kill()
+        other.communicate()
+    assert incomplete.exists()
+
+
+@pytest.mark.parametrize(
+    ("transform", "key"), [("crop_itemseq", "eta"), ("reorder_itemseq", "beta"), ("mask_itemseq", "mask_ratio")]
+)
+@pytest.mark.parametrize("model", ["PosKernelSASRec", "SASRec"])
+def test_a_transform_needs_its_share(tiny_settings: Callable, model: str, transform: str, key: str) -> None:
+    objective = {"train_objective": "augmented"} if model == "PosKernelSASRec" else {}
+    settings = tiny_settings(transform=transform, **objective)
+    for given in ({}, {key: 1.5}):
+        with pytest.raises(SettingError, match=rf"needs {key}, a number in \[0, 1\]"):
+            Config(model, "tiny", config_dict={**settings, **given}, command_line=[])
+    assert run(model, "tiny", config_dict={**settings, key: 0.5, "n_heads": 1}, command_line=[])["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "words"),
+    [
+        ("SHAN", {"weight_decay": 0.1}, r"weight_decay must be 0 with SHAN, .* reg_weight \[0.01, 0.0001\]; got 0.1"),
+        ("HGN", {"weight_decay": 1}, "weight_decay must be 0 with HGN"),
+        ("Pop", {"train_neg_sample_args": {"dynamic": True, "candidate_num": 4}}, "must not be dynamic with Pop"),
+    ],
+)
+def test_settings_that_a_model_of_recboles_fails_on(
+    tiny_settings: Callable, model: str, given: dict, words: str
+) -> None:
+    with pytest.raises(SettingError, match=words):
+        Config(model, "tiny", config_dict=tiny_settings(**given), command_line=[])
+    Config(model, "tiny", config_dict=tiny_settings(weight_decay=0), command_line=[])
+
+
+def test_a_split_in_the_order_of_time_reads_the_times(tiny_settings: Callable) -> None:
+    """RecBole loads none for a general model by default, and fails on sorting by them."""
+    evaluation = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "group_by": "user", "mode": "full"}
+    settings = tiny_settings(eval_args=evaluation)
+    result = run("BPR", "tiny", config_dict=settings, command_line=[])
+    named = {**settings, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    assert run("BPR", "tiny", config_dict=named, command_line=[])["test_result"] == result["test_result"]
+
+
+@pytest.mark.filterwarnings(r"ignore:torch\.sparse\.SparseTensor:UserWarning")  # RecBole's, see pyproject.toml
+def test_a_model_that_knows_no_mixed_precision(tiny_settings: Callable) -> None:
+    """Products with sparse matrices are not among what PyTorch does in bfloat16."""
+    settings = tiny_settings(enable_amp=True)
+    with pytest.raises(TrainingError, match=r"SGL cannot be trained with enable_amp \(.*BFloat16.*leave it out"):
+        run("SGL", "tiny", config_dict=settings, command_line=[])
