@@ -21,7 +21,6 @@ from recbole_posattn.leaderboard.board import Board
 from recbole_posattn.leaderboard.figures import draw_board, draw_curves, draw_groups, draw_scores, draw_times
 from recbole_posattn.leaderboard.report import CSV_COLUMNS, Provenance, csv, html, latex, markdown, write_report
 from recbole_posattn.leaderboard.spec import Published
-from recbole_posattn.reporting import page
 
 NAN = float("nan")
 NASTY = """<script>alert("1")</script>_50%&'$a$|#"""
@@ -436,7 +435,7 @@ def test_a_report_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page.os, "replace", full)
+    monkeypatch.setattr("recbole_posattn.files.os.replace", full)
     with pytest.raises(UserError, match="cannot be written: No space left on device"):
         write_report([board_of(2)], PROVENANCE, tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -19,8 +19,8 @@ import yaml
 from recbole.trainer import HyperTuning
 
 from recbole_posattn import cli
+from recbole_posattn.checkpoint import BEST_NAME
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.trainer import CHECKPOINT_NAME
 from recbole_posattn.trials import Where
 from recbole_posattn.tuning.make import tune
 from recbole_posattn.tuning.objective import objective_function
@@ -89,7 +89,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     assert yaml.safe_load((folder / "best.yaml").read_text())["learning_rate"] == best.settings["learning_rate"]
     table = pd.read_csv(folder / "trials.csv")
     assert len(table) == 4 and table["ndcg@10"].max() == best.best(bigger=True)
-    assert [file.parent.name for file in folder.rglob(CHECKPOINT_NAME)] == [f"{best.number:04d}"]
+    assert [file.parent.name for file in folder.rglob(BEST_NAME)] == [f"{best.number:04d}"]
     evaluated = (folder / "best.json").stat().st_mtime
     (folder / "report.html").unlink()
     assert cli.main([*arguments, "--resume"]) == 0
