@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 
 from recbole_posattn import Config, interrupts, run
 from recbole_posattn.checkpoint import LAST_NAME
-from recbole_posattn.errors import SettingError, TrainingError
+from recbole_posattn.cli import main
+from recbole_posattn.errors import DataError, SettingError, TrainingError
 from recbole_posattn.quick_start import evaluate_checkpoint
 from recbole_posattn.resume import LOCK_NAME
 
@@ -165,3 +167,25 @@ def test_a_model_that_knows_no_mixed_precision(tiny_settings: Callable) -> None:
     settings = tiny_settings(enable_amp=True)
     with pytest.raises(TrainingError, match=r"SGL cannot be trained with enable_amp \(.*BFloat16.*leave it out"):
         run("SGL", "tiny", config_dict=settings, command_line=[])
+
+
+@pytest.mark.parametrize("error", [interrupts.Interrupted(signal.SIGINT), KeyboardInterrupt(), DataError("no rows")])
+def test_what_an_ended_command_holds_is_let_go(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Before the process ends: loaders end their workers then, which otherwise leave temporary folders."""
+    gone = []
+
+    class Held:
+        def __del__(self) -> None:
+            gone.append(True)
+
+    def execute(options: object) -> int:
+        held = Held()  # noqa: F841
+        raise error
+
+    monkeypatch.setattr("recbole_posattn.commands.run.execute", execute)
+    gc.disable()
+    try:
+        assert main(["run"]) in (2, 130)
+        assert gone
+    finally:
+        gc.enable()
