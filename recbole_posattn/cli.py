@@ -6,6 +6,7 @@ import argparse
 import errno
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NamedTuple
@@ -85,7 +86,11 @@ def _guarded(command: Callable[[], int]) -> int:
     """Run a command; what the user can mend ends in one line and exit code 2."""
     try:
         with interrupts.handled():
-            return command()
+            try:
+                return command()
+            except BaseException as error:
+                _let_go(error)
+                raise
     except UserError as error:
         print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -102,3 +107,13 @@ def _guarded(command: Callable[[], int]) -> int:
         interrupted = error if isinstance(error, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)
         print(f"recbole-posattn: {interrupted}", file=sys.stderr)
         return interrupted.exit_code
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the calls that an error has ended still hold: loaders then wait for their workers, which tidy up.
+
+    Workers that are there when the process ends are ended by a signal, and leave their temporary folders.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

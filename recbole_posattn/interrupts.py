@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType, SimpleNamespace
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_now = SimpleNamespace(handled=False, deferred=False, pending=None)
+_now = SimpleNamespace(handled=False, deferred=False, pending=None, process=None)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -50,7 +50,7 @@ def handled() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, _on_signal) for number in _SIGNALS}
-    _now.handled = True
+    _now.handled, _now.process = True, os.getpid()
     try:
         yield
     finally:
@@ -90,8 +90,18 @@ def check() -> None:
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:
+    if os.getpid() != _now.process:
+        _on_signal_in_fork(signum)
+        return
     if not _now.deferred or _now.pending is not None:
         _now.pending = None
         raise Interrupted(signum)
     _now.pending = signum
     os.write(sys.__stderr__.fileno(), b"\nrecbole-posattn: stopping after this step; once more stops at once\n")
+
+
+def _on_signal_in_fork(signum: int) -> None:
+    """In a loader's worker, which inherits the handler: Ctrl-C is for the training, which ends it; SIGTERM ends it."""
+    if signum == signal.SIGTERM:
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)

@@ -129,6 +129,8 @@ class EngineMixin:
             return super().evaluate(eval_data, *arguments, **options)
 
     def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:
+        # From it come the seeds of the loader's workers, and so the negatives: in a resumed run the same ones.
+        valid_data.generator.manual_seed(self.config["seed"] + self._epoch)
         score, result = super()._valid_epoch(valid_data, show_progress)
         if self.curve:
             self.curve[-1]["valid"] = dict(result)

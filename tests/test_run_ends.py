@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from recbole_posattn import Config, run
+from recbole_posattn import Config, interrupts, run
 from recbole_posattn.checkpoint import LAST_NAME
-from recbole_posattn.errors import SettingError, TrainingError
+from recbole_posattn.cli import main
+from recbole_posattn.errors import DataError, SettingError, TrainingError
 from recbole_posattn.quick_start import evaluate_checkpoint
 from recbole_posattn.resume import LOCK_NAME
 
@@ -24,6 +28,48 @@ def test_a_run_at_its_end_is_evaluated_by_metrics_that_count_items(tiny_settings
     second = run("PosKernelSASRec", "tiny", **arguments, resume="auto")
     assert second["checkpoint"] == first["checkpoint"]
     assert second["test_result"] == first["test_result"] and len(first["test_result"]) == len(counting)
+
+
+class _PowerCut(BaseException):
+    """Ends a run wherever it is."""
+
+
+def test_a_resumed_run_has_the_negatives_that_workers_draw(tiny_settings: Callable) -> None:
+    """In the validation as well, whose loader numbers its workers' seeds."""
+    evaluation = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni3"}
+    settings = tiny_settings(worker=1, eval_args=evaluation, epochs=4, learning_rate=0.01)
+    other = {"config_dict": {**settings, "checkpoint_dir": "other"}, "command_line": []}
+    undisturbed = run("BPR", "tiny", **other)
+
+    def power_cut(epoch: int, score: float) -> None:
+        if epoch == 1:
+            raise _PowerCut
+
+    with pytest.raises(_PowerCut):
+        run("BPR", "tiny", config_dict=settings, command_line=[], callback_fn=power_cut)
+    resumed = run("BPR", "tiny", config_dict=settings, command_line=[], resume="auto")
+    curves = [[{**epoch, "seconds": 0} for epoch in result["curve"]] for result in (undisturbed, resumed)]
+    assert curves[0] == curves[1] and undisturbed["test_result"] == resumed["test_result"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_fork_does_not_end_as_the_training_does(capfd: pytest.CaptureFixture, signum: int) -> None:
+    """A worker of a loader, say: SIGINT, which a terminal sends to both, is the training's; of SIGTERM it dies."""
+    with interrupts.handled():
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signum)
+            os.write(writing, b"still there")
+            os._exit(0)
+        os.close(writing)
+        _, status = os.waitpid(child, 0)
+        with os.fdopen(reading, "rb") as pipe:
+            said = pipe.read()
+    survives = signum == signal.SIGINT
+    assert said == (b"still there" if survives else b"")
+    assert os.waitstatus_to_exitcode(status) == (0 if survives else -signum)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("model", ["Pop", "ItemKNN"])
@@ -121,3 +167,25 @@ def test_a_model_that_knows_no_mixed_precision(tiny_settings: Callable) -> None:
     settings = tiny_settings(enable_amp=True)
     with pytest.raises(TrainingError, match=r"SGL cannot be trained with enable_amp \(.*BFloat16.*leave it out"):
         run("SGL", "tiny", config_dict=settings, command_line=[])
+
+
+@pytest.mark.parametrize("error", [interrupts.Interrupted(signal.SIGINT), KeyboardInterrupt(), DataError("no rows")])
+def test_what_an_ended_command_holds_is_let_go(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Before the process ends: loaders end their workers then, which otherwise leave temporary folders."""
+    gone = []
+
+    class Held:
+        def __del__(self) -> None:
+            gone.append(True)
+
+    def execute(options: object) -> int:
+        held = Held()  # noqa: F841
+        raise error
+
+    monkeypatch.setattr("recbole_posattn.commands.run.execute", execute)
+    gc.disable()
+    try:
+        assert main(["run"]) in (2, 130)
+        assert gone
+    finally:
+        gc.enable()
