@@ -119,7 +119,9 @@ RESUME = "--resume=auto"
 LONGEST = 120  # seconds that a run may take before it is said to hang
 PATIENCE = 20  # seconds that its other processes may take to end behind it
 GROWTH = 50  # MiB by which this process, which starts all others, may grow
-GROWTH_IN_PROCESS = 60  # MiB by which a process may grow that trains one after the other, behind the first round
+# MiB by which a process may grow that trains one after the other, behind the first round. It grows by 1 to 6: the
+# allocator takes memory in steps. A model kept here takes half of one, so that tensors are counted as well.
+GROWTH_IN_PROCESS = 15
 N_DIFFERENT, N_ROUNDS = 5, 6  # of those
 
 # All that a run may leave below the working folder.
@@ -646,18 +648,20 @@ def _differences_of_results(first: Path, second: Path) -> list[str]:
 
 
 class Usage(NamedTuple):
-    """What a process holds: memory in MiB, open files and threads."""
+    """What a process holds: memory in MiB, open files, threads, and tensors that Python's collector knows."""
 
     mebibytes: float
     files: int
     threads: int
+    tensors: int
 
 
 def usage() -> Usage:
     """Of this process, without what only waits to be collected."""
     gc.collect()
     process = psutil.Process()
-    return Usage(process.memory_info().rss / 2**20, process.num_fds(), process.num_threads())
+    tensors = sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects())
+    return Usage(process.memory_info().rss / 2**20, process.num_fds(), process.num_threads(), tensors)
 
 
 def usage_of_many(cases: Sequence[Case], n_rounds: int, data_path: Path) -> list[Usage]:
@@ -796,6 +800,8 @@ def _grown(whose: str, before: Usage, after: Usage, bound: float) -> list[str]:
         grown.append(f"{whose} has {after.files} open files, {before.files} before")
     if after.threads > before.threads:
         grown.append(f"{whose} has {after.threads} threads, {before.threads} before")
+    if after.tensors > before.tensors:
+        grown.append(f"{whose} holds {after.tensors} tensors, {before.tensors} before")
     return grown
 
 
@@ -803,7 +809,8 @@ def _words(*measured: Usage) -> str:
     memory = ", ".join(f"{each.mebibytes:.0f}" for each in measured)
     files = ", ".join(str(each.files) for each in measured)
     threads = ", ".join(str(each.threads) for each in measured)
-    return f"{memory} MiB; open files {files}; threads {threads}"
+    tensors = ", ".join(str(each.tensors) for each in measured)
+    return f"{memory} MiB; open files {files}; threads {threads}; tensors {tensors}"
 
 
 def _count_signals(outcomes: Sequence[Outcome]) -> str:
@@ -840,7 +847,8 @@ def _page(
             "or 2 and one line; no process, no strange file below the working folder and nothing in the temporary one "
             f"may be left; the process that starts all others may grow by {GROWTH} MiB, one that trains "
             f"{N_DIFFERENT} settings round after round by {GROWTH_IN_PROCESS} MiB behind the first round, and neither "
-            "by an open file or a thread. A setting is done again by `python -m benchmarks.soak --only NUMBER`.",
+            "by an open file, a thread or a tensor. A setting is done again by `python -m benchmarks.soak --only "
+            "NUMBER`.",
             tabulate(summary, headers=["what", "figure"], tablefmt="github", disable_numparse=True),
             f"{len(models)} models, {len(pairs)} pairs of kernel structures. Settings given, and how often: "
             + ", ".join(f"{key} {n}" for key, n in sorted(given.items()))
