@@ -143,17 +143,28 @@ def use_explained(file: str | Path) -> Iterator[None]:
     """Say that it is the checkpoint where using its content fails: anybody may have written it.
 
     Raises:
-        CheckpointError: If anything fails in the block, but for errors that are explained already.
+        CheckpointError: If anything fails in the block while the file is the one it was, but for errors that are
+            explained already. A run that has replaced its last checkpoint has used it well, and fails at other things.
     """
+    before = _identity(file)
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        if _identity(file) != before:
+            raise
         raise CheckpointError(
             f"checkpoint {file} holds what cannot be used ({type(error).__name__}: {one_line(error)}); take one that "
             "this version of recbole-posattn has written"
         ) from error
+
+
+def _identity(file: str | Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = os.stat(file)
+        return status.st_ino, status.st_mtime_ns
+    return None
 
 
 def _check(stream: BinaryIO) -> tuple[bool, bool]:

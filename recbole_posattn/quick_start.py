@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -170,7 +171,8 @@ def _run(
             logging.getLogger().info(sys.argv)
             if resume is not None and resumed is None:
                 logging.getLogger().info("There is no run with these settings to go on with: a new one starts")
-            result = _train_and_test(config, resumed, started, saved, test, callback_fn)
+            with nullcontext() if resumed is None else use_explained(resumed.folder / LAST_NAME):
+                result = _train_and_test(config, resumed, started, saved, test, callback_fn)
     finally:
         if resumed is not None:
             resumed.release()
@@ -223,9 +225,8 @@ def _train_and_test(
     logger.info(recommender)
     trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
-        with use_explained(resumed.folder / LAST_NAME):
-            check_vocabulary(resumed.content, train_data._dataset)
-            trainer.resume(resumed)
+        check_vocabulary(resumed.content, train_data._dataset)
+        trainer.resume(resumed)
     before = getattr(trainer, "seconds_before", 0.0)
     options = {"callback_fn": callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
     best_valid_score, best_valid_result = trainer.fit(

@@ -76,11 +76,15 @@ def counters(model: nn.Module) -> dict[str, dict[str, bool | int | float]]:
     """
     found = {}
     for name, module in model.named_modules():
-        numbers = {key: value for key, value in vars(module).items() if type(value) in (bool, int, float)}
+        numbers = {key: value for key, value in vars(module).items() if _is_number(value)}
         numbers.pop("training", None)
         if numbers:
             found[name] = numbers
     return found
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (bool, int, float)
 
 
 def restore_counters(model: nn.Module, kept: Mapping[str, Mapping[str, bool | int | float]]) -> None:
@@ -88,4 +92,6 @@ def restore_counters(model: nn.Module, kept: Mapping[str, Mapping[str, bool | in
     modules = dict(model.named_modules())
     for name, numbers in kept.items():
         for key, value in numbers.items():
+            if not (_is_number(value) and _is_number(getattr(modules[name], key))):
+                raise ValueError(f"{key} of {name or 'the model'} is none of its numbers: {value!r}")
             setattr(modules[name], key, value)
