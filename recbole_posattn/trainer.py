@@ -363,10 +363,8 @@ class CheckpointMixin:
                 group["lr"] = self.learning_rate  # which may be another now
         restore_counters(self.model, training["counters"])
         self.start_epoch, self.cur_step = int(content["epoch"]) + 1, int(content["cur_step"])
-        self.best_valid_score, self.best_valid_result = (
-            float(content["best_valid_score"]),
-            training["best_valid_result"],
-        )
+        self.best_valid_score = float(content["best_valid_score"])
+        self.best_valid_result = training["best_valid_result"]
         self.best_epoch, self.train_loss_dict = int(training["best_epoch"]), dict(training["train_loss_dict"])
         self.curve, self.seconds_before = list(training["curve"]), training["seconds"]
         self._random_states, self.changes = training["random"], resumed.changes

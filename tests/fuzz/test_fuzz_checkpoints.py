@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_posattn.checkpoint import LAST_NAME, read_checkpoint, read_plain, write_checkpoint
-from recbole_posattn.resume import LOCK_NAME
+from recbole_posattn.checkpoint import read_checkpoint, read_plain, write_checkpoint
 from tests.fuzz.harness import call, cases, empty_folder, refused
 from tests.fuzz.test_fuzz_command_lines import checkpoint  # noqa: F401 (a fixture)
 
@@ -45,10 +43,10 @@ def whole(checkpoint: Path) -> bytes:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def content_of(checkpoint: Path) -> Callable[[str], dict]:  # noqa: F811
-    """The best or the last checkpoint, by what is called with it."""
-    contents = {"recommend": read_checkpoint(checkpoint), "run": read_checkpoint(checkpoint.with_name(LAST_NAME))}
-    return lambda command: contents[command]
+def content_of(checkpoint: Path) -> Callable[[], dict]:  # noqa: F811
+    """What is in the checkpoint; a function, for a report of a failure would write all of it out."""
+    content = read_checkpoint(checkpoint)
+    return lambda: content
 
 
 @st.composite
@@ -108,28 +106,12 @@ def crafted(content: dict, changes: list[tuple[int, bool, int]]) -> dict:
     return content
 
 
-@pytest.mark.parametrize("command", ["recommend", "run"])
 @cases(50)
 @given(changes=CHANGES)
 def test_a_crafted_checkpoint_is_used_or_refused(
-    checkpoint: Path,  # noqa: F811
-    content_of: Callable[[str], dict],
-    command: str,
-    changes: list[tuple[int, bool, int]],
+    content_of: Callable[[], dict], changes: list[tuple[int, bool, int]]
 ) -> None:
-    """What has no say in the result may be another."""
-    content = crafted(content_of(command), changes)
+    """With a right checksum; what has no say in the result may be another."""
     with empty_folder():
-        if command == "recommend":
-            write_checkpoint(content, "best.pth")
-            arguments = ["best.pth", "--k=2", "--output=lists.csv"]
-        else:
-            Path("saved").mkdir()
-            Path("saved", LOCK_NAME).touch()
-            shutil.copy(checkpoint, "saved/best.pth")
-            write_checkpoint(content, Path("saved", LAST_NAME))
-            arguments = ["--resume=saved", "--epochs=2", "--show_progress=False"]
-        before = {path: path.read_bytes() for path in Path().rglob("*.pth")}
-        outcome = call(f"checkpoints: crafted, {command}", [command, *arguments])
-        if outcome.code and "training loss" not in outcome.err:  # of weights that are no numbers, say
-            assert {path: path.read_bytes() for path in Path().rglob("*.pth")} == before
+        write_checkpoint(crafted(content_of(), changes), "best.pth")
+        call("checkpoints: crafted", ["recommend", "best.pth", "--k=2", "--output=lists.csv"])
