@@ -317,6 +317,8 @@ class Config(recbole.config.Config):
     def from_plain(cls, settings: Mapping[str, Any], data_path: str | Path | None = None) -> Config:
         """The inverse of :meth:`plain`; the device is chosen anew, and so is where RecBole's wheel has its ml-100k.
 
+        Keys that an older version did not have get their defaults.
+
         Args:
             settings: What :meth:`plain` gave.
             data_path: The folder with the data set's folder in it, if that is another one now.
@@ -333,7 +335,10 @@ class Config(recbole.config.Config):
         config.model, config.dataset = settings["model"], settings["dataset"]
         config.model_class = registry.find_model(config.model)
         registry.serve(config.model, config.model_class.type)
-        config.final_config_dict = dict(settings)
+        defaults: dict[str, Any] = {}
+        for file in registry.properties_files(config.model, config.dataset):
+            defaults.update(read_yaml(file))
+        config.final_config_dict = {**defaults, **settings}
         for key, enum in _ENUM_KEYS.items():
             if key in config.final_config_dict:
                 config.final_config_dict[key] = enum[config.final_config_dict[key]]

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbole_posattn import load
 from recbole_posattn.checkpoint import read_checkpoint, read_plain, write_checkpoint
 from tests.fuzz.harness import call, cases, empty_folder, refused
 from tests.fuzz.test_fuzz_command_lines import checkpoint  # noqa: F401 (a fixture)
@@ -104,6 +105,15 @@ def crafted(content: dict, changes: list[tuple[int, bool, int]]) -> dict:
         else:
             inside[key] = copy.deepcopy(values[choice % len(values)])
     return content
+
+
+def test_settings_of_an_older_version_get_their_defaults(content_of: Callable[[], dict]) -> None:
+    """As if the key had not been there yet when the model was trained."""
+    content = copy.deepcopy(content_of())
+    del content["config"]["layer_norm_eps"], content["config"]["mask_history"]
+    with empty_folder():
+        write_checkpoint(content, "best.pth")
+        assert load("best.pth").config["layer_norm_eps"] == 1e-8
 
 
 @cases(50)
