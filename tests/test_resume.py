@@ -366,8 +366,8 @@ def test_a_signal_ends_a_training_after_its_step(tiny_settings: Callable, signum
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     (folder,) = Path("saved").iterdir()
-    stopping, line = errors.strip().splitlines()[-2:]
-    assert "stopping after this step" in stopping
+    assert "stopping after this step; once more stops at once" in errors
+    line = errors.strip().splitlines()[-1]
     assert words in line and f"--resume={folder}" in line and "Traceback" not in errors
     kept = max(read_checkpoint(folder / LAST_NAME)["epoch"], 0)
     more = {"epochs": kept + 3, "stopping_step": 100000}
