@@ -197,8 +197,7 @@ def _read_of_recbole(file: str | Path, device: torch.device | str) -> dict[str, 
         content = torch.load(file, map_location=device, weights_only=False)  # nosec B614  # asked for
         settings = settings_of_recbole(content["config"])
     except Exception as error:  # the reader runs what is in the file, which fails as it likes
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"checkpoint {file} is none of RecBole's either: {reason}") from error
+        raise CheckpointError(f"checkpoint {file} is none of RecBole's either: {one_line(error)}") from error
     ours = Config(settings["model"], settings["dataset"], command_line=[])  # the keys that RecBole does not have
     return {**content, "config": {**ours.plain(), **plain_data(settings)}}
 
@@ -243,6 +242,5 @@ def load_state(model: AbstractRecommender, content: Mapping[str, Any]) -> None:
     try:
         model.load_state_dict(content["state_dict"])
     except (KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"the checkpoint does not fit the model: {reason}") from error
+        raise CheckpointError(f"the checkpoint does not fit the model: {one_line(error)}") from error
     model.load_other_parameter(restore_other_parameter(content.get("other_parameter")))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recbole_posattn.errors import TrainingError
+from recbole_posattn.errors import TrainingError, one_line
 
 # What makes a step or a batch smaller, in the order in which to try it.
 _SIZES_OF_TRAINING = ("train_batch_size", "MAX_ITEM_LIST_LENGTH", "loss_chunk_size", "n_layers", "hidden_size")
@@ -20,14 +20,16 @@ _HALF_PRECISION = ("BFloat16", "Half")  # as PyTorch's messages name them
 
 
 @contextmanager
-def memory_explained(settings: Mapping[str, Any], training: bool, n_items: int, kept: str) -> Iterator[None]:
+def memory_explained(
+    settings: Mapping[str, Any], training: bool, n_items: int, kept: Callable[[], str]
+) -> Iterator[None]:
     """Say which settings matter where memory runs out.
 
     Args:
         settings: Of the run.
         training: Whether it trains; else it evaluates.
         n_items: Of the data set.
-        kept: Which checkpoint is kept.
+        kept: Tells which checkpoint is kept; it is asked if that matters only, for it looks at the disk.
 
     Raises:
         TrainingError: If memory runs out.
@@ -45,7 +47,8 @@ def memory_explained(settings: Mapping[str, Any], training: bool, n_items: int, 
             f"out of memory in {'training' if training else 'evaluation'} with {n_items:,} items, {said}: lower "
             f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
         )
-        raise TrainingError(f"{what}; {kept}" if kept else what) from error
+        known = kept()
+        raise TrainingError(f"{what}; {known}" if known else what) from error
 
 
 @contextmanager
@@ -63,9 +66,8 @@ def precision_explained(settings: Mapping[str, Any]) -> Iterator[None]:
     except RuntimeError as error:
         if not settings["enable_amp"] or not any(name in str(error) for name in _HALF_PRECISION):
             raise
-        reason = " ".join(str(error).split())
         raise TrainingError(
-            f"{settings['model']} cannot be trained with enable_amp ({reason}): leave it out"
+            f"{settings['model']} cannot be trained with enable_amp ({one_line(error)}): leave it out"
         ) from error
 
 
@@ -77,7 +79,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def require_finite(
-    loss: Tensor, model: nn.Module, epoch: int, batch: int, settings: Mapping[str, Any], kept: str
+    loss: Tensor, model: nn.Module, epoch: int, batch: int, settings: Mapping[str, Any], kept: Callable[[], str]
 ) -> None:
     """Stop a training whose loss is no number, before that reaches the weights.
 
@@ -87,7 +89,7 @@ def require_finite(
         epoch: Counted from 0.
         batch: Counted from 0.
         settings: Of the run.
-        kept: Which checkpoint is kept.
+        kept: Tells which checkpoint is kept; it is asked if that matters only, for it looks at the disk.
 
     Raises:
         TrainingError: If the loss is infinite or not a number.
@@ -104,7 +106,7 @@ def require_finite(
     raise TrainingError(
         f"the training loss is {loss.sum().item()} in epoch {epoch}, batch {batch} (counted from 0); the norm of the "
         f"weights is {_norm(weights):.3g}, that of the gradients one step before {_norm(gradients):.3g}: "
-        f"{', or '.join(advice)}; {kept}"
+        f"{', or '.join(advice)}; {kept()}"
     )
 
 

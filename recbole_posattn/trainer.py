@@ -84,7 +84,7 @@ class EngineMixin:
     ) -> Any:
         started = time.perf_counter()
         self._epoch, self._batch = epoch_idx, 0
-        memory = memory_explained(self.config, True, train_data._dataset.item_num, self._kept())
+        memory = memory_explained(self.config, True, train_data._dataset.item_num, self._kept)
         with memory, precision_explained(self.config):
             losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
         seconds = round(time.perf_counter() - started, 3)
@@ -103,7 +103,7 @@ class EngineMixin:
         """What RecBole calls before the backward pass of each step."""
         if not self._pausable:
             interrupts.check()
-        require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept())
+        require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept)
         self._batch += 1
 
     def _kept(self) -> str:
@@ -125,7 +125,7 @@ class EngineMixin:
             TrainingError: If memory runs out.
         """
         n_items = eval_data._dataset.item_num if eval_data else 0
-        with memory_explained(self.config, False, n_items, self._kept()):
+        with memory_explained(self.config, False, n_items, self._kept):
             return super().evaluate(eval_data, *arguments, **options)
 
     def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:
