@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import pkgutil
@@ -13,7 +11,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import warnings
 from itertools import chain
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -32,9 +29,6 @@ from tests.requirements import ROOT, needed, pins
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
-
-# Modules of RecBole that need these are imported by the models that need them alone; our extra "tree" brings them.
-EXTRAS_OF_RECBOLE = {"lightgbm", "xgboost"}
 
 MODULES = [module.name for module in pkgutil.walk_packages(recbole_posattn.__path__, "recbole_posattn.")]
 
@@ -72,24 +66,12 @@ def test_what_is_installed_is_what_is_pinned() -> None:
         assert pin.specifier.contains(importlib.metadata.version(name)), pin
 
 
-def test_the_metadata_leave_recbole_out_and_name_what_it_imports() -> None:
-    """RecBole's own pins cannot be met; so its imports are ours to require, beside what is in an ``extra``."""
+def test_the_metadata_name_what_recbole_asks_for_and_not_recbole_itself() -> None:
     ours = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    its = [Requirement(line) for line in importlib.metadata.requires("recbole")]
+    names = {canonicalize_name(requirement.name) for requirement in its if requirement.marker is None}
+    assert {"torch", "colorlog", "ray"} < names <= ours
     assert "recbole" not in ours
-    folder = Path(importlib.util.find_spec("recbole").origin).parent
-    imported = set()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes in RecBole's docstrings
-        modules = [ast.parse(file.read_text(encoding="utf-8")) for file in folder.rglob("*.py")]
-    for node in chain(*(module.body for module in modules)):  # what is imported with the module itself
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            imported.add(node.module.split(".")[0])
-    distributions = importlib.metadata.packages_distributions()
-    others = imported - set(sys.stdlib_module_names) - {"recbole"}
-    required = {canonicalize_name(distributions[name][0]) for name in others - EXTRAS_OF_RECBOLE}
-    assert {"torch", "colorlog", "ray"} <= required <= ours
 
 
 def test_uv_may_ignore_the_pins_of_recbole_that_exclude_ours() -> None:
