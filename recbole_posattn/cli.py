@@ -27,7 +27,8 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        module: Has ``add_arguments(parser)`` and ``execute(options)``, which returns the exit code.
+        module: Has ``add_arguments(parser)`` and ``execute(options)``, which imports what the command needs and returns
+            the exit code.
         help: What it does, in a line.
         takes_settings: Whether any setting may be given as ``--key=value``; these are ``options.settings``.
     """
@@ -103,6 +104,11 @@ def _guarded(command: Callable[[], int]) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"recbole-posattn: {where}{error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except ImportError as error:  # a missing package, or a version that RecBole does not run on
+        if (error.name or "").startswith("recbole_posattn"):
+            raise
+        print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)

@@ -5,6 +5,7 @@ Imported before anything of RecBole. None of this changes what RecBole computes.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import lzma
@@ -23,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from recbole_posattn.distributed import is_main
 from recbole_posattn.errors import DataError
 
 SPARSE_MATRIX_TAG = "scipy sparse format"
@@ -107,8 +107,13 @@ def let_hyper_tuning_run() -> None:
     hyper_tuning.np = SimpleNamespace(array=np.array, prod=np.prod, random=random, str=str)
 
 
+@functools.cache
 def apply() -> None:
-    """All of the above, once, at the import of the package."""
+    """What RecBole needs in this process, once, before it is imported (see ``before_recbole.py``).
+
+    Raises:
+        UnsupportedVersionError: See :func:`require_supported_versions`.
+    """
     require_supported_versions()
     restore_numpy_names()
     silence_known_warnings()
@@ -124,6 +129,8 @@ def run_logger(config: Any) -> Iterator[None]:
     processes, only rank 0 has a log.
     """
     from recbole.utils import init_logger
+
+    from recbole_posattn.distributed import is_main
 
     root = logging.getLogger()
     host_handlers, host_level = root.handlers[:], root.level
@@ -218,6 +225,8 @@ def trainer_of_one_process(config: Any) -> Iterator[None]:
     RecBole's wraps the model for GPUs there and then, whatever the device: ``DistributedDataParallel`` with device
     numbers and synchronized batch normalization both refuse a CPU. :func:`distribute_model` does it for either.
     """
+    from recbole_posattn.distributed import is_main
+
     single = config["single_spec"]
     config["single_spec"] = True
     try:

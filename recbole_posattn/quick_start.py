@@ -15,6 +15,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import pandas as pd
 import torch
 from recbole.data import create_dataset, data_preparation

@@ -47,7 +47,7 @@ def test_numpy_names_are_there_for_recboles_config() -> None:
 
 def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
     code = (
-        "import recbole_posattn, warnings; "
+        "import warnings; from recbole_posattn import Config; "
         "warnings.warn_explicit('chained', FutureWarning, 'dataset.py', 1, module='recbole.data.dataset'); "
         "warnings.warn_explicit('Grad strides do not match bucket view strides.', UserWarning, 'graph.py', 1); "
         "warnings.warn_explicit('invalid escape sequence', SyntaxWarning, '/lib/recbole/model/dien.py', 394); "

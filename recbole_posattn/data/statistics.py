@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.errors import DataError
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -105,6 +104,8 @@ def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
     Raises:
         DataError: If it is missing, or cannot be read as an atomic file.
     """
+    from recbole_posattn.data.atomic_files import ensure_atomic_files  # imports RecBole; time_span does without
+
     ensure_atomic_files(config, allow_missing=True)  # they are counted
     name = config["dataset"]
     file = Path(config["data_path"]) / f"{name}.inter"
