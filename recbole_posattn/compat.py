@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import inspect
 import logging
 import lzma
 import os
@@ -92,6 +93,34 @@ def restore_dok_update() -> None:
         dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
 
 
+def let_tensors_take_numpys_arguments() -> None:
+    """Let ``np.array`` and ``np.argsort`` of tensors, with which RecBole sorts interactions, work without a warning.
+
+    NumPy 2 calls ``__array__`` with ``copy``, and ``__array_wrap__`` with two arguments more, which torch's do not
+    take. It warns and tries again without them, until it makes that an error.
+    """
+    import torch
+
+    array, wrap = torch.Tensor.__array__, torch.Tensor.__array_wrap__
+
+    def array_of_numpy_2(tensor: torch.Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        found = array(tensor) if dtype is None else array(tensor, dtype)
+        shared = np.shares_memory(found, tensor.detach().numpy()) if copy is not None else None
+        if copy is False and not shared:
+            raise ValueError(f"a tensor of {tensor.dtype} cannot be an array of {dtype} without a copy")
+        return found.copy() if copy and shared else found
+
+    def wrap_of_numpy_2(
+        tensor: torch.Tensor, computed: np.ndarray, context: Any = None, return_scalar: bool = False
+    ) -> torch.Tensor:
+        return wrap(tensor, computed)
+
+    if "copy" not in inspect.signature(array).parameters:
+        torch.Tensor.__array__ = array_of_numpy_2
+    if "return_scalar" not in inspect.signature(wrap).parameters:
+        torch.Tensor.__array_wrap__ = wrap_of_numpy_2
+
+
 def let_hyper_tuning_run() -> None:
     """Let RecBole's ``HyperTuning`` search exhaustively and plot.
 
@@ -118,6 +147,7 @@ def apply() -> None:
     restore_numpy_names()
     silence_known_warnings()
     restore_dok_update()
+    let_tensors_take_numpys_arguments()
 
 
 @contextmanager
