@@ -10,8 +10,10 @@ import importlib.metadata
 import inspect
 import logging
 import lzma
+import multiprocessing.context
 import os
 import stat
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -119,6 +121,33 @@ def let_tensors_take_numpys_arguments() -> None:
         torch.Tensor.__array__ = array_of_numpy_2
     if "return_scalar" not in inspect.signature(wrap).parameters:
         torch.Tensor.__array_wrap__ = wrap_of_numpy_2
+
+
+def let_loaders_have_workers() -> None:
+    """Let a loader have worker processes on every system.
+
+    Where they are no forks (macOS, Windows), a worker is sent the whole loader, of which it needs all but what draws
+    the order of the rows: the state of a ``torch.Generator`` is sent in memory that is gone before the worker opens it.
+    On Linux they stay forks, which Python 3.14 no longer makes by default: its fork server takes 255 tensors at most.
+    """
+    from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+    from torch.utils.data import DataLoader
+
+    def state_for_worker(loader: AbstractDataLoader) -> dict[str, Any]:
+        if multiprocessing.context.get_spawning_popen() is None:
+            return vars(loader)
+        order = ("generator", "sampler", "batch_sampler")
+        return {name: value for name, value in vars(loader).items() if name not in order}
+
+    def context_of_workers(loader: AbstractDataLoader) -> Any:
+        given = DataLoader.multiprocessing_context.fget(loader)
+        by_server = sys.version_info >= (3, 14) and multiprocessing.get_start_method() == "forkserver"
+        if given is None and loader.num_workers > 0 and sys.platform == "linux" and by_server:
+            return multiprocessing.get_context("fork")
+        return given
+
+    AbstractDataLoader.__getstate__ = state_for_worker
+    AbstractDataLoader.multiprocessing_context = property(context_of_workers, DataLoader.multiprocessing_context.fset)
 
 
 def let_hyper_tuning_run() -> None:
