@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import inspect
 import logging
 import lzma
+import multiprocessing.context
 import os
 import stat
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -92,6 +95,61 @@ def restore_dok_update() -> None:
         dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
 
 
+def let_tensors_take_numpys_arguments() -> None:
+    """Let ``np.array`` and ``np.argsort`` of tensors, with which RecBole sorts interactions, work without a warning.
+
+    NumPy 2 calls ``__array__`` with ``copy``, and ``__array_wrap__`` with two arguments more, which torch's do not
+    take. It warns and tries again without them, until it makes that an error.
+    """
+    import torch
+
+    array, wrap = torch.Tensor.__array__, torch.Tensor.__array_wrap__
+
+    def array_of_numpy_2(tensor: torch.Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        found = array(tensor) if dtype is None else array(tensor, dtype)
+        shared = np.shares_memory(found, tensor.detach().numpy()) if copy is not None else None
+        if copy is False and not shared:
+            raise ValueError(f"a tensor of {tensor.dtype} cannot be an array of {dtype} without a copy")
+        return found.copy() if copy and shared else found
+
+    def wrap_of_numpy_2(
+        tensor: torch.Tensor, computed: np.ndarray, context: Any = None, return_scalar: bool = False
+    ) -> torch.Tensor:
+        return wrap(tensor, computed)
+
+    if "copy" not in inspect.signature(array).parameters:
+        torch.Tensor.__array__ = array_of_numpy_2
+    if "return_scalar" not in inspect.signature(wrap).parameters:
+        torch.Tensor.__array_wrap__ = wrap_of_numpy_2
+
+
+def let_loaders_have_workers() -> None:
+    """Let a loader have worker processes on every system.
+
+    Where they are no forks (macOS, Windows), a worker is sent the whole loader, of which it needs all but what draws
+    the order of the rows: the state of a ``torch.Generator`` is sent in memory that is gone before the worker opens it.
+    On Linux they stay forks, which Python 3.14 no longer makes by default: its fork server takes 255 tensors at most.
+    """
+    from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+    from torch.utils.data import DataLoader
+
+    def state_for_worker(loader: AbstractDataLoader) -> dict[str, Any]:
+        if multiprocessing.context.get_spawning_popen() is None:
+            return vars(loader)
+        order = ("generator", "sampler", "batch_sampler")
+        return {name: value for name, value in vars(loader).items() if name not in order}
+
+    def context_of_workers(loader: AbstractDataLoader) -> Any:
+        given = DataLoader.multiprocessing_context.fget(loader)
+        by_server = sys.version_info >= (3, 14) and multiprocessing.get_start_method() == "forkserver"
+        if given is None and loader.num_workers > 0 and sys.platform == "linux" and by_server:
+            return multiprocessing.get_context("fork")
+        return given
+
+    AbstractDataLoader.__getstate__ = state_for_worker
+    AbstractDataLoader.multiprocessing_context = property(context_of_workers, DataLoader.multiprocessing_context.fset)
+
+
 def let_hyper_tuning_run() -> None:
     """Let RecBole's ``HyperTuning`` search exhaustively and plot.
 
@@ -118,6 +176,7 @@ def apply() -> None:
     restore_numpy_names()
     silence_known_warnings()
     restore_dok_update()
+    let_tensors_take_numpys_arguments()
 
 
 @contextmanager

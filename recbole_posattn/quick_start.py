@@ -417,7 +417,7 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    return {**found, "torch": torch.__version__}  # which names the build, +cpu say, where the package's does not
 
 
 def _git_revision() -> str | None:

@@ -26,7 +26,7 @@ from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDatase
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
-from recbole_posattn.compat import anomaly_detection_unchanged
+from recbole_posattn.compat import anomaly_detection_unchanged, let_loaders_have_workers
 from recbole_posattn.data.dataset import (
     ExactTimesDataset,
     ExactTimesDecisionTreeDataset,
@@ -168,6 +168,7 @@ def knows_histories(model: str) -> bool:
 
 def hook_loaders() -> None:
     """Let RecBole's ``data_preparation`` build our loaders in the place of its own."""
+    let_loaders_have_workers()
     recboles = recbole.data.utils.get_dataloader
 
     @functools.wraps(recboles)
