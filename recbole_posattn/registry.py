@@ -1,8 +1,9 @@
 """The models this package adds to RecBole, and where their properties live.
 
-RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there,
-so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` honour them. RecBole's own models get our data
-sets and loaders in the same way (:func:`serve`, :func:`hook_loaders`).
+RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there, so
+that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. RecBole's own models get our data sets
+and loaders in the same way (:func:`serve`, :func:`hook_loaders`), but only with our ``Config``: with RecBole's they get
+RecBole's. The head of ``compat.py`` lists all that is changed in RecBole.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import functools
 import importlib.machinery
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import recbole_posattn.before_recbole  # noqa: F401
 
@@ -22,6 +25,7 @@ import recbole.data.dataset
 import recbole.data.utils
 import recbole.trainer
 import yaml
+from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
 from recbole.data.dataset.customized_dataset import GRU4RecKGDataset, KSRDataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
@@ -133,43 +137,82 @@ def _add_model(
     _model_properties[name] = properties
 
 
+class ServedConfig:
+    """Base class of the settings for which RecBole builds our data sets and loaders; for any others it builds its own.
+
+    A model that :func:`register` has added gets ours with any settings.
+    """
+
+
+def _is_served(config: recbole.config.Config) -> bool:
+    return isinstance(config, ServedConfig) or config["model"] in _model_properties
+
+
 # Our data sets in the place of RecBole's, by the type of a model. Context-aware models read the whole row of a target.
 _DATASETS = {
-    ModelType.SEQUENTIAL: LazySequentialDataset,
-    ModelType.GENERAL: HeldOutDataset,
-    ModelType.TRADITIONAL: HeldOutDataset,
-    ModelType.KNOWLEDGE: HeldOutKGDataset,
+    ModelType.SEQUENTIAL: (LazySequentialDataset, SequentialDataset),
+    ModelType.GENERAL: (HeldOutDataset, Dataset),
+    ModelType.TRADITIONAL: (HeldOutDataset, Dataset),
+    ModelType.KNOWLEDGE: (HeldOutKGDataset, KnowledgeBasedDataset),
 }
+
+_served: dict[str, type] = {}
 
 
 def serve(model: str, model_type: ModelType) -> None:
-    """Let RecBole's ``create_dataset`` give a model of RecBole's a data set of ours.
+    """Let RecBole's ``create_dataset`` give a RecBole model our data set, if the settings are a :class:`ServedConfig`.
 
     A model with a data set class of its own keeps it (DIEN's writes negative histories, too), unless that class adds
     nothing to the one for knowledge graphs.
     """
+    if model in _served:
+        return
     own = getattr(recbole.data.dataset, f"{model}Dataset", None)
     if own is None and model_type in _DATASETS:
-        setattr(recbole.data.dataset, f"{model}Dataset", _DATASETS[model_type])
+        _served[model], recboles = _DATASETS[model_type]
+        setattr(recbole.data.dataset, f"{model}Dataset", _dataset_by_settings(_served[model], recboles))
     elif own in (GRU4RecKGDataset, KSRDataset):
-        setattr(recbole.data.dataset, f"{model}Dataset", LazyKGSeqDataset)
+        _served[model] = LazyKGSeqDataset
+        _replace_when_served(own, LazyKGSeqDataset)
+
+
+def _dataset_by_settings(ours: type, recboles: type) -> Callable[[recbole.config.Config], Dataset]:
+    """What ``create_dataset`` calls as the data set class of a model that has none of its own."""
+
+    def build(config: recbole.config.Config) -> Dataset:
+        return (ours if _is_served(config) else recboles)(config)
+
+    # create_dataset looks for a cache that has the name of the class
+    return functools.update_wrapper(build, recboles, updated=())
+
+
+def _replace_when_served(recboles: type, ours: type) -> None:
+    """Let a RecBole data set class build one of ours for settings that are served; it stays the class that it is."""
+
+    def new(cls: type, *arguments: Any) -> Any:
+        # without arguments when one is unpickled; ours is no subclass, so Python does not call __init__ once more
+        served = cls is recboles and arguments and _is_served(arguments[0])
+        return ours(*arguments) if served else object.__new__(cls)
+
+    recboles.__new__ = new
 
 
 def knows_histories(model: str) -> bool:
     """Whether a model's data set, once :func:`serve` has seen to it, can tell the history of a held-out target."""
-    return issubclass(getattr(recbole.data.dataset, f"{model}Dataset", object), LazyPrefixesMixin)
+    dataset_class = _served.get(model) or getattr(recbole.data.dataset, f"{model}Dataset", object)
+    return issubclass(dataset_class, LazyPrefixesMixin)
 
 
 def hook_loaders() -> None:
-    """Let RecBole's ``data_preparation`` build our loaders in the place of its own."""
+    """Let RecBole's ``data_preparation`` build our loaders for settings that are served."""
     recboles = recbole.data.utils.get_dataloader
 
     @functools.wraps(recboles)
     def get_dataloader(config: recbole.config.Config, phase: str) -> type:
-        return loader_in_place_of(recboles(config, phase), config)
+        loader_class = recboles(config, phase)
+        return loader_in_place_of(loader_class, config) if _is_served(config) else loader_class
 
-    if not hasattr(recboles, "__wrapped__"):
-        recbole.data.utils.get_dataloader = get_dataloader
+    recbole.data.utils.get_dataloader = get_dataloader
 
 
 def registered_model_names() -> list[str]:

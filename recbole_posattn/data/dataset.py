@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import recbole_posattn.before_recbole  # noqa: F401
@@ -17,7 +16,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource
 from torch import Tensor
 
-from recbole_posattn.compat import files_read_by_c_parser
+from recbole_posattn.compat import load_feat_by_c_parser
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
 from recbole_posattn.data.splits import (
@@ -82,8 +81,9 @@ class LazyPrefixesMixin:
     training_counts: Tensor | None = None
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
-        with files_read_by_c_parser() if self.config["lazy_prefixes"] else nullcontext():
-            return super()._load_feat(filepath, source)
+        if self.config["lazy_prefixes"]:
+            return load_feat_by_c_parser(self, filepath, source)
+        return super()._load_feat(filepath, source)
 
     def data_augmentation(self) -> None:
         """See ``SequentialDataset.data_augmentation``."""
