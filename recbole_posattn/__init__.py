@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recbole_posattn.version import __version__
+
 if TYPE_CHECKING:
     from recbole_posattn.config import Config
     from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
     from recbole_posattn.registry import register
 
 __all__ = ["Config", "PosKernelSASRec", "Recommender", "__version__", "load", "register", "run"]
-__version__ = "0.1.0"
 
 _MODULES = {
     "Config": "recbole_posattn.config",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import recbole_posattn
 from recbole_posattn import interrupts
-from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, tune
+from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, setup, tune
 from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
 
 # What the machine refuses: the disk is full, the folder is read-only, belongs to somebody else, or is a file.
@@ -39,6 +39,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "setup": Command(setup, "install RecBole, once, for this Python"),
     "run": Command(run, "train and evaluate a model", takes_settings=True),
     "leaderboard": Command(leaderboard, "compare models side by side, with spreads and tests", takes_settings=True),
     "tune": Command(tune, "search the best settings of a model on validation data", takes_settings=True),

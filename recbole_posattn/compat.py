@@ -16,7 +16,8 @@ When ``Config``, ``run``, ``load``, ``register`` or another public name is first
 
 When a ``Config`` of ours is made for a RecBole model (``registry.serve``):
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
-  the classes ``GRU4RecKGDataset`` and ``KSRDataset``, which are there already, stay and get a ``__new__`` that does so;
+  the classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` are there already, stay, and get a ``__new__``
+  that does so;
 - autograd's anomaly detection, which RecBole switches on when its sequential models are imported, stays as it was.
 
 When ``recbole_posattn.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
@@ -72,11 +73,11 @@ def require_supported_versions() -> None:
     try:
         recbole = importlib.metadata.version("recbole")
     except importlib.metadata.PackageNotFoundError:
-        raise UnsupportedVersionError("RecBole is not installed; install it with: pip install recbole==1.2.1") from None
+        raise UnsupportedVersionError("RecBole is not installed; install it with: recbole-posattn setup") from None
     if recbole.split(".")[:2] != ["1", "2"]:
         raise UnsupportedVersionError(
             f"RecBole {recbole} is installed, but recbole-posattn works with 1.2.x; "
-            "install it with: pip install recbole==1.2.1"
+            "install that with: recbole-posattn setup"
         )
     pandas = importlib.metadata.version("pandas")
     if int(pandas.split(".")[0]) >= 3:
@@ -99,9 +100,10 @@ def silence_known_warnings() -> None:
     pandas 2 warns of the chained ``fillna(inplace=True)``, which still works there and which pandas 3 (refused above)
     would break; torch warns of ``torch.cuda.amp.GradScaler`` at each epoch. Several processes compare the strides of
     gradients with those of their buffers, also along dimensions of size 1, which kernels of one group have: there they
-    mean nothing.
+    mean nothing. Python 3.12 and newer warn of a backslash in a docstring of RecBole's DIEN when they compile it first.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", ".*invalid escape sequence", SyntaxWarning, r".*[/\\]recbole[/\\]")
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
 
 

@@ -26,12 +26,14 @@ import recbole.data.utils
 import recbole.trainer
 import yaml
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
-from recbole.data.dataset.customized_dataset import GRU4RecKGDataset, KSRDataset
+from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDataset, KSRDataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
 from recbole_posattn.compat import anomaly_detection_unchanged
 from recbole_posattn.data.dataset import (
+    ExactTimesDataset,
+    ExactTimesDIENDataset,
     HeldOutDataset,
     HeldOutKGDataset,
     LazyKGSeqDataset,
@@ -148,32 +150,37 @@ def _is_served(config: recbole.config.Config) -> bool:
     return isinstance(config, ServedConfig) or config["model"] in _model_properties
 
 
-# Our data sets in the place of RecBole's, by the type of a model. Context-aware models read the whole row of a target.
+# Our data sets and RecBole's, by the type of a model.
 _DATASETS = {
     ModelType.SEQUENTIAL: (LazySequentialDataset, SequentialDataset),
     ModelType.GENERAL: (HeldOutDataset, Dataset),
     ModelType.TRADITIONAL: (HeldOutDataset, Dataset),
     ModelType.KNOWLEDGE: (HeldOutKGDataset, KnowledgeBasedDataset),
+    ModelType.CONTEXT: (ExactTimesDataset, Dataset),
+    ModelType.DECISIONTREE: (ExactTimesDataset, Dataset),
+}
+
+# Ours by the data set class that RecBole has for a single model.
+_DATASETS_OF_MODELS = {
+    DIENDataset: ExactTimesDIENDataset,
+    GRU4RecKGDataset: LazyKGSeqDataset,
+    KSRDataset: LazyKGSeqDataset,
 }
 
 _served: dict[str, type] = {}
 
 
 def serve(model: str, model_type: ModelType) -> None:
-    """Let RecBole's ``create_dataset`` give a RecBole model our data set, if the settings are a :class:`ServedConfig`.
-
-    A model with a data set class of its own keeps it (DIEN's writes negative histories, too), unless that class adds
-    nothing to the one for knowledge graphs.
-    """
+    """Let RecBole's ``create_dataset`` give a RecBole model our data set, where the settings are served."""
     if model in _served:
         return
     own = getattr(recbole.data.dataset, f"{model}Dataset", None)
     if own is None and model_type in _DATASETS:
         _served[model], recboles = _DATASETS[model_type]
         setattr(recbole.data.dataset, f"{model}Dataset", _dataset_by_settings(_served[model], recboles))
-    elif own in (GRU4RecKGDataset, KSRDataset):
-        _served[model] = LazyKGSeqDataset
-        _replace_when_served(own, LazyKGSeqDataset)
+    elif own in _DATASETS_OF_MODELS:
+        _served[model] = _DATASETS_OF_MODELS[own]
+        _replace_when_served(own, _served[model])
 
 
 def _dataset_by_settings(ours: type, recboles: type) -> Callable[[recbole.config.Config], Dataset]:
@@ -190,9 +197,10 @@ def _replace_when_served(recboles: type, ours: type) -> None:
     """Let a RecBole data set class build one of ours for settings that are served; it stays the class that it is."""
 
     def new(cls: type, *arguments: Any) -> Any:
-        # without arguments when one is unpickled; ours is no subclass, so Python does not call __init__ once more
-        served = cls is recboles and arguments and _is_served(arguments[0])
-        return ours(*arguments) if served else object.__new__(cls)
+        if cls is not recboles or not arguments or not _is_served(arguments[0]):  # no arguments: it is unpickled
+            return object.__new__(cls)
+        # Python calls __init__ of what it gets here if that is an instance of the class that was called
+        return object.__new__(ours) if issubclass(ours, cls) else ours(*arguments)
 
     recboles.__new__ = new
 

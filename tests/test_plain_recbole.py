@@ -21,6 +21,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 settings = json.loads(sys.argv[1])
 sys.argv = ["plain.py"]
+DATA_ONLY = ("GRU4RecKG", "DIEN")  # have data set classes of their own, and need embeddings of entities and labels
 CLASSES = dict(vars(recbole.data.dataset))
 READ_CSV = pandas.read_csv
 
@@ -34,7 +35,7 @@ def plain(model):
     dataset, loaders = prepared(config)
     batches = [repr([loader.dataset.inter_feat.interaction, next(iter(loader))]) for loader in loaders]
     classes = [f"{type(each).__module__}.{type(each).__qualname__}" for each in (dataset, *loaders)]
-    if model == "GRU4RecKG":  # would need trained embeddings of entities
+    if model in DATA_ONLY:
         return classes, batches, type(pickle.loads(pickle.dumps(dataset))).__name__
     init_seed(config["seed"], True)
     network = get_model(model)(config, loaders[0].dataset)
@@ -51,7 +52,7 @@ ours = {}
 for model in settings:
     dataset, loaders = prepared(Config(model, "tiny", config_dict=settings[model]))
     ours[model] = [type(each).__name__ for each in (dataset, *loaders)]
-    if model != "GRU4RecKG":
+    if model not in DATA_ONLY:
         assert run(model, "tiny", config_dict=settings[model])["test_result"]
 assert pandas.read_csv is READ_CSV
 after = {model: plain(model) for model in settings}
@@ -79,11 +80,14 @@ def test_plain_recbole_behaves_as_without_us(tiny_data_path: Path, empty_folder:
         "SASRec": {**sequential, "hidden_size": 8, "inner_size": 8, "n_layers": 1},
         "BPR": {**base, "embedding_size": 8},
         "GRU4RecKG": {**sequential, "load_col": knowledge, "additional_feat_suffix": None, "preload_weight": None},
+        "DIEN": {**sequential, "eval_args": {**leave_one_out, "mode": "labeled"}},
     }
     done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(settings)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     before, ours, after = json.loads(done.stdout.splitlines()[-1])
     assert after == before
     assert all(name.startswith("recbole.") for model in settings for name in before[model][0])
-    assert [ours[model][0] for model in settings] == ["LazySequentialDataset", "HeldOutDataset", "LazyKGSeqDataset"]
+    assert [ours[model][0] for model in settings] == [
+        *("LazySequentialDataset", "HeldOutDataset", "LazyKGSeqDataset", "ExactTimesDIENDataset"),
+    ]
     assert all(ours[model][1] == "TrainLoader" for model in settings)

@@ -152,7 +152,7 @@ def time_span(first: float, last: float) -> str:
     """Times from a first to a last one in words, with dates if they look like Unix seconds."""
     if not looks_like_unix(first, last):
         return f"{first:.10g} to {last:.10g}, no Unix times"
-    begin, end = (datetime.datetime.fromtimestamp(time, datetime.timezone.utc) for time in (first, last))
+    begin, end = (datetime.datetime.fromtimestamp(time, datetime.UTC) for time in (first, last))
     return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {(end - begin).days:,} days"
 
 
