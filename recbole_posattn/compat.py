@@ -1,6 +1,29 @@
 """Every work-around for RecBole 1.2.1 on today's Python stack, each in a function of its own with its reason.
 
-Imported before anything of RecBole. None of this changes what RecBole computes.
+None of this changes what RecBole computes. Importing ``recbole_posattn`` changes nothing. This is what stays changed in
+the process:
+
+When a module of this package is imported that uses RecBole, before RecBole is (:func:`apply`):
+- ``numpy.float_``, ``complex_`` and ``unicode_``, where they are missing;
+- ``scipy.sparse.dok_matrix._update``, where it is missing;
+- two filters in ``warnings.filters``.
+
+When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``):
+- for each of our models, and those given to ``register``: the module ``recbole.model.sequential_recommender.<model>``
+  in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
+- ``recbole.data.utils.get_dataloader``, which gives our loaders for our ``Config`` and RecBole's for any other;
+- the metric ``COV`` in the tables of ``recbole.evaluator.register``.
+
+When a ``Config`` of ours is made for a RecBole model (``registry.serve``):
+- ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
+  the classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` are there already, stay, and get a ``__new__``
+  that does so;
+- autograd's anomaly detection, which RecBole switches on when its sequential models are imported, stays as it was.
+
+When ``recbole_posattn.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
+- the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).
+
+Everything else here changes a name for the length of a ``with`` block, or nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +45,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -252,29 +275,27 @@ def without_tensorboard() -> Iterator[None]:
         recbole_trainer.get_tensorboard = original
 
 
-@contextmanager
-def files_read_by_c_parser() -> Iterator[None]:
-    """Let RecBole read atomic files with pandas' parser in C, to the same frames.
+def load_feat_by_c_parser(dataset: Any, filepath: str, source: Any) -> Any:
+    """RecBole's ``Dataset._load_feat`` with pandas' parser in C, to the same frame.
 
-    It asks for the one in Python, which takes several times as long and makes objects of all rows: 20 million need 7 GB
-    to be read. Separators of several characters, which that one alone knows, and files that the other one does not
-    understand are left to it.
+    RecBole asks for the one in Python, which takes several times as long and makes objects of all rows: 20 million need
+    7 GB to be read. Separators of several characters, which that one alone knows, and files that the other one does not
+    understand are left to it. It is RecBole's own function that runs; only its name ``pd`` means something else.
     """
+    from recbole.data.dataset import Dataset
+
+    load_feat = Dataset._load_feat
+    names = {**load_feat.__globals__, "pd": SimpleNamespace(read_csv=_read_csv)}
+    return FunctionType(load_feat.__code__, names)(dataset, filepath, source)
+
+
+def _read_csv(*args: Any, **options: Any) -> Any:
     import pandas
 
-    read_csv = pandas.read_csv
-
-    def read(*args: Any, **options: Any) -> pandas.DataFrame:
-        if options.get("engine") == "python" and len(options.get("delimiter") or "") == 1:
-            with suppress(ValueError):
-                return read_csv(*args, **{**options, "engine": "c"})
-        return read_csv(*args, **options)
-
-    pandas.read_csv = read
-    try:
-        yield
-    finally:
-        pandas.read_csv = read_csv
+    if options.get("engine") == "python" and len(options.get("delimiter") or "") == 1:
+        with suppress(ValueError):
+            return pandas.read_csv(*args, **{**options, "engine": "c"})
+    return pandas.read_csv(*args, **options)
 
 
 @contextmanager

@@ -122,7 +122,7 @@ _YamlLoader.add_implicit_resolver(
 )
 
 
-class Config(recbole.config.Config):
+class Config(registry.ServedConfig, recbole.config.Config):
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
