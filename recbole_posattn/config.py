@@ -213,7 +213,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         registry.serve(model_name, model_class.type)
-        return model_name, model_class, dataset_name
+        return model_name, registry.mended(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 

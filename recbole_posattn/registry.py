@@ -241,8 +241,15 @@ def recbole_model_keys(model: str) -> set[str]:
     return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
 
 
+def mended(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
+    """What stands for a model of RecBole's whose results are wrong, see :mod:`recbole_posattn.corrected_models`."""
+    from recbole_posattn.corrected_models import CORRECTED  # imports all of RecBole's general models, as get_model does
+
+    return CORRECTED.get(model_class, model_class)
+
+
 def find_model(name: str) -> type[AbstractRecommender]:
-    """The class of a model of RecBole's or one registered here.
+    """The class of a model of RecBole's, mended where it has to be, or one registered here.
 
     Raises:
         SettingError: If there is none of that name, with the nearest name, or it needs a package that is missing.
@@ -250,7 +257,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            return get_model(name)
+            return mended(get_model(name))
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost
