@@ -20,7 +20,6 @@ from torch import Tensor
 
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes
-from recbole_posattn.data.windows import lay_out
 from recbole_posattn.errors import DataError, SettingError, shown
 from recbole_posattn.quick_start import Loaded
 
@@ -118,11 +117,11 @@ def _only(requests: Requests, users: np.ndarray) -> Requests:
 def _whole(dataset: Dataset) -> tuple[Tensor, Histories]:
     """All users that have interactions, and all of these."""
     rows, listed = dataset.inter_feat, dataset.iid_field + dataset.config["LIST_SUFFIX"]
-    if isinstance(rows, LazyPrefixes):
+    if isinstance(rows, LazyPrefixes) and not dataset.written_lists:
         user, count = dataset.sequence_users
         return user, _of_counts(rows.sequences[listed], count)
     if listed in rows:
-        user, item = _laid_out(dataset, rows, listed)
+        user, item = _laid_out(dataset, rows)
     else:
         order = _in_time(dataset, rows)
         user, item = rows[dataset.uid_field][order], rows[dataset.iid_field][order]
@@ -143,10 +142,10 @@ def _in_time(dataset: Dataset, rows: Interaction) -> Tensor:
     return order[torch.argsort(rows[dataset.uid_field][order], stable=True)]
 
 
-def _laid_out(dataset: Dataset, rows: Interaction, listed: str) -> tuple[Tensor, Tensor]:
+def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor]:
     """User and item of the interactions behind rows whose histories are written out."""
     user = rows[dataset.uid_field]
-    item, position = lay_out(user, rows[listed], rows[dataset.item_list_length_field], rows[dataset.iid_field])
+    item, position = dataset.laid_out(rows)
     position, order = position.sort()
     return user[order][torch.searchsorted(position, torch.arange(len(item)))], item
 
@@ -159,8 +158,7 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
     if getattr(part, "histories", None) is not None:
         return rows[dataset.uid_field], part.histories
     if isinstance(rows, LazyPrefixes):
-        every = dataset.inter_feat.position
-        return rows[dataset.uid_field], *Histories.of_parts(rows.sequences[listed], [rows.position], every)
+        return rows[dataset.uid_field], dataset.histories_before(rows, dataset.inter_feat)
     if loaded.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         length = rows[dataset.item_list_length_field]
         written = torch.arange(rows[listed].shape[1]) < length[:, None]
