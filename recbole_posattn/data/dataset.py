@@ -18,7 +18,7 @@ from torch import Tensor
 from recbole_posattn.compat import files_read_by_c_parser
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
-from recbole_posattn.data.presplit import PreSplitMixin
+from recbole_posattn.data.presplit import PreSplitMixin, laid_out
 from recbole_posattn.data.splits import (
     GroupedRows,
     leave_one_out_part,
@@ -147,7 +147,7 @@ class LazyPrefixesMixin(PreSplitMixin):
         """Give the held-out parts their histories; drop targets whose item is not among the training interactions."""
         train, *held_out = parts
         if self.written_lists:
-            trained_on, _ = self.laid_out(train.inter_feat)
+            trained_on, _ = laid_out(self, train.inter_feat)
         else:
             self._trained = self._training_interactions(held_out)
             trained_on = torch.from_numpy(self._of_all(self.iid_field))[self._trained]
@@ -262,7 +262,7 @@ class SequenceDataset(LazySequentialDataset):
         if isinstance(rows, LazyPrefixes) and not self.written_lists:
             item, position = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]], rows.position
         else:
-            item, position = self.laid_out(rows)
+            item, position = laid_out(self, rows)
         stride = self.config["window_stride"] or self.max_item_list_len
         return cut_windows(item, position, history_length, self.max_item_list_len, stride)
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
+from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType, ModelType
 from torch import Tensor
@@ -58,14 +59,13 @@ class PreSplitMixin:
 
     def _is_list_of(self, listed: str, field: str) -> bool:
         """Whether a field of the interactions holds lists of what another one holds."""
-        source, kind = self.field2source.get(field), self.field2type.get(field)
-        is_list = listed in self.field2type and _LIST_TYPES.get(kind) == self.field2type[listed]
-        return is_list and source == self.field2source[listed] == FeatureSource.INTERACTION
+        are_there = field in self.inter_feat and listed in self.inter_feat
+        return are_there and self.field2type[listed] == _LIST_TYPES.get(self.field2type[field])
 
     def _number_alike(self, field: str, listed: str) -> None:
         name = next((name for name, fields in self.alias.items() if field in fields), field)
         self.alias[name] = np.array([*self.alias.get(name, [field]), listed])
-        self._rest_fields = np.setdiff1d(self._rest_fields, [field, listed])
+        self._rest_fields = np.setdiff1d(self._rest_fields, [field, listed], assume_unique=True)
         self.logger.info(f"{listed} gets the numbers of {field}: both hold the same tokens")
 
     def _benchmark_presets(self) -> None:
@@ -147,7 +147,7 @@ class PreSplitMixin:
         file = np.repeat(np.arange(len(_PARTS)), self.file_size_list)[order]
         back = np.flatnonzero((np.diff(file) < 0) & (np.diff(user[order]) == 0))
         if len(back):
-            earlier, later = (self.benchmark_filename_list[file[place]] for place in (back[0] + 1, back[0]))
+            earlier, later = (self.benchmark_filename_list[file[place]] for place in (back[0], back[0] + 1))
             name = self.field2id_token[self.uid_field][user[order][back[0]]]
             raise DataError(
                 f"data set {self.dataset_name!r}: user {shown(str(name))} has an interaction in the file {earlier!r} "
@@ -191,14 +191,20 @@ class PreSplitMixin:
         item = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]]
         return Histories.of_parts(item, [rows.position], later)[0]
 
-    def laid_out(self, rows: Interaction) -> tuple[Tensor, Tensor]:
-        """:func:`~recbole_posattn.data.windows.lay_out` of rows whose histories are written out."""
-        if isinstance(rows, LazyPrefixes):
-            histories = self.histories_before(rows, rows)
-            length, (_, item) = histories.length, histories.flat()
-            longest = int(length.max()) if len(length) else 1
-        else:
-            length, longest = rows[self.item_list_length_field], self.max_item_list_len
-            listed = rows[self.iid_field + self.config["LIST_SUFFIX"]]
-            item = listed[torch.arange(listed.shape[1]) < length[:, None]]
-        return lay_out(rows[self.uid_field], item, length, rows[self.iid_field], longest)
+
+def laid_out(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Tensor]:
+    """:func:`~recbole_posattn.data.windows.lay_out` of rows whose histories are written out.
+
+    Args:
+        dataset: Of RecBole's or, where the rows are lazy, with :class:`PreSplitMixin`.
+        rows: Some of its rows.
+    """
+    if isinstance(rows, LazyPrefixes):
+        histories = dataset.histories_before(rows, rows)
+        length, (_, item) = histories.length, histories.flat()
+        longest = int(length.max()) if len(length) else 1
+    else:
+        length, longest = rows[dataset.item_list_length_field], dataset.max_item_list_len
+        listed = rows[dataset.iid_field + dataset.config["LIST_SUFFIX"]]
+        item = listed[torch.arange(listed.shape[1]) < length[:, None]]
+    return lay_out(rows[dataset.uid_field], item, length, rows[dataset.iid_field], longest)

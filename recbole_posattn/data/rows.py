@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 from recbole.utils import FeatureType
 
@@ -34,6 +35,7 @@ BLOCK = 2**24
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
+_SEQUENCES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
 _LARGEST = float(np.finfo(np.float32).max)  # RecBole keeps numbers in 32 bits
 
 
@@ -44,7 +46,7 @@ class Column(NamedTuple):
         name: Without its type.
         type: As the header says.
         read: Whether RecBole reads it.
-        required: Whether every row needs a value.
+        required: Whether every row needs a value, and a sequence one at least.
     """
 
     name: str
@@ -175,6 +177,10 @@ def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
         column, values = table.columns[int(place)], rows[place]
         if column.required and values.null_count:
             return None
+        if column.required and column.type in _SEQUENCES:
+            blank = pa.compute.equal(pa.compute.replace_substring(values, table.seq_separator, ""), "")
+            if pa.compute.any(blank).as_py():
+                return None
         if column.type == FeatureType.FLOAT:
             numbers = values.to_numpy()  # NaN for a null
             if np.nanmax(np.abs(numbers), initial=0) > _LARGEST or np.isnan(numbers).sum() > values.null_count:
@@ -286,6 +292,8 @@ def _problem(table: Table, column: Column, field: str) -> str | None:
         return missing if column.required else None
     if column.type == FeatureType.FLOAT:
         return _number_problem(field)
+    if column.required and column.type in _SEQUENCES and not any(field.split(table.seq_separator)):
+        return f"has no value, only separators: {shown(field)}"
     if column.type == FeatureType.FLOAT_SEQ:
         return next(filter(None, map(_number_problem, filter(None, field.split(table.seq_separator)))), None)
     return None

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes
+from recbole_posattn.data.presplit import laid_out
 from recbole_posattn.errors import DataError, SettingError, shown
 from recbole_posattn.quick_start import Loaded
 
@@ -145,7 +146,7 @@ def _in_time(dataset: Dataset, rows: Interaction) -> Tensor:
 def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor]:
     """User and item of the interactions behind rows whose histories are written out."""
     user = rows[dataset.uid_field]
-    item, position = dataset.laid_out(rows)
+    item, position = laid_out(dataset, rows)
     position, order = position.sort()
     return user[order][torch.searchsorted(position, torch.arange(len(item)))], item
 
