@@ -17,6 +17,7 @@ from recbole_posattn.trainer import SequenceTrainer  # noqa: E402
 __all__ = ["Config", "PosKernelSASRec", "Recommender", "__version__", "load", "register", "run"]
 __version__ = "0.1.0"
 
+compat.let_tokens_be_long()
 hook_loaders()
 register_metrics()
 for _model in (PosKernelSASRec, *BASELINES):
