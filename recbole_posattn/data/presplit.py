@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 import pandas as pd
 import torch
