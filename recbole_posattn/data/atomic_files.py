@@ -29,6 +29,10 @@ _ID_KEYS = (
 
 _INTERACTIONS = "inter"
 
+# What leaves interactions out of a single file, and intervals that leave out none.
+_FILTERS = ("rm_dup_inter", "val_interval", "user_inter_num_interval", "item_inter_num_interval")
+_NO_FILTER = ("[0,inf)", "[0, inf)", "(-inf,inf)")
+
 
 def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
     """Make sure that the files RecBole is about to read are there and say what RecBole will read.
@@ -53,6 +57,7 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
     else:
         files = [folder / f"{name}.{suffix}.inter" for suffix in config["benchmark_filename"]]
         _check_alike({file: _check_file(file, _INTERACTIONS, config, allow_missing) for file in files})
+        _warn_of_filters(config)
     features = [*("user", "item"), *(config["additional_feat_suffix"] or [])]
     # RecBole reads a knowledge graph for some models only, whose properties name its columns
     features += [source for source in ("kg", "link") if source in (config["load_col"] or {})]
@@ -124,6 +129,15 @@ def _check_file(file: Path, source: str, config: Config, allow_missing: bool) ->
     except (OSError, UnicodeError, LookupError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return read
+
+
+def _warn_of_filters(config: Mapping[str, Any]) -> None:
+    """RecBole takes files that are split already as they are, and says nothing of settings that it passes over."""
+    given = [key for key in _FILTERS if config[key] not in (None, False, *_NO_FILTER)]
+    if given:
+        logging.getLogger().warning(
+            f"files that are split already (benchmark_filename) are not filtered; without effect: {', '.join(given)}"
+        )
 
 
 def _check_alike(files: Mapping[Path, Mapping[str, FeatureType]]) -> None:

@@ -322,6 +322,15 @@ def test_files_with_different_columns_are_refused() -> None:
     assert read_rows(parts[2]) == newest(ROWS["test"], L)
 
 
+def test_filters_without_effect_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    write_plain()
+    with caplog.at_level(logging.WARNING):
+        parts_of()
+        assert "not filtered" not in caplog.text
+        parts_of(user_inter_num_interval="[4,inf)", rm_dup_inter="first")
+    assert "(benchmark_filename) are not filtered; without effect: rm_dup_inter, user_inter_num" in caplog.text
+
+
 def test_histories_that_are_not_loaded_are_made_of_the_rows(caplog: pytest.LogCaptureFixture) -> None:
     write_written()
     with caplog.at_level(logging.WARNING):
