@@ -31,6 +31,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import inspect
+import itertools
 import logging
 import lzma
 import multiprocessing.context
@@ -186,6 +187,43 @@ def let_hyper_tuning_run() -> None:
 
     random = SimpleNamespace(RandomState=RandomState)
     hyper_tuning.np = SimpleNamespace(array=np.array, prod=np.prod, random=random, str=str)
+
+
+def let_tokens_be_long() -> None:
+    """Let RecBole number tokens in arrays of objects; call it once RecBole can be imported.
+
+    It makes arrays of NumPy's texts, each of which takes the room of the longest one: a single token of 20 kB among
+    20,000 takes 1.5 GB. The numbers and the tokens are the same.
+    """
+    import pandas
+    from recbole.data.dataset import Dataset
+    from recbole.utils import FeatureType
+
+    def _concat_remaped_tokens(self: Any, columns: list) -> tuple[np.ndarray, np.ndarray]:
+        tokens = [
+            feat[field]
+            if kind == FeatureType.TOKEN
+            else itertools.chain.from_iterable(map(np.ndarray.tolist, feat[field]))
+            for feat, field, kind in columns
+        ]
+        tokens = [np.array(list(of_column), dtype=object) for of_column in tokens]
+        return np.concatenate(tokens), np.cumsum([len(of_column) for of_column in tokens])[:-1]
+
+    def _remap(self: Any, columns: list) -> None:
+        if not columns:
+            return
+        tokens, begins = self._concat_remaped_tokens(columns)
+        number, known = pandas.factorize(tokens)
+        of_number = np.array(["[PAD]", *map(str, known)], dtype=object)
+        of_token = {token: place for place, token in enumerate(of_number)}
+        for (feat, field, kind), numbers in zip(columns, np.split(number + 1, begins)):
+            self.field2id_token.setdefault(field, of_number)
+            self.field2token_id.setdefault(field, of_token)
+            feat[field] = (
+                numbers if kind == FeatureType.TOKEN else np.split(numbers, np.cumsum(feat[field].map(len))[:-1])
+            )
+
+    Dataset._concat_remaped_tokens, Dataset._remap = _concat_remaped_tokens, _remap
 
 
 @functools.cache

@@ -238,12 +238,15 @@ class Config(registry.ServedConfig, recbole.config.Config):
         given = {**defaults, **external}
         in_order = isinstance(given["eval_args"], dict) and given["eval_args"].get("order") == "TO"
         reads_times = model_class.type == ModelType.SEQUENTIAL or given["mask_history"] is not None or in_order
-        if reads_times and "load_col" not in external:
-            columns = (defaults.get("load_col") or {}).get("inter")
-            time_field = external.get("TIME_FIELD", defaults.get("TIME_FIELD"))
-            if columns not in (None, "*") and time_field not in columns:
-                # RecBole's default loads no times, without which there is no sequence.
-                defaults["load_col"] = {**defaults["load_col"], "inter": [*columns, time_field]}
+        columns = (defaults.get("load_col") or {}).get("inter")
+        if "load_col" not in external and columns not in (None, "*"):
+            # RecBole's default loads no times, without which there is no sequence, and no histories of files that have
+            # them. What a file does not have is passed over.
+            wanted = [given["TIME_FIELD"]] if reads_times else []
+            if model_class.type == ModelType.SEQUENTIAL and given["benchmark_filename"] is not None:
+                wanted.append(f"{given['ITEM_ID_FIELD']}{given['LIST_SUFFIX']}")
+            missing = [column for column in wanted if column not in columns]
+            defaults["load_col"] = {**defaults["load_col"], "inter": [*columns, *missing]}
 
     def _init_device(self) -> None:
         super()._init_device()

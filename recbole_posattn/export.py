@@ -118,7 +118,7 @@ def _write(loaded: Loaded, format: str, folder: Path) -> float | None:
         raise CheckpointError(f"{name} cannot be exported as {format}: {type(error).__name__}: {reason}") from error
     run = _RUNNERS[format](file)
     difference = None if run is None else _largest_difference(run, loaded, expected)
-    tokens = loaded.dataset.field2id_token[loaded.dataset.iid_field].astype(str).tolist()
+    tokens = [str(token) for token in loaded.dataset.field2id_token[loaded.dataset.iid_field]]
     description = _description(loaded, format, difference)
     (folder / ITEMS_NAME).write_text(json.dumps(tokens, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
     (folder / DESCRIPTION_NAME).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

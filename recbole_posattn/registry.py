@@ -30,7 +30,7 @@ from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDatase
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
-from recbole_posattn.compat import anomaly_detection_unchanged, let_loaders_have_workers
+from recbole_posattn.compat import anomaly_detection_unchanged, let_loaders_have_workers, let_tokens_be_long
 from recbole_posattn.data.dataset import (
     ExactTimesDataset,
     ExactTimesDIENDataset,
@@ -41,6 +41,7 @@ from recbole_posattn.data.dataset import (
     LazySequentialDataset,
 )
 from recbole_posattn.data.loaders import loader_in_place_of
+from recbole_posattn.data.sampling import let_sampling_end, let_sampling_of_model_end
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -79,6 +80,8 @@ def hook_recbole() -> None:
         from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec
         from recbole_posattn.trainer import SequenceTrainer
 
+        let_tokens_be_long()
+        let_sampling_end()
         hook_loaders()
         register_metrics()
         for model in (PosKernelSASRec, *BASELINES):
@@ -257,7 +260,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            return mended(get_model(name))
+            model = mended(get_model(name))
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost
@@ -266,6 +269,8 @@ def find_model(name: str) -> type[AbstractRecommender]:
             f"model {shown(name)} is unknown.{did_you_mean(name, known)} "
             f"There are {', '.join(registered_model_names())} and RecBole's own models."
         ) from None
+    let_sampling_of_model_end(model)
+    return model
 
 
 def properties_files(model: str, dataset: str) -> list[Path]:

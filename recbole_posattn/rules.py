@@ -491,6 +491,12 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
         SettingError: Naming the keys.
     """
     evaluation, mask = settings["eval_args"], settings["mask_history"]
+    sequential = settings["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if sequential and settings["benchmark_filename"] is not None and not knows_histories:
+        raise SettingError(
+            f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has a data set of its own, "
+            "which cannot be had from files that are split already; leave the key out."
+        )
     quantiles = time_quantiles(evaluation)
     if quantiles is not None and not _are_quantiles(quantiles):
         raise SettingError(
@@ -508,10 +514,8 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
     why = None
     if not knows_histories:
         why = f"{settings['model']} reads a data set that tells no histories"
-    elif settings["MODEL_TYPE"] == ModelType.SEQUENTIAL and not settings["lazy_prefixes"]:
+    elif sequential and not settings["lazy_prefixes"]:
         why = "without lazy_prefixes no histories are kept"
-    elif settings["benchmark_filename"] is not None:
-        why = "files that are split already (benchmark_filename) hold no whole histories"
     elif evaluation["order"] != "TO":
         why = f"eval_args must have the order TO, not {evaluation['order']}"
     elif set(evaluation["mode"].values()) != {"full"}:

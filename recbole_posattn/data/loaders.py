@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from recbole_posattn.distributed import rank, world_size
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import DataError, SettingError
 
 # Scores of one batch of a full ranking, users times items: 64 MiB on a CPU, 1 GiB on a GPU.
 SCORES_PER_BATCH = {"cpu": 2**24, "cuda": 2**28}
@@ -83,6 +83,8 @@ class LoaderBase(AbstractDataLoader):
         self.transform = construct_transform(config)
         self.is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         rows = self._rows()
+        if self.trains and not len(rows):
+            raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
         order = RandomSampler(rows, generator=self.generator) if shuffle else SequentialSampler(rows)
         batches = BatchSampler(order, self.step, drop_last=False)
         if self.trains and world_size() > 1:
