@@ -13,9 +13,9 @@ from recbole_posattn.quick_start import load, run  # noqa: E402
 from recbole_posattn.recommend.recommender import Recommender  # noqa: E402
 from recbole_posattn.registry import PROPERTIES, hook_loaders, register  # noqa: E402
 from recbole_posattn.trainer import SequenceTrainer  # noqa: E402
+from recbole_posattn.version import __version__  # noqa: E402
 
 __all__ = ["Config", "PosKernelSASRec", "Recommender", "__version__", "load", "register", "run"]
-__version__ = "0.1.0"
 
 hook_loaders()
 register_metrics()

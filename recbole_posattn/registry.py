@@ -19,12 +19,15 @@ import recbole.data.dataset
 import recbole.data.utils
 import recbole.trainer
 import yaml
-from recbole.data.dataset.customized_dataset import GRU4RecKGDataset, KSRDataset
+from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDataset, KSRDataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
 from recbole_posattn.compat import anomaly_detection_unchanged
 from recbole_posattn.data.dataset import (
+    ExactTimesDataset,
+    ExactTimesDecisionTreeDataset,
+    ExactTimesDIENDataset,
     HeldOutDataset,
     HeldOutKGDataset,
     LazyKGSeqDataset,
@@ -94,26 +97,29 @@ def register(
     return model_class
 
 
-# Our data sets in the place of RecBole's, by the type of a model. Context-aware models read the whole row of a target.
+# Our data sets, by the type of a model, and by the data set class that RecBole has for a single model.
 _DATASETS = {
     ModelType.SEQUENTIAL: LazySequentialDataset,
     ModelType.GENERAL: HeldOutDataset,
     ModelType.TRADITIONAL: HeldOutDataset,
     ModelType.KNOWLEDGE: HeldOutKGDataset,
+    ModelType.CONTEXT: ExactTimesDataset,
+    ModelType.DECISIONTREE: ExactTimesDecisionTreeDataset,
+}
+_DATASETS_OF_MODELS = {
+    DIENDataset: ExactTimesDIENDataset,
+    GRU4RecKGDataset: LazyKGSeqDataset,
+    KSRDataset: LazyKGSeqDataset,
 }
 
 
 def serve(model: str, model_type: ModelType) -> None:
-    """Let RecBole's ``create_dataset`` give a model of RecBole's a data set of ours.
-
-    A model with a data set class of its own keeps it (DIEN's writes negative histories, too), unless that class adds
-    nothing to the one for knowledge graphs.
-    """
+    """Let RecBole's ``create_dataset`` give one of RecBole's models a data set of ours."""
     own = getattr(recbole.data.dataset, f"{model}Dataset", None)
     if own is None and model_type in _DATASETS:
         setattr(recbole.data.dataset, f"{model}Dataset", _DATASETS[model_type])
-    elif own in (GRU4RecKGDataset, KSRDataset):
-        setattr(recbole.data.dataset, f"{model}Dataset", LazyKGSeqDataset)
+    elif own in _DATASETS_OF_MODELS:
+        setattr(recbole.data.dataset, f"{model}Dataset", _DATASETS_OF_MODELS[own])
 
 
 def knows_histories(model: str) -> bool:

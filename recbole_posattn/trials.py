@@ -26,20 +26,21 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-import recbole_posattn
 from recbole_posattn import interrupts
 from recbole_posattn.checkpoint import BEST_NAME
 from recbole_posattn.config import Config
 from recbole_posattn.data.atomic_files import ensure_atomic_files
+from recbole_posattn.data.digest import data_digest
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.quick_start import RESULT_NAME, USERS_NAME, run
 from recbole_posattn.resume import AUTO
 from recbole_posattn.trainer import KERNELS_NAME
+from recbole_posattn.version import RESULTS_VERSION
 
 FAILURE_NAME = "failure.json"
 
-# Settings that change where a run is done or what it prints, and not what comes out. In the place of the data's path
-# stands what is in the file.
+# Settings that change where a run is done or what it prints, but not its result. The data is identified by its
+# contents, not its path.
 _NO_MATTER = {
     "checkpoint_dir",
     "data_path",
@@ -133,7 +134,9 @@ class Where(NamedTuple):
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that tell runs with different results apart: of settings, data and our version.
+    """Sixteen hexadecimal digits that tell runs with different results apart.
+
+    They are made of the settings that change a result, the contents of the data and :data:`RESULTS_VERSION`.
 
     A data set that is missing is downloaded.
 
@@ -147,14 +150,8 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     config = Config(config_dict=settings, command_line=[])
     ensure_atomic_files(config)
     matter = {key: value for key, value in config.plain().items() if key not in _NO_MATTER}
-    data = sorted((file.name, _digest(file)) for file in Path(config["data_path"]).glob(f"{config['dataset']}.*"))
-    text = json.dumps([recbole_posattn.__version__, matter, data], sort_keys=True, default=str)
+    text = json.dumps([RESULTS_VERSION, matter, data_digest(config)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def checked_folders(trials: Sequence[Trial], root: Path) -> dict[Path, Trial]:
