@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ UNLISTED_RECBOLE_KEYS = {
     "lgb_params",
     "xgb_params",
 }
+
+# What RecBole takes for those of them that are not given, but for None.
+_UNLISTED_DEFAULTS = {"encoding": "utf-8"}
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -196,6 +199,10 @@ class Config(recbole.config.Config):
         """The keys that were given, and are no defaults."""
         return self._given_keys
 
+    def defaults(self) -> dict[str, Any]:
+        """What keys are where they are not given, as plain data; a key that is missing is ``None`` then."""
+        return plain_data({**_UNLISTED_DEFAULTS, **self.internal_config_dict})
+
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
         if isinstance(given, str):
@@ -314,7 +321,9 @@ class Config(recbole.config.Config):
         return plain_data(self.final_config_dict)
 
     @classmethod
-    def from_plain(cls, settings: Mapping[str, Any], data_path: str | Path | None = None) -> Config:
+    def from_plain(
+        cls, settings: Mapping[str, Any], data_path: str | Path | None = None, given_keys: Iterable[str] = ()
+    ) -> Config:
         """The inverse of :meth:`plain`; the device is chosen anew, and so is where RecBole's wheel has its ml-100k.
 
         Keys that an older version did not have get their defaults.
@@ -322,6 +331,7 @@ class Config(recbole.config.Config):
         Args:
             settings: What :meth:`plain` gave.
             data_path: The folder with the data set's folder in it, if that is another one now.
+            given_keys: The keys that were given, and are no defaults.
 
         Raises:
             SettingError: If the model is unknown here, or a setting is not allowed.
@@ -329,6 +339,7 @@ class Config(recbole.config.Config):
         rules = NAME_RULES | RUN_RULES | (MODEL_RULES if "train_objective" in settings else {})
         check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
         config = cls.__new__(cls)
+        config._given_keys = set(given_keys)
         config.compatibility_settings()
         config._init_parameters_category()
         config.yaml_loader = config._build_yaml_loader()

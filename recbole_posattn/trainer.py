@@ -38,6 +38,7 @@ from recbole_posattn.compat import (
     trainer_of_one_process,
 )
 from recbole_posattn.config import Config, plain_data
+from recbole_posattn.data.digest import data_contents
 from recbole_posattn.errors import SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.users import user_results
@@ -247,6 +248,7 @@ class CheckpointMixin:
         self._lock: FileLock | None = None
         self._train_data: AbstractDataLoader | None = None
         self._vocabulary: dict[str, Any] | None = None
+        self._data: dict[str, Any] = {}
         self._saved = False
         self._random_states: list[dict[str, Any]] | None = None  # to go on with, one of each process
         self._left: dict[str, Any] | None = None  # to go on with, where an epoch was left
@@ -261,6 +263,7 @@ class CheckpointMixin:
             Interrupted: By a signal.
         """
         self._train_data, self._vocabulary, self._saved = train_data, vocabulary(train_data._dataset), saved
+        self._data = data_contents(self.config) if saved and distributed.is_main() else {}
         first_epoch, self._started = self.start_epoch, time.perf_counter()
         try:
             with interrupts.deferred():
@@ -352,6 +355,7 @@ class CheckpointMixin:
             "counters": changed_counters(self.model, self._untrained_counters),
             "arrays": trained_arrays(self.model),
             "changes": self.changes,
+            "given": sorted(self.config.given_keys()),
             "random": distributed.gather_on_main(random_state(self._train_data)),
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
@@ -471,6 +475,7 @@ class CheckpointMixin:
             "other_parameter": plain_other_parameter(self.model.other_parameter()),
             "optimizer": self.optimizer.state_dict(),
             "vocabulary": self._vocabulary,
+            "data": self._data,
         }
         write_checkpoint({**state, **more}, file)
 

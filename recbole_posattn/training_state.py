@@ -187,7 +187,9 @@ def restore_arrays(model: nn.Module, kept: Mapping[str, Mapping[str, Any]]) -> N
 
 
 def _names_of_arrays(module: nn.Module) -> list[str]:
-    return [key for kind in type(module).__mro__ for key in TRAINED_ARRAYS.get(kind.__name__, ()) if hasattr(module, key)]
+    return [
+        key for kind in type(module).__mro__ for key in TRAINED_ARRAYS.get(kind.__name__, ()) if hasattr(module, key)
+    ]
 
 
 def _is_number(value: object) -> bool:
