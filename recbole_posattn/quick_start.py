@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import platform
 import resource
@@ -35,6 +34,7 @@ from recbole_posattn.errors import CheckpointError, DataError, SettingError, Use
 from recbole_posattn.files import whole_file
 from recbole_posattn.resume import AUTO, Resumed, names_of_run, resumed_run
 from recbole_posattn.same_run import check_data
+from recbole_posattn.strict_json import json_text
 from recbole_posattn.trainer import EngineMixin, trainer_class
 
 RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
@@ -399,7 +399,7 @@ def _write_result(config: Config, result: RunResult) -> None:
         "git_revision": _git_revision(),
         "config": config.plain(),
     }
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    text = json_text(report, indent=2, ensure_ascii=False) + "\n"
     with whole_file(Path(result["checkpoint"]).with_name(RESULT_NAME)) as incomplete:
         incomplete.write_text(text, encoding="utf-8")
 

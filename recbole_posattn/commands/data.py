@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import get_args
@@ -19,6 +18,7 @@ from recbole_posattn.data.convert.shapes import KINDS, Reading
 from recbole_posattn.data.statistics import QUANTILES, DataStatistics, data_statistics, time_span
 from recbole_posattn.inspect.popularity import write_statistics
 from recbole_posattn.reporting.drawing import short
+from recbole_posattn.strict_json import json_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +131,7 @@ def _stats(options: argparse.Namespace) -> int:
     statistics = data_statistics(config)
     picture = write_statistics(statistics, options.output)
     if options.json:
-        print(json.dumps({**statistics.plain(), "picture": str(picture)}, indent=2))
+        print(json_text({**statistics.plain(), "picture": str(picture)}, indent=2))
     else:
         print(figures(statistics))
         print(f"written: {picture}")
