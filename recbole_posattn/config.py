@@ -34,6 +34,7 @@ from recbole_posattn.rules import (
     check_model_keys,
     check_model_types,
     check_recbole_model,
+    check_resolved,
     check_rules,
     check_transform,
     check_validation_metric,
@@ -346,13 +347,16 @@ class Config(recbole.config.Config):
         config.model, config.dataset = settings["model"], settings["dataset"]
         config.model_class = registry.find_model(config.model)
         registry.serve(config.model, config.model_class.type)
-        defaults: dict[str, Any] = {}
-        for file in registry.properties_files(config.model, config.dataset):
-            defaults.update(read_yaml(file))
+        config.external_config_dict = {}
+        config._load_internal_config_dict(config.model, config.model_class, config.dataset)
+        defaults = {key: value for key, value in config.internal_config_dict.items() if key not in FOUND_OUT_KEYS}
         config.final_config_dict = {**defaults, **settings}
+        check_caches(config.final_config_dict)
+        check_resolved(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
-            if key in config.final_config_dict:
-                config.final_config_dict[key] = enum[config.final_config_dict[key]]
+            config.final_config_dict[key] = enum[settings[key]]
+        for phase in ("valid", "test"):
+            config._set_eval_neg_sample_args(phase)
         config.final_config_dict.pop("local_rank", None)
         if config.dataset == registry.ML_100K.name:
             config.final_config_dict["data_path"] = str(registry.ML_100K)

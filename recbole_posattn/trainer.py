@@ -406,7 +406,8 @@ class CheckpointMixin:
         self.train_loss_dict = {int(epoch): loss for epoch, loss in training["train_loss_dict"].items()}
         self.curve = [{**point, "epoch": int(point["epoch"])} for point in training["curve"]]
         self.seconds_before = float(training["seconds"])
-        self._random_states, self._left = list(training["random"]), training["left"]
+        self._random_states, left = list(training["random"]), training["left"]
+        self._left = None if left is None else {**left, "steps": int(left["steps"])}
 
     def _warn_of_differences(self, training: Mapping[str, Any]) -> None:
         for name, before, now in (

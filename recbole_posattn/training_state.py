@@ -5,6 +5,7 @@ All of it as tensors and plain data, which a checkpoint can hold.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -105,8 +106,10 @@ def _fits(name: str, value: Any, weight: torch.Tensor) -> bool:
     """Whether a value can be what an optimizer keeps for a weight."""
     is_tensor = isinstance(value, torch.Tensor)
     if name in _OF_EACH_ELEMENT:
-        return value is None or (is_tensor and value.shape == weight.shape)
-    return _is_number(value) or (is_tensor and (name != "step" or value.dim() == 0))
+        return (value is None and name == "momentum_buffer") or (is_tensor and value.shape == weight.shape)
+    if name == "step":
+        return (_is_number(value) or (is_tensor and value.dim() == 0)) and 0 <= float(value) < math.inf
+    return _is_number(value) or is_tensor
 
 
 def counters(model: nn.Module) -> Counters:

@@ -101,11 +101,11 @@ class Outcome:
 def read_result(folder: Path, name: str = RESULT_NAME) -> dict[str, Any]:
     """The content of a JSON file that a run left in its folder; scores that are no numbers, ``null`` there, are NaN."""
     content = json.loads((folder / name).read_text(encoding="utf-8"))
-    if name == RESULT_NAME:
-        content["best_valid_score"] = with_nan(content)["best_valid_score"]
-        for scores in (content, *content["curve"]):
-            for key in scores.keys() & {"best_valid_result", "test_result", "valid"}:
-                scores[key] = with_nan(scores[key])
+    for scores in (content, *content.get("curve", ())):
+        for key in scores.keys() & {"best_valid_score", "loss"}:
+            scores[key] = math.nan if scores[key] is None else scores[key]
+        for key in scores.keys() & {"best_valid_result", "test_result", "valid"}:
+            scores[key] = with_nan(scores[key])
     return content
 
 
