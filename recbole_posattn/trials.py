@@ -124,11 +124,12 @@ def forget_checkpoint(folder: Path) -> None:
 
 
 def _rewrite_checkpoint(file: Path, checkpoint: Path | None) -> None:
-    """Have a ``result.json`` name the place where the weights are now."""
-    result = json.loads(file.read_text(encoding="utf-8"))
+    """Have a ``result.json`` name the place where the weights are now; its time stays that of the run's end."""
+    result, times = json.loads(file.read_text(encoding="utf-8")), file.stat()
     result["checkpoint"] = None if checkpoint is None else str(checkpoint)
     with whole_file(file) as incomplete:
         incomplete.write_text(json_text(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.utime(incomplete, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def validated_epochs(result: Mapping[str, Any]) -> list[tuple[int, float, float]]:
