@@ -10,6 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import pandas as pd
 import recbole.trainer
 import torch

@@ -18,9 +18,8 @@ import signal
 import tempfile
 import threading
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -254,12 +253,10 @@ def ray_cluster(where: Where) -> Iterator[Any]:
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the Ray that RecBole pins reads pkg_resources
-            import ray
+        import ray
     except ImportError as error:
         raise SettingError(
-            f"running trials needs Ray, which cannot be imported ({error}): pip install 'ray'"
+            f"running trials needs Ray, which cannot be imported ({error}): pip install 'ray[tune]'"
         ) from error
     scratch = tempfile.mkdtemp(prefix="posattn-") if where.address is None else None
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
@@ -296,18 +293,17 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
     final = Path(folder)
     incomplete = final.with_name(f"{final.name}.incomplete")
     incomplete.mkdir(parents=True, exist_ok=True)  # it is there where a run was killed, which goes on
-    home = Path.cwd()
-    os.chdir(incomplete)  # where RecBole leaves its logs
     try:
-        settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
-        result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
-        weights = Path(result["checkpoint"])
-        for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME}:
-            file = weights.with_name(name)
-            if file.exists():
-                shutil.move(file, name)
-        _rewrite_checkpoint(Path(RESULT_NAME), final / weights.name)
-        shutil.rmtree("saved")
+        with chdir(incomplete):  # where RecBole leaves its logs
+            settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
+            result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
+            weights = Path(result["checkpoint"])
+            for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME}:
+                file = weights.with_name(name)
+                if file.exists():
+                    shutil.move(file, name)
+            _rewrite_checkpoint(Path(RESULT_NAME), final / weights.name)
+            shutil.rmtree("saved")
         shutil.rmtree(final, ignore_errors=True)  # of an attempt that failed
         incomplete.rename(final)
     except Exception as error:
@@ -315,8 +311,6 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
         shutil.rmtree(incomplete)
         _write_failure(final, settings, reason, traceback.format_exc())
         return reason
-    finally:
-        os.chdir(home)
     return None
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 import pandas as pd
 import torch
