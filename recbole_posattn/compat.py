@@ -56,6 +56,18 @@ from recbole_posattn.errors import DataError
 SPARSE_MATRIX_TAG = "scipy sparse format"
 NUMPY_ARRAY_TAG = "numpy array"
 
+# Tensors and arrays that RecBole's models change in training and keep in no state that PyTorch knows of, by the class
+# that has them: without them, a resumed run would go another way.
+TRAINED_ARRAYS = {
+    "DiffRec": ("Lt_history", "Lt_count"),  # losses, by which the steps of the diffusion are drawn
+    "KGAT": ("A_in",),  # attention, computed at the end of an epoch for the next one
+    "LINE": ("random_list",),  # the order of users, shuffled when it has been used up
+    "NCL": ("user_centroids", "user_2cluster", "item_centroids", "item_2cluster"),  # of clusters found every few epochs
+}
+
+# The numbers that they change: checkpoints of older versions hold all others as well.
+TRAINED_NUMBERS = {"random_pr", "update", "update_count", "update_count_vae"}
+
 # What an archive of a data set may have. Text of interactions shrinks to a third or a tenth, and the format allows a
 # thousandth; what is small in any case is not worth a refusal.
 MOST_MEMBERS, LARGEST_EXPANSION, LARGEST_UNPACKED = 1000, 100, 2**30

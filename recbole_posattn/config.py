@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from recbole_posattn.rules import (
     check_model_keys,
     check_model_types,
     check_recbole_model,
+    check_resolved,
     check_rules,
     check_transform,
     check_validation_metric,
@@ -54,6 +55,9 @@ UNLISTED_RECBOLE_KEYS = {
     "lgb_params",
     "xgb_params",
 }
+
+# What RecBole takes for those of them that are not given, but for None.
+_UNLISTED_DEFAULTS = {"encoding": "utf-8"}
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -204,6 +208,10 @@ class Config(registry.ServedConfig, recbole.config.Config):
         """The keys that were given, and are no defaults."""
         return self._given_keys
 
+    def defaults(self) -> dict[str, Any]:
+        """What keys are where they are not given, as plain data; a key that is missing is ``None`` then."""
+        return plain_data({**_UNLISTED_DEFAULTS, **self.internal_config_dict})
+
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
         if isinstance(given, str):
@@ -325,7 +333,9 @@ class Config(registry.ServedConfig, recbole.config.Config):
         return plain_data(self.final_config_dict)
 
     @classmethod
-    def from_plain(cls, settings: Mapping[str, Any], data_path: str | Path | None = None) -> Config:
+    def from_plain(
+        cls, settings: Mapping[str, Any], data_path: str | Path | None = None, given_keys: Iterable[str] = ()
+    ) -> Config:
         """The inverse of :meth:`plain`; the device is chosen anew, and so is where RecBole's wheel has its ml-100k.
 
         Keys that an older version did not have get their defaults.
@@ -333,6 +343,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
         Args:
             settings: What :meth:`plain` gave.
             data_path: The folder with the data set's folder in it, if that is another one now.
+            given_keys: The keys that were given, and are no defaults.
 
         Raises:
             SettingError: If the model is unknown here, or a setting is not allowed.
@@ -341,19 +352,23 @@ class Config(registry.ServedConfig, recbole.config.Config):
         check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
         registry.hook_recbole()
         config = cls.__new__(cls)
+        config._given_keys = set(given_keys)
         config.compatibility_settings()
         config._init_parameters_category()
         config.yaml_loader = config._build_yaml_loader()
         config.model, config.dataset = settings["model"], settings["dataset"]
         config.model_class = registry.find_model(config.model)
         registry.serve(config.model, config.model_class.type)
-        defaults: dict[str, Any] = {}
-        for file in registry.properties_files(config.model, config.dataset):
-            defaults.update(read_yaml(file))
+        config.external_config_dict = {}
+        config._load_internal_config_dict(config.model, config.model_class, config.dataset)
+        defaults = {key: value for key, value in config.internal_config_dict.items() if key not in FOUND_OUT_KEYS}
         config.final_config_dict = {**defaults, **settings}
+        check_caches(config.final_config_dict)
+        check_resolved(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
-            if key in config.final_config_dict:
-                config.final_config_dict[key] = enum[config.final_config_dict[key]]
+            config.final_config_dict[key] = enum[settings[key]]
+        for phase in ("valid", "test"):
+            config._set_eval_neg_sample_args(phase)
         config.final_config_dict.pop("local_rank", None)
         if config.dataset == registry.ML_100K.name:
             config.final_config_dict["data_path"] = str(registry.ML_100K)

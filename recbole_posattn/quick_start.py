@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import platform
 import subprocess
@@ -11,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -38,6 +36,8 @@ from recbole_posattn.files import whole_file
 from recbole_posattn.memory import peak_memory
 from recbole_posattn.request import RunRequest
 from recbole_posattn.resume import AUTO, Resumed, names_of_run, resumed_run
+from recbole_posattn.same_run import check_data
+from recbole_posattn.strict_json import json_text
 from recbole_posattn.trainer import EngineMixin, trainer_class
 
 RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
@@ -160,8 +160,9 @@ def _run(request: RunRequest) -> RunResult:
             logging.getLogger().info(sys.argv)
             if resume is not None and resumed is None:
                 logging.getLogger().info("There is no run with these settings to go on with: a new one starts")
-            with nullcontext() if resumed is None else use_explained(resumed.folder / LAST_NAME):
-                result = _train_and_test(config, resumed, started, request)
+            if resumed is not None:
+                check_data(resumed.folder, resumed.content, config)
+            result = _train_and_test(config, resumed, started, request)
     finally:
         if resumed is not None:
             resumed.release()
@@ -207,7 +208,8 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
     logger.info(recommender)
     trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
-        check_vocabulary(resumed.content, train_data._dataset)
+        with use_explained(resumed.folder / LAST_NAME):
+            check_vocabulary(resumed.content, train_data._dataset)
         trainer.resume(resumed)
     before = getattr(trainer, "seconds_before", 0.0)
     options = {"callback_fn": request.callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
@@ -302,10 +304,11 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
     with use_explained(checkpoint):
         config = Config.from_plain(content["config"], data_path)
-        ensure_atomic_files(config)
-        init_seed(config["seed"], config["reproducibility"])
-        interactions, loaders = prepare_data(config)
-        model = _build_model(config, loaders[0])
+    ensure_atomic_files(config)
+    init_seed(config["seed"], config["reproducibility"])
+    interactions, loaders = prepare_data(config)
+    model = _build_model(config, loaders[0])
+    with use_explained(checkpoint):
         try:
             check_vocabulary(content, interactions)
             load_state(model, content)
@@ -378,7 +381,7 @@ def _write_result(config: Config, result: RunResult) -> None:
         "git_revision": _git_revision(),
         "config": config.plain(),
     }
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    text = json_text(report, indent=2, ensure_ascii=False) + "\n"
     with whole_file(Path(result["checkpoint"]).with_name(RESULT_NAME)) as incomplete:
         incomplete.write_text(text, encoding="utf-8")
 

@@ -431,6 +431,23 @@ def check_eval_args(evaluation: Mapping[str, Any]) -> None:
             raise SettingError(f"eval_args: {key} must be {rule.allowed}; got {shown(evaluation[key])}.")
 
 
+def check_resolved(settings: Mapping[str, Any]) -> None:
+    """Refuse what RecBole would not have made of ``eval_args`` and ``train_neg_sample_args``, as checkpoints hold them.
+
+    Raises:
+        SettingError: Naming the first one.
+    """
+    evaluation, negatives = settings["eval_args"], settings["train_neg_sample_args"]
+    if not isinstance(evaluation, Mapping) or not evaluation.keys() >= _EVAL_ARGS.keys():
+        raise SettingError(f"eval_args must be a mapping of {', '.join(_EVAL_ARGS)}; got {shown(evaluation)}.")
+    check_eval_args(evaluation)
+    is_whole = isinstance(negatives, Mapping) and negatives.keys() >= NEGATIVES_OF_RECBOLE.keys()
+    is_none = is_whole and negatives["distribution"] == "none" and negatives["dynamic"] is False
+    if not is_none and not (is_whole and negatives["distribution"] != "none" and _is_negatives_of_recbole(negatives)):
+        raise SettingError(f"train_neg_sample_args must be {_RECBOLES_NEGATIVES.allowed}; got {shown(negatives)}.")
+    check_rules(settings, {"loss_negatives": _or_none(Rule(_is_negatives, _NEGATIVES))})
+
+
 def check_caches(settings: Mapping[str, Any]) -> None:
     """Refuse RecBole's caches of prepared data, which are pickles: reading one runs whatever is in it.
 
