@@ -277,7 +277,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
                 )
             settings["device"] = torch.device("cuda", local_rank)
             torch.cuda.set_device(settings["device"])
-        distributed.join(settings["device"])
+        distributed.join(settings["device"], settings["process_timeout"])
         settings.update(single_spec=False, local_rank=local_rank, world_size=distributed.world_size())
         if not distributed.is_main():
             settings.update(state="error", show_progress=False, log_wandb=False)

@@ -141,6 +141,7 @@ def run(
     return distributed.launch(_run, {"request": request}, layout)
 
 
+@distributed.waits_explained()
 def _run(request: RunRequest) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
@@ -336,10 +337,10 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
         raise
     except (KeyError, UnicodeDecodeError, ValueError) as error:  # what RecBole and pandas raise for bad files
         raise DataError(f"data set {config['dataset']!r} in {config['data_path']}: {error}") from error
-    if not len(loaders[0]):
+    if not loaders[0]:
         raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
     for name, loader in zip(("validation", "test"), loaders[1:]):
-        if not len(loader):
+        if not loader:
             logging.getLogger().warning(f"The {name} split has no rows: there is nothing to evaluate on it.")
     return dataset, loaders
 
@@ -358,7 +359,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
 def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoader) -> None:
     """RecBole fails on a list that is longer than the catalogue, once it has trained for an epoch."""
     n_items, longest = dataset.item_num - 1, max(config["topk"])
-    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(map(len, evaluated)):
+    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(evaluated):
         raise SettingError(
             f"topk must be at most {n_items}, the number of items in data set {config['dataset']!r}; got {longest}."
         )

@@ -248,6 +248,9 @@ RUN_RULES = {
     "mask_history": _or_none(_one_of("none", "all", "except_target")),
     "drop_unseen_targets": _BOOL,
     "save_last_every": _or_none(_integer(1)),
+    "process_timeout": Rule(
+        lambda value: _is_number(value) and 1 <= value <= 10**6, "a number of seconds from 1 to 1e6"
+    ),
     # the machine
     "gpu_id": _either(
         Rule(_is_int, "a number"),

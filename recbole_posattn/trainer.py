@@ -186,7 +186,11 @@ class EngineMixin:
         return result, None if collector.ranks is None else user_results(eval_data._dataset, collector.ranks)
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
-        return result  # of all processes already: the collector has gathered their rows
+        """RecBole takes a mean over the processes; here the collector has gathered their rows already.
+
+        All go on with what rank 0 has computed, so that they also stop in the same epoch.
+        """
+        return distributed.share_from_main(result)
 
 
 def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.device) -> Callable[[Interaction], Any]:
