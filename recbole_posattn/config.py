@@ -26,6 +26,7 @@ from recbole_posattn.rules import (
     MODEL_RULES,
     NAME_RULES,
     RUN_RULES,
+    TEXT_KEYS,
     check_caches,
     check_columns,
     check_combinations,
@@ -38,6 +39,7 @@ from recbole_posattn.rules import (
     check_transform,
     check_validation_metric,
     resolved_negatives,
+    write_intervals,
 )
 
 DEFAULT_MODEL, DEFAULT_DATASET = "PosKernelSASRec", "ml-100k"
@@ -54,7 +56,7 @@ UNLISTED_RECBOLE_KEYS = {
     "xgb_params",
 }
 
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+_MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
 
 # Values of a YAML document once its anchors are written out, and levels of them; settings have a few hundred.
 _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
@@ -76,7 +78,18 @@ class _YamlLoader(yaml.SafeLoader):
     def compose_document(self) -> yaml.Node:
         node = super().compose_document()
         self._written_out(node, {}, ())
+        if isinstance(node, yaml.MappingNode):
+            self._keep_names(node)
         return node
+
+    @staticmethod
+    def _keep_names(node: yaml.MappingNode) -> None:
+        """Let names be text, whatever they look like, as 2024 for a data set."""
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in TEXT_KEYS | {"datasets"}:  # of a leaderboard
+                for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(name, yaml.ScalarNode) and name.tag != _NULL_TAG:
+                        name.tag = _TEXT_TAG
 
     def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
         """How many nodes there are below a node, those below anchors as often as these are used."""
@@ -165,7 +178,9 @@ class Config(recbole.config.Config):
         return _YamlLoader
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: parse_value(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return {
+            key: parse_setting(key, value) if isinstance(value, str) else value for key, value in config_dict.items()
+        }
 
     def _load_config_files(self, file_list: Sequence[str | Path] | None) -> dict[str, Any]:
         settings: dict[str, Any] = {}
@@ -267,6 +282,7 @@ class Config(recbole.config.Config):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         settings = super()._get_final_config_dict()
+        write_intervals(settings)
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"])
@@ -370,6 +386,12 @@ def plain_data(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     return str(value)
+
+
+def parse_setting(key: str, text: str) -> Any:
+    """The value of a setting given as text; see :func:`parse_value`. Names stay text, whatever they look like."""
+    value = parse_value(text)
+    return text if key in TEXT_KEYS and value is not None and not isinstance(value, str) else value
 
 
 def parse_value(text: str) -> Any:
