@@ -114,6 +114,16 @@ def apply() -> None:
     restore_dok_update()
 
 
+def mend_tree_settings(defaults: dict[str, Any]) -> None:
+    """Give the threshold of one-hot encoding the name that RecBole's data set for trees reads it by.
+
+    Args:
+        defaults: Settings of a model, changed in place; RecBole's properties of its tree models have a typing error.
+    """
+    if "token_num_threhold" in defaults:
+        defaults["token_num_threshold"] = defaults["token_num_threhold"]
+
+
 @contextmanager
 def run_logger(config: Any) -> Iterator[None]:
     """RecBole's log, on screen and in ``log/<model>/``, for one run.
@@ -131,7 +141,7 @@ def run_logger(config: Any) -> Iterator[None]:
         root.handlers.clear()
         init_logger(config)
         own_handlers = root.handlers[:]
-        root.handlers = host_handlers + own_handlers
+        root.handlers = own_handlers + host_handlers  # RecBole names its TensorBoard log by the first one's file
     else:
         root.setLevel(logging.ERROR)
     try:

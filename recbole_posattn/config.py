@@ -21,6 +21,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed, registry
+from recbole_posattn.compat import mend_tree_settings
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.rules import (
     MODEL_RULES,
@@ -36,6 +37,7 @@ from recbole_posattn.rules import (
     check_model_types,
     check_recbole_model,
     check_rules,
+    check_stage,
     check_transform,
     check_validation_metric,
     resolved_negatives,
@@ -52,8 +54,7 @@ UNLISTED_RECBOLE_KEYS = {
     "encoding",
     "neg_sampling",
     "training_neg_sample_num",
-    "lgb_params",
-    "xgb_params",
+    "xgb_early_stopping_rounds",
 }
 
 _MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
@@ -234,6 +235,7 @@ class Config(recbole.config.Config):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults = self.internal_config_dict
+        mend_tree_settings(defaults)
         external = self.external_config_dict
         if external.get("protocol") is not None:
             defaults.update(read_yaml(registry.named_file("protocol", str(external["protocol"]))))
@@ -297,6 +299,7 @@ class Config(recbole.config.Config):
             keys = registry.recbole_model_keys(self.model)
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
+            check_stage(self.model, settings)
         check_transform(settings)
         return settings
 

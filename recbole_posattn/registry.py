@@ -19,6 +19,7 @@ import recbole.data.dataset
 import recbole.data.utils
 import recbole.trainer
 import yaml
+from recbole.data.dataset import DecisionTreeDataset
 from recbole.data.dataset.customized_dataset import GRU4RecKGDataset, KSRDataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
@@ -49,6 +50,10 @@ _SUBPACKAGES = {
     ModelType.KNOWLEDGE: "knowledge_aware_recommender",
     ModelType.DECISIONTREE: "exlib_recommender",
 }
+
+# Property files of RecBole's that are not spelt as the class, so that its Config finds them nowhere but on macOS and
+# Windows: without them its tree models fail.
+_OTHERWISE_SPELT = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
 
 _model_properties: dict[str, Path] = {}
 
@@ -100,6 +105,7 @@ _DATASETS = {
     ModelType.GENERAL: HeldOutDataset,
     ModelType.TRADITIONAL: HeldOutDataset,
     ModelType.KNOWLEDGE: HeldOutKGDataset,
+    ModelType.DECISIONTREE: DecisionTreeDataset,  # RecBole's create_dataset leaves it out, and one-hot encoding fails
 }
 
 
@@ -140,12 +146,18 @@ def registered_model_names() -> list[str]:
 
 def recbole_model_names() -> list[str]:
     """Names of RecBole's own models, sorted; those of its properties, which name each model as its class does."""
-    return sorted(path.stem for path in (RECBOLE_PROPERTIES / "model").glob("*.yaml"))
+    stems = (path.stem for path in (RECBOLE_PROPERTIES / "model").glob("*.yaml"))
+    return sorted(_OTHERWISE_SPELT.get(stem, stem) for stem in stems)
+
+
+def _recbole_model_file(model: str) -> Path:
+    spelt = {name: stem for stem, name in _OTHERWISE_SPELT.items()}
+    return RECBOLE_PROPERTIES / "model" / f"{spelt.get(model, model)}.yaml"
 
 
 def recbole_model_keys(model: str) -> set[str]:
     """The keys in RecBole's property file of a model; none for a model without one."""
-    file = RECBOLE_PROPERTIES / "model" / f"{model}.yaml"
+    file = _recbole_model_file(model)
     return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
 
 
@@ -174,7 +186,8 @@ def properties_files(model: str, dataset: str) -> list[Path]:
     What was tuned on a data set is for all models that come along, whose encodings so have the same settings.
     """
     of_model = _model_properties.get(model)
-    files = [PROPERTIES / "overall.yaml", of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
+    otherwise_spelt = _recbole_model_file(model) if model in _OTHERWISE_SPELT.values() else None
+    files = [PROPERTIES / "overall.yaml", otherwise_spelt, of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
     if of_model is not None and of_model.parent == PROPERTIES / "model":
         files.append(PROPERTIES / "tuned" / f"{dataset}.yaml")
     return [path for path in files if path is not None and path.is_file()]

@@ -621,6 +621,49 @@ def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
         )
 
 
+# RecBole's models that are trained in stages: the key of the stage, and whether each needs a model trained before.
+_STAGES = {
+    "S3Rec": ("train_stage", {"pretrain": False, "finetune": True}),
+    "RaCT": ("train_stage", {"actor_pretrain": False, "critic_pretrain": True, "finetune": True}),
+    "ConvNCF": ("train_method", {"no_pretrain": False, "after_pretrain": True}),
+}
+
+
+def pretrained_file(model: str, settings: Mapping[str, Any]) -> str | None:
+    """The checkpoint that a model of RecBole's starts from; ``None`` if it starts anew.
+
+    Args:
+        model: Its name.
+        settings: With RecBole's defaults filled in.
+    """
+    if model not in _STAGES:
+        return None
+    key, stages = _STAGES[model]
+    return settings["pre_model_path"] if stages[settings[key]] else None
+
+
+def check_stage(model: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a stage of training that there is not, or that lacks the model of the stage before.
+
+    Args:
+        model: Its name.
+        settings: With RecBole's defaults filled in.
+
+    Raises:
+        SettingError: Naming the key.
+    """
+    if model not in _STAGES:
+        return
+    key, stages = _STAGES[model]
+    check_rules(settings, {key: _one_of(*stages)})
+    file = pretrained_file(model, settings)
+    if file is None or (_is_path(file) and Path(file).is_file()):
+        return
+    before = "of BPR" if model == "ConvNCF" else f"that an earlier stage of {model} has written"
+    what = f"there is no file {shown(str(file))}" if file else "got none"
+    raise SettingError(f"pre_model_path must be a checkpoint {before}, with {key} {settings[key]}; {what}.")
+
+
 def check_transform(settings: Mapping[str, Any]) -> None:
     """Refuse a ``transform`` without the share of a history that it changes, which RecBole fails on in the first batch.
 
