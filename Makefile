@@ -2,18 +2,37 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+
+# A Python that is named, and is not the one that the environment was made with, makes it anew.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(BIN)/python tools/pythons.py version 2>/dev/null),$(shell $(PYTHON) tools/pythons.py version 2>/dev/null))
+CLEAR := --clear
+.PHONY: $(VENV)/.installed
+endif
+endif
 
 # The advisories that audit passes over, each with its reason there and in SECURITY.md
 IGNORED := audit-ignored.txt
 
-.PHONY: run test fuzz soak bench bench-engine lint format audit
+.PHONY: run test test-pythons fuzz soak bench bench-engine lint format audit
 
 run: $(VENV)/.installed
 	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# The same on every Python found here, each in an environment of its own that is removed afterwards
+test-pythons:
+	@failed=; pythons=$$($(PYTHON) tools/pythons.py list) || { echo "make: no usable Python was found" >&2; exit 2; }; \
+	for python in $$pythons; do \
+	  $(MAKE) test PYTHON=$$python VENV=$(VENV)-pythons || failed="$$failed $$python"; \
+	  rm -rf $(VENV)-pythons; \
+	done; \
+	for python in $$pythons; do case "$$failed " in \
+	  *" $$python "*) echo "failed  $$python";; *) echo "passed  $$python";; \
+	esac; done; test -z "$$failed"
 
 # Ten times the fuzzed cases of `make test`, other ones each time; their counts go into FUZZ_COUNTS.
 FUZZ_COUNTS ?= fuzz-counts.json
@@ -55,11 +74,15 @@ audit: $(VENV)/.audit-installed
 	  $$(sed -nE 's/^([A-Za-z0-9-]+) .*/--ignore-vuln=\1/p' $(IGNORED)) \
 	  || { echo "make audit: pip-audit found something, or could not ask about every pin (see above)" >&2; exit 1; }
 
+# RecBole without its dependencies: its own pins exclude numpy 2 and every Ray that current Pythons can install.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[test]"
+	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); say which Python: make run PYTHON=python3.13" >&2; exit 2; }
+	@$(PYTHON) tools/pythons.py check
+	$(PYTHON) -m venv $(CLEAR) $(VENV)
+	$(BIN)/python -m pip install --no-warn-conflicts --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --no-deps --constraint constraints.txt recbole
 	touch $@
 
 $(VENV)/.audit-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[audit]"
+	$(BIN)/python -m pip install --no-warn-conflicts --constraint constraints.txt --editable ".[audit]"
 	touch $@

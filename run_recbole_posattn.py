@@ -2,11 +2,7 @@
 
 import sys
 
-try:
-    from recbole_posattn.cli import launch
-except ImportError as error:  # a missing package, or a version that RecBole does not run on
-    print(f"recbole-posattn: {error}", file=sys.stderr)
-    sys.exit(2)
+from recbole_posattn.cli import launch
 
 if __name__ == "__main__":
     sys.exit(launch())

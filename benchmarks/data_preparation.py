@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.common import bars, report, scratch_folder
+from recbole_posattn.memory import peak_memory
 
 N_ITEMS, INTERACTIONS_PER_USER = 27_000, 150  # like MovieLens-20M
 MODES = {
@@ -46,7 +46,7 @@ def generate(file: Path, n_interactions: int) -> None:
 class PeakMemory:
     """A context that notes the most memory of this process, resident, while it lasts; in bytes.
 
-    ``resource`` knows the peak since the process began, which is that of reading the file.
+    ``peak_memory`` is the peak since the process began, which is that of reading the file.
     """
 
     def __enter__(self) -> PeakMemory:
@@ -91,7 +91,7 @@ def measure(mode: str, data_path: str, dataset: str, length: int, iterate: bool)
         "iterate": iterated - prepared if iterate else None,
         "rows": n_rows,
         "bytes": memory.peak - memory.before,
-        "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "process": peak_memory(),
     }
 
 

@@ -1,28 +1,39 @@
 """Positional-kernel self-attention for sequential recommendation in RecBole."""
 
-from recbole_posattn import compat
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-compat.apply()
+from recbole_posattn.version import __version__
 
-from recbole_posattn.config import Config  # noqa: E402  (RecBole runs on today's stack only after compat.apply)
-from recbole_posattn.data.dataset import SequenceDataset  # noqa: E402
-from recbole_posattn.evaluation.metrics import register_metrics  # noqa: E402
-from recbole_posattn.model.sequential_recommender.baselines import BASELINES  # noqa: E402
-from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec  # noqa: E402
-from recbole_posattn.quick_start import load, run  # noqa: E402
-from recbole_posattn.recommend.recommender import Recommender  # noqa: E402
-from recbole_posattn.registry import PROPERTIES, hook_loaders, register  # noqa: E402
-from recbole_posattn.trainer import SequenceTrainer  # noqa: E402
+if TYPE_CHECKING:
+    from recbole_posattn.config import Config
+    from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec
+    from recbole_posattn.quick_start import load, run
+    from recbole_posattn.recommend.recommender import Recommender
+    from recbole_posattn.registry import register
 
 __all__ = ["Config", "PosKernelSASRec", "Recommender", "__version__", "load", "register", "run"]
-__version__ = "0.1.0"
 
-hook_loaders()
-register_metrics()
-for _model in (PosKernelSASRec, *BASELINES):
-    register(
-        _model,
-        properties=PROPERTIES / "model" / f"{_model.__name__}.yaml",
-        dataset_class=SequenceDataset,
-        trainer_class=SequenceTrainer,
-    )
+_MODULES = {
+    "Config": "recbole_posattn.config",
+    "PosKernelSASRec": "recbole_posattn.model.sequential_recommender.poskernelsasrec",
+    "Recommender": "recbole_posattn.recommend.recommender",
+    "load": "recbole_posattn.quick_start",
+    "register": "recbole_posattn.registry",
+    "run": "recbole_posattn.quick_start",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used: torch and RecBole take seconds."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from recbole_posattn.registry import hook_recbole
+
+    hook_recbole()
+    globals()[name] = value = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

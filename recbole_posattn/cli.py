@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import recbole_posattn
 from recbole_posattn import interrupts
-from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, tune
+from recbole_posattn.commands import data, export, inspect, interference, leaderboard, recommend, run, setup, tune
 from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
 
 # What the machine refuses: the disk is full, the folder is read-only, belongs to somebody else, or is a file.
@@ -27,7 +27,8 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        module: Has ``add_arguments(parser)`` and ``execute(options)``, which returns the exit code.
+        module: Has ``add_arguments(parser)`` and ``execute(options)``, which imports what the command needs and returns
+            the exit code.
         help: What it does, in a line.
         takes_settings: Whether any setting may be given as ``--key=value``; these are ``options.settings``.
     """
@@ -38,6 +39,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "setup": Command(setup, "install RecBole, once, for this Python"),
     "run": Command(run, "train and evaluate a model", takes_settings=True),
     "leaderboard": Command(leaderboard, "compare models side by side, with spreads and tests", takes_settings=True),
     "tune": Command(tune, "search the best settings of a model on validation data", takes_settings=True),
@@ -102,6 +104,11 @@ def _guarded(command: Callable[[], int]) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"recbole-posattn: {where}{error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except ImportError as error:  # a missing package, or a version that RecBole does not run on
+        if (error.name or "").startswith("recbole_posattn"):
+            raise
+        print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)

@@ -5,6 +5,7 @@ Imported before anything of RecBole. None of this changes what RecBole computes.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import lzma
@@ -23,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from recbole_posattn.distributed import is_main
 from recbole_posattn.errors import DataError
 
 SPARSE_MATRIX_TAG = "scipy sparse format"
@@ -50,11 +50,11 @@ def require_supported_versions() -> None:
     try:
         recbole = importlib.metadata.version("recbole")
     except importlib.metadata.PackageNotFoundError:
-        raise UnsupportedVersionError("RecBole is not installed; install it with: pip install recbole==1.2.1") from None
+        raise UnsupportedVersionError("RecBole is not installed; install it with: recbole-posattn setup") from None
     if recbole.split(".")[:2] != ["1", "2"]:
         raise UnsupportedVersionError(
             f"RecBole {recbole} is installed, but recbole-posattn works with 1.2.x; "
-            "install it with: pip install recbole==1.2.1"
+            "install that with: recbole-posattn setup"
         )
     pandas = importlib.metadata.version("pandas")
     if int(pandas.split(".")[0]) >= 3:
@@ -77,9 +77,10 @@ def silence_known_warnings() -> None:
     pandas 2 warns of the chained ``fillna(inplace=True)``, which still works there and which pandas 3 (refused above)
     would break; torch warns of ``torch.cuda.amp.GradScaler`` at each epoch. Several processes compare the strides of
     gradients with those of their buffers, also along dimensions of size 1, which kernels of one group have: there they
-    mean nothing.
+    mean nothing. Python 3.12 and newer warn of a backslash in a docstring of RecBole's DIEN when they compile it first.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", ".*invalid escape sequence", SyntaxWarning, r".*[/\\]recbole[/\\]")
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
 
 
@@ -106,8 +107,13 @@ def let_hyper_tuning_run() -> None:
     hyper_tuning.np = SimpleNamespace(array=np.array, prod=np.prod, random=random, str=str)
 
 
+@functools.cache
 def apply() -> None:
-    """All of the above, once, at the import of the package."""
+    """What RecBole needs in this process, once, before it is imported (see ``before_recbole.py``).
+
+    Raises:
+        UnsupportedVersionError: See :func:`require_supported_versions`.
+    """
     require_supported_versions()
     restore_numpy_names()
     silence_known_warnings()
@@ -133,6 +139,8 @@ def run_logger(config: Any) -> Iterator[None]:
     processes, only rank 0 has a log.
     """
     from recbole.utils import init_logger
+
+    from recbole_posattn.distributed import is_main
 
     root = logging.getLogger()
     host_handlers, host_level = root.handlers[:], root.level
@@ -227,6 +235,8 @@ def trainer_of_one_process(config: Any) -> Iterator[None]:
     RecBole's wraps the model for GPUs there and then, whatever the device: ``DistributedDataParallel`` with device
     numbers and synchronized batch normalization both refuse a CPU. :func:`distribute_model` does it for either.
     """
+    from recbole_posattn.distributed import is_main
+
     single = config["single_spec"]
     config["single_spec"] = True
     try:

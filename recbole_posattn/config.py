@@ -13,6 +13,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 import recbole.config
 import torch
@@ -21,6 +23,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed, registry
+from recbole_posattn.choices import DEFAULT_DATASET, DEFAULT_MODEL
 from recbole_posattn.compat import mend_tree_settings
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.rules import (
@@ -43,8 +46,6 @@ from recbole_posattn.rules import (
     resolved_negatives,
     write_intervals,
 )
-
-DEFAULT_MODEL, DEFAULT_DATASET = "PosKernelSASRec", "ml-100k"
 
 # Flags of the launcher, which RecBole's Config meets among the command line's settings.
 LAUNCHER_KEYS = {"model", "dataset", "config_files", "nproc", "ip", "port", "world_size", "group_offset"}
@@ -163,6 +164,7 @@ class Config(recbole.config.Config):
         command_line: Sequence[str] | None = None,
         fallback: Mapping[str, str] | None = None,
     ) -> None:
+        registry.hook_recbole()
         self._fallback = {"model": DEFAULT_MODEL, "dataset": DEFAULT_DATASET, **(fallback or {})}
         self._command_line = list(sys.argv[1:] if command_line is None else command_line)
         try:
@@ -172,6 +174,12 @@ class Config(recbole.config.Config):
         except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             # RecBole's own checks; str() of a KeyError would quote the message
             raise SettingError(str(error.args[0] if error.args else error)) from error
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled in another process, which RecBole has to find the model in, too."""
+        self.__dict__.update(state)
+        registry.hook_recbole()
+        registry.serve(self.model, self.model_class.type)
 
     # -- what was given ------------------------------------------------------------------------------------------
 
@@ -347,6 +355,7 @@ class Config(recbole.config.Config):
         """
         rules = NAME_RULES | RUN_RULES | (MODEL_RULES if "train_objective" in settings else {})
         check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
+        registry.hook_recbole()
         config = cls.__new__(cls)
         config.compatibility_settings()
         config._init_parameters_category()

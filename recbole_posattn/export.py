@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from recbole_posattn.choices import MODEL_NAMES
 from recbole_posattn.errors import CheckpointError, SettingError, UserError
 from recbole_posattn.model.exportable import exportable
 from recbole_posattn.quick_start import Loaded, load, versions
 from recbole_posattn.recommend.scores import all_scores, reads_sequences
 
 INPUT_NAMES, OUTPUT_NAME = ("item_id_list", "item_length"), "scores"
-MODEL_NAMES = {"onnx": "model.onnx", "torch-export": "model.pt2"}
 ITEMS_NAME, DESCRIPTION_NAME = "items.json", "export.json"
 
 # The largest difference of a score from the model's own, as a share of the largest score (1 at least).

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
 

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import logging
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
+
+import recbole_posattn.before_recbole  # noqa: F401
 
 import pandas as pd
 import torch
@@ -35,6 +36,7 @@ from recbole_posattn.distributed import checked_layout
 from recbole_posattn.errors import CheckpointError, DataError, SettingError, UserError
 from recbole_posattn.faults import needs_explained, pretrained_explained
 from recbole_posattn.files import whole_file
+from recbole_posattn.memory import peak_memory
 from recbole_posattn.resume import AUTO, Resumed, names_of_run, resumed_run
 from recbole_posattn.trainer import EngineMixin, trainer_class
 from recbole_posattn.trees import TREES, load_trees
@@ -414,8 +416,7 @@ def _write_result(config: Config, result: RunResult) -> None:
 def _peak_mebibytes(device: torch.device) -> int:
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(kibibytes / 2**10)
+    return round(peak_memory() / 2**20)
 
 
 def versions() -> dict[str, str]:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
+
+import recbole_posattn.before_recbole  # noqa: F401
 
 import recbole
 import recbole.config
@@ -19,13 +22,15 @@ import recbole.data.dataset
 import recbole.data.utils
 import recbole.trainer
 import yaml
-from recbole.data.dataset import DecisionTreeDataset
-from recbole.data.dataset.customized_dataset import GRU4RecKGDataset, KSRDataset
+from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDataset, KSRDataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
 from recbole_posattn.compat import anomaly_detection_unchanged
 from recbole_posattn.data.dataset import (
+    ExactTimesDataset,
+    ExactTimesDecisionTreeDataset,
+    ExactTimesDIENDataset,
     HeldOutDataset,
     HeldOutKGDataset,
     LazyKGSeqDataset,
@@ -55,7 +60,32 @@ _SUBPACKAGES = {
 # Windows: without them its tree models fail.
 _OTHERWISE_SPELT = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
 
-_model_properties: dict[str, Path] = {}
+_model_properties: dict[str, Path | None] = {}
+
+
+_lock = threading.RLock()
+_hooked = False
+
+
+def hook_recbole() -> None:
+    """Let RecBole find our models, loaders and metrics, once, when a public name of the package is first used."""
+    global _hooked
+    with _lock:
+        if _hooked:
+            return
+        # these modules import this one
+        from recbole_posattn.data.dataset import SequenceDataset
+        from recbole_posattn.evaluation.metrics import register_metrics
+        from recbole_posattn.model.sequential_recommender.baselines import BASELINES
+        from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec
+        from recbole_posattn.trainer import SequenceTrainer
+
+        hook_loaders()
+        register_metrics()
+        for model in (PosKernelSASRec, *BASELINES):
+            properties = PROPERTIES / "model" / f"{model.__name__}.yaml"
+            _add_model(model, properties, SequenceDataset, SequenceTrainer)
+        _hooked = True
 
 
 def register(
@@ -79,13 +109,25 @@ def register(
     Raises:
         SettingError: If RecBole has a model of that name, or the properties file is missing.
     """
+    hook_recbole()
     name = model_class.__name__
     if name in recbole_model_names():
         raise SettingError(f"model {name!r} cannot be registered: RecBole has one of that name; rename the class")
     path = Path(properties).resolve() if properties is not None else None
     if path is not None and not path.is_file():
         raise SettingError(f"properties of model {name!r} not found: {path}")
+    _add_model(model_class, path, dataset_class, trainer_class)
+    return model_class
 
+
+def _add_model(
+    model_class: type[AbstractRecommender],
+    properties: Path | None,
+    dataset_class: type | None,
+    trainer_class: type | None,
+) -> None:
+    """Put a model where RecBole looks for it."""
+    name = model_class.__name__
     module_name = f"recbole.model.{_SUBPACKAGES[model_class.type]}.{name.lower()}"
     module = ModuleType(module_name)
     module.__spec__ = importlib.machinery.ModuleSpec(module_name, loader=None)
@@ -95,31 +137,32 @@ def register(
         setattr(recbole.data.dataset, f"{name}Dataset", dataset_class)  # where create_dataset looks
     if trainer_class is not None:
         setattr(recbole.trainer, f"{name}Trainer", trainer_class)  # where get_trainer looks
-    _model_properties[name] = path
-    return model_class
+    _model_properties[name] = properties
 
 
-# Our data sets in the place of RecBole's, by the type of a model. Context-aware models read the whole row of a target.
+# Our data sets, by the type of a model, and by the data set class that RecBole has for a single model.
 _DATASETS = {
     ModelType.SEQUENTIAL: LazySequentialDataset,
     ModelType.GENERAL: HeldOutDataset,
     ModelType.TRADITIONAL: HeldOutDataset,
     ModelType.KNOWLEDGE: HeldOutKGDataset,
-    ModelType.DECISIONTREE: DecisionTreeDataset,  # RecBole's create_dataset leaves it out, and one-hot encoding fails
+    ModelType.CONTEXT: ExactTimesDataset,
+    ModelType.DECISIONTREE: ExactTimesDecisionTreeDataset,
+}
+_DATASETS_OF_MODELS = {
+    DIENDataset: ExactTimesDIENDataset,
+    GRU4RecKGDataset: LazyKGSeqDataset,
+    KSRDataset: LazyKGSeqDataset,
 }
 
 
 def serve(model: str, model_type: ModelType) -> None:
-    """Let RecBole's ``create_dataset`` give a model of RecBole's a data set of ours.
-
-    A model with a data set class of its own keeps it (DIEN's writes negative histories, too), unless that class adds
-    nothing to the one for knowledge graphs.
-    """
+    """Let RecBole's ``create_dataset`` give one of RecBole's models a data set of ours."""
     own = getattr(recbole.data.dataset, f"{model}Dataset", None)
     if own is None and model_type in _DATASETS:
         setattr(recbole.data.dataset, f"{model}Dataset", _DATASETS[model_type])
-    elif own in (GRU4RecKGDataset, KSRDataset):
-        setattr(recbole.data.dataset, f"{model}Dataset", LazyKGSeqDataset)
+    elif own in _DATASETS_OF_MODELS:
+        setattr(recbole.data.dataset, f"{model}Dataset", _DATASETS_OF_MODELS[own])
 
 
 def knows_histories(model: str) -> bool:
@@ -141,6 +184,7 @@ def hook_loaders() -> None:
 
 def registered_model_names() -> list[str]:
     """Names of the models registered here, sorted."""
+    hook_recbole()
     return sorted(_model_properties)
 
 
@@ -167,6 +211,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
     Raises:
         SettingError: If there is none of that name, with the nearest name, or it needs a package that is missing.
     """
+    hook_recbole()
     try:
         with anomaly_detection_unchanged():
             return get_model(name)
@@ -185,6 +230,7 @@ def properties_files(model: str, dataset: str) -> list[Path]:
 
     What was tuned on a data set is for all models that come along, whose encodings so have the same settings.
     """
+    hook_recbole()
     of_model = _model_properties.get(model)
     otherwise_spelt = _recbole_model_file(model) if model in _OTHERWISE_SPELT.values() else None
     files = [PROPERTIES / "overall.yaml", otherwise_spelt, of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
@@ -219,6 +265,7 @@ def named_file(kind: str, name: str) -> Path:
 
 def property_keys(*patterns: str) -> set[str]:
     """The keys of all property files, RecBole's and ours, that match one of the glob patterns, such as ``model/*``."""
+    hook_recbole()
     files = [path for root in (RECBOLE_PROPERTIES, PROPERTIES) for pattern in patterns for path in root.glob(pattern)]
     files += [path for path in _model_properties.values() if path is not None]
     return {key for path in files for key in yaml.safe_load(path.read_text(encoding="utf-8")) or {}}

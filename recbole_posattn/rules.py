@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_posattn.data.splits import time_quantiles

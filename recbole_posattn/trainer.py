@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import pandas as pd
 import recbole.trainer
 import torch

@@ -9,6 +9,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 import torch
 from recbole.data.dataloader import AbstractDataLoader, KnowledgeBasedDataLoader

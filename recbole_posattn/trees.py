@@ -52,7 +52,12 @@ class TreeMixin:
             self.eval_step = self.epochs + 1  # RecBole divides by it
 
     def fit(
-        self, train_data: AbstractDataLoader, valid_data: AbstractDataLoader, *arguments: Any, saved: bool = True, **options: Any
+        self,
+        train_data: AbstractDataLoader,
+        valid_data: AbstractDataLoader,
+        *arguments: Any,
+        saved: bool = True,
+        **options: Any,
     ) -> tuple[float, dict[str, float] | None]:
         """See ``DecisionTreeTrainer.fit``.
 

@@ -17,29 +17,29 @@ import signal
 import tempfile
 import threading
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
-import recbole_posattn
 from recbole_posattn import interrupts
 from recbole_posattn.checkpoint import BEST_NAME
 from recbole_posattn.config import Config
 from recbole_posattn.data.atomic_files import ensure_atomic_files
+from recbole_posattn.data.digest import data_digest
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.quick_start import RESULT_NAME, USERS_NAME, run
 from recbole_posattn.resume import AUTO
 from recbole_posattn.trainer import KERNELS_NAME
+from recbole_posattn.version import RESULTS_VERSION
 
 FAILURE_NAME = "failure.json"
 
-# Settings that change where a run is done or what it prints, and not what comes out. In the place of the data's path
-# stands what is in the file.
+# Settings that change where a run is done or what it prints, but not its result. The data is identified by its
+# contents, not its path.
 _NO_MATTER = {
     "checkpoint_dir",
     "data_path",
@@ -133,7 +133,9 @@ class Where(NamedTuple):
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that tell runs with different results apart: of settings, data and our version.
+    """Sixteen hexadecimal digits that tell runs with different results apart.
+
+    They are made of the settings that change a result, the contents of the data and :data:`RESULTS_VERSION`.
 
     A data set that is missing is downloaded.
 
@@ -147,14 +149,8 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     config = Config(config_dict=settings, command_line=[])
     ensure_atomic_files(config)
     matter = {key: value for key, value in config.plain().items() if key not in _NO_MATTER}
-    data = sorted((file.name, _digest(file)) for file in Path(config["data_path"]).glob(f"{config['dataset']}.*"))
-    text = json.dumps([recbole_posattn.__version__, matter, data], sort_keys=True, default=str)
+    text = json.dumps([RESULTS_VERSION, matter, data_digest(config)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def checked_folders(trials: Sequence[Trial], root: Path) -> dict[Path, Trial]:
@@ -225,12 +221,10 @@ def ray_cluster(where: Where) -> Iterator[Any]:
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the Ray that RecBole pins reads pkg_resources
-            import ray
+        import ray
     except ImportError as error:
         raise SettingError(
-            f"running trials needs Ray, which cannot be imported ({error}): pip install 'ray'"
+            f"running trials needs Ray, which cannot be imported ({error}): pip install 'ray[tune]'"
         ) from error
     scratch = tempfile.mkdtemp(prefix="posattn-") if where.address is None else None
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
@@ -267,16 +261,15 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
     final = Path(folder)
     incomplete = final.with_name(f"{final.name}.incomplete")
     incomplete.mkdir(parents=True, exist_ok=True)  # it is there where a run was killed, which goes on
-    home = Path.cwd()
-    os.chdir(incomplete)  # where RecBole leaves its logs
     try:
-        settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
-        result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
-        for name in (BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME):
-            file = Path(result["checkpoint"]).with_name(name)
-            if file.exists():
-                shutil.move(file, name)
-        shutil.rmtree("saved")
+        with chdir(incomplete):  # where RecBole leaves its logs
+            settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
+            result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
+            for name in (BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME):
+                file = Path(result["checkpoint"]).with_name(name)
+                if file.exists():
+                    shutil.move(file, name)
+            shutil.rmtree("saved")
         shutil.rmtree(final, ignore_errors=True)  # of an attempt that failed
         incomplete.rename(final)
     except Exception as error:
@@ -284,8 +277,6 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
         shutil.rmtree(incomplete)
         _write_failure(final, settings, reason, traceback.format_exc())
         return reason
-    finally:
-        os.chdir(home)
     return None
 
 

@@ -107,7 +107,7 @@ def test_interrupt_ends_in_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recbole_posattn.commands.run.run", interrupted)
+    monkeypatch.setattr("recbole_posattn.quick_start.run", interrupted)
     assert cli.launch([]) == 130
     assert capsys.readouterr().err == "recbole-posattn: interrupted\n"
 
@@ -116,7 +116,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("recbole_posattn.commands.run.run", broken)
+    monkeypatch.setattr("recbole_posattn.quick_start.run", broken)
     with pytest.raises(ZeroDivisionError):
         cli.launch([])
 

@@ -22,9 +22,9 @@ from tests.archives import serve, zip_of
     ("versions", "message"),
     [
         ({"recbole": "1.1.1"}, "RecBole 1.1.1 is installed, but recbole-posattn works with 1.2.x"),
-        ({"recbole": "2.0.0"}, "pip install recbole==1.2.1"),
+        ({"recbole": "2.0.0"}, "recbole-posattn setup"),
         ({"pandas": "3.0.1"}, r'pandas 3.0.1 is installed.*pip install "pandas<3"'),
-        ({"recbole": None}, "RecBole is not installed"),
+        ({"recbole": None}, "RecBole is not installed; install it with: recbole-posattn setup"),
     ],
 )
 def test_stops_on_versions_that_do_not_work(
@@ -47,14 +47,17 @@ def test_numpy_names_are_there_for_recboles_config() -> None:
 
 def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
     code = (
-        "import recbole_posattn, warnings; "
+        "import warnings; from recbole_posattn import Config; "
         "warnings.warn_explicit('chained', FutureWarning, 'dataset.py', 1, module='recbole.data.dataset'); "
         "warnings.warn_explicit('Grad strides do not match bucket view strides.', UserWarning, 'graph.py', 1); "
+        "warnings.warn_explicit('invalid escape sequence', SyntaxWarning, '/lib/recbole/model/dien.py', 394); "
+        "warnings.warn_explicit('invalid escape sequence', SyntaxWarning, '/home/mine/recbole.py', 1); "
         "warnings.warn_explicit('mine', FutureWarning, 'x.py', 1, module='x'); "
         "warnings.warn_explicit('ours', FutureWarning, 'x.py', 2, module='recbole_posattn.config')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "chained" not in done.stderr and "strides" not in done.stderr
+    assert "dien" not in done.stderr and "/home/mine/recbole.py" in done.stderr
     assert "mine" in done.stderr and "ours" in done.stderr
 
 

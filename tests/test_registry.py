@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,15 +23,6 @@ def test_recbole_finds_model_trainer_and_data_set(model: type) -> None:
     assert get_model(name) is model
     assert get_trainer(ModelType.SEQUENTIAL, name) is SequenceTrainer
     assert getattr(recbole.data.dataset, f"{name}Dataset") is SequenceDataset
-
-
-def test_importing_the_package_is_enough(empty_folder: Path) -> None:
-    code = (
-        "import recbole_posattn, sys; from recbole.utils import get_model; "
-        "print(get_model('PosKernelSASRec').__name__, 'ray' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["PosKernelSASRec", "False"]
 
 
 def test_ones_own_model_gets_its_defaults(empty_folder: Path) -> None:

@@ -10,7 +10,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
 from itertools import chain
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,10 +22,14 @@ from packaging.utils import canonicalize_name
 
 import recbole_posattn
 from recbole_posattn import Config, trials
+from recbole_posattn.commands.setup import RECBOLE
 from recbole_posattn.registry import RECBOLE_PROPERTIES
 from tests.dangerous_calls import dangerous_calls
+from tests.requirements import ROOT, needed, pins
 
-ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+
 MODULES = [module.name for module in pkgutil.walk_packages(recbole_posattn.__path__, "recbole_posattn.")]
 
 # What is dangerous and meant, each with its reason; as "module, function: what".
@@ -39,47 +43,61 @@ MEANT = {
 # -- pins and advisories ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    found = (line.split("==") for line in lines if not line.startswith("#"))
-    return {canonicalize_name(name): version for name, version in found}
-
-
-def needed(requirements: list[str], extras: frozenset[str], seen: set[tuple]) -> Iterator[str]:
-    """Names of all that some requirements bring here, as far as it is installed."""
-    for requirement in map(Requirement, requirements):
-        wanted = any(requirement.marker.evaluate({"extra": extra}) for extra in extras) if requirement.marker else True
-        name = canonicalize_name(requirement.name)
-        if not wanted or (name, *sorted(requirement.extras)) in seen:
-            continue
-        seen.add((name, *sorted(requirement.extras)))
-        yield name
-        try:
-            below = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:  # of the group audit, which a test run can do without
-            continue
-        yield from needed(below, frozenset({"", *requirement.extras}), seen)
-
-
-def test_all_that_is_installed_has_a_pin(pins: dict[str, str]) -> None:
+def test_all_that_is_installed_has_a_pin() -> None:
     """Or pip-audit, which reads the pins, would not look at it."""
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    names = set(needed(requirements, frozenset({""}), set())) - {"recbole-posattn", "pip"}
-    assert {"pandas", "requests", "stevedore"} & names and len(names) > 50
-    assert names - pins.keys() == set()
+    requirements = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
+    names = set(needed(requirements)) - {"recbole-posattn", "pip"}
+    assert {"pandas", "requests", "tensorboard"} <= names and len(names) > 50
+    assert names - pins().keys() == set()
 
 
-def test_advisories_are_passed_over_for_a_reason(pins: dict[str, str]) -> None:
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_each_python_has_one_pin_of_a_package(python: str) -> None:
+    for name, lines in pins().items():
+        here = [pin for pin in lines if pin.marker is None or pin.marker.evaluate({"python_version": python})]
+        assert len(here) == 1, name
+        assert re.fullmatch(r"==[\w.]+", str(here[0].specifier))
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    """Of what decides the results; the rest may be newer in an environment that was not made by ``make``."""
+    for name in ("numpy", "pandas", "scipy", "torch", "ray", "recbole"):
+        (pin,) = (pin for pin in pins()[name] if pin.marker is None or pin.marker.evaluate())
+        assert pin.specifier.contains(importlib.metadata.version(name)), pin
+
+
+def test_the_metadata_name_what_recbole_asks_for_and_not_recbole_itself() -> None:
+    ours = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    its = [Requirement(line) for line in importlib.metadata.requires("recbole")]
+    names = {canonicalize_name(requirement.name) for requirement in its if requirement.marker is None}
+    assert {"torch", "colorlog", "ray"} < names <= ours
+    assert "recbole" not in ours
+
+
+def test_uv_may_ignore_the_pins_of_recbole_that_exclude_ours() -> None:
+    """Its pins that our requirements contradict are those that are overridden, by what we require."""
+    uv = PYPROJECT["tool"]["uv"]
+    assert PYPROJECT["dependency-groups"]["recbole"] == [f"recbole=={RECBOLE}"] and uv["default-groups"] == ["recbole"]
+    ours = {canonicalize_name(Requirement(line).name): line for line in PROJECT["dependencies"]}
+    overridden = {canonicalize_name(Requirement(line).name): line for line in uv["override-dependencies"]}
+    assert overridden == {name: ours[name] for name in overridden}
+    contradicted = {
+        canonicalize_name(requirement.name)
+        for requirement in map(Requirement, importlib.metadata.requires("recbole"))
+        if requirement.marker is None
+        and not requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True)
+    }
+    assert contradicted and contradicted <= overridden.keys()
+
+
+def test_advisories_are_passed_over_for_a_reason() -> None:
     lines = (ROOT / "audit-ignored.txt").read_text(encoding="utf-8").splitlines()
     entries = [
         re.fullmatch(r"((?:CVE|GHSA|PYSEC)-[\w-]+) ([\w-]+): \S.{20,}", line) for line in lines if line[0] != "#"
     ]
     assert entries and all(entries)
     ignored = {entry[1] for entry in entries}
-    assert len(ignored) == len(entries) and {entry[2] for entry in entries} <= pins.keys()
+    assert len(ignored) == len(entries) and {entry[2] for entry in entries} <= pins().keys()
     explained = (ROOT / "SECURITY.md").read_text(encoding="utf-8").split("## Known advisories", 1)[1]
     assert set(re.findall(r"(?:CVE|GHSA|PYSEC)-[\w-]+\w", explained)) == ignored
 

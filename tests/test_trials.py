@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from recbole_posattn import trials
 from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.trials import (
     FAILURE_NAME,
@@ -51,6 +52,19 @@ def test_fingerprints_tell_what_matters(settings: Callable, tmp_path: Path) -> N
     assert len(found | {first}) == len(others) + 2
     # what is a default is the same as what is given
     assert fingerprint(settings(hidden_act="relu")) == first
+    # data that change within one process, to others of the same length
+    file = moved / "tiny" / "tiny.inter"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([lines[0], *reversed(lines[1:])]))
+    assert fingerprint(settings(data_path=str(moved))) != first
+
+
+def test_fingerprints_of_another_version_of_the_method_differ(
+    settings: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fingerprint(settings())
+    monkeypatch.setattr(trials, "RESULTS_VERSION", trials.RESULTS_VERSION + 1)
+    assert fingerprint(settings()) != first
 
 
 def test_bad_settings_are_found_before_anything_runs(settings: Callable, tmp_path: Path) -> None:

@@ -6,19 +6,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from texttable import Texttable
-
-from recbole_posattn.config import Config
-from recbole_posattn.data.convert.filters import Deduplicate, Filters
+from recbole_posattn.choices import Deduplicate
 from recbole_posattn.data.convert.formats import FORMATS
-from recbole_posattn.data.convert.make import Conversion, convert
 from recbole_posattn.data.convert.rejects import OnError
 from recbole_posattn.data.convert.shapes import KINDS, Reading
-from recbole_posattn.data.statistics import QUANTILES, DataStatistics, data_statistics, time_span
-from recbole_posattn.inspect.popularity import write_statistics
-from recbole_posattn.reporting.drawing import short
+
+if TYPE_CHECKING:
+    from recbole_posattn.data.convert.make import Conversion
+    from recbole_posattn.data.statistics import DataStatistics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +79,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from recbole_posattn.data.convert.filters import Filters
+    from recbole_posattn.data.convert.make import convert
+
     given = vars(options)
     done = convert(
         options.source,
@@ -101,6 +101,8 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _told(done: Conversion) -> str:
     """What a conversion did, a line each."""
+    from recbole_posattn.data.statistics import time_span
+
     read, *filtered = done.steps
     lines = [f"{done.source}: {read.interactions:,} interactions ({done.format or 'a table of your own'})"]
     for reason in done.rejected:
@@ -125,6 +127,10 @@ def _add_stats_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _stats(options: argparse.Namespace) -> int:
+    from recbole_posattn.config import Config
+    from recbole_posattn.data.statistics import data_statistics
+    from recbole_posattn.inspect.popularity import write_statistics
+
     # a model that needs users and items alone; messages say who needs them
     config = Config("Pop", options.name, config_dict={"data_path": options.data_path}, command_line=[])
     config["model"] = "a data set"
@@ -140,6 +146,9 @@ def _stats(options: argparse.Namespace) -> int:
 
 def figures(statistics: DataStatistics) -> str:
     """The figures as tables for people."""
+    from recbole_posattn.data.statistics import QUANTILES, time_span
+    from recbole_posattn.reporting.drawing import short
+
     rows = [
         ("users", f"{statistics.users:,}"),
         ("items", f"{statistics.items:,}"),
@@ -162,6 +171,8 @@ def figures(statistics: DataStatistics) -> str:
 
 def _table(rows: list[tuple[str, ...]]) -> str:
     """Rows below a header, the first column to the left and the others to the right."""
+    from texttable import Texttable
+
     table = Texttable(max_width=0)
     table.set_deco(Texttable.HEADER)
     table.set_cols_dtype(["t"] * len(rows[0]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from recbole_posattn.choices import MODEL_NAMES
 from recbole_posattn.commands.checkpoint import add_checkpoint_arguments, reading_options
-from recbole_posattn.export import MODEL_NAMES, export
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Export; returns the exit code."""
+    from recbole_posattn.export import export
+
     folder = options.output or options.checkpoint.parent / "export"
     exported = export(options.checkpoint, options.format, folder, options.overwrite, **reading_options(options))
     for file in exported.files:

@@ -6,9 +6,6 @@ import argparse
 from pathlib import Path
 
 from recbole_posattn.commands.checkpoint import add_checkpoint_arguments, reading_options
-from recbole_posattn.inspect.inspection import inspect_checkpoint
-from recbole_posattn.inspect.report import reach_text, report_files
-from recbole_posattn.reporting.page import write_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Inspect, print how far the kernels reach, and write the report; returns the exit code."""
+    from recbole_posattn.inspect.inspection import inspect_checkpoint
+    from recbole_posattn.inspect.report import reach_text, report_files
+    from recbole_posattn.reporting.page import write_files
+
     checkpoints = [each for each in (options.checkpoint, options.other) if each is not None]
     inspections = [inspect_checkpoint(each, options.max_users, **reading_options(options)) for each in checkpoints]
     files = write_files(options.out or options.checkpoint.parent / "inspect", report_files(inspections))

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 from recbole_posattn.commands.checkpoint import add_checkpoint_arguments, reading_options
-from recbole_posattn.inspect.figures import write_interference
-from recbole_posattn.inspect.interference import interference
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure, print and write; returns the exit code."""
+    from recbole_posattn.inspect.figures import write_interference
+    from recbole_posattn.inspect.interference import interference
+
     result = interference(
         options.checkpoint, options.split, show_progress=sys.stderr.isatty(), **reading_options(options)
     )

@@ -7,12 +7,8 @@ import math
 import sys
 from pathlib import Path
 
-from recbole_posattn.commands.settings import parsed_settings, require_positive
+from recbole_posattn.commands.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import EXIT_FAILURE, SettingError
-from recbole_posattn.leaderboard.make import make_leaderboard
-from recbole_posattn.leaderboard.spec import read_spec
-from recbole_posattn.registry import named_file
-from recbole_posattn.trials import Where
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +51,13 @@ def execute(options: argparse.Namespace) -> int:
     require_positive(options, "num_samples")
     keys = ("models", "datasets", "protocols", "seeds", "reference")
     flags = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
-    given = parsed_settings(options.settings)
+    settings = checked_settings(options.settings)
+    from recbole_posattn.leaderboard.make import make_leaderboard
+    from recbole_posattn.leaderboard.spec import read_spec
+    from recbole_posattn.registry import named_file
+    from recbole_posattn.trials import Where
+
+    given = parsed_settings(settings)
     file = named_file("leaderboard", options.spec) if options.spec is not None else None
     spec = read_spec(file, flags, given)
     folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from recbole_posattn.choices import SPLITS
 from recbole_posattn.commands.checkpoint import add_checkpoint_arguments, reading_options
 from recbole_posattn.errors import SettingError
-from recbole_posattn.recommend.files import STANDARD_OUTPUT, check_output, read_table, read_tokens, writing
-from recbole_posattn.recommend.recommender import SCHEMA, Recommender
-from recbole_posattn.recommend.requests import SPLITS, Requests
+
+if TYPE_CHECKING:
+    from recbole_posattn.recommend.recommender import Recommender
+    from recbole_posattn.recommend.requests import Requests
 
 OUTPUT_NAME = "recommendations.csv"
 
@@ -48,10 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Recommend and write; returns the exit code."""
-    output = options.output or str(options.checkpoint.parent / OUTPUT_NAME)
-    check_output(output, options.overwrite)
     if options.histories is not None and options.split != SPLITS[0]:
         raise SettingError("split is for users of the data set; leave it out, or --histories.")
+    from recbole_posattn.recommend.files import STANDARD_OUTPUT, check_output, read_tokens, writing
+
+    output = options.output or str(options.checkpoint.parent / OUTPUT_NAME)
+    check_output(output, options.overwrite)
+    from recbole_posattn.recommend.recommender import SCHEMA, Recommender
+
     recommender = Recommender.load(options.checkpoint, report=_report, **reading_options(options))
     item_field = recommender.loaded.config["ITEM_ID_FIELD"]
     requests = _requests(recommender, options)
@@ -74,6 +81,8 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _requests(recommender: Recommender, options: argparse.Namespace) -> Requests:
+    from recbole_posattn.recommend.files import read_table, read_tokens
+
     config = recommender.loaded.config
     if options.histories is not None:
         names = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD", "time": "TIME_FIELD"}

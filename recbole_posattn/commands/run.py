@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from recbole_posattn.commands.settings import checked_settings
-from recbole_posattn.quick_start import run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Train and evaluate; returns the exit code."""
+    settings = checked_settings(options.settings)
+    from recbole_posattn.quick_start import run
+
     named = {"model": options.model, "dataset": options.dataset}
     strongest = [f"--{key}={value}" for key, value in named.items() if value is not None]
     run(
         config_file_list=options.config_files.split(),
-        command_line=[*strongest, *checked_settings(options.settings)],
+        command_line=[*strongest, *settings],
         nproc=options.nproc,
         world_size=options.world_size,
         ip=options.ip,

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_posattn.config import parse_setting
 from recbole_posattn.errors import SettingError, shown
 
 
@@ -28,6 +27,8 @@ def checked_settings(arguments: Sequence[str]) -> Sequence[str]:
 
 def parsed_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """The settings that arguments of the form ``--key=value`` hold."""
+    from recbole_posattn.config import parse_setting
+
     given = dict(argument.removeprefix("--").split("=", 1) for argument in checked_settings(arguments))
     return {key: parse_setting(key, value) for key, value in given.items()}
 

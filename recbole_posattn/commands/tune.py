@@ -7,14 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_posattn.commands.settings import parsed_settings, require_positive
-from recbole_posattn.config import DEFAULT_DATASET, DEFAULT_MODEL, parse_value, read_yaml
+from recbole_posattn.choices import ALGORITHMS, DEFAULT_DATASET, DEFAULT_MODEL, SCHEDULERS
+from recbole_posattn.commands.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import SettingError
-from recbole_posattn.registry import named_file
-from recbole_posattn.trials import Where
-from recbole_posattn.tuning.make import tune
-from recbole_posattn.tuning.search import ALGORITHMS, SCHEDULERS, Search
-from recbole_posattn.tuning.space import read_hyper, read_space
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Search, print the best and write the report; returns the exit code."""
-    given = parsed_settings(options.settings)
+    require_positive(options, "num_samples", "grace_period", "jobs")
+    checked = checked_settings(options.settings)
+    from recbole_posattn.config import read_yaml
+    from recbole_posattn.registry import named_file
+    from recbole_posattn.trials import Where
+    from recbole_posattn.tuning.make import tune
+    from recbole_posattn.tuning.search import Search
+    from recbole_posattn.tuning.space import read_hyper, read_space
+
+    given = parsed_settings(checked)
     settings: dict[str, Any] = {}
     for file in options.config_files.split():
         settings.update(read_yaml(file))
@@ -56,7 +60,6 @@ def execute(options: argparse.Namespace) -> int:
         space = read_hyper(options.params_file)
     else:
         space = read_space(named_file("tuning", options.space or options.model))
-    require_positive(options, "num_samples", "grace_period", "jobs")
     search = Search(
         settings, space.without(settings), options.num_samples, options.search, options.scheduler, options.grace_period
     )
@@ -80,7 +83,9 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _resources(text: str | None) -> dict[str, float]:
-    """``cpu=2,gpu=0.5`` as the fields of :class:`Where`."""
+    """``cpu=2,gpu=0.5`` as the fields of :class:`~recbole_posattn.trials.Where`."""
+    from recbole_posattn.config import parse_value
+
     found: dict[str, float] = {}
     for part in text.split(",") if text else []:
         name, _, amount = part.strip().partition("=")

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import yaml
 from recbole.utils import FeatureType, ModelType
 

@@ -7,15 +7,25 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 import pandas as pd
 import torch
-from recbole.data.dataset import Dataset, KGSeqDataset, KnowledgeBasedDataset, SequentialDataset
+from recbole.data.dataset import (
+    Dataset,
+    DecisionTreeDataset,
+    DIENDataset,
+    KGSeqDataset,
+    KnowledgeBasedDataset,
+    SequentialDataset,
+)
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource
 from torch import Tensor
 
 from recbole_posattn.compat import files_read_by_c_parser
+from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
 from recbole_posattn.data.splits import (
@@ -59,7 +69,7 @@ def lazy_prefixes(
     )
 
 
-class LazyPrefixesMixin:
+class LazyPrefixesMixin(ExactTimesMixin):
     """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
 
     For a subclass of RecBole's ``SequentialDataset`` that leaves ``data_augmentation`` as it is. With
@@ -104,8 +114,7 @@ class LazyPrefixesMixin:
             rows = rows.dense()
         return self.join(rows) if join else rows
 
-    def build(self) -> list[SequentialDataset]:
-        """See ``Dataset.build``."""
+    def _build_parts(self) -> list[SequentialDataset]:
         quantiles = time_quantiles(self.config["eval_args"])
         if quantiles is not None:
             self._change_feat_format()
@@ -114,7 +123,7 @@ class LazyPrefixesMixin:
             in_part = quantile_parts(times, self._of_all(self.time_field), quantiles)
             parts = self._split([torch.from_numpy(part).nonzero().flatten() for part in in_part])
         else:
-            parts = super().build()
+            parts = super()._build_parts()
         if self.config["mask_history"] is not None:
             self._trained = self._training_interactions(parts[1:])
             self._attach_histories(parts[1:])
@@ -207,9 +216,8 @@ class HeldOutDatasetMixin(LazyPrefixesMixin):
             self._interactions = self.inter_feat
             self.inter_feat = lazy_prefixes(self.inter_feat, self.uid_field, _LENGTH, listed, max_length=1)
 
-    def build(self) -> list[Dataset]:
-        """See ``Dataset.build``."""
-        parts = super().build()
+    def _build_parts(self) -> list[Dataset]:
+        parts = super()._build_parts()
         if self.config["mask_history"] is None:
             return parts
         rows = [self._trained, *(part.inter_feat.position for part in parts[1:])]
@@ -225,6 +233,18 @@ class HeldOutDataset(HeldOutDatasetMixin, Dataset):
 
 class HeldOutKGDataset(HeldOutDatasetMixin, KnowledgeBasedDataset):
     """RecBole's ``KnowledgeBasedDataset``; see :class:`HeldOutDatasetMixin`."""
+
+
+class ExactTimesDataset(ExactTimesMixin, Dataset):
+    """RecBole's ``Dataset``, ordered by exact times; for context-aware models, which read the whole row of a target."""
+
+
+class ExactTimesDecisionTreeDataset(ExactTimesMixin, DecisionTreeDataset):
+    """RecBole's ``DecisionTreeDataset``, ordered by exact times."""
+
+
+class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):
+    """RecBole's ``DIENDataset``, which writes negative histories as well, ordered by exact times."""
 
 
 class SequenceDataset(LazySequentialDataset):

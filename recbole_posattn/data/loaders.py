@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import torch
 from recbole.config import Config
 from recbole.data.dataloader import (

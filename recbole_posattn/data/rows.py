@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv

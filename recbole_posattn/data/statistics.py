@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.errors import DataError
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -105,6 +104,8 @@ def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
     Raises:
         DataError: If it is missing, or cannot be read as an atomic file.
     """
+    from recbole_posattn.data.atomic_files import ensure_atomic_files  # imports RecBole; time_span does without
+
     ensure_atomic_files(config, allow_missing=True)  # they are counted
     name = config["dataset"]
     file = Path(config["data_path"]) / f"{name}.inter"
@@ -151,7 +152,7 @@ def time_span(first: float, last: float) -> str:
     """Times from a first to a last one in words, with dates if they look like Unix seconds."""
     if not looks_like_unix(first, last):
         return f"{first:.10g} to {last:.10g}, no Unix times"
-    begin, end = (datetime.datetime.fromtimestamp(time, datetime.timezone.utc) for time in (first, last))
+    begin, end = (datetime.datetime.fromtimestamp(time, datetime.UTC) for time in (first, last))
     return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {(end - begin).days:,} days"
 
 

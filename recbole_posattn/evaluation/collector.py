@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import torch
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 from recbole.evaluator import register
 from recbole.evaluator.collector import DataStruct

@@ -5,6 +5,8 @@ Shape keys: n held-out targets.
 
 from __future__ import annotations
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 import pandas as pd
 from recbole.data.dataset import Dataset

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import pandas as pd
 import torch
 from recbole.data.dataloader import AbstractDataLoader

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import numpy as np
 import pandas as pd
 import torch
@@ -18,6 +20,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 from torch import Tensor
 
+from recbole_posattn.choices import SPLITS
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes
 from recbole_posattn.data.windows import lay_out
@@ -25,7 +28,6 @@ from recbole_posattn.errors import DataError, SettingError, shown
 from recbole_posattn.quick_start import Loaded
 
 Split = Literal["all", "valid", "test"]
-SPLITS = ("all", "valid", "test")
 
 # Tokens that a report names.
 _NAMED = 5

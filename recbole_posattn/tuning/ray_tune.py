@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import ray
-from packaging.version import Version
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -52,9 +50,6 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
-# The names of these moved.
-_HAS_OWN_REPORT = Version(ray.__version__) >= Version("2.43")
 
 
 class TrialError(Exception):
@@ -114,7 +109,7 @@ def run_trials(
             max_concurrent_trials=where.jobs if where.address is None else None,
             reuse_actors=False,  # a process of its own for each trial, whose end ends what it left behind
         ),
-        run_config=_run_config_class()(
+        run_config=tune.RunConfig(
             name="trials",
             storage_path=str((folder / RAY_FOLDER).absolute()),
             verbose=0,
@@ -196,7 +191,7 @@ def _run_trial(
 
     def report(epoch: int, score: float) -> None:
         best[:] = [(max if mode == "max" else min)([score, *best])]
-        _report({"epoch": epoch, "score": score, "best": best[0]})
+        tune.report({"epoch": epoch, "score": score, "best": best[0]})
 
     if number in known:
         for epoch, score in known[number].curve:
@@ -213,23 +208,6 @@ def _run_trial(
     if not best:  # a model without epochs
         for epoch, score in finished_curve(read_result(own)):
             report(epoch, score)
-
-
-def _report(metrics: dict[str, Any]) -> None:
-    if _HAS_OWN_REPORT:
-        tune.report(metrics)
-    else:
-        from ray.air import session
-
-        session.report(metrics)
-
-
-def _run_config_class() -> type:
-    if _HAS_OWN_REPORT:
-        return tune.RunConfig
-    from ray.air import RunConfig
-
-    return RunConfig
 
 
 class _Recorder(tune.Callback):

@@ -12,9 +12,6 @@ from recbole_posattn.trials import Where, ray_cluster
 from recbole_posattn.tuning.records import TrialRecord, open_search, remove_incomplete
 from recbole_posattn.tuning.space import Space
 
-ALGORITHMS = ("tpe", "random", "grid")
-SCHEDULERS = ("asha", "none")
-
 
 class Search(NamedTuple):
     """A search to be done.

@@ -29,7 +29,7 @@ IN_ORDER = [EVENTS[2], EVENTS[0], EVENTS[1]]
 
 
 def day(time: int) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(time, datetime.timezone.utc)
+    return datetime.datetime.fromtimestamp(time, datetime.UTC)
 
 
 def lines(form: Callable[..., str], header: str = "") -> bytes:

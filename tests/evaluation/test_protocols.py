@@ -98,7 +98,7 @@ def evaluated(config: Config) -> Iterator[tuple[str, dict, pd.DataFrame, dict]]:
     """
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
-    table = dataset.inter_feat[["user_id", "item_id", "timestamp"]].astype({"timestamp": np.float32})  # as in batches
+    table = dataset.inter_feat[["user_id", "item_id", "timestamp"]].copy()
     train_data, *held_out = data_preparation(config, dataset)
     torch.manual_seed(3)
     model = config.model_class(config, train_data._dataset)

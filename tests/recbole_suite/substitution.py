@@ -33,13 +33,13 @@ class LastError:
         return call
 
 
-# RecBole's default of 500 epochs takes hours; the one test that pretrains a model uses what the first epoch has written.
+# RecBole's default of 500 epochs takes hours, and the one test that pretrains a model needs what the first one writes.
 QUICK = {"pretrain_epochs": 1}
 
 
-def quick_objective(config_dict: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+def quick_objective(config_dict: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, Any]:
     """Our objective function with the settings :data:`QUICK` as defaults."""
-    return objective_function({**QUICK, **config_dict}, **options)
+    return objective_function({**QUICK, **config_dict}, *arguments, **options)
 
 
 def substitute() -> LastError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
+from recbole_posattn.choices import Deduplicate
 from recbole_posattn.data.convert.interactions import Interactions
 from recbole_posattn.errors import SettingError
-
-Deduplicate = Literal["none", "exact", "first", "last"]
 
 
 class Filters(NamedTuple):

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from recbole_posattn.data.convert.times import ORDER
 from recbole_posattn.errors import DataError, SettingError, did_you_mean
+
+# The time format of a file whose order is all there is.
+ORDER = "order"
 
 Kind = Literal["delimited", "jsonl", "python", "parquet"]
 KINDS: dict[str, str] = {

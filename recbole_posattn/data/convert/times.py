@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recbole_posattn.data.convert.shapes import ORDER
 from recbole_posattn.errors import SettingError
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
-ORDER = "order"
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"

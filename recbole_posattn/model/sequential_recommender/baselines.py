@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 from recbole.config import Config
 
 from recbole_posattn.model.sequential_recommender.base import SASRecBase

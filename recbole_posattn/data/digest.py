@@ -1,0 +1,36 @@
+"""A digest of a data set's contents, by which runs on the same data are recognized wherever the files are."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def data_digest(config: Any) -> str:
+    """The SHA-256 digest of the names and contents of a data set's files, 64 hexadecimal digits.
+
+    A file is read again once its size or modification time has changed.
+
+    Args:
+        config: The resolved settings of a run: ``data_path`` and ``dataset``.
+    """
+    files = sorted(Path(config["data_path"]).glob(f"{glob.escape(config['dataset'])}.*"))
+    contents = [(file.name, file_digest(file)) for file in files if file.is_file()]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """The SHA-256 digest of a file, 64 hexadecimal digits."""
+    status = file.stat()
+    return _digest_of_state(file.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest_of_state(file: Path, size: int, modified: int) -> str:
+    """The digest of a file in the state that its size and modification time (in nanoseconds) identify."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

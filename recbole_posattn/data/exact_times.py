@@ -1,0 +1,53 @@
+"""RecBole's data sets with times in 64 bits until the data are ordered and split."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_posattn.data.prefixes import LazyPrefixes
+
+
+class ExactTimesMixin:
+    """Order and split by the times of the file, for a subclass of RecBole's ``Dataset``.
+
+    RecBole makes 32-bit floats of times before it sorts by them. Today's Unix seconds then come in steps of 128 s, and
+    what happened within a step keeps the order of the file. Here times are rounded once the data are split, so that
+    what a model sees is RecBole's. A subclass overrides :meth:`_build_parts` instead of ``build``.
+    """
+
+    def _dataframe_to_interaction(self, data: pd.DataFrame) -> Interaction:
+        interaction = super()._dataframe_to_interaction(data)
+        if _is_single_float(interaction, self.time_field):
+            exact = data[self.time_field].to_numpy(dtype="float64", copy=True)
+            interaction[self.time_field] = torch.from_numpy(exact)
+        return interaction
+
+    def build(self) -> list[Dataset]:
+        """See ``Dataset.build``."""
+        parts = self._build_parts()
+        rounded: dict[int, Tensor] = {}
+        for part in parts:
+            _round_times(part.inter_feat, {self.time_field, f"{self.time_field}{self.config['LIST_SUFFIX']}"}, rounded)
+        return parts
+
+    def _build_parts(self) -> list[Dataset]:
+        return super().build()
+
+
+def _is_single_float(interaction: Interaction, field: str | None) -> bool:
+    """Whether each row has one float in a field; times may also be tokens, or pairs as numerical features."""
+    return field in interaction and interaction[field].is_floating_point() and interaction[field].dim() == 1
+
+
+def _round_times(rows: Interaction, fields: set[str], rounded: dict[int, Tensor]) -> None:
+    """Make the fields of a part 32-bit floats; ``rounded`` has tensors that the parts share, by their id."""
+    columns = [rows, rows.sequences] if isinstance(rows, LazyPrefixes) else [rows]
+    for column in columns:
+        for field in fields & set(column):
+            values = column[field]
+            if isinstance(values, Tensor) and values.dtype == torch.float64:
+                column[field] = rounded.setdefault(id(values), values.float())
