@@ -24,7 +24,7 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed, registry
 from recbole_posattn.choices import DEFAULT_DATASET, DEFAULT_MODEL
-from recbole_posattn.compat import mend_tree_settings
+from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.rules import (
     MODEL_RULES,
@@ -228,6 +228,7 @@ class Config(recbole.config.Config):
             raise SettingError(f"model must be the name of a model; got {shown(given)}.")
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
+        build_sparse_tensors_as_today(model_class)
         registry.serve(model_name, model_class.type)
         return model_name, model_class, dataset_name
 

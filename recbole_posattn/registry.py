@@ -26,7 +26,7 @@ from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDatase
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
-from recbole_posattn.compat import anomaly_detection_unchanged
+from recbole_posattn.compat import anomaly_detection_unchanged, build_sparse_tensors_as_today
 from recbole_posattn.data.dataset import (
     ExactTimesDataset,
     ExactTimesDecisionTreeDataset,
@@ -214,7 +214,9 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            return get_model(name)
+            model_class = get_model(name)
+        build_sparse_tensors_as_today(model_class)
+        return model_class
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost

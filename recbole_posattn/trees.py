@@ -14,6 +14,7 @@ from recbole.utils import get_local_time
 
 from recbole_posattn import distributed, interrupts
 from recbole_posattn.checkpoint import BEST_NAME, read_checkpoint, vocabulary, write_checkpoint
+from recbole_posattn.compat import xgboost_by_keyword
 from recbole_posattn.config import Config, plain_data
 from recbole_posattn.errors import CheckpointError, SettingError, one_line
 from recbole_posattn.files import make_new_folder
@@ -42,6 +43,8 @@ class TreeMixin:
             raise SettingError(f"epochs must be at least 1 with {config['model']}; got {self.epochs}.")
         self.run_dir = Path(self.checkpoint_dir) / f"{config['model']}-{config['dataset']}-{get_local_time()}"
         self.saved_model_file = str(self.run_dir / BEST_NAME)
+        if hasattr(self, "xgb"):
+            self.xgb = xgboost_by_keyword(self.xgb)
         self._recommender = model  # self.model is whatever the library returns
         self.best_epoch = -1
         self.train_loss_dict: dict[int, None] = {}
