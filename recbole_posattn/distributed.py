@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -315,7 +316,7 @@ def checked_layout(nproc: int, world_size: int, ip: str, port: str | int, group_
             "nproc processes start here with the ranks group_offset, group_offset + 1, …, all below world_size; "
             f"got nproc {nproc}, group_offset {group_offset}, world_size {processes}."
         )
-    if not str(port).isdigit() or not 0 < int(port) < 2**16:
+    if not re.fullmatch("[0-9]{1,5}", str(port)) or not 0 < int(port) < 2**16:
         raise SettingError(f"port must be a number from 1 to 65535; got {port!r}.")
     if processes > 1 and launched_outside():
         raise SettingError(

@@ -233,6 +233,7 @@ def test_what_a_process_says_of_its_failure_arrives(two: Layout) -> None:
         ({"group_offset": -1}, "group_offset -1"),
         ({"nproc": 10**9}, "nproc must be at most 1024"),
         ({"port": "http"}, "port must be a number from 1 to 65535; got 'http'"),
+        *(({"port": port}, "port must be a number from 1 to 65535") for port in ("²", "٣", "１", "9" * 5000, "", "0")),
     ],
 )
 def test_contradictory_layouts_are_refused(given: dict, message: str) -> None:
