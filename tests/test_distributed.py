@@ -36,6 +36,7 @@ def two() -> Layout:
         return Layout(2, 2, "localhost", str(free.getsockname()[1]), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec"])
 def test_two_processes_train_and_evaluate_like_one(
     tiny_settings: Callable, two: Layout, empty_folder: Path, model: str
@@ -69,6 +70,7 @@ def test_two_processes_train_and_evaluate_like_one(
     assert json.loads(Path(together["checkpoint"]).with_name("result.json").read_text())["config"]["world_size"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_resume_each_with_its_own_random_numbers(tiny_settings: Callable, two: Layout) -> None:
     """Each draws dropout of its own, and the first one the order of the rows."""
 
@@ -83,6 +85,7 @@ def test_two_processes_resume_each_with_its_own_random_numbers(tiny_settings: Ca
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--epochs=1", "--hidden_size=16", "--use_gpu=False"]
@@ -93,6 +96,7 @@ def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) 
     assert len(list((empty_folder / "saved").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_bad_input_ends_in_one_line_and_code_2(tiny_data_path: Path, two: Layout, empty_folder: Path) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--train_batch_size=1", "--use_gpu=False"]
@@ -110,6 +114,7 @@ def test_processes_exchange_rows_and_values(two: Layout, tmp_path: Path) -> None
     assert (tmp_path / "order").read_text() == "01"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_dies_ends_the_job(two: Layout, tmp_path: Path, rank: int) -> None:
     with pytest.raises(ProcessError, match=rf"^process {rank} of 2 died \(SIGKILL\); the others were stopped$"):
@@ -120,6 +125,7 @@ def test_a_process_that_dies_ends_the_job(two: Layout, tmp_path: Path, rank: int
     assert len(list(tmp_path.glob("*.pid"))) == 2
 
 
+@pytest.mark.slow
 def test_what_a_process_says_of_its_failure_arrives(two: Layout) -> None:
     with pytest.raises(DataError, match=r"^column missing$"):
         launch(processes.fail, {"kind": "user"}, two)

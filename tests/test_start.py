@@ -86,6 +86,7 @@ def test_a_conversion_imports_neither_torch_nor_recbole(empty_folder: Path) -> N
     assert len(Path("dataset/mine/mine.inter").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_public_names_are_there_without_being_imported() -> None:
     code = """
 import recbole_posattn, sys
@@ -183,6 +184,7 @@ def test_each_module_can_be_imported_first() -> None:
     assert set(order) == set(MODULES) and order.index("recbole_posattn.config") < order.index("recbole_posattn.trainer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "SASRec"])
 def test_unpickled_settings_make_recbole_find_the_model(
     model: str, tiny_settings: Callable[..., dict], empty_folder: Path
