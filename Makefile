@@ -47,6 +47,11 @@ FUZZ_COUNTS ?= fuzz-counts.json
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=nightly FUZZ_COUNTS=$(FUZZ_COUNTS) $(BIN)/python -m pytest tests/fuzz
 
+# RecBole's own tests with this package in RecBole's place, of a checkout or an archive such as GitHub's of the tag v1.2.1:
+# make test-recbole RECBOLE_TESTS=RecBole-1.2.1.tar.gz. ONLY names some of them, such as tests/data.
+test-recbole: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.recbole_suite $(RECBOLE_TESTS) $(ONLY)
+
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.step_time
 	$(BIN)/python -m benchmarks.kernel_cost

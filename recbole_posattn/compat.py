@@ -51,7 +51,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,9 +122,11 @@ def silence_known_warnings() -> None:
     would break; torch warns of ``torch.cuda.amp.GradScaler`` at each epoch. Several processes compare the strides of
     gradients with those of their buffers, also along dimensions of size 1, which kernels of one group have: there they
     mean nothing. Python 3.12 and newer warn of a backslash in a docstring of RecBole's DIEN when they compile it first.
+    NumPy warns where KGIN and MCCLK divide by the number of interactions of the padding, and they put 0 in its stead.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
     warnings.filterwarnings("ignore", ".*invalid escape sequence", SyntaxWarning, r".*[/\\]recbole[/\\]")
+    warnings.filterwarnings("ignore", "divide by zero encountered in power", RuntimeWarning, r"recbole\.model\.")
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
 
 
@@ -189,6 +191,28 @@ def let_loaders_have_workers() -> None:
 
     AbstractDataLoader.__getstate__ = state_for_worker
     AbstractDataLoader.multiprocessing_context = property(context_of_workers, DataLoader.multiprocessing_context.fset)
+
+
+def build_sparse_tensors_as_today(model_class: type) -> None:
+    """Let LightGCN and its kin build their matrices without the class that torch warns is going to be removed.
+
+    Only the modules of RecBole that use it see another ``torch``, which differs in ``torch.sparse.FloatTensor``.
+
+    Args:
+        model_class: A model; the modules of its base classes are looked at, too.
+    """
+    import torch
+
+    names = {"recbole.model.layers", *(base.__module__ for base in model_class.__mro__)}
+    for module in map(sys.modules.get, names):
+        if getattr(module, "torch", None) is not torch or not module.__name__.startswith("recbole.model."):
+            continue
+        if "torch.sparse.FloatTensor(" in inspect.getsource(module):
+            module.torch, sparse = ModuleType("torch"), ModuleType("torch.sparse")
+            module.torch.__dict__.update(torch.__dict__)
+            sparse.__dict__.update(torch.sparse.__dict__)
+            module.torch.sparse = sparse
+            sparse.FloatTensor = functools.partial(torch.sparse_coo_tensor, dtype=torch.float32, check_invariants=True)
 
 
 def let_hyper_tuning_run() -> None:
@@ -257,6 +281,25 @@ def apply() -> None:
     let_tensors_take_numpys_arguments()
 
 
+def xgboost_by_keyword(xgboost: Any) -> SimpleNamespace:
+    """What RecBole's trainer uses of the package xgboost, which wants ``evals`` by keyword."""
+
+    def train(parameters: Any, rows: Any, n_rounds: int, evals: Any, **options: Any) -> Any:
+        return xgboost.train(parameters, rows, n_rounds, evals=evals, **options)
+
+    return SimpleNamespace(DMatrix=xgboost.DMatrix, train=train)
+
+
+def mend_tree_settings(defaults: dict[str, Any]) -> None:
+    """Give the threshold of one-hot encoding the name that RecBole's data set for trees reads it by.
+
+    Args:
+        defaults: Settings of a model, changed in place; RecBole's properties of its tree models have a typing error.
+    """
+    if "token_num_threhold" in defaults:
+        defaults["token_num_threshold"] = defaults["token_num_threhold"]
+
+
 @contextmanager
 def run_logger(config: Any) -> Iterator[None]:
     """RecBole's log, on screen and in ``log/<model>/``, for one run.
@@ -276,7 +319,7 @@ def run_logger(config: Any) -> Iterator[None]:
         root.handlers.clear()
         init_logger(config)
         own_handlers = root.handlers[:]
-        root.handlers = host_handlers + own_handlers
+        root.handlers = own_handlers + host_handlers  # RecBole names its TensorBoard log by the first one's file
     else:
         root.setLevel(logging.ERROR)
     try:

@@ -32,6 +32,7 @@ from recbole_posattn.config import Config, plain_data
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.distributed import checked_layout
 from recbole_posattn.errors import CheckpointError, DataError, SettingError, UserError
+from recbole_posattn.faults import needs_explained, pretrained_explained
 from recbole_posattn.files import whole_file
 from recbole_posattn.memory import peak_memory
 from recbole_posattn.request import RunRequest
@@ -39,6 +40,7 @@ from recbole_posattn.resume import AUTO, Resumed, names_of_run, resumed_run
 from recbole_posattn.same_run import check_data
 from recbole_posattn.strict_json import json_text
 from recbole_posattn.trainer import EngineMixin, trainer_class
+from recbole_posattn.trees import TREES, load_trees
 
 RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
 _REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", "scipy")
@@ -141,6 +143,7 @@ def run(
     return distributed.launch(_run, {"request": request}, layout)
 
 
+@distributed.waits_explained()
 def _run(request: RunRequest) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
@@ -234,7 +237,7 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
             "test": round(finished - trained, 2),
             "total": round(finished - started + before, 2),
         },
-        trainable_parameters=sum(p.numel() for p in recommender.parameters() if p.requires_grad),
+        trainable_parameters=_n_parameters(recommender),
         peak_mebibytes=_peak_mebibytes(config["device"]),
         seen_targets=float(users["seen"].mean()) if users is not None and "seen" in users else None,
         curve=plain_data(getattr(trainer, "curve", [])),
@@ -311,10 +314,11 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     with use_explained(checkpoint):
         try:
             check_vocabulary(content, interactions)
-            load_state(model, content)
+            (load_trees if TREES in content else load_state)(model, content)
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint}: {error}") from error
-    model.eval()
+    if isinstance(model, torch.nn.Module):
+        model.eval()
     return Loaded(config, model, interactions, *loaders)
 
 
@@ -336,10 +340,10 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
         raise
     except (KeyError, UnicodeDecodeError, ValueError) as error:  # what RecBole and pandas raise for bad files
         raise DataError(f"data set {config['dataset']!r} in {config['data_path']}: {error}") from error
-    if not len(loaders[0]):
+    if not loaders[0]:
         raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
     for name, loader in zip(("validation", "test"), loaders[1:]):
-        if not len(loader):
+        if not loader:
             logging.getLogger().warning(f"The {name} split has no rows: there is nothing to evaluate on it.")
     return dataset, loaders
 
@@ -358,7 +362,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
 def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoader) -> None:
     """RecBole fails on a list that is longer than the catalogue, once it has trained for an epoch."""
     n_items, longest = dataset.item_num - 1, max(config["topk"])
-    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(map(len, evaluated)):
+    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(evaluated):
         raise SettingError(
             f"topk must be at most {n_items}, the number of items in data set {config['dataset']!r}; got {longest}."
         )
@@ -366,7 +370,14 @@ def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoa
 
 def _build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
     init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
-    return config.model_class(config, train_data._dataset).to(config["device"])
+    with needs_explained(config), pretrained_explained(config):
+        return config.model_class(config, train_data._dataset).to(config["device"])
+
+
+def _n_parameters(model: AbstractRecommender) -> int:
+    """How many numbers are trained; none of trees."""
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
 
 
 def _write_result(config: Config, result: RunResult) -> None:

@@ -30,7 +30,12 @@ from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDatase
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
-from recbole_posattn.compat import anomaly_detection_unchanged, let_loaders_have_workers, let_tokens_be_long
+from recbole_posattn.compat import (
+    anomaly_detection_unchanged,
+    build_sparse_tensors_as_today,
+    let_loaders_have_workers,
+    let_tokens_be_long,
+)
 from recbole_posattn.data.dataset import (
     ExactTimesDataset,
     ExactTimesDIENDataset,
@@ -59,6 +64,10 @@ _SUBPACKAGES = {
     ModelType.KNOWLEDGE: "knowledge_aware_recommender",
     ModelType.DECISIONTREE: "exlib_recommender",
 }
+
+# Property files of RecBole's that are not spelt as the class, so that its Config finds them nowhere but on macOS and
+# Windows: without them its tree models fail.
+_OTHERWISE_SPELT = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
 
 _model_properties: dict[str, Path | None] = {}
 
@@ -235,12 +244,18 @@ def registered_model_names() -> list[str]:
 
 def recbole_model_names() -> list[str]:
     """Names of RecBole's own models, sorted; those of its properties, which name each model as its class does."""
-    return sorted(path.stem for path in (RECBOLE_PROPERTIES / "model").glob("*.yaml"))
+    stems = (path.stem for path in (RECBOLE_PROPERTIES / "model").glob("*.yaml"))
+    return sorted(_OTHERWISE_SPELT.get(stem, stem) for stem in stems)
+
+
+def _recbole_model_file(model: str) -> Path:
+    spelt = {name: stem for stem, name in _OTHERWISE_SPELT.items()}
+    return RECBOLE_PROPERTIES / "model" / f"{spelt.get(model, model)}.yaml"
 
 
 def recbole_model_keys(model: str) -> set[str]:
     """The keys in RecBole's property file of a model; none for a model without one."""
-    file = RECBOLE_PROPERTIES / "model" / f"{model}.yaml"
+    file = _recbole_model_file(model)
     return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
 
 
@@ -261,6 +276,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
     try:
         with anomaly_detection_unchanged():
             model = mended(get_model(name))
+        build_sparse_tensors_as_today(model)
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost
@@ -280,7 +296,8 @@ def properties_files(model: str, dataset: str) -> list[Path]:
     """
     hook_recbole()
     of_model = _model_properties.get(model)
-    files = [PROPERTIES / "overall.yaml", of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
+    otherwise_spelt = _recbole_model_file(model) if model in _OTHERWISE_SPELT.values() else None
+    files = [PROPERTIES / "overall.yaml", otherwise_spelt, of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
     if of_model is not None and of_model.parent == PROPERTIES / "model":
         files.append(PROPERTIES / "tuned" / f"{dataset}.yaml")
     return [path for path in files if path is not None and path.is_file()]
