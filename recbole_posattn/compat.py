@@ -6,12 +6,17 @@ the process:
 When a module of this package is imported that uses RecBole, before RecBole is (:func:`apply`):
 - ``numpy.float_``, ``complex_`` and ``unicode_``, where they are missing;
 - ``scipy.sparse.dok_matrix._update``, where it is missing;
-- two filters in ``warnings.filters``.
+- ``torch.Tensor.__array__`` and ``__array_wrap__``, which take the arguments of NumPy 2 as well, where they do not;
+- filters in ``warnings.filters``.
 
 When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``):
 - for each of our models, and those given to ``register``: the module ``recbole.model.sequential_recommender.<model>``
   in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
 - ``recbole.data.utils.get_dataloader``, which gives our loaders for our ``Config`` and RecBole's for any other;
+- RecBole's ``AbstractDataLoader.__getstate__`` and ``multiprocessing_context``: it can have workers on any system;
+- RecBole's ``Dataset._remap`` and ``_concat_remaped_tokens``, with the same numbers and tokens in less memory;
+- methods of RecBole's samplers, of ``MaskItemSequence``, ``LINE`` and ``S3Rec``, which refuse to draw a negative where
+  there is none, and would otherwise never end (``data/sampling.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
 When a ``Config`` of ours is made for a RecBole model (``registry.serve``):

@@ -25,9 +25,10 @@ from tests.planted import lagged_sequences, write_atomic_file
 TINY = "tiny"
 
 # The first call of anything in torch is slow; how long an example takes says nothing here. The profile can be named by
-# the environment or by pytest's --hypothesis-profile; "nightly" is that of `make fuzz`.
+# the environment or by pytest's --hypothesis-profile: "nightly" by `make fuzz`, "fast" by `make test-fast`.
 settings.register_profile("recbole-posattn", deadline=None, print_blob=True)
 settings.register_profile("nightly", settings.get_profile("recbole-posattn"), max_examples=1000)
+settings.register_profile("fast", settings.get_profile("recbole-posattn"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "recbole-posattn"))
 
 with anomaly_detection_unchanged():  # several tests import models of RecBole's by themselves

@@ -78,6 +78,7 @@ def test_arrays_of_tensors_are_what_numpy_asks_for() -> None:
     assert torch.equal(wrapped, torch.tensor([1.5, 2.5], dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
     code = (
         "import warnings; from recbole_posattn import Config; "
@@ -181,6 +182,7 @@ def test_download_unpacks_and_renames(monkeypatch: pytest.MonkeyPatch, empty_fol
     assert [path.name for path in folder.parent.iterdir()] == ["beauty"]
 
 
+@pytest.mark.slow
 def test_looking_up_a_model_leaves_anomaly_detection_alone() -> None:
     """In a process of its own: the module that switches it on is imported once."""
     code = "import torch; from recbole_posattn import Config; Config('SASRec', 'ml-100k', command_line=[]); "

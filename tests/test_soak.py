@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from benchmarks.soak import CARELESS, GENERAL, NOT_DRAWN, OUR_MODELS, SEQUENTIAL, draw_case
@@ -19,6 +20,7 @@ from recbole_posattn.registry import PROPERTIES, RECBOLE_PROPERTIES
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_a_short_soak_finds_no_fault(tmp_path: Path) -> None:
     """Four settings, of which two are stopped and resumed; a new process, as forks want."""
     page = tmp_path / "soak"

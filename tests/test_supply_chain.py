@@ -206,6 +206,7 @@ def test_the_package_runs_no_data() -> None:
 # -- the network -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_reaches_for_the_network(tiny_data_path: Path, empty_folder: Path) -> None:
     """Every module imported; a run, and all commands that take a checkpoint, which need no network at all."""
     done = subprocess.run(

@@ -235,6 +235,7 @@ def test_command_prints_the_reach_and_writes_the_report(
     assert page.count("<svg") == len(names) and not re.search(r"(src|href)=[\"']https?:", page)
 
 
+@pytest.mark.slow
 def test_two_models_are_compared(inspected: Inspection, rotary: str) -> None:
     other = inspect_checkpoint(rotary)
     files = report_files([inspected, other])
@@ -246,6 +247,7 @@ def test_two_models_are_compared(inspected: Inspection, rotary: str) -> None:
     assert {"PosKernelSASRec-A_kernels.png", "PosKernelSASRec-B_kernels.png"} <= set(twins)
 
 
+@pytest.mark.slow
 def test_page_opens_in_a_browser(inspected: Inspection, browser: Any, empty_folder: Path) -> None:
     (empty_folder / "inspect.html").write_text(report_files([inspected])["inspect.html"])
     for width in (1280, 400):

@@ -36,6 +36,7 @@ def scores(folder: Path) -> pd.DataFrame:
 
 
 @needs_posix
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_table(tiny_data_path: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = subprocess.run(
@@ -79,6 +80,7 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     assert len(list(tmp_path.glob(f"out/runs/*/{FAILURE_NAME}"))) == 1
 
 
+@pytest.mark.slow
 def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +104,7 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     assert "no run finished" in report and "out of memory" in report and "## tiny, leave" in report
 
 
+@pytest.mark.slow
 def test_every_row_is_tuned_by_as_many_trials(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

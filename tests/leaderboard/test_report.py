@@ -467,6 +467,7 @@ def test_a_report_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monk
 # -- in a browser ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_sorts_in_a_browser(browser: Any, tmp_path: Path) -> None:
     write_report([make_board(), board_of(12)], PUBLISHED, tmp_path)
     browser.get((tmp_path / "leaderboard.html").as_uri())

@@ -57,6 +57,7 @@ def started_at(folder: Path) -> dict[str, float]:
 
 
 @needs_posix
+@pytest.mark.slow
 def test_killed_and_taken_up_it_runs_nothing_twice(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -99,6 +100,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     assert (folder / "report.html").is_file() and (folder / "best.json").stat().st_mtime == evaluated
 
 
+@pytest.mark.slow
 def test_no_test_metric_is_computed_before_the_search_has_ended(
     settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +164,7 @@ def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_pa
     assert run_search(search, tmp_path / "search", Where(address="nowhere"), resume=True) == records
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
     """One third goes on from each rung: of settings that learn nothing, beside one that does, none."""
     rates = Dimension("learning_rate", "choice", (1e-2, 1e-9, 2e-9), {})
@@ -174,6 +177,7 @@ def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
     assert all(record.curve[-1][0] == 3 for record in others)
 
 
+@pytest.mark.slow
 def test_a_search_runs_on_both_machines_of_a_cluster(
     settings: dict, tmp_path: Path, two_nodes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +327,8 @@ def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Pat
 # -- RecBole's HyperTuning -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
 def test_recboles_own_search_takes_our_objective(algo: str, settings: dict, tmp_path: Path) -> None:
     (tmp_path / "fixed.yaml").write_text(yaml.safe_dump({**settings, "epochs": 1}))
