@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed, registry
 from recbole_posattn.choices import DEFAULT_DATASET, DEFAULT_MODEL
+from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.rules import (
     MODEL_RULES,
     NAME_RULES,
     RUN_RULES,
+    TEXT_KEYS,
     check_caches,
     check_columns,
     check_combinations,
@@ -37,10 +39,13 @@ from recbole_posattn.rules import (
     check_model_keys,
     check_model_types,
     check_recbole_model,
+    check_resolved,
     check_rules,
+    check_stage,
     check_transform,
     check_validation_metric,
     resolved_negatives,
+    write_intervals,
 )
 
 # Flags of the launcher, which RecBole's Config meets among the command line's settings.
@@ -51,11 +56,13 @@ UNLISTED_RECBOLE_KEYS = {
     "encoding",
     "neg_sampling",
     "training_neg_sample_num",
-    "lgb_params",
-    "xgb_params",
+    "xgb_early_stopping_rounds",
 }
 
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+# What RecBole takes for those of them that are not given, but for None.
+_UNLISTED_DEFAULTS = {"encoding": "utf-8"}
+
+_MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
 
 # Values of a YAML document once its anchors are written out, and levels of them; settings have a few hundred.
 _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
@@ -77,7 +84,18 @@ class _YamlLoader(yaml.SafeLoader):
     def compose_document(self) -> yaml.Node:
         node = super().compose_document()
         self._written_out(node, {}, ())
+        if isinstance(node, yaml.MappingNode):
+            self._keep_names(node)
         return node
+
+    @staticmethod
+    def _keep_names(node: yaml.MappingNode) -> None:
+        """Let names be text, whatever they look like, as 2024 for a data set."""
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in TEXT_KEYS | {"datasets"}:  # of a leaderboard
+                for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(name, yaml.ScalarNode) and name.tag != _NULL_TAG:
+                        name.tag = _TEXT_TAG
 
     def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
         """How many nodes there are below a node, those below anchors as often as these are used."""
@@ -122,7 +140,7 @@ _YamlLoader.add_implicit_resolver(
 )
 
 
-class Config(recbole.config.Config):
+class Config(registry.ServedConfig, recbole.config.Config):
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
@@ -173,7 +191,9 @@ class Config(recbole.config.Config):
         return _YamlLoader
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: parse_value(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return {
+            key: parse_setting(key, value) if isinstance(value, str) else value for key, value in config_dict.items()
+        }
 
     def _load_config_files(self, file_list: Sequence[str | Path] | None) -> dict[str, Any]:
         settings: dict[str, Any] = {}
@@ -204,6 +224,10 @@ class Config(recbole.config.Config):
         """The keys that were given, and are no defaults."""
         return self._given_keys
 
+    def defaults(self) -> dict[str, Any]:
+        """What keys are where they are not given, as plain data; a key that is missing is ``None`` then."""
+        return plain_data({**_UNLISTED_DEFAULTS, **self.internal_config_dict})
+
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
         if isinstance(given, str):
@@ -212,8 +236,9 @@ class Config(recbole.config.Config):
             raise SettingError(f"model must be the name of a model; got {shown(given)}.")
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
+        build_sparse_tensors_as_today(model_class)
         registry.serve(model_name, model_class.type)
-        return model_name, model_class, dataset_name
+        return model_name, registry.mended(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
@@ -227,6 +252,7 @@ class Config(recbole.config.Config):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults = self.internal_config_dict
+        mend_tree_settings(defaults)
         external = self.external_config_dict
         if external.get("protocol") is not None:
             defaults.update(read_yaml(registry.named_file("protocol", str(external["protocol"]))))
@@ -269,7 +295,7 @@ class Config(recbole.config.Config):
                 )
             settings["device"] = torch.device("cuda", local_rank)
             torch.cuda.set_device(settings["device"])
-        distributed.join(settings["device"])
+        distributed.join(settings["device"], settings["process_timeout"])
         settings.update(single_spec=False, local_rank=local_rank, world_size=distributed.world_size())
         if not distributed.is_main():
             settings.update(state="error", show_progress=False, log_wandb=False)
@@ -278,6 +304,7 @@ class Config(recbole.config.Config):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         settings = super()._get_final_config_dict()
+        write_intervals(settings)
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"])
@@ -292,6 +319,7 @@ class Config(recbole.config.Config):
             keys = registry.recbole_model_keys(self.model)
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
+            check_stage(self.model, settings)
         check_transform(settings)
         return settings
 
@@ -325,7 +353,9 @@ class Config(recbole.config.Config):
         return plain_data(self.final_config_dict)
 
     @classmethod
-    def from_plain(cls, settings: Mapping[str, Any], data_path: str | Path | None = None) -> Config:
+    def from_plain(
+        cls, settings: Mapping[str, Any], data_path: str | Path | None = None, given_keys: Iterable[str] = ()
+    ) -> Config:
         """The inverse of :meth:`plain`; the device is chosen anew, and so is where RecBole's wheel has its ml-100k.
 
         Keys that an older version did not have get their defaults.
@@ -333,6 +363,7 @@ class Config(recbole.config.Config):
         Args:
             settings: What :meth:`plain` gave.
             data_path: The folder with the data set's folder in it, if that is another one now.
+            given_keys: The keys that were given, and are no defaults.
 
         Raises:
             SettingError: If the model is unknown here, or a setting is not allowed.
@@ -341,19 +372,23 @@ class Config(recbole.config.Config):
         check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
         registry.hook_recbole()
         config = cls.__new__(cls)
+        config._given_keys = set(given_keys)
         config.compatibility_settings()
         config._init_parameters_category()
         config.yaml_loader = config._build_yaml_loader()
         config.model, config.dataset = settings["model"], settings["dataset"]
         config.model_class = registry.find_model(config.model)
         registry.serve(config.model, config.model_class.type)
-        defaults: dict[str, Any] = {}
-        for file in registry.properties_files(config.model, config.dataset):
-            defaults.update(read_yaml(file))
+        config.external_config_dict = {}
+        config._load_internal_config_dict(config.model, config.model_class, config.dataset)
+        defaults = {key: value for key, value in config.internal_config_dict.items() if key not in FOUND_OUT_KEYS}
         config.final_config_dict = {**defaults, **settings}
+        check_caches(config.final_config_dict)
+        check_resolved(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
-            if key in config.final_config_dict:
-                config.final_config_dict[key] = enum[config.final_config_dict[key]]
+            config.final_config_dict[key] = enum[settings[key]]
+        for phase in ("valid", "test"):
+            config._set_eval_neg_sample_args(phase)
         config.final_config_dict.pop("local_rank", None)
         if config.dataset == registry.ML_100K.name:
             config.final_config_dict["data_path"] = str(registry.ML_100K)
@@ -382,6 +417,12 @@ def plain_data(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     return str(value)
+
+
+def parse_setting(key: str, text: str) -> Any:
+    """The value of a setting given as text; see :func:`parse_value`. Names stay text, whatever they look like."""
+    value = parse_value(text)
+    return text if key in TEXT_KEYS and value is not None and not isinstance(value, str) else value
 
 
 def parse_value(text: str) -> Any:

@@ -17,6 +17,7 @@ from recbole.utils import FeatureType, ModelType
 from recbole_posattn.compat import download_atomic_files
 from recbole_posattn.config import Config
 from recbole_posattn.data.convert.lines import LONGEST_LINE
+from recbole_posattn.data.fields import check_fields
 from recbole_posattn.data.rows import SEPARATOR_NAMES, Column, Table, begins_with_utf8_mark, check_rows
 from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.registry import RECBOLE_PROPERTIES
@@ -48,23 +49,29 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
         DataError: If the data set is missing and cannot be downloaded; if a file is empty, has no header of
             ``name:type`` columns, lacks a column that the model needs, or has a row that would be read as something
             else than it says (see :func:`recbole_posattn.data.rows.check_rows`).
+        SettingError: If settings or the model ask for columns that are not loaded
+            (see :func:`recbole_posattn.data.fields.check_fields`).
     """
     folder, name = Path(config["data_path"]), config["dataset"]
     if not os.path.exists(folder):  # Path's raises for a name that is too long
         _download(folder, name)
+    loaded: dict[str, dict[str, FeatureType]] = {}
     if config["benchmark_filename"] is None:
-        _check_file(folder / f"{name}.inter", _INTERACTIONS, config, allow_missing)
+        loaded[_INTERACTIONS] = _check_file(folder / f"{name}.inter", _INTERACTIONS, config, allow_missing)
     else:
         files = [folder / f"{name}.{suffix}.inter" for suffix in config["benchmark_filename"]]
-        _check_alike({file: _check_file(file, _INTERACTIONS, config, allow_missing) for file in files})
+        columns = {file: _check_file(file, _INTERACTIONS, config, allow_missing) for file in files}
+        _check_alike(columns)
         _warn_of_filters(config)
+        loaded[_INTERACTIONS] = columns[files[0]]
     features = [*("user", "item"), *(config["additional_feat_suffix"] or [])]
     # RecBole reads a knowledge graph for some models only, whose properties name its columns
     features += [source for source in ("kg", "link") if source in (config["load_col"] or {})]
     for source in features:
         file = folder / f"{name}.{source}"
         if file.is_file() and _columns_to_read(source, config) != (set(), set()):
-            _check_file(file, source, config, allow_missing)
+            loaded[source] = _check_file(file, source, config, allow_missing)
+    check_fields(config, loaded)
 
 
 def _download(folder: Path, name: str) -> None:
@@ -86,7 +93,7 @@ def _download(folder: Path, name: str) -> None:
 
 
 def _check_file(file: Path, source: str, config: Config, allow_missing: bool) -> dict[str, FeatureType]:
-    """Look at a file; gives the columns that RecBole reads, with their types."""
+    """Check a file; the columns that RecBole will read of it, with their types."""
     separator = config["field_separator"]
     try:
         if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and begins_with_utf8_mark(file):

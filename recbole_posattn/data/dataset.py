@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import recbole_posattn.before_recbole  # noqa: F401
@@ -14,7 +13,6 @@ import pandas as pd
 import torch
 from recbole.data.dataset import (
     Dataset,
-    DecisionTreeDataset,
     DIENDataset,
     KGSeqDataset,
     KnowledgeBasedDataset,
@@ -24,7 +22,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource
 from torch import Tensor
 
-from recbole_posattn.compat import files_read_by_c_parser
+from recbole_posattn.compat import load_feat_by_c_parser
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
@@ -91,8 +89,9 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
     training_counts: Tensor | None = None
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
-        with files_read_by_c_parser() if self.config["lazy_prefixes"] else nullcontext():
-            return super()._load_feat(filepath, source)
+        if self.config["lazy_prefixes"]:
+            return load_feat_by_c_parser(self, filepath, source)
+        return super()._load_feat(filepath, source)
 
     def data_augmentation(self) -> None:
         """See ``SequentialDataset.data_augmentation``."""
@@ -249,11 +248,7 @@ class HeldOutKGDataset(HeldOutDatasetMixin, KnowledgeBasedDataset):
 
 
 class ExactTimesDataset(ExactTimesMixin, Dataset):
-    """RecBole's ``Dataset``, ordered by exact times; for context-aware models, which read the whole row of a target."""
-
-
-class ExactTimesDecisionTreeDataset(ExactTimesMixin, DecisionTreeDataset):
-    """RecBole's ``DecisionTreeDataset``, ordered by exact times."""
+    """RecBole's ``Dataset``, ordered by exact times; for context-aware and tree models, which read whole rows."""
 
 
 class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):

@@ -102,6 +102,10 @@ class LoaderBase(AbstractDataLoader):
             pin_memory=on_gpu,
         )
 
+    def __bool__(self) -> bool:
+        """Whether there are rows at all; of many processes, some may have none while others do, and all must agree."""
+        return self.sample_size > 0
+
     def _rows(self) -> range:
         """Rows of the data set that this process goes through: all for training, its own part for evaluation."""
         if self.trains:
@@ -116,7 +120,9 @@ class LoaderBase(AbstractDataLoader):
                 f"(times the samples a row needs); got {config['train_batch_size']}."
             )
         if self.sample_size < world_size():
-            raise SettingError(f"{self.sample_size} training rows are too few for {world_size()} processes; use fewer.")
+            raise SettingError(
+                f"nproc must be at most {self.sample_size}, the number of training rows; got {world_size()} processes."
+            )
 
     def _collate_pinned(self, index: Sequence[int]) -> Any:
         batch = self.collate_fn(index)

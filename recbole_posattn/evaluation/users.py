@@ -66,7 +66,7 @@ def metric_by_target(results: pd.DataFrame, metric: str) -> np.ndarray:
         ValueError: If the metric is not of this form.
     """
     name, at, k = metric.lower().partition("@")
-    if name not in RANK_METRICS or not at or not k.isdigit():
+    if name not in RANK_METRICS or not at or not k.isdecimal():
         raise ValueError(
             f"metric must be one of {', '.join(RANK_METRICS)} with a cut-off, like ndcg@10; got {metric!r}"
         )
