@@ -128,6 +128,12 @@ def test_one_item_and_none_beside_it(model: str, changes: dict, kind: str) -> No
         prepare(model, **changes)
 
 
+def test_a_full_ranking_draws_nothing() -> None:
+    """RecBole makes a sampler for it all the same."""
+    write(ONE_ITEM)
+    assert len(prepare("SASRec", loss_type="CE")) == 3
+
+
 def test_a_history_that_has_all_items() -> None:
     """BERT4Rec draws negatives for what it masks, S3Rec in its pretraining."""
     write([(f"u{user}", f"i{item % 4}", item) for user in range(3) for item in range(9)])
