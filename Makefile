@@ -17,8 +17,11 @@ IGNORED := audit-ignored.txt
 
 .PHONY: run test test-pythons fuzz soak bench bench-engine lint format audit
 
+# More flags of the launcher, such as ARGUMENTS=--epochs=1
+ARGUMENTS ?=
+
 run: $(VENV)/.installed
-	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k
+	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k $(ARGUMENTS)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -39,6 +42,11 @@ FUZZ_COUNTS ?= fuzz-counts.json
 
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=nightly FUZZ_COUNTS=$(FUZZ_COUNTS) $(BIN)/python -m pytest tests/fuzz
+
+# RecBole's own tests with this package in RecBole's place, of a checkout or an archive such as GitHub's of the tag v1.2.1:
+# make test-recbole RECBOLE_TESTS=RecBole-1.2.1.tar.gz. ONLY names some of them, such as tests/data.
+test-recbole: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.recbole_suite $(RECBOLE_TESTS) $(ONLY)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.step_time

@@ -24,11 +24,13 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed, registry
 from recbole_posattn.choices import DEFAULT_DATASET, DEFAULT_MODEL
+from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.rules import (
     MODEL_RULES,
     NAME_RULES,
     RUN_RULES,
+    TEXT_KEYS,
     check_caches,
     check_columns,
     check_combinations,
@@ -39,9 +41,11 @@ from recbole_posattn.rules import (
     check_recbole_model,
     check_resolved,
     check_rules,
+    check_stage,
     check_transform,
     check_validation_metric,
     resolved_negatives,
+    write_intervals,
 )
 
 # Flags of the launcher, which RecBole's Config meets among the command line's settings.
@@ -52,14 +56,13 @@ UNLISTED_RECBOLE_KEYS = {
     "encoding",
     "neg_sampling",
     "training_neg_sample_num",
-    "lgb_params",
-    "xgb_params",
+    "xgb_early_stopping_rounds",
 }
 
 # What RecBole takes for those of them that are not given, but for None.
 _UNLISTED_DEFAULTS = {"encoding": "utf-8"}
 
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+_MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
 
 # Values of a YAML document once its anchors are written out, and levels of them; settings have a few hundred.
 _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
@@ -81,7 +84,18 @@ class _YamlLoader(yaml.SafeLoader):
     def compose_document(self) -> yaml.Node:
         node = super().compose_document()
         self._written_out(node, {}, ())
+        if isinstance(node, yaml.MappingNode):
+            self._keep_names(node)
         return node
+
+    @staticmethod
+    def _keep_names(node: yaml.MappingNode) -> None:
+        """Let names be text, whatever they look like, as 2024 for a data set."""
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in TEXT_KEYS | {"datasets"}:  # of a leaderboard
+                for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(name, yaml.ScalarNode) and name.tag != _NULL_TAG:
+                        name.tag = _TEXT_TAG
 
     def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
         """How many nodes there are below a node, those below anchors as often as these are used."""
@@ -126,7 +140,7 @@ _YamlLoader.add_implicit_resolver(
 )
 
 
-class Config(recbole.config.Config):
+class Config(registry.ServedConfig, recbole.config.Config):
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
@@ -177,7 +191,9 @@ class Config(recbole.config.Config):
         return _YamlLoader
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: parse_value(value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return {
+            key: parse_setting(key, value) if isinstance(value, str) else value for key, value in config_dict.items()
+        }
 
     def _load_config_files(self, file_list: Sequence[str | Path] | None) -> dict[str, Any]:
         settings: dict[str, Any] = {}
@@ -220,8 +236,9 @@ class Config(recbole.config.Config):
             raise SettingError(f"model must be the name of a model; got {shown(given)}.")
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
+        build_sparse_tensors_as_today(model_class)
         registry.serve(model_name, model_class.type)
-        return model_name, model_class, dataset_name
+        return model_name, registry.mended(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
@@ -235,6 +252,7 @@ class Config(recbole.config.Config):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults = self.internal_config_dict
+        mend_tree_settings(defaults)
         external = self.external_config_dict
         if external.get("protocol") is not None:
             defaults.update(read_yaml(registry.named_file("protocol", str(external["protocol"]))))
@@ -246,12 +264,15 @@ class Config(recbole.config.Config):
         given = {**defaults, **external}
         in_order = isinstance(given["eval_args"], dict) and given["eval_args"].get("order") == "TO"
         reads_times = model_class.type == ModelType.SEQUENTIAL or given["mask_history"] is not None or in_order
-        if reads_times and "load_col" not in external:
-            columns = (defaults.get("load_col") or {}).get("inter")
-            time_field = external.get("TIME_FIELD", defaults.get("TIME_FIELD"))
-            if columns not in (None, "*") and time_field not in columns:
-                # RecBole's default loads no times, without which there is no sequence.
-                defaults["load_col"] = {**defaults["load_col"], "inter": [*columns, time_field]}
+        columns = (defaults.get("load_col") or {}).get("inter")
+        if "load_col" not in external and columns not in (None, "*"):
+            # RecBole's default loads no times, without which there is no sequence, and no histories of files that have
+            # them. What a file does not have is passed over.
+            wanted = [given["TIME_FIELD"]] if reads_times else []
+            if model_class.type == ModelType.SEQUENTIAL and given["benchmark_filename"] is not None:
+                wanted.append(f"{given['ITEM_ID_FIELD']}{given['LIST_SUFFIX']}")
+            missing = [column for column in wanted if column not in columns]
+            defaults["load_col"] = {**defaults["load_col"], "inter": [*columns, *missing]}
 
     def _init_device(self) -> None:
         super()._init_device()
@@ -274,7 +295,7 @@ class Config(recbole.config.Config):
                 )
             settings["device"] = torch.device("cuda", local_rank)
             torch.cuda.set_device(settings["device"])
-        distributed.join(settings["device"])
+        distributed.join(settings["device"], settings["process_timeout"])
         settings.update(single_spec=False, local_rank=local_rank, world_size=distributed.world_size())
         if not distributed.is_main():
             settings.update(state="error", show_progress=False, log_wandb=False)
@@ -283,6 +304,7 @@ class Config(recbole.config.Config):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         settings = super()._get_final_config_dict()
+        write_intervals(settings)
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"])
@@ -297,6 +319,7 @@ class Config(recbole.config.Config):
             keys = registry.recbole_model_keys(self.model)
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
+            check_stage(self.model, settings)
         check_transform(settings)
         return settings
 
@@ -394,6 +417,12 @@ def plain_data(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     return str(value)
+
+
+def parse_setting(key: str, text: str) -> Any:
+    """The value of a setting given as text; see :func:`parse_value`. Names stay text, whatever they look like."""
+    value = parse_value(text)
+    return text if key in TEXT_KEYS and value is not None and not isinstance(value, str) else value
 
 
 def parse_value(text: str) -> Any:

@@ -145,7 +145,7 @@ def _write(loaded: Loaded, format: str, folder: Path) -> Comparison | None:
         raise CheckpointError(f"{name} cannot be exported as {format}: {type(error).__name__}: {reason}") from error
     run = _RUNNERS[format](file)
     comparison = None if run is None else _compared(run, loaded, expected)
-    tokens = loaded.dataset.field2id_token[loaded.dataset.iid_field].astype(str).tolist()
+    tokens = [str(token) for token in loaded.dataset.field2id_token[loaded.dataset.iid_field]]
     description = _description(loaded, format, comparison)
     (folder / ITEMS_NAME).write_text(json_text(tokens, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
     (folder / DESCRIPTION_NAME).write_text(json_text(description, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What goes wrong in a training through no fault of the code, in words that help: no memory, an infinite loss."""
+"""What goes wrong in a training through no fault of the code, in words that help: no memory, a missing package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_posattn.errors import TrainingError, one_line
+from recbole_posattn.checkpoint import read_checkpoint
+from recbole_posattn.errors import CheckpointError, SettingError, TrainingError, one_line
+from recbole_posattn.rules import pretrained_file
 
 # What makes a step or a batch smaller, in the order in which to try it.
 _SIZES_OF_TRAINING = ("train_batch_size", "MAX_ITEM_LIST_LENGTH", "loss_chunk_size", "n_layers", "hidden_size")
@@ -69,6 +71,64 @@ def precision_explained(settings: Mapping[str, Any]) -> Iterator[None]:
         raise TrainingError(
             f"{settings['model']} cannot be trained with enable_amp ({one_line(error)}): leave it out"
         ) from error
+
+
+@contextmanager
+def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Say what a model needs, where it asks for a package that is missing, for labels or for sampled negatives.
+
+    Args:
+        settings: Of the run.
+
+    Raises:
+        SettingError: If it does.
+    """
+    model, samples = settings["model"], "train_neg_sample_args must sample some, as {distribution: uniform} does"
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package.startswith("recbole"):
+            raise
+        raise SettingError(
+            f"model {model} needs the package {package} ({one_line(error)}); install it, or take another model"
+        ) from error
+    except KeyError as error:
+        field = str(error.args[0]) if error.args else ""
+        if field == settings["LABEL_FIELD"]:
+            raise SettingError(
+                f"model {model} needs labels, and there is no column {field!r}: {samples}, or the data have such a "
+                "column (keys LABEL_FIELD, load_col and threshold)"
+            ) from error
+        if field.startswith(settings["NEG_PREFIX"]):
+            raise SettingError(f"model {model} needs items that the users did not have: {samples}") from error
+        raise
+
+
+@contextmanager
+def pretrained_explained(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Say that it is ``pre_model_path`` where a model cannot be built from that checkpoint.
+
+    Args:
+        settings: Of the run.
+
+    Raises:
+        SettingError: If it is no checkpoint, or one of another model.
+    """
+    file = pretrained_file(settings["model"], settings)
+    if file is None:
+        yield
+        return
+    try:
+        read_checkpoint(file)
+        yield
+    except CheckpointError as error:
+        raise SettingError(
+            f"pre_model_path {file} is not a whole checkpoint that this version of recbole-posattn has written; train "
+            "the model of the stage before again"
+        ) from error
+    except RuntimeError as error:  # weights of other names or shapes
+        raise SettingError(f"pre_model_path {file} does not fit {settings['model']}: {one_line(error)}") from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -35,3 +35,16 @@ def remove_incomplete(folder: Path) -> None:
     """Remove what a process that died while it was writing has left."""
     for file in folder.rglob(f"*{_INCOMPLETE}"):
         file.unlink(missing_ok=True)
+
+
+def make_new_folder(path: Path) -> Path:
+    """Make a folder of this name, with a number behind it if there is one; the one made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1_000_000):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            continue
+        return candidate
+    raise FileExistsError(f"no free name for {path}")

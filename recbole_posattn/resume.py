@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,7 +140,8 @@ def _run_folder(resume: str | Path) -> Path:
 def _farthest_run(given: Config) -> Path | None:
     """Of all runs with these settings and data; they are alike as far as they have come, so that no clock is asked."""
     found: list[tuple[int, int, Path]] = []
-    for folder in sorted(Path(given["checkpoint_dir"]).glob(f"{given['model']}-{given['dataset']}-*")):
+    name = glob.escape(f"{given['model']}-{given['dataset']}-")
+    for folder in sorted(Path(given["checkpoint_dir"]).glob(f"{name}*")):
         file = folder / LAST_NAME
         if not file.is_file():
             _tidy(folder)

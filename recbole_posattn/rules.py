@@ -102,7 +102,17 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_intervals(value: Any) -> bool:
-    return isinstance(value, str) and all(_INTERVAL.fullmatch(part) for part in value.split(";"))
+    return isinstance(value, str) and all(map(_is_interval, value.split(";")))
+
+
+def _is_interval(text: str) -> bool:
+    """Whether it is one that RecBole reads, and that holds any number."""
+    match = _INTERVAL.fullmatch(text)
+    try:
+        lower, upper = map(float, match.groups()) if match else (1, 0)
+    except ValueError:
+        return False
+    return lower <= upper
 
 
 def _is_separator(value: Any) -> bool:
@@ -182,8 +192,7 @@ _PATH = Rule(_is_path, "a path")
 _FINITE = Rule(_is_number, "a number")
 _TEXTS = _list_of(_TEXT, "a list of texts")
 _COLUMNS = _mapping_of(_TEXTS, "a mapping of file suffixes such as inter to lists of columns")
-_BOUND = r"\s*[+-]?(?:inf|[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*"
-_INTERVAL = re.compile(rf"\s*[\[(]{_BOUND},{_BOUND}[\])]\s*")
+_INTERVAL = re.compile(r"\s*[\[(]([^,]*),([^,]*)[\])]\s*")
 _INTERVALS = Rule(_is_intervals, 'intervals such as "[5,inf)" or "[1,2];[4,9)"')
 _PLACES = _integer(0, 20)
 _CUT_OFF = Rule(lambda value: _is_int(value) and 1 <= value <= _LARGEST, "a positive integer")
@@ -229,6 +238,11 @@ _EVAL_ARGS = {
     "mode": Rule(_is_mode, "full, labeled, uni100 or pop100, with any number, or a mapping of valid and test to these"),
 }
 
+# Settings that are intervals; val_interval is a mapping of columns to such.
+_INTERVAL_KEYS = tuple(
+    f"{counted}_num_interval" for counted in ("user_inter", "item_inter", "entity_kg", "relation_kg")
+)
+
 # What names files and folders.
 NAME_RULES = {"dataset": Rule(_is_name, "a name of at most 200 bytes without / and \\")}
 
@@ -248,6 +262,9 @@ RUN_RULES = {
     "mask_history": _or_none(_one_of("none", "all", "except_target")),
     "drop_unseen_targets": _BOOL,
     "save_last_every": _or_none(_integer(1)),
+    "process_timeout": Rule(
+        lambda value: _is_number(value) and 1 <= value <= 10**6, "a number of seconds from 1 to 1e6"
+    ),
     # the machine
     "gpu_id": _either(
         Rule(_is_int, "a number"),
@@ -308,8 +325,7 @@ RUN_RULES = {
         _mapping_of(_either(_INTERVALS, _TEXTS), f"a mapping of columns to {_INTERVALS.allowed}, or to lists of tokens")
     ),
     "filter_inter_by_user_or_item": _BOOL,
-    **dict.fromkeys(("user_inter_num_interval", "item_inter_num_interval"), _or_none(_INTERVALS)),
-    **dict.fromkeys(("entity_kg_num_interval", "relation_kg_num_interval"), _or_none(_INTERVALS)),
+    **dict.fromkeys(_INTERVAL_KEYS, _or_none(_INTERVALS)),
     **dict.fromkeys((f"alias_of_{kind}_id" for kind in ("user", "item", "entity", "relation")), _or_none(_TEXTS)),
     "preload_weight": _or_none(_mapping_of(_TEXT, "a mapping of columns to columns")),
     "normalize_field": _or_none(_TEXTS),
@@ -335,6 +351,11 @@ RUN_RULES = {
             "a list of three suffixes, of training, validation and test",
         )
     ),
+}
+
+# Settings that are text, also where it looks like something else, as the name 2024 of a data set.
+TEXT_KEYS = {"dataset", "model", "encoding", "wandb_project"} | {
+    key for key, rule in RUN_RULES.items() if rule is _TEXT or rule is _PATH
 }
 
 # Settings of the models registered here; each model has those that its property file names.
@@ -385,6 +406,31 @@ MODEL_RULES = {
     "train_neg_sample_args": _or_none(Rule(_is_negatives, _NEGATIVES)),
     "save_kernel_every": _or_none(_integer(1)),
 }
+
+
+def write_intervals(settings: dict[str, Any]) -> None:
+    """Turn the intervals among the settings into text.
+
+    YAML and Python read the closed interval ``[5,9]`` as a list and Python the open one ``(4,10)`` as a tuple. RecBole
+    takes either at its word, but a tuple would come back from a checkpoint as a list.
+
+    Args:
+        settings: What was given; changed in place.
+    """
+    for key in _INTERVAL_KEYS:
+        if key in settings:
+            settings[key] = _interval_text(settings[key])
+    if isinstance(settings.get("val_interval"), dict):
+        settings["val_interval"] = {key: _interval_text(value) for key, value in settings["val_interval"].items()}
+
+
+def _interval_text(value: Any) -> Any:
+    """A list or tuple of two bounds as text; anything else, such as a list of tokens, as it is."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or all(isinstance(bound, str) for bound in value):
+        return value
+    left, right = "[]" if isinstance(value, list) else "()"
+    text = f"{left}{value[0]},{value[1]}{right}"
+    return text if _is_interval(text) else value
 
 
 def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
@@ -462,8 +508,19 @@ def check_caches(settings: Mapping[str, Any]) -> None:
             )
 
 
+def _validates(settings: Mapping[str, Any]) -> bool:
+    """Whether any epoch is followed by a validation."""
+    split = settings["eval_args"]["split"]
+    no_rows = isinstance(split, dict) and (
+        split.get("LS") == "test_only" or (isinstance(split.get("RS"), (list, tuple)) and split["RS"][1] == 0)
+    )
+    return min(settings["eval_step"], settings["epochs"]) > 0 and not no_rows
+
+
 def check_validation_metric(settings: Mapping[str, Any]) -> None:
-    """Refuse a ``valid_metric`` that the evaluation will not compute; RecBole fails on it after the first epoch."""
+    """Refuse a ``valid_metric`` that the validation will not compute; RecBole fails on it after the first epoch."""
+    if not _validates(settings):
+        return
     metrics, topk = settings["metrics"], settings["topk"]
     if settings["eval_type"] == EvaluatorType.VALUE:
         computed = metrics
@@ -508,6 +565,12 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
         SettingError: Naming the keys.
     """
     evaluation, mask = settings["eval_args"], settings["mask_history"]
+    sequential = settings["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if sequential and settings["benchmark_filename"] is not None and not knows_histories:
+        raise SettingError(
+            f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has a data set of its own, "
+            "which cannot be had from files that are split already; leave the key out."
+        )
     quantiles = time_quantiles(evaluation)
     if quantiles is not None and not _are_quantiles(quantiles):
         raise SettingError(
@@ -525,10 +588,8 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
     why = None
     if not knows_histories:
         why = f"{settings['model']} reads a data set that tells no histories"
-    elif settings["MODEL_TYPE"] == ModelType.SEQUENTIAL and not settings["lazy_prefixes"]:
+    elif sequential and not settings["lazy_prefixes"]:
         why = "without lazy_prefixes no histories are kept"
-    elif settings["benchmark_filename"] is not None:
-        why = "files that are split already (benchmark_filename) hold no whole histories"
     elif evaluation["order"] != "TO":
         why = f"eval_args must have the order TO, not {evaluation['order']}"
     elif set(evaluation["mode"].values()) != {"full"}:
@@ -584,6 +645,49 @@ def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
             f"train_neg_sample_args must not be dynamic with {model}, which has no scores while it is trained; "
             f"got {negatives!r}."
         )
+
+
+# RecBole's models that are trained in stages: the key of the stage, and whether each needs a model trained before.
+_STAGES = {
+    "S3Rec": ("train_stage", {"pretrain": False, "finetune": True}),
+    "RaCT": ("train_stage", {"actor_pretrain": False, "critic_pretrain": True, "finetune": True}),
+    "ConvNCF": ("train_method", {"no_pretrain": False, "after_pretrain": True}),
+}
+
+
+def pretrained_file(model: str, settings: Mapping[str, Any]) -> str | None:
+    """The checkpoint that a model of RecBole's starts from; ``None`` if it starts anew.
+
+    Args:
+        model: Its name.
+        settings: With RecBole's defaults filled in.
+    """
+    if model not in _STAGES:
+        return None
+    key, stages = _STAGES[model]
+    return settings["pre_model_path"] if stages[settings[key]] else None
+
+
+def check_stage(model: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a stage of training that there is not, or that lacks the model of the stage before.
+
+    Args:
+        model: Its name.
+        settings: With RecBole's defaults filled in.
+
+    Raises:
+        SettingError: Naming the key.
+    """
+    if model not in _STAGES:
+        return
+    key, stages = _STAGES[model]
+    check_rules(settings, {key: _one_of(*stages)})
+    file = pretrained_file(model, settings)
+    if file is None or (_is_path(file) and Path(file).is_file()):
+        return
+    before = "of BPR" if model == "ConvNCF" else f"that an earlier stage of {model} has written"
+    what = f"there is no file {shown(str(file))}" if file else "got none"
+    raise SettingError(f"pre_model_path must be a checkpoint {before}, with {key} {settings[key]}; {what}.")
 
 
 def check_transform(settings: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ RESUMABLE = {
     "gpu_id",
     "local_rank",
     "log_wandb",
+    "process_timeout",
     "save_last_every",
     "show_progress",
     "single_spec",

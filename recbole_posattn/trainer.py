@@ -44,9 +44,9 @@ from recbole_posattn.data.digest import data_contents
 from recbole_posattn.errors import SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.users import user_results
-from recbole_posattn.faults import memory_explained, precision_explained, require_finite
+from recbole_posattn.faults import memory_explained, needs_explained, precision_explained, require_finite
 from recbole_posattn.fields import TARGET_LIST_FIELD
-from recbole_posattn.files import whole_file
+from recbole_posattn.files import make_new_folder, whole_file
 from recbole_posattn.pausing import PausableEpoch
 from recbole_posattn.resume import Resumed, lock_run
 from recbole_posattn.training_state import (
@@ -61,6 +61,7 @@ from recbole_posattn.training_state import (
     restore_random_state,
     trained_arrays,
 )
+from recbole_posattn.trees import TreeMixin
 
 KERNELS_NAME = "kernels"
 
@@ -186,7 +187,11 @@ class EngineMixin:
         return result, None if collector.ranks is None else user_results(eval_data._dataset, collector.ranks)
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
-        return result  # of all processes already: the collector has gathered their rows
+        """RecBole takes a mean over the processes; here the collector has gathered their rows already.
+
+        All go on with what rank 0 has computed, so that they also stop in the same epoch.
+        """
+        return distributed.share_from_main(result)
 
 
 def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.device) -> Callable[[Interaction], Any]:
@@ -268,7 +273,7 @@ class CheckpointMixin:
         self._data = data_contents(self.config) if saved and distributed.is_main() else {}
         first_epoch, self._started = self.start_epoch, time.perf_counter()
         try:
-            with interrupts.deferred():
+            with interrupts.deferred(), needs_explained(self.config):
                 if first_epoch and self._has_ended():  # which RecBole would take for a run without epochs
                     self.eval_collector.data_collect(train_data)  # some metrics count the items there
                 else:
@@ -437,7 +442,7 @@ class CheckpointMixin:
         if self._has_run_dir:
             return
         if distributed.is_main():
-            self.run_dir = _make_new_dir(self.run_dir)
+            self.run_dir = make_new_folder(self.run_dir)
             self._lock = lock_run(self.run_dir)
         self.run_dir = Path(distributed.share_from_main(str(self.run_dir)))
         self._has_run_dir = True
@@ -527,11 +532,13 @@ class SequenceTrainer(CheckpointMixin, EngineMixin, recbole.trainer.Trainer):
 def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
     """RecBole's trainer for the configured model, with our checkpoints and engine.
 
-    The tree models of ``recbole.model.exlib_recommender`` are no PyTorch modules and keep RecBole's own.
+    The tree models of ``recbole.model.exlib_recommender`` are no PyTorch modules, and have no use for the engine.
     """
     base = get_trainer(config["MODEL_TYPE"], config["model"])
-    if issubclass(base, CheckpointMixin) or config["MODEL_TYPE"] == ModelType.DECISIONTREE:
+    if issubclass(base, CheckpointMixin):
         return base
+    if config["MODEL_TYPE"] == ModelType.DECISIONTREE:
+        return type(base.__name__, (TreeMixin, base), {})
     return type(base.__name__, (CheckpointMixin, EngineMixin, base), {})
 
 
@@ -543,16 +550,3 @@ def _copy(file: str, name: str) -> None:
             os.link(file, incomplete)
         except OSError:
             shutil.copyfile(file, incomplete)
-
-
-def _make_new_dir(path: Path) -> Path:
-    """Make a folder of this name, with a number behind it if another run started in the same second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for number in range(1, 1_000_000):
-        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        try:
-            candidate.mkdir()
-        except FileExistsError:
-            continue
-        return candidate
-    raise FileExistsError(f"no free name for {path}")

@@ -50,6 +50,7 @@ _NO_MATTER = {
     "gpu_id",
     "local_rank",
     "log_wandb",
+    "process_timeout",
     "save_kernel_every",
     "save_last_every",
     "show_progress",

@@ -6,11 +6,15 @@ import importlib.metadata
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from recbole.data.interaction import Interaction
+from recbole.model.general_recommender.lightgcn import LightGCN
+from recbole.utils import get_tensorboard
 from scipy import sparse
 from torch import nn
 
@@ -43,6 +47,35 @@ def test_stops_on_versions_that_do_not_work(
 
 def test_numpy_names_are_there_for_recboles_config() -> None:
     assert np.float_ is np.float64 and np.complex_ is np.complex128 and np.unicode_ is np.str_
+
+
+def test_interactions_are_sorted_without_a_warning() -> None:
+    """Stably, and by NumPy's way to make tensors of what it has computed, which it will insist on."""
+    interaction = Interaction({"time": torch.tensor([3.0, 1.0, 2.0, 1.0]), "item": torch.tensor([30, 10, 20, 11])})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interaction.sort("time")
+        order = np.argsort(interaction["time"])
+    assert interaction["item"].tolist() == [10, 11, 20, 30]
+    assert isinstance(order, torch.Tensor) and order.dtype == torch.int64
+
+
+def test_arrays_of_tensors_are_what_numpy_asks_for() -> None:
+    tensor = torch.tensor([1.5, 2.5])
+    compat.let_tensors_take_numpys_arguments()  # twice is once
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shared, copied, cast = np.asarray(tensor), np.array(tensor), np.array(tensor, dtype=np.int32)
+        only_shared = np.array(tensor, copy=False)
+        wrapped = torch.zeros(1).__array_wrap__(np.array([1.5, 2.5]), None, False)
+    tensor[0] = 7
+    assert shared[0] == only_shared[0] == 7 and copied[0] == 1.5
+    assert cast.tolist() == [1, 2] and cast.dtype == np.int32
+    with pytest.raises(ValueError, match="without a copy"):
+        np.array(tensor, dtype=np.int32, copy=False)
+    with pytest.raises(RuntimeError, match="requires grad"):
+        np.array(torch.ones(2, requires_grad=True))
+    assert torch.equal(wrapped, torch.tensor([1.5, 2.5], dtype=torch.float64))
 
 
 def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
@@ -92,6 +125,52 @@ def test_each_run_logs_to_its_own_file_and_leaves_the_host_alone(empty_folder: P
         (log,) = (empty_folder / "log" / model).iterdir()
         assert f"message of {model}" in log.read_text() and log.read_text().count("message") == 1
         assert (root.handlers, root.level) == before
+
+
+def test_a_log_of_the_host_does_not_name_that_of_tensorboard(empty_folder: Path) -> None:
+    host = logging.FileHandler(empty_folder / "host.log")
+    root = logging.getLogger()
+    root.addHandler(host)
+    try:
+        with compat.run_logger(Config("SASRec", "ml-100k", command_line=[])):
+            get_tensorboard(root).close()
+    finally:
+        root.removeHandler(host)
+        host.close()
+    (log,), (board,) = (empty_folder / "log" / "SASRec").iterdir(), (empty_folder / "log_tensorboard").iterdir()
+    assert board.name == log.stem
+
+
+def test_sparse_matrices_are_built_without_a_warning_and_for_recbole_alone() -> None:
+    class Mine(LightGCN):
+        pass
+
+    module, theirs = sys.modules[LightGCN.__module__], torch.sparse.FloatTensor
+    compat.build_sparse_tensors_as_today(Mine)
+    compat.build_sparse_tensors_as_today(Mine)  # once is enough
+    index, values = torch.tensor([[0, 1, 1], [2, 0, 2]]), torch.tensor([0.5, 2.0, -1.0])
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        for size in ((torch.Size((2, 4)),), ()):
+            built = module.torch.sparse.FloatTensor(index, values, *size)
+            with pytest.warns(UserWarning, match="SparseTensor"):
+                expected = theirs(index, values, *size)
+            assert built.dtype == expected.dtype and built.layout == expected.layout
+            assert torch.equal(built.to_dense(), expected.to_dense())
+    finally:
+        torch.set_warn_always(before)
+    assert torch.sparse.FloatTensor is theirs and module.torch is not torch and module.torch.Tensor is torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def folder_of_fixtures() -> Path:
+    return Path.cwd()
+
+
+def test_no_fixture_works_in_the_clone(folder_of_fixtures: Path) -> None:
+    clone = Path(__file__).parent.parent
+    assert not folder_of_fixtures.is_relative_to(clone) and not Path.cwd().is_relative_to(clone)
 
 
 def test_download_unpacks_and_renames(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import recbole.config
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from recbole.data import create_dataset
 
 from recbole_posattn import Config
+from recbole_posattn.commands.settings import parsed_settings
 from recbole_posattn.config import parse_value
 from recbole_posattn.errors import SettingError
+from recbole_posattn.leaderboard.spec import read_spec
 from recbole_posattn.model.sequential_recommender.baselines import BASELINES
 from recbole_posattn.registry import PROPERTIES, RECBOLE_PROPERTIES
 from recbole_posattn.rules import MODEL_RULES
+from tests.conftest import TINY
 
 MODEL_YAML = PROPERTIES / "model" / "PosKernelSASRec.yaml"
 BASELINE_YAMLS = [PROPERTIES / "model" / f"{baseline.__name__}.yaml" for baseline in BASELINES]
@@ -147,6 +153,91 @@ def test_floats_in_files_are_numbers(empty_folder: Path) -> None:
     assert (settings["learning_rate"], settings["layer_norm_eps"]) == (1e-3, 5e-9)
 
 
+# On the data set tiny, whose users have 4 to 24 interactions each
+INTERVALS = [
+    ("[5,9]", 5, 9),
+    ("(4,10)", 5, 9),
+    ("[20,50]", 20, 50),
+    ([5, 9], 5, 9),
+    ((4, 10), 5, 9),
+    ("5,9", 6, 8),  # Python's and RecBole's reading: an open interval
+    ("[5,inf]", 5, 24),
+    ("[.5,9.0]", 0, 9),
+    ("[4,5];[20,inf)", None, None),
+]
+
+
+@pytest.mark.parametrize(("interval", "lowest", "highest"), INTERVALS, ids=str)
+def test_intervals_are_recboles(tiny_data_path: Path, interval: object, lowest: int, highest: int) -> None:
+    per_user = Counter(
+        line.split("\t")[0] for line in (tiny_data_path / TINY / f"{TINY}.inter").read_text().splitlines()[1:]
+    )
+    kept = sum(n for n in per_user.values() if (n in (4, 5) or n >= 20 if lowest is None else lowest <= n <= highest))
+    settings = {"data_path": str(tiny_data_path), "user_inter_num_interval": interval}
+    for read_by in (Config, recbole.config.Config):  # which reads the empty command line of the fixture
+        assert len(create_dataset(read_by("BPR", TINY, config_dict=settings)).inter_feat) == kept
+
+
+def test_intervals_are_the_same_from_everywhere(empty_folder: Path) -> None:
+    (empty_folder / "bare.yaml").write_text(
+        "user_inter_num_interval: [5,9]\nitem_inter_num_interval: (4,10)\n"
+        "val_interval: {rating: [3,5], age: [20, .inf]}\n"
+    )
+    of_file = Config("BPR", "ml-100k", ["bare.yaml"], command_line=[])
+    line = ["--user_inter_num_interval=[5,9]", "--item_inter_num_interval=(4,10)"]
+    of_line = config([*line, "--val_interval={'rating': [3,5], 'age': [20, inf]}"])
+    of_dict = config(
+        user_inter_num_interval=[5, 9],
+        item_inter_num_interval=(4, 10),
+        val_interval={"rating": (3, 5), "age": ["a", "b"]},
+    )
+    for read in (of_file, of_line, of_dict):
+        assert read["user_inter_num_interval"] == "[5,9]" and read["item_inter_num_interval"] == "(4,10)"
+        again = Config.from_plain(read.plain())  # where a tuple would be a list, and so a closed interval
+        assert again["item_inter_num_interval"] == "(4,10)"
+    assert of_file["val_interval"] == of_line["val_interval"] == {"rating": "[3,5]", "age": "[20,inf]"}
+    assert of_dict["val_interval"] == {"rating": "(3,5)", "age": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "interval", ["[9,5]", "[5]", "[1,2,3]", "[nan,5]", "[a,5]", "5", "[[1,2]]", [True, 5], ""], ids=str
+)
+def test_intervals_that_hold_nothing_are_refused(interval: object) -> None:
+    given = {"val_interval": {"rating": interval}} if interval == "" else {"user_inter_num_interval": interval}
+    with pytest.raises(SettingError, match=r'intervals such as "\[5,inf\)" or "\[1,2\];\[4,9\)"'):
+        config(**given)
+
+
+@pytest.mark.parametrize("name", ["2024", "1e5", "True", "007", "1.10", "2020-01-01", "0x10", "1_000"])
+def test_names_stay_text_whatever_they_look_like(empty_folder: Path, name: str) -> None:
+    assert Config(command_line=[f"--dataset={name}"])["dataset"] == name
+    assert Config(config_dict={"dataset": name}, command_line=[])["dataset"] == name
+    (empty_folder / "c.yaml").write_text(f"dataset: {name}\nepochs: 3\n")
+    (empty_folder / "board.yaml").write_text(f"models: [SASRec]\ndatasets: [{name}, b]\n")
+    assert read_spec("board.yaml", {}, {}).datasets == [name, "b"]
+    line = [f"--{key}={name}" for key in ("TIME_FIELD", "checkpoint_dir", "data_path")]
+    read = Config(config_file_list=["c.yaml"], command_line=line)
+    assert (read["dataset"], read["epochs"]) == (name, 3)
+    assert read["TIME_FIELD"] == read["checkpoint_dir"] == name and read["data_path"] == f"{name}/{name}"
+    assert parsed_settings(line)["TIME_FIELD"] == name
+
+
+@pytest.mark.parametrize(
+    "unread",
+    [
+        {"eval_step": 0},
+        {"epochs": 0},
+        {"eval_args": {"split": {"LS": "test_only"}, "order": "TO"}},
+        {"eval_args": {"split": {"RS": [0.8, 0, 0.2]}, "order": "TO"}},
+    ],
+    ids=str,
+)
+def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None:
+    assert config(topk=20, **unread)["topk"] == [20]
+    with pytest.raises(SettingError, match="valid_metric must be one of Recall@20"):
+        config(topk=20)
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +313,6 @@ def test_floats_in_files_are_numbers(empty_folder: Path) -> None:
         ({"mask_history": "some"}, "mask_history must be one of none, all, except_target, or ~; got 'some'"),
         ({"mask_history": "all", "lazy_prefixes": False}, "without lazy_prefixes no histories are kept"),
         ({"mask_history": "all", "metrics": ["GAUC"], "valid_metric": "GAUC"}, "GAUC has no value for a target"),
-        ({"mask_history": "all", "benchmark_filename": ["a", "b", "c"]}, "hold no whole histories"),
         ({"mask_history": "all", "eval_args": {"order": "RO"}}, "eval_args must have the order TO, not RO"),
         ({"mask_history": "all", "eval_args": {"order": "TO", "mode": "uni100"}}, "must have the mode full, not"),
         ({"protocol": "temporal", "mask_history": None}, "TQ needs mask_history, one of none, all, except_target"),

@@ -27,10 +27,10 @@ def checked_settings(arguments: Sequence[str]) -> Sequence[str]:
 
 def parsed_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """The settings that arguments of the form ``--key=value`` hold."""
-    from recbole_posattn.config import parse_value
+    from recbole_posattn.config import parse_setting
 
     given = dict(argument.removeprefix("--").split("=", 1) for argument in checked_settings(arguments))
-    return {key: parse_value(value) for key, value in given.items()}
+    return {key: parse_setting(key, value) for key, value in given.items()}
 
 
 def require_positive(options: argparse.Namespace, *names: str) -> None:

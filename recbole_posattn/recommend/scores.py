@@ -47,6 +47,8 @@ def all_scores(loaded: Loaded, fields: Mapping[str, Tensor]) -> Tensor:
         CheckpointError: If the model reads another field, or does not score all items at once.
     """
     name = loaded.config["model"]
+    if not hasattr(loaded.model, "full_sort_predict"):  # trees
+        raise CheckpointError(f"{name} does not score all items at once")
     given = loaded.test_data.transform(loaded.dataset, Interaction(dict(fields)))
     try:
         scores = loaded.model.full_sort_predict(given.to(loaded.config["device"]))
