@@ -15,7 +15,7 @@ endif
 # The advisories that audit passes over, each with its reason there and in SECURITY.md
 IGNORED := audit-ignored.txt
 
-.PHONY: run test test-pythons fuzz soak bench bench-engine lint format audit
+.PHONY: run test test-recbole test-pythons fuzz soak bench bench-engine lint format audit
 
 run: $(VENV)/.installed
 	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k
