@@ -17,8 +17,11 @@ IGNORED := audit-ignored.txt
 
 .PHONY: run test test-recbole test-pythons fuzz soak bench bench-engine lint format audit
 
+# More flags of the launcher, such as ARGUMENTS=--epochs=1
+ARGUMENTS ?=
+
 run: $(VENV)/.installed
-	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k
+	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k $(ARGUMENTS)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

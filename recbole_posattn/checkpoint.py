@@ -142,31 +142,22 @@ def read_plain(file: str | Path, device: torch.device | str = "cpu", allow_unsaf
 
 @contextmanager
 def use_explained(file: str | Path) -> Iterator[None]:
-    """Say that it is the checkpoint where using its content fails: anybody may have written it.
+    """Say that it is the checkpoint where reading or restoring its content fails: anybody may have written it.
+
+    Only that belongs in the block: what fails when a model is built, trained or evaluated is not the file's fault.
 
     Raises:
-        CheckpointError: If anything fails in the block while the file is the one it was, but for errors that are
-            explained already. A run that has replaced its last checkpoint has used it well, and fails at other things.
+        CheckpointError: If anything fails in the block, but for errors that are explained already.
     """
-    before = _identity(file)
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if _identity(file) != before:
-            raise
         raise CheckpointError(
             f"checkpoint {file} holds what cannot be used ({type(error).__name__}: {one_line(error)}); take one that "
             "this version of recbole-posattn has written"
         ) from error
-
-
-def _identity(file: str | Path) -> tuple[int, int] | None:
-    with suppress(OSError):
-        status = os.stat(file)
-        return status.st_ino, status.st_mtime_ns
-    return None
 
 
 def _check(stream: BinaryIO) -> tuple[bool, bool]:
@@ -243,6 +234,10 @@ def load_state(model: AbstractRecommender, content: Mapping[str, Any]) -> None:
     """
     try:
         model.load_state_dict(content["state_dict"])
-    except (KeyError, RuntimeError, TypeError) as error:
+        others = restore_other_parameter(content.get("other_parameter")) or {}
+        strange = others.keys() - set(getattr(model, "other_parameter_name", ()))
+        if strange:
+            raise KeyError(f"it has no {', '.join(map(str, strange))}")
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"the checkpoint does not fit the model: {one_line(error)}") from error
-    model.load_other_parameter(restore_other_parameter(content.get("other_parameter")))
+    model.load_other_parameter(others)

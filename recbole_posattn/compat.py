@@ -1,6 +1,29 @@
 """Every work-around for RecBole 1.2.1 on today's Python stack, each in a function of its own with its reason.
 
-Imported before anything of RecBole. None of this changes what RecBole computes.
+None of this changes what RecBole computes. Importing ``recbole_posattn`` changes nothing. This is what stays changed in
+the process:
+
+When a module of this package is imported that uses RecBole, before RecBole is (:func:`apply`):
+- ``numpy.float_``, ``complex_`` and ``unicode_``, where they are missing;
+- ``scipy.sparse.dok_matrix._update``, where it is missing;
+- two filters in ``warnings.filters``.
+
+When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``):
+- for each of our models, and those given to ``register``: the module ``recbole.model.sequential_recommender.<model>``
+  in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
+- ``recbole.data.utils.get_dataloader``, which gives our loaders for our ``Config`` and RecBole's for any other;
+- the metric ``COV`` in the tables of ``recbole.evaluator.register``.
+
+When a ``Config`` of ours is made for a RecBole model (``registry.serve``):
+- ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
+  the classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` are there already, stay, and get a ``__new__``
+  that does so;
+- autograd's anomaly detection, which RecBole switches on when its sequential models are imported, stays as it was.
+
+When ``recbole_posattn.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
+- the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).
+
+Everything else here changes a name for the length of a ``with`` block, or nothing.
 """
 
 from __future__ import annotations
@@ -8,8 +31,10 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import inspect
+import itertools
 import logging
 import lzma
+import multiprocessing.context
 import os
 import stat
 import sys
@@ -21,7 +46,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +55,18 @@ from recbole_posattn.errors import DataError
 
 SPARSE_MATRIX_TAG = "scipy sparse format"
 NUMPY_ARRAY_TAG = "numpy array"
+
+# Tensors and arrays that RecBole's models change in training and keep in no state that PyTorch knows of, by the class
+# that has them: without them, a resumed run would go another way.
+TRAINED_ARRAYS = {
+    "DiffRec": ("Lt_history", "Lt_count"),  # losses, by which the steps of the diffusion are drawn
+    "KGAT": ("A_in",),  # attention, computed at the end of an epoch for the next one
+    "LINE": ("random_list",),  # the order of users, shuffled when it has been used up
+    "NCL": ("user_centroids", "user_2cluster", "item_centroids", "item_2cluster"),  # of clusters found every few epochs
+}
+
+# The numbers that they change: checkpoints of older versions hold all others as well.
+TRAINED_NUMBERS = {"random_pr", "update", "update_count", "update_count_vae"}
 
 # What an archive of a data set may have. Text of interactions shrinks to a third or a tenth, and the format allows a
 # thousandth; what is small in any case is not worth a refusal.
@@ -96,6 +133,61 @@ def restore_dok_update() -> None:
         dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
 
 
+def let_tensors_take_numpys_arguments() -> None:
+    """Let ``np.array`` and ``np.argsort`` of tensors, with which RecBole sorts interactions, work without a warning.
+
+    NumPy 2 calls ``__array__`` with ``copy``, and ``__array_wrap__`` with two arguments more, which torch's do not
+    take. It warns and tries again without them, until it makes that an error.
+    """
+    import torch
+
+    array, wrap = torch.Tensor.__array__, torch.Tensor.__array_wrap__
+
+    def array_of_numpy_2(tensor: torch.Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        found = array(tensor) if dtype is None else array(tensor, dtype)
+        shared = np.shares_memory(found, tensor.detach().numpy()) if copy is not None else None
+        if copy is False and not shared:
+            raise ValueError(f"a tensor of {tensor.dtype} cannot be an array of {dtype} without a copy")
+        return found.copy() if copy and shared else found
+
+    def wrap_of_numpy_2(
+        tensor: torch.Tensor, computed: np.ndarray, context: Any = None, return_scalar: bool = False
+    ) -> torch.Tensor:
+        return wrap(tensor, computed)
+
+    if "copy" not in inspect.signature(array).parameters:
+        torch.Tensor.__array__ = array_of_numpy_2
+    if "return_scalar" not in inspect.signature(wrap).parameters:
+        torch.Tensor.__array_wrap__ = wrap_of_numpy_2
+
+
+def let_loaders_have_workers() -> None:
+    """Let a loader have worker processes on every system.
+
+    Where they are no forks (macOS, Windows), a worker is sent the whole loader, of which it needs all but what draws
+    the order of the rows: the state of a ``torch.Generator`` is sent in memory that is gone before the worker opens it.
+    On Linux they stay forks, which Python 3.14 no longer makes by default: its fork server takes 255 tensors at most.
+    """
+    from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+    from torch.utils.data import DataLoader
+
+    def state_for_worker(loader: AbstractDataLoader) -> dict[str, Any]:
+        if multiprocessing.context.get_spawning_popen() is None:
+            return vars(loader)
+        order = ("generator", "sampler", "batch_sampler")
+        return {name: value for name, value in vars(loader).items() if name not in order}
+
+    def context_of_workers(loader: AbstractDataLoader) -> Any:
+        given = DataLoader.multiprocessing_context.fget(loader)
+        by_server = sys.version_info >= (3, 14) and multiprocessing.get_start_method() == "forkserver"
+        if given is None and loader.num_workers > 0 and sys.platform == "linux" and by_server:
+            return multiprocessing.get_context("fork")
+        return given
+
+    AbstractDataLoader.__getstate__ = state_for_worker
+    AbstractDataLoader.multiprocessing_context = property(context_of_workers, DataLoader.multiprocessing_context.fset)
+
+
 def build_sparse_tensors_as_today(model_class: type) -> None:
     """Let LightGCN and its kin build their matrices without the class that torch warns is going to be removed.
 
@@ -133,6 +225,43 @@ def let_hyper_tuning_run() -> None:
     hyper_tuning.np = SimpleNamespace(array=np.array, prod=np.prod, random=random, str=str)
 
 
+def let_tokens_be_long() -> None:
+    """Let RecBole number tokens in arrays of objects; call it once RecBole can be imported.
+
+    It makes arrays of NumPy's texts, each of which takes the room of the longest one: a single token of 20 kB among
+    20,000 takes 1.5 GB. The numbers and the tokens are the same.
+    """
+    import pandas
+    from recbole.data.dataset import Dataset
+    from recbole.utils import FeatureType
+
+    def _concat_remaped_tokens(self: Any, columns: list) -> tuple[np.ndarray, np.ndarray]:
+        tokens = [
+            feat[field]
+            if kind == FeatureType.TOKEN
+            else itertools.chain.from_iterable(map(np.ndarray.tolist, feat[field]))
+            for feat, field, kind in columns
+        ]
+        tokens = [np.array(list(of_column), dtype=object) for of_column in tokens]
+        return np.concatenate(tokens), np.cumsum([len(of_column) for of_column in tokens])[:-1]
+
+    def _remap(self: Any, columns: list) -> None:
+        if not columns:
+            return
+        tokens, begins = self._concat_remaped_tokens(columns)
+        number, known = pandas.factorize(tokens)
+        of_number = np.array(["[PAD]", *map(str, known)], dtype=object)
+        of_token = {token: place for place, token in enumerate(of_number)}
+        for (feat, field, kind), numbers in zip(columns, np.split(number + 1, begins)):
+            self.field2id_token.setdefault(field, of_number)
+            self.field2token_id.setdefault(field, of_token)
+            feat[field] = (
+                numbers if kind == FeatureType.TOKEN else np.split(numbers, np.cumsum(feat[field].map(len))[:-1])
+            )
+
+    Dataset._concat_remaped_tokens, Dataset._remap = _concat_remaped_tokens, _remap
+
+
 @functools.cache
 def apply() -> None:
     """What RecBole needs in this process, once, before it is imported (see ``before_recbole.py``).
@@ -144,6 +273,7 @@ def apply() -> None:
     restore_numpy_names()
     silence_known_warnings()
     restore_dok_update()
+    let_tensors_take_numpys_arguments()
 
 
 def xgboost_by_keyword(xgboost: Any) -> SimpleNamespace:
@@ -238,29 +368,27 @@ def without_tensorboard() -> Iterator[None]:
         recbole_trainer.get_tensorboard = original
 
 
-@contextmanager
-def files_read_by_c_parser() -> Iterator[None]:
-    """Let RecBole read atomic files with pandas' parser in C, to the same frames.
+def load_feat_by_c_parser(dataset: Any, filepath: str, source: Any) -> Any:
+    """RecBole's ``Dataset._load_feat`` with pandas' parser in C, to the same frame.
 
-    It asks for the one in Python, which takes several times as long and makes objects of all rows: 20 million need 7 GB
-    to be read. Separators of several characters, which that one alone knows, and files that the other one does not
-    understand are left to it.
+    RecBole asks for the one in Python, which takes several times as long and makes objects of all rows: 20 million need
+    7 GB to be read. Separators of several characters, which that one alone knows, and files that the other one does not
+    understand are left to it. It is RecBole's own function that runs; only its name ``pd`` means something else.
     """
+    from recbole.data.dataset import Dataset
+
+    load_feat = Dataset._load_feat
+    names = {**load_feat.__globals__, "pd": SimpleNamespace(read_csv=_read_csv)}
+    return FunctionType(load_feat.__code__, names)(dataset, filepath, source)
+
+
+def _read_csv(*args: Any, **options: Any) -> Any:
     import pandas
 
-    read_csv = pandas.read_csv
-
-    def read(*args: Any, **options: Any) -> pandas.DataFrame:
-        if options.get("engine") == "python" and len(options.get("delimiter") or "") == 1:
-            with suppress(ValueError):
-                return read_csv(*args, **{**options, "engine": "c"})
-        return read_csv(*args, **options)
-
-    pandas.read_csv = read
-    try:
-        yield
-    finally:
-        pandas.read_csv = read_csv
+    if options.get("engine") == "python" and len(options.get("delimiter") or "") == 1:
+        with suppress(ValueError):
+            return pandas.read_csv(*args, **{**options, "engine": "c"})
+    return pandas.read_csv(*args, **options)
 
 
 @contextmanager

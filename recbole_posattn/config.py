@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from recbole_posattn.rules import (
     check_model_keys,
     check_model_types,
     check_recbole_model,
+    check_resolved,
     check_rules,
     check_stage,
     check_transform,
@@ -57,6 +58,9 @@ UNLISTED_RECBOLE_KEYS = {
     "training_neg_sample_num",
     "xgb_early_stopping_rounds",
 }
+
+# What RecBole takes for those of them that are not given, but for None.
+_UNLISTED_DEFAULTS = {"encoding": "utf-8"}
 
 _MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
 
@@ -136,7 +140,7 @@ _YamlLoader.add_implicit_resolver(
 )
 
 
-class Config(recbole.config.Config):
+class Config(registry.ServedConfig, recbole.config.Config):
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
@@ -220,6 +224,10 @@ class Config(recbole.config.Config):
         """The keys that were given, and are no defaults."""
         return self._given_keys
 
+    def defaults(self) -> dict[str, Any]:
+        """What keys are where they are not given, as plain data; a key that is missing is ``None`` then."""
+        return plain_data({**_UNLISTED_DEFAULTS, **self.internal_config_dict})
+
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
         if isinstance(given, str):
@@ -230,7 +238,7 @@ class Config(recbole.config.Config):
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         build_sparse_tensors_as_today(model_class)
         registry.serve(model_name, model_class.type)
-        return model_name, model_class, dataset_name
+        return model_name, registry.mended(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
@@ -256,12 +264,15 @@ class Config(recbole.config.Config):
         given = {**defaults, **external}
         in_order = isinstance(given["eval_args"], dict) and given["eval_args"].get("order") == "TO"
         reads_times = model_class.type == ModelType.SEQUENTIAL or given["mask_history"] is not None or in_order
-        if reads_times and "load_col" not in external:
-            columns = (defaults.get("load_col") or {}).get("inter")
-            time_field = external.get("TIME_FIELD", defaults.get("TIME_FIELD"))
-            if columns not in (None, "*") and time_field not in columns:
-                # RecBole's default loads no times, without which there is no sequence.
-                defaults["load_col"] = {**defaults["load_col"], "inter": [*columns, time_field]}
+        columns = (defaults.get("load_col") or {}).get("inter")
+        if "load_col" not in external and columns not in (None, "*"):
+            # RecBole's default loads no times, without which there is no sequence, and no histories of files that have
+            # them. What a file does not have is passed over.
+            wanted = [given["TIME_FIELD"]] if reads_times else []
+            if model_class.type == ModelType.SEQUENTIAL and given["benchmark_filename"] is not None:
+                wanted.append(f"{given['ITEM_ID_FIELD']}{given['LIST_SUFFIX']}")
+            missing = [column for column in wanted if column not in columns]
+            defaults["load_col"] = {**defaults["load_col"], "inter": [*columns, *missing]}
 
     def _init_device(self) -> None:
         super()._init_device()
@@ -284,7 +295,7 @@ class Config(recbole.config.Config):
                 )
             settings["device"] = torch.device("cuda", local_rank)
             torch.cuda.set_device(settings["device"])
-        distributed.join(settings["device"])
+        distributed.join(settings["device"], settings["process_timeout"])
         settings.update(single_spec=False, local_rank=local_rank, world_size=distributed.world_size())
         if not distributed.is_main():
             settings.update(state="error", show_progress=False, log_wandb=False)
@@ -342,7 +353,9 @@ class Config(recbole.config.Config):
         return plain_data(self.final_config_dict)
 
     @classmethod
-    def from_plain(cls, settings: Mapping[str, Any], data_path: str | Path | None = None) -> Config:
+    def from_plain(
+        cls, settings: Mapping[str, Any], data_path: str | Path | None = None, given_keys: Iterable[str] = ()
+    ) -> Config:
         """The inverse of :meth:`plain`; the device is chosen anew, and so is where RecBole's wheel has its ml-100k.
 
         Keys that an older version did not have get their defaults.
@@ -350,6 +363,7 @@ class Config(recbole.config.Config):
         Args:
             settings: What :meth:`plain` gave.
             data_path: The folder with the data set's folder in it, if that is another one now.
+            given_keys: The keys that were given, and are no defaults.
 
         Raises:
             SettingError: If the model is unknown here, or a setting is not allowed.
@@ -358,19 +372,23 @@ class Config(recbole.config.Config):
         check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
         registry.hook_recbole()
         config = cls.__new__(cls)
+        config._given_keys = set(given_keys)
         config.compatibility_settings()
         config._init_parameters_category()
         config.yaml_loader = config._build_yaml_loader()
         config.model, config.dataset = settings["model"], settings["dataset"]
         config.model_class = registry.find_model(config.model)
         registry.serve(config.model, config.model_class.type)
-        defaults: dict[str, Any] = {}
-        for file in registry.properties_files(config.model, config.dataset):
-            defaults.update(read_yaml(file))
+        config.external_config_dict = {}
+        config._load_internal_config_dict(config.model, config.model_class, config.dataset)
+        defaults = {key: value for key, value in config.internal_config_dict.items() if key not in FOUND_OUT_KEYS}
         config.final_config_dict = {**defaults, **settings}
+        check_caches(config.final_config_dict)
+        check_resolved(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
-            if key in config.final_config_dict:
-                config.final_config_dict[key] = enum[config.final_config_dict[key]]
+            config.final_config_dict[key] = enum[settings[key]]
+        for phase in ("valid", "test"):
+            config._set_eval_neg_sample_args(phase)
         config.final_config_dict.pop("local_rank", None)
         if config.dataset == registry.ML_100K.name:
             config.final_config_dict["data_path"] = str(registry.ML_100K)

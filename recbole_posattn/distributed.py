@@ -14,19 +14,36 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from recbole_posattn.errors import EXIT_USER_ERROR, ProcessError, SettingError, UserError, shown
+from recbole_posattn.attendance import Attendance, not_met
+from recbole_posattn.errors import (
+    EXIT_FAILURE,
+    EXIT_USER_ERROR,
+    NoAnswerError,
+    ProcessError,
+    SettingError,
+    UserError,
+    shown,
+)
 
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 _MOST_PROCESSES = 1024
+
+# Who has come to a meeting, and the group through which the processes exchange all but gradients. It uses gloo on GPUs
+# as well: what it carries is small and wanted on the CPU, and a wait there can end with an error, while NCCL can only
+# end a wait together with its process.
+_joined = SimpleNamespace(attendance=None, group=None)
 
 
 class Layout(NamedTuple):
@@ -57,16 +74,60 @@ def local_rank() -> int:
     return int(os.environ["LOCAL_RANK"]) if launched_outside() else 0
 
 
-def join(device: torch.device) -> None:
-    """Meet the other processes, once; over NCCL on GPUs, over gloo on CPUs."""
-    if launched_outside() and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+def join(device: torch.device, timeout: float) -> None:
+    """Meet the other processes, once; gradients go over NCCL on GPUs, over gloo on CPUs.
+
+    Args:
+        device: Of this process.
+        timeout: Seconds that this process waits for the others, here and later.
+
+    Raises:
+        SettingError: If the port cannot be used.
+        NoAnswerError: If not all processes come in time.
+    """
+    if not launched_outside() or dist.is_initialized():
+        return
+    limit = timedelta(seconds=timeout)
+    try:
+        store, own_rank, n_processes = next(rendezvous("env://", timeout=limit))
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        raise not_met(error, timeout) from error
+    store.set_timeout(limit)
+    _joined.attendance = Attendance(
+        store, own_rank, n_processes, timeout, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    )
+    place: dict[str, Any] = {"store": store, "rank": own_rank, "world_size": n_processes}
+    if device.type == "cuda":
+        # Twice the time: who waits on a GPU for a gradient reaches the next meeting, where the wait ends with an error.
+        dist.init_process_group("nccl", timeout=2 * limit, **place)
+        _joined.group = dist.new_group(backend="gloo", timeout=limit)
+    else:
+        dist.init_process_group("gloo", timeout=limit, **place)
+
+
+@contextmanager
+def waits_explained() -> Iterator[None]:
+    """Say who did not answer where one of several processes waits for the others for too long.
+
+    Raises:
+        NoAnswerError: If it does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if _joined.attendance is None:
+            raise
+        explained = _joined.attendance.explained(error)
+        if explained is error:
+            raise
+        raise explained from error
 
 
 def leave() -> None:
     """Take leave of the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    _joined.attendance = _joined.group = None
 
 
 def world_size() -> int:
@@ -89,7 +150,7 @@ def share_from_main(value: Any) -> Any:
     if world_size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=_meeting())
     return box[0]
 
 
@@ -98,7 +159,7 @@ def gather_on_main(value: Any) -> list[Any] | None:
     if world_size() == 1:
         return [value]
     values = [None] * world_size() if is_main() else None
-    dist.gather_object(value, values, dst=0)
+    dist.gather_object(value, values, dst=0, group=_meeting())
     return values
 
 
@@ -106,39 +167,52 @@ def gather_on_main(value: Any) -> list[Any] | None:
 def main_first() -> Iterator[None]:
     """Run a block in rank 0, then in all others, which find what it has left on disk."""
     if not is_main():
-        dist.barrier()
+        dist.barrier(group=_meeting())
     yield
     if is_main() and world_size() > 1:
-        dist.barrier()
+        dist.barrier(group=_meeting())
 
 
 def total(values: Tensor) -> Tensor:
     """The sum over all processes of a tensor that has the same shape in each."""
-    if world_size() > 1:
-        dist.all_reduce(values)
-    return values
+    if world_size() == 1:
+        return values
+    summed = values.cpu()
+    dist.all_reduce(summed, group=_meeting())
+    return summed.to(values.device)
 
 
-def gather_rows(rows: Tensor, device: torch.device) -> Tensor:
-    """The rows of all processes, those of rank 0 first.
+def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of all processes, those of rank 0 first, of several tables.
 
     Args:
-        rows: Of shape (own number of rows, …).
-        device: Where this process communicates.
+        tables: By name, each of shape (own number of rows, …). A process that has no rows may leave a table out.
 
     Returns:
-        Tensor of shape (number of all rows, …), on the device of ``rows``.
+        By name, shape (number of all rows, …), on the CPU.
     """
+    own = {name: table.cpu() for name, table in tables.items()}
     if world_size() == 1:
-        return rows
-    counts = torch.zeros(world_size(), dtype=torch.int64, device=device)
-    counts[rank()] = len(rows)
-    counts = total(counts).tolist()
-    padded = rows.new_zeros((max(counts), *rows.shape[1:]), device=device)
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts)]).to(rows.device)
+        return own
+    shapes: list[Any] = [None] * world_size()
+    dist.all_gather_object(shapes, {name: (table.shape, table.dtype) for name, table in own.items()}, group=_meeting())
+    known = {name: shape for of_process in shapes for name, shape in of_process.items()}
+    gathered = {}
+    for name in sorted(known):
+        (_, *row), dtype = known[name]
+        counts = [of_process[name][0][0] if name in of_process else 0 for of_process in shapes]
+        padded = torch.zeros((max(counts), *row), dtype=dtype)
+        padded[: counts[rank()]] = own.get(name, padded[:0])
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded, group=_meeting())
+        gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts)])
+    return gathered
+
+
+def _meeting() -> Any:
+    """The group for a call that all processes make; this one has come."""
+    _joined.attendance.come()
+    return _joined.group
 
 
 def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: Layout) -> Any:
@@ -184,9 +258,9 @@ def _cause(processes: Sequence[Any], failures: Sequence[Exception], layout: Layo
     The others fail in turn, for want of an answer, or are stopped with SIGTERM.
     """
     codes = [process.exitcode for process in processes]
-    stopped = (0, 1, EXIT_USER_ERROR, -signal.SIGTERM)
+    stopped = (0, EXIT_FAILURE, EXIT_USER_ERROR, -signal.SIGTERM)
     died = [index for index, code in enumerate(codes) if code not in stopped]
-    if failures and not died:
+    if failures and (not died or isinstance(failures[0], NoAnswerError)):  # one that hangs may have to be killed
         return failures[0]
     index = next(iter(died), next(index for index, code in enumerate(codes) if code))
     how = signal.Signals(-codes[index]).name if codes[index] < 0 else f"exit code {codes[index]}"
@@ -209,8 +283,11 @@ def _worker(index: int, function: Callable[..., Any], arguments: dict[str, Any],
         os._exit(128 + signal.SIGINT)
     except UserError as error:
         _fail(messages, error, EXIT_USER_ERROR)
+    except ProcessError as error:
+        _fail(messages, error, EXIT_FAILURE)
     except BaseException:
-        _fail(messages, ProcessError(f"process {own_rank} of {layout.world_size} failed:\n{traceback.format_exc()}"), 1)
+        failed = f"process {own_rank} of {layout.world_size} failed:\n{traceback.format_exc()}"
+        _fail(messages, ProcessError(failed), EXIT_FAILURE)
 
 
 def _fail(messages: Any, error: Exception, exit_code: int) -> None:

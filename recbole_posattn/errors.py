@@ -35,6 +35,10 @@ class ProcessError(RuntimeError):
     """One of several processes failed or died, through no fault of what was given from outside."""
 
 
+class NoAnswerError(ProcessError):
+    """One of several processes let the others wait for too long."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the nearest known name regardless of case, or an empty string."""
     by_lower = {candidate.lower(): candidate for candidate in known}

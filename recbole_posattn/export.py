@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import logging
 import os
 import tempfile
@@ -25,15 +24,39 @@ from recbole_posattn.errors import CheckpointError, SettingError, UserError
 from recbole_posattn.model.exportable import exportable
 from recbole_posattn.quick_start import Loaded, load, versions
 from recbole_posattn.recommend.scores import all_scores, reads_sequences
+from recbole_posattn.strict_json import json_text
 
 INPUT_NAMES, OUTPUT_NAME = ("item_id_list", "item_length"), "scores"
 ITEMS_NAME, DESCRIPTION_NAME = "items.json", "export.json"
 
-# The largest difference of a score from the model's own, as a share of the largest score (1 at least).
+# The largest difference of a score from the model's own, as a share of the largest score of its list.
 TOLERANCE = 1e-3
+
+# Scores that are nearer to each other than this share of the largest one are equal but for rounding: 80 units in the
+# last place of 32-bit numbers. A file may order such items in another way, and no others.
+TIE = 1e-5
+
+# Random histories, in batches of these sizes, whose lists are compared with the model's own, and the length of a list.
+BATCHES, LIST_LENGTH = (1, 7, 32), 100
 
 # Beyond this many bytes of weights an ONNX file, which protobuf holds to 2 GiB, has them in a file beside it.
 _ONE_FILE = 2**30
+
+
+class Comparison(NamedTuple):
+    """A file compared with the model, for random histories.
+
+    Attributes:
+        largest_difference: Of a score from the model's own.
+        histories: How many there were.
+        list_length: How many items of each list were compared.
+        ties: Lists in which items whose scores are equal but for rounding stand in another order.
+    """
+
+    largest_difference: float
+    histories: int
+    list_length: int
+    ties: int
 
 
 class Exported(NamedTuple):
@@ -41,12 +64,16 @@ class Exported(NamedTuple):
 
     Attributes:
         files: The files.
-        largest_difference: Of a score from the model's own, for random histories; ``None`` where nothing is installed
-            that runs the file.
+        comparison: With the model; ``None`` where nothing is installed that runs the file.
     """
 
     files: list[Path]
-    largest_difference: float | None
+    comparison: Comparison | None
+
+    @property
+    def largest_difference(self) -> float | None:
+        """Of a score from the model's own; ``None`` where nothing is installed that runs the file."""
+        return None if self.comparison is None else self.comparison.largest_difference
 
 
 def export(
@@ -77,13 +104,13 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".incomplete-") as scratch:
-            difference = _write(loaded, format, Path(scratch))
+            comparison = _write(loaded, format, Path(scratch))
             written = sorted(Path(scratch).iterdir(), key=lambda file: file.name == DESCRIPTION_NAME)
             for file in written:
                 os.replace(file, folder / file.name)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return Exported([folder / file.name for file in written], difference)
+    return Exported([folder / file.name for file in written], comparison)
 
 
 def _check(format: str, folder: Path, overwrite: bool) -> None:
@@ -104,12 +131,12 @@ def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _write(loaded: Loaded, format: str, folder: Path) -> float | None:
-    """Write all files into an empty folder and return the largest difference."""
+def _write(loaded: Loaded, format: str, folder: Path) -> Comparison | None:
+    """Write all files into an empty folder and compare the model in them with its own."""
     name, file = loaded.config["model"], folder / MODEL_NAMES[format]
     if not reads_sequences(loaded):
         raise CheckpointError(f"{name} reads no histories, and these are what an exported model takes")
-    expected = {n: _own_scores(loaded, n) for n in (1, 7)}
+    expected = {n: _own_scores(loaded, n) for n in BATCHES}
     try:
         with _quiet():
             _WRITERS[format](_traced(exportable(loaded.model), loaded), file)
@@ -117,15 +144,15 @@ def _write(loaded: Loaded, format: str, folder: Path) -> float | None:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{name} cannot be exported as {format}: {type(error).__name__}: {reason}") from error
     run = _RUNNERS[format](file)
-    difference = None if run is None else _largest_difference(run, loaded, expected)
-    tokens = loaded.dataset.field2id_token[loaded.dataset.iid_field].astype(str).tolist()
-    description = _description(loaded, format, difference)
-    (folder / ITEMS_NAME).write_text(json.dumps(tokens, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-    (folder / DESCRIPTION_NAME).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    return difference
+    comparison = None if run is None else _compared(run, loaded, expected)
+    tokens = [str(token) for token in loaded.dataset.field2id_token[loaded.dataset.iid_field]]
+    description = _description(loaded, format, comparison)
+    (folder / ITEMS_NAME).write_text(json_text(tokens, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION_NAME).write_text(json_text(description, indent=2) + "\n", encoding="utf-8")
+    return comparison
 
 
-def _description(loaded: Loaded, format: str, difference: float | None) -> dict[str, Any]:
+def _description(loaded: Loaded, format: str, comparison: Comparison | None) -> dict[str, Any]:
     length = loaded.config["MAX_ITEM_LIST_LENGTH"]
     return {
         "model": loaded.config["model"],
@@ -140,7 +167,8 @@ def _description(loaded: Loaded, format: str, difference: float | None) -> dict[
         "max_length": length,
         "items": ITEMS_NAME,
         "padding_item": 0,
-        "largest_difference": difference,
+        "largest_difference": None if comparison is None else comparison.largest_difference,
+        "comparison": None if comparison is None else comparison._asdict(),
         "versions": versions(),
     }
 
@@ -214,21 +242,52 @@ def _own_scores(loaded: Loaded, n: int) -> Tensor:
 
 
 @torch.no_grad()
-def _largest_difference(run: Run, loaded: Loaded, expected: Mapping[int, Tensor]) -> float:
-    """How far a written file's scores are from the model's own, by the number of random histories.
+def _compared(run: Run, loaded: Loaded, expected: Mapping[int, Tensor]) -> Comparison:
+    """A written file's scores and lists compared with the model's own, by the number of random histories.
 
     Raises:
         CheckpointError: If they are not the same.
     """
-    largest = 0.0
+    length = min(LIST_LENGTH, loaded.dataset.item_num - 1)
+    largest, ties = 0.0, 0
     for n, own in expected.items():
-        difference = float((run(*_random_histories(loaded, n))[:, 1:] - own).abs().max())
-        if not difference <= TOLERANCE * max(1.0, float(own.abs().max())):  # NaN is none
-            raise CheckpointError(
-                f"{loaded.config['model']} gives other scores when exported (by {difference:.3g}); nothing is written"
-            )
-        largest = max(largest, difference)
-    return largest
+        difference, n_ties = compare(own, run(*_random_histories(loaded, n))[:, 1:], length, loaded.config["model"])
+        largest, ties = max(largest, difference), ties + n_ties
+    return Comparison(largest, sum(expected), length, ties)
+
+
+def compare(own: Tensor, exported: Tensor, length: int, name: str) -> tuple[float, int]:
+    """Compare the scores of an exported model, and the lists that they make, with the model's own.
+
+    Args:
+        own: Shape (b, n).
+        exported: Shape (b, n).
+        length: Of a list, n at most.
+        name: Of the model.
+
+    Returns:
+        The largest difference of a score, and the number of lists in which ties stand in another order.
+
+    Raises:
+        CheckpointError: If a score differs by more than :data:`TOLERANCE`, or a list by more than the order of items
+            whose scores are nearer to each other than :data:`TIE`.
+    """
+    scale = own.abs().amax(dim=1, keepdim=True)
+    differences = (exported - own).abs()
+    if not bool((differences <= TOLERANCE * scale).all()):  # NaN is not
+        difference = float(differences.max())
+        raise CheckpointError(f"{name} gives other scores when exported (by {difference:.3g}); nothing is written")
+    own_list, exported_list = own.topk(length).indices, exported.topk(length).indices
+    # What stands at a place must be as good, to the model itself, as what the model puts there.
+    loss = (own.gather(1, own_list) - own.gather(1, exported_list)).abs()
+    wrong = loss > TIE * scale
+    if bool(wrong.any()):
+        row, place = wrong.nonzero()[0].tolist()
+        raise CheckpointError(
+            f"{name} gives other lists when exported: at place {place + 1} stands an item whose score differs by "
+            f"{float(loss[row, place]):.3g} from that of the item there before; nothing is written"
+        )
+    return float(differences.max()), int((own_list != exported_list).any(dim=1).sum())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ Losses = float | tuple[float, ...]
 
 
 class PausableEpoch:
-    """The batches of an epoch and the losses of its steps, in the place of the loader in RecBole's ``_train_epoch``.
+    """The batches of an epoch and the losses of its steps, which RecBole's ``_train_epoch`` takes for its loader.
 
     An epoch that goes on has its loader draw the same order of rows, passes over the batches whose steps are done, and
     goes on with the random numbers of then.
@@ -26,7 +26,11 @@ class PausableEpoch:
     Args:
         train_data: The loader.
         loss_func: The loss of a batch, or several that are added.
-        left: Where the epoch was left, see :meth:`position`; ``None`` for a new one.
+        left: Where the epoch was left, see :meth:`position`; ``None`` for a new one. The random numbers are then those
+            from before its first step, which RecBole's SGL draws its graphs from.
+
+    Raises:
+        Exception: Of any kind, if ``left`` holds what cannot be used.
     """
 
     def __init__(
@@ -38,11 +42,25 @@ class PausableEpoch:
         self._train_data, self._loss_func = train_data, loss_func
         self._left = left
         self._started = time.perf_counter()
-        self._order = loader_states(train_data) if left is None else left["order"]
-        self._n_done = 0 if left is None else left["steps"]
-        self._total: Losses | None = None if left is None else left["losses"]
+        self._order, self._n_done, self.seconds_before = loader_states(train_data), 0, 0.0
+        self._total: Losses | None = None
+        if left is not None:
+            self._take_up(left)
+        self._random_at_start = random_state(train_data)
         self._random_at_end: dict[str, Any] | None = None
         self._seconds = 0.0
+
+    def _take_up(self, left: Mapping[str, Any]) -> None:
+        self._n_done, self.seconds_before = int(left["steps"]), float(left["seconds"])
+        if not 0 <= self._n_done <= len(self._train_data):
+            raise ValueError(f"{self._n_done} steps of an epoch of {len(self._train_data)}")
+        losses = left["losses"]
+        if losses is not None:
+            self._total = tuple(map(float, losses)) if isinstance(losses, (list, tuple)) else float(losses)
+        restore_loader_states(left["order"], self._train_data)
+        self._order = left["order"]
+        restore_random_state(left["random"])  # which shows that it can be done when it has to
+        restore_random_state(left.get("random_at_start", left["random"]))  # that of an older version is missing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._train_data, name)
@@ -84,11 +102,6 @@ class PausableEpoch:
         """The sum over all steps, those before the epoch was left among them; as many as the loss has parts."""
         return self._total
 
-    @property
-    def seconds_before(self) -> float:
-        """Of the steps before the epoch was left."""
-        return 0.0 if self._left is None else self._left["seconds"]
-
     def position(self) -> dict[str, Any]:
         """Where the epoch is, for :func:`recbole_posattn.interrupts.check` has just ended it; tensors and plain data.
 
@@ -102,4 +115,5 @@ class PausableEpoch:
             "seconds": self.seconds_before + seconds,
             "order": self._order,
             "random": random_state(self._train_data) if now is None else now,
+            "random_at_start": self._random_at_start,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import platform
 import subprocess
@@ -11,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -37,7 +35,10 @@ from recbole_posattn.errors import CheckpointError, DataError, SettingError, Use
 from recbole_posattn.faults import needs_explained, pretrained_explained
 from recbole_posattn.files import whole_file
 from recbole_posattn.memory import peak_memory
+from recbole_posattn.request import RunRequest
 from recbole_posattn.resume import AUTO, Resumed, names_of_run, resumed_run
+from recbole_posattn.same_run import check_data
+from recbole_posattn.strict_json import json_text
 from recbole_posattn.trainer import EngineMixin, trainer_class
 from recbole_posattn.trees import TREES, load_trees
 
@@ -102,7 +103,8 @@ def run(
         config_file_list: YAML files with settings.
         config_dict: Settings, stronger than the files.
         saved: Whether to keep the best epoch. If not, the last epoch is the one tested, and nothing is written.
-        command_line: Settings ``--key=value``, strongest of all; ``sys.argv[1:]`` by default, as in RecBole.
+        command_line: Settings ``--key=value``, strongest of all; none by default. Unlike RecBole's, this function does
+            not read ``sys.argv``, which belongs to the program that calls it.
         nproc: Processes to train with here, on a GPU each or sharing the CPU.
         world_size: Processes in all groups (machines); by default ``nproc``.
         ip: Address of the machine with the first process.
@@ -133,50 +135,37 @@ def run(
         ProcessError: If one of several processes fails for another reason.
     """
     layout = checked_layout(nproc, world_size, ip, port, group_offset)
-    arguments = {
-        "model": model,
-        "dataset": dataset,
-        "config_file_list": config_file_list,
-        "config_dict": config_dict,
-        "saved": saved,
-        "command_line": sys.argv[1:] if command_line is None else command_line,
-        "test": test,
-        "callback_fn": callback_fn,
-        "resume": resume,
-    }
+    request = RunRequest(
+        model, dataset, config_file_list, config_dict, saved, command_line or (), test, callback_fn, resume
+    )
     if layout.world_size == 1:
-        return _run(**arguments)
-    return distributed.launch(_run, arguments, layout)
+        return _run(request)
+    return distributed.launch(_run, {"request": request}, layout)
 
 
-def _run(
-    model: str | type[AbstractRecommender] | None,
-    dataset: str | None,
-    config_file_list: Sequence[str | Path] | None,
-    config_dict: Mapping[str, Any] | None,
-    saved: bool,
-    command_line: Sequence[str],
-    test: bool,
-    callback_fn: Callable[[int, float], None] | None,
-    resume: str | Path | None,
-) -> RunResult:
+@distributed.waits_explained()
+def _run(request: RunRequest) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
+    resume = request.resume
     fallback = None if resume in (None, AUTO) else names_of_run(resume)
-    config = Config(model, dataset, config_file_list, config_dict, command_line, fallback)
+    config = Config(
+        request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line, fallback
+    )
     resumed = None if resume is None else resumed_run(resume, config)
     try:
         config = config if resumed is None else resumed.config
         with distributed.main_first():
             ensure_atomic_files(config)
-            if saved:
+            if request.saved:
                 _require_writable(Path(config["checkpoint_dir"]))
         with run_logger(config):
             logging.getLogger().info(sys.argv)
             if resume is not None and resumed is None:
                 logging.getLogger().info("There is no run with these settings to go on with: a new one starts")
-            with nullcontext() if resumed is None else use_explained(resumed.folder / LAST_NAME):
-                result = _train_and_test(config, resumed, started, saved, test, callback_fn)
+            if resumed is not None:
+                check_data(resumed.folder, resumed.content, config)
+            result = _train_and_test(config, resumed, started, request)
     finally:
         if resumed is not None:
             resumed.release()
@@ -201,21 +190,14 @@ def _require_writable(folder: Path) -> None:
         ) from error
 
 
-def _train_and_test(
-    config: Config,
-    resumed: Resumed | None,
-    started: float,
-    saved: bool,
-    test: bool,
-    callback_fn: Callable[[int, float], None] | None,
-) -> RunResult:
+def _train_and_test(config: Config, resumed: Resumed | None, started: float, request: RunRequest) -> RunResult:
     """A run whose settings are known.
 
     Args:
         config: The settings.
         resumed: The run to go on with, if it is not a new one.
         started: When, by ``time.perf_counter()``.
-        saved, test, callback_fn: See :func:`run`.
+        request: What else is asked for.
     """
     logger = logging.getLogger()
     logger.info(config)
@@ -229,15 +211,16 @@ def _train_and_test(
     logger.info(recommender)
     trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
-        check_vocabulary(resumed.content, train_data._dataset)
+        with use_explained(resumed.folder / LAST_NAME):
+            check_vocabulary(resumed.content, train_data._dataset)
         trainer.resume(resumed)
     before = getattr(trainer, "seconds_before", 0.0)
-    options = {"callback_fn": callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
+    options = {"callback_fn": request.callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
     best_valid_score, best_valid_result = trainer.fit(
-        train_data, valid_data, saved=saved, show_progress=config["show_progress"], **options
+        train_data, valid_data, saved=request.saved, show_progress=config["show_progress"], **options
     )
     trained = time.perf_counter()
-    test_result, users = _evaluate(trainer, test_data, load_best_model=saved) if test else (None, None)
+    test_result, users = _evaluate(trainer, test_data, load_best_model=request.saved) if request.test else (None, None)
     finished = time.perf_counter()
 
     result = RunResult(
@@ -245,7 +228,7 @@ def _train_and_test(
         valid_score_bigger=config["valid_metric_bigger"],
         best_valid_result=plain_data(best_valid_result),
         test_result=plain_data(test_result),
-        checkpoint=trainer.saved_model_file if saved else None,
+        checkpoint=trainer.saved_model_file if request.saved else None,
         epochs=len(trainer.train_loss_dict),
         best_epoch=getattr(trainer, "best_epoch", -1),
         seconds={
@@ -264,7 +247,7 @@ def _train_and_test(
     logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
-    if saved and distributed.is_main():
+    if request.saved and distributed.is_main():
         if users is not None:
             with whole_file(Path(result["checkpoint"]).with_name(USERS_NAME)) as incomplete:
                 users.to_parquet(incomplete, index=False)
@@ -324,10 +307,11 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
     with use_explained(checkpoint):
         config = Config.from_plain(content["config"], data_path)
-        ensure_atomic_files(config)
-        init_seed(config["seed"], config["reproducibility"])
-        interactions, loaders = prepare_data(config)
-        model = _build_model(config, loaders[0])
+    ensure_atomic_files(config)
+    init_seed(config["seed"], config["reproducibility"])
+    interactions, loaders = prepare_data(config)
+    model = _build_model(config, loaders[0])
+    with use_explained(checkpoint):
         try:
             check_vocabulary(content, interactions)
             (load_trees if TREES in content else load_state)(model, content)
@@ -356,10 +340,10 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
         raise
     except (KeyError, UnicodeDecodeError, ValueError) as error:  # what RecBole and pandas raise for bad files
         raise DataError(f"data set {config['dataset']!r} in {config['data_path']}: {error}") from error
-    if not len(loaders[0]):
+    if not loaders[0]:
         raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
     for name, loader in zip(("validation", "test"), loaders[1:]):
-        if not len(loader):
+        if not loader:
             logging.getLogger().warning(f"The {name} split has no rows: there is nothing to evaluate on it.")
     return dataset, loaders
 
@@ -378,7 +362,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
 def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoader) -> None:
     """RecBole fails on a list that is longer than the catalogue, once it has trained for an epoch."""
     n_items, longest = dataset.item_num - 1, max(config["topk"])
-    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(map(len, evaluated)):
+    if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(evaluated):
         raise SettingError(
             f"topk must be at most {n_items}, the number of items in data set {config['dataset']!r}; got {longest}."
         )
@@ -408,7 +392,7 @@ def _write_result(config: Config, result: RunResult) -> None:
         "git_revision": _git_revision(),
         "config": config.plain(),
     }
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    text = json_text(report, indent=2, ensure_ascii=False) + "\n"
     with whole_file(Path(result["checkpoint"]).with_name(RESULT_NAME)) as incomplete:
         incomplete.write_text(text, encoding="utf-8")
 
@@ -427,7 +411,7 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    return {**found, "torch": torch.__version__}  # which names the build, +cpu say, where the package's does not
 
 
 def _git_revision() -> str | None:

@@ -1,8 +1,9 @@
 """The models this package adds to RecBole, and where their properties live.
 
-RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there,
-so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` honour them. RecBole's own models get our data
-sets and loaders in the same way (:func:`serve`, :func:`hook_loaders`).
+RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there, so
+that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. RecBole's own models get our data sets
+and loaders in the same way (:func:`serve`, :func:`hook_loaders`), but only with our ``Config``: with RecBole's they get
+RecBole's. The head of ``compat.py`` lists all that is changed in RecBole.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import functools
 import importlib.machinery
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import recbole_posattn.before_recbole  # noqa: F401
 
@@ -22,14 +25,19 @@ import recbole.data.dataset
 import recbole.data.utils
 import recbole.trainer
 import yaml
+from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
 from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDataset, KSRDataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
-from recbole_posattn.compat import anomaly_detection_unchanged, build_sparse_tensors_as_today
+from recbole_posattn.compat import (
+    anomaly_detection_unchanged,
+    build_sparse_tensors_as_today,
+    let_loaders_have_workers,
+    let_tokens_be_long,
+)
 from recbole_posattn.data.dataset import (
     ExactTimesDataset,
-    ExactTimesDecisionTreeDataset,
     ExactTimesDIENDataset,
     HeldOutDataset,
     HeldOutKGDataset,
@@ -38,6 +46,7 @@ from recbole_posattn.data.dataset import (
     LazySequentialDataset,
 )
 from recbole_posattn.data.loaders import loader_in_place_of
+from recbole_posattn.data.sampling import let_sampling_end, let_sampling_of_model_end
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -80,6 +89,8 @@ def hook_recbole() -> None:
         from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec
         from recbole_posattn.trainer import SequenceTrainer
 
+        let_tokens_be_long()
+        let_sampling_end()
         hook_loaders()
         register_metrics()
         for model in (PosKernelSASRec, *BASELINES):
@@ -140,46 +151,89 @@ def _add_model(
     _model_properties[name] = properties
 
 
-# Our data sets, by the type of a model, and by the data set class that RecBole has for a single model.
+class ServedConfig:
+    """Base class of the settings for which RecBole builds our data sets and loaders; for any others it builds its own.
+
+    A model that :func:`register` has added gets ours with any settings.
+    """
+
+
+def _is_served(config: recbole.config.Config) -> bool:
+    return isinstance(config, ServedConfig) or config["model"] in _model_properties
+
+
+# Our data sets and RecBole's, by the type of a model.
 _DATASETS = {
-    ModelType.SEQUENTIAL: LazySequentialDataset,
-    ModelType.GENERAL: HeldOutDataset,
-    ModelType.TRADITIONAL: HeldOutDataset,
-    ModelType.KNOWLEDGE: HeldOutKGDataset,
-    ModelType.CONTEXT: ExactTimesDataset,
-    ModelType.DECISIONTREE: ExactTimesDecisionTreeDataset,
+    ModelType.SEQUENTIAL: (LazySequentialDataset, SequentialDataset),
+    ModelType.GENERAL: (HeldOutDataset, Dataset),
+    ModelType.TRADITIONAL: (HeldOutDataset, Dataset),
+    ModelType.KNOWLEDGE: (HeldOutKGDataset, KnowledgeBasedDataset),
+    ModelType.CONTEXT: (ExactTimesDataset, Dataset),
+    ModelType.DECISIONTREE: (ExactTimesDataset, Dataset),
 }
+
+# Ours by the data set class that RecBole has for a single model.
 _DATASETS_OF_MODELS = {
     DIENDataset: ExactTimesDIENDataset,
     GRU4RecKGDataset: LazyKGSeqDataset,
     KSRDataset: LazyKGSeqDataset,
 }
 
+_served: dict[str, type] = {}
+
 
 def serve(model: str, model_type: ModelType) -> None:
-    """Let RecBole's ``create_dataset`` give one of RecBole's models a data set of ours."""
+    """Let RecBole's ``create_dataset`` give a RecBole model our data set, where the settings are served."""
+    if model in _served:
+        return
     own = getattr(recbole.data.dataset, f"{model}Dataset", None)
     if own is None and model_type in _DATASETS:
-        setattr(recbole.data.dataset, f"{model}Dataset", _DATASETS[model_type])
+        _served[model], recboles = _DATASETS[model_type]
+        setattr(recbole.data.dataset, f"{model}Dataset", _dataset_by_settings(_served[model], recboles))
     elif own in _DATASETS_OF_MODELS:
-        setattr(recbole.data.dataset, f"{model}Dataset", _DATASETS_OF_MODELS[own])
+        _served[model] = _DATASETS_OF_MODELS[own]
+        _replace_when_served(own, _served[model])
+
+
+def _dataset_by_settings(ours: type, recboles: type) -> Callable[[recbole.config.Config], Dataset]:
+    """What ``create_dataset`` calls as the data set class of a model that has none of its own."""
+
+    def build(config: recbole.config.Config) -> Dataset:
+        return (ours if _is_served(config) else recboles)(config)
+
+    # create_dataset looks for a cache that has the name of the class
+    return functools.update_wrapper(build, recboles, updated=())
+
+
+def _replace_when_served(recboles: type, ours: type) -> None:
+    """Let a RecBole data set class build one of ours for settings that are served; it stays the class that it is."""
+
+    def new(cls: type, *arguments: Any) -> Any:
+        if cls is not recboles or not arguments or not _is_served(arguments[0]):  # no arguments: it is unpickled
+            return object.__new__(cls)
+        # Python calls __init__ of what it gets here if that is an instance of the class that was called
+        return object.__new__(ours) if issubclass(ours, cls) else ours(*arguments)
+
+    recboles.__new__ = new
 
 
 def knows_histories(model: str) -> bool:
     """Whether a model's data set, once :func:`serve` has seen to it, can tell the history of a held-out target."""
-    return issubclass(getattr(recbole.data.dataset, f"{model}Dataset", object), LazyPrefixesMixin)
+    dataset_class = _served.get(model) or getattr(recbole.data.dataset, f"{model}Dataset", object)
+    return issubclass(dataset_class, LazyPrefixesMixin)
 
 
 def hook_loaders() -> None:
-    """Let RecBole's ``data_preparation`` build our loaders in the place of its own."""
+    """Let RecBole's ``data_preparation`` build our loaders for settings that are served."""
+    let_loaders_have_workers()
     recboles = recbole.data.utils.get_dataloader
 
     @functools.wraps(recboles)
     def get_dataloader(config: recbole.config.Config, phase: str) -> type:
-        return loader_in_place_of(recboles(config, phase), config)
+        loader_class = recboles(config, phase)
+        return loader_in_place_of(loader_class, config) if _is_served(config) else loader_class
 
-    if not hasattr(recboles, "__wrapped__"):
-        recbole.data.utils.get_dataloader = get_dataloader
+    recbole.data.utils.get_dataloader = get_dataloader
 
 
 def registered_model_names() -> list[str]:
@@ -205,8 +259,15 @@ def recbole_model_keys(model: str) -> set[str]:
     return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
 
 
+def mended(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
+    """What stands for a model of RecBole's whose results are wrong, see :mod:`recbole_posattn.corrected_models`."""
+    from recbole_posattn.corrected_models import CORRECTED  # imports all of RecBole's general models, as get_model does
+
+    return CORRECTED.get(model_class, model_class)
+
+
 def find_model(name: str) -> type[AbstractRecommender]:
-    """The class of a model of RecBole's or one registered here.
+    """The class of a model of RecBole's, mended where it has to be, or one registered here.
 
     Raises:
         SettingError: If there is none of that name, with the nearest name, or it needs a package that is missing.
@@ -214,9 +275,8 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            model_class = get_model(name)
-        build_sparse_tensors_as_today(model_class)
-        return model_class
+            model = mended(get_model(name))
+        build_sparse_tensors_as_today(model)
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost
@@ -225,6 +285,8 @@ def find_model(name: str) -> type[AbstractRecommender]:
             f"model {shown(name)} is unknown.{did_you_mean(name, known)} "
             f"There are {', '.join(registered_model_names())} and RecBole's own models."
         ) from None
+    let_sampling_of_model_end(model)
+    return model
 
 
 def properties_files(model: str, dataset: str) -> list[Path]:

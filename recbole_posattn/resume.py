@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,37 +12,14 @@ from filelock import FileLock, Timeout
 
 from recbole_posattn import distributed
 from recbole_posattn.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, use_explained
-from recbole_posattn.config import Config
+from recbole_posattn.config import Config, plain_data
 from recbole_posattn.errors import CheckpointError, SettingError, UserError
 from recbole_posattn.files import has_incomplete, remove_incomplete
+from recbole_posattn.rules import resolved_negatives
+from recbole_posattn.same_run import CHANGEABLE, RESUMABLE, check_data, setting_differences, shown_differences
 
 AUTO = "auto"
 LOCK_NAME = "run.lock"
-
-# What may be another when a run goes on: how long it trains, where it does so, and what it prints.
-RESUMABLE = {
-    "checkpoint_dir",
-    "data_path",
-    "device",
-    "epochs",
-    "eval_batch_size",
-    "gpu_id",
-    "local_rank",
-    "log_wandb",
-    "save_last_every",
-    "show_progress",
-    "single_spec",
-    "state",
-    "stopping_step",
-    "use_gpu",
-    "wandb_project",
-    "worker",
-}
-
-
-# What may be another when a run goes on that did not get on with it; from there on it is another run than its settings
-# say, which is kept on record.
-CHANGEABLE = {"clip_grad_norm", "enable_amp", "learning_rate", "loss_chunk_size", "train_batch_size"}
 
 
 class Resumed(NamedTuple):
@@ -51,8 +29,8 @@ class Resumed(NamedTuple):
         config: Its settings, with those of now that may differ.
         folder: Its folder.
         content: Of its last checkpoint.
-        changes: Every setting of :data:`CHANGEABLE` that has become another on the way: the ``epoch`` from which on
-            (counted from 0), the ``key``, and what it was (``before``) and is (``now``).
+        changes: Every setting of :data:`CHANGEABLE` that has changed on the way: the ``epoch`` from which on (counted
+            from 0), the ``key``, and what it was (``before``) and is (``now``).
         lock: Of the folder; ``None`` where there is none, as in all processes but the first.
     """
 
@@ -120,7 +98,7 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
     try:
         with use_explained(folder / LAST_NAME):
             config = _settings_of_now(folder, content, given, str(resume) == AUTO)
-            changes = [*content["training"]["changes"], *_changes(content, config)]
+            changes = [*content["training"]["changes"], *_changes(content, config, given.defaults())]
     except UserError:
         if lock is not None:
             lock.release()
@@ -156,23 +134,28 @@ def _run_folder(resume: str | Path) -> Path:
 
 
 def _farthest_run(given: Config) -> Path | None:
-    """Of all runs with these settings; they are alike as far as they have come, so that no clock is asked."""
+    """Of all runs with these settings and data; they are alike as far as they have come, so that no clock is asked."""
     found: list[tuple[int, int, Path]] = []
-    now = given.plain()
-    for folder in sorted(Path(given["checkpoint_dir"]).glob(f"{given['model']}-{given['dataset']}-*")):
+    name = glob.escape(f"{given['model']}-{given['dataset']}-")
+    for folder in sorted(Path(given["checkpoint_dir"]).glob(f"{name}*")):
         file = folder / LAST_NAME
         if not file.is_file():
             _tidy(folder)
             continue
         try:
             content = read_checkpoint(file)
+            with use_explained(file):
+                differing = setting_differences(content, given)
+                left = content["training"]["left"] or {"steps": 0}
+                progress = (int(content["epoch"]), int(left["steps"]), folder)
+            if differing:
+                logging.getLogger().info(f"The run in {folder} is not this one: it has {shown_differences(differing)}")
+                continue
+            check_data(folder, content, given)
         except CheckpointError as error:
             logging.getLogger().warning(f"{error}; it is passed over")
             continue
-        with use_explained(file):
-            if _is_the_same(content["config"], now):
-                left = content["training"]["left"] or {"steps": 0}
-                found.append((content["epoch"], left["steps"], folder))
+        found.append(progress)
     return max(found)[-1] if found else None
 
 
@@ -187,10 +170,6 @@ def _tidy(folder: Path) -> None:
     if lock is not None:
         remove_incomplete(folder)
         lock.release()
-
-
-def _is_the_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return all(before[key] == now[key] for key in before.keys() & now.keys() - RESUMABLE)
 
 
 def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
@@ -214,10 +193,16 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
 
 def _settings_of_now(folder: Path, content: Mapping[str, Any], given: Config, takes_defaults: bool) -> Config:
     settings, now, named = content["config"], given.plain(), given.given_keys()
-    for key in sorted(named & settings.keys() & now.keys() - RESUMABLE - CHANGEABLE):
-        if now[key] != settings[key]:
+    differing = setting_differences(content, given)
+    if "train_neg_sample_args" in named and "loss_negatives" in settings:  # what our models make of it
+        negatives = given.external_config_dict["train_neg_sample_args"]
+        drawn = resolved_negatives({**settings, "train_neg_sample_args": negatives})
+        if plain_data(drawn) != settings["loss_negatives"]:
+            differing["train_neg_sample_args"] = (settings["loss_negatives"], plain_data(negatives))
+    for key, (before, value) in differing.items():
+        if key in named and key not in CHANGEABLE:
             raise SettingError(
-                f"the run in {folder} has {key} {settings[key]!r}, not {now[key]!r}: leave {key} out to go on with it, "
+                f"the run in {folder} has {key} {before!r}, not {value!r}: leave {key} out to go on with it, "
                 "or --resume to start another run"
             )
     changed = RESUMABLE & now.keys() if takes_defaults else (RESUMABLE | CHANGEABLE) & named & now.keys()
@@ -227,13 +212,15 @@ def _settings_of_now(folder: Path, content: Mapping[str, Any], given: Config, ta
             f"the run in {folder} is one of {n_processes} processes, not {distributed.world_size()}: go on with "
             f"--nproc={n_processes}"
         )
-    return Config.from_plain({**settings, **{key: now[key] for key in changed}})
+    given_keys = set(content["training"].get("given", ())) | (named & changed)
+    return Config.from_plain({**settings, **{key: now[key] for key in changed}}, given_keys=given_keys)
 
 
-def _changes(content: Mapping[str, Any], config: Config) -> list[dict[str, Any]]:
-    before, now = content["config"], config.plain()
+def _changes(content: Mapping[str, Any], config: Config, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
+    now = config.plain()
+    before = {key: content["config"].get(key, defaults.get(key)) for key in CHANGEABLE & now.keys()}
     return [
         {"epoch": content["epoch"] + 1, "key": key, "before": before[key], "now": now[key]}
-        for key in sorted(CHANGEABLE & before.keys() & now.keys())
+        for key in sorted(before)
         if before[key] != now[key]
     ]

@@ -262,6 +262,9 @@ RUN_RULES = {
     "mask_history": _or_none(_one_of("none", "all", "except_target")),
     "drop_unseen_targets": _BOOL,
     "save_last_every": _or_none(_integer(1)),
+    "process_timeout": Rule(
+        lambda value: _is_number(value) and 1 <= value <= 10**6, "a number of seconds from 1 to 1e6"
+    ),
     # the machine
     "gpu_id": _either(
         Rule(_is_int, "a number"),
@@ -474,6 +477,23 @@ def check_eval_args(evaluation: Mapping[str, Any]) -> None:
             raise SettingError(f"eval_args: {key} must be {rule.allowed}; got {shown(evaluation[key])}.")
 
 
+def check_resolved(settings: Mapping[str, Any]) -> None:
+    """Refuse what RecBole would not have made of ``eval_args`` and ``train_neg_sample_args``, as checkpoints hold them.
+
+    Raises:
+        SettingError: Naming the first one.
+    """
+    evaluation, negatives = settings["eval_args"], settings["train_neg_sample_args"]
+    if not isinstance(evaluation, Mapping) or not evaluation.keys() >= _EVAL_ARGS.keys():
+        raise SettingError(f"eval_args must be a mapping of {', '.join(_EVAL_ARGS)}; got {shown(evaluation)}.")
+    check_eval_args(evaluation)
+    is_whole = isinstance(negatives, Mapping) and negatives.keys() >= NEGATIVES_OF_RECBOLE.keys()
+    is_none = is_whole and negatives["distribution"] == "none" and negatives["dynamic"] is False
+    if not is_none and not (is_whole and negatives["distribution"] != "none" and _is_negatives_of_recbole(negatives)):
+        raise SettingError(f"train_neg_sample_args must be {_RECBOLES_NEGATIVES.allowed}; got {shown(negatives)}.")
+    check_rules(settings, {"loss_negatives": _or_none(Rule(_is_negatives, _NEGATIVES))})
+
+
 def check_caches(settings: Mapping[str, Any]) -> None:
     """Refuse RecBole's caches of prepared data, which are pickles: reading one runs whatever is in it.
 
@@ -545,6 +565,12 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
         SettingError: Naming the keys.
     """
     evaluation, mask = settings["eval_args"], settings["mask_history"]
+    sequential = settings["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if sequential and settings["benchmark_filename"] is not None and not knows_histories:
+        raise SettingError(
+            f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has a data set of its own, "
+            "which cannot be had from files that are split already; leave the key out."
+        )
     quantiles = time_quantiles(evaluation)
     if quantiles is not None and not _are_quantiles(quantiles):
         raise SettingError(
@@ -562,10 +588,8 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
     why = None
     if not knows_histories:
         why = f"{settings['model']} reads a data set that tells no histories"
-    elif settings["MODEL_TYPE"] == ModelType.SEQUENTIAL and not settings["lazy_prefixes"]:
+    elif sequential and not settings["lazy_prefixes"]:
         why = "without lazy_prefixes no histories are kept"
-    elif settings["benchmark_filename"] is not None:
-        why = "files that are split already (benchmark_filename) hold no whole histories"
     elif evaluation["order"] != "TO":
         why = f"eval_args must have the order TO, not {evaluation['order']}"
     elif set(evaluation["mode"].values()) != {"full"}:

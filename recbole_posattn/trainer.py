@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +28,38 @@ from recbole_posattn.checkpoint import (
     LAST_NAME,
     load_state,
     read_checkpoint,
+    use_explained,
     vocabulary,
     write_checkpoint,
 )
-from recbole_posattn.compat import autocast_dtype, distribute_model, plain_other_parameter, trainer_of_one_process
+from recbole_posattn.compat import (
+    TRAINED_NUMBERS,
+    autocast_dtype,
+    distribute_model,
+    plain_other_parameter,
+    trainer_of_one_process,
+)
 from recbole_posattn.config import Config, plain_data
+from recbole_posattn.data.digest import data_contents
 from recbole_posattn.errors import SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.users import user_results
 from recbole_posattn.faults import memory_explained, needs_explained, precision_explained, require_finite
 from recbole_posattn.fields import TARGET_LIST_FIELD
-from recbole_posattn.files import make_new_folder
+from recbole_posattn.files import make_new_folder, whole_file
 from recbole_posattn.pausing import PausableEpoch
 from recbole_posattn.resume import Resumed, lock_run
 from recbole_posattn.training_state import (
+    changed_counters,
     counters,
     optimizers,
     random_state,
+    restore_arrays,
     restore_counters,
     restore_loader_states,
+    restore_optimizer,
     restore_random_state,
+    trained_arrays,
 )
 from recbole_posattn.trees import TreeMixin
 
@@ -174,7 +187,11 @@ class EngineMixin:
         return result, None if collector.ranks is None else user_results(eval_data._dataset, collector.ranks)
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
-        return result  # of all processes already: the collector has gathered their rows
+        """RecBole takes a mean over the processes; here the collector has gathered their rows already.
+
+        All go on with what rank 0 has computed, so that they also stop in the same epoch.
+        """
+        return distributed.share_from_main(result)
 
 
 def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.device) -> Callable[[Interaction], Any]:
@@ -232,11 +249,13 @@ class CheckpointMixin:
         self.best_epoch = -1
         self.seconds_before = 0.0
         self.changes: list[dict[str, Any]] = []
+        self._untrained_counters = counters(self.model)
         self._started = 0.0
         self._has_run_dir = False
         self._lock: FileLock | None = None
         self._train_data: AbstractDataLoader | None = None
         self._vocabulary: dict[str, Any] | None = None
+        self._data: dict[str, Any] = {}
         self._saved = False
         self._random_states: list[dict[str, Any]] | None = None  # to go on with, one of each process
         self._left: dict[str, Any] | None = None  # to go on with, where an epoch was left
@@ -251,6 +270,7 @@ class CheckpointMixin:
             Interrupted: By a signal.
         """
         self._train_data, self._vocabulary, self._saved = train_data, vocabulary(train_data._dataset), saved
+        self._data = data_contents(self.config) if saved and distributed.is_main() else {}
         first_epoch, self._started = self.start_epoch, time.perf_counter()
         try:
             with interrupts.deferred(), needs_explained(self.config):
@@ -283,7 +303,13 @@ class CheckpointMixin:
             self._save_checkpoint(max(self.train_loss_dict))
 
     def _has_ended(self) -> bool:
-        return self.start_epoch >= self.epochs or self.cur_step > self.stopping_step
+        return self.start_epoch >= self._n_epochs or self.cur_step > self.stopping_step
+
+    @property
+    def _n_epochs(self) -> int:
+        """How many epochs there are to train, or to pretrain."""
+        is_pretraining = str(getattr(self.model, "train_stage", "")).endswith("pretrain")
+        return self.pretrain_epochs if is_pretraining else self.epochs
 
     def _train_epoch(
         self,
@@ -298,7 +324,8 @@ class CheckpointMixin:
         self._restore_random_state()
         if not self._pausable:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
-        epoch = PausableEpoch(train_data, loss_func or self.model.calculate_loss, self._left)
+        with nullcontext() if self._left is None else use_explained(self.run_dir / LAST_NAME):
+            epoch = PausableEpoch(train_data, loss_func or self.model.calculate_loss, self._left)
         self._epoch_now, self._left = epoch, None
         super()._train_epoch(epoch, epoch_idx, epoch.loss, show_progress)
         total = sum(epoch.losses) if isinstance(epoch.losses, tuple) else epoch.losses
@@ -308,7 +335,7 @@ class CheckpointMixin:
     def _keep_epoch(self, epoch: int) -> None:
         """Write the last checkpoint after an epoch; always after the last one."""
         every = self.config["save_last_every"]
-        is_last = epoch + 1 >= self.epochs or self.cur_step > self.stopping_step
+        is_last = epoch + 1 >= self._n_epochs or self.cur_step > self.stopping_step
         if not self._saved or every is None or not (is_last or (epoch + 1) % every == 0):
             return
         self._write_last(epoch)
@@ -328,11 +355,14 @@ class CheckpointMixin:
             "best_valid_result": plain_data(self.best_valid_result),
             "train_loss_dict": {number: loss for number, loss in self.train_loss_dict.items() if number <= epoch},
             "left": left,
+            "model_file": Path(self.saved_model_file).name,
             "curve": plain_data([point for point in self.curve if point["epoch"] <= epoch]),
             "seconds": self.seconds_before + time.perf_counter() - self._started,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(self).items()},
-            "counters": counters(self.model),
+            "counters": changed_counters(self.model, self._untrained_counters),
+            "arrays": trained_arrays(self.model),
             "changes": self.changes,
+            "given": sorted(self.config.given_keys()),
             "random": distributed.gather_on_main(random_state(self._train_data)),
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
@@ -341,9 +371,10 @@ class CheckpointMixin:
 
     def _restore_random_state(self) -> None:
         if self._random_states is not None:
-            state = self._random_states[distributed.rank()]
-            restore_random_state(state)
-            restore_loader_states(state["loaders"], self._train_data)
+            with use_explained(self.run_dir / LAST_NAME):
+                state = self._random_states[distributed.rank()]
+                restore_random_state(state)
+                restore_loader_states(state["loaders"], self._train_data)
             self._random_states = None
 
     def resume(self, resumed: Resumed) -> None:
@@ -353,29 +384,39 @@ class CheckpointMixin:
             resumed: The run.
 
         Raises:
-            CheckpointError: If its weights do not fit the model; whatever a state that is none gives rise to, see
-                :func:`recbole_posattn.checkpoint.use_explained`.
+            CheckpointError: If the checkpoint does not fit the model, or holds what cannot be used.
         """
-        content, training = resumed.content, resumed.content["training"]
         self.run_dir, self._has_run_dir, self._lock = resumed.folder, True, resumed.lock
-        self.saved_model_file = str(self.run_dir / BEST_NAME)
+        with use_explained(self.run_dir / LAST_NAME):
+            self._restore(resumed.content, resumed.content["training"])
+        n_before = len(resumed.content["training"]["changes"])
+        self.changes = resumed.changes
+        if any(change["key"] == "train_batch_size" for change in resumed.changes[n_before:]):
+            self._left = None  # its steps are others now, and the epoch begins anew
+        steps = "" if self._left is None else f" and {self._left['steps']} steps"
+        self.logger.info(f"The run in {self.run_dir} goes on after {self.start_epoch} epochs{steps}")
+        self._warn_of_differences(resumed.content["training"])
+
+    def _restore(self, content: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        self.saved_model_file = str(self.run_dir / Path(training.get("model_file", BEST_NAME)).name)
         load_state(self.model, content)
         for name, optimizer in optimizers(self).items():
             if name in training["optimizers"]:
-                optimizer.load_state_dict(training["optimizers"][name])
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate  # which may be another now
-        restore_counters(self.model, training["counters"])
+                restore_optimizer(optimizer, training["optimizers"][name])
+        has_arrays = "arrays" in training  # older versions kept every number of the model
+        restore_counters(self.model, training["counters"], None if has_arrays else TRAINED_NUMBERS)
+        restore_arrays(self.model, training["arrays"] if has_arrays else {})
         self.start_epoch, self.cur_step = int(content["epoch"]) + 1, int(content["cur_step"])
         self.best_valid_score = float(content["best_valid_score"])
         self.best_valid_result = training["best_valid_result"]
-        self.best_epoch, self.train_loss_dict = int(training["best_epoch"]), dict(training["train_loss_dict"])
-        self.curve, self.seconds_before = list(training["curve"]), training["seconds"]
-        self._random_states, self.changes = training["random"], resumed.changes
-        if not any(change["key"] == "train_batch_size" for change in resumed.changes[len(training["changes"]) :]):
-            self._left = training["left"]  # else its steps are others, and the epoch begins anew
-        steps = "" if self._left is None else f" and {self._left['steps']} steps"
-        self.logger.info(f"The run in {self.run_dir} goes on after {self.start_epoch} epochs{steps}")
+        self.best_epoch = int(training["best_epoch"])
+        self.train_loss_dict = {int(epoch): loss for epoch, loss in training["train_loss_dict"].items()}
+        self.curve = [{**point, "epoch": int(point["epoch"])} for point in training["curve"]]
+        self.seconds_before = float(training["seconds"])
+        self._random_states, left = list(training["random"]), training["left"]
+        self._left = None if left is None else {**left, "steps": int(left["steps"])}
+
+    def _warn_of_differences(self, training: Mapping[str, Any]) -> None:
         for name, before, now in (
             ("PyTorch", training["torch"], str(torch.__version__)),
             ("threads", training["threads"], torch.get_num_threads()),
@@ -417,9 +458,18 @@ class CheckpointMixin:
             self.logger.info(set_color("Saving current", "blue") + f": {file}")
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """The checkpoint between two training stages, of the models that have such (S3Rec)."""
-        self._write_checkpoint(epoch, saved_model_file)
-        self.saved_model_file = saved_model_file
+        """The checkpoint between two training stages, of the models that have such (S3Rec, RaCT).
+
+        It is kept in the folder of the run. Where RecBole puts it, in ``checkpoint_dir`` itself, is that of the latest
+        run: the file that ``pre_model_path`` names by custom.
+        """
+        if not self._saved:
+            return
+        self._claim_run_dir()
+        self.saved_model_file = str(self.run_dir / Path(saved_model_file).name)
+        self._write_checkpoint(epoch, self.saved_model_file)
+        if distributed.is_main():
+            _copy(self.saved_model_file, saved_model_file)
 
     def _write_checkpoint(self, epoch: int, file: str | Path, **more: Any) -> None:
         if not distributed.is_main():
@@ -433,6 +483,7 @@ class CheckpointMixin:
             "other_parameter": plain_other_parameter(self.model.other_parameter()),
             "optimizer": self.optimizer.state_dict(),
             "vocabulary": self._vocabulary,
+            "data": self._data,
         }
         write_checkpoint({**state, **more}, file)
 
@@ -489,3 +540,13 @@ def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
     if config["MODEL_TYPE"] == ModelType.DECISIONTREE:
         return type(base.__name__, (TreeMixin, base), {})
     return type(base.__name__, (CheckpointMixin, EngineMixin, base), {})
+
+
+def _copy(file: str, name: str) -> None:
+    """Have a file under another name as well, without its bytes twice where the file system can do that."""
+    with whole_file(name) as incomplete:
+        incomplete.unlink(missing_ok=True)
+        try:
+            os.link(file, incomplete)
+        except OSError:
+            shutil.copyfile(file, incomplete)

@@ -1,12 +1,13 @@
-"""Everything beside the weights that decides how a training goes on: random states, optimizers, counters.
+"""Everything beside the weights that decides how a training goes on: random states, optimizers, counters, arrays.
 
 All of it as tensors and plain data, which a checkpoint can hold.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import recbole_posattn.before_recbole  # noqa: F401
@@ -16,6 +17,18 @@ import torch
 from recbole.data.dataloader import AbstractDataLoader, KnowledgeBasedDataLoader
 from recbole.trainer import Trainer
 from torch import nn
+
+from recbole_posattn.compat import TRAINED_ARRAYS, plain_other_parameter, restore_other_parameter
+from recbole_posattn.errors import shown
+
+# Numbers by the names of a model's modules, then of their attributes.
+Counters = Mapping[str, Mapping[str, bool | int | float]]
+
+# What PyTorch's optimizers keep for each element of a weight.
+_OF_EACH_ELEMENT = {
+    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    *("momentum_buffer", "sum", "square_avg", "grad_avg", "acc_delta"),
+}
 
 
 def random_state(train_data: AbstractDataLoader) -> dict[str, Any]:
@@ -71,29 +84,118 @@ def optimizers(trainer: Trainer) -> dict[str, torch.optim.Optimizer]:
     return found
 
 
-def counters(model: nn.Module) -> dict[str, dict[str, bool | int | float]]:
-    """The plain numbers among the attributes of a model's modules, by module and name.
+def restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
+    """Put back what an optimizer has gathered for each weight. Its learning rate and the like stay as the settings say.
 
-    Some of RecBole's models count steps there (the annealing of MultiVAE), in no state that PyTorch knows of.
+    Args:
+        optimizer: Of the same weights as then.
+        kept: What its ``state_dict()`` gave.
+
+    Raises:
+        ValueError: If the state does not fit the weights.
     """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    names = {name for values in kept["state"].values() for name in values}
+    for number, values in kept["state"].items():
+        for name in names:
+            if not _fits(name, values[name], weights[number]):
+                raise ValueError(f"{name} of weight {number} in the optimizer is {shown(values[name])}")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": kept["state"], "param_groups": groups})
+
+
+def _fits(name: str, value: Any, weight: torch.Tensor) -> bool:
+    """Whether a value can be what an optimizer keeps for a weight."""
+    is_tensor = isinstance(value, torch.Tensor)
+    if name in _OF_EACH_ELEMENT:
+        return (value is None and name == "momentum_buffer") or (is_tensor and value.shape == weight.shape)
+    if name == "step":
+        return (_is_number(value) or (is_tensor and value.dim() == 0)) and 0 <= float(value) < math.inf
+    return _is_number(value) or is_tensor
+
+
+def counters(model: nn.Module) -> Counters:
+    """The plain numbers among the attributes of a model's modules, by module and name."""
     found = {}
     for name, module in model.named_modules():
-        numbers = {key: value for key, value in vars(module).items() if _is_number(value)}
-        numbers.pop("training", None)
+        numbers = {key: value for key, value in vars(module).items() if _is_number(value) and key != "training"}
         if numbers:
             found[name] = numbers
     return found
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in (bool, int, float)
+def changed_counters(model: nn.Module, untrained: Counters) -> Counters:
+    """The numbers that training has changed, such as the steps that MultiVAE counts for its annealing.
+
+    PyTorch knows of no such state. Numbers that training leaves alone come from the settings, which may change when a
+    run is resumed.
+
+    Args:
+        model: The model.
+        untrained: What :func:`counters` gave before training.
+    """
+    found = {}
+    for name, numbers in counters(model).items():
+        before = untrained.get(name, {})
+        changed = {key: value for key, value in numbers.items() if key not in before or before[key] != value}
+        if changed:
+            found[name] = changed
+    return found
 
 
-def restore_counters(model: nn.Module, kept: Mapping[str, Mapping[str, bool | int | float]]) -> None:
-    """The inverse of :func:`counters`."""
+def restore_counters(model: nn.Module, kept: Counters, names: Collection[str] | None = None) -> None:
+    """Set the numbers that :func:`changed_counters` gave.
+
+    Args:
+        model: The model, untrained.
+        kept: The numbers.
+        names: Those to set; all if ``None``.
+
+    Raises:
+        ValueError: If one of them is not a number here.
+    """
     modules = dict(model.named_modules())
     for name, numbers in kept.items():
         for key, value in numbers.items():
-            if not (_is_number(value) and _is_number(getattr(modules[name], key))):
-                raise ValueError(f"{key} of {name or 'the model'} is none of its numbers: {value!r}")
+            if names is not None and key not in names:
+                continue
+            if not (_is_number(value) and _is_number(getattr(modules[name], key, 0))):
+                raise ValueError(f"{key} of {name or 'the model'} is none of its numbers: {shown(value)}")
             setattr(modules[name], key, value)
+
+
+def trained_arrays(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """The tensors and arrays of :data:`recbole_posattn.compat.TRAINED_ARRAYS` by module and name, as plain data."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, module in model.named_modules():
+        for key in _names_of_arrays(module):
+            if getattr(module, key) is not None:
+                found.setdefault(name, {})[key] = plain_other_parameter(getattr(module, key))
+    return found
+
+
+def restore_arrays(model: nn.Module, kept: Mapping[str, Mapping[str, Any]]) -> None:
+    """The inverse of :func:`trained_arrays`.
+
+    Raises:
+        ValueError: If one of them does not fit the model.
+    """
+    modules = dict(model.named_modules())
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    for name, arrays in kept.items():
+        for key, plain in arrays.items():
+            value, now = restore_other_parameter(plain), getattr(modules[name], key, None)
+            is_known = key in _names_of_arrays(modules[name]) and isinstance(value, (torch.Tensor, np.ndarray))
+            if not is_known or (now is not None and (type(value), value.shape) != (type(now), now.shape)):
+                raise ValueError(f"{key} of {name or 'the model'} does not fit: {shown(value)}")
+            setattr(modules[name], key, value.to(device) if isinstance(value, torch.Tensor) else value)
+
+
+def _names_of_arrays(module: nn.Module) -> list[str]:
+    return [
+        key for kind in type(module).__mro__ for key in TRAINED_ARRAYS.get(kind.__name__, ()) if hasattr(module, key)
+    ]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (bool, int, float)

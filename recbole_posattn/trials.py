@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -31,8 +32,10 @@ from recbole_posattn.config import Config
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.data.digest import data_digest
 from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.files import whole_file
 from recbole_posattn.quick_start import RESULT_NAME, USERS_NAME, run
 from recbole_posattn.resume import AUTO
+from recbole_posattn.strict_json import json_text
 from recbole_posattn.trainer import KERNELS_NAME
 from recbole_posattn.version import RESULTS_VERSION
 
@@ -47,6 +50,7 @@ _NO_MATTER = {
     "gpu_id",
     "local_rank",
     "log_wandb",
+    "process_timeout",
     "save_kernel_every",
     "save_last_every",
     "show_progress",
@@ -95,8 +99,37 @@ class Outcome:
 
 
 def read_result(folder: Path, name: str = RESULT_NAME) -> dict[str, Any]:
-    """The content of a JSON file that a run left in its folder."""
-    return json.loads((folder / name).read_text(encoding="utf-8"))
+    """The content of a JSON file that a run left in its folder; scores that are no numbers, ``null`` there, are NaN."""
+    content = json.loads((folder / name).read_text(encoding="utf-8"))
+    for scores in (content, *content.get("curve", ())):
+        for key in scores.keys() & {"best_valid_score", "loss"}:
+            scores[key] = math.nan if scores[key] is None else scores[key]
+        for key in scores.keys() & {"best_valid_result", "test_result", "valid"}:
+            scores[key] = with_nan(scores[key])
+    return content
+
+
+def with_nan(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Scores that were read from JSON: those that are ``null`` are NaN again."""
+    if scores is None:
+        return None
+    return {key: math.nan if score is None else score for key, score in scores.items()}
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """Remove the weights of a run; its ``result.json`` then names none."""
+    (folder / BEST_NAME).unlink(missing_ok=True)
+    if (folder / RESULT_NAME).is_file():
+        _rewrite_checkpoint(folder / RESULT_NAME, None)
+
+
+def _rewrite_checkpoint(file: Path, checkpoint: Path | None) -> None:
+    """Have a ``result.json`` name the place where the weights are now; its time stays that of the run's end."""
+    result, times = json.loads(file.read_text(encoding="utf-8")), file.stat()
+    result["checkpoint"] = None if checkpoint is None else str(checkpoint)
+    with whole_file(file) as incomplete:
+        incomplete.write_text(json_text(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.utime(incomplete, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def validated_epochs(result: Mapping[str, Any]) -> list[tuple[int, float, float]]:
@@ -265,10 +298,12 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
         with chdir(incomplete):  # where RecBole leaves its logs
             settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
             result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
-            for name in (BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME):
-                file = Path(result["checkpoint"]).with_name(name)
+            weights = Path(result["checkpoint"])
+            for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME}:
+                file = weights.with_name(name)
                 if file.exists():
                     shutil.move(file, name)
+            _rewrite_checkpoint(Path(RESULT_NAME), final / weights.name)
             shutil.rmtree("saved")
         shutil.rmtree(final, ignore_errors=True)  # of an attempt that failed
         incomplete.rename(final)
@@ -291,4 +326,5 @@ def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _write_failure(folder: Path, settings: dict[str, Any], reason: str, details: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     report = {"error": reason, "settings": settings, "details": details}
-    (folder / FAILURE_NAME).write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
+    with whole_file(folder / FAILURE_NAME) as incomplete:
+        incomplete.write_text(json_text(report, indent=2, default=str) + "\n", encoding="utf-8")

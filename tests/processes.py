@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from recbole_posattn import distributed
-from recbole_posattn.errors import DataError
+from recbole_posattn import distributed, quick_start
+from recbole_posattn.errors import DataError, UserError
 
 
 def exchange(folder: str) -> list:
     """Meet, exchange rows and values, and report what arrived."""
-    distributed.join(torch.device("cpu"))
+    distributed.join(torch.device("cpu"), timeout=600)
     rank = distributed.rank()
     rows = torch.arange(3 * rank).reshape(-1, 3) + 10 * rank  # rank r gives r rows
     order = Path(folder) / "order"
@@ -25,7 +26,7 @@ def exchange(folder: str) -> list:
     told = [
         distributed.world_size(),
         distributed.is_main(),
-        distributed.gather_rows(rows, torch.device("cpu")).tolist(),
+        distributed.gather_rows({"rows": rows} if rank else {})["rows"].tolist(),
         distributed.total(torch.tensor([1.0 + rank])).item(),
         distributed.share_from_main("from the first" if rank == 0 else "from another"),
     ]
@@ -35,7 +36,7 @@ def exchange(folder: str) -> list:
 
 def die(folder: str, rank: int) -> None:
     """One process is killed while the others wait for it."""
-    distributed.join(torch.device("cpu"))
+    distributed.join(torch.device("cpu"), timeout=600)
     (Path(folder) / f"{distributed.rank()}.pid").write_text(str(os.getpid()))
     dist.barrier()
     if distributed.rank() == rank:
@@ -48,3 +49,31 @@ def fail(kind: str) -> None:
     if os.environ["RANK"] == "1":
         raise DataError("column missing") if kind == "user" else ZeroDivisionError("a bug")
     time.sleep(600)
+
+
+def stay_away() -> None:
+    """All meet, then the last process comes to no more meetings."""
+    distributed.join(torch.device("cpu"), timeout=600)
+    distributed.total(torch.ones(1))
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # what it took to start says nothing
+    if distributed.rank() + 1 == distributed.world_size():
+        time.sleep(600)
+    with distributed.waits_explained():
+        distributed.total(torch.ones(1))
+
+
+def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
+    """Train and evaluate one case after the other, all in the same processes; what each told, or how it was refused."""
+    leave, distributed.leave = distributed.leave, lambda: None
+    told = []
+    for model, settings in cases:
+        try:
+            result = quick_start._run(model, "tiny", None, settings, True, [], True, None, None)
+            told.append({key: result[key] for key in ("epochs", "best_epoch", "best_valid_result", "test_result")})
+        except UserError as error:
+            told.append({"error": str(error)})
+    everywhere = [None] * distributed.world_size()
+    dist.all_gather_object(everywhere, told)
+    leave()
+    assert all(of_one == told for of_one in everywhere)
+    return told

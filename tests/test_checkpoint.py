@@ -257,6 +257,22 @@ def test_pickled_caches_are_refused(tiny_settings: Callable, key: str, capsys: p
     assert f"{key} must be left out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["dataset_save_path", "dataloaders_save_path"])
+def test_a_checkpoint_names_no_cache(
+    checkpoint: Path, empty_folder: Path, key: str, capsys: pytest.CaptureFixture
+) -> None:
+    """RecBole would unpickle, and so run, the file that its settings name."""
+    Path("cache.pth").write_bytes(pickle.dumps(Evil()))
+    content = read_checkpoint(checkpoint)
+    content["config"][key] = "cache.pth"
+    write_checkpoint(content, "crafted.pth")
+    capsys.readouterr()
+    for arguments in (["recommend", "crafted.pth", "--output=lists.csv"], ["export", "crafted.pth"]):
+        assert main(arguments) == 2
+        assert f"{key} must be left out" in capsys.readouterr().err
+    assert not Path("executed").exists()
+
+
 def test_a_pickle_with_the_name_of_a_cache_is_not_read(tiny_settings: Callable) -> None:
     """RecBole looks for one in ``checkpoint_dir`` whether it was asked to or not."""
     for name in ("tiny-SequentialDataset.pth", "tiny-SASRecDataset.pth", "tiny-for-SASRec-dataloader.pth"):

@@ -6,11 +6,13 @@ import importlib.metadata
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from recbole.data.interaction import Interaction
 from recbole.model.general_recommender.lightgcn import LightGCN
 from recbole.utils import get_tensorboard
 from scipy import sparse
@@ -45,6 +47,35 @@ def test_stops_on_versions_that_do_not_work(
 
 def test_numpy_names_are_there_for_recboles_config() -> None:
     assert np.float_ is np.float64 and np.complex_ is np.complex128 and np.unicode_ is np.str_
+
+
+def test_interactions_are_sorted_without_a_warning() -> None:
+    """Stably, and by NumPy's way to make tensors of what it has computed, which it will insist on."""
+    interaction = Interaction({"time": torch.tensor([3.0, 1.0, 2.0, 1.0]), "item": torch.tensor([30, 10, 20, 11])})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interaction.sort("time")
+        order = np.argsort(interaction["time"])
+    assert interaction["item"].tolist() == [10, 11, 20, 30]
+    assert isinstance(order, torch.Tensor) and order.dtype == torch.int64
+
+
+def test_arrays_of_tensors_are_what_numpy_asks_for() -> None:
+    tensor = torch.tensor([1.5, 2.5])
+    compat.let_tensors_take_numpys_arguments()  # twice is once
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shared, copied, cast = np.asarray(tensor), np.array(tensor), np.array(tensor, dtype=np.int32)
+        only_shared = np.array(tensor, copy=False)
+        wrapped = torch.zeros(1).__array_wrap__(np.array([1.5, 2.5]), None, False)
+    tensor[0] = 7
+    assert shared[0] == only_shared[0] == 7 and copied[0] == 1.5
+    assert cast.tolist() == [1, 2] and cast.dtype == np.int32
+    with pytest.raises(ValueError, match="without a copy"):
+        np.array(tensor, dtype=np.int32, copy=False)
+    with pytest.raises(RuntimeError, match="requires grad"):
+        np.array(torch.ones(2, requires_grad=True))
+    assert torch.equal(wrapped, torch.tensor([1.5, 2.5], dtype=torch.float64))
 
 
 def test_warnings_that_nobody_can_act_on_stay_silent() -> None:

@@ -313,7 +313,6 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
         ({"mask_history": "some"}, "mask_history must be one of none, all, except_target, or ~; got 'some'"),
         ({"mask_history": "all", "lazy_prefixes": False}, "without lazy_prefixes no histories are kept"),
         ({"mask_history": "all", "metrics": ["GAUC"], "valid_metric": "GAUC"}, "GAUC has no value for a target"),
-        ({"mask_history": "all", "benchmark_filename": ["a", "b", "c"]}, "hold no whole histories"),
         ({"mask_history": "all", "eval_args": {"order": "RO"}}, "eval_args must have the order TO, not RO"),
         ({"mask_history": "all", "eval_args": {"order": "TO", "mode": "uni100"}}, "must have the mode full, not"),
         ({"protocol": "temporal", "mask_history": None}, "TQ needs mask_history, one of none, all, except_target"),

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,16 +16,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributed import HashStore
 from torch.utils.data import BatchSampler, RandomSampler
 
 import recbole_posattn
-from recbole_posattn import distributed, run
+from recbole_posattn import attendance, distributed, run
+from recbole_posattn.attendance import Attendance
 from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
 from recbole_posattn.distributed import Layout, checked_layout, launch
-from recbole_posattn.errors import DataError, ProcessError, SettingError
+from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
 from recbole_posattn.quick_start import RunResult
 from tests import processes
+from tests.planted import write_atomic_file
 
 LAUNCHER = Path(recbole_posattn.__file__).parent.parent / "run_recbole_posattn.py"
 
@@ -118,6 +122,99 @@ def test_a_process_that_dies_ends_the_job(two: Layout, tmp_path: Path, rank: int
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.read_text()), 0)
     assert len(list(tmp_path.glob("*.pid"))) == 2
+
+
+# Lengths of the users' histories, by what they leave for validation and test.
+FEW_ROWS = {"one row each": [2] * 8 + [4], "a test row": [2] * 8 + [3], "a step": [5] * 5}
+SAMPLED = {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni3"}}
+NO_TEST = {"eval_args": {"split": {"LS": "valid_only"}, "order": "TO", "mode": "full"}}
+
+
+@pytest.fixture
+def few_rows(tiny_settings: Callable, tmp_path: Path) -> Callable[..., dict]:
+    """Settings without anything random for data with few rows, named as in ``FEW_ROWS``."""
+
+    def settings(name: str, **changes: object) -> dict:
+        rows = [(f"u{u}", f"i{(3 * u + t * t) % 7}", t) for u, n in enumerate(FEW_ROWS[name]) for t in range(n)]
+        write_atomic_file(tmp_path / name, "tiny", rows)
+        still = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "dropout_prob": 0.0, "stopping_step": 0}
+        small = {"epochs": 3, "topk": [3], "valid_metric": "NDCG@3", "learning_rate": 0.01, "use_gpu": False}
+        return tiny_settings(data_path=str(tmp_path / name), **still, **small, **changes)
+
+    return settings
+
+
+def test_splits_with_fewer_rows_than_processes(two: Layout, few_rows: Callable) -> None:
+    """Processes without a row take part in all that the others do; what is drawn at random differs from one process."""
+    same = [
+        ("PosKernelSASRec", few_rows("one row each", mask_history="all")),
+        ("PosKernelSASRec", few_rows("a test row", metrics=["NDCG", "GAUC", "AveragePopularity"])),
+        ("PosKernelSASRec", few_rows("a step", train_batch_size=512, **NO_TEST)),
+        ("GRU4Rec", few_rows("one row each", eval_batch_size=1)),
+    ]
+    drawn = [
+        ("PosKernelSASRec", few_rows("one row each", **SAMPLED)),
+        ("BPR", few_rows("a test row")),
+        ("BPR", few_rows("one row each", **SAMPLED)),
+        ("BPR", few_rows("one row each", mask_history="all", metrics=["NDCG", "ItemCoverage"])),
+    ]
+    told = launch(processes.run_each, {"cases": same + drawn}, two)
+    for (model, settings), together in zip(same, told):
+        alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
+        assert together == {key: alone[key] for key in together}, (model, settings)
+    assert [sorted(key for key, value in case.items() if value is None) for case in told] == [
+        *([], ["best_valid_result"], ["test_result"], []),
+        *([], [], [], []),
+    ]
+
+
+def test_three_processes_share_one_row_or_say_that_they_cannot(two: Layout, few_rows: Callable) -> None:
+    cases = [("PosKernelSASRec", few_rows("one row each")), ("GRU4Rec", few_rows("a step", train_batch_size=2))]
+    told = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
+    alone = run(cases[0][0], "tiny", config_dict={**cases[0][1], "checkpoint_dir": "alone"}, command_line=[])
+    assert told[0] == {key: alone[key] for key in told[0]}
+    assert told[1]["error"].startswith("train_batch_size must be at least the number of processes")
+
+
+def test_who_does_not_answer_is_named(two: Layout) -> None:
+    with pytest.raises(NoAnswerError, match=r"^process 0 of 2 waited 600 s for process 1, without an answer: it hangs"):
+        launch(processes.stay_away, {}, two)
+
+
+def test_those_who_came_to_fewer_meetings_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    late, store = RuntimeError("[gloo/buffer.cc:81] Timed out waiting 5000ms for recv operation"), HashStore()
+    present = [Attendance(store, rank, 4, 5, store_is_in_rank_0=True) for rank in range(4)]
+    for meetings, one in zip((2, 1, 2, 1), present):
+        for _ in range(meetings):
+            one.come()
+    assert "process 0 of 4 waited 5 s for processes 1, 3, without" in str(present[0].explained(late))
+    assert "for another process, without" in str(present[1].explained(late))  # where no meeting tells them apart
+    bug = RuntimeError("shapes do not match")
+    assert present[0].explained(bug) is bug
+
+    class Silent(HashStore):
+        def get(self, key: str) -> bytes:
+            threading.Event().wait()
+
+    monkeypatch.setattr(attendance, "_STORE_ANSWERS_WITHIN", 0.01)
+    for in_rank_0, name in ((True, "process 0"), (False, "another process")):
+        lonely = Attendance(Silent(), 1, 2, 5, in_rank_0)
+        assert f"waited 5 s for {name}, without" in str(lonely.explained(late))
+
+
+def test_a_port_in_use_and_processes_that_are_not_started(two: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(distributed._PLACE, ("0", "0", "2", "localhost", two.port)):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        NoAnswerError, match=rf"process 0 of 2 waited 1 s at localhost, port {two.port}, and the others"
+    ):
+        distributed.join(torch.device("cpu"), timeout=1)
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(SettingError, match="is in use; name a free one, such as --port="):
+            distributed.join(torch.device("cpu"), timeout=1)
 
 
 def test_what_a_process_says_of_its_failure_arrives(two: Layout) -> None:

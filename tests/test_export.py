@@ -17,7 +17,7 @@ from recbole_posattn import cli, load, run
 from recbole_posattn import export as export_module
 from recbole_posattn.commands import export as command
 from recbole_posattn.errors import CheckpointError, SettingError
-from recbole_posattn.export import Exported, export
+from recbole_posattn.export import Exported, compare, export
 from recbole_posattn.registry import registered_model_names
 
 LENGTH = 10
@@ -123,6 +123,7 @@ def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.Capt
     out = capsys.readouterr().out.splitlines()
     assert out[:3] == [f"written: {folder / name}" for name in ("items.json", "model.pt2", "export.json")]
     assert out[3].startswith("largest difference from the model's own scores: ") and len(out) == 4
+    assert out[3].endswith("; 40 lists of 20 items are the same")
     assert sorted(path.name for path in folder.iterdir()) == ["export.json", "items.json", "model.pt2"]
 
     dataset = load(file).dataset
@@ -133,6 +134,9 @@ def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.Capt
     assert (description["model"], description["dataset"]) == ("NoPESASRec", "tiny")
     assert description["inputs"]["item_id_list"]["shape"] == ["batch", 10] and description["padding_item"] == 0
     assert description["versions"]["torch"] == torch.__version__
+    compared = description["comparison"]
+    assert (compared["histories"], compared["list_length"], compared["ties"]) == (40, 20, 0)
+    assert compared["largest_difference"] == description["largest_difference"] < 1e-5
 
     before = (folder / "model.pt2").read_bytes()
     assert call() == 2
@@ -166,6 +170,59 @@ def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.Mo
 
     monkeypatch.setitem(export_module._RUNNERS, "torch-export", falsified)
     with pytest.raises(CheckpointError, match=r"gives other scores when exported \(by 0.1\); nothing is written"):
+        exported("torch-export", "NoPESASRec", n_layers=1)
+    assert list(Path("out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "exported", "outcome"),
+    [
+        ([[3.0, 2.0, 1.0]], [[3.0, 2.0, 1.0]], 0),
+        ([[3.0, 2.0, 1.0]], [[3.001, 2.001, 1.001]], 0),  # no list is another
+        ([[3.0, 3.0, 1.0]], [[3.0, 3.000001, 1.0]], 1),  # a tie
+        ([[3.0, 2.99999, 1.0], [3.0, 2.0, 1.0]], [[3.0, 3.000001, 1.0], [3.0, 2.0, 1.0]], 1),  # but for rounding
+        ([[3.0, 2.999, 1.0]], [[3.0, 3.0005, 1.0]], "gives other lists .*: at place 1 stands an item .* by 0.001 "),
+        ([[9.0, 3.0, 2.999, 1.0]], [[9.0, 2.999, 3.0, 1.0]], "at place 2"),
+        ([[9.0, 8.0, 3.0, 2.999]], [[9.0, 8.0, 2.999, 3.0]], "at place 3"),  # the list ends there
+        (
+            [[3e-4, 2e-4, 1e-4]],
+            [[2e-4, 3e-4, 1e-4]],
+            r"gives other scores .* \(by 0.0001\)",
+        ),  # small scores, as shares are
+        ([[3e-4, 2.999e-4, 1e-4]], [[3e-4, 3.0005e-4, 1e-4]], "gives other lists"),
+        (
+            [[9.0, 0.0, 0.0], [1e-3, 0.0, 0.0]],
+            [[9.0, 0.0, 0.0], [0.0, 1e-3, 0.0]],
+            "gives other scores",
+        ),  # each by itself
+        ([[3.0, 2.0, 1.0]], [[3.0, float("nan"), 1.0]], "gives other scores"),
+        ([[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]], 0),
+    ],
+)
+def test_lists_are_compared(own: list, exported: list, outcome: int | str) -> None:
+    """Scores that are near enough may make other lists; only items of equal score may stand in another order."""
+    scores = torch.tensor(own), torch.tensor(exported)
+    if isinstance(outcome, str):
+        with pytest.raises(CheckpointError, match=outcome):
+            compare(*scores, 3, "NoPESASRec")
+        return
+    difference, ties = compare(*scores, 3, "NoPESASRec")
+    assert difference == float((scores[0] - scores[1]).abs().max()) and ties == outcome
+
+
+def test_other_lists_are_not_let_out(exported: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores differ by less than a thousandth of the largest."""
+
+    def falsified(file: Path) -> Callable:
+        def scores(items: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+            own = read_torch(file.parent)(items, length)
+            noise = torch.rand(own.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+            return own + noise * own[:, 1:].abs().amax(dim=1, keepdim=True) * 1.9e-3
+
+        return scores
+
+    monkeypatch.setitem(export_module._RUNNERS, "torch-export", falsified)
+    with pytest.raises(CheckpointError, match=r"gives other lists when exported: at place .* nothing is written"):
         exported("torch-export", "NoPESASRec", n_layers=1)
     assert list(Path("out").iterdir()) == []
 

@@ -62,6 +62,17 @@ def test_writes_result_json_beside_the_checkpoint(tiny_settings: Callable, empty
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", revision) if in_checkout else revision is None
 
 
+def test_the_flags_of_ones_own_program_are_no_settings(
+    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--hidden_size=8", "--model=BPR", "--no-such-key=1", "file.txt"])
+    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=1))
+    assert load(result["checkpoint"]).config["hidden_size"] == 16
+    assert "command line arguments without effect" not in caplog.text
+    given = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=1), command_line=["--hidden_size=8"])
+    assert load(given["checkpoint"]).config["hidden_size"] == 8
+
+
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "SASRec"])
 def test_same_seed_gives_identical_metrics(tiny_settings: Callable, model: str) -> None:
     settings = tiny_settings(hidden_dropout_prob=0.3, n_heads=1, epochs=1)

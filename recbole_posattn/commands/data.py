@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -12,6 +11,7 @@ from recbole_posattn.choices import Deduplicate
 from recbole_posattn.data.convert.formats import FORMATS
 from recbole_posattn.data.convert.rejects import OnError
 from recbole_posattn.data.convert.shapes import KINDS, Reading
+from recbole_posattn.strict_json import json_text
 
 if TYPE_CHECKING:
     from recbole_posattn.data.convert.make import Conversion
@@ -137,7 +137,7 @@ def _stats(options: argparse.Namespace) -> int:
     statistics = data_statistics(config)
     picture = write_statistics(statistics, options.output)
     if options.json:
-        print(json.dumps({**statistics.plain(), "picture": str(picture)}, indent=2))
+        print(json_text({**statistics.plain(), "picture": str(picture)}, indent=2))
     else:
         print(figures(statistics))
         print(f"written: {picture}")

@@ -29,8 +29,13 @@ def execute(options: argparse.Namespace) -> int:
     exported = export(options.checkpoint, options.format, folder, options.overwrite, **reading_options(options))
     for file in exported.files:
         print(f"written: {file}")
-    if exported.largest_difference is None:
+    comparison = exported.comparison
+    if comparison is None:
         print("not compared with the model's own scores: onnxruntime is not installed")
-    else:
-        print(f"largest difference from the model's own scores: {exported.largest_difference:.1e}")
+        return 0
+    ties = f", but for the order of items of equal score in {comparison.ties} of them" if comparison.ties else ""
+    print(
+        f"largest difference from the model's own scores: {comparison.largest_difference:.1e}; "
+        f"{comparison.histories} lists of {comparison.list_length} items are the same{ties}"
+    )
     return 0

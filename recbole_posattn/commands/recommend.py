@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         help=f".csv, .parquet or .jsonl, or - for CSV on standard output (default: {OUTPUT_NAME} in its folder)",
     )
+    parser.add_argument(
+        "--escape_formulas",
+        action="store_true",
+        help="CSV for spreadsheets: an apostrophe before users and items that begin with =, +, -, @, tab or CR",
+    )
     parser.add_argument("--overwrite", action="store_true", help="write over a file that is there")
 
 
@@ -53,10 +58,19 @@ def execute(options: argparse.Namespace) -> int:
     """Recommend and write; returns the exit code."""
     if options.histories is not None and options.split != SPLITS[0]:
         raise SettingError("split is for users of the data set; leave it out, or --histories.")
-    from recbole_posattn.recommend.files import STANDARD_OUTPUT, check_output, read_tokens, writing
+    from recbole_posattn.recommend.files import (
+        STANDARD_OUTPUT,
+        check_formulas,
+        check_output,
+        read_tokens,
+        without_formulas,
+        writing,
+    )
 
     output = options.output or str(options.checkpoint.parent / OUTPUT_NAME)
     check_output(output, options.overwrite)
+    if options.escape_formulas:
+        check_formulas(output)
     from recbole_posattn.recommend.recommender import SCHEMA, Recommender
 
     recommender = Recommender.load(options.checkpoint, report=_report, **reading_options(options))
@@ -73,7 +87,7 @@ def execute(options: argparse.Namespace) -> int:
     n_rows = 0
     with writing(output, SCHEMA) as write:
         for table in tables:
-            write(table)
+            write(without_formulas(table) if options.escape_formulas else table)
             n_rows += len(table)
     if output != STANDARD_OUTPUT:
         print(f"written: {output} ({n_rows:,} rows, {len(requests):,} lists)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
 from collections.abc import Mapping
@@ -29,6 +30,10 @@ _ID_KEYS = (
 
 _INTERACTIONS = "inter"
 
+# What leaves interactions out of a single file, and intervals that leave out none.
+_FILTERS = ("rm_dup_inter", "val_interval", "user_inter_num_interval", "item_inter_num_interval")
+_NO_FILTER = ("[0,inf)", "[0, inf)", "(-inf,inf)")
+
 
 def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
     """Make sure that the files RecBole is about to read are there and say what RecBole will read.
@@ -51,9 +56,14 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
     if not os.path.exists(folder):  # Path's raises for a name that is too long
         _download(folder, name)
     loaded: dict[str, dict[str, FeatureType]] = {}
-    for suffix in config["benchmark_filename"] or [None]:
-        file = folder / (f"{name}.inter" if suffix is None else f"{name}.{suffix}.inter")
-        loaded[_INTERACTIONS] = _check_file(file, _INTERACTIONS, config, allow_missing)
+    if config["benchmark_filename"] is None:
+        loaded[_INTERACTIONS] = _check_file(folder / f"{name}.inter", _INTERACTIONS, config, allow_missing)
+    else:
+        files = [folder / f"{name}.{suffix}.inter" for suffix in config["benchmark_filename"]]
+        columns = {file: _check_file(file, _INTERACTIONS, config, allow_missing) for file in files}
+        _check_alike(columns)
+        _warn_of_filters(config)
+        loaded[_INTERACTIONS] = columns[files[0]]
     features = [*("user", "item"), *(config["additional_feat_suffix"] or [])]
     # RecBole reads a knowledge graph for some models only, whose properties name its columns
     features += [source for source in ("kg", "link") if source in (config["load_col"] or {})]
@@ -83,7 +93,7 @@ def _download(folder: Path, name: str) -> None:
 
 
 def _check_file(file: Path, source: str, config: Config, allow_missing: bool) -> dict[str, FeatureType]:
-    """Check a file; the columns that RecBole will read of it."""
+    """Check a file; the columns that RecBole will read of it, with their types."""
     separator = config["field_separator"]
     try:
         if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and begins_with_utf8_mark(file):
@@ -101,23 +111,90 @@ def _check_file(file: Path, source: str, config: Config, allow_missing: bool) ->
                 f"{file} has no interactions; it needs a header line of name:type columns and a line for each"
             )
         types = _parse_header(file, header, separator)
+        to_read, left_out = _columns_to_read(source, config)
+        read = {
+            column: kind
+            for column, kind in types.items()
+            if (to_read is None or column in to_read) and column not in left_out
+        }
+        required = {config[key] for key in _ID_KEYS}
         if source == _INTERACTIONS:
             _check_needed(file, types, config)
-        to_read, left_out = _columns_to_read(source, config)
-        required = {config[key] for key in _ID_KEYS} | ({config["TIME_FIELD"]} if source == _INTERACTIONS else set())
+            required.add(config["TIME_FIELD"])
+            if config["benchmark_filename"] is not None:
+                required |= _check_history(file, types, read, config)
         columns = [
             Column(
                 name=column,
                 type=kind,
-                read=(to_read is None or column in to_read) and column not in left_out,
+                read=column in read,
                 required=column in required and not allow_missing,
             )
             for column, kind in types.items()
         ]
         check_rows(Table(file, columns, separator, config["seq_separator"], encoding))
-        return {column.name: column.type for column in columns if column.read}
     except (OSError, UnicodeError, LookupError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return read
+
+
+def _warn_of_filters(config: Mapping[str, Any]) -> None:
+    """RecBole takes files that are split already as they are, and says nothing of settings that it passes over."""
+    given = [key for key in _FILTERS if config[key] not in (None, False, *_NO_FILTER)]
+    if given:
+        logging.getLogger().warning(
+            f"files that are split already (benchmark_filename) are not filtered; without effect: {', '.join(given)}"
+        )
+
+
+def _check_alike(files: Mapping[Path, Mapping[str, FeatureType]]) -> None:
+    """Refuse files of one data set of which RecBole would fill in the columns that are missing, or mix their types."""
+    (first, columns), *others = files.items()
+    for file, own in others:
+        if own != columns:
+            column = next(name for name in {**columns, **own} if columns.get(name) != own.get(name))
+            has = [f"{each} has {_told(column, kinds)}" for each, kinds in ((first, columns), (file, own))]
+            raise DataError(
+                f"the files of benchmark_filename must have the same columns: {' and '.join(has)}; mend the files, or "
+                "leave the column out of load_col"
+            )
+
+
+def _told(column: str, types: Mapping[str, FeatureType]) -> str:
+    return f"{column}:{types[column].value}" if column in types else f"no {column}"
+
+
+def _check_history(
+    file: Path, types: Mapping[str, FeatureType], read: Mapping[str, FeatureType], config: Mapping[str, Any]
+) -> set[str]:
+    """Look at the columns of a file that is split already which give histories; the column that holds them, if any.
+
+    Args:
+        file: The file.
+        types: Its columns.
+        read: Those that RecBole reads.
+        config: Resolved settings.
+    """
+    listed, time = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"], config["TIME_FIELD"]
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if not sequential and config["mask_history"] is None:
+        return set()
+    if not sequential and listed in types:
+        raise DataError(
+            f"{file} has histories in the column {listed!r}, which {config['model']} does not read; mask_history "
+            "needs a sequential model here, or files whose rows are single interactions"
+        )
+    needed = {listed: FeatureType.TOKEN_SEQ} if listed in read else {time: FeatureType.FLOAT}
+    for column, kind in needed.items():
+        if read.get(column, kind) != kind:
+            raise DataError(
+                f"{file}: column {column!r} must be of type {kind.value}; the header says {column}:{read[column].value}"
+            )
+    if listed in types and listed not in read:
+        logging.getLogger().warning(
+            f"{file} has histories in the column {listed!r}, which load_col leaves out: they are made of the rows"
+        )
+    return {listed}
 
 
 def _columns_to_read(source: str, config: Mapping[str, Any]) -> tuple[set[str] | None, set[str]]:

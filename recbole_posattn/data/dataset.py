@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import recbole_posattn.before_recbole  # noqa: F401
@@ -14,7 +13,6 @@ import pandas as pd
 import torch
 from recbole.data.dataset import (
     Dataset,
-    DecisionTreeDataset,
     DIENDataset,
     KGSeqDataset,
     KnowledgeBasedDataset,
@@ -24,10 +22,11 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource
 from torch import Tensor
 
-from recbole_posattn.compat import files_read_by_c_parser
+from recbole_posattn.compat import load_feat_by_c_parser
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
+from recbole_posattn.data.presplit import PreSplitMixin, laid_out
 from recbole_posattn.data.splits import (
     GroupedRows,
     leave_one_out_part,
@@ -36,7 +35,7 @@ from recbole_posattn.data.splits import (
     time_part,
     time_quantiles,
 )
-from recbole_posattn.data.windows import Windows, cut_windows, lay_out
+from recbole_posattn.data.windows import Windows, cut_windows
 from recbole_posattn.fields import TARGET_LIST_FIELD
 
 # The length of a history where no model asks for it.
@@ -69,7 +68,7 @@ def lazy_prefixes(
     )
 
 
-class LazyPrefixesMixin(ExactTimesMixin):
+class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
     """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
 
     For a subclass of RecBole's ``SequentialDataset`` that leaves ``data_augmentation`` as it is. With
@@ -90,8 +89,9 @@ class LazyPrefixesMixin(ExactTimesMixin):
     training_counts: Tensor | None = None
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
-        with files_read_by_c_parser() if self.config["lazy_prefixes"] else nullcontext():
-            return super()._load_feat(filepath, source)
+        if self.config["lazy_prefixes"]:
+            return load_feat_by_c_parser(self, filepath, source)
+        return super()._load_feat(filepath, source)
 
     def data_augmentation(self) -> None:
         """See ``SequentialDataset.data_augmentation``."""
@@ -101,6 +101,10 @@ class LazyPrefixesMixin(ExactTimesMixin):
         self._aug_presets()
         self._check_field("uid_field", "time_field")
         self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        self._cut_prefixes()
+
+    def _cut_prefixes(self) -> None:
+        """Make rows (history → target) of interactions that stand user by user, each user's in time order."""
         interactions = self.inter_feat
         self.sequence_users = torch.unique_consecutive(interactions[self.uid_field], return_counts=True)
         listed = {field: getattr(self, f"{field}_list_field") for field in interactions if field != self.uid_field}
@@ -116,7 +120,9 @@ class LazyPrefixesMixin(ExactTimesMixin):
 
     def _build_parts(self) -> list[SequentialDataset]:
         quantiles = time_quantiles(self.config["eval_args"])
-        if quantiles is not None:
+        if self.is_presplit:
+            parts = self._parts_of_files()
+        elif quantiles is not None:
             self._change_feat_format()
             self.sort(by=self.time_field)
             times = self.inter_feat[self.time_field].numpy()
@@ -125,8 +131,7 @@ class LazyPrefixesMixin(ExactTimesMixin):
         else:
             parts = super()._build_parts()
         if self.config["mask_history"] is not None:
-            self._trained = self._training_interactions(parts[1:])
-            self._attach_histories(parts[1:])
+            self._attach_histories(parts)
         return parts
 
     def _of_all(self, field: str) -> np.ndarray:
@@ -136,6 +141,8 @@ class LazyPrefixesMixin(ExactTimesMixin):
     def _training_interactions(self, held_out: list[SequentialDataset]) -> Tensor:
         """Which of all interactions belong to the training part; boolean, shape (N,)."""
         quantiles = time_quantiles(self.config["eval_args"])
+        if self.is_presplit:
+            return self._number < self.file_size_list[0]
         if quantiles is not None:  # what precedes the first boundary, not whatever is no target behind it
             times = self._of_all(self.time_field)
             return torch.from_numpy(quantile_parts(times, times, quantiles)[0])
@@ -144,17 +151,20 @@ class LazyPrefixesMixin(ExactTimesMixin):
             trained[part.inter_feat.position] = False
         return trained
 
-    def _attach_histories(self, held_out: list[SequentialDataset]) -> None:
+    def _attach_histories(self, parts: list[SequentialDataset]) -> None:
         """Give the held-out parts their histories; drop targets whose item is not among the training interactions."""
-        item = torch.from_numpy(self._of_all(self.iid_field))
-        self.training_counts = torch.bincount(item[self._trained], minlength=self.item_num)
+        train, *held_out = parts
+        if self.written_lists:
+            trained_on, _ = laid_out(self, train.inter_feat)
+        else:
+            self._trained = self._training_interactions(held_out)
+            trained_on = torch.from_numpy(self._of_all(self.iid_field))[self._trained]
+        self.training_counts = torch.bincount(trained_on, minlength=self.item_num)
         for part in held_out:
             part.training_counts = self.training_counts
             if self.config["drop_unseen_targets"]:
                 part.inter_feat = part.inter_feat[self.training_counts[part.inter_feat[self.iid_field]] > 0]
-        positions = [part.inter_feat.position for part in held_out]
-        for part, histories in zip(held_out, Histories.of_parts(item, positions, self.inter_feat.position)):
-            part.histories = histories
+            part.histories = self.histories_before(part.inter_feat, self.inter_feat)
 
     def split_by_ratio(self, ratios: list[float], group_by: str | None = None) -> list[SequentialDataset]:
         """See ``Dataset.split_by_ratio``."""
@@ -211,8 +221,10 @@ class HeldOutDatasetMixin(LazyPrefixesMixin):
     def _change_feat_format(self) -> None:
         super()._change_feat_format()
         if self.config["mask_history"] is not None:
-            self.sort(by=[self.uid_field, self.time_field])
-            listed = {field: field + self.config["LIST_SUFFIX"] for field in (self.iid_field, self.time_field)}
+            if not self.is_presplit:
+                self.sort(by=[self.uid_field, self.time_field])
+            fields = [field for field in (self.iid_field, self.time_field) if field in self.inter_feat]
+            listed = {field: field + self.config["LIST_SUFFIX"] for field in fields}
             self._interactions = self.inter_feat
             self.inter_feat = lazy_prefixes(self.inter_feat, self.uid_field, _LENGTH, listed, max_length=1)
 
@@ -236,11 +248,7 @@ class HeldOutKGDataset(HeldOutDatasetMixin, KnowledgeBasedDataset):
 
 
 class ExactTimesDataset(ExactTimesMixin, Dataset):
-    """RecBole's ``Dataset``, ordered by exact times; for context-aware models, which read the whole row of a target."""
-
-
-class ExactTimesDecisionTreeDataset(ExactTimesMixin, DecisionTreeDataset):
-    """RecBole's ``DecisionTreeDataset``, ordered by exact times."""
+    """RecBole's ``Dataset``, ordered by exact times; for context-aware and tree models, which read whole rows."""
 
 
 class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):
@@ -265,12 +273,11 @@ class SequenceDataset(LazySequentialDataset):
 
     def _cut_windows(self) -> Windows:
         rows = self.inter_feat
-        item_list_field = self.iid_field + self.config["LIST_SUFFIX"]
         history_length = rows[self.item_list_length_field]
-        if isinstance(rows, LazyPrefixes):
-            item, position = rows.sequences[item_list_field], rows.position
+        if isinstance(rows, LazyPrefixes) and not self.written_lists:
+            item, position = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]], rows.position
         else:
-            item, position = lay_out(rows[self.uid_field], rows[item_list_field], history_length, rows[self.iid_field])
+            item, position = laid_out(self, rows)
         stride = self.config["window_stride"] or self.max_item_list_len
         return cut_windows(item, position, history_length, self.max_item_list_len, stride)
 

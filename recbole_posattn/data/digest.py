@@ -23,6 +23,33 @@ def data_digest(config: Any) -> str:
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
+def data_contents(config: Any) -> dict[str, dict[str, str | int]]:
+    """What is in the atomic files that a run reads, by which a resumed run knows them.
+
+    Args:
+        config: The resolved settings of a run.
+
+    Returns:
+        By the names of the files: ``sha256``, 64 hexadecimal digits, and ``rows``, without the header.
+    """
+    folder, name, columns = Path(config["data_path"]), config["dataset"], config["load_col"]
+    parts = config["benchmark_filename"]
+    sources = ["inter"] if parts is None else [f"{part}.inter" for part in parts]
+    features = ["user", "item", "kg", "link", "net", *(config["additional_feat_suffix"] or [])]
+    sources += [source for source in features if columns is None or source in columns]
+    files = [folder / f"{name}.{source}" for source in sources]
+    return {file.name: {"sha256": file_digest(file), "rows": _n_rows(file)} for file in files if file.is_file()}
+
+
+def _n_rows(file: Path) -> int:
+    """The lines of a file behind the first one."""
+    n_lines, last = 0, b"\n"
+    with file.open("rb") as opened:
+        while part := opened.read(2**20):
+            n_lines, last = n_lines + part.count(b"\n"), part[-1:]
+    return max(n_lines + (last != b"\n") - 1, 0)
+
+
 def file_digest(file: Path) -> str:
     """The SHA-256 digest of a file, 64 hexadecimal digits."""
     status = file.stat()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 import pandas as pd
 import torch
 from recbole.data.dataset import Dataset

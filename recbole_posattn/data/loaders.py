@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from recbole_posattn.distributed import rank, world_size
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import DataError, SettingError
 
 # Scores of one batch of a full ranking, users times items: 64 MiB on a CPU, 1 GiB on a GPU.
 SCORES_PER_BATCH = {"cpu": 2**24, "cuda": 2**28}
@@ -83,6 +83,8 @@ class LoaderBase(AbstractDataLoader):
         self.transform = construct_transform(config)
         self.is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         rows = self._rows()
+        if self.trains and not len(rows):
+            raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
         order = RandomSampler(rows, generator=self.generator) if shuffle else SequentialSampler(rows)
         batches = BatchSampler(order, self.step, drop_last=False)
         if self.trains and world_size() > 1:
@@ -100,6 +102,10 @@ class LoaderBase(AbstractDataLoader):
             pin_memory=on_gpu,
         )
 
+    def __bool__(self) -> bool:
+        """Whether there are rows at all; of many processes, some may have none while others do, and all must agree."""
+        return self.sample_size > 0
+
     def _rows(self) -> range:
         """Rows of the data set that this process goes through: all for training, its own part for evaluation."""
         if self.trains:
@@ -114,7 +120,9 @@ class LoaderBase(AbstractDataLoader):
                 f"(times the samples a row needs); got {config['train_batch_size']}."
             )
         if self.sample_size < world_size():
-            raise SettingError(f"{self.sample_size} training rows are too few for {world_size()} processes; use fewer.")
+            raise SettingError(
+                f"nproc must be at most {self.sample_size}, the number of training rows; got {world_size()} processes."
+            )
 
     def _collate_pinned(self, index: Sequence[int]) -> Any:
         batch = self.collate_fn(index)

@@ -1,7 +1,8 @@
 """The rows of an atomic file, looked at before RecBole reads them.
 
 RecBole fills what a row lacks with the padding token or the mean of its column, drops a row without user or item, and
-reads an infinite time as one, all without a word. Here such a row is told by line and column. Rows as they should be
+reads an infinite time as one, all without a word. Here such a row is told by line and column. Of a row with a field too
+many RecBole reads the first ones, and so it is here, with a warning. Rows as they should be
 cost a pass of Arrow's reader; only a block that this one does not understand is gone through row by row, by the rules
 of pandas, with which RecBole reads.
 """
@@ -22,6 +23,7 @@ import recbole_posattn.before_recbole  # noqa: F401
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 from recbole.utils import FeatureType
 
@@ -36,6 +38,7 @@ BLOCK = 2**24
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
+_SEQUENCES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
 _LARGEST = float(np.finfo(np.float32).max)  # RecBole keeps numbers in 32 bits
 
 
@@ -46,7 +49,7 @@ class Column(NamedTuple):
         name: Without its type.
         type: As the header says.
         read: Whether RecBole reads it.
-        required: Whether every row needs a value.
+        required: Whether every row needs a value, and a sequence one at least.
     """
 
     name: str
@@ -76,14 +79,21 @@ class Table(NamedTuple):
 def check_rows(table: Table) -> None:
     """Refuse a file whose rows RecBole would read as something else than they say.
 
-    Each row must have a field for each column. Of the columns that are read, numbers must be numbers, finite ones in 32
-    bits, and the required ones must have a value in each row. Empty lines count for nothing, as in RecBole.
+    Each row must have a field for each column. Fields behind the last column are left out, with a warning, but not in
+    the first row: by these pandas would take the first column for the names of rows. Of the columns that are read,
+    numbers must be numbers, finite ones in 32 bits, and the required ones must have a value in each row. Empty lines
+    count for nothing, as in RecBole.
 
     Raises:
         DataError: Naming the first such row, or saying that there is none at all.
     """
     with open(table.file, "rb") as stream, _long_fields():
-        n_rows = _check_blocks(table, stream) if _is_plain(table) else _check_records(table, _decoded_lines(table))
+        surplus = _Surplus()
+        if _is_plain(table):
+            n_rows = _check_blocks(table, stream, surplus)
+        else:
+            n_rows = _check_records(table, _decoded_lines(table), surplus)
+        surplus.report(table)
         if n_rows == 0:
             raise DataError(
                 f"{table.file} has no interactions; it needs a header line of name:type columns and a line for each"
@@ -121,7 +131,7 @@ def _is_plain(table: Table) -> bool:
 # -- blocks of rows --------------------------------------------------------------------------------------------------
 
 
-def _check_blocks(table: Table, stream: BinaryIO) -> int:
+def _check_blocks(table: Table, stream: BinaryIO, surplus: _Surplus) -> int:
     """Look at all rows behind the header, block by block; gives how many there are."""
     encoding = checked_encoding(table.encoding)
     stream.readline()
@@ -130,10 +140,10 @@ def _check_blocks(table: Table, stream: BinaryIO) -> int:
         block += stream.readline()
         if b'"' in block:  # a field in quotes may go beyond the block
             stream.seek(-len(block), io.SEEK_CUR)
-            return n_rows + _check_records(table, _lines(table, stream, number, encoding))
+            return n_rows + _check_records(table, _lines(table, stream, number, encoding), surplus, n_rows)
         found = _count_good(table, block, encoding)
         if found is None:
-            found = _check_records(table, _lines(table, io.BytesIO(block), number, encoding))
+            found = _check_records(table, _lines(table, io.BytesIO(block), number, encoding), surplus, n_rows)
         n_rows += found
         number += _ends(block)
     return n_rows
@@ -177,6 +187,10 @@ def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
         column, values = table.columns[int(place)], rows[place]
         if column.required and values.null_count:
             return None
+        if column.required and column.type in _SEQUENCES:
+            blank = pa.compute.equal(pa.compute.replace_substring(values, table.seq_separator, ""), "")
+            if pa.compute.any(blank).as_py():
+                return None
         if column.type == FeatureType.FLOAT:
             numbers = values.to_numpy()  # NaN for a null
             if np.nanmax(np.abs(numbers), initial=0) > _LARGEST or np.isnan(numbers).sum() > values.null_count:
@@ -218,18 +232,13 @@ def _decoded_lines(table: Table) -> Iterator[tuple[int, str]]:
             number += 1
 
 
-def _check_records(table: Table, lines: Iterator[tuple[int, str]]) -> int:
-    """Look at rows one by one; gives how many there are."""
+def _check_records(table: Table, lines: Iterator[tuple[int, str]], surplus: _Surplus, before: int = 0) -> int:
+    """Look at rows one by one, behind as many others; gives how many there are."""
     n_rows = 0
     for number, fields, line in _records(table, lines):
         n_rows += 1
         if len(fields) != len(table.columns):
-            cut_off = "" if line.endswith(("\n", "\r")) else "; it is the last line, and the file seems cut off there"
-            raise DataError(
-                f"{table.file}: the header has {len(table.columns)} columns separated by "
-                f"{SEPARATOR_NAMES.get(table.separator, repr(table.separator))}, but line {number} has {len(fields)}: "
-                f"{shown(line.rstrip())}{cut_off}"
-            )
+            surplus.check(table, before + n_rows, number, fields, line)
         for column, field in zip(table.columns, fields):
             problem = _problem(table, column, field) if column.read else None
             if problem is not None:
@@ -237,6 +246,48 @@ def _check_records(table: Table, lines: Iterator[tuple[int, str]]) -> int:
                     f"{table.file}, line {number}: column {column.name!r} {problem}; mend the row or leave it out"
                 )
     return n_rows
+
+
+class _Surplus:
+    """Rows with more fields than columns, of a file.
+
+    Attributes:
+        n_rows: How many there are.
+        first: What is wrong with the first of them.
+    """
+
+    n_rows = 0
+    first = ""
+
+    def check(self, table: Table, place: int, number: int, fields: Sequence[str], line: str) -> None:
+        """Refuse a row with another number of fields than columns, unless pandas reads the first of its fields.
+
+        Args:
+            table: The file.
+            place: Of the row among all, from 1 on.
+            number: Of its first line.
+            fields: Its fields.
+            line: All its lines.
+        """
+        n_columns = len(table.columns)
+        separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
+        counts = f"the header has {n_columns} columns separated by {separator}, but line {number} has {len(fields)}"
+        # pandas takes columns for the names of rows if the first row has more fields, or the second one twice as many
+        names_rows = place == 1 or (place == 2 and len(fields) >= 2 * n_columns)
+        if len(fields) > n_columns and not names_rows:
+            self.n_rows += 1
+            left_out = shown(table.separator.join(fields[n_columns:]))
+            self.first = self.first or f"{counts}; left out, as RecBole does, is what follows: {left_out}"
+            return
+        cut_off = "" if line.endswith(("\n", "\r")) else "; it is the last line, and the file seems cut off there"
+        misread = "; pandas would take the first column for names of rows" if len(fields) > n_columns else cut_off
+        raise DataError(f"{table.file}: {counts}: {shown(line.rstrip())}{misread}")
+
+    def report(self, table: Table) -> None:
+        """Warn of what is left out."""
+        if self.n_rows:
+            more = f" ({self.n_rows:,} such lines in all)" if self.n_rows > 1 else ""
+            logging.getLogger().warning(f"{table.file}: {self.first}{more}")
 
 
 def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str], str]]:
@@ -288,6 +339,8 @@ def _problem(table: Table, column: Column, field: str) -> str | None:
         return missing if column.required else None
     if column.type == FeatureType.FLOAT:
         return _number_problem(field)
+    if column.required and column.type in _SEQUENCES and not any(field.split(table.seq_separator)):
+        return f"has no value, only separators: {shown(field)}"
     if column.type == FeatureType.FLOAT_SEQ:
         return next(filter(None, map(_number_problem, filter(None, field.split(table.seq_separator)))), None)
     return None

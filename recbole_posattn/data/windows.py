@@ -107,23 +107,28 @@ def cut_windows(item: Tensor, target: Tensor, history_length: Tensor, max_length
     return Windows(item, row, start[kept], end[kept], label_start[kept])
 
 
-def lay_out(user: Tensor, history: Tensor, history_length: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def lay_out(
+    user: Tensor, history: Tensor, history_length: Tensor, target: Tensor, longest: int
+) -> tuple[Tensor, Tensor]:
     """One line of items for rows that come with their histories written out, as session files do.
 
     Rows whose history is the previous row's plus its target share their items, the others get items of their own.
 
     Args:
         user: User of each row; int64, shape (n,). Rows of a user are in time order, users in any order.
-        history: Newest items before the target, oldest first, 0 behind the last one; int64, shape (n, L).
+        history: Items before the target, oldest first, one row's behind the other's; int64, of the lengths' sum.
         history_length: Items in each history, at least 1; int64, shape (n,).
         target: Item to be predicted; int64, shape (n,).
+        longest: Length at which a history has lost its older items.
 
     Returns:
         The items, int64, shape (N,), and the position of each row's target among them, int64, shape (n,).
     """
     row = torch.argsort(user, stable=True)  # rows of a user side by side, still in time order
-    user, history, history_length, target = user[row], history[row], history_length[row], target[row]
-    starts_anew = ~_continues_previous(user, history, history_length, target)
+    begin = (history_length.cumsum(0) - history_length)[row]
+    user, history_length, target = user[row], history_length[row], target[row]
+    history = history[torch.repeat_interleave(begin, history_length) + count_up(history_length)]
+    starts_anew = ~_continues_previous(user, history, history_length, target, longest)
 
     # Each row adds its target, and in front of it the whole history if it starts a sequence.
     added = torch.where(starts_anew, history_length, 0) + 1
@@ -131,23 +136,24 @@ def lay_out(user: Tensor, history: Tensor, history_length: Tensor, target: Tenso
     item = torch.empty(int(added.sum()), dtype=torch.int64)
     item[target_position] = target
     in_history = torch.ones(len(item), dtype=torch.bool).index_fill_(0, target_position, False)
-    written = torch.arange(history.shape[1]) < history_length[:, None]
-    item[in_history] = history[starts_anew][written[starts_anew]]
+    item[in_history] = history[torch.repeat_interleave(starts_anew, history_length)]
     position = torch.empty_like(row)
     position[row] = target_position
     return item, position
 
 
-def _continues_previous(user: Tensor, history: Tensor, history_length: Tensor, target: Tensor) -> Tensor:
-    """Whether row i's history is row i−1's plus its target (the oldest item dropped where L is reached); bool, (n,)."""
-    max_length = history.shape[1]
-    before, length_before = history[:-1], history_length[:-1]
-    full = length_before == max_length
-    shifted = torch.where(full[:, None], torch.roll(before, -1, dims=1), before)
-    grown = shifted.scatter(1, length_before.clamp(max=max_length - 1)[:, None], target[:-1, None])
-    same = (user[1:] == user[:-1]) & (grown == history[1:]).all(dim=1)
-    same &= history_length[1:] == (length_before + 1).clamp(max=max_length)
-    return torch.cat([torch.tensor([False]), same])
+def _continues_previous(user: Tensor, history: Tensor, length: Tensor, target: Tensor, longest: int) -> Tensor:
+    """Whether row i's history is row i−1's plus its target (less the oldest item at the longest length); bool, (n,)."""
+    continues = torch.zeros(len(user), dtype=torch.bool)
+    continues[1:] = (user[1:] == user[:-1]) & (length[1:] == (length[:-1] + 1).clamp(max=longest))
+    row = torch.repeat_interleave(torch.arange(len(user)), length)
+    place, previous = count_up(length), (row - 1).clamp(min=0)
+    begin = length.cumsum(0) - length
+    source = begin[previous] + place + (length[previous] == longest)
+    is_newest = place == length[row] - 1
+    expected = torch.where(is_newest, target[previous], history[source.clamp(max=len(history) - 1)])
+    continues[row[expected != history]] = False
+    return continues
 
 
 def _count_down(counts: Tensor) -> Tensor:

@@ -93,8 +93,9 @@ class BlockwiseCollector(Collector):
         struct = DataStruct()
         for name, value in self.data_struct._data_dict.items():
             struct.set(name, value)
-        for name, batches in self._batches.items():
-            struct.set(name, gather_rows(torch.cat(batches), self.device).cpu())
+        own = {name: torch.cat(batches) for name, batches in self._batches.items()}
+        for name, rows in gather_rows(own).items():  # of many processes, some may have had no batch
+            struct.set(name, rows)
         if self.keeps_ranks:
             self.ranks = struct["ranks"]
         self._batches.clear()

@@ -12,6 +12,8 @@ import pandas as pd
 from recbole.data.dataset import Dataset
 from torch import Tensor
 
+from recbole_posattn.data.tokens import as_tokens
+
 # A target's contribution to each metric, by its rank; with one target, Recall is Hit.
 RANK_METRICS = {
     "hit": lambda rank: np.ones_like(rank),
@@ -37,8 +39,8 @@ def user_results(dataset: Dataset, ranks: Tensor) -> pd.DataFrame:
     user, item, rank = ranks.numpy().T
     table = pd.DataFrame(
         {
-            "user": dataset.id2token(dataset.uid_field, user).astype(str),
-            "item": dataset.id2token(dataset.iid_field, item).astype(str),
+            "user": as_tokens(dataset.id2token(dataset.uid_field, user)),
+            "item": as_tokens(dataset.id2token(dataset.iid_field, item)),
             "rank": pd.array(rank, dtype="Int64"),
         }
     )

@@ -34,8 +34,9 @@ class Board:
         reference: The model (a row) that all others are tested against.
         metrics: Names such as ``ndcg@10``, the one that early stopping watched first.
         scores: A row for each model and metric; columns ``model``, ``metric``, ``mean``, ``deviation`` (over seeds),
-            ``low``, ``high`` (95 % interval), ``p`` (Holm-corrected against the reference; missing for the reference
-            and for metrics that are no mean over targets, whose interval is missing as well).
+            ``low``, ``high`` (95 % interval), ``p`` (Holm-corrected against the reference; missing for the reference,
+            where one of the two has a single seed, and for metrics that are no mean over targets, whose interval is
+            missing as well).
         costs: A row for each model; columns ``model``, ``seeds``, ``parameters``, ``seconds_per_epoch``, ``best_epoch``
             (epochs to the best, the mean over seeds), ``training_seconds``, ``peak_mebibytes``.
         curves: A row for each model, seed and epoch that was validated; columns ``model``, ``seed``, ``epoch``,
@@ -46,6 +47,7 @@ class Board:
         failures: ``(model, seed, reason)`` of each run that failed.
         seen_targets: Share of test targets that their user had before; ``None`` if not known.
         n_targets: Number of test targets.
+        n_users: Number of users that these are of, the unit of intervals and tests.
     """
 
     dataset: str
@@ -59,6 +61,7 @@ class Board:
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     seen_targets: float | None = None
     n_targets: int = 0
+    n_users: int = 0
 
     @property
     def models(self) -> list[str]:
@@ -79,6 +82,11 @@ class Board:
         if score["p"] >= SIGNIFICANCE:
             return "tie"
         return "better" if score["mean"] > self.score(self.reference, metric)["mean"] else "worse"
+
+    @property
+    def of_one_seed(self) -> list[str]:
+        """Models with a single finished run, of which no other seeds can be told: their differences are not tested."""
+        return self.costs[self.costs["seeds"] == 1]["model"].tolist()
 
     def best(self, metric: str) -> list[str]:
         """The models with the highest mean, as many as share it to four digits."""
@@ -120,7 +128,7 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
         protocol=protocol,
         reference=reference,
         metrics=metrics,
-        scores=pd.concat([_scores(runs, metric, reference) for metric in metrics], ignore_index=True),
+        scores=pd.concat([_scores(runs, targets, metric, reference) for metric in metrics], ignore_index=True),
         costs=pd.DataFrame([_costs(model, of_model) for model, of_model in runs.items()]),
         curves=pd.DataFrame(
             [
@@ -135,6 +143,7 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
         failures=failures,
         seen_targets=float(targets["seen"].mean()) if "seen" in targets else None,
         n_targets=len(targets),
+        n_users=targets["user"].nunique(),
     )
 
 
@@ -179,13 +188,14 @@ def _values(of_model: Sequence[Run], metric: str) -> np.ndarray:
     return np.stack([metric_by_target(run.users, metric) for run in of_model])
 
 
-def _scores(runs: Mapping[str, Sequence[Run]], metric: str, reference: str) -> pd.DataFrame:
+def _scores(runs: Mapping[str, Sequence[Run]], targets: pd.DataFrame, metric: str, reference: str) -> pd.DataFrame:
     if metric.partition("@")[0] in RANK_METRICS:
         values = {model: _values(of_model, metric) for model, of_model in runs.items()}
-        p_values = p_values_against(reference, values)
+        users = targets["user"].to_numpy()
+        p_values = p_values_against(reference, values, users)
         rows = [
             {"model": model, "metric": metric, **found._asdict(), "p": p_values.get(model, np.nan)}
-            for model, found in estimates(values).items()
+            for model, found in estimates(values, users).items()
         ]
         return pd.DataFrame(rows)
     rows = []

@@ -30,8 +30,10 @@ def draw_board(board: Board) -> list[Drawing]:
     if not board.models:
         return []
     metric = board.metrics[0]
+    tested = any(board.verdict(model, metric) for model in board.models)
+    colours = f"Colours: the paired test against {board.reference}." if tested else "No model was tested."
     plan = [
-        (draw_scores, f"{metric} with 95 % intervals", f"Colours: the paired test against {board.reference}.", False),
+        (draw_scores, f"{metric} with 95 % intervals", colours, False),
         (draw_times, f"{metric} against training time", "Means over seeds.", False),
         (
             draw_curves,

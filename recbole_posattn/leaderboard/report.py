@@ -28,7 +28,7 @@ COSTS = {
 
 CSV_COLUMNS = [
     *("dataset", "protocol", "model", "kind", "metric", "mean", "deviation", "low", "high", "p", "verdict"),
-    *("n_targets", "seeds"),
+    *("n_targets", "n_users", "seeds"),
 ]
 
 _LATEX_MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "tie": "$^{=}$"}
@@ -152,14 +152,29 @@ def _summary(board: Board, escape: Callable[[str], str], marks: Mapping[str, str
     if board.seen_targets is not None:
         seen = f", {100 * board.seen_targets:.1f} % of which their user had before"
     text = (
-        f"{board.n_targets:,} test targets{seen}. Mean ± standard deviation over seeds, the best in bold; "
-        f"95 % interval of {board.metrics[0]} by bootstrap over targets and seeds. "
+        f"{board.n_targets:,} test targets of {board.n_users:,} users{seen}. Mean ± standard deviation over seeds, the "
+        f"best in bold; 95 % interval of {board.metrics[0]} by bootstrap over users and seeds. "
     )
+    untested = _untested(board)
     if board.scores["p"].isna().all():
-        return escape(f"{text}No model was tested against another.")
-    text += f"Against {board.reference}, by a paired permutation test with Holm's correction at p < {SIGNIFICANCE}: "
-    return escape(text) + (
-        f"{marks['better']} better, {marks['worse']} worse, {marks['tie']} tie (no difference could be shown)."
+        return escape(f"{text}No model was tested against another{untested or '.'}")
+    text += (
+        f"Against {board.reference}, by a paired test over users and seeds with Holm's correction at "
+        f"p < {SIGNIFICANCE}: "
+    )
+    legend = f"{marks['better']} better, {marks['worse']} worse, {marks['tie']} tie (no difference could be shown)."
+    return escape(text) + legend + escape(f" Not tested{untested}" if untested else "")
+
+
+def _untested(board: Board) -> str:
+    """Which models have one seed, and what that means."""
+    few = board.of_one_seed
+    if not few:
+        return ""
+    which = "all models" if len(few) == len(board.models) else ", ".join(few)
+    return (
+        f": one seed of {which}. The intervals of one seed are over users only, and a difference of one seed may be "
+        "that of lucky seeds."
     )
 
 
@@ -275,7 +290,8 @@ def csv(boards: Sequence[Board]) -> str:
         costs = board.costs.set_index("model")
         for model in board.models:
             about = {"dataset": board.dataset, "protocol": board.protocol, "model": model}
-            about |= {"n_targets": board.n_targets, "seeds": costs.loc[model, "seeds"]}
+            about |= {"n_targets": board.n_targets, "n_users": board.n_users}
+            about |= {"seeds": costs.loc[model, "seeds"]}
             for metric in board.metrics:
                 verdict = board.verdict(model, metric)
                 table.append({**board.score(model, metric), **about, "kind": "metric", "verdict": verdict})

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
@@ -45,7 +45,7 @@ def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
     }
     try:
         table = readers[file.suffix](file)
-        frame = table.to_pandas()
+        frame = table.to_pandas(date_as_object=False)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     names_there = table.column_names
@@ -56,7 +56,7 @@ def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
     return frame.rename(columns=theirs)
 
 
-def read_tokens(file: Path, column: str, field: str) -> np.ndarray:
+def read_tokens(file: Path, column: str, field: str) -> list[str]:
     """The tokens in a column of a table, or one on each line of any other file.
 
     Args:
@@ -79,8 +79,7 @@ def read_tokens(file: Path, column: str, field: str) -> np.ndarray:
             raise DataError(f"{file}: column {column!r} must be texts or whole numbers; got {shown(given.iloc[0])}")
         if len(given) and is_string_dtype(given) and given.str.contains("\0", regex=False).any():
             raise DataError(f"{file}: column {column!r} has a NUL byte, which no token has")
-        tokens = given.to_numpy().astype(str)
-        tokens = tokens[tokens != ""]
+        tokens = [token for token in map(str, given) if token]
     else:
         try:
             text = file.read_text(encoding="utf-8")
@@ -89,8 +88,8 @@ def read_tokens(file: Path, column: str, field: str) -> np.ndarray:
         if "\0" in text:
             raise DataError(f"{file} has a NUL byte, which no text has; the file is damaged")
         lines = text.splitlines()
-        tokens = np.array([line.strip() for line in lines if line.strip()], dtype=str)
-    if not len(tokens):
+        tokens = [line.strip() for line in lines if line.strip()]
+    if not tokens:
         raise DataError(f"{file} holds no {column}")
     return tokens
 
@@ -135,6 +134,28 @@ def check_output(output: str, overwrite: bool) -> None:
         raise SettingError(f"output must be a file of {', '.join(SUFFIXES)}, or - for standard output; got {output!r}.")
     if os.path.exists(output) and not overwrite:
         raise SettingError(f"{output} is there already; give another --output, or --overwrite.")
+
+
+def check_formulas(output: str) -> None:
+    """Refuse to write out formulas where nothing would read them as such.
+
+    Raises:
+        SettingError: If the output is no CSV.
+    """
+    if output != STANDARD_OUTPUT and Path(output).suffix != ".csv":
+        raise SettingError(f"escape_formulas is for CSV, which spreadsheets read; leave it out for {output!r}.")
+
+
+def without_formulas(table: pa.Table) -> pa.Table:
+    """Texts that a spreadsheet would take for formulas, with an apostrophe in front, which it hides.
+
+    Those that begin with one of ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, CSV Injection).
+    """
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            escaped = pa.compute.replace_substring_regex(table[place], r"\A([=+\-@\t\r])", r"'\1")
+            table = table.set_column(place, field, escaped)
+    return table
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.quick_start import Loaded, load
 from recbole_posattn.recommend.ranking import best_items
@@ -54,7 +55,7 @@ class Recommender:
     def __init__(self, loaded: Loaded, report: Callable[[str], None] | None = None) -> None:
         self.loaded = loaded
         self._report = report or logging.getLogger(__name__).warning
-        self._known_items = pd.Index(loaded.dataset.field2id_token[loaded.dataset.iid_field].astype(str))
+        self._known_items = pd.Index(as_tokens(loaded.dataset.field2id_token[loaded.dataset.iid_field]))
         self._item = pa.array(self._known_items)
 
     @classmethod
@@ -201,7 +202,7 @@ class Recommender:
         return torch.from_numpy(np.flatnonzero(~allowed)).to(self.loaded.config["device"])
 
     def _numbers(self, name: str, tokens: Sequence[object]) -> np.ndarray:
-        tokens = np.array([str(token) for token in tokens], dtype=str)
+        tokens = as_tokens(list(tokens))
         number = numbers_of(self._known_items, tokens)
         for line in report_skipped(f"items of {name} are not in the data set", tokens[number == 0], len(tokens)):
             self._report(line)

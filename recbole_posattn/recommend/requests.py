@@ -21,16 +21,18 @@ from recbole.utils import ModelType
 from torch import Tensor
 
 from recbole_posattn.choices import SPLITS
+from recbole_posattn.data.convert.rejects import printable
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes
-from recbole_posattn.data.windows import lay_out
+from recbole_posattn.data.presplit import laid_out
+from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import DataError, SettingError, shown
 from recbole_posattn.quick_start import Loaded
 
 Split = Literal["all", "valid", "test"]
 
-# Tokens that a report names.
-_NAMED = 5
+# Tokens that a report names, and how much of each.
+_NAMED, _LONGEST_NAME = 5, 120
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def report_skipped(kind: str, tokens: np.ndarray, total: int, consequence: str =
     """A line on tokens that were left out; none if there are none."""
     if not len(tokens):
         return ()
-    names = list(dict.fromkeys(tokens.tolist()))
+    names = [printable(str(name), _LONGEST_NAME) for name in dict.fromkeys(tokens.tolist())]
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return (f"{len(tokens):,} of {total:,} {kind}, {consequence}: {', '.join(map(str, names[:_NAMED]))}{more}",)
+    return (f"{len(tokens):,} of {total:,} {kind}, {consequence}: {', '.join(names[:_NAMED])}{more}",)
 
 
 # -- users of the data set -------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Sp
     user_id, histories = _whole(dataset) if split == "all" else _before_targets(loaded, split)
     found = Requests(_tokens(dataset, user_id), user_id, histories, have_targets=split != "all")
     if users is not None:
-        found = _only(found, np.asarray(users).astype(str))
+        found = _only(found, as_tokens(users))
     if not len(found):
         where = f"data set {loaded.config['dataset']!r}" + ("" if split == "all" else f", {split} split")
         raise DataError(f"{where}: " + ("; ".join(found.skipped) or "there are no users to recommend to"))
@@ -104,7 +106,7 @@ def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Sp
 
 
 def _tokens(dataset: Dataset, user_id: Tensor) -> np.ndarray:
-    return dataset.id2token(dataset.uid_field, user_id.numpy()).astype(str)
+    return as_tokens(dataset.id2token(dataset.uid_field, user_id.numpy()))
 
 
 def _only(requests: Requests, users: np.ndarray) -> Requests:
@@ -120,11 +122,11 @@ def _only(requests: Requests, users: np.ndarray) -> Requests:
 def _whole(dataset: Dataset) -> tuple[Tensor, Histories]:
     """All users that have interactions, and all of these."""
     rows, listed = dataset.inter_feat, dataset.iid_field + dataset.config["LIST_SUFFIX"]
-    if isinstance(rows, LazyPrefixes):
+    if isinstance(rows, LazyPrefixes) and not dataset.written_lists:
         user, count = dataset.sequence_users
         return user, _of_counts(rows.sequences[listed], count)
     if listed in rows:
-        user, item = _laid_out(dataset, rows, listed)
+        user, item = _laid_out(dataset, rows)
     else:
         order = _in_time(dataset, rows)
         user, item = rows[dataset.uid_field][order], rows[dataset.iid_field][order]
@@ -145,10 +147,10 @@ def _in_time(dataset: Dataset, rows: Interaction) -> Tensor:
     return order[torch.argsort(rows[dataset.uid_field][order], stable=True)]
 
 
-def _laid_out(dataset: Dataset, rows: Interaction, listed: str) -> tuple[Tensor, Tensor]:
+def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor]:
     """User and item of the interactions behind rows whose histories are written out."""
     user = rows[dataset.uid_field]
-    item, position = lay_out(user, rows[listed], rows[dataset.item_list_length_field], rows[dataset.iid_field])
+    item, position = laid_out(dataset, rows)
     position, order = position.sort()
     return user[order][torch.searchsorted(position, torch.arange(len(item)))], item
 
@@ -161,8 +163,7 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
     if getattr(part, "histories", None) is not None:
         return rows[dataset.uid_field], part.histories
     if isinstance(rows, LazyPrefixes):
-        every = dataset.inter_feat.position
-        return rows[dataset.uid_field], *Histories.of_parts(rows.sequences[listed], [rows.position], every)
+        return rows[dataset.uid_field], dataset.histories_before(rows, dataset.inter_feat)
     if loaded.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         length = rows[dataset.item_list_length_field]
         written = torch.arange(rows[listed].shape[1]) < length[:, None]
@@ -226,20 +227,25 @@ def _from_table(table: pd.DataFrame) -> _Taken:
         if column != "time" and is_string_dtype(table[column]) and table[column].str.contains("\0", regex=False).any():
             raise DataError(f"histories: column {column!r} has a NUL byte, which no token has")
     time = table["time"] if "time" in table else pd.Series(np.arange(len(table)))
+    kind = pd.api.types.infer_dtype(time) if time.dtype == object else None  # objects of Python, not of pandas
+    if kind == "date":
+        time = pd.Series(np.array(time, dtype="datetime64[s]"))
+    elif kind == "datetime":
+        time = pd.to_datetime(time, utc=True)
     if not (pd.api.types.is_numeric_dtype(time) or pd.api.types.is_datetime64_any_dtype(time)):
         raise DataError(f"histories: times must be numbers or dates; got {shown(time.iloc[0])}")
     if pd.api.types.is_float_dtype(time) and not np.isfinite(time).all():
         row = int(np.flatnonzero(~np.isfinite(time))[0])
         raise DataError(f"histories: row {row + 1} has the time {time.iloc[row]}, and times must be finite")
-    of, user = pd.factorize(table["user"].to_numpy().astype(str))
-    return _Taken(user, of, table["item"].to_numpy().astype(str), time.to_numpy())
+    of, user = pd.factorize(as_tokens(table["user"]))
+    return _Taken(user, of, as_tokens(table["item"]), time.to_numpy())
 
 
 def _from_mapping(items_of: Mapping[object, Sequence[object]]) -> _Taken:
     for user, items in items_of.items():
         if isinstance(items, str) or not isinstance(items, Iterable):
             raise DataError(f"histories: user {user!r} needs a list of items, oldest first; got {items!r}")
-    user = np.array([str(user) for user in items_of], dtype=str)
+    user = as_tokens(list(items_of))
     of = np.arange(len(user)).repeat([len(items) for items in items_of.values()])
-    item = np.array([str(item) for items in items_of.values() for item in items], dtype=str)
+    item = as_tokens([item for items in items_of.values() for item in items])
     return _Taken(user, of, item, np.arange(len(item)))

@@ -51,7 +51,8 @@ class LiveSearch:
         self.progress.update(self.task, advance=1, told=self._summary())
         if not self.console.is_terminal:
             score = record.best(self.bigger)
-            told = record.error or f"{self.metric} {score:.4f} after {record.curve[-1][0]} epochs"
+            found = f"{self.metric} {score:.4f}" if score is not None else f"no {self.metric} that is a number"
+            told = record.error or f"{found} after {record.curve[-1][0]} epochs"
             done = f"{self.title}  {len(self.records)}/{self.n_trials}"
             line = f"{done}  trial {record.number} {record.state}: {told}  ({record.seconds:.0f} s)  {record.settings}"
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)

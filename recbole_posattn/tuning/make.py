@@ -14,7 +14,8 @@ from recbole_posattn.config import Config, plain_data
 from recbole_posattn.errors import UserError
 from recbole_posattn.quick_start import evaluate_checkpoint, versions
 from recbole_posattn.reporting.page import command_line, write_files
-from recbole_posattn.trials import Where, read_result
+from recbole_posattn.strict_json import json_text
+from recbole_posattn.trials import Where, forget_checkpoint, read_result, with_nan
 from recbole_posattn.tuning.live import LiveSearch
 from recbole_posattn.tuning.records import TrialRecord, best_trial, trial_folder
 from recbole_posattn.tuning.report import Found, report_files
@@ -59,7 +60,7 @@ def tune(
     winner = _evaluated(best, folder)
     for record in records:  # the weights of the others are of no more use
         if record is not best:
-            (trial_folder(folder, record.number) / BEST_NAME).unlink(missing_ok=True)
+            forget_checkpoint(trial_folder(folder, record.number))
     found = Found(
         model=config["model"],
         dataset=config["dataset"],
@@ -84,7 +85,7 @@ def _evaluated(best: TrialRecord, folder: Path) -> dict[str, Any]:
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
         if before["trial"] == best.number:
-            return before
+            return {**before, **{key: with_nan(before[key]) for key in ("valid_result", "test_result")}}
     own = trial_folder(folder, best.number)
     test_result, _ = evaluate_checkpoint(own / BEST_NAME)
     winner = {
@@ -93,7 +94,7 @@ def _evaluated(best: TrialRecord, folder: Path) -> dict[str, Any]:
         "valid_result": read_result(own)["best_valid_result"],
         "test_result": test_result or {},
     }
-    write_files(folder, {WINNER_NAME: json.dumps(winner, indent=2) + "\n"})
+    write_files(folder, {WINNER_NAME: json_text(winner, indent=2) + "\n"})
     return winner
 
 

@@ -7,13 +7,16 @@ that was not written to its end is none.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.files import whole_file
 from recbole_posattn.quick_start import RESULT_NAME
+from recbole_posattn.strict_json import json_text
 from recbole_posattn.trials import read_result, validated_epochs
 from recbole_posattn.tuning.space import Space
 
@@ -43,8 +46,9 @@ class TrialRecord(NamedTuple):
     error: str | None = None
 
     def best(self, bigger: bool) -> float | None:
-        """The best score of its epochs; ``None`` if it has none."""
-        return (max if bigger else min)((score for _, score in self.curve), default=None)
+        """The best score of its epochs; ``None`` if it has none that is a number."""
+        scores = (score for _, score in self.curve if math.isfinite(score))
+        return (max if bigger else min)(scores, default=None)
 
 
 def trial_folder(folder: Path, number: int) -> Path:
@@ -54,7 +58,7 @@ def trial_folder(folder: Path, number: int) -> Path:
 
 def best_trial(records: Sequence[TrialRecord], bigger: bool) -> TrialRecord | None:
     """The best of the finished trials, the earlier one of equals; ``None`` if none is finished."""
-    finished = [record for record in records if record.state == FINISHED and record.curve]
+    finished = [record for record in records if record.state == FINISHED and record.best(bigger) is not None]
     return (max if bigger else min)(finished, key=lambda record: record.best(bigger), default=None)
 
 
@@ -89,7 +93,7 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
         if not resume:
             raise SettingError(f"{folder} holds a search already; go on with it by --resume, or give another --output.")
         before = json.loads(file.read_text(encoding="utf-8"))
-        for key, value in json.loads(json.dumps(searched)).items():
+        for key, value in json.loads(json_text(searched)).items():
             if before.get(key) != value:
                 raise SettingError(
                     f"the search in {folder} has {key} {before.get(key)!r}, and not {value!r}; "
@@ -99,7 +103,8 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
         raise SettingError(f"there is no search in {folder} to go on with; leave --resume out.")
     try:
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(searched, indent=2) + "\n", encoding="utf-8")
+        with whole_file(file) as incomplete:
+            incomplete.write_text(json_text(searched, indent=2) + "\n", encoding="utf-8")
         remove_incomplete(folder)
         records = {record.number: record for record in read_records(folder)}
         for number, record in _unrecorded(folder, space, records).items():
@@ -126,14 +131,15 @@ def read_records(folder: Path) -> list[TrialRecord]:
             fields = json.loads(line)
         except ValueError:  # empty, or not written to its end
             continue
-        records.append(TrialRecord(**{**fields, "curve": [tuple(point) for point in fields["curve"]]}))
+        curve = [(epoch, math.nan if score is None else score) for epoch, score in fields["curve"]]
+        records.append(TrialRecord(**{**fields, "curve": curve}))
     return records
 
 
 def append_record(folder: Path, record: TrialRecord) -> None:
     """Write a trial down; a torn line before it does not hurt it."""
     with open(folder / TRIALS_NAME, "a", encoding="utf-8") as file:
-        file.write("\n" + json.dumps(record._asdict()))
+        file.write("\n" + json_text(record._asdict()))
 
 
 def finished_curve(result: Mapping[str, Any]) -> list[tuple[int, float]]:

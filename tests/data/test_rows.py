@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from recbole_posattn import Config
 from recbole_posattn.data import rows
 from recbole_posattn.data.atomic_files import ensure_atomic_files
+from recbole_posattn.data.rows import SEPARATOR_NAMES
 from recbole_posattn.errors import DataError
 from recbole_posattn.quick_start import prepare_data
 
@@ -44,7 +47,6 @@ EXPECTED = [("u1", "i1", 1.0), ("u1", "i2", 2.0), ("u1", "i3", 3.0)]
     ("row", "message"),
     [
         ("u1\ti4", "the header has 3 columns separated by tab, but line 5 has 2: 'u1\\ti4'"),
-        ("u1\ti4\t4\t5", "but line 5 has 4"),
         ('""', "but line 5 has 1"),
         ("\ti4\t4", "line 5: column 'user_id' has no value; mend the row or leave it out"),
         ("u1\t\t4", "line 5: column 'item_id' has no value"),
@@ -71,6 +73,59 @@ def test_a_row_that_would_be_misread_is_told(empty_folder: Path, row: str, messa
         read()
 
 
+def as_recbole(separator: str = "\t") -> pd.DataFrame:
+    """The call by which RecBole reads an atomic file."""
+    types = {"user_id:token": str, "item_id:token": str, "timestamp:float": float}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pd.read_csv(
+            "dataset/mine/mine.inter", delimiter=separator, usecols=[*types], dtype=types, engine="python"
+        )
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", "::"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("surplus", ["\t5", "\t", "\tx\ty", "\t1\t2\t3\t4"])
+def test_fields_too_many_are_left_out_as_by_recbole(
+    empty_folder: Path, caplog: pytest.LogCaptureFixture, separator: str, newline: str, surplus: str
+) -> None:
+    content = f"{HEADER}\n{GOOD}u1\ti4\t4{surplus}\nu1\ti5\t5\nu1\ti6\t6{surplus}\n"
+    write(content.replace("\t", separator).replace("\n", newline))
+    with caplog.at_level(logging.WARNING):
+        assert read(field_separator=separator) == [*EXPECTED, *(("u1", f"i{k}", float(k)) for k in (4, 5, 6))]
+    assert f"columns separated by {SEPARATOR_NAMES.get(separator, repr(separator))}, but line 5 has" in caplog.text
+    left_out = surplus.removeprefix("\t").replace("\t", separator)
+    assert f"what follows: {left_out!r} (2 such lines in all)" in caplog.text
+    assert as_recbole(separator).to_numpy().tolist() == [list(row) for row in read(field_separator=separator)]
+
+
+@pytest.mark.parametrize("separator", ["\t", "::"])
+@pytest.mark.parametrize(("row", "surplus"), [(1, 1), (1, 3), (2, 3), (2, 4)])
+def test_fields_by_which_pandas_names_rows_are_refused(
+    empty_folder: Path, separator: str, row: int, surplus: int
+) -> None:
+    """RecBole then has the items for users: of the first row's, or of as many in the second as there are columns."""
+    lines = GOOD.splitlines()
+    lines[row - 1] += "\t1" * surplus
+    write("\n".join([HEADER, *lines, ""]).replace("\t", separator))
+    if (row, surplus) in ((1, 1), (1, 3), (2, 3)):
+        assert as_recbole(separator)["user_id:token"].tolist() != ["u1"] * 3
+    with pytest.raises(
+        DataError, match=f"but line {row + 1} has {3 + surplus}: .*; pandas would take the first column"
+    ):
+        read(field_separator=separator)
+
+
+def test_a_field_too_many_deep_in_a_file(empty_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in line 6018 of the file of RecBole's own tests."""
+    rows = [f"u{k % 50}\ti{k % 70}\t{k}" for k in range(6100)]
+    rows[6016] += "\t1"
+    write("\n".join([HEADER, *rows, ""]))
+    with caplog.at_level(logging.WARNING):
+        assert len(read()) == 6100
+    assert "but line 6018 has 4; left out, as RecBole does, is what follows: '1'" in caplog.text
+
+
 @pytest.mark.parametrize("block", [1, 7, 2**24])
 def test_lines_are_counted_over_blocks(empty_folder: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(rows, "BLOCK", block)
@@ -80,6 +135,8 @@ def test_lines_are_counted_over_blocks(empty_folder: Path, monkeypatch: pytest.M
     write(HEADER + "\n" + GOOD * 9 + '"u\n1"\ti1\t1\n\r\n' + GOOD + "u1\t\t4\n")
     with pytest.raises(DataError, match="line 35: column 'item_id' has no value"):
         read()
+    write(HEADER + "\n" + GOOD * 9 + "u1\ti1\t3\t4\nu1\ti1\t3\t4\n")
+    assert len(read()) == 29
     write((HEADER + "\n" + GOOD * 9).encode() + b"u1\ti\xff\t1\n")
     with pytest.raises(DataError, match=r"line 29: not utf-8 \(invalid start byte: byte 0xff\); name the encoding"):
         read()

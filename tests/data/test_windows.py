@@ -27,12 +27,10 @@ class Cut(NamedTuple):
 
 def cut(rows: list[tuple[int, list[int], int]], max_length: int, stride: int | None = None) -> Cut:
     """Windows of rows (user, history, target)."""
-    history = torch.zeros(len(rows), max_length, dtype=torch.int64)
-    for row, (_, items, _) in enumerate(rows):
-        history[row, : len(items)] = torch.tensor(items)
+    history = torch.tensor([item for _, items, _ in rows for item in items])
     user, target = (torch.tensor([row[column] for row in rows]) for column in (0, 2))
     length = torch.tensor([len(items) for _, items, _ in rows])
-    item, position = lay_out(user, history, length, target)
+    item, position = lay_out(user, history, length, target, max_length)
     windows = cut_windows(item, position, length, max_length, stride or max_length)
     return Cut(*windows.gather(torch.arange(len(windows)), max_length))
 

@@ -1,4 +1,4 @@
-"""Intervals and tests against SciPy's, exact enumeration, and simulated coverage."""
+"""Intervals and tests against SciPy's, exact enumeration, and simulated coverage and errors."""
 
 from __future__ import annotations
 
@@ -9,94 +9,197 @@ import pytest
 from scipy import stats
 
 from recbole_posattn.evaluation import statistics
-from recbole_posattn.evaluation.statistics import bootstrap_intervals, estimates, p_values_against, paired_p_value
+from recbole_posattn.evaluation.statistics import bootstrap_intervals, estimates, p_values_against, paired_p_values
 
 
-def interval(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    return bootstrap_intervals({"model": values}, confidence, seed)["model"]
+def interval(
+    values: np.ndarray, users: np.ndarray | None = None, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    users = np.arange(values.shape[1]) if users is None else users
+    return bootstrap_intervals({"model": values}, users, confidence, seed)["model"]
+
+
+def p_value(values: np.ndarray, reference: np.ndarray, users: np.ndarray | None = None, seed: int = 0) -> float:
+    users = np.arange(values.shape[1]) if users is None else users
+    return float(paired_p_values([(values, reference)], users, seed)[0])
+
+
+# -- intervals -------------------------------------------------------------------------------------------------------
 
 
 def test_mean_and_deviation_are_those_of_the_seeds() -> None:
     values = np.array([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
-    found = estimates({"model": values})["model"]
-    assert found.mean == 0.5 and found.deviation == pytest.approx(0.25)
+    users = np.array(["a", "b", "b", "c"])
+    found = estimates({"model": values}, users)["model"]
+    assert found.mean == 0.5 and found.deviation == pytest.approx(0.25)  # over targets, however few users they have
     assert found.low < 0.5 < found.high
-    assert np.isnan(estimates({"model": values[:1]})["model"].deviation)
+    assert np.isnan(estimates({"model": values[:1]}, users)["model"].deviation)
 
 
 def test_interval_of_one_seed_is_scipys() -> None:
     values = np.random.default_rng(1).exponential(size=(1, 200))
-    low, high = interval(values)
     scipys = stats.bootstrap((values[0],), np.mean, method="percentile", rng=np.random.default_rng(2))
-    assert (low, high) == pytest.approx(tuple(scipys.confidence_interval), rel=0.02)
+    assert interval(values) == pytest.approx(tuple(scipys.confidence_interval), rel=0.02)
+
+
+def test_interval_of_users_with_many_targets_is_scipys_of_a_ratio() -> None:
+    random = np.random.default_rng(1)
+    n_targets = random.integers(1, 30, 80)
+    users = np.repeat(np.arange(80), n_targets)
+    values = (random.exponential(size=80)[users] + random.normal(scale=0.1, size=len(users)))[None]
+    sums = np.bincount(users, values[0])
+    scipys = stats.bootstrap(
+        (sums, n_targets),
+        lambda total, n, axis: total.sum(axis) / n.sum(axis),
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    )
+    shuffled = random.permutation(len(users))
+    ends = interval(values, users)
+    assert ends == pytest.approx(tuple(scipys.confidence_interval), rel=0.02)
+    assert interval(values[:, shuffled], users[shuffled].astype(str)) == pytest.approx(ends, rel=0.02)
+    assert ends[1] - ends[0] > 3 * np.subtract(*interval(values)[::-1])  # over targets
 
 
 def test_interval_grows_with_the_spread_of_seeds() -> None:
-    """Targets alone give 0.1 / sqrt(n); seeds that differ by 1 must dominate."""
+    """Users alone give 0.1 / sqrt(n); seeds that differ by 1 must dominate."""
     noise = np.random.default_rng(1).normal(scale=0.1, size=(4, 500))
     alike, apart = interval(noise), interval(noise + np.array([[-1.0], [-0.5], [0.5], [1.0]]))
     assert alike[1] - alike[0] < 0.03
     assert apart[1] - apart[0] > 1.0
 
 
-def test_interval_covers_the_mean_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "N_RESAMPLES", 400)
+@pytest.mark.parametrize(("n_seeds", "deviation", "lowest"), [(1, 0.0, 0.92), (3, 0.003, 0.92), (5, 0.02, 0.92)])
+def test_interval_covers_the_mean_as_often_as_it_says(
+    n_seeds: int, deviation: float, lowest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "N_RESAMPLES", 500)
     random = np.random.default_rng(0)
-    covered = 0
-    for trial in range(300):
-        low, high = interval(random.binomial(1, 0.3, size=(1, 150)).astype(float), 0.9, trial)
-        covered += low <= 0.3 <= high
-    assert 0.85 <= covered / 300 <= 0.95
+    users = np.repeat(np.arange(400), random.choice([1, 2, 5], 400))
+    values = {
+        trial: 0.3
+        + random.normal(scale=0.2, size=400)[users]
+        + random.normal(scale=0.2, size=(n_seeds, len(users)))
+        + random.normal(scale=deviation, size=(n_seeds, 1))
+        for trial in range(300)
+    }
+    covered = [low <= 0.3 <= high for low, high in bootstrap_intervals(values, users).values()]
+    assert lowest <= np.mean(covered) <= 0.99
 
 
 def test_intervals_do_not_depend_on_the_other_models() -> None:
-    values = np.random.default_rng(1).normal(size=(3, 80))
-    found = bootstrap_intervals({"few": values[:2], "one": values, "other": values + 1.0})
+    values, users = np.random.default_rng(1).normal(size=(3, 80)), np.arange(80) // 2
+    found = bootstrap_intervals({"few": values[:2], "one": values, "other": values + 1.0}, users)
     assert found["other"] == pytest.approx(tuple(end + 1.0 for end in found["one"]))
-    assert found["one"] == bootstrap_intervals({"other": values + 1.0, "one": values})["one"] == interval(values)
+    again = bootstrap_intervals({"other": values + 1.0, "one": values}, users)
+    assert found["one"] == pytest.approx(again["one"])
+    assert found["one"] == pytest.approx(interval(values, users))
 
 
 def test_batches_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(1).normal(size=(2, 50))
-    whole = interval(values)
+    random = np.random.default_rng(1)
+    values, reference = random.normal(size=(2, 50)), random.normal(size=(2, 50))
+    whole, p = interval(values), p_value(values, reference)
     monkeypatch.setattr(statistics, "_NUMBERS", 50 * 64)
     assert interval(values) == pytest.approx(whole, abs=0.02)
+    assert p_value(values, reference) == pytest.approx(p, abs=0.02)
 
 
-def test_p_value_is_that_of_all_sign_changes() -> None:
-    values, reference = np.array([[0.9, 0.4, 0.7, 0.1, 0.6]]), np.array([[0.5, 0.5, 0.2, 0.1, 0.2]])
-    difference = (values - reference)[0]
-    flipped = [np.mean(difference * signs) for signs in itertools.product([1, -1], repeat=5)]
+# -- tests -----------------------------------------------------------------------------------------------------------
+
+
+def test_p_value_is_that_of_all_sign_changes_by_user_where_seeds_make_no_difference() -> None:
+    values, reference = np.array([[0.9, 0.4, 0.7, 0.1, 0.6, 0.8]]), np.array([[0.5, 0.5, 0.2, 0.1, 0.2, 0.9]])
+    users = np.array([3, 1, 2, 5, 1, 3])
+    difference = np.bincount(users, (values - reference)[0])
+    flipped = [np.mean(difference * signs) for signs in itertools.product([1, -1], repeat=len(difference))]
     exact = np.mean(np.abs(flipped) >= abs(difference.mean()) - 1e-12)
-    assert paired_p_value(values, reference) == pytest.approx(exact)
-    assert paired_p_value(reference, values) == pytest.approx(exact)
+    twice, reference_twice = np.repeat(values, 2, axis=0), np.repeat(reference, 2, axis=0)
+    assert p_value(twice, reference_twice, users) == pytest.approx(exact, abs=0.015)
+    assert p_value(reference_twice, twice, users) == pytest.approx(exact, abs=0.015)
+
+
+def test_p_value_is_students_where_users_make_no_difference() -> None:
+    """Users who are all alike: only the seeds' means are left, and Welch's test of these."""
+    means, others = np.array([0.30, 0.36, 0.33]), np.array([0.25, 0.31, 0.27, 0.26])
+    values, reference = (np.repeat(seeds[:, None], 5000, axis=1) for seeds in (means, others))
+    expected = stats.ttest_ind(means, others, equal_var=False).pvalue
+    assert 0.01 < expected < 0.2
+    assert p_value(values, reference) == pytest.approx(expected, abs=0.015)
 
 
 def test_p_value_of_no_difference_is_one() -> None:
     values = np.random.default_rng(1).random((2, 30))
-    assert paired_p_value(values, values) == 1.0
-    with pytest.raises(ValueError, match=r"the same targets, got \{'model': 30, 'reference': 29\}"):
-        paired_p_value(values, values[:, 1:])
+    assert p_value(values, values) == 1.0
+    assert p_value(values, values + 1, np.zeros(30)) > 0.4  # the sign of a single user tells nothing
+    with pytest.raises(ValueError, match="the same targets, got 29 of 30"):
+        paired_p_values([(values, values[:, 1:])], np.arange(30))
 
 
-def test_p_values_are_uniform_without_a_difference_and_small_with_one() -> None:
-    random = np.random.default_rng(0)
-    null = [paired_p_value(*random.normal(size=(2, 1, 12)), seed=trial) for trial in range(200)]
-    assert 0.01 <= np.mean(np.array(null) < 0.05) <= 0.1
-    better = random.normal(size=(1, 100))
-    assert paired_p_value(better + 0.5 + random.normal(scale=0.1, size=(1, 100)), better) < 0.001
+def test_one_seed_is_not_tested() -> None:
+    values = np.random.default_rng(1).random((3, 30))
+    assert np.isnan(p_value(values[:1], values + 1)) and np.isnan(p_value(values, values[:1] + 1))
+    p_values = p_values_against("a", {"a": values, "b": values[:1] + 1, "c": values + 1}, np.arange(30))
+    assert np.isnan(p_values["b"])
+    assert p_values["c"] == p_value(values + 1, values)  # the only test there is
+
+
+def simulated(
+    n_users: int, n_seeds: int, user_effect: bool, difference: float = 0.0, n_trials: int = 300
+) -> np.ndarray:
+    """P-values of pairs of models with a seed deviation of 0.003.
+
+    A target's metric is 0.2 apart between two models, and 0.1 between two seeds of a model. With a user effect, a user
+    has one to four targets, and what sets the models apart is the same for all of these.
+    """
+    random = np.random.default_rng([n_users, n_seeds, user_effect])
+    n_targets = random.integers(1, 5, n_users) if user_effect else np.ones(n_users, dtype=int)
+    users = np.repeat(np.arange(n_users), n_targets)
+
+    def model(shift: float) -> np.ndarray:
+        apart = random.standard_normal(n_users if user_effect else len(users), np.float32)
+        apart = 0.2 / np.sqrt(2) * (apart[users] if user_effect else apart)
+        noise = 0.1 / np.sqrt(2) * random.standard_normal((n_seeds, len(users)), np.float32)
+        return shift + apart + noise + random.normal(scale=0.003, size=(n_seeds, 1))
+
+    n_batches = n_trials // 30
+    trials = ([(model(difference), model(0.0)) for _ in range(30)] for _ in range(n_batches))
+    return np.concatenate([paired_p_values(pairs, users, seed) for seed, pairs in enumerate(trials)])
+
+
+SIMULATED = list(itertools.product([943, 5000], [3, 5], [False, True]))
+
+
+@pytest.mark.parametrize(("n_users", "n_seeds", "user_effect"), SIMULATED)
+def test_at_most_7_percent_of_marks_are_false(
+    n_users: int, n_seeds: int, user_effect: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "N_PERMUTATIONS", 499)
+    p_values = simulated(n_users, n_seeds, user_effect)
+    assert 0.01 <= np.mean(p_values < 0.05) <= 0.07
+    assert 0.4 <= np.mean(p_values) <= 0.6
+
+
+@pytest.mark.parametrize(("n_seeds", "lowest"), [(3, 0.55), (5, 0.75)])
+def test_a_difference_of_a_hundredth_is_mostly_found(
+    n_seeds: int, lowest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "N_PERMUTATIONS", 499)
+    assert np.mean(simulated(5000, n_seeds, user_effect=False, difference=0.01, n_trials=150) < 0.05) >= lowest
 
 
 def test_p_values_are_corrected_by_holm() -> None:
     random = np.random.default_rng(0)
+    users = np.arange(60) // 2
     reference = random.normal(size=(3, 60))
     values = {"reference": reference} | {
         name: reference + shift + random.normal(scale=0.5, size=(3, 60))
         for name, shift in {"far": 0.5, "near": 0.12, "same": 0.0}.items()
     }
-    raw = sorted(paired_p_value(values[name], reference) for name in ("far", "near", "same"))
+    raw = sorted(p_value(values[name], reference, users) for name in ("far", "near", "same"))
     holm = np.maximum.accumulate([min(1.0, factor * p) for factor, p in zip((3, 2, 1), raw)])
-    found = p_values_against("reference", values)
+    found = p_values_against("reference", values, users)
     assert list(found) == ["far", "near", "same"]
     assert sorted(found.values()) == pytest.approx(list(holm))
-    assert p_values_against("reference", {"reference": reference}) == {}
+    assert p_values_against("reference", {"reference": reference}, users) == {}

@@ -160,8 +160,8 @@ def test_lists_of_tokens(suffix: str, data: st.DataObject) -> None:
         Path(f"given{suffix}").write_bytes(content)
         found, _ = refused("lists of tokens", lambda: read_tokens(Path(f"given{suffix}"), "item", "item_id"))
     if content == whole:
-        assert found.tolist() == ["i0", "i1", "i2"]
-    assert found is None or all(isinstance(token, str) and token for token in found.tolist())
+        assert found == ["i0", "i1", "i2"]
+    assert found is None or all(isinstance(token, str) and token for token in found)
 
 
 def test_a_nul_is_no_part_of_a_token() -> None:

@@ -14,7 +14,7 @@ from recbole_posattn.evaluation.statistics import estimates, p_values_against
 from recbole_posattn.leaderboard.board import gather
 from recbole_posattn.trials import Outcome, Trial
 
-N_USERS = 40
+N_TARGETS = 40  # two of each user
 
 
 def outcome(
@@ -23,7 +23,7 @@ def outcome(
     seed: int,
     ranks: np.ndarray | None = None,
     error: str | None = None,
-    n_users: int = N_USERS,
+    n_targets: int = N_TARGETS,
 ) -> Outcome:
     """A finished run with the given ranks (0: left out of the ranking), or a failed one."""
     place = folder / f"{model}-{seed}"
@@ -34,12 +34,12 @@ def outcome(
     rank = pd.array(ranks, dtype="Int64")
     users = pd.DataFrame(
         {
-            "user": [f"u{i}" for i in range(n_users)],
-            "item": [f"i{i % 7}" for i in range(n_users)],
+            "user": [f"u{i // 2}" for i in range(n_targets)],
+            "item": [f"i{i % 7}" for i in range(n_targets)],
             "rank": rank,
-            "history_length": np.arange(n_users) + 3,
-            "seen": np.arange(n_users) % 4 == 0,
-            "item_count": np.arange(n_users) % 3,
+            "history_length": np.arange(n_targets) + 3,
+            "seen": np.arange(n_targets) % 4 == 0,
+            "item_count": np.arange(n_targets) % 3,
         }
     )
     users.loc[users["rank"] == 0, "rank"] = pd.NA
@@ -64,10 +64,10 @@ def outcome(
 @pytest.fixture
 def outcomes(tmp_path: Path) -> list[Outcome]:
     random = np.random.default_rng(0)
-    weak = [random.integers(0, 60, N_USERS) for _ in range(2)]
+    weak = [random.integers(0, 60, N_TARGETS) for _ in range(2)]
     return [
         *(outcome(tmp_path, "weak", seed, ranks) for seed, ranks in enumerate(weak, start=1)),
-        *(outcome(tmp_path, "strong", seed, random.integers(1, 4, N_USERS)) for seed in (1, 2)),
+        *(outcome(tmp_path, "strong", seed, random.integers(1, 4, N_TARGETS)) for seed in (1, 2)),
         outcome(tmp_path, "twin", 1, weak[0]),
         outcome(tmp_path, "twin", 2, weak[1]),
         outcome(tmp_path, "broken", 1, error="no memory"),
@@ -77,7 +77,7 @@ def outcomes(tmp_path: Path) -> list[Outcome]:
 def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
     board = gather(outcomes, "tiny", "temporal", "weak")
     assert board.metrics == ["ndcg@10", "hit@10", "cov@10"]
-    assert (board.n_targets, board.seen_targets) == (N_USERS, 0.25)
+    assert (board.n_targets, board.n_users, board.seen_targets) == (N_TARGETS, N_TARGETS // 2, 0.25)
     assert board.failures == [("broken", 1, "no memory")]
     assert board.models == ["strong", "twin", "weak"]
 
@@ -86,7 +86,8 @@ def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
         ranks = each.users.sort_values(["user", "history_length"])["rank"].to_numpy(float, na_value=np.inf)
         by_target.setdefault(each.trial.name, []).append(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0))
     values = {model: np.stack(seeds) for model, seeds in by_target.items()}
-    expected, p_values = estimates(values), p_values_against("weak", values)
+    users = np.sort([f"u{i // 2}" for i in range(N_TARGETS)])
+    expected, p_values = estimates(values, users), p_values_against("weak", values, users)
     for model in values:
         score = board.score(model, "ndcg@10")
         assert score["mean"] == pytest.approx(expected[model].mean)
@@ -98,6 +99,19 @@ def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
     assert board.verdict("weak", "ndcg@10") == ""
     assert board.best("ndcg@10") == ["strong"]
     assert gather(outcomes, "tiny", "temporal", "strong").verdict("weak", "ndcg@10") == "worse"
+
+
+def test_a_model_with_one_seed_is_not_tested(tmp_path: Path, outcomes: list[Outcome]) -> None:
+    single = outcome(tmp_path, "single", 1, np.ones(N_TARGETS, dtype=int))
+    board = gather([*outcomes, single], "tiny", "temporal", "weak")
+    assert board.of_one_seed == ["single"] and board.verdict("single", "ndcg@10") == ""
+    assert board.score("single", "ndcg@10")["mean"] == 1.0
+    assert (
+        board.score("strong", "ndcg@10")["p"]
+        == gather(outcomes, "tiny", "temporal", "weak").score("strong", "ndcg@10")["p"]
+    )
+    board = gather([*outcomes, single], "tiny", "temporal", "single")
+    assert board.scores["p"].isna().all()
 
 
 def test_the_order_in_which_runs_finish_changes_nothing(outcomes: list[Outcome]) -> None:
@@ -136,7 +150,7 @@ def test_groups_hold_all_targets_in_order(outcomes: list[Outcome]) -> None:
     assert lengths["group"].tolist() == ["3–10", "11–18", "19–26", "27–34", "35–42"]
     assert lengths["targets"].tolist() == [8] * 5
     popularity = strong[strong["kind"] == "item popularity"]
-    assert popularity["group"].tolist()[-1] == "2" and popularity["targets"].sum() == N_USERS
+    assert popularity["group"].tolist()[-1] == "2" and popularity["targets"].sum() == N_TARGETS
 
 
 def test_the_best_takes_the_place_of_a_reference_without_runs(outcomes: list[Outcome]) -> None:
@@ -146,6 +160,6 @@ def test_the_best_takes_the_place_of_a_reference_without_runs(outcomes: list[Out
 
 
 def test_other_targets_cannot_stand_in_one_table(tmp_path: Path, outcomes: list[Outcome]) -> None:
-    fewer = outcome(tmp_path, "fewer", 1, np.ones(N_USERS - 1, dtype=int), n_users=N_USERS - 1)
+    fewer = outcome(tmp_path, "fewer", 1, np.ones(N_TARGETS - 1, dtype=int), n_targets=N_TARGETS - 1)
     with pytest.raises(DataError, match=r"\(seed 1\) was not evaluated on the same targets as fewer"):
         gather([*outcomes, fewer], "tiny", "temporal", "weak")

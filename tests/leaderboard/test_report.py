@@ -45,18 +45,18 @@ PUBLISHED = PROVENANCE._replace(
 
 
 def make_board(**changes: Any) -> Board:
-    """Three models: the reference, a better one with a nasty name and one seed, and one without curves or groups."""
+    """Three models: the reference, a better one with a nasty name, and one without curves or groups."""
     scores = [
         ("SASRec", "ndcg@10", 0.06, 0.0012, 0.055, 0.065, NAN),
         ("SASRec", "coverage@10", 0.5, 0.01, NAN, NAN, NAN),
-        (NASTY, "ndcg@10", 0.07, NAN, 0.066, 0.074, 0.004),
+        (NASTY, "ndcg@10", 0.07, 0.0, 0.066, 0.074, 0.004),
         (NASTY, "coverage@10", 0.25, NAN, NAN, NAN, NAN),
         ("Pop", "ndcg@10", 0.01, 0.0, 0.005, 0.015, 0.0004),
         ("Pop", "coverage@10", 0.5, 0.0, NAN, NAN, NAN),
     ]
     costs = [
         ("SASRec", 2, 152_600, 1.5, 40.5, 90.25, 512.0),
-        (NASTY, 1, 1_000_000, 12.0, 20.0, 1800.0, NAN),
+        (NASTY, 2, 1_000_000, 12.0, 20.0, 1800.0, NAN),
         ("Pop", 2, 1, 0.01, 1.0, 0.02, 64.0),
     ]
     curves = [
@@ -89,6 +89,7 @@ def make_board(**changes: Any) -> Board:
         "failures": [(NASTY, 2, "ValueError: a | b\n<c>")],
         "seen_targets": 0.125,
         "n_targets": 1940,
+        "n_users": 943,
     }
     return Board(**{**fields, **changes})
 
@@ -161,7 +162,7 @@ def test_markdown_has_each_cell() -> None:
         *("epochs to best", "training seconds", "peak MiB"),
     ]
     assert [row[1:] for row in rows] == [
-        ["**0.0700** ▲", "0.0660–0.0740", "0.2500", "1", "1,000,000", "12.00", "20.0", "1,800.0", "–"],
+        ["**0.0700 ± 0.0000** ▲", "0.0660–0.0740", "0.2500", "2", "1,000,000", "12.00", "20.0", "1,800.0", "–"],
         [
             *("0.0600 ± 0.0012", "0.0550–0.0650", "**0.5000 ± 0.0100**", "2", "152,600"),
             *("1.50", "40.5", "90.2", "512"),
@@ -175,17 +176,17 @@ def test_markdown_marks_a_tie() -> None:
     board = make_board()
     board.scores["p"] = board.scores["p"] * 100
     cells = [row[1] for row in markdown_table(markdown([board], PROVENANCE))[1:]]
-    assert cells == ["**0.0700** =", "0.0600 ± 0.0012", "0.0100 ± 0.0000 ▼"]
+    assert cells == ["**0.0700 ± 0.0000** =", "0.0600 ± 0.0012", "0.0100 ± 0.0000 ▼"]
 
 
 def test_markdown_says_what_the_numbers_are() -> None:
     text = markdown([make_board()], PROVENANCE)
     assert "## ml\\_100k, temporal split\n" in text
     assert (
-        "1,940 test targets, 12.5 % of which their user had before. "
+        "1,940 test targets of 943 users, 12.5 % of which their user had before. "
         "Mean ± standard deviation over seeds, the best in bold; "
-        "95 % interval of ndcg@10 by bootstrap over targets and seeds. "
-        "Against SASRec, by a paired permutation test with Holm's correction at p < 0.05: "
+        "95 % interval of ndcg@10 by bootstrap over users and seeds. "
+        "Against SASRec, by a paired test over users and seeds with Holm's correction at p < 0.05: "
         "▲ better, ▼ worse, = tie (no difference could be shown).\n"
     ) in text
     assert "seed 2: ValueError: a \\| b \\<c>\n" in text
@@ -206,8 +207,25 @@ def test_without_a_test_nothing_is_said_of_marks() -> None:
     board.scores["p"] = NAN
     text = markdown([board], PROVENANCE)
     assert "No model was tested against another." in text
-    assert "1,940 test targets. Mean" in text
+    assert "1,940 test targets of 943 users. Mean" in text
     assert not any(mark in cell for row in markdown_table(text) for cell in row for mark in "▲▼=")
+
+
+@pytest.mark.parametrize("form", [markdown, latex, html])
+def test_one_seed_is_said_to_be_untested(form: Callable[..., str]) -> None:
+    board = make_board()
+    pop = board.scores["model"] == "Pop"
+    board.scores.loc[pop, ["deviation", "p"]] = NAN
+    board.costs.loc[board.costs["model"] == "Pop", "seeds"] = 1
+    text = form([board], PROVENANCE)
+    assert "tie (no difference could be shown). Not tested: one seed of Pop. The intervals of one seed are over" in text
+    board.scores["p"] = NAN
+    board.costs["seeds"] = 1
+    text = form([board], PROVENANCE)
+    assert "No model was tested against another: one seed of all models. The intervals of one seed are over" in text
+    assert "▲ better" not in text
+    assert "Not tested" not in form([make_board()], PROVENANCE)
+    assert "0.0100 ±" not in text and "0.0100 $" not in text  # no deviation of one seed
 
 
 # -- CSV -------------------------------------------------------------------------------------------------------------
@@ -225,7 +243,12 @@ def test_csv_is_read_back_by_pandas() -> None:
         for column in ("mean", "deviation", "low", "high", "p"):
             np.testing.assert_equal(row[column], getattr(score, column))
     assert rows.loc[(NASTY, "ndcg@10"), "verdict"] == "better"
-    assert rows.loc[("Pop", "ndcg@10"), ["verdict", "n_targets", "seeds"]].tolist() == ["worse", 1940, 2]
+    assert rows.loc[("Pop", "ndcg@10"), ["verdict", "n_targets", "n_users", "seeds"]].tolist() == [
+        "worse",
+        1940,
+        943,
+        2,
+    ]
     assert rows.loc[("SASRec", "training_seconds"), ["kind", "mean"]].tolist() == ["cost", 90.25]
     assert np.isnan(rows.loc[(NASTY, "peak_mebibytes"), "mean"])
 
@@ -244,11 +267,11 @@ def test_latex_has_each_cell() -> None:
     assert row.startswith(
         r"\textless{}script\textgreater{}alert("
         '"1"'
-        r")\textless{}/script\textgreater{}\_50\%\&'\$a\$\textbar{}\# & \textbf{0.0700}$^{+}$ & "
+        r")\textless{}/script\textgreater{}\_50\%\&'\$a\$\textbar{}\# & \textbf{0.0700 $\pm$ 0.0000}$^{+}$ & "
     )
     (row,) = [line for line in text.splitlines() if line.startswith("Pop &")]
     assert r"0.0100 $\pm$ 0.0000$^{-}$" in row
-    assert r"\caption{ml\_100k, temporal split: 1,940 test targets, 12.5 \% of which" in text
+    assert r"\caption{ml\_100k, temporal split: 1,940 test targets of 943 users, 12.5 \% of which" in text
     assert r"$^{+}$ better, $^{-}$ worse, $^{=}$ tie" in text
     assert r"\label{tab:leaderboard-ml-100k-temporal-split}" in text
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
@@ -21,8 +22,9 @@ from recbole_posattn import cli, run
 from recbole_posattn.commands import recommend
 from recbole_posattn.errors import UserError
 from recbole_posattn.recommend import recommender as recommender_module
-from recbole_posattn.recommend.files import check_output, read_table, read_tokens, writing
+from recbole_posattn.recommend.files import SUFFIXES, check_output, read_table, read_tokens, without_formulas, writing
 from recbole_posattn.recommend.recommender import SCHEMA, Recommender
+from recbole_posattn.recommend.requests import new_histories
 
 NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}
 
@@ -203,11 +205,56 @@ def test_tables_come_back_as_they_were_written(suffix: str) -> None:
 
 def test_tokens_are_read_from_columns_and_lines() -> None:
     Path("items.csv").write_text("item\n1\n02\n\n")
-    assert read_tokens(Path("items.csv"), "item", "item_id").tolist() == ["1", "02"]
+    assert read_tokens(Path("items.csv"), "item", "item_id") == ["1", "02"]
     pyarrow.parquet.write_table(pa.table({"item_id": [1, 2]}), "items.parquet")
-    assert read_tokens(Path("items.parquet"), "item", "item_id").tolist() == ["1", "2"]
+    assert read_tokens(Path("items.parquet"), "item", "item_id") == ["1", "2"]
     Path("items.list").write_text(" 1 \n\n02\n")
-    assert read_tokens(Path("items.list"), "item", "item_id").tolist() == ["1", "02"]
+    assert read_tokens(Path("items.list"), "item", "item_id") == ["1", "02"]
+
+
+DAYS = ["2020-01-03", "2020-01-01", "2020-01-02"]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        pa.array(DAYS).cast(pa.date32()),
+        pa.array(DAYS).cast(pa.date64()),
+        pa.array(DAYS).cast(pa.timestamp("s")),
+        pa.array(DAYS).cast(pa.timestamp("ns")).cast(pa.timestamp("ns", tz="Asia/Tokyo")),
+        pa.array(["9999-12-31", "0001-01-01", "2020-01-02"]).cast(pa.date32()),
+    ],
+    ids=lambda time: f"{time.type}{time[0]}",
+)
+def test_days_are_times_in_any_format(time: pa.Array) -> None:
+    table = pa.table({"user": ["u"] * 3, "item": ["c", "a", "b"], "time": time})
+    pa.csv.write_csv(table, "given.csv")
+    pyarrow.parquet.write_table(table, "given.parquet")
+    lines = [json.dumps({key: str(value) for key, value in row.items()}) for row in table.to_pylist()]
+    Path("given.jsonl").write_text("\n".join(lines))
+    known = pd.Index(["[PAD]", "a", "b", "c"])
+    of_python = pd.DataFrame(table.to_pydict(), dtype=object)
+    for given in (*(read_table(Path(f"given{suffix}"), {}) for suffix in SUFFIXES), of_python):
+        assert new_histories(given, known).histories.item.tolist() == [1, 2, 3]
+
+
+def test_texts_that_are_formulas_are_escaped_where_asked(
+    checkpoint: str, empty_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    users = ["=1+1", "+1", "-1", "@a", "\tx", "\rx", "a=1", "'=1", "", "é", "a\n=1"]
+    table = pa.table(
+        {"user": users, "rank": [1] * len(users), "item": users[::-1], "score": [-1.5] * len(users)}, SCHEMA
+    )
+    escaped = without_formulas(table)
+    expected = ["'=1+1", "'+1", "'-1", "'@a", "'\tx", "'\rx", *users[6:]]
+    assert escaped.schema == SCHEMA and escaped["score"].equals(table["score"])
+    assert escaped["user"].to_pylist() == expected and escaped["item"].to_pylist() == expected[::-1]
+    Path("given.csv").write_text("user,item\n=cmd,i1\n")
+    for flags, user in ((["--escape_formulas"], "'=cmd"), ([], "=cmd")):
+        assert call(checkpoint, "--histories=given.csv", "--k=1", "--output=lists.csv", "--overwrite", *flags) == 0
+        assert pd.read_csv("lists.csv")["user"].tolist() == [user]
+    assert call(checkpoint, "--output=lists.parquet", "--escape_formulas") == 2
+    assert "escape_formulas is for CSV, which spreadsheets read" in capsys.readouterr().err
 
 
 def test_what_cannot_be_written_is_told(empty_folder: Path) -> None:

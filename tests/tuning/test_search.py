@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -208,6 +209,24 @@ def test_a_torn_line_is_no_trial(tmp_path: Path) -> None:
         file.write('\n{"number": 7, "sta')
     append_record(tmp_path, second)
     assert read_records(tmp_path) == [first, second]
+
+
+def test_a_search_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when it is taken up again with more trials."""
+    space = Space([RATES])
+    searched = {"space": space.plain()}
+    open_search(tmp_path, searched, space, resume=False)
+    before = (tmp_path / "search.json").read_bytes()
+
+    def half(file: Path, text: str, **_: str) -> None:
+        file.write_bytes(text[: len(text) // 2].encode())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written: No space left on device"):
+        patch.setattr(Path, "write_text", half)
+        open_search(tmp_path, searched, space, resume=True)
+    assert (tmp_path / "search.json").read_bytes() == before
+    assert open_search(tmp_path, searched, space, resume=True) == []
 
 
 def test_what_ended_while_the_search_was_killed_is_known(tmp_path: Path) -> None:

@@ -1,0 +1,212 @@
+"""Data that comes in three files, split already (``benchmark_filename``): with each row's history, or without.
+
+RecBole reads files whose rows hold their histories (``item_id_list``), and takes the lists as they are: numbered apart
+from the items unless ``alias_of_item_id`` says otherwise, and longer than MAX_ITEM_LIST_LENGTH if they are. Here items
+have one number, wherever they stand, and a model reads the newest items of a history. Of files without histories each
+row is an interaction, and histories are cut as from a single file.
+
+Shape keys: N interactions, n rows, L = MAX_ITEM_LIST_LENGTH.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType, ModelType
+from torch import Tensor
+
+from recbole_posattn.data.histories import Histories
+from recbole_posattn.data.prefixes import LazyPrefixes
+from recbole_posattn.data.windows import lay_out
+from recbole_posattn.errors import DataError, shown
+
+_PARTS = ("training", "validation", "test")
+_LIST_TYPES = {FeatureType.TOKEN: FeatureType.TOKEN_SEQ, FeatureType.FLOAT: FeatureType.FLOAT_SEQ}
+
+
+class PreSplitMixin:
+    """For RecBole's data sets: what :mod:`recbole_posattn.data.presplit` says.
+
+    Attributes:
+        written_lists: Where rows hold their histories, the fields that they hold, with the names of their list fields;
+            else empty.
+    """
+
+    written_lists: Mapping[str, str] = {}
+    _number: Tensor  # row in the files of each interaction (row, where histories are written)
+    _begins: Tensor  # whether a written history begins at a position; boolean, shape (N,)
+
+    @property
+    def is_presplit(self) -> bool:
+        """Whether the data comes in three files whose rows are targets with histories to this model."""
+        sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        return self.benchmark_filename_list is not None and (sequential or self.config["mask_history"] is not None)
+
+    # -- while files are read ----------------------------------------------------------------------------------------
+
+    def _init_alias(self) -> None:
+        super()._init_alias()
+        if self.is_presplit:
+            for field in self.token_like_fields:
+                listed = field + self.config["LIST_SUFFIX"]
+                if self._is_list_of(listed, field) and listed in self._rest_fields:
+                    self._number_alike(field, listed)
+
+    def _is_list_of(self, listed: str, field: str) -> bool:
+        """Whether a field of the interactions holds lists of what another one holds."""
+        are_there = field in self.inter_feat and listed in self.inter_feat
+        return are_there and self.field2type[listed] == _LIST_TYPES.get(self.field2type[field])
+
+    def _number_alike(self, field: str, listed: str) -> None:
+        name = next((name for name, fields in self.alias.items() if field in fields), field)
+        self.alias[name] = np.array([*self.alias.get(name, [field]), listed])
+        self._rest_fields = np.setdiff1d(self._rest_fields, [field, listed], assume_unique=True)
+        self.logger.info(f"{listed} gets the numbers of {field}: both hold the same tokens")
+
+    def _benchmark_presets(self) -> None:
+        """See ``SequentialDataset._benchmark_presets``, which needs a list of items."""
+        suffix, rows = self.config["LIST_SUFFIX"], self.inter_feat
+        lists = {field: field + suffix for field in rows if self._is_list_of(field + suffix, field)}
+        if self.iid_field not in lists:
+            for listed in lists.values():
+                self._del_col(rows, listed)
+            self._aug_presets()
+            return
+        # RecBole writes the lists of discretized numbers otherwise
+        self.written_lists = {
+            field: listed for field, listed in lists.items() if field not in self.config["numerical_features"]
+        }
+        self._check_lengths()
+        for field, listed in self.written_lists.items():
+            setattr(self, f"{field}_list_field", listed)
+            kind = self.field2type[listed]
+            self.set_field_property(listed, kind, FeatureSource.INTERACTION, self.max_item_list_len)
+        self.set_field_property(self.item_list_length_field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+
+    def _check_lengths(self) -> None:
+        items = self.written_lists[self.iid_field]
+        length = self.inter_feat[items].map(len).to_numpy()
+        for listed in self.written_lists.values():
+            others = self.inter_feat[listed].map(len).to_numpy()
+            if (others != length).any():
+                row = int(np.flatnonzero(others != length)[0])
+                raise DataError(
+                    f"{self._row_name(row)}: column {listed!r} has {others[row]} values, but the history {items!r} has "
+                    f"{length[row]}; mend the row, or leave the column out of load_col"
+                )
+
+    def _row_name(self, row: int) -> str:
+        file = int(np.searchsorted(np.cumsum(self.file_size_list), row, side="right"))
+        name = f"{self.dataset_name}.{self.benchmark_filename_list[file]}.inter"
+        return f"{name}, row {row - sum(self.file_size_list[:file]) + 1} below the header"
+
+    # -- rows with histories -----------------------------------------------------------------------------------------
+
+    def _change_feat_format(self) -> None:
+        if not self.is_presplit:
+            super()._change_feat_format()
+            return
+        if self.written_lists:
+            written = {listed: self.inter_feat.pop(listed).to_list() for listed in self.written_lists.values()}
+            super()._change_feat_format()
+            self._take_written(written)
+        else:
+            self._order_rows()
+            super()._change_feat_format()
+            if self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+                self._cut_prefixes()
+
+    def _take_written(self, written: Mapping[str, list[np.ndarray]]) -> None:
+        """Rows whose histories were written out, each with its target behind it on one line of interactions."""
+        length = torch.tensor([len(history) for history in written[self.written_lists[self.iid_field]]])
+        position = (length + 1).cumsum(0) - 1
+        in_history = torch.ones(int((length + 1).sum()), dtype=torch.bool).index_fill_(0, position, False)
+        self._begins = torch.zeros_like(in_history).index_fill_(0, position - length, True)
+        self._number = torch.arange(len(position))
+        lines = {}
+        for field, listed in self.written_lists.items():
+            target = self.inter_feat[field]
+            line = lines[listed] = target.new_empty(len(in_history))
+            line[in_history] = torch.from_numpy(np.concatenate(written[listed])).to(line.dtype)
+            line[position] = target
+        columns = {field: self.inter_feat[field] for field in self.inter_feat}
+        columns[self.item_list_length_field] = length.clamp(max=self.max_item_list_len)
+        self.inter_feat = LazyPrefixes(columns, position, self.item_list_length_field, lines, self.max_item_list_len)
+
+    def _order_rows(self) -> None:
+        """Put the interactions of the three files user by user, each user's in time order, or in that of the files."""
+        rows = self.inter_feat
+        user = rows[self.uid_field].to_numpy()
+        timed = self.time_field in rows
+        order = np.lexsort((rows[self.time_field], user) if timed else (user,))  # stable
+        file = np.repeat(np.arange(len(_PARTS)), self.file_size_list)[order]
+        back = np.flatnonzero((np.diff(file) < 0) & (np.diff(user[order]) == 0))
+        if len(back):
+            earlier, later = (self.benchmark_filename_list[file[place]] for place in (back[0], back[0] + 1))
+            name = self.field2id_token[self.uid_field][user[order][back[0]]]
+            raise DataError(
+                f"data set {self.dataset_name!r}: user {shown(str(name))} has an interaction in the file {earlier!r} "
+                f"that is earlier than one in {later!r}, which would get into its history. Each user's held-out "
+                f"interactions must be the last ones; or leave {self.time_field} out of load_col, and what counts is "
+                "the order of the files and of their rows"
+            )
+        by = f"by {self.time_field}" if timed else "in the order of the files and of their rows"
+        self.logger.info(f"The rows of {', '.join(self.benchmark_filename_list)} hold no histories: they are cut {by}")
+        self._number = torch.from_numpy(order)
+        self.inter_feat = pd.DataFrame(rows.iloc[order]).reset_index(drop=True)
+
+    def _parts_of_files(self) -> list:
+        """The data sets of the three files, their rows in the files' order; see ``Dataset.build``."""
+        self._change_feat_format()
+        rows = self.inter_feat
+        number, order = (self._number if self.written_lists else self._number[rows.position]).sort()
+        boundaries = torch.searchsorted(number, torch.tensor(self.file_size_list).cumsum(0))
+        parts = self._split([*order.tensor_split(boundaries[:-1])])
+        for part, size, name in zip(parts[1:], self.file_size_list[1:], _PARTS[1:]):
+            if len(part.inter_feat) < size:
+                self.logger.warning(
+                    f"{size - len(part.inter_feat):,} of {size:,} {name} rows are their user's first interactions: "
+                    "there is no history to predict them from, and they are left out"
+                )
+        if not self.config["lazy_prefixes"]:
+            for dataset in [self, *parts]:
+                dataset.inter_feat = dataset.inter_feat.dense()
+        return parts
+
+    # -- what histories there are ------------------------------------------------------------------------------------
+
+    def histories_before(self, rows: LazyPrefixes, every: LazyPrefixes) -> Histories:
+        """What the users did before the targets of some rows.
+
+        Args:
+            rows: The rows; those of a part, say.
+            every: All rows of the data set.
+        """
+        later = torch.nonzero(~self._begins).flatten() if self.written_lists else every.position
+        item = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]]
+        return Histories.of_parts(item, [rows.position], later)[0]
+
+
+def laid_out(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Tensor]:
+    """:func:`~recbole_posattn.data.windows.lay_out` of rows whose histories are written out.
+
+    Args:
+        dataset: Of RecBole's or, where the rows are lazy, with :class:`PreSplitMixin`.
+        rows: Some of its rows.
+    """
+    if isinstance(rows, LazyPrefixes):
+        histories = dataset.histories_before(rows, rows)
+        length, (_, item) = histories.length, histories.flat()
+        longest = int(length.max()) if len(length) else 1
+    else:
+        length, longest = rows[dataset.item_list_length_field], dataset.max_item_list_len
+        listed = rows[dataset.iid_field + dataset.config["LIST_SUFFIX"]]
+        item = listed[torch.arange(listed.shape[1]) < length[:, None]]
+    return lay_out(rows[dataset.uid_field], item, length, rows[dataset.iid_field], longest)

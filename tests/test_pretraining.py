@@ -1,0 +1,95 @@
+"""Models that are trained in stages: each pretraining has a folder of its own, and goes on like any other run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_posattn import run
+from recbole_posattn.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.trainer import EngineMixin
+from tests.planted import lagged_sequences, write_atomic_file
+from tests.test_resume import PowerCut, assert_same
+
+# Small models, pretrained for more epochs than ``epochs`` says.
+MODELS = {
+    "S3Rec": {"train_stage": "pretrain", "hidden_size": 8, "inner_size": 8, "n_layers": 1, "n_heads": 1},
+    "RaCT": {"train_stage": "actor_pretrain", "latent_dimension": 8, "mlp_hidden_size": [8]},
+}
+
+
+@pytest.fixture
+def settings(tiny_settings: Callable, tmp_path: Path) -> Callable[..., dict]:
+    """Settings of a pretraining on ``tiny`` with a class for each item."""
+    rows = lagged_sequences(20, range(4, 12), n_items=12, lag=3, noise=0.1, seed=1)
+    file = write_atomic_file(tmp_path / "data", "tiny", rows)
+    classes = [f"i{item}\tc{item % 3} c{item % 4}" for item in range(12)]
+    file.with_name("tiny.item").write_text("\n".join(["item_id:token\tclass:token_seq", *classes]) + "\n")
+
+    def settings(model: str, **changes: object) -> dict:
+        columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]}
+        stage = {"pretrain_epochs": 4, "save_step": 2, "epochs": 1, "load_col": columns, "data_path": "data"}
+        return tiny_settings(**{**stage, **MODELS[model], **changes})
+
+    return settings
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_second_pretraining_leaves_the_first_alone(settings: Callable, model: str) -> None:
+    first = run(model, "tiny", config_dict=settings(model), command_line=[])
+    own = Path(first["checkpoint"]).parent
+    before = {file.name: file.read_bytes() for file in own.iterdir()}
+    assert {"result.json", "users.parquet", f"{model}-tiny-2.pth", f"{model}-tiny-4.pth"} <= before.keys()
+    second = run(model, "tiny", config_dict=settings(model, seed=7), command_line=[])
+    assert Path(second["checkpoint"]).parent != own
+    assert {file.name: file.read_bytes() for file in own.iterdir()} == before
+    for result in (first, second):
+        assert json.loads(Path(result["checkpoint"]).with_name("result.json").read_text())["seed"] in (2020, 7)
+    # where RecBole's users look for it, and pre_model_path names it, is the latest one, and nothing else but folders
+    latest = Path("saved", f"{model}-tiny-4.pth")
+    assert latest.read_bytes() == Path(second["checkpoint"]).read_bytes() != Path(first["checkpoint"]).read_bytes()
+    assert {file.name for file in Path("saved").iterdir() if file.is_file()} == {
+        f"{model}-tiny-{n}.pth" for n in (2, 4)
+    }
+
+
+def test_the_next_stage_begins_with_what_was_pretrained(settings: Callable) -> None:
+    for checkpoint in (run("S3Rec", "tiny", config_dict=settings("S3Rec"), command_line=[])["checkpoint"], None):
+        stage = {"train_stage": "finetune", "epochs": 1, "learning_rate": 1e-12}
+        path = checkpoint or "saved/S3Rec-tiny-4.pth"
+        result = run("S3Rec", "tiny", config_dict=settings("S3Rec", **stage, pre_model_path=path), command_line=[])
+        before, after = (read_checkpoint(file)["state_dict"] for file in (path, result["checkpoint"]))
+        assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-9) for name in before)
+        assert Path(result["checkpoint"]).name == "best.pth"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_pretraining_goes_on(settings: Callable, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has more epochs than the training, and no validation; at its end, it is evaluated only."""
+    arguments = {"model": model, "dataset": "tiny", "command_line": []}
+    undisturbed = run(config_dict=settings(model, checkpoint_dir="undisturbed"), **arguments)
+    original = EngineMixin._train_epoch
+
+    def stopped(self: object, data: object, epoch: int, *more: object, **options: object) -> object:
+        if epoch == 3:
+            raise PowerCut
+        return original(self, data, epoch, *more, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(EngineMixin, "_train_epoch", stopped)
+        run(config_dict=settings(model), **arguments)
+    (last,) = Path("saved").glob(f"*/{LAST_NAME}")
+    assert read_checkpoint(last)["epoch"] == 2
+    for _ in range(2):
+        resumed = run(config_dict=settings(model), resume="auto", **arguments)
+        assert_same(undisturbed, resumed)
+        assert Path(resumed["checkpoint"]) == last.with_name(f"{model}-tiny-4.pth")
+
+
+def test_nothing_is_written_unless_it_shall_be(settings: Callable) -> None:
+    result = run("S3Rec", "tiny", config_dict=settings("S3Rec"), command_line=[], saved=False)
+    assert result["checkpoint"] is None and not any(path.is_file() for path in Path("saved").rglob("*"))
