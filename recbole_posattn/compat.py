@@ -7,7 +7,7 @@ When a module of this package is imported that uses RecBole, before RecBole is (
 - ``numpy.float_``, ``complex_`` and ``unicode_``, where they are missing;
 - ``scipy.sparse.dok_matrix._update``, where it is missing;
 - ``torch.Tensor.__array__`` and ``__array_wrap__``, which take the arguments of NumPy 2 as well, where they do not;
-- filters in ``warnings.filters``.
+- filters in ``warnings.filters`` (:func:`silence_known_warnings`).
 
 When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``):
 - for each of our models, and those given to ``register``: the module ``recbole.model.sequential_recommender.<model>``
@@ -23,7 +23,9 @@ When a ``Config`` of ours is made for a RecBole model (``registry.serve``):
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
   the classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` are there already, stay, and get a ``__new__``
   that does so;
-- autograd's anomaly detection, which RecBole switches on when its sequential models are imported, stays as it was.
+- autograd's anomaly detection, which RecBole switches on when its sequential models are imported, stays as it was;
+- the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and its kin
+  (:func:`build_sparse_tensors_as_today`).
 
 When ``recbole_posattn.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
 - the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).

@@ -38,6 +38,7 @@ from recbole_posattn.compat import (
 )
 from recbole_posattn.data.dataset import (
     ExactTimesDataset,
+    ExactTimesDecisionTreeDataset,
     ExactTimesDIENDataset,
     HeldOutDataset,
     HeldOutKGDataset,
@@ -169,7 +170,7 @@ _DATASETS = {
     ModelType.TRADITIONAL: (HeldOutDataset, Dataset),
     ModelType.KNOWLEDGE: (HeldOutKGDataset, KnowledgeBasedDataset),
     ModelType.CONTEXT: (ExactTimesDataset, Dataset),
-    ModelType.DECISIONTREE: (ExactTimesDataset, Dataset),
+    ModelType.DECISIONTREE: (ExactTimesDecisionTreeDataset, Dataset),
 }
 
 # Ours by the data set class that RecBole has for a single model.

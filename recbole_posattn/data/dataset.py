@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from recbole.data.dataset import (
     Dataset,
+    DecisionTreeDataset,
     DIENDataset,
     KGSeqDataset,
     KnowledgeBasedDataset,
@@ -248,7 +249,14 @@ class HeldOutKGDataset(HeldOutDatasetMixin, KnowledgeBasedDataset):
 
 
 class ExactTimesDataset(ExactTimesMixin, Dataset):
-    """RecBole's ``Dataset``, ordered by exact times; for context-aware and tree models, which read whole rows."""
+    """RecBole's ``Dataset``, ordered by exact times; for context-aware models, which read whole rows."""
+
+
+class ExactTimesDecisionTreeDataset(ExactTimesMixin, DecisionTreeDataset):
+    """RecBole's data set for trees, which its ``create_dataset`` does not take, ordered by exact times.
+
+    Without it their one-hot encoding (``convert_token_to_onehot``) fails.
+    """
 
 
 class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):
