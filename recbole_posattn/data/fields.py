@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import recbole_posattn.before_recbole  # noqa: F401
+
 from recbole.utils import EvaluatorType, FeatureType, ModelType
 
 from recbole_posattn.config import Config

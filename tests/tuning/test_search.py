@@ -326,7 +326,6 @@ def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
 def test_recboles_own_search_takes_our_objective(algo: str, settings: dict, tmp_path: Path) -> None:
     (tmp_path / "fixed.yaml").write_text(yaml.safe_dump({**settings, "epochs": 1}))
