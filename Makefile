@@ -15,7 +15,7 @@ endif
 # The advisories that audit passes over, each with its reason there and in SECURITY.md
 IGNORED := audit-ignored.txt
 
-.PHONY: run test test-fast test-pythons fuzz soak bench bench-engine lint format audit
+.PHONY: run test test-fast test-recbole test-pythons fuzz soak bench bench-engine lint format audit
 
 # More flags of the launcher, such as ARGUMENTS=--epochs=1
 ARGUMENTS ?=

@@ -21,6 +21,9 @@ from recbole_posattn.same_run import CHANGEABLE, RESUMABLE, check_data, setting_
 AUTO = "auto"
 LOCK_NAME = "run.lock"
 
+# What is recorded of a setting that has changed on the way.
+_CHANGE = ("epoch", "key", "before", "now")
+
 
 class Resumed(NamedTuple):
     """A run to go on with.
@@ -98,7 +101,8 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
     try:
         with use_explained(folder / LAST_NAME):
             config = _settings_of_now(folder, content, given, str(resume) == AUTO)
-            changes = [*content["training"]["changes"], *_changes(content, config, given.defaults())]
+            before = [{key: change[key] for key in _CHANGE} for change in content["training"]["changes"]]
+            changes = [*before, *_changes(content, config, given.defaults())]
     except UserError:
         if lock is not None:
             lock.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from recbole_posattn.cli import main
 from recbole_posattn.errors import CheckpointError, DataError
 from recbole_posattn.trainer import trainer_class
 from tests.planted import lagged_sequences, write_atomic_file
+from tests.systems import needs_posix
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,8 @@ def checkpoint(tiny_settings: Callable, tmp_path_factory: pytest.TempPathFactory
 @contextmanager
 def files_of_at_most(n_bytes: int) -> Iterator[None]:
     """Let the system refuse what is behind so many bytes of a file, as it does on a full disk."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
     try:
@@ -55,6 +57,7 @@ def test_any_reader_of_plain_torch_files_can_read_it(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [0, 1000, 20_000])
+@needs_posix
 def test_a_full_disk_leaves_the_old_file(empty_folder: Path, n_bytes: int) -> None:
     write_checkpoint({"weights": torch.zeros(10_000)}, "best.pth")
     before = Path("best.pth").read_bytes()

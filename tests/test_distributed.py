@@ -29,6 +29,7 @@ from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, Setti
 from recbole_posattn.quick_start import RunResult
 from tests import processes
 from tests.planted import write_atomic_file
+from tests.systems import needs_posix
 
 LAUNCHER = Path(recbole_posattn.__file__).parent.parent / "run_recbole_posattn.py"
 
@@ -120,6 +121,7 @@ def test_processes_exchange_rows_and_values(two: Layout, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
+@needs_posix
 def test_a_process_that_dies_ends_the_job(two: Layout, tmp_path: Path, rank: int) -> None:
     with pytest.raises(ProcessError, match=rf"^process {rank} of 2 died \(SIGKILL\); the others were stopped$"):
         launch(processes.die, {"folder": str(tmp_path), "rank": rank}, two)

@@ -16,6 +16,7 @@ from recbole_posattn.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
 from recbole_posattn.cli import main
 from recbole_posattn.errors import TrainingError
 from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec
+from tests.systems import needs_posix
 from tests.test_checkpoint import files_of_at_most
 
 
@@ -110,6 +111,7 @@ def test_other_errors_are_not_taken_for_these(tiny_settings: Callable, failing: 
         run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
 
 
+@needs_posix
 def test_the_disk_is_full_in_the_midst_of_training(
     tiny_settings: Callable, failing: Callable, capsys: pytest.CaptureFixture
 ) -> None:

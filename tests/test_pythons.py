@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.requirements import ROOT, pins
+from tests.systems import needs_posix
 from tools import pythons
 
 
@@ -62,6 +63,7 @@ def make(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(["make", "-C", ROOT, *arguments], capture_output=True, text=True, env=environment)
 
 
+@needs_posix
 def test_make_stops_at_an_old_python_and_makes_nothing(old_python: Path, tmp_path: Path) -> None:
     done = make("run", f"PYTHON={old_python}", f"VENV={tmp_path / 'venv'}")
     said = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
@@ -85,6 +87,7 @@ def test_make_installs_the_pins_and_recbole_without_its_dependencies(tmp_path: P
     assert str(pins()["recbole"][0]) == "recbole==1.2.1"
 
 
+@needs_posix
 def test_make_keeps_an_environment_of_the_same_python(tmp_path: Path) -> None:
     """And makes it anew for another one that is named."""
     binaries = tmp_path / "venv" / "bin"
@@ -98,6 +101,7 @@ def test_make_keeps_an_environment_of_the_same_python(tmp_path: Path) -> None:
     assert f"-m venv --clear {tmp_path / 'venv'}" in make(*given, f"PYTHON={sys.executable}").stdout
 
 
+@needs_posix
 def test_every_python_gets_an_environment_that_is_removed(tmp_path: Path) -> None:
     """By running the recipe with a make that notes what it is asked for, and fails for one of two Pythons."""
     python = tmp_path / "python3"

@@ -23,6 +23,7 @@ from recbole_posattn.quick_start import RunResult
 from recbole_posattn.registry import find_model
 from recbole_posattn.resume import LOCK_NAME, lock_run
 from recbole_posattn.trainer import EngineMixin
+from tests.systems import needs_posix
 
 # What says where and when a run was done, and not what came out.
 _NO_MATTER = {"seconds", "checkpoint", "peak_mebibytes"}
@@ -351,6 +352,7 @@ def _process(tiny_settings: Callable, *arguments: str, script: list[str], **chan
 
 
 @pytest.mark.parametrize(("function", "call"), [("fsync", 4), ("replace", 2)], ids=["written", "not yet renamed"])
+@needs_posix
 def test_a_process_killed_while_it_writes_a_checkpoint(tiny_settings: Callable, function: str, call: int) -> None:
     """The file is there but not yet on the disk, or on the disk but under its other name."""
     settings = tiny_settings(epochs=4, learning_rate=0.01, checkpoint_dir="undisturbed")
@@ -371,6 +373,7 @@ def test_a_process_killed_while_it_writes_a_checkpoint(tiny_settings: Callable, 
     ("signum", "code", "words"),
     [(signal.SIGINT, 130, "interrupted; all steps"), (signal.SIGTERM, 143, "stopped by SIGTERM; all steps")],
 )
+@needs_posix
 def test_a_signal_ends_a_training_after_its_step(tiny_settings: Callable, signum: int, code: int, words: str) -> None:
     """One long training, of which at least one epoch has ended."""
     script = ["-m", "recbole_posattn", "run"]

@@ -19,6 +19,7 @@ from recbole_posattn.cli import main
 from recbole_posattn.errors import DataError, SettingError, TrainingError
 from recbole_posattn.quick_start import evaluate_checkpoint
 from recbole_posattn.resume import LOCK_NAME
+from tests.systems import needs_posix
 
 
 def test_a_run_at_its_end_is_evaluated_by_metrics_that_count_items(tiny_settings: Callable) -> None:
@@ -53,6 +54,7 @@ def test_a_resumed_run_has_the_negatives_that_workers_draw(tiny_settings: Callab
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@needs_posix
 def test_a_fork_does_not_end_as_the_training_does(capfd: pytest.CaptureFixture, signum: int) -> None:
     """A worker of a loader, say: SIGINT, which a terminal sends to both, is the training's; of SIGTERM it dies."""
     with interrupts.handled():

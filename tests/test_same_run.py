@@ -532,6 +532,7 @@ def test_what_fails_while_a_model_is_built_is_not_the_checkpoints_fault(
         (("training", "counters"), {"": {"forward": 1}}),
         (("training", "arrays"), {"": {"forward": torch.zeros(1)}}),
         (("training", "given"), 3),
+        (("training", "changes"), torch.zeros(2)),
         (("other_parameter",), {"forward": 1}),
         (("best_valid_score",), "x"),
         (("config", "eval_args"), {}),

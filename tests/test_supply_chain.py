@@ -26,6 +26,7 @@ from recbole_posattn.commands.setup import RECBOLE
 from recbole_posattn.registry import RECBOLE_PROPERTIES
 from tests.dangerous_calls import dangerous_calls
 from tests.requirements import ROOT, needed, pins
+from tests.systems import needs_posix
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -102,6 +103,7 @@ def test_advisories_are_passed_over_for_a_reason() -> None:
     assert set(re.findall(r"(?:CVE|GHSA|PYSEC)-[\w-]+\w", explained)) == ignored
 
 
+@needs_posix
 def test_the_makefile_passes_over_these_and_no_others(empty_folder: Path) -> None:
     """By running its recipe with a pip-audit that prints what it is given."""
     lines = (ROOT / "audit-ignored.txt").read_text(encoding="utf-8").splitlines()

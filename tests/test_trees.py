@@ -78,8 +78,8 @@ def of_recbole(model: str, given: dict) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of xgboost, at how RecBole calls it
         trainer.fit(train, valid, saved=True)
-    trainer.tensorboard.close()
-    return trainer.evaluate(test, load_best_model=True)
+        trainer.tensorboard.close()
+        return trainer.evaluate(test, load_best_model=True)
 
 
 def test_the_figures_are_recboles(model: str, settings: Callable) -> None:

@@ -17,6 +17,7 @@ import pytest
 from recbole_posattn import cli, run
 from recbole_posattn.leaderboard import make
 from recbole_posattn.trials import FAILURE_NAME, Outcome, Trial, Where
+from tests.systems import needs_posix
 
 COMMAND = [sys.executable, "-m", "recbole_posattn", "leaderboard"]
 
@@ -34,6 +35,7 @@ def scores(folder: Path) -> pd.DataFrame:
     return table[table["kind"] == "metric"].reset_index(drop=True)
 
 
+@needs_posix
 @pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_table(tiny_data_path: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -41,6 +41,7 @@ from recbole_posattn.tuning.records import (
 )
 from recbole_posattn.tuning.search import Search, run_search
 from recbole_posattn.tuning.space import Dimension, Space
+from tests.systems import needs_posix
 
 HEADS = Dimension("n_heads", "choice", (1, 3), {})  # 3 heads do not divide 16 channels
 RATES = Dimension("learning_rate", "loguniform", (1e-4, 1e-2), {})
@@ -55,6 +56,7 @@ def started_at(folder: Path) -> dict[str, float]:
     return {file.parent.name: file.stat().st_mtime for file in folder.glob("runs/*/result.json")}
 
 
+@needs_posix
 @pytest.mark.slow
 def test_killed_and_taken_up_it_runs_nothing_twice(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
