@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -289,7 +289,7 @@ def csv(boards: Sequence[Board]) -> str:
     for board in boards:
         costs = board.costs.set_index("model")
         for model in board.models:
-            about = {"dataset": board.dataset, "protocol": board.protocol, "model": model}
+            about: dict[str, Any] = {"dataset": board.dataset, "protocol": board.protocol, "model": model}
             about |= {"n_targets": board.n_targets, "n_users": board.n_users}
             about |= {"seeds": costs.loc[model, "seeds"]}
             for metric in board.metrics:

@@ -117,7 +117,12 @@ def test_others_are_drawn_as_ever(mode: str) -> None:
         ("PosKernelSASRec", {"eval_args": {"mode": "uni3", "order": "TO"}}, "uniform"),
         (
             "DIEN",
-            {"metrics": ["AUC"], "valid_metric": "AUC", "eval_args": {"mode": "labeled", "order": "TO"}},
+            {
+                "metrics": ["AUC"],
+                "valid_metric": "AUC",
+                "eval_args": {"mode": "labeled", "order": "TO"},
+                "LABEL_FIELD": "timestamp",
+            },
             "uniform",
         ),
     ],
