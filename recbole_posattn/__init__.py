@@ -24,15 +24,17 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first used: torch and RecBole take seconds."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from recbole_posattn.registry import hook_recbole
+if not TYPE_CHECKING:  # to a type checker, a name that is not imported above is unknown
 
-    hook_recbole()
-    globals()[name] = value = getattr(import_module(_MODULES[name]), name)
-    return value
+    def __getattr__(name: str) -> Any:
+        """A public name, imported when it is first used: torch and RecBole take seconds."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from recbole_posattn.registry import hook_recbole
+
+        hook_recbole()
+        globals()[name] = value = getattr(import_module(_MODULES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

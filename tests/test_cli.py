@@ -24,7 +24,6 @@ def tiny_flags(tiny_data_path: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_launcher_trains_and_prints_the_table(tiny_flags: list[str], empty_folder: Path) -> None:
     done = subprocess.run(

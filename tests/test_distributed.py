@@ -42,7 +42,6 @@ def two() -> Layout:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec"])
 def test_two_processes_train_and_evaluate_like_one(
     tiny_settings: Callable, two: Layout, empty_folder: Path, model: str
@@ -92,7 +91,6 @@ def test_two_processes_resume_each_with_its_own_random_numbers(tiny_settings: Ca
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--epochs=1", "--hidden_size=16", "--use_gpu=False"]
@@ -103,7 +101,6 @@ def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) 
     assert len(list((empty_folder / "saved").iterdir())) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_bad_input_ends_in_one_line_and_code_2(tiny_data_path: Path, two: Layout, empty_folder: Path) -> None:
@@ -122,7 +119,6 @@ def test_processes_exchange_rows_and_values(two: Layout, tmp_path: Path) -> None
     assert (tmp_path / "order").read_text() == "01"
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @needs_posix

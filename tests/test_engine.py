@@ -68,7 +68,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(
     assert {state["exp_avg"].dtype for state in mixed.optimizer.state.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec"])
+@pytest.mark.parametrize("model", [pytest.param("PosKernelSASRec", marks=pytest.mark.slow), "GRU4Rec"])
 def test_a_compiled_model_is_the_model(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     """Traced as for compilation, and run by PyTorch: compiling takes minutes."""
     compiled = []

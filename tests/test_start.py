@@ -185,7 +185,6 @@ def test_each_module_can_be_imported_first() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "SASRec"])
 def test_unpickled_settings_make_recbole_find_the_model(
     model: str, tiny_settings: Callable[..., dict], empty_folder: Path

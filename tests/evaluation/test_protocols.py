@@ -130,7 +130,6 @@ KNOWLEDGE_GRAPH = {
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "BPR", "CKE"])
 @pytest.mark.parametrize("protocol", ["leave_one_out_masked", "temporal"])
 def test_real_data_are_evaluated_as_in_numpy(protocol: str, model: str) -> None:

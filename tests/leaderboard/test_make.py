@@ -61,6 +61,7 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tiny_data_path: Pa
     pd.testing.assert_frame_equal(scores(killed), scores(whole))
 
 
+@pytest.mark.slow
 def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -104,7 +105,6 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     assert "no run finished" in report and "out of memory" in report and "## tiny, leave" in report
 
 
-@pytest.mark.slow
 def test_every_row_is_tuned_by_as_many_trials(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -149,6 +149,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
         assert result["test_result"] is None
 
 
+@pytest.mark.slow
 def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_path: Path) -> None:
     space = Space([HEADS, Dimension("hidden_act", "choice", ("relu", "gelu"), {})])
     search = Search(settings, space, 99, "grid", "none")
@@ -327,9 +328,9 @@ def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Pat
 # -- RecBole's HyperTuning -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.slow
-@pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
+@pytest.mark.parametrize(
+    "algo", ["random", *(pytest.param(algo, marks=pytest.mark.slow) for algo in ("exhaustive", "bayes"))]
+)
 def test_recboles_own_search_takes_our_objective(algo: str, settings: dict, tmp_path: Path) -> None:
     (tmp_path / "fixed.yaml").write_text(yaml.safe_dump({**settings, "epochs": 1}))
     (tmp_path / "model.hyper").write_text("learning_rate choice [0.001,0.01]\nn_layers choice [1,2]\n")
