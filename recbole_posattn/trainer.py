@@ -308,8 +308,8 @@ class CheckpointMixin:
     @property
     def _n_epochs(self) -> int:
         """How many epochs there are to train, or to pretrain."""
-        is_pretraining = str(getattr(self.model, "train_stage", "")).endswith("pretrain")
-        return self.pretrain_epochs if is_pretraining else self.epochs
+        is_staged = isinstance(self, recbole.trainer.trainer.PretrainTrainer)
+        return self.pretrain_epochs if is_staged and self.model.train_stage != "finetune" else self.epochs
 
     def _train_epoch(
         self,
