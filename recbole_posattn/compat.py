@@ -27,7 +27,7 @@ When a ``Config`` of ours is made for a RecBole model (``registry.serve``):
 - the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and its kin
   (:func:`build_sparse_tensors_as_today`).
 
-When ``recbole_posattn.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
+When ``recbole_posattn.experiments.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
 - the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).
 
 Everything else here changes a name for the length of a ``with`` block, or nothing.
@@ -544,7 +544,7 @@ def no_pickled_caches(config: Any) -> Iterator[None]:
     """Prepare data without looking for caches: RecBole unpickles, and so runs, what has their names.
 
     ``create_dataset`` and ``data_preparation`` look below ``checkpoint_dir`` whether asked to or not. Here they look
-    where no file can be. The keys that name caches are refused (:func:`recbole_posattn.rules.check_caches`).
+    where no file can be. The keys that name caches are refused (:func:`recbole_posattn.settings.checks.check_caches`).
     """
     folder = config["checkpoint_dir"]
     config["checkpoint_dir"] = os.devnull

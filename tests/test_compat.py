@@ -87,7 +87,7 @@ def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
         "warnings.warn_explicit('invalid escape sequence', SyntaxWarning, '/lib/recbole/model/dien.py', 394); "
         "warnings.warn_explicit('invalid escape sequence', SyntaxWarning, '/home/mine/recbole.py', 1); "
         "warnings.warn_explicit('mine', FutureWarning, 'x.py', 1, module='x'); "
-        "warnings.warn_explicit('ours', FutureWarning, 'x.py', 2, module='recbole_posattn.config')"
+        "warnings.warn_explicit('ours', FutureWarning, 'x.py', 2, module='recbole_posattn.settings.config')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "chained" not in done.stderr and "strides" not in done.stderr

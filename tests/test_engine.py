@@ -15,8 +15,8 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.errors import SettingError
-from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.trainer import trainer_class
 
 
 def trained(model: str, settings: dict) -> tuple[Trainer, float]:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from recbole_posattn import load, run
-from recbole_posattn.checkpoint import LAST_NAME
+from recbole_posattn.training.checkpoint import LAST_NAME
 from tests.planted import lagged_sequences, write_atomic_file
 
 
@@ -27,7 +27,7 @@ def test_a_run_goes_on_whatever_its_data_set_is_called(
     tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """And not with that of another data set whose name the pattern would match."""
-    monkeypatch.setattr("recbole_posattn.quick_start.get_environment", lambda config: SimpleNamespace(draw=str))
+    monkeypatch.setattr("recbole_posattn.training.run.get_environment", lambda config: SimpleNamespace(draw=str))
     for dataset in (name, "a1"):
         rows = lagged_sequences(12, range(4, 8), n_items=10, lag=2, noise=0.1, seed=len(dataset))
         write_atomic_file(Path("data"), dataset, rows)

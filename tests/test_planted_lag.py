@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recbole_posattn import load, run
-from recbole_posattn.model.sequential_recommender.base import SASRecBase
+from recbole_posattn.models.sasrec import SASRecBase
 from tests.planted import lagged_sequences, write_atomic_file
 
 LAG = 3  # x_t depends on x_{t-3}: seen from the newest item x_{t-1}, that is two steps back

@@ -138,7 +138,7 @@ samplers = ("Sampler.set_phase", "RepeatableSampler.set_phase", "SeqSampler.samp
 samplers += ("KGSampler.get_used_ids", "AbstractSampler._build_alias_table")
 listed |= {f"recbole.sampler.sampler.{name}" for name in samplers}
 listed |= {"recbole.data.transform.MaskItemSequence._neg_sample"}
-for model in recbole_posattn.registry.registered_model_names():
+for model in recbole_posattn.settings.registry.registered_model_names():
     listed |= {f"recbole.data.dataset.{model}Dataset", f"recbole.trainer.{model}Trainer"}
 of_numpy = {"float_", "complex_", "unicode_"}
 of_numpy |= {"bool", "int", "float", "complex", "object", "str", "long", "unicode"}  # by RecBole's own Config
@@ -181,7 +181,9 @@ def test_each_module_can_be_imported_first() -> None:
     """No two of them import each other, by whatever way."""
     below = {name: [each for each in imports_of(path) if each in MODULES] for name, path in MODULES.items()}
     order = list(TopologicalSorter(below).static_order())  # raises CycleError
-    assert set(order) == set(MODULES) and order.index("recbole_posattn.config") < order.index("recbole_posattn.trainer")
+    assert set(order) == set(MODULES) and order.index("recbole_posattn.settings.config") < order.index(
+        "recbole_posattn.training.trainer"
+    )
 
 
 @pytest.mark.slow

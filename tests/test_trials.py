@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recbole_posattn import trials
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.trials import (
+from recbole_posattn.experiments import trials
+from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
     Trial,
     Where,

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from recbole_posattn.compat import load_feat_by_c_parser
 from recbole_posattn.data.exact_times import ExactTimesMixin
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out
@@ -37,7 +38,6 @@ from recbole_posattn.data.splits import (
     time_quantiles,
 )
 from recbole_posattn.data.windows import Windows, cut_windows
-from recbole_posattn.fields import TARGET_LIST_FIELD
 
 # The length of a history where no model asks for it.
 _LENGTH = "history length"

@@ -14,9 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recbole_posattn import cli, run
-from recbole_posattn.leaderboard import make
-from recbole_posattn.trials import FAILURE_NAME, Outcome, Trial, Where
+from recbole_posattn import run
+from recbole_posattn.cli import main as cli
+from recbole_posattn.experiments.leaderboard import leaderboard as make
+from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Trial, Where
 from tests.systems import needs_posix
 
 COMMAND = [sys.executable, "-m", "recbole_posattn", "leaderboard"]

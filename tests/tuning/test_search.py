@@ -19,13 +19,11 @@ import pytest
 import yaml
 from recbole.trainer import HyperTuning
 
-from recbole_posattn import cli
-from recbole_posattn.checkpoint import BEST_NAME
+from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.trials import Where
-from recbole_posattn.tuning.make import tune
-from recbole_posattn.tuning.objective import objective_function
-from recbole_posattn.tuning.records import (
+from recbole_posattn.experiments.trials import Where
+from recbole_posattn.experiments.tuning.objective import objective_function
+from recbole_posattn.experiments.tuning.records import (
     DIED,
     FAILED,
     FINISHED,
@@ -39,8 +37,10 @@ from recbole_posattn.tuning.records import (
     read_records,
     trial_folder,
 )
-from recbole_posattn.tuning.search import Search, run_search
-from recbole_posattn.tuning.space import Dimension, Space
+from recbole_posattn.experiments.tuning.search import Search, run_search
+from recbole_posattn.experiments.tuning.space import Dimension, Space
+from recbole_posattn.experiments.tuning.tune import tune
+from recbole_posattn.training.checkpoint import BEST_NAME
 from tests.systems import needs_posix
 
 HEADS = Dimension("n_heads", "choice", (1, 3), {})  # 3 heads do not divide 16 channels
@@ -105,12 +105,13 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
     settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every evaluation, in the trials' processes and in this one, notes its split; the test set's is the last alone."""
-    from recbole_posattn.tuning import make, ray_tune
+    from recbole_posattn.experiments.tuning import ray_tune
+    from recbole_posattn.experiments.tuning import tune as make
 
     log = str(tmp_path / "splits")
 
     def note_splits() -> None:
-        from recbole_posattn import trainer
+        from recbole_posattn.training import trainer
 
         evaluate = trainer.CheckpointMixin.evaluate
 
@@ -123,7 +124,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
 
     # pickled by value, as it is not a module's
     def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
-        from recbole_posattn.tuning import ray_tune
+        from recbole_posattn.experiments.tuning import ray_tune
 
         note_splits()
         ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
@@ -136,7 +137,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
     original = make.evaluate_checkpoint
     monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
     monkeypatch.setattr(make, "evaluate_checkpoint", evaluate_checkpoint)
-    from recbole_posattn import trainer
+    from recbole_posattn.training import trainer
 
     monkeypatch.setattr(trainer.CheckpointMixin, "evaluate", trainer.CheckpointMixin.evaluate)  # put back afterwards
     note_splits()
@@ -183,13 +184,13 @@ def test_a_search_runs_on_both_machines_of_a_cluster(
     settings: dict, tmp_path: Path, two_nodes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two trials, each waits on its node until the other has begun on its own."""
-    from recbole_posattn.tuning import ray_tune
+    from recbole_posattn.experiments.tuning import ray_tune
 
     # pickled by value, as it is not a module's
     def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
         import ray
 
-        from recbole_posattn.tuning import ray_tune
+        from recbole_posattn.experiments.tuning import ray_tune
 
         nodes = Path(folder) / "nodes"
         nodes.mkdir(exist_ok=True)
