@@ -8,7 +8,8 @@ from recbole_posattn.version import __version__
 if TYPE_CHECKING:
     from recbole_posattn.settings.config import Config
     from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
-    from recbole_posattn.training.run import load, run
+    from recbole_posattn.training.load import load
+    from recbole_posattn.training.run import run
     from recbole_posattn.serving.recommender import Recommender
     from recbole_posattn.settings.registry import register
 

@@ -18,8 +18,8 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config
 from recbole_posattn.compat import anomaly_detection_unchanged
-from recbole_posattn.nn.kernels.base import BANDED_STRUCTURES
-from recbole_posattn.training.run import Loaded, prepare_data
+from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES
+from recbole_posattn.training.load import Loaded, prepare_data
 from tests.planted import lagged_sequences, write_atomic_file
 
 TINY = "tiny"

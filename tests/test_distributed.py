@@ -26,7 +26,7 @@ from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
 from recbole_posattn.distributed import Layout, checked_layout, launch
 from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
-from recbole_posattn.training.run import RunResult
+from recbole_posattn.training.result import RunResult
 from tests import processes
 from tests.planted import write_atomic_file
 from tests.systems import needs_posix

@@ -33,7 +33,7 @@ from recbole_posattn.analysis.switches import positional_parts, switched_off
 from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.training.run import Loaded, load
+from recbole_posattn.training.load import Loaded, load
 from recbole_posattn.training.trainer import trainer_class
 
 Split = Literal["valid", "test"]

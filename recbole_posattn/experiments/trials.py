@@ -29,13 +29,13 @@ import torch
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.data.digest import data_digest
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.files import whole_file
+from recbole_posattn.files import json_text, whole_file
 from recbole_posattn.settings.config import Config
-from recbole_posattn.strict_json import json_text
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.checkpoint import BEST_NAME
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
 from recbole_posattn.training.resume import AUTO
-from recbole_posattn.training.run import RESULT_NAME, USERS_NAME, run
+from recbole_posattn.training.run import run
 from recbole_posattn.training.trainer import KERNELS_NAME
 from recbole_posattn.version import RESULTS_VERSION
 

@@ -14,13 +14,9 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_posattn.models.sasrec import KernelPair, SASRecBase
-from recbole_posattn.nn.kernels.base import (
-    AdaptiveBandKernel,
-    KernelOptions,
-    PositionKernel,
-    build_kernel,
-    parse_kernel_structure,
-)
+from recbole_posattn.nn.kernels.base import PositionKernel
+from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
+from recbole_posattn.nn.kernels.structures import KernelOptions, build_kernel, parse_kernel_structure
 
 
 class PosKernelSASRec(SASRecBase):

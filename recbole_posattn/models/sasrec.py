@@ -23,7 +23,7 @@ from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.backbone import BACKBONES
 from recbole_posattn.nn.encodings import EncodingOptions, build_encodings
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
-from recbole_posattn.nn.losses.sampled import LossOptions, build_loss
+from recbole_posattn.nn.losses.build import LossOptions, build_loss
 
 KernelPair = tuple[PositionKernel, PositionKernel]
 

@@ -27,7 +27,7 @@ from recbole_posattn.data.presplit import laid_out
 from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import DataError, SettingError, shown
 from recbole_posattn.settings.choices import SPLITS
-from recbole_posattn.training.run import Loaded
+from recbole_posattn.training.load import Loaded
 
 Split = Literal["all", "valid", "test"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from recbole_posattn.data.prefixes import PrefixColumn
 from recbole_posattn.errors import CheckpointError
 from recbole_posattn.serving.requests import Requests
-from recbole_posattn.training.run import Loaded
+from recbole_posattn.training.load import Loaded
 
 
 def reads_sequences(loaded: Loaded) -> bool:

@@ -21,10 +21,11 @@ import torch
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 
-from recbole_posattn.compat import restore_other_parameter, settings_of_recbole
 from recbole_posattn.errors import CheckpointError, UserError, one_line
 from recbole_posattn.files import whole_file
-from recbole_posattn.settings.config import Config, plain_data
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.training.plain import restore_other_parameter, settings_of_recbole
 
 BEST_NAME, LAST_NAME = "best.pth", "last.pth"
 FORMAT_VERSION = 1

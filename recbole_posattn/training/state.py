@@ -18,8 +18,9 @@ from recbole.data.dataloader import AbstractDataLoader, KnowledgeBasedDataLoader
 from recbole.trainer import Trainer
 from torch import nn
 
-from recbole_posattn.compat import TRAINED_ARRAYS, plain_other_parameter, restore_other_parameter
+from recbole_posattn.compat import TRAINED_ARRAYS
 from recbole_posattn.errors import shown
+from recbole_posattn.training.plain import plain_other_parameter, restore_other_parameter
 
 # Numbers by the names of a model's modules, then of their attributes.
 Counters = Mapping[str, Mapping[str, bool | int | float]]

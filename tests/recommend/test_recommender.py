@@ -18,7 +18,7 @@ from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.serving import recommender as module
 from recbole_posattn.serving.recommender import Recommender
 from recbole_posattn.settings.registry import registered_model_names
-from recbole_posattn.training.run import Loaded
+from recbole_posattn.training.load import Loaded
 from recbole_posattn.training.trainer import trainer_class
 
 OURS = registered_model_names()
