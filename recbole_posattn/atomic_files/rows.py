@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 import pyarrow as pa

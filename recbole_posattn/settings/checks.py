@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import EvaluatorType, ModelType
 

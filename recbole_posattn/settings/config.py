@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 
 import recbole.config
 import torch
@@ -20,7 +21,6 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed
-from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.settings import registry
 from recbole_posattn.settings.checks import (

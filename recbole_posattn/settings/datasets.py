@@ -6,7 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import (
+    let_loaders_have_workers,
+)
 
 import recbole
 import recbole.config
@@ -17,9 +20,6 @@ from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDatas
 from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDataset, KSRDataset
 from recbole.utils import ModelType
 
-from recbole_posattn.compat import (
-    let_loaders_have_workers,
-)
 from recbole_posattn.data.dataset import (
     ExactTimesDataset,
     ExactTimesDecisionTreeDataset,

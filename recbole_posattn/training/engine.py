@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import pandas as pd
 import recbole.trainer
