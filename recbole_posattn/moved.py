@@ -45,4 +45,4 @@ class MovedModules(MetaPathFinder, Loader):
 def keep_old_import_paths() -> None:
     """Let the import system find the modules of :data:`MOVED` by their old paths."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(MovedModules())
+        sys.meta_path.insert(0, MovedModules())  # before the finder of files, which would load a second copy
