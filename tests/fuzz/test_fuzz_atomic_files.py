@@ -6,7 +6,6 @@ import csv
 import io
 import re
 
-import numpy as np
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -60,8 +59,7 @@ def read(kind: str, **changes: object) -> tuple[Rows | None, Exception | None]:
 def sequences(rows: Rows) -> Rows:
     """Rows in the order in which the data set has them: users as they come, each in time order, ties as in the file."""
     order = {user: place for place, user in enumerate(dict.fromkeys(user for user, *_ in rows))}
-    single = [(user, item, float(np.float32(time))) for user, item, time in rows]
-    return sorted(single, key=lambda row: (order[row[0]], row[2]))
+    return sorted(((user, item, float(time)) for user, item, time in rows), key=lambda row: (order[row[0]], row[2]))
 
 
 def has_sequence(rows: Rows) -> bool:
