@@ -6,6 +6,7 @@ import csv
 import io
 import re
 
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -71,7 +72,9 @@ def expect(rows: Rows | None, found: Rows | None, error: Exception | None) -> No
     if rows is None or not has_sequence(rows):
         assert error is not None, (rows, found)
     else:
-        assert found == sequences(rows), error
+        assert found is not None and [row[:2] for row in found] == [row[:2] for row in sequences(rows)], error
+        # pandas reads numbers of many digits to the last bit but one
+        assert [time for *_, time in found] == pytest.approx([time for *_, time in sequences(rows)], rel=1e-15, abs=0)
 
 
 # -- whole files -----------------------------------------------------------------------------------------------------
