@@ -15,7 +15,7 @@ endif
 # The advisories that audit passes over, each with its reason there and in SECURITY.md
 IGNORED := audit-ignored.txt
 
-.PHONY: run test test-pythons fuzz soak bench bench-engine lint format audit
+.PHONY: run test test-fast test-recbole test-pythons fuzz soak bench bench-engine lint format audit
 
 # More flags of the launcher, such as ARGUMENTS=--epochs=1
 ARGUMENTS ?=
@@ -26,7 +26,11 @@ run: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# The same on every Python found here, each in an environment of its own that is removed afterwards
+# Every part of the package, without the tests marked "slow" and with a tenth of the generated cases
+test-fast: lint
+	HYPOTHESIS_PROFILE=fast $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+# All tests, on every Python found here, each in an environment of its own that is removed afterwards
 test-pythons:
 	@failed=; pythons=$$($(PYTHON) tools/pythons.py list) || { echo "make: no usable Python was found" >&2; exit 2; }; \
 	for python in $$pythons; do \

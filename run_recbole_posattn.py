@@ -2,7 +2,7 @@
 
 import sys
 
-from recbole_posattn.cli import launch
+from recbole_posattn.cli.main import launch
 
 if __name__ == "__main__":
     sys.exit(launch())

@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.common import bars, report, scratch_folder
-from recbole_posattn.memory import peak_memory
+from recbole_posattn.training.memory import peak_memory
 
 N_ITEMS, INTERACTIONS_PER_USER = 27_000, 150  # like MovieLens-20M
 MODES = {

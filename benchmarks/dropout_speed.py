@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.common import interleaved_medians, report
-from recbole_posattn.position.dropout import dropout
+from recbole_posattn.nn.dropout import dropout
 
 SHAPES = {"hidden states (128, 50, 64)": (128, 50, 64), "attention weights (128, 1, 200, 200)": (128, 1, 200, 200)}
 
@@ -27,7 +27,7 @@ def main() -> None:
         "dropout_speed",
         "Dropout on a CPU",
         "Nanoseconds an element, p = 0.5, float32; medians, taking turns.",
-        ["tensor", "torch.nn.functional.dropout", "recbole_posattn.position.dropout", "× faster"],
+        ["tensor", "torch.nn.functional.dropout", "recbole_posattn.nn.dropout", "× faster"],
         rows,
     )
 

@@ -27,9 +27,9 @@ from recbole.utils import init_seed
 from benchmarks.common import bars, report, scratch_folder, taking_turns
 from recbole_posattn import Config
 from recbole_posattn.compat import without_tensorboard
-from recbole_posattn.fields import TARGET_LIST_FIELD
-from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.trainer import trainer_class
 
 RECBOLE, SAME_SIZES, NO_ANOMALY = "RecBole's SASRec", "the same, our sizes", "the same, our sizes, no anomaly detection"
 OURS = ("NoPESASRec", "APESASRec", "PosKernelSASRec")

@@ -17,8 +17,8 @@ from recbole.utils import init_seed
 from benchmarks.common import bars, interleaved_medians, peak_mebibytes, report, scratch_folder
 from recbole_posattn import Config
 from recbole_posattn.compat import without_tensorboard
-from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.trainer import trainer_class
 
 MODELS = ("SASRec", "PosKernelSASRec")
 METRICS = {"lists": ["Recall", "MRR", "NDCG", "Hit", "Precision"], "lists and ranks": ["NDCG", "GAUC"]}

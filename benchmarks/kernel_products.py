@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import interleaved_medians, report
-from recbole_posattn.position import attention, products
-from recbole_posattn.position.kernels import ExponentialKernel
+from recbole_posattn.nn import attention, products
+from recbole_posattn.nn.kernels.base import ExponentialKernel
 
 TOKENS, HIDDEN_SIZE = 8192, 64
 LENGTHS = (50, 100, 200, 300, 400, 512, 1024, 2048, 4096)

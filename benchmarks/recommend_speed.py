@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from benchmarks.common import report, scratch_folder
 from recbole_posattn import Config
-from recbole_posattn.quick_start import Loaded, prepare_data
-from recbole_posattn.recommend.recommender import Recommender
-from recbole_posattn.recommend.requests import Requests
-from recbole_posattn.recommend.scores import all_scores, model_input
+from recbole_posattn.serving.recommender import Recommender
+from recbole_posattn.serving.requests import Requests
+from recbole_posattn.serving.scores import all_scores, model_input
+from recbole_posattn.training.run import Loaded, prepare_data
 
 MODELS = ("PosKernelSASRec", "NoPESASRec", "RoPESASRec")
 LENGTH, K = 50, 10

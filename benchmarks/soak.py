@@ -46,16 +46,16 @@ from tabulate import tabulate
 
 from benchmarks.common import RESULTS, report
 from recbole_posattn import Config, run
-from recbole_posattn.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
-from recbole_posattn.cli import launch
-from recbole_posattn.config import LAUNCHER_KEYS
+from recbole_posattn.cli.main import launch
 from recbole_posattn.errors import EXIT_USER_ERROR, SettingError, UserError
-from recbole_posattn.model.backbone import ACTIVATIONS, BACKBONES
-from recbole_posattn.model.losses import DISTRIBUTIONS, LOSSES
-from recbole_posattn.position.encodings import ENCODINGS, check_encodings
-from recbole_posattn.position.kernels import ALIGNMENTS, BANDED_STRUCTURES, NORMALIZATIONS, STRUCTURES
-from recbole_posattn.quick_start import RESULT_NAME, USERS_NAME, RunResult
-from recbole_posattn.registry import PROPERTIES
+from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
+from recbole_posattn.nn.encodings import ENCODINGS, check_encodings
+from recbole_posattn.nn.kernels.base import ALIGNMENTS, BANDED_STRUCTURES, NORMALIZATIONS, STRUCTURES
+from recbole_posattn.nn.losses.sampled import DISTRIBUTIONS, LOSSES
+from recbole_posattn.settings.config import LAUNCHER_KEYS
+from recbole_posattn.settings.registry import PROPERTIES
+from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
+from recbole_posattn.training.run import RESULT_NAME, USERS_NAME, RunResult
 from tests.planted import lagged_sequences, write_atomic_file
 
 LAUNCHER = Path(__file__).parent.parent / "run_recbole_posattn.py"

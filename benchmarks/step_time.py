@@ -17,7 +17,7 @@ from recbole.data.interaction import Interaction
 
 from benchmarks.common import interleaved_medians, report
 from recbole_posattn import Config
-from recbole_posattn.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
 
 N_ITEMS = 1683  # of ml-100k, with the padding item
 BASELINE = "NoPESASRec"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recbole_posattn.inspect.figures import draw_structures
+from recbole_posattn.analysis.interference_figure import draw_structures
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -6,33 +6,35 @@ from typing import TYPE_CHECKING, Any
 from recbole_posattn.version import __version__
 
 if TYPE_CHECKING:
-    from recbole_posattn.config import Config
-    from recbole_posattn.model.sequential_recommender.poskernelsasrec import PosKernelSASRec
-    from recbole_posattn.quick_start import load, run
-    from recbole_posattn.recommend.recommender import Recommender
-    from recbole_posattn.registry import register
+    from recbole_posattn.settings.config import Config
+    from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
+    from recbole_posattn.training.run import load, run
+    from recbole_posattn.serving.recommender import Recommender
+    from recbole_posattn.settings.registry import register
 
 __all__ = ["Config", "PosKernelSASRec", "Recommender", "__version__", "load", "register", "run"]
 
 _MODULES = {
-    "Config": "recbole_posattn.config",
-    "PosKernelSASRec": "recbole_posattn.model.sequential_recommender.poskernelsasrec",
-    "Recommender": "recbole_posattn.recommend.recommender",
-    "load": "recbole_posattn.quick_start",
-    "register": "recbole_posattn.registry",
-    "run": "recbole_posattn.quick_start",
+    "Config": "recbole_posattn.settings.config",
+    "PosKernelSASRec": "recbole_posattn.models.poskernelsasrec",
+    "Recommender": "recbole_posattn.serving.recommender",
+    "load": "recbole_posattn.training.run",
+    "register": "recbole_posattn.settings.registry",
+    "run": "recbole_posattn.training.run",
 }
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first used: torch and RecBole take seconds."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from recbole_posattn.registry import hook_recbole
+if not TYPE_CHECKING:  # to a type checker, a name that is not imported above is unknown
 
-    hook_recbole()
-    globals()[name] = value = getattr(import_module(_MODULES[name]), name)
-    return value
+    def __getattr__(name: str) -> Any:
+        """A public name, imported when it is first used: torch and RecBole take seconds."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from recbole_posattn.settings.registry import hook_recbole
+
+        hook_recbole()
+        globals()[name] = value = getattr(import_module(_MODULES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

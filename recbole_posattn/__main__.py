@@ -2,6 +2,6 @@
 
 import sys
 
-from recbole_posattn.cli import main
+from recbole_posattn.cli.main import main
 
 sys.exit(main())

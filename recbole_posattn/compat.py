@@ -6,21 +6,28 @@ the process:
 When a module of this package is imported that uses RecBole, before RecBole is (:func:`apply`):
 - ``numpy.float_``, ``complex_`` and ``unicode_``, where they are missing;
 - ``scipy.sparse.dok_matrix._update``, where it is missing;
-- two filters in ``warnings.filters``.
+- ``torch.Tensor.__array__`` and ``__array_wrap__``, which take the arguments of NumPy 2 as well, where they do not;
+- filters in ``warnings.filters`` (:func:`silence_known_warnings`).
 
 When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``):
 - for each of our models, and those given to ``register``: the module ``recbole.model.sequential_recommender.<model>``
   in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
 - ``recbole.data.utils.get_dataloader``, which gives our loaders for our ``Config`` and RecBole's for any other;
+- RecBole's ``AbstractDataLoader.__getstate__`` and ``multiprocessing_context``: it can have workers on any system;
+- RecBole's ``Dataset._remap`` and ``_concat_remaped_tokens``, with the same numbers and tokens in less memory;
+- methods of RecBole's samplers, of ``MaskItemSequence``, ``LINE`` and ``S3Rec``, which refuse to draw a negative where
+  there is none, and would otherwise never end (``data/sampling.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
 When a ``Config`` of ours is made for a RecBole model (``registry.serve``):
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
   the classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` are there already, stay, and get a ``__new__``
   that does so;
-- autograd's anomaly detection, which RecBole switches on when its sequential models are imported, stays as it was.
+- autograd's anomaly detection, which RecBole switches on when its sequential models are imported, stays as it was;
+- the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and its kin
+  (:func:`build_sparse_tensors_as_today`).
 
-When ``recbole_posattn.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
+When ``recbole_posattn.experiments.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
 - the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).
 
 Everything else here changes a name for the length of a ``with`` block, or nothing.
@@ -537,7 +544,7 @@ def no_pickled_caches(config: Any) -> Iterator[None]:
     """Prepare data without looking for caches: RecBole unpickles, and so runs, what has their names.
 
     ``create_dataset`` and ``data_preparation`` look below ``checkpoint_dir`` whether asked to or not. Here they look
-    where no file can be. The keys that name caches are refused (:func:`recbole_posattn.rules.check_caches`).
+    where no file can be. The keys that name caches are refused (:func:`recbole_posattn.settings.checks.check_caches`).
     """
     folder = config["checkpoint_dir"]
     config["checkpoint_dir"] = os.devnull

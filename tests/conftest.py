@@ -18,16 +18,17 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config
 from recbole_posattn.compat import anomaly_detection_unchanged
-from recbole_posattn.position.kernels import BANDED_STRUCTURES
-from recbole_posattn.quick_start import Loaded, prepare_data
+from recbole_posattn.nn.kernels.base import BANDED_STRUCTURES
+from recbole_posattn.training.run import Loaded, prepare_data
 from tests.planted import lagged_sequences, write_atomic_file
 
 TINY = "tiny"
 
 # The first call of anything in torch is slow; how long an example takes says nothing here. The profile can be named by
-# the environment or by pytest's --hypothesis-profile; "nightly" is that of `make fuzz`.
+# the environment or by pytest's --hypothesis-profile: "nightly" by `make fuzz`, "fast" by `make test-fast`.
 settings.register_profile("recbole-posattn", deadline=None, print_blob=True)
 settings.register_profile("nightly", settings.get_profile("recbole-posattn"), max_examples=1000)
+settings.register_profile("fast", settings.get_profile("recbole-posattn"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "recbole-posattn"))
 
 with anomaly_detection_unchanged():  # several tests import models of RecBole's by themselves

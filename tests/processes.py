@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from recbole_posattn import distributed, quick_start
+from recbole_posattn import distributed
 from recbole_posattn.errors import DataError, UserError
+from recbole_posattn.training import run as quick_start
 
 
 def exchange(folder: str) -> list:

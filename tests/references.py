@@ -7,13 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from recbole_posattn.position.encodings import (
-    ALiBiEncoding,
-    CAPEEncoding,
-    PositionEncoding,
-    RotaryEncoding,
-    T5BiasEncoding,
-)
+from recbole_posattn.nn.encodings import ALiBiEncoding, CAPEEncoding, PositionEncoding, RotaryEncoding, T5BiasEncoding
 
 
 def rotated(x: Tensor, base: float) -> Tensor:

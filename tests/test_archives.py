@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_posattn import cli, compat
-from recbole_posattn.data.convert.make import convert
-from recbole_posattn.data.convert.shapes import Reading
+from recbole_posattn import compat
+from recbole_posattn.atomic_files.convert.convert import convert
+from recbole_posattn.atomic_files.convert.shapes import Reading
+from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import DataError
 from tests.archives import serve, zip_of, zip_of_special
 

@@ -16,10 +16,16 @@ from hypothesis import strategies as st
 from recbole.data import create_dataset, data_preparation
 
 from recbole_posattn import load, run
-from recbole_posattn.checkpoint import _append_checksum, check_vocabulary, read_checkpoint, read_plain, write_checkpoint
-from recbole_posattn.cli import main
+from recbole_posattn.cli.main import main
 from recbole_posattn.errors import CheckpointError, DataError
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.training.checkpoint import (
+    _append_checksum,
+    check_vocabulary,
+    read_checkpoint,
+    read_plain,
+    write_checkpoint,
+)
+from recbole_posattn.training.trainer import trainer_class
 from tests.planted import lagged_sequences, write_atomic_file
 from tests.systems import needs_posix
 
@@ -115,7 +121,7 @@ def test_a_list_is_none_of_our_formats(empty_folder: Path) -> None:
 
 def test_another_format_version_is_told(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("recbole_posattn.checkpoint.FORMAT_VERSION", 9)
+        patch.setattr("recbole_posattn.training.checkpoint.FORMAT_VERSION", 9)
         write_checkpoint({"config": {}}, "new.pth")
     with pytest.raises(CheckpointError, match=r"format version 9, and this version .* reads 1"):
         read_checkpoint("new.pth")

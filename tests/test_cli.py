@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import recbole_posattn
-from recbole_posattn import cli
+from recbole_posattn.cli import main as cli
 
 LAUNCHER = Path(recbole_posattn.__file__).parent.parent / "run_recbole_posattn.py"
 
@@ -23,6 +23,7 @@ def tiny_flags(tiny_data_path: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_launcher_trains_and_prints_the_table(tiny_flags: list[str], empty_folder: Path) -> None:
     done = subprocess.run(
@@ -60,8 +61,8 @@ def test_flags_are_recboles(prefix: list[str], tiny_flags: list[str], empty_fold
 
 def test_without_arguments_it_is_poskernelsasrec_on_ml_100k(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
-    monkeypatch.setattr("recbole_posattn.quick_start.ensure_atomic_files", lambda config: seen.update(config.plain()))
-    monkeypatch.setattr("recbole_posattn.quick_start.run_logger", lambda config: sys.exit(0))
+    monkeypatch.setattr("recbole_posattn.training.run.ensure_atomic_files", lambda config: seen.update(config.plain()))
+    monkeypatch.setattr("recbole_posattn.training.run.run_logger", lambda config: sys.exit(0))
     with pytest.raises(SystemExit):
         cli.launch([])
     assert (seen["model"], seen["dataset"]) == ("PosKernelSASRec", "ml-100k")
@@ -107,7 +108,7 @@ def test_interrupt_ends_in_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recbole_posattn.quick_start.run", interrupted)
+    monkeypatch.setattr("recbole_posattn.training.run.run", interrupted)
     assert cli.launch([]) == 130
     assert capsys.readouterr().err == "recbole-posattn: interrupted\n"
 
@@ -116,7 +117,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("recbole_posattn.quick_start.run", broken)
+    monkeypatch.setattr("recbole_posattn.training.run.run", broken)
     with pytest.raises(ZeroDivisionError):
         cli.launch([])
 

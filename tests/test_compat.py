@@ -78,6 +78,7 @@ def test_arrays_of_tensors_are_what_numpy_asks_for() -> None:
     assert torch.equal(wrapped, torch.tensor([1.5, 2.5], dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
     code = (
         "import warnings; from recbole_posattn import Config; "
@@ -86,7 +87,7 @@ def test_warnings_that_nobody_can_act_on_stay_silent() -> None:
         "warnings.warn_explicit('invalid escape sequence', SyntaxWarning, '/lib/recbole/model/dien.py', 394); "
         "warnings.warn_explicit('invalid escape sequence', SyntaxWarning, '/home/mine/recbole.py', 1); "
         "warnings.warn_explicit('mine', FutureWarning, 'x.py', 1, module='x'); "
-        "warnings.warn_explicit('ours', FutureWarning, 'x.py', 2, module='recbole_posattn.config')"
+        "warnings.warn_explicit('ours', FutureWarning, 'x.py', 2, module='recbole_posattn.settings.config')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "chained" not in done.stderr and "strides" not in done.stderr
@@ -181,6 +182,7 @@ def test_download_unpacks_and_renames(monkeypatch: pytest.MonkeyPatch, empty_fol
     assert [path.name for path in folder.parent.iterdir()] == ["beauty"]
 
 
+@pytest.mark.slow
 def test_looking_up_a_model_leaves_anomaly_detection_alone() -> None:
     """In a process of its own: the module that switches it on is imported once."""
     code = "import torch; from recbole_posattn import Config; Config('SASRec', 'ml-100k', command_line=[]); "

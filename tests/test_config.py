@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from recbole.data import create_dataset
 
 from recbole_posattn import Config
-from recbole_posattn.commands.settings import parsed_settings
-from recbole_posattn.config import parse_value
+from recbole_posattn.cli.settings import parsed_settings
 from recbole_posattn.errors import SettingError
-from recbole_posattn.leaderboard.spec import read_spec
-from recbole_posattn.model.sequential_recommender.baselines import BASELINES
-from recbole_posattn.registry import PROPERTIES, RECBOLE_PROPERTIES
-from recbole_posattn.rules import MODEL_RULES
+from recbole_posattn.experiments.leaderboard.spec import read_spec
+from recbole_posattn.models.baselines import BASELINES
+from recbole_posattn.settings.checks import MODEL_RULES
+from recbole_posattn.settings.config import parse_value
+from recbole_posattn.settings.registry import PROPERTIES, RECBOLE_PROPERTIES
 from tests.conftest import TINY
 
 MODEL_YAML = PROPERTIES / "model" / "PosKernelSASRec.yaml"

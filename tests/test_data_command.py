@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_posattn.commands import data
-from recbole_posattn.data.convert.formats import FORMATS
+from recbole_posattn.atomic_files.convert.formats import FORMATS
+from recbole_posattn.cli import data
 from recbole_posattn.errors import DataError, SettingError
 from tests.planted import write_atomic_file
 

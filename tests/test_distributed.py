@@ -26,7 +26,7 @@ from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
 from recbole_posattn.distributed import Layout, checked_layout, launch
 from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
-from recbole_posattn.quick_start import RunResult
+from recbole_posattn.training.run import RunResult
 from tests import processes
 from tests.planted import write_atomic_file
 from tests.systems import needs_posix
@@ -41,6 +41,7 @@ def two() -> Layout:
         return Layout(2, 2, "localhost", str(free.getsockname()[1]), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec"])
 def test_two_processes_train_and_evaluate_like_one(
     tiny_settings: Callable, two: Layout, empty_folder: Path, model: str
@@ -74,6 +75,7 @@ def test_two_processes_train_and_evaluate_like_one(
     assert json.loads(Path(together["checkpoint"]).with_name("result.json").read_text())["config"]["world_size"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_resume_each_with_its_own_random_numbers(tiny_settings: Callable, two: Layout) -> None:
     """Each draws dropout of its own, and the first one the order of the rows."""
 
@@ -88,6 +90,7 @@ def test_two_processes_resume_each_with_its_own_random_numbers(tiny_settings: Ca
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--epochs=1", "--hidden_size=16", "--use_gpu=False"]
@@ -98,6 +101,7 @@ def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) 
     assert len(list((empty_folder / "saved").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_bad_input_ends_in_one_line_and_code_2(tiny_data_path: Path, two: Layout, empty_folder: Path) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--train_batch_size=1", "--use_gpu=False"]
@@ -115,6 +119,7 @@ def test_processes_exchange_rows_and_values(two: Layout, tmp_path: Path) -> None
     assert (tmp_path / "order").read_text() == "01"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @needs_posix
 def test_a_process_that_dies_ends_the_job(two: Layout, tmp_path: Path, rank: int) -> None:
@@ -146,6 +151,7 @@ def few_rows(tiny_settings: Callable, tmp_path: Path) -> Callable[..., dict]:
     return settings
 
 
+@pytest.mark.slow
 def test_splits_with_fewer_rows_than_processes(two: Layout, few_rows: Callable) -> None:
     """Processes without a row take part in all that the others do; what is drawn at random differs from one process."""
     same = [
@@ -170,6 +176,7 @@ def test_splits_with_fewer_rows_than_processes(two: Layout, few_rows: Callable) 
     ]
 
 
+@pytest.mark.slow
 def test_three_processes_share_one_row_or_say_that_they_cannot(two: Layout, few_rows: Callable) -> None:
     cases = [("PosKernelSASRec", few_rows("one row each")), ("GRU4Rec", few_rows("a step", train_batch_size=2))]
     told = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
@@ -178,6 +185,7 @@ def test_three_processes_share_one_row_or_say_that_they_cannot(two: Layout, few_
     assert told[1]["error"].startswith("train_batch_size must be at least the number of processes")
 
 
+@pytest.mark.slow
 def test_who_does_not_answer_is_named(two: Layout) -> None:
     with pytest.raises(NoAnswerError, match=r"^process 0 of 2 waited 600 s for process 1, without an answer: it hangs"):
         launch(processes.stay_away, {}, two)
@@ -219,6 +227,7 @@ def test_a_port_in_use_and_processes_that_are_not_started(two: Layout, monkeypat
             distributed.join(torch.device("cpu"), timeout=1)
 
 
+@pytest.mark.slow
 def test_what_a_process_says_of_its_failure_arrives(two: Layout) -> None:
     with pytest.raises(DataError, match=r"^column missing$"):
         launch(processes.fail, {"kind": "user"}, two)

@@ -15,8 +15,8 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.errors import SettingError
-from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.trainer import trainer_class
 
 
 def trained(model: str, settings: dict) -> tuple[Trainer, float]:
@@ -68,7 +68,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(
     assert {state["exp_avg"].dtype for state in mixed.optimizer.state.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec"])
+@pytest.mark.parametrize("model", [pytest.param("PosKernelSASRec", marks=pytest.mark.slow), "GRU4Rec"])
 def test_a_compiled_model_is_the_model(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     """Traced as for compilation, and run by PyTorch: compiling takes minutes."""
     compiled = []

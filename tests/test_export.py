@@ -13,12 +13,13 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 
-from recbole_posattn import cli, load, run
-from recbole_posattn import export as export_module
-from recbole_posattn.commands import export as command
+from recbole_posattn import load, run
+from recbole_posattn.cli import export as command
+from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, SettingError
-from recbole_posattn.export import Exported, compare, export
-from recbole_posattn.registry import registered_model_names
+from recbole_posattn.serving import export as export_module
+from recbole_posattn.serving.export import Exported, compare, export
+from recbole_posattn.settings.registry import registered_model_names
 
 LENGTH = 10
 WITH_ONNX = all(importlib.util.find_spec(package) for package in ("onnx", "onnxscript", "onnxruntime"))
@@ -104,7 +105,7 @@ def test_onnx_scores_as_the_model(
     exported: Callable, model: str, changes: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every encoding; queries in blocks, as for long histories."""
-    monkeypatch.setattr("recbole_posattn.position.attention.ROWS", 6)
+    monkeypatch.setattr("recbole_posattn.nn.attention.ROWS", 6)
     assert exported("onnx", model, n_layers=1, n_heads=2, **changes).largest_difference < 1e-5
 
 

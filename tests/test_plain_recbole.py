@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # RecBole's own way from settings to results, before and after the package was used for the same models.
 PROGRAM = """
 import json, pickle, sys
@@ -61,6 +63,7 @@ print(json.dumps([before, ours, after]))
 """
 
 
+@pytest.mark.slow
 def test_plain_recbole_behaves_as_without_us(tiny_data_path: Path, empty_folder: Path) -> None:
     shutil.copytree(tiny_data_path / "tiny", empty_folder / "dataset" / "tiny")
     items = sorted(

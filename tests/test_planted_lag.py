@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recbole_posattn import load, run
-from recbole_posattn.model.sequential_recommender.base import SASRecBase
+from recbole_posattn.models.sasrec import SASRecBase
 from tests.planted import lagged_sequences, write_atomic_file
 
 LAG = 3  # x_t depends on x_{t-3}: seen from the newest item x_{t-1}, that is two steps back
@@ -46,6 +46,7 @@ def train(folder: Path, model: str = "PosKernelSASRec", **changes: object) -> tu
     return result["test_result"]["hit@1"], load(result["checkpoint"]).model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel_structure", ["toeplitz-toeplitz", "toeplitz-full"])
 def test_kernel_puts_its_largest_weight_on_the_planted_lag(planted: Path, kernel_structure: str) -> None:
     # With one head, or dropout of attention weights, two seeds in five end where U brings one of the lags and L the
@@ -68,6 +69,7 @@ def without_positions(planted: Path) -> float:
     return hit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "changes"),
     [

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from recbole_posattn import run
-from recbole_posattn.checkpoint import LAST_NAME, read_checkpoint
-from recbole_posattn.trainer import EngineMixin
+from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.training.trainer import EngineMixin
 from tests.planted import lagged_sequences, write_atomic_file
 from tests.test_resume import PowerCut, assert_same
 

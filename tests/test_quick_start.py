@@ -15,9 +15,9 @@ from recbole.utils import init_seed
 
 import recbole_posattn
 from recbole_posattn import load, run
-from recbole_posattn.config import Config
-from recbole_posattn.quick_start import prepare_data, result_table
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.settings.config import Config
+from recbole_posattn.training.run import prepare_data, result_table
+from recbole_posattn.training.trainer import trainer_class
 
 
 def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:

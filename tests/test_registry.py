@@ -13,8 +13,8 @@ from recbole.utils import ModelType, get_model, get_trainer
 from recbole_posattn import Config, PosKernelSASRec, register
 from recbole_posattn.data.dataset import SequenceDataset
 from recbole_posattn.errors import SettingError
-from recbole_posattn.model.sequential_recommender.baselines import BASELINES
-from recbole_posattn.trainer import SequenceTrainer
+from recbole_posattn.models.baselines import BASELINES
+from recbole_posattn.training.trainer import SequenceTrainer
 
 
 @pytest.mark.parametrize("model", [PosKernelSASRec, *BASELINES], ids=lambda model: model.__name__)

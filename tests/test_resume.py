@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_posattn import interrupts, run
-from recbole_posattn.checkpoint import LAST_NAME, read_checkpoint
-from recbole_posattn.cli import main
+from recbole_posattn import run
+from recbole_posattn.cli.main import main
 from recbole_posattn.errors import CheckpointError, SettingError
-from recbole_posattn.quick_start import RunResult
-from recbole_posattn.registry import find_model
-from recbole_posattn.resume import LOCK_NAME, lock_run
-from recbole_posattn.trainer import EngineMixin
+from recbole_posattn.settings.registry import find_model
+from recbole_posattn.training import interrupts
+from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.training.resume import LOCK_NAME, lock_run
+from recbole_posattn.training.run import RunResult
+from recbole_posattn.training.trainer import EngineMixin
 from tests.systems import needs_posix
 
 # What says where and when a run was done, and not what came out.
@@ -249,7 +250,7 @@ def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("time.time", lambda: float(next(jumping)))
         patch.setattr("recbole.trainer.trainer.time", lambda: float(next(jumping)))
-        patch.setattr("recbole_posattn.trainer.get_local_time", lambda: "Jan-01-1970_00-00-00")
+        patch.setattr("recbole_posattn.training.trainer.get_local_time", lambda: "Jan-01-1970_00-00-00")
         second = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
     assert_same(first, second)
     assert all(seconds >= 0 for seconds in second["seconds"].values())

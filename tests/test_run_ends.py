@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from recbole_posattn import Config, interrupts, run
-from recbole_posattn.checkpoint import LAST_NAME
-from recbole_posattn.cli import main
+from recbole_posattn import Config, run
+from recbole_posattn.cli.main import main
 from recbole_posattn.errors import DataError, SettingError, TrainingError
-from recbole_posattn.quick_start import evaluate_checkpoint
-from recbole_posattn.resume import LOCK_NAME
+from recbole_posattn.training import interrupts
+from recbole_posattn.training.checkpoint import LAST_NAME
+from recbole_posattn.training.resume import LOCK_NAME
+from recbole_posattn.training.run import evaluate_checkpoint
 from tests.systems import needs_posix
 
 
@@ -184,7 +185,7 @@ def test_what_an_ended_command_holds_is_let_go(monkeypatch: pytest.MonkeyPatch, 
         held = Held()  # noqa: F841
         raise error
 
-    monkeypatch.setattr("recbole_posattn.commands.run.execute", execute)
+    monkeypatch.setattr("recbole_posattn.cli.run.execute", execute)
     gc.disable()
     try:
         assert main(["run"]) in (2, 130)

@@ -17,14 +17,14 @@ import torch
 from torch import nn
 
 from recbole_posattn import Config, load, run
-from recbole_posattn.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, write_checkpoint
-from recbole_posattn.cli import main
+from recbole_posattn.cli.main import main
 from recbole_posattn.compat import TRAINED_ARRAYS, TRAINED_NUMBERS
 from recbole_posattn.errors import CheckpointError, SettingError
-from recbole_posattn.model.losses import CrossEntropy
-from recbole_posattn.registry import find_model
-from recbole_posattn.same_run import CHANGEABLE, RESUMABLE, setting_differences
-from recbole_posattn.training_state import (
+from recbole_posattn.nn.losses.sampled import CrossEntropy
+from recbole_posattn.settings.registry import find_model
+from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, write_checkpoint
+from recbole_posattn.training.same_run import CHANGEABLE, RESUMABLE, setting_differences
+from recbole_posattn.training.state import (
     changed_counters,
     counters,
     restore_arrays,
@@ -497,7 +497,7 @@ def test_what_fails_in_a_resumed_training_is_not_the_checkpoints_fault(
     assert run(config_dict={"epochs": 2}, command_line=[], resume=folder)["epochs"] == 2
 
 
-@pytest.mark.parametrize("place", ["recbole_posattn.quick_start.data_preparation", "PosKernelSASRec"])
+@pytest.mark.parametrize("place", ["recbole_posattn.training.run.data_preparation", "PosKernelSASRec"])
 def test_what_fails_while_a_model_is_built_is_not_the_checkpoints_fault(
     run_of: Callable, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -532,6 +532,7 @@ def test_what_fails_while_a_model_is_built_is_not_the_checkpoints_fault(
         (("training", "counters"), {"": {"forward": 1}}),
         (("training", "arrays"), {"": {"forward": torch.zeros(1)}}),
         (("training", "given"), 3),
+        (("training", "changes"), torch.zeros(2)),
         (("other_parameter",), {"forward": 1}),
         (("best_valid_score",), "x"),
         (("config", "eval_args"), {}),

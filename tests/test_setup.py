@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from recbole_posattn import cli
-from recbole_posattn.commands import setup
+from recbole_posattn.cli import main as cli
+from recbole_posattn.cli import setup
 
 PACKAGE = ["--no-deps", "recbole==1.2.1"]
 

@@ -9,16 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from benchmarks.soak import CARELESS, GENERAL, NOT_DRAWN, OUR_MODELS, SEQUENTIAL, draw_case
-from recbole_posattn.position.encodings import ENCODINGS
-from recbole_posattn.position.kernels import STRUCTURES
-from recbole_posattn.registry import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_posattn.nn.encodings import ENCODINGS
+from recbole_posattn.nn.kernels.base import STRUCTURES
+from recbole_posattn.settings.registry import PROPERTIES, RECBOLE_PROPERTIES
 
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_a_short_soak_finds_no_fault(tmp_path: Path) -> None:
     """Four settings, of which two are stopped and resumed; a new process, as forks want."""
     page = tmp_path / "soak"

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 import recbole_posattn
 from recbole_posattn import run
-from recbole_posattn.strict_json import json_text
-from recbole_posattn.trials import forget_checkpoint, read_result, run_in_folder
-from recbole_posattn.tuning.records import (
+from recbole_posattn.experiments.trials import forget_checkpoint, read_result, run_in_folder
+from recbole_posattn.experiments.tuning.records import (
     FINISHED,
     TrialRecord,
     append_record,
@@ -25,6 +24,7 @@ from recbole_posattn.tuning.records import (
     finished_curve,
     read_records,
 )
+from recbole_posattn.strict_json import json_text
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -21,9 +21,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import recbole_posattn
-from recbole_posattn import Config, trials
-from recbole_posattn.commands.setup import RECBOLE
-from recbole_posattn.registry import RECBOLE_PROPERTIES
+from recbole_posattn import Config
+from recbole_posattn.cli.setup import RECBOLE
+from recbole_posattn.experiments import trials
+from recbole_posattn.settings.registry import RECBOLE_PROPERTIES
 from tests.dangerous_calls import dangerous_calls
 from tests.requirements import ROOT, needed, pins
 from tests.systems import needs_posix
@@ -37,7 +38,7 @@ MODULES = [module.name for module in pkgutil.walk_packages(recbole_posattn.__pat
 MEANT = {
     "recbole_posattn.compat, extract_archive: .extractall",  # after a look at all members
     # RecBole's pickles, where --allow_unsafe_checkpoint is given
-    "recbole_posattn.checkpoint, _read_of_recbole: torch.load without weights_only=True",
+    "recbole_posattn.training.checkpoint, _read_of_recbole: torch.load without weights_only=True",
 }
 
 
@@ -206,6 +207,7 @@ def test_the_package_runs_no_data() -> None:
 # -- the network -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_reaches_for_the_network(tiny_data_path: Path, empty_folder: Path) -> None:
     """Every module imported; a run, and all commands that take a checkpoint, which need no network at all."""
     done = subprocess.run(

@@ -10,9 +10,9 @@ import torch
 from recbole.utils import init_seed
 
 from recbole_posattn import Config, load, run
-from recbole_posattn.checkpoint import read_checkpoint
-from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.training.checkpoint import read_checkpoint
+from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.trainer import trainer_class
 
 BUILT_IN = ["Pop", "BPR", "SASRec", "GRU4Rec", "BERT4Rec", "EASE", "ItemKNN", "LightGCN"]
 
@@ -56,6 +56,6 @@ def test_training_resumes_from_a_checkpoint(tiny_settings: Callable) -> None:
 def test_runs_of_the_same_second_have_folders_of_their_own(
     tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recbole_posattn.trainer.get_local_time", lambda: "now")
+    monkeypatch.setattr("recbole_posattn.training.trainer.get_local_time", lambda: "now")
     folders = [Path(run("Pop", "tiny", config_dict=tiny_settings())["checkpoint"]).parent.name for _ in range(2)]
     assert folders == ["Pop-tiny-now", "Pop-tiny-now-2"]

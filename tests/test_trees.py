@@ -16,10 +16,10 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
 
 from recbole_posattn import Config, load, run
-from recbole_posattn.checkpoint import read_checkpoint, write_checkpoint
-from recbole_posattn.cli import main
+from recbole_posattn.cli.main import main
 from recbole_posattn.errors import CheckpointError, SettingError
-from recbole_posattn.quick_start import evaluate_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
+from recbole_posattn.training.run import evaluate_checkpoint
 
 TREES = {"XGBoost": ("xgb", "xgboost"), "LightGBM": ("lgb", "lightgbm")}
 
@@ -78,8 +78,8 @@ def of_recbole(model: str, given: dict) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of xgboost, at how RecBole calls it
         trainer.fit(train, valid, saved=True)
-    trainer.tensorboard.close()
-    return trainer.evaluate(test, load_best_model=True)
+        trainer.tensorboard.close()
+        return trainer.evaluate(test, load_best_model=True)
 
 
 def test_the_figures_are_recboles(model: str, settings: Callable) -> None:

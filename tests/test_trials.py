@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from recbole_posattn import trials
 from recbole_posattn.errors import DataError, ProcessError, SettingError
-from recbole_posattn.trials import (
+from recbole_posattn.experiments import trials
+from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
     Trial,
     Where,
@@ -106,6 +106,7 @@ def test_a_killed_run_goes_on_after_its_last_epoch(settings: Callable, tmp_path:
     assert sorted(folder.name for folder in tmp_path.iterdir() if folder.name.startswith("killed")) == ["killed"]
 
 
+@pytest.mark.slow
 def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -> None:
     trials = [
         Trial("good", settings(seed=1)),
@@ -134,6 +135,7 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
     assert (good.folder / "result.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_one_failure(settings: Callable, tmp_path: Path) -> None:
     trials = [Trial("doomed", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
     outcomes = []
@@ -148,6 +150,7 @@ def test_a_process_that_dies_is_one_failure(settings: Callable, tmp_path: Path) 
     assert (outcomes[1].folder / FAILURE_NAME).is_file()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_ray() -> None:
     with ray_cluster(Where()) as ray:
         assert ray.is_initialized()
@@ -155,6 +158,7 @@ def test_nothing_is_left_of_ray() -> None:
     assert not [child for child in living_children() if "ray" in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
 def test_a_cluster_runs_trials_on_all_its_machines(settings: Callable, tmp_path: Path, two_nodes: str) -> None:
     """A run ends beside another that never does, which has a CPU to itself; the cluster is left as it was."""
     where = Where(address=two_nodes, cpus=1)
@@ -168,6 +172,7 @@ def test_a_cluster_runs_trials_on_all_its_machines(settings: Callable, tmp_path:
         assert [node["Alive"] for node in ray.nodes()] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_said() -> None:
     heads = [process for process in psutil.process_iter() if process.name() == "gcs_server"]
     if psutil.wait_procs(heads, timeout=20)[1]:  # one of another test may be on its way out

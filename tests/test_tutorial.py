@@ -16,6 +16,7 @@ import recbole_posattn
 PAGE = Path(recbole_posattn.__file__).parent.parent / "docs" / "tutorial.md"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PAGE.exists(), reason="the docs are part of a checkout, not of the wheel")
 def test_the_page_runs(empty_folder: Path) -> None:
     commands = "".join(re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S))

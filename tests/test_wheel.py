@@ -37,6 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.slow
 def test_holds_the_properties_and_the_typing_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     properties = {f"recbole_posattn/{path.relative_to(ROOT)}" for path in (ROOT / "properties").rglob("*.yaml")}

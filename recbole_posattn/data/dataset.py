@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from recbole.data.dataset import (
     Dataset,
+    DecisionTreeDataset,
     DIENDataset,
     KGSeqDataset,
     KnowledgeBasedDataset,
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from recbole_posattn.compat import load_feat_by_c_parser
 from recbole_posattn.data.exact_times import ExactTimesMixin
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out
@@ -36,7 +38,6 @@ from recbole_posattn.data.splits import (
     time_quantiles,
 )
 from recbole_posattn.data.windows import Windows, cut_windows
-from recbole_posattn.fields import TARGET_LIST_FIELD
 
 # The length of a history where no model asks for it.
 _LENGTH = "history length"
@@ -248,7 +249,14 @@ class HeldOutKGDataset(HeldOutDatasetMixin, KnowledgeBasedDataset):
 
 
 class ExactTimesDataset(ExactTimesMixin, Dataset):
-    """RecBole's ``Dataset``, ordered by exact times; for context-aware and tree models, which read whole rows."""
+    """RecBole's ``Dataset``, ordered by exact times; for context-aware models, which read whole rows."""
+
+
+class ExactTimesDecisionTreeDataset(ExactTimesMixin, DecisionTreeDataset):
+    """RecBole's data set for trees, which its ``create_dataset`` does not take, ordered by exact times.
+
+    Without it their one-hot encoding (``convert_token_to_onehot``) fails.
+    """
 
 
 class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):

@@ -15,6 +15,7 @@ from typing import Any
 import recbole_posattn.before_recbole  # noqa: F401
 
 import numpy as np
+from recbole.data.dataset import Dataset
 from recbole.data.transform import MaskItemSequence
 from recbole.sampler import KGSampler, RepeatableSampler, Sampler, SeqSampler
 from recbole.sampler.sampler import AbstractSampler
@@ -92,7 +93,7 @@ def _checked(method: Callable, check: Callable) -> Callable:
 def let_sampling_end() -> None:
     """Let RecBole's samplers, and its transform that draws negatives, refuse what they would try for ever."""
     Sampler.set_phase = _of_users(Sampler.set_phase)
-    RepeatableSampler.set_phase = _checked(RepeatableSampler.set_phase, lambda self, phase: refuse_single(self))
+    RepeatableSampler.set_phase = _checked(RepeatableSampler.set_phase, _check_rows)
     SeqSampler.sample_neg_sequence = _checked(
         SeqSampler.sample_neg_sequence, lambda self, sequence: refuse_single(self)
     )
@@ -103,13 +104,24 @@ def let_sampling_end() -> None:
     )
 
 
+def _draws(dataset: Dataset, phase: str) -> bool:
+    """Whether negatives are drawn for a part; there is a sampler for a full ranking, too."""
+    return dataset.config[f"{phase}_neg_sample_args"]["sample_num"] != "none"
+
+
+def _check_rows(sampler: RepeatableSampler, phase: str) -> None:
+    if _draws(sampler.dataset, phase):
+        refuse_single(sampler)
+
+
 def _of_users(set_phase: Callable) -> Callable:
     @functools.wraps(set_phase)
     def checked(self: Sampler, phase: str) -> Sampler:
         sampler = set_phase(self, phase)
         part = self.datasets[self.phases.index(phase)]
-        users = np.unique(part.inter_feat[self.uid_field].numpy())
-        refuse_all_used(sampler, users, lambda user: f"user {str(part.id2token(self.uid_field, user))!r}")
+        if _draws(part, phase):
+            users = np.unique(part.inter_feat[self.uid_field].numpy())
+            refuse_all_used(sampler, users, lambda user: f"user {str(part.id2token(self.uid_field, user))!r}")
         return sampler
 
     return checked

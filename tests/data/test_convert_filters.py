@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_posattn.data.convert.filters import Filters, apply_filters, k_core
-from recbole_posattn.data.convert.interactions import Interactions
-from recbole_posattn.data.convert.make import convert
-from recbole_posattn.data.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert.convert import convert
+from recbole_posattn.atomic_files.convert.filters import Filters, apply_filters, k_core
+from recbole_posattn.atomic_files.convert.interactions import Interactions
+from recbole_posattn.atomic_files.convert.shapes import Reading
 from recbole_posattn.errors import DataError, SettingError
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3), st.integers(1, 5)), max_size=40)

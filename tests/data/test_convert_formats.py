@@ -17,9 +17,9 @@ import pytest
 from recbole.data import create_dataset, data_preparation
 
 from recbole_posattn import Config
-from recbole_posattn.data.convert.formats import FORMATS, guess_format
-from recbole_posattn.data.convert.make import convert
-from recbole_posattn.data.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert.convert import convert
+from recbole_posattn.atomic_files.convert.formats import FORMATS, guess_format
+from recbole_posattn.atomic_files.convert.shapes import Reading
 from recbole_posattn.errors import DataError, SettingError
 
 DAY = 86_400

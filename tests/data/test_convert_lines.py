@@ -20,10 +20,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from recbole_posattn.data.convert import lines as line_reading
-from recbole_posattn.data.convert.interactions import READ_AS_MISSING
-from recbole_posattn.data.convert.make import Conversion, convert
-from recbole_posattn.data.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert import lines as line_reading
+from recbole_posattn.atomic_files.convert.convert import Conversion, convert
+from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
+from recbole_posattn.atomic_files.convert.shapes import Reading
 from recbole_posattn.errors import DataError, SettingError, UserError
 
 OWN = Reading(user="u", item="i", time="t", rating="r")

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_posattn.data.convert import make, output
-from recbole_posattn.data.convert.make import convert
-from recbole_posattn.data.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert import convert as make
+from recbole_posattn.atomic_files.convert import output
+from recbole_posattn.atomic_files.convert.convert import convert
+from recbole_posattn.atomic_files.convert.shapes import Reading
 from recbole_posattn.errors import SettingError, UserError
 
 OWN = Reading(user="u", item="i", time="t")

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from recbole_posattn import Config
-from recbole_posattn.data.statistics import DataStatistics, Lengths, data_statistics, looks_like_unix, time_span
+from recbole_posattn.atomic_files.statistics import DataStatistics, Lengths, data_statistics, looks_like_unix, time_span
+from recbole_posattn.atomic_files.statistics_figure import write_statistics
 from recbole_posattn.errors import DataError
-from recbole_posattn.inspect.popularity import write_statistics
 from tests.planted import write_atomic_file
 
 # a has x twice and y once, b has x three times; one row has no item
@@ -113,7 +113,7 @@ def test_picture_is_a_file(empty_folder: Path, header: str) -> None:
 
 
 def test_picture_shows_what_was_counted(empty_folder: Path) -> None:
-    from recbole_posattn.inspect.popularity import draw_statistics
+    from recbole_posattn.atomic_files.statistics_figure import draw_statistics
 
     found = statistics("ml-100k")
     lengths, popularity, over_time, share = draw_statistics(found).axes

@@ -13,7 +13,7 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config
 from recbole_posattn.data.dataset import SequenceDataset
-from recbole_posattn.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
 
 LEAVE_ONE_OUT = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full", "group_by": "user"}
 GLOBAL_TIME = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "mode": "full", "group_by": "none"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recbole_posattn import Config, run
-from recbole_posattn.data.atomic_files import ensure_atomic_files
+from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.errors import SettingError
 
 INTER = ["user_id", "item_id", "rating", "timestamp"]

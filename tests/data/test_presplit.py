@@ -15,11 +15,11 @@ from recbole.data import create_dataset
 from recbole.data.dataset import SequentialDataset
 
 from recbole_posattn import Config, load, run
-from recbole_posattn.data.atomic_files import ensure_atomic_files
+from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.fields import TARGET_LIST_FIELD
-from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.recommend.recommender import Recommender
+from recbole_posattn.serving.recommender import Recommender
+from recbole_posattn.training.run import prepare_data
 from tests.planted import lagged_sequences
 from tests.presplit import PARTS, Row, last_ones_held_out, newest, read_rows, with_histories, write_parts
 from tests.recommend.test_recommender import assert_same_lists, evaluated
@@ -246,7 +246,7 @@ def test_a_trained_model_scores_as_recommend_does(
     monkeypatch: pytest.MonkeyPatch, settings: dict, write: Callable
 ) -> None:
     # RecBole's table of the machine in the log watches the CPU for a second
-    monkeypatch.setattr("recbole_posattn.quick_start.get_environment", lambda config: SimpleNamespace(draw=str))
+    monkeypatch.setattr("recbole_posattn.training.run.get_environment", lambda config: SimpleNamespace(draw=str))
     write()
     result = run(dataset="mine", config_dict={**SETTINGS, **settings}, command_line=[])
     loaded = load(result["checkpoint"])

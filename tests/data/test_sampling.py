@@ -11,10 +11,10 @@ from recbole.data import create_dataset
 from recbole.sampler import KGSampler
 
 from recbole_posattn import Config
-from recbole_posattn.data.atomic_files import ensure_atomic_files
+from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.registry import find_model
+from recbole_posattn.settings.registry import find_model
+from recbole_posattn.training.run import prepare_data
 
 SETTINGS = {"data_path": "data", "topk": 1, "valid_metric": "NDCG@1", "show_progress": False, "train_batch_size": 8}
 MOST = [(f"u{user}", f"i{item}", 10 * item + user) for user in range(4) for item in range(6 if user == 0 else 4)]
@@ -117,7 +117,12 @@ def test_others_are_drawn_as_ever(mode: str) -> None:
         ("PosKernelSASRec", {"eval_args": {"mode": "uni3", "order": "TO"}}, "uniform"),
         (
             "DIEN",
-            {"metrics": ["AUC"], "valid_metric": "AUC", "eval_args": {"mode": "labeled", "order": "TO"}},
+            {
+                "metrics": ["AUC"],
+                "valid_metric": "AUC",
+                "eval_args": {"mode": "labeled", "order": "TO"},
+                "LABEL_FIELD": "timestamp",
+            },
             "uniform",
         ),
     ],
@@ -126,6 +131,12 @@ def test_one_item_and_none_beside_it(model: str, changes: dict, kind: str) -> No
     write(ONE_ITEM)
     with pytest.raises(DataError, match=SINGLE.format(kind)):
         prepare(model, **changes)
+
+
+def test_a_full_ranking_draws_nothing() -> None:
+    """RecBole makes a sampler for it all the same."""
+    write(ONE_ITEM)
+    assert len(prepare("SASRec", loss_type="CE")) == 3
 
 
 def test_a_history_that_has_all_items() -> None:

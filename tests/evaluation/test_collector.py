@@ -14,8 +14,8 @@ from recbole.utils import init_seed
 from recbole_posattn import Config
 from recbole_posattn.data import loaders
 from recbole_posattn.evaluation.collector import BlockwiseCollector, mean_rank
-from recbole_posattn.quick_start import prepare_data
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.trainer import trainer_class
 
 RANKING = ["Recall", "MRR", "NDCG", "Hit", "Precision", "MAP", "GAUC"]
 BEYOND_ACCURACY = ["ItemCoverage", "AveragePopularity", "GiniIndex", "ShannonEntropy", "TailPercentage"]

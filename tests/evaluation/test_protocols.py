@@ -13,9 +13,9 @@ from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
-from recbole_posattn.evaluation.users import metric_by_target
-from recbole_posattn.quick_start import USERS_NAME
-from recbole_posattn.trainer import EngineMixin, trainer_class
+from recbole_posattn.evaluation.target_ranks import metric_by_target
+from recbole_posattn.training.run import USERS_NAME
+from recbole_posattn.training.trainer import EngineMixin, trainer_class
 
 METRICS = ["hit", "ndcg", "mrr", "recall", "cov"]
 TOPK = [3, 10]
@@ -129,6 +129,7 @@ KNOWLEDGE_GRAPH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "BPR", "CKE"])
 @pytest.mark.parametrize("protocol", ["leave_one_out_masked", "temporal"])
 def test_real_data_are_evaluated_as_in_numpy(protocol: str, model: str) -> None:

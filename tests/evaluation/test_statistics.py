@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recbole_posattn.evaluation import statistics
-from recbole_posattn.evaluation.statistics import bootstrap_intervals, estimates, p_values_against, paired_p_values
+from recbole_posattn.experiments.leaderboard import statistics
+from recbole_posattn.experiments.leaderboard.statistics import (
+    bootstrap_intervals,
+    estimates,
+    p_values_against,
+    paired_p_values,
+)
 
 
 def interval(

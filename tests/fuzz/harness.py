@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
-from recbole_posattn import cli
+from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import UserError, one_line
 
 # Seconds that a case may take: one takes tenths, but other things may run on this machine.
@@ -220,7 +220,7 @@ def _quiet() -> Iterator[None]:
 def _without_waiting() -> Iterator[None]:
     """Without the table of the machine in the log, for which RecBole watches the CPU for a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recbole_posattn.quick_start.get_environment", lambda config: SimpleNamespace(draw=str))
+        patch.setattr("recbole_posattn.training.run.get_environment", lambda config: SimpleNamespace(draw=str))
         yield
 
 

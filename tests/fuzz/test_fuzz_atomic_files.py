@@ -11,9 +11,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from recbole_posattn import Config
-from recbole_posattn.data.atomic_files import ensure_atomic_files
-from recbole_posattn.data.convert.interactions import READ_AS_MISSING
-from recbole_posattn.quick_start import prepare_data
+from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
+from recbole_posattn.training.run import prepare_data
 from tests.fuzz.harness import HEADER, ROWS, call, cases, empty_folder, refused, tiny_flags, words, write_data
 
 BASE = "\n".join([HEADER, *("\t".join(map(str, row)) for row in ROWS), ""]).encode()

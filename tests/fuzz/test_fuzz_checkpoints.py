@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_posattn import load
-from recbole_posattn.checkpoint import read_checkpoint, read_plain, write_checkpoint
+from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, read_plain, write_checkpoint
+from recbole_posattn.training.resume import LOCK_NAME
 from tests.fuzz.harness import call, cases, empty_folder, refused
 from tests.fuzz.test_fuzz_command_lines import checkpoint  # noqa: F401 (a fixture)
 
@@ -125,3 +126,19 @@ def test_a_crafted_checkpoint_is_used_or_refused(
     with empty_folder():
         write_checkpoint(crafted(content_of(), changes), "best.pth")
         call("checkpoints: crafted", ["recommend", "best.pth", "--k=2", "--output=lists.csv"])
+
+
+@cases(15)
+@given(changes=CHANGES)
+def test_a_crafted_run_goes_on_or_is_refused(
+    checkpoint: Path,  # noqa: F811
+    changes: list[tuple[int, bool, int]],
+) -> None:
+    """Its settings, weights, optimizer, counters, curve, random states and digests of data."""
+    with empty_folder():
+        Path("run").mkdir()
+        Path("run", LOCK_NAME).touch()
+        Path("run", BEST_NAME).write_bytes(checkpoint.read_bytes())
+        content = read_checkpoint(checkpoint.with_name(LAST_NAME))
+        write_checkpoint(crafted(content, changes), Path("run", LAST_NAME))
+        call("checkpoints: crafted, resumed", ["run", "--resume=run", "--epochs=2", "--checkpoint_dir=saved"])

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_posattn import Config
-from recbole_posattn.data.atomic_files import ensure_atomic_files
-from recbole_posattn.quick_start import prepare_data
+from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.training.run import prepare_data
 from tests.fuzz.harness import call, cases, empty_folder, refused, tiny_flags
 from tests.presplit import PARTS, Row, newest, read_rows, with_histories, write_parts
 

@@ -18,8 +18,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recbole_posattn.errors import DataError
-from recbole_posattn.recommend.files import read_table, read_tokens
-from recbole_posattn.recommend.recommender import Recommender
+from recbole_posattn.serving.recommender import Recommender
+from recbole_posattn.serving.tables import read_table, read_tokens
 from tests.fuzz.harness import ROWS, call, cases, empty_folder, refused
 from tests.fuzz.test_fuzz_command_lines import checkpoint  # noqa: F401 (a fixture)
 

@@ -13,16 +13,17 @@ import pandas as pd
 import pytest
 import torch
 
-from recbole_posattn import cli, load, run
+from recbole_posattn import load, run
+from recbole_posattn.analysis.attended import with_and_without
+from recbole_posattn.analysis.attention_maps import attention_maps, history_buckets, positional_bias
+from recbole_posattn.analysis.inspection import Inspection, inspect_checkpoint
+from recbole_posattn.analysis.kernel_history import kernel_evolution
+from recbole_posattn.analysis.kernel_tables import half_life, kernel_matrices, kernel_reach, kernel_table, lag_profiles
+from recbole_posattn.analysis.report import report_files
+from recbole_posattn.analysis.switches import positional_parts
+from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
-from recbole_posattn.inspect.attended import with_and_without
-from recbole_posattn.inspect.attention import attention_maps, history_buckets, positional_bias
-from recbole_posattn.inspect.evolution import kernel_evolution
-from recbole_posattn.inspect.inspection import Inspection, inspect_checkpoint
-from recbole_posattn.inspect.kernels import half_life, kernel_matrices, kernel_reach, kernel_table, lag_profiles
-from recbole_posattn.inspect.parts import positional_parts
-from recbole_posattn.inspect.report import report_files
-from recbole_posattn.position.kernels import positional_kernel
+from recbole_posattn.nn.kernels.base import positional_kernel
 
 KEPT = {"kernel_structure": "toeplitz-full", "n_heads": 2, "epochs": 4, "save_kernel_every": 2}
 
@@ -235,6 +236,7 @@ def test_command_prints_the_reach_and_writes_the_report(
     assert page.count("<svg") == len(names) and not re.search(r"(src|href)=[\"']https?:", page)
 
 
+@pytest.mark.slow
 def test_two_models_are_compared(inspected: Inspection, rotary: str) -> None:
     other = inspect_checkpoint(rotary)
     files = report_files([inspected, other])
@@ -246,6 +248,7 @@ def test_two_models_are_compared(inspected: Inspection, rotary: str) -> None:
     assert {"PosKernelSASRec-A_kernels.png", "PosKernelSASRec-B_kernels.png"} <= set(twins)
 
 
+@pytest.mark.slow
 def test_page_opens_in_a_browser(inspected: Inspection, browser: Any, empty_folder: Path) -> None:
     (empty_folder / "inspect.html").write_text(report_files([inspected])["inspect.html"])
     for width in (1280, 400):

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from recbole_posattn import cli, load, run
+from recbole_posattn import load, run
+from recbole_posattn.analysis.interference import Interference, interference
+from recbole_posattn.analysis.interference_figure import draw_structures, write_interference
+from recbole_posattn.analysis.switches import DiagonalKernel, positional_parts, switched_off
+from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
-from recbole_posattn.inspect.figures import draw_structures, write_interference
-from recbole_posattn.inspect.interference import Interference, interference
-from recbole_posattn.inspect.parts import DiagonalKernel, positional_parts, switched_off
-from recbole_posattn.position.kernels import STRUCTURES, IdentityKernel, KernelOptions, build_kernel
+from recbole_posattn.nn.kernels.base import STRUCTURES, IdentityKernel, KernelOptions, build_kernel
 
 HYBRID = {"kernel_structure": "toeplitz-full", "position_encoding": ["absolute", "alibi"], "n_heads": 2}
 

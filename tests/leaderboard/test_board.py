@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from recbole_posattn.errors import DataError
-from recbole_posattn.evaluation.statistics import estimates, p_values_against
-from recbole_posattn.leaderboard.board import gather
-from recbole_posattn.trials import Outcome, Trial
+from recbole_posattn.experiments.leaderboard.board import gather
+from recbole_posattn.experiments.leaderboard.statistics import estimates, p_values_against
+from recbole_posattn.experiments.trials import Outcome, Trial
 
 N_TARGETS = 40  # two of each user
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recbole_posattn import cli, run
-from recbole_posattn.leaderboard import make
-from recbole_posattn.trials import FAILURE_NAME, Outcome, Trial, Where
+from recbole_posattn import run
+from recbole_posattn.cli import main as cli
+from recbole_posattn.experiments.leaderboard import leaderboard as make
+from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Trial, Where
 from tests.systems import needs_posix
 
 COMMAND = [sys.executable, "-m", "recbole_posattn", "leaderboard"]
@@ -36,6 +37,7 @@ def scores(folder: Path) -> pd.DataFrame:
 
 
 @needs_posix
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_table(tiny_data_path: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = subprocess.run(
@@ -60,6 +62,7 @@ def test_killed_and_started_again_it_ends_with_the_same_table(tiny_data_path: Pa
     pd.testing.assert_frame_equal(scores(killed), scores(whole))
 
 
+@pytest.mark.slow
 def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -79,6 +82,7 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     assert len(list(tmp_path.glob(f"out/runs/*/{FAILURE_NAME}"))) == 1
 
 
+@pytest.mark.slow
 def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,10 +17,24 @@ import pandas as pd
 import pytest
 
 from recbole_posattn.errors import UserError
-from recbole_posattn.leaderboard.board import Board
-from recbole_posattn.leaderboard.figures import draw_board, draw_curves, draw_groups, draw_scores, draw_times
-from recbole_posattn.leaderboard.report import CSV_COLUMNS, Provenance, csv, html, latex, markdown, write_report
-from recbole_posattn.leaderboard.spec import Published
+from recbole_posattn.experiments.leaderboard.board import Board
+from recbole_posattn.experiments.leaderboard.figures import (
+    draw_board,
+    draw_curves,
+    draw_groups,
+    draw_scores,
+    draw_times,
+)
+from recbole_posattn.experiments.leaderboard.report import (
+    CSV_COLUMNS,
+    Provenance,
+    csv,
+    html,
+    latex,
+    markdown,
+    write_report,
+)
+from recbole_posattn.experiments.leaderboard.spec import Published
 
 NAN = float("nan")
 NASTY = """<script>alert("1")</script>_50%&'$a$|#"""
@@ -467,6 +481,7 @@ def test_a_report_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monk
 # -- in a browser ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_sorts_in_a_browser(browser: Any, tmp_path: Path) -> None:
     write_report([make_board(), board_of(12)], PUBLISHED, tmp_path)
     browser.get((tmp_path / "leaderboard.html").as_uri())

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from recbole_posattn.errors import SettingError
-from recbole_posattn.leaderboard.spec import Published, read_spec
-from recbole_posattn.registry import PROPERTIES, named_file
-from recbole_posattn.trials import checked_folders
+from recbole_posattn.experiments.leaderboard.spec import Published, read_spec
+from recbole_posattn.experiments.trials import checked_folders
+from recbole_posattn.settings.registry import PROPERTIES, named_file
 
 
 def written(tmp_path: Path, text: str) -> Path:

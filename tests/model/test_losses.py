@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recbole_posattn.model import losses
-from recbole_posattn.model.losses import (
+from recbole_posattn.nn.losses import sampled as losses
+from recbole_posattn.nn.losses.sampled import (
     DISTRIBUTIONS,
     LOSSES,
     SAMPLED_LOSSES,

@@ -15,11 +15,11 @@ from recbole.model.sequential_recommender import SASRec
 from torch.nn import functional as F
 
 from recbole_posattn import Config, PosKernelSASRec, run
-from recbole_posattn.fields import TARGET_LIST_FIELD
-from recbole_posattn.model.sequential_recommender.base import SASRecBase
-from recbole_posattn.model.sequential_recommender.baselines import BASELINES
-from recbole_posattn.position.encodings import ENCODINGS, MEANINGLESS_TOGETHER
-from recbole_posattn.position.kernels import STRUCTURES
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.models.baselines import BASELINES
+from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.encodings import ENCODINGS, MEANINGLESS_TOGETHER
+from recbole_posattn.nn.kernels.base import STRUCTURES
 
 SHARINGS = ["per_layer", "shared", {"u": "per_layer", "l": "shared"}, {"u": "shared", "l": "per_layer"}]
 

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recbole_posattn.position import attention as attention_module
-from recbole_posattn.position.attention import PositionKernelAttention, causal_attention
-from recbole_posattn.position.encodings import (
+from recbole_posattn.nn import attention as attention_module
+from recbole_posattn.nn.attention import PositionKernelAttention, causal_attention
+from recbole_posattn.nn.encodings import (
     ENCODINGS,
     MEANINGLESS_TOGETHER,
     AllAbsoluteEncoding,
     EncodingOptions,
     build_encodings,
 )
-from recbole_posattn.position.kernels import BANDED_STRUCTURES, STRUCTURES, KernelOptions, build_kernel
+from recbole_posattn.nn.kernels.base import BANDED_STRUCTURES, STRUCTURES, KernelOptions, build_kernel
 from tests import references
 from tests.watch import LargestTensor
 

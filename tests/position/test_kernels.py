@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_posattn.position import products
-from recbole_posattn.position.kernels import (
+from recbole_posattn.nn import products
+from recbole_posattn.nn.kernels.base import (
     ALIGNMENTS,
     BANDED_STRUCTURES,
     INIT_STD,

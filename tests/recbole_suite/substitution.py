@@ -11,7 +11,7 @@ import recbole
 import recbole.config
 
 import recbole_posattn
-from recbole_posattn.tuning.objective import objective_function
+from recbole_posattn.experiments.tuning.objective import objective_function
 
 
 class LastError:

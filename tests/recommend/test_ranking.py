@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_posattn.recommend import ranking
-from recbole_posattn.recommend.ranking import best_items
+from recbole_posattn.serving import ranking
+from recbole_posattn.serving.ranking import best_items
 
 
 def sorted_whole(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,13 +18,14 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from recbole_posattn import cli, run
-from recbole_posattn.commands import recommend
+from recbole_posattn import run
+from recbole_posattn.cli import main as cli
+from recbole_posattn.cli import recommend
 from recbole_posattn.errors import UserError
-from recbole_posattn.recommend import recommender as recommender_module
-from recbole_posattn.recommend.files import SUFFIXES, check_output, read_table, read_tokens, without_formulas, writing
-from recbole_posattn.recommend.recommender import SCHEMA, Recommender
-from recbole_posattn.recommend.requests import new_histories
+from recbole_posattn.serving import recommender as recommender_module
+from recbole_posattn.serving.recommender import SCHEMA, Recommender
+from recbole_posattn.serving.requests import new_histories
+from recbole_posattn.serving.tables import SUFFIXES, check_output, read_table, read_tokens, without_formulas, writing
 
 NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}
 

@@ -15,11 +15,11 @@ from recbole_posattn import run
 from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.data.splits import count_up
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
-from recbole_posattn.quick_start import Loaded
-from recbole_posattn.recommend import recommender as module
-from recbole_posattn.recommend.recommender import Recommender
-from recbole_posattn.registry import registered_model_names
-from recbole_posattn.trainer import trainer_class
+from recbole_posattn.serving import recommender as module
+from recbole_posattn.serving.recommender import Recommender
+from recbole_posattn.settings.registry import registered_model_names
+from recbole_posattn.training.run import Loaded
+from recbole_posattn.training.trainer import trainer_class
 
 OURS = registered_model_names()
 K = 7

@@ -19,13 +19,11 @@ import pytest
 import yaml
 from recbole.trainer import HyperTuning
 
-from recbole_posattn import cli
-from recbole_posattn.checkpoint import BEST_NAME
+from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.trials import Where
-from recbole_posattn.tuning.make import tune
-from recbole_posattn.tuning.objective import objective_function
-from recbole_posattn.tuning.records import (
+from recbole_posattn.experiments.trials import Where
+from recbole_posattn.experiments.tuning.objective import objective_function
+from recbole_posattn.experiments.tuning.records import (
     DIED,
     FAILED,
     FINISHED,
@@ -39,8 +37,10 @@ from recbole_posattn.tuning.records import (
     read_records,
     trial_folder,
 )
-from recbole_posattn.tuning.search import Search, run_search
-from recbole_posattn.tuning.space import Dimension, Space
+from recbole_posattn.experiments.tuning.search import Search, run_search
+from recbole_posattn.experiments.tuning.space import Dimension, Space
+from recbole_posattn.experiments.tuning.tune import tune
+from recbole_posattn.training.checkpoint import BEST_NAME
 from tests.systems import needs_posix
 
 HEADS = Dimension("n_heads", "choice", (1, 3), {})  # 3 heads do not divide 16 channels
@@ -57,6 +57,7 @@ def started_at(folder: Path) -> dict[str, float]:
 
 
 @needs_posix
+@pytest.mark.slow
 def test_killed_and_taken_up_it_runs_nothing_twice(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -99,16 +100,18 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     assert (folder / "report.html").is_file() and (folder / "best.json").stat().st_mtime == evaluated
 
 
+@pytest.mark.slow
 def test_no_test_metric_is_computed_before_the_search_has_ended(
     settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every evaluation, in the trials' processes and in this one, notes its split; the test set's is the last alone."""
-    from recbole_posattn.tuning import make, ray_tune
+    from recbole_posattn.experiments.tuning import ray_tune
+    from recbole_posattn.experiments.tuning import tune as make
 
     log = str(tmp_path / "splits")
 
     def note_splits() -> None:
-        from recbole_posattn import trainer
+        from recbole_posattn.training import trainer
 
         evaluate = trainer.CheckpointMixin.evaluate
 
@@ -121,7 +124,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
 
     # pickled by value, as it is not a module's
     def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
-        from recbole_posattn.tuning import ray_tune
+        from recbole_posattn.experiments.tuning import ray_tune
 
         note_splits()
         ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
@@ -134,7 +137,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
     original = make.evaluate_checkpoint
     monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
     monkeypatch.setattr(make, "evaluate_checkpoint", evaluate_checkpoint)
-    from recbole_posattn import trainer
+    from recbole_posattn.training import trainer
 
     monkeypatch.setattr(trainer.CheckpointMixin, "evaluate", trainer.CheckpointMixin.evaluate)  # put back afterwards
     note_splits()
@@ -147,6 +150,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
         assert result["test_result"] is None
 
 
+@pytest.mark.slow
 def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_path: Path) -> None:
     space = Space([HEADS, Dimension("hidden_act", "choice", ("relu", "gelu"), {})])
     search = Search(settings, space, 99, "grid", "none")
@@ -162,6 +166,7 @@ def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_pa
     assert run_search(search, tmp_path / "search", Where(address="nowhere"), resume=True) == records
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
     """One third goes on from each rung: of settings that learn nothing, beside one that does, none."""
     rates = Dimension("learning_rate", "choice", (1e-2, 1e-9, 2e-9), {})
@@ -174,17 +179,18 @@ def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
     assert all(record.curve[-1][0] == 3 for record in others)
 
 
+@pytest.mark.slow
 def test_a_search_runs_on_both_machines_of_a_cluster(
     settings: dict, tmp_path: Path, two_nodes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two trials, each waits on its node until the other has begun on its own."""
-    from recbole_posattn.tuning import ray_tune
+    from recbole_posattn.experiments.tuning import ray_tune
 
     # pickled by value, as it is not a module's
     def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
         import ray
 
-        from recbole_posattn.tuning import ray_tune
+        from recbole_posattn.experiments.tuning import ray_tune
 
         nodes = Path(folder) / "nodes"
         nodes.mkdir(exist_ok=True)
@@ -323,7 +329,9 @@ def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Pat
 # -- RecBole's HyperTuning -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
+@pytest.mark.parametrize(
+    "algo", ["random", *(pytest.param(algo, marks=pytest.mark.slow) for algo in ("exhaustive", "bayes"))]
+)
 def test_recboles_own_search_takes_our_objective(algo: str, settings: dict, tmp_path: Path) -> None:
     (tmp_path / "fixed.yaml").write_text(yaml.safe_dump({**settings, "epochs": 1}))
     (tmp_path / "model.hyper").write_text("learning_rate choice [0.001,0.01]\nn_layers choice [1,2]\n")

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from recbole_posattn import Config
+from recbole_posattn.experiments.tuning.importance import importances
+from recbole_posattn.experiments.tuning.records import DIED, FAILED, FINISHED, PRUNED, TrialRecord
+from recbole_posattn.experiments.tuning.report import Found, html, report_files
+from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.reporting.page import write_files
-from recbole_posattn.tuning.importance import importances
-from recbole_posattn.tuning.records import DIED, FAILED, FINISHED, PRUNED, TrialRecord
-from recbole_posattn.tuning.report import Found, html, report_files
-from recbole_posattn.tuning.space import Dimension, Space
 
 SPACE = Space(
     [

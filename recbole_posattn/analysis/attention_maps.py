@@ -1,0 +1,169 @@
+"""Whom the attention of a trained model looks at, with its positional parts and without them.
+
+Measured on the histories of held-out targets: average attention maps by history length, and what positions add to the
+logits by lag, which is the same question to kernels, biases, rotations and embeddings, so that they can be compared.
+
+Shape keys: b batch, h heads, s sequence length, w positions shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from recbole_posattn.analysis.attended import (
+    Attended,
+    counted_rows,
+    first_positions,
+    split_for_attention,
+    with_and_without,
+)
+from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.attention import PositionKernelAttention
+
+# Positions of a map: the newest ones.
+MAP_POSITIONS = 32
+
+KINDS = ("without positions", "attention", "attention · L")
+
+
+@torch.no_grad()
+def attention_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]) -> pd.DataFrame:
+    """The mean attention weights by history length, of the newest :data:`MAP_POSITIONS` positions.
+
+    Args:
+        model: One of ours.
+        items: Histories as ``SASRecBase.forward`` takes them, shape (n, s).
+        lengths: Shape (n,); those of a single item do not count.
+        parts: The positional parts, see :func:`recbole_posattn.analysis.switches.positional_parts`.
+
+    Returns:
+        Columns ``history`` (its length, such as ``9–16``), ``users`` (histories of that length), ``layer``, ``head``
+        (both from 1), ``kind``, ``query`` and ``key`` (positions back from the newest, 0) and ``weight``, the mean over
+        the histories that reach back that far. Of the ``kind``, ``without positions`` is the attention with all
+        positional parts of its layer switched off, and ``attention · L`` the share of each position in the output
+        Y = (P L) V: |P L| over its sum in the row, where L is not the identity.
+    """
+    tables = []
+    for name, index in history_buckets(lengths):
+        table = _mean_maps(model, items[index], lengths[index], parts)
+        tables.append(table.assign(history=name, users=len(index)))
+    columns = ["history", "users", "layer", "head", "kind", "query", "key", "weight"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def history_buckets(lengths: Tensor) -> list[tuple[str, Tensor]]:
+    """Histories of 2–8, 9–16, 17–32, … items: the name of each bucket that has any, and their numbers, int64."""
+    buckets = torch.log2(lengths.clamp(min=8)).ceil().int()
+    found = []
+    for bucket in buckets.unique().tolist():
+        index = torch.nonzero((buckets == bucket) & (lengths > 1)).flatten()
+        if len(index):
+            most = min(2**bucket, int(lengths.max()))
+            found.append((f"{2 if bucket == 3 else 2 ** (bucket - 1) + 1}–{most}", index))
+    return found
+
+
+def _mean_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]) -> pd.DataFrame:
+    shown = min(MAP_POSITIONS, int(lengths.max()))
+    sums: dict[tuple[int, str], Tensor] = {}
+    counts = torch.zeros(shown, shown)
+    for batch, length in split_for_attention(model, items, lengths):
+        counts += _reaches(length, shown).sum(dim=0).cpu()
+        pairs = with_and_without(model, batch, length, parts)
+        for layer, (block, (attended, without)) in enumerate(zip(model.backbone.blocks, pairs), start=1):
+            maps = {KINDS[0]: without.weights, KINDS[1]: attended.weights}
+            if "L" in parts:
+                maps[KINDS[2]] = _taken(block.attention, attended)
+            for kind, weights in maps.items():
+                newest = _newest_first(weights, first_positions(model, length), length, shown).sum(dim=0).cpu()
+                sums[layer, kind] = sums.get((layer, kind), 0) + newest
+    tables = []
+    for (layer, kind), total in sums.items():
+        head, query, key = np.indices(total.shape).reshape(3, -1)
+        mean = (total / counts).flatten().numpy()
+        places = {"head": head + 1, "kind": kind, "query": query, "key": key}
+        tables.append(pd.DataFrame({"layer": layer, **places, "weight": mean}))
+    return pd.concat(tables, ignore_index=True).dropna()
+
+
+def _taken(attention: PositionKernelAttention, attended: Attended) -> Tensor:
+    """|P L| over its sum in each row, shape (b, h, s, s): what an output takes from each position."""
+    weights = attended.weights
+    h, s = weights.shape[1], weights.shape[-1]
+    l_matrix = attention.l_kernel.dense(s)
+    if len(l_matrix) > 1:  # a kernel for each head, or for each channel: there the mean over the channels of a head
+        l_matrix = l_matrix.unflatten(0, (h, -1)).mean(dim=1)
+    taken = (weights @ l_matrix).abs() * attended.mask
+    return taken / taken.sum(dim=-1, keepdim=True).clamp(min=1e-30)
+
+
+def _reaches(length: Tensor, shown: int) -> Tensor:
+    """Whether a history has the positions query and key, counted back, and the key is no later; shape (b, w, w)."""
+    back = torch.arange(shown, device=length.device)
+    inside = back < length[:, None]
+    return inside[:, :, None] & inside[:, None, :] & (back[None, :] >= back[:, None])
+
+
+def _newest_first(weights: Tensor, first: Tensor, length: Tensor, shown: int) -> Tensor:
+    """Weights (b, h, s, s) by positions back from the newest, 0 where a history does not reach; shape (b, h, w, w)."""
+    back = torch.arange(shown, device=length.device)
+    position = (first + length - 1)[:, None] - back  # negative where there is none, which is masked below
+    rows = position.clamp(min=0)[:, None, :, None].expand(-1, weights.shape[1], -1, weights.shape[-1])
+    columns = position.clamp(min=0)[:, None, None, :].expand(-1, weights.shape[1], shown, -1)
+    return weights.gather(2, rows).gather(3, columns) * _reaches(length, shown)[:, None]
+
+
+@torch.no_grad()
+def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]) -> pd.DataFrame:
+    """What the positional parts of a model add to its logits, by lag, whatever the parts are.
+
+    In each layer, the logit of the key k positions back minus that of the query's own position, with all positional
+    parts minus without them: for ALiBi exactly −m k, for T5 the difference of its learned biases, for kernels,
+    rotations and embeddings the mean over what they do to these contents. Beside it the mean attention weights.
+
+    Args:
+        model: One of ours.
+        items: Histories as ``SASRecBase.forward`` takes them, shape (n, s).
+        lengths: Shape (n,).
+        parts: The positional parts, see :func:`recbole_posattn.analysis.switches.positional_parts`.
+
+    Returns:
+        Columns ``layer``, ``head`` (both from 1), ``lag``, ``bias`` (in logits), ``attention`` and
+        ``attention_without`` (mean weights) and ``pairs`` (queries with a key of that lag, which the means are over).
+    """
+    n_layers, n_heads = len(model.backbone.blocks), model.backbone.blocks[0].attention.n_heads
+    sums = torch.zeros(3, n_layers, n_heads, int(lengths.max()), dtype=torch.float64)
+    pairs = torch.zeros(int(lengths.max()), dtype=torch.float64)
+    for batch, length in split_for_attention(model, items, lengths):
+        counted = counted_rows(model, length)
+        for layer, (attended, without) in enumerate(with_and_without(model, batch, length, parts)):
+            change = attended.logits - without.logits
+            values = (_from_itself(change), attended.weights, without.weights)
+            mask = attended.mask & counted[:, None, :, None]
+            for number, value in enumerate(values):
+                by_lag = _sum_by_lag(value * mask)
+                sums[number, layer, :, : by_lag.shape[-1]] += by_lag.cpu()
+        by_lag = _sum_by_lag(mask)[0]
+        pairs[: len(by_lag)] += by_lag.cpu()
+    layer, head, lag = np.indices(sums.shape[1:]).reshape(3, -1)
+    bias, attention, attention_without = (sums / pairs).flatten(1).numpy()
+    table = {"layer": layer + 1, "head": head + 1, "lag": lag, "bias": bias}
+    weights = {"attention": attention, "attention_without": attention_without}
+    return pd.DataFrame({**table, **weights, "pairs": pairs.long().numpy()[lag]}).dropna(ignore_index=True)
+
+
+def _from_itself(logits: Tensor) -> Tensor:
+    """Logits relative to the one of the query's own position, which the softmax does not see."""
+    return logits - logits.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+
+
+def _sum_by_lag(x: Tensor) -> Tensor:
+    """Sums over the batch and the diagonals of (b, h, s, s) by lag t − s = 0, 1, …; float64, shape (h, s)."""
+    total = x.sum(dim=0, dtype=torch.float64)
+    lags = range(total.shape[-1])
+    return torch.stack([total.diagonal(-lag, dim1=-2, dim2=-1).sum(dim=-1) for lag in lags], dim=-1)

@@ -1,0 +1,109 @@
+"""Heatmaps of kernels, of attention, and of kernels over training. Matplotlib is imported where it is drawn with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_posattn.analysis.inspection import Inspection
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DIVERGING, _SEQUENTIAL = "RdBu_r", "Blues"
+
+
+def draw_kernels(inspection: Inspection) -> Figure | None:
+    """U, L and C of each layer and group; colours end at the largest weight off the diagonal."""
+    from matplotlib.figure import Figure
+
+    table = inspection.kernels
+    if table.empty:
+        return None
+    names = [name for name in ("U", "L", "C") if name in set(table["kernel"])]
+    lines = list(table[["layer", "group"]].drop_duplicates().itertuples(index=False))
+    figure = Figure(figsize=(3.45 * len(names), 3.1 * len(lines)), layout="constrained")
+    axes = figure.subplots(len(lines), len(names), squeeze=False)
+    for (layer, group), line in zip(lines, axes):
+        for name, axis in zip(names, line):
+            chosen = (table["layer"] == layer) & (table["group"] == group) & (table["kernel"] == name)
+            matrix = table[chosen].pivot(index="row", columns="column", values="weight").to_numpy()
+            off_diagonal = matrix[~np.eye(len(matrix), dtype=bool)]
+            limit = float(np.abs(off_diagonal).max(initial=0)) or float(np.abs(matrix).max())
+            shown = np.ma.masked_equal(matrix, 0)  # where a triangle has no weight stays white
+            image = axis.imshow(shown, cmap=_DIVERGING, vmin=-limit, vmax=limit)
+            figure.colorbar(image, ax=axis, shrink=0.8, extend="both").ax.tick_params(labelsize=7)
+            of_group = {0: ", mean of all groups"}.get(
+                group, f", group {group}" if len(set(table["group"])) > 1 else ""
+            )
+            axis.set(title=f"{name}, layer {layer}{of_group}", xlabel="column (position)", ylabel="row (position)")
+            axis.title.set_size(9)
+    return figure
+
+
+def draw_attention(inspection: Inspection, layer: int) -> Figure | None:
+    """The mean attention maps of a layer, mean over heads, by kind (down) and history length (across)."""
+    from matplotlib.figure import Figure
+
+    table = inspection.attention[inspection.attention["layer"] == layer]
+    if table.empty:
+        return None
+    kinds, histories = table["kind"].unique(), table["history"].unique()
+    figure = Figure(figsize=(2.6 * len(histories) + 0.8, 2.7 * len(kinds)), layout="constrained")
+    axes = figure.subplots(len(kinds), len(histories), squeeze=False)
+    for kind, line in zip(kinds, axes):
+        maps = {
+            history: rows.groupby(["query", "key"])["weight"].mean().unstack()
+            for history, rows in table[table["kind"] == kind].groupby("history", sort=False)
+        }
+        for history, axis in zip(histories, line):
+            users = table.loc[table["history"] == history, "users"].iloc[0]
+            image = _draw_map(axis, maps[history])
+            axis.set(title=f"{kind}\n{history} items, {users:,} users", xlabel="key, positions back")
+            axis.set_ylabel("query, positions back")
+            axis.title.set_size(8.5)
+            figure.colorbar(image, ax=axis, shrink=0.75).ax.tick_params(labelsize=7)
+    return figure
+
+
+def _draw_map(axis: Axes, weights: pd.DataFrame) -> Any:
+    """The oldest position at the left and above, as in a matrix; a square root in the colours shows small weights."""
+    from matplotlib.colors import PowerNorm
+
+    newest_last = weights.to_numpy()[::-1, ::-1]
+    edge = len(newest_last) - 0.5
+    return axis.imshow(
+        np.ma.masked_invalid(newest_last),
+        cmap=_SEQUENTIAL,
+        norm=PowerNorm(0.5, vmin=0, vmax=max(float(np.nanmax(newest_last)), 1e-12)),
+        extent=(edge, -0.5, -0.5, edge),
+    )
+
+
+def draw_evolution(inspection: Inspection) -> Figure | None:
+    """The weights by lag (up) over the epochs (across) of each kernel and layer, as the mean over groups."""
+    from matplotlib.figure import Figure
+
+    table = inspection.evolution
+    if table.empty or table["epochs"].nunique() < 2:
+        return None
+    table = table[table["lag"] != 0]  # which would drown the others
+    names = [name for name in ("U", "L", "C") if name in set(table["kernel"])]
+    layers = sorted(table["layer"].unique())
+    figure = Figure(figsize=(3.45 * len(names), 2.7 * len(layers)), layout="constrained")
+    axes = figure.subplots(len(layers), len(names), squeeze=False)
+    for layer, line in zip(layers, axes):
+        for name, axis in zip(names, line):
+            rows = table[(table["layer"] == layer) & (table["kernel"] == name)]
+            weights = rows.groupby(["lag", "epochs"])["weight"].mean().unstack()
+            limit = float(np.abs(weights.to_numpy()).max()) or 1.0
+            image = axis.pcolormesh(
+                weights.columns, weights.index, weights, cmap=_DIVERGING, vmin=-limit, vmax=limit, rasterized=True
+            )
+            figure.colorbar(image, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
+            axis.set(title=f"{name}, layer {layer}", xlabel="epochs", ylabel="lag")
+            axis.title.set_size(9)
+    return figure

@@ -1,0 +1,118 @@
+"""Everything that can be read off a trained model, as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from recbole_posattn.analysis.attention_maps import attention_maps, positional_bias
+from recbole_posattn.analysis.kernel_history import kernel_evolution
+from recbole_posattn.analysis.kernel_tables import kernel_reach, kernel_table, lag_profiles
+from recbole_posattn.analysis.switches import positional_parts
+from recbole_posattn.errors import CheckpointError, DataError, SettingError
+from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
+from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.training.run import load
+
+# Settings that say what kind of positions a model has.
+_POSITIONAL_KEYS = (
+    *("kernel_structure", "kernel_bandwidth", "kernel_sharing", "kernel_groups", "kernel_normalization"),
+    *("position_encoding", "position_alignment"),
+)
+
+
+class Inspection(NamedTuple):
+    """What :func:`inspect_checkpoint` finds; every table is tidy, a row for each value.
+
+    Attributes:
+        checkpoint: Where the model comes from.
+        label: What figures call it.
+        model: Name of the model.
+        parts: Its positional parts, see :func:`recbole_posattn.analysis.switches.positional_parts`.
+        facts: Name and value of what tells this model from others.
+        kernels: See :func:`recbole_posattn.analysis.kernel_tables.kernel_table`.
+        lags: See :func:`recbole_posattn.analysis.kernel_tables.lag_profiles`.
+        reach: See :func:`recbole_posattn.analysis.kernel_tables.kernel_reach`.
+        attention: See :func:`recbole_posattn.analysis.attention_maps.attention_maps`.
+        positions: See :func:`recbole_posattn.analysis.attention_maps.positional_bias`.
+        evolution: See :func:`recbole_posattn.analysis.kernel_history.kernel_evolution`.
+    """
+
+    checkpoint: Path
+    label: str
+    model: str
+    parts: list[str]
+    facts: list[tuple[str, str]]
+    kernels: pd.DataFrame
+    lags: pd.DataFrame
+    reach: pd.DataFrame
+    attention: pd.DataFrame
+    positions: pd.DataFrame
+    evolution: pd.DataFrame
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by name."""
+        names = ("kernels", "lags", "reach", "attention", "positions", "evolution")
+        return {name: getattr(self, name) for name in names}
+
+
+def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options: Any) -> Inspection:
+    """Read off a trained model what it has learned of positions.
+
+    Attention and positional bias are measured on the histories of validation targets; nothing is chosen by them.
+
+    Args:
+        checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
+        max_users: Histories to measure on at most; of more, every so many-th is taken.
+        options: Of :func:`recbole_posattn.load`.
+
+    Raises:
+        SettingError: If ``max_users`` is below 1.
+        CheckpointError: If the checkpoint cannot be read, or is of none of our models.
+        DataError: If the data set cannot be read, or no validation target has a history of two items.
+    """
+    if max_users < 1:
+        raise SettingError(f"max_users must be a positive integer; got {max_users}.")
+    loaded = load(checkpoint, **options)
+    config, model = loaded.config, loaded.model
+    if not isinstance(model, SASRecBase):
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: {config['model']} is none of this package's models, whose positional parts can "
+            "be inspected"
+        )
+    rows = loaded.valid_data._dataset.inter_feat
+    lengths = rows[model.ITEM_SEQ_LEN]
+    read = torch.nonzero(lengths > 1).flatten()
+    if not len(read):
+        raise DataError(f"data set {config['dataset']!r}: no validation target has a history of two items to look at")
+    read = read[:: -(-len(read) // max_users)]
+    items, lengths = rows[model.ITEM_SEQ][read], lengths[read]
+
+    parts = positional_parts(model)
+    lags = lag_profiles(model)
+    kept = kernel_evolution(model, Path(checkpoint).parent) if isinstance(model, PosKernelSASRec) else lags.head(0)
+    given = [(key, config[key]) for key in _POSITIONAL_KEYS if key in config and config[key] is not None]
+    return Inspection(
+        checkpoint=Path(checkpoint),
+        label=config["model"],
+        model=config["model"],
+        parts=parts,
+        facts=[
+            ("checkpoint", str(checkpoint)),
+            ("data set", config["dataset"]),
+            ("positional parts", ", ".join(parts) or "none"),
+            ("layers, heads, channels", ", ".join(str(config[key]) for key in ("n_layers", "n_heads", "hidden_size"))),
+            *((key, str(value)) for key, value in given),
+            ("histories measured on", f"{len(read):,} of validation targets"),
+        ],
+        kernels=kernel_table(model),
+        lags=lags,
+        reach=kernel_reach(lags),
+        attention=attention_maps(model, items, lengths, parts),
+        positions=positional_bias(model, items, lengths, parts),
+        evolution=kept,
+    )

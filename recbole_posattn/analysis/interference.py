@@ -1,0 +1,168 @@
+"""How much each positional part of a trained model contributes, and whether the parts get in each other's way.
+
+The parts are the kernels U and L and the encodings. Two measurements, on the validation or the test rows:
+
+- The *metrics* with a part switched off, with all others switched off, and with all of them off. The weights stay as
+  they were trained.
+- Part by part and layer by layer, what the part does to the attention: to its logits, to the entropy of its weights,
+  and to its output.
+
+What switching off means is said in :mod:`recbole_posattn.analysis.switches`.
+
+Shape keys: b batch, h heads, s sequence length.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+import pandas as pd
+import torch
+from recbole.data.dataloader import AbstractDataLoader
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_posattn.analysis.attended import Attended, counted_rows, split_for_attention, with_and_without
+from recbole_posattn.analysis.switches import positional_parts, switched_off
+from recbole_posattn.compat import without_tensorboard
+from recbole_posattn.errors import CheckpointError, DataError, SettingError
+from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.training.run import Loaded, load
+from recbole_posattn.training.trainer import trainer_class
+
+Split = Literal["valid", "test"]
+
+
+class Interference(NamedTuple):
+    """What :func:`interference` measures.
+
+    Attributes:
+        metrics: A row for ``all``, for each part ``without`` it and with it ``alone``, and for ``none``; columns
+            ``parts`` (which of these), ``part``, and a metric each.
+        layers: A row for each layer and part; columns ``layer`` (from 1), ``part``, ``logit_rms`` (root mean square of
+            what the part adds to the logits), ``logit_share`` (that over the logits' own root mean square),
+            ``entropy`` and ``entropy_without`` (of the attention weights, in nats), and ``output_change`` (norm of the
+            change of the attention's output over its norm). Logits are taken about the mean of their row, which the
+            softmax does not see; rows with a single key do not count.
+        valid_metric: The column of ``metrics`` that early stopping watched.
+    """
+
+    metrics: pd.DataFrame
+    layers: pd.DataFrame
+    valid_metric: str
+
+
+def interference(
+    checkpoint: str | Path, split: Split = "valid", show_progress: bool = False, **options: Any
+) -> Interference:
+    """Measure what each positional part of a trained model contributes.
+
+    Args:
+        checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
+        split: The rows to measure on. Nothing is chosen here, but take ``valid`` if you will choose by it.
+        show_progress: Whether to show a progress bar.
+        options: Of :func:`recbole_posattn.load`.
+
+    Returns:
+        Two tables, see :class:`Interference`.
+
+    Raises:
+        SettingError: If ``split`` is unknown.
+        CheckpointError: If the checkpoint cannot be read, or its model has no positional part.
+        DataError: If the data set cannot be read, or the split has no rows.
+    """
+    if split not in ("valid", "test"):
+        raise SettingError(f"split must be valid or test; got {split!r}.")
+    loaded = load(checkpoint, **options)
+    parts = positional_parts(loaded.model) if isinstance(loaded.model, SASRecBase) else []
+    if not parts:
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: {loaded.config['model']} has no positional kernel or encoding to switch off"
+        )
+    if not len(_loader(loaded, split)):
+        raise DataError(f"data set {loaded.config['dataset']!r}: the {split} split has no rows to measure on")
+    return Interference(
+        metrics=_metrics(loaded, parts, split, show_progress),
+        layers=_effects_by_layer(loaded, parts, split),
+        valid_metric=loaded.config["valid_metric"].lower(),
+    )
+
+
+def _loader(loaded: Loaded, split: Split) -> AbstractDataLoader:
+    return loaded.valid_data if split == "valid" else loaded.test_data
+
+
+# -- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def _metrics(loaded: Loaded, parts: Sequence[str], split: Split, show_progress: bool) -> pd.DataFrame:
+    with without_tensorboard():
+        trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+    trainer.eval_collector.data_collect(loaded.train_data)
+    settings = [("all", "", [])]
+    settings += [("without", part, [part]) for part in parts]
+    if len(parts) > 1:
+        settings += [("alone", part, [other for other in parts if other != part]) for part in parts]
+        settings += [("none", "", parts)]
+    rows = []
+    for name, part, off in tqdm(settings, desc="switching parts off", disable=not show_progress):
+        with switched_off(loaded.model, off):
+            result = trainer.evaluate(_loader(loaded, split), load_best_model=False)
+        rows.append({"parts": name, "part": part, **result})
+    return pd.DataFrame(rows)
+
+
+# -- effects on the attention ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _effects_by_layer(loaded: Loaded, parts: Sequence[str], split: Split) -> pd.DataFrame:
+    model = loaded.model
+    rows = _loader(loaded, split)._dataset.inter_feat
+    sums = {
+        key: torch.zeros(8, dtype=torch.float64) for key in itertools.product(range(len(model.backbone.blocks)), parts)
+    }
+    for items, lengths in split_for_attention(model, rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]):
+        counted = counted_rows(model, lengths)
+        for part in parts:
+            for layer, (with_part, without) in enumerate(with_and_without(model, items, lengths, [part])):
+                sums[layer, part] += _sums(with_part, without, counted)
+    return pd.DataFrame({"layer": layer + 1, "part": part, **_effect(total)} for (layer, part), total in sums.items())
+
+
+def _sums(with_part: Attended, without: Attended, counted: Tensor) -> Tensor:
+    """What :func:`_effect` is made of, summed over the rows that count and the heads; shape (8,), float64."""
+    rows = counted[:, None, :].expand(with_part.weights.shape[:-1])  # (b, h, s)
+
+    def over_rows(x: Tensor) -> Tensor:
+        return x.expand(-1, rows.shape[1], -1, -1).sum(dim=-1, dtype=torch.float64)[rows].sum()
+
+    return torch.stack(
+        [
+            rows.sum(),
+            over_rows(with_part.mask),
+            over_rows(with_part.logits.square()),
+            over_rows((with_part.logits - without.logits).square()),
+            over_rows(torch.special.entr(with_part.weights)),
+            over_rows(torch.special.entr(without.weights)),
+            over_rows(with_part.output.square()),
+            over_rows((with_part.output - without.output).square()),
+        ]
+    ).cpu()
+
+
+def _effect(sums: Tensor) -> dict[str, float]:
+    rows, pairs, logits, logit_change, entropy, entropy_without, output, output_change = sums.tolist()
+    return {
+        "logit_rms": math.sqrt(logit_change / pairs),
+        "logit_share": math.sqrt(logit_change / logits) if logits else 0.0,
+        "entropy": entropy / rows,
+        "entropy_without": entropy_without / rows,
+        "output_change": math.sqrt(output_change / output) if output else 0.0,
+    }

@@ -1,0 +1,100 @@
+"""Figures of kernels and of what they do. Matplotlib is imported where it is drawn with: it takes its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from recbole_posattn.analysis.interference import Interference
+from recbole_posattn.errors import UserError
+from recbole_posattn.nn.kernels.base import STRUCTURES, KernelOptions, build_kernel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_interference(result: Interference) -> Figure:
+    """Bars: the metric with parts switched off, and each part's effect by layer on logits, entropy and output."""
+    from matplotlib.figure import Figure
+
+    metric = result.valid_metric
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    axes = figure.subplots(2, 2)
+
+    names = [f"{row.parts} {row.part}".strip() for row in result.metrics.itertuples()]
+    values = result.metrics[metric].tolist()
+    colors = {"all": "C0", "without": "C1", "alone": "C2", "none": "C7"}
+    bars = axes[0, 0].barh(names, values, color=[colors[parts] for parts in result.metrics["parts"]])
+    axes[0, 0].bar_label(bars, fmt="%.4f", fontsize=8, padding=2)
+    axes[0, 0].margins(x=0.2)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].set(title="parts switched off", xlabel=metric)
+
+    layers = result.layers.assign(entropy_change=result.layers["entropy"] - result.layers["entropy_without"])
+    for axis, column, title, label in (
+        (axes[0, 1], "logit_share", "effect on the logits", "RMS of the change / RMS of the logits"),
+        (axes[1, 0], "entropy_change", "effect on the entropy of the weights", "nats with the part − without"),
+        (axes[1, 1], "output_change", "effect on the output", "norm of the change / norm of the output"),
+    ):
+        table = layers.pivot(index="layer", columns="part", values=column)[layers["part"].unique()]
+        table.plot.bar(ax=axis, rot=0, title=title, xlabel="layer", ylabel=label, legend=axis is axes[1, 1])
+        axis.axhline(0.0, color="black", linewidth=0.8)
+    return figure
+
+
+def write_interference(result: Interference, folder: Path) -> list[Path]:
+    """Write both tables as CSV and the figure as PNG.
+
+    Args:
+        result: What :func:`interference` returned.
+        folder: Made if it is not there.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    metrics, layers, figure = (folder / f"interference{suffix}" for suffix in ("_metrics.csv", "_layers.csv", ".png"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        result.metrics.to_csv(metrics, index=False)
+        result.layers.to_csv(layers, index=False)
+        draw_interference(result).savefig(figure, dpi=150)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return [metrics, layers, figure]
+
+
+def draw_structures(max_length: int = 32, seed: int = 7) -> dict[str, Figure]:
+    """A picture of each kernel structure with weights as they may be after training, by its name.
+
+    Args:
+        max_length: Positions.
+        seed: Of the random weights.
+    """
+    return {name: _draw_structure(name, max_length, seed) for name in STRUCTURES}
+
+
+def _draw_structure(name: str, max_length: int, seed: int) -> Figure:
+    from matplotlib.figure import Figure
+
+    torch.manual_seed(seed)
+    options = KernelOptions("l", max_length, normalization="none", bandwidth=6, n_decays=3, rank=6)
+    kernel = build_kernel(name, options)
+    with torch.no_grad():
+        for parameter_name, parameter in kernel.named_parameters():
+            if parameter_name in ("free", "amplitude"):  # the start has next to nothing off the diagonal
+                parameter += 0.35 * torch.randn_like(parameter).abs()
+            if parameter_name == "width_logit":
+                parameter -= 0.8
+        matrix = kernel.dense()[0].clone()
+    # Where the structure has no weight at all stays white.
+    figure = Figure(figsize=(2.6, 2.9), layout="constrained")
+    axis = figure.subplots()
+    limit = float(matrix.abs().max())
+    axis.imshow(matrix.masked_fill(matrix == 0, torch.nan), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axis.set(title=name, xlabel="from position s", ylabel="to position t", xticks=[], yticks=[])
+    return figure

@@ -1,0 +1,78 @@
+"""Weights, biases and attention by lag as lines, of one model or of two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from recbole_posattn.analysis.inspection import Inspection
+from recbole_posattn.reporting.drawing import COLORS, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLES = ("-", "--")
+
+
+def draw_lag_profiles(inspections: Sequence[Inspection]) -> Figure | None:
+    """The mean weight of each kernel by lag, lag 0 left out; a line for each layer, as the mean over groups."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in ("U", "L", "C") if any(name in set(each.lags["kernel"]) for each in inspections)]
+    if not names:
+        return None
+    figure = Figure(figsize=(10.4, 3.5), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names):
+        for inspection, style in zip(inspections, _STYLES):
+            profile = inspection.lags[inspection.lags["kernel"] == name]
+            if profile.empty:  # its model has no such kernel
+                continue
+            means = profile.groupby(["layer", "lag"])["weight"].mean()
+            means.loc[:, 0] = float("nan")
+            _draw_by_layer(axis, means, inspection.label, style)
+        axis.axhline(0.0, color="#7b8794", linewidth=0.8)
+        axis.set(title=name, xlabel="lag (positions back)", ylabel="mean weight")
+        axis.grid()
+    _legend(figure)
+    return figure
+
+
+def draw_positions(inspections: Sequence[Inspection]) -> Figure:
+    """What positions add to the logits, and the attention weights, by lag; means over heads."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 3.9), layout="constrained")
+    bias_axis, attention_axis = figure.subplots(1, 2)
+    for inspection, style in zip(inspections, _STYLES):
+        means = inspection.positions.groupby(["layer", "lag"]).mean()
+        _draw_by_layer(bias_axis, means["bias"], inspection.label, style)
+        _draw_by_layer(attention_axis, means["attention"], inspection.label, style)
+        if len(inspections) == 1 and inspection.parts:
+            _draw_by_layer(attention_axis, means["attention_without"], "without positions", ":")
+    bias_axis.axhline(0.0, color="#7b8794", linewidth=0.8)
+    bias_axis.set(title="positional bias", xlabel="lag (positions back)", ylabel="logits, relative to lag 0")
+    attention_axis.set(title="attention", xlabel="lag (positions back)", ylabel="mean weight", yscale="log")
+    attention_axis.yaxis.set_major_formatter("{x:g}")
+    for axis in (bias_axis, attention_axis):
+        axis.grid()
+    _legend(figure)
+    return figure
+
+
+def _draw_by_layer(axis: Axes, values: pd.Series, label: str, style: str) -> None:
+    """A line for each layer of values by layer and lag."""
+    for layer, by_lag in values.groupby(level="layer"):
+        color = COLORS[(layer - 1) % len(COLORS)]
+        x, y = by_lag.index.get_level_values("lag"), by_lag.to_numpy()
+        axis.plot(x, y, style, color=color, linewidth=1.4, label=f"{short(label)}, layer {layer}")
+
+
+def _legend(figure: Figure) -> None:
+    """One legend for all axes."""
+    labelled = {
+        label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(labelled.values()), list(labelled), loc="outside lower center", ncols=4)

@@ -1,0 +1,156 @@
+"""What was read off one trained model, or two of them, as files: tables, figures and a page."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from recbole_posattn.analysis.heatmaps import draw_attention, draw_evolution, draw_kernels
+from recbole_posattn.analysis.inspection import Inspection
+from recbole_posattn.analysis.line_plots import draw_lag_profiles, draw_positions
+from recbole_posattn.reporting.drawing import Drawing, drawing
+from recbole_posattn.reporting.page import Cell, command_line, number_cell, render_page
+from recbole_posattn.training.run import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_REACH_FORMATS = {"lag_0_share": "{:.3f}", "half_life": "{:.2f}", "mean_lag": "{:.2f}", "bandwidth_90": "{:.0f}"}
+
+
+class _Plan(NamedTuple):
+    draw: Callable[[], Figure | None]
+    title: str
+    note: str
+    wide: bool = True
+
+
+def labelled(inspections: Sequence[Inspection]) -> list[Inspection]:
+    """The same with labels that tell them apart: the models' names, or A and B behind them."""
+    if len({each.label for each in inspections}) == len(inspections):
+        return list(inspections)
+    return [each._replace(label=f"{each.model} {letter}") for each, letter in zip(inspections, "AB")]
+
+
+def report_files(inspections: Sequence[Inspection]) -> dict[str, str | bytes]:
+    """All files of a report by their names: ``inspect.html``, its tables as CSV, its figures as PNG and SVG.
+
+    Args:
+        inspections: One, or two to compare.
+    """
+    inspections = labelled(inspections)
+    together = _drawings(_comparing_plans(inspections))
+    apart = [_drawings(_own_plans(each), prefix=_prefix(each, inspections)) for each in inspections]
+    figures = {name: each for group in (together, *apart) for name, each in group.items()}
+    tables = {
+        f"{_prefix(each, inspections)}{name}.csv": table.to_csv(index=False)
+        for each in inspections
+        for name, table in each.tables.items()
+        if not table.empty
+    }
+    return {
+        "inspect.html": html(inspections, list(together.values()), [list(group.values()) for group in apart]),
+        **tables,
+        **{f"{name}.png": each.png for name, each in figures.items()},
+        **{f"{name}.svg": each.svg for name, each in figures.items()},
+    }
+
+
+def _prefix(inspection: Inspection, inspections: Sequence[Inspection]) -> str:
+    return "" if len(inspections) == 1 else f"{inspection.label.replace(' ', '-')}_"
+
+
+def _comparing_plans(inspections: Sequence[Inspection]) -> dict[str, _Plan]:
+    return {
+        "positions": _Plan(
+            partial(draw_positions, inspections),
+            "What positions add, and where attention goes",
+            "Left: mean change of a key's logit by all positional parts, relative to the query's own position; the "
+            "same question to kernels, biases, rotations and embeddings. Right: mean attention weight by lag.",
+        ),
+        "lag_profiles": _Plan(
+            partial(draw_lag_profiles, inspections),
+            "Weights by lag",
+            "Mean over positions and groups. Lag 0 is left out; its share is in the table. C has "
+            "lags of either sign: row minus column.",
+        ),
+    }
+
+
+def _own_plans(inspection: Inspection) -> dict[str, _Plan]:
+    maps = {
+        f"attention_layer_{layer}": _Plan(
+            partial(draw_attention, inspection, layer),
+            f"Attention of layer {layer}",
+            "Mean over users and heads by history length, newest position at the right and below. Without positions: "
+            "the positional parts of this layer switched off. Attention · L: share of each position in the output. "
+            "Colours follow the square root of the weight.",
+            wide=inspection.attention["history"].nunique() > 2,
+        )
+        for layer in sorted(inspection.attention["layer"].unique())
+    }
+    return {
+        "kernels": _Plan(
+            partial(draw_kernels, inspection),
+            "Kernels",
+            "Position 0 is the oldest. Colours end at the largest weight off the diagonal, which itself is darker.",
+        ),
+        **maps,
+        "evolution": _Plan(
+            partial(draw_evolution, inspection),
+            "Kernels over training",
+            "Mean weight by lag, lag 0 left out, after each of the epochs that were kept.",
+        ),
+    }
+
+
+def _drawings(plans: dict[str, _Plan], prefix: str = "") -> dict[str, Drawing]:
+    drawn = {
+        f"{prefix}{name}": drawing(plan.draw, plan.title, plan.note, plan.wide, f"inspect {prefix}", with_png=True)
+        for name, plan in plans.items()
+    }
+    return {name: each for name, each in drawn.items() if each is not None}
+
+
+def html(inspections: Sequence[Inspection], together: Sequence[Drawing], apart: Sequence[Sequence[Drawing]]) -> str:
+    """The report as one page that loads nothing."""
+    return render_page(
+        Path(__file__).with_name("inspect.html.j2"),
+        title=" and ".join(f"{each.label} on {dict(each.facts)['data set']}" for each in inspections),
+        date=datetime.date.today().isoformat(),
+        inspections=inspections,
+        reach_header=["model", "kernel", "layer", "share of lag 0", "half-life", "mean lag", "lags with 90 %"],
+        reach_rows=[row for each in inspections for row in _reach_rows(each)],
+        together=together,
+        apart=apart,
+        command=command_line(),
+        origin=[("versions", ", ".join(f"{name} {version}" for name, version in versions().items()))],
+    )
+
+
+def _reach_rows(inspection: Inspection) -> list[list[Cell]]:
+    return [
+        [
+            Cell(inspection.label, inspection.label),
+            Cell(row["kernel"], row["kernel"]),
+            number_cell(row["layer"], "{:.0f}"),
+            *(number_cell(row[column], form) for column, form in _REACH_FORMATS.items()),
+        ]
+        for row in inspection.reach.to_dict("records")
+    ]
+
+
+def reach_text(inspections: Sequence[Inspection]) -> str:
+    """The reach of all kernels as a table for a terminal; empty if there is none."""
+    tables = [each.reach.assign(model=each.label) for each in labelled(inspections) if not each.reach.empty]
+    if not tables:
+        return ""
+    table = pd.concat(tables)
+    table = table[["model", *table.columns.drop("model")]]
+    formatters = {column: form.format for column, form in _REACH_FORMATS.items()}
+    return table.to_string(index=False, formatters=formatters, na_rep="–")

@@ -1,0 +1,80 @@
+"""The positional parts of a model, the kernels U and L and the encodings, and the model without some of them.
+
+A kernel is switched off by leaving its diagonal alone: nothing is mixed any more, and what a position takes from itself
+keeps its size. An encoding is switched off by leaving it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.attention import PositionKernelAttention
+from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
+
+KERNEL_PARTS = {"U": "u_kernel", "L": "l_kernel"}
+
+
+def positional_parts(model: SASRecBase) -> list[str]:
+    """The parts of a model: ``U`` and ``L`` unless they are the identity, then the names of its encodings."""
+    attention = model.backbone.blocks[0].attention
+    kernels = [part for part, name in KERNEL_PARTS.items() if not isinstance(getattr(attention, name), IdentityKernel)]
+    return kernels + [encoding.name for encoding in (*model.backbone.input_encodings, *attention.encodings)]
+
+
+@contextmanager
+def switched_off(model: SASRecBase, parts: Sequence[str]) -> Iterator[None]:
+    """The model without some of its parts, in all layers, for as long as the context lasts."""
+    with ExitStack() as stack:
+        stack.enter_context(_without_encodings(model.backbone, "input_encodings", parts))
+        for block in model.backbone.blocks:
+            stack.enter_context(switched_off_in(block.attention, parts))
+        yield
+
+
+@contextmanager
+def switched_off_in(attention: PositionKernelAttention, parts: Sequence[str]) -> Iterator[None]:
+    """One layer's attention without some of its parts, for as long as the context lasts."""
+    with ExitStack() as stack:
+        for part in set(KERNEL_PARTS) & set(parts):
+            name = KERNEL_PARTS[part]
+            kernel = getattr(attention, name)
+            if not isinstance(kernel, IdentityKernel):
+                stack.callback(setattr, attention, name, kernel)
+                setattr(attention, name, DiagonalKernel(kernel))
+        stack.enter_context(_without_encodings(attention, "encodings", parts))
+        yield
+
+
+@contextmanager
+def _without_encodings(module: nn.Module, name: str, parts: Sequence[str]) -> Iterator[None]:
+    encodings = getattr(module, name)
+    setattr(module, name, nn.ModuleList(encoding for encoding in encodings if encoding.name not in parts))
+    try:
+        yield
+    finally:
+        setattr(module, name, encodings)
+
+
+class DiagonalKernel(PositionKernel):
+    """The diagonal of another kernel: what is left of it when nothing is mixed.
+
+    Args:
+        kernel: The other kernel.
+    """
+
+    def __init__(self, kernel: PositionKernel) -> None:
+        super().__init__(kernel.max_length, kernel.n_groups)
+        self.kernel = kernel
+        self.lag_only = kernel.lag_only
+
+    def dense(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.dense`."""
+        return torch.diag_embed(self.kernel.diagonal(length))
+
+    def _mix(self, x: Tensor) -> Tensor:
+        return self.kernel.diagonal(x.shape[-2]).unsqueeze(-1) * x

@@ -1,0 +1,243 @@
+"""Looks at a data set's atomic files before RecBole reads them, so that what is wrong is said in the user's terms."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+import yaml
+from recbole.utils import FeatureType, ModelType
+
+from recbole_posattn.atomic_files.columns import check_fields
+from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE
+from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES, Column, Table, begins_with_utf8_mark, check_rows
+from recbole_posattn.compat import download_atomic_files
+from recbole_posattn.errors import DataError, did_you_mean, shown
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.registry import RECBOLE_PROPERTIES
+
+# Keys that name the columns of ids, which every row needs wherever such a column stands.
+_ID_KEYS = (
+    *("USER_ID_FIELD", "ITEM_ID_FIELD", "ENTITY_ID_FIELD"),
+    *("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD"),
+)
+
+_INTERACTIONS = "inter"
+
+# What leaves interactions out of a single file, and intervals that leave out none.
+_FILTERS = ("rm_dup_inter", "val_interval", "user_inter_num_interval", "item_inter_num_interval")
+_NO_FILTER = ("[0,inf)", "[0, inf)", "(-inf,inf)")
+
+
+def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
+    """Make sure that the files RecBole is about to read are there and say what RecBole will read.
+
+    A missing data set that RecBole knows is downloaded. A byte order mark in the first file becomes the ``encoding``
+    utf-8-sig, without which it would be part of the first column's name.
+
+    Args:
+        config: Resolved settings.
+        allow_missing: Whether rows may lack a user, an item or a time.
+
+    Raises:
+        DataError: If the data set is missing and cannot be downloaded; if a file is empty, has no header of
+            ``name:type`` columns, lacks a column that the model needs, or has a row that would be read as something
+            else than it says (see :func:`recbole_posattn.atomic_files.rows.check_rows`).
+        SettingError: If settings or the model ask for columns that are not loaded
+            (see :func:`recbole_posattn.atomic_files.columns.check_fields`).
+    """
+    folder, name = Path(config["data_path"]), config["dataset"]
+    if not os.path.exists(folder):  # Path's raises for a name that is too long
+        _download(folder, name)
+    loaded: dict[str, dict[str, FeatureType]] = {}
+    if config["benchmark_filename"] is None:
+        loaded[_INTERACTIONS] = _check_file(folder / f"{name}.inter", _INTERACTIONS, config, allow_missing)
+    else:
+        files = [folder / f"{name}.{suffix}.inter" for suffix in config["benchmark_filename"]]
+        columns = {file: _check_file(file, _INTERACTIONS, config, allow_missing) for file in files}
+        _check_alike(columns)
+        _warn_of_filters(config)
+        loaded[_INTERACTIONS] = columns[files[0]]
+    features = [*("user", "item"), *(config["additional_feat_suffix"] or [])]
+    # RecBole reads a knowledge graph for some models only, whose properties name its columns
+    features += [source for source in ("kg", "link") if source in (config["load_col"] or {})]
+    for source in features:
+        file = folder / f"{name}.{source}"
+        if file.is_file() and _columns_to_read(source, config) != (set(), set()):
+            loaded[source] = _check_file(file, source, config, allow_missing)
+    check_fields(config, loaded)
+
+
+def _download(folder: Path, name: str) -> None:
+    file = folder / f"{name}.inter"
+    urls = yaml.safe_load((RECBOLE_PROPERTIES / "dataset" / "url.yaml").read_text(encoding="utf-8"))
+    where = f"put it at {file.absolute()} or name its folder's parent with --data_path"
+    if name not in urls:
+        raise DataError(
+            f"data set {name!r} not found: there is no {file.absolute()}, and RecBole offers no download of that name."
+            f"{did_you_mean(name, urls)} To use a data set of your own, {where}"
+        )
+    try:
+        download_atomic_files(urls[name], folder, name)
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"data set {name!r} not found: there is no {file.absolute()}, and the download from {urls[name]} failed "
+            f"({getattr(error, 'reason', error)}); get the file by other means and {where}"
+        ) from error
+
+
+def _check_file(file: Path, source: str, config: Config, allow_missing: bool) -> dict[str, FeatureType]:
+    """Check a file; the columns that RecBole will read of it, with their types."""
+    separator = config["field_separator"]
+    try:
+        if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and begins_with_utf8_mark(file):
+            config["encoding"] = "utf-8-sig"  # which reads files without a mark, too
+        encoding = config["encoding"] or "utf-8"
+        with open(file, encoding=encoding, errors="replace") as lines:
+            header = lines.readline(LONGEST_LINE).rstrip("\n")
+        if "\ufffd" in header or "\0" in header:
+            raise DataError(
+                f"{file}, line 1: not {encoding}: {shown(header)}; name the file's encoding by --encoding, such as "
+                "utf-16"
+            )
+        if not header:
+            raise DataError(
+                f"{file} has no interactions; it needs a header line of name:type columns and a line for each"
+            )
+        types = _parse_header(file, header, separator)
+        to_read, left_out = _columns_to_read(source, config)
+        read = {
+            column: kind
+            for column, kind in types.items()
+            if (to_read is None or column in to_read) and column not in left_out
+        }
+        required = {config[key] for key in _ID_KEYS}
+        if source == _INTERACTIONS:
+            _check_needed(file, types, config)
+            required.add(config["TIME_FIELD"])
+            if config["benchmark_filename"] is not None:
+                required |= _check_history(file, types, read, config)
+        columns = [
+            Column(
+                name=column,
+                type=kind,
+                read=column in read,
+                required=column in required and not allow_missing,
+            )
+            for column, kind in types.items()
+        ]
+        check_rows(Table(file, columns, separator, config["seq_separator"], encoding))
+    except (OSError, UnicodeError, LookupError) as error:
+        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return read
+
+
+def _warn_of_filters(config: Mapping[str, Any]) -> None:
+    """RecBole takes files that are split already as they are, and says nothing of settings that it passes over."""
+    given = [key for key in _FILTERS if config[key] not in (None, False, *_NO_FILTER)]
+    if given:
+        logging.getLogger().warning(
+            f"files that are split already (benchmark_filename) are not filtered; without effect: {', '.join(given)}"
+        )
+
+
+def _check_alike(files: Mapping[Path, Mapping[str, FeatureType]]) -> None:
+    """Refuse files of one data set of which RecBole would fill in the columns that are missing, or mix their types."""
+    (first, columns), *others = files.items()
+    for file, own in others:
+        if own != columns:
+            column = next(name for name in {**columns, **own} if columns.get(name) != own.get(name))
+            has = [f"{each} has {_told(column, kinds)}" for each, kinds in ((first, columns), (file, own))]
+            raise DataError(
+                f"the files of benchmark_filename must have the same columns: {' and '.join(has)}; mend the files, or "
+                "leave the column out of load_col"
+            )
+
+
+def _told(column: str, types: Mapping[str, FeatureType]) -> str:
+    return f"{column}:{types[column].value}" if column in types else f"no {column}"
+
+
+def _check_history(
+    file: Path, types: Mapping[str, FeatureType], read: Mapping[str, FeatureType], config: Mapping[str, Any]
+) -> set[str]:
+    """Look at the columns of a file that is split already which give histories; the column that holds them, if any.
+
+    Args:
+        file: The file.
+        types: Its columns.
+        read: Those that RecBole reads.
+        config: Resolved settings.
+    """
+    listed, time = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"], config["TIME_FIELD"]
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if not sequential and config["mask_history"] is None:
+        return set()
+    if not sequential and listed in types:
+        raise DataError(
+            f"{file} has histories in the column {listed!r}, which {config['model']} does not read; mask_history "
+            "needs a sequential model here, or files whose rows are single interactions"
+        )
+    needed = {listed: FeatureType.TOKEN_SEQ} if listed in read else {time: FeatureType.FLOAT}
+    for column, kind in needed.items():
+        if read.get(column, kind) != kind:
+            raise DataError(
+                f"{file}: column {column!r} must be of type {kind.value}; the header says {column}:{read[column].value}"
+            )
+    if listed in types and listed not in read:
+        logging.getLogger().warning(
+            f"{file} has histories in the column {listed!r}, which load_col leaves out: they are made of the rows"
+        )
+    return {listed}
+
+
+def _columns_to_read(source: str, config: Mapping[str, Any]) -> tuple[set[str] | None, set[str]]:
+    """What RecBole reads of a file, ``None`` for all columns, and what it leaves out of that."""
+    load = config["load_col"]
+    of_source = load.get(source, ()) if load is not None else "*"
+    return None if of_source == "*" else set(of_source), set((config["unload_col"] or {}).get(source, ()))
+
+
+def _check_needed(file: Path, types: Mapping[str, FeatureType], config: Mapping[str, Any]) -> None:
+    needed = {config["USER_ID_FIELD"]: "token", config["ITEM_ID_FIELD"]: "token"}
+    in_time_order = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["mask_history"] is not None
+    if in_time_order and config["benchmark_filename"] is None:
+        needed[config["TIME_FIELD"]] = "float"
+    for column, needed_type in needed.items():
+        if column not in types:
+            raise DataError(
+                f"{file} has no column {column!r}, which {config['model']} needs; it has {', '.join(types)}. Add it as "
+                f"{column}:{needed_type}, or name the right column with USER_ID_FIELD, ITEM_ID_FIELD or TIME_FIELD"
+            )
+        if types[column].value != needed_type:
+            raise DataError(
+                f"{file}: column {column!r} must be of type {needed_type}; the header says "
+                f"{column}:{types[column].value}"
+            )
+
+
+def _parse_header(file: Path, header: str, separator: str) -> dict[str, FeatureType]:
+    """Column names and types of a header such as ``user_id:token<tab>timestamp:float``."""
+    columns = header.split(separator)
+    kinds = [kind.value for kind in FeatureType]
+    types = [tuple(column.split(":")) for column in columns]
+    if all(len(column) == 2 and column[1] in kinds for column in types):
+        names = [column for column, _ in types]
+        for column in names:
+            if names.count(column) > 1:
+                raise DataError(
+                    f"{file}: the header has the column {column!r} more than once; name one of them otherwise"
+                )
+        return {column: FeatureType(kind) for column, kind in types}
+    found = [word for character, word in SEPARATOR_NAMES.items() if character in header and character != separator]
+    hint = f"; its columns look separated by {found[0]} (key field_separator)" if found else ""
+    raise DataError(
+        f"{file}: the header must be name:type columns separated by {SEPARATOR_NAMES.get(separator, repr(separator))}, "
+        f"each type one of {', '.join(kinds)}; got {shown(header)}{hint}"
+    )

@@ -1,0 +1,157 @@
+"""Looks whether the columns that settings and models ask for are loaded, and are of a type that they can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+from recbole.utils import EvaluatorType, FeatureType, ModelType
+
+from recbole_posattn.errors import SettingError, did_you_mean, shown
+from recbole_posattn.settings.config import Config
+
+# The columns that are read, by the file that they stand in (inter, user, item, kg, link, or an additional suffix).
+Loaded = Mapping[str, Mapping[str, FeatureType]]
+
+_TOKENS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
+
+# RecBole's models with features of items, also those derived from them: the key that names these, and the types that
+# the model reads. Numbers must be among numerical_features; SASRecF counts vectors out of its own width.
+_FEATURE_MODELS = {
+    "SASRecF": ("selected_features", (*_TOKENS, FeatureType.FLOAT)),
+    "GRU4RecF": ("selected_features", tuple(FeatureType)),
+    "FDSA": ("selected_features", tuple(FeatureType)),
+    "S3Rec": ("item_attribute", _TOKENS),
+}
+
+
+def check_fields(config: Config, loaded: Loaded) -> None:
+    """Refuse settings and models that ask for columns they cannot have; RecBole fails on most with a ``KeyError``.
+
+    Args:
+        config: Resolved settings.
+        loaded: The columns.
+
+    Raises:
+        SettingError: Naming the key, the columns that are loaded, and what to set.
+    """
+    _check_aliases(config, loaded)
+    if config["benchmark_filename"] is None:  # of files that are split already, RecBole filters nothing
+        _check_val_interval(config, loaded)
+    _check_numbers(config, loaded)
+    _check_item_features(config, loaded)
+    _check_labels(config, loaded)
+
+
+def _all_columns(loaded: Loaded) -> dict[str, FeatureType]:
+    """Those that RecBole keeps; it uses those of ``link`` to rename items only."""
+    return {column: kind for source, kinds in loaded.items() if source != "link" for column, kind in kinds.items()}
+
+
+def _named(columns: Mapping[str, FeatureType]) -> str:
+    return ", ".join(f"{column}:{kind.value}" for column, kind in columns.items()) or "none"
+
+
+def _require(key: str, column: str, columns: Mapping[str, FeatureType], allowed: tuple[FeatureType, ...]) -> None:
+    """See that a column is there and has one of some types."""
+    if column not in columns:
+        raise SettingError(
+            f"{key} names the column {shown(column)}, which is not loaded. Loaded are {_named(columns)}: name one of "
+            f"them, or load it with load_col.{did_you_mean(column, columns)}"
+        )
+    if columns[column] not in allowed:
+        fitting = {name: kind for name, kind in columns.items() if kind in allowed}
+        raise SettingError(
+            f"{key} needs columns of type {' or '.join(kind.value for kind in allowed)}; {column} is of type "
+            f"{columns[column].value}. Loaded and fitting are {_named(fitting)}."
+        )
+
+
+def _check_aliases(config: Config, loaded: Loaded) -> None:
+    columns = _all_columns(loaded)
+    kinds = ("user", "item", "entity", "relation") if config["MODEL_TYPE"] == ModelType.KNOWLEDGE else ("user", "item")
+    for key in (f"alias_of_{kind}_id" for kind in kinds):
+        for column in config[key] or ():
+            _require(key, column, columns, _TOKENS)
+
+
+def _check_val_interval(config: Config, loaded: Loaded) -> None:
+    columns = _all_columns(loaded)
+    for column, allowed in (config["val_interval"] or {}).items():
+        _require("val_interval", column, columns, (FeatureType.FLOAT, FeatureType.TOKEN))
+        is_interval, is_number = isinstance(allowed, str), columns[column] == FeatureType.FLOAT
+        if is_number and not is_interval:
+            raise SettingError(
+                f"val_interval must be an interval such as [3,5] for {column}, which holds numbers (type float); got "
+                f"{shown(allowed)}."
+            )
+        if is_interval and not is_number:
+            raise SettingError(
+                f"val_interval must be a list of tokens such as ['a', 'b'] for {column}, which is of type token; got "
+                f"{shown(allowed)}. Tokens are text: write ['3', '5'] if they look like numbers."
+            )
+
+
+def _check_numbers(config: Config, loaded: Loaded) -> None:
+    columns = _all_columns(loaded)
+    for column in config["threshold"] or {}:
+        _require("threshold", column, loaded["inter"], (FeatureType.FLOAT,))
+    for key in ("discretization", "numerical_features"):
+        for column in config[key] or ():
+            _require(key, column, columns, (FeatureType.FLOAT, FeatureType.FLOAT_SEQ))
+    for column in config["normalize_field"] or ():
+        _require("normalize_field", column, columns, tuple(FeatureType))  # tokens are left alone, with a warning
+
+
+def _check_item_features(config: Config, loaded: Loaded) -> None:
+    bases = {base.__name__ for base in config.model_class.__mro__}
+    for key, allowed in (needs for name, needs in _FEATURE_MODELS.items() if name in bases):
+        columns = loaded.get("item", {})
+        features = [config[key]] if key == "item_attribute" else config[key]
+        what = f"{key} {shown(config[key])} of {config['model']}"
+        if not columns:
+            raise SettingError(
+                f"{what}: no columns of items are loaded; there must be a file {config['dataset']}.item beside the "
+                "interactions, and load_col must name its columns, as {inter: '*', item: '*'} does."
+            )
+        if not features:
+            fitting = {name: kind for name, kind in columns.items() if kind in _TOKENS}
+            raise SettingError(f"{what} must name at least one column of items. Loaded and fitting: {_named(fitting)}.")
+        for column in features:
+            _require(what, column, columns, allowed)
+            if columns[column] not in _TOKENS and column not in config["numerical_features"]:
+                raise SettingError(
+                    f"{what}: {column} holds numbers (type {columns[column].value}), which the model reads only if "
+                    f"numerical_features names it, too; got numerical_features {shown(config['numerical_features'])}."
+                )
+
+
+def _check_labels(config: Config, loaded: Loaded) -> None:
+    """Labels for models that are trained on rows with labels, and for an evaluation of such."""
+    labelled = [split for split, mode in config["eval_args"]["mode"].items() if mode == "labeled"]
+    if labelled and config["eval_type"] == EvaluatorType.RANKING:
+        raise SettingError(
+            f"eval_args: the mode labeled is for metrics of single rows, such as AUC, LogLoss, MAE and RMSE; got "
+            f"metrics {shown(config['metrics'])}, which rank items: take the mode full or uni100."
+        )
+    label, columns = config["LABEL_FIELD"], loaded["inter"]
+    for why in _reasons_for_labels(config, labelled):
+        if config["threshold"] is None and label not in columns:
+            numbers = [name for name, kind in columns.items() if kind == FeatureType.FLOAT]
+            rating = config["RATING_FIELD"] if config["RATING_FIELD"] in numbers else "rating"
+            raise SettingError(
+                f"{why} needs labels, and no column {label!r} is loaded from the interactions; loaded are "
+                f"{_named(columns)}. Name the column with LABEL_FIELD and in load_col, or make labels with threshold, "
+                f"such as {{{rating}: 4}}."
+            )
+        if config["threshold"] is None:
+            _require(f"LABEL_FIELD {label!r}", label, columns, (FeatureType.FLOAT,))
+
+
+def _reasons_for_labels(config: Config, labelled: list[str]) -> Iterator[str]:
+    samples = config["train_neg_sample_args"]["distribution"] not in (None, "none")
+    if config["MODEL_TYPE"] == ModelType.DECISIONTREE or (config["MODEL_TYPE"] == ModelType.CONTEXT and not samples):
+        yield config["model"]
+    if labelled:
+        yield "the mode labeled of eval_args"

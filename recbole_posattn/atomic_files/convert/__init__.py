@@ -1,0 +1,1 @@
+"""Raw dumps and tables to atomic files."""

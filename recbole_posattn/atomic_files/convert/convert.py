@@ -1,0 +1,149 @@
+"""A dump converted: found, read, filtered, and written as an atomic file, which is whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from tqdm import tqdm
+
+from recbole_posattn.atomic_files.convert.filters import Filters, Step, apply_filters, check_filters
+from recbole_posattn.atomic_files.convert.formats import find_format, guess_format
+from recbole_posattn.atomic_files.convert.interactions import Batch, Gatherer, Interactions
+from recbole_posattn.atomic_files.convert.lines import checked_encoding, read_lines
+from recbole_posattn.atomic_files.convert.output import Output
+from recbole_posattn.atomic_files.convert.parquet import open_parquet, parquet_batches
+from recbole_posattn.atomic_files.convert.readers import line_batches
+from recbole_posattn.atomic_files.convert.rejects import OnError, Reason, Rejects
+from recbole_posattn.atomic_files.convert.shapes import Reading, Shape, shape_of
+from recbole_posattn.atomic_files.convert.sources import Located, locate, open_stream
+from recbole_posattn.atomic_files.convert.times import TimeFormat
+from recbole_posattn.errors import DataError, SettingError
+
+
+class Conversion(NamedTuple):
+    """What :func:`convert` did.
+
+    Attributes:
+        file: The atomic file.
+        source: What was read.
+        format: Its known format; ``None`` for a table of one's own.
+        steps: Interactions that were read, then those that each filter left.
+        users: Users in the atomic file.
+        items: Items in the atomic file.
+        first: The earliest time in it.
+        last: The latest time in it.
+        rejected: Why lines, or rows, were skipped.
+        rejected_file: Lists them; ``None`` if there are none.
+    """
+
+    file: Path
+    source: str
+    format: str | None
+    steps: list[Step]
+    users: int
+    items: int
+    first: float
+    last: float
+    rejected: list[Reason]
+    rejected_file: Path | None
+
+
+def convert(
+    source: str | Path,
+    name: str,
+    reading: Reading | None = None,
+    filters: Filters | None = None,
+    *,
+    data_path: str | Path = "dataset",
+    on_error: OnError = "strict",
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Conversion:
+    """Convert a dump to ``<data_path>/<name>/<name>.inter``.
+
+    The file has the columns ``user_id:token``, ``item_id:token``, ``rating:float`` if there are ratings, and
+    ``timestamp:float``. It stands user by user, each user's interactions by time, and those at the same time in the
+    order of the dump: RecBole has times as 32-bit numbers, which cannot tell Unix seconds apart within 64 s, and leaves
+    what looks the same in the order of the file.
+
+    Args:
+        source: A file, plain or packed by gzip, a zip archive, or the unpacked folder of a dump.
+        name: Of the data set.
+        reading: What is said of the dump; nothing by default, and its format is guessed.
+        filters: What is left out; nothing by default.
+        data_path: Where data sets are.
+        on_error: ``strict``: bad lines end the conversion; ``skip``: they are left out, and listed in
+            ``<name>.rejected.tsv`` beside the atomic file.
+        overwrite: Whether an atomic file of this name may be replaced.
+        show_progress: Whether to show a progress bar.
+
+    Raises:
+        SettingError: If something given cannot be used, or there is an atomic file of this name.
+        DataError: If the dump cannot be read, has other columns or bad lines, or if no interaction is left.
+        UserError: If the folder cannot be written.
+    """
+    source, reading, filters = Path(source), reading or Reading(), filters or Filters()
+    output = Output(Path(data_path), name, overwrite)
+    if on_error not in get_args(OnError):
+        raise SettingError(f"on_error must be one of {', '.join(get_args(OnError))}; got {on_error!r}.")
+    if not os.path.exists(source):  # Path's raises for a name that is too long
+        raise DataError(f"{source} not found: give the file of the dump, or its folder")
+    form = reading.format
+    if form is None and reading.user is None and reading.item is None:
+        form = guess_format(source)
+    known = None if form is None else find_format(form)
+    located = locate(source, None if known is None else known.files)
+    shape = shape_of(reading, None if known is None else known.shape, located.name)
+    check_filters(filters, has_rating=shape.columns.rating is not None)
+
+    unit = "row" if shape.kind == "parquet" else "line"
+    with closing(Rejects(located.label, on_error, unit)) as rejects:
+        interactions = _gathered(located, shape, checked_encoding(reading.encoding), rejects, show_progress)
+        steps = [Step("read", len(interactions))]
+        kept, filtered = apply_filters(interactions, filters)
+        steps += filtered
+        if not len(kept):
+            told = "; ".join(f"{step.name}: {step.interactions}" for step in steps)
+            raise DataError(f"no interaction of {located.label} is left ({told})")
+        users, items = output.write(kept, rejects if rejects.count else None)
+        rejected_file = output.rejected_file if rejects.count else None
+        times = float(kept.time.min()), float(kept.time.max())
+        return Conversion(
+            output.file, located.label, form, steps, users, items, *times, rejects.reasons(), rejected_file
+        )
+
+
+def _gathered(located: Located, shape: Shape, encoding: str, rejects: Rejects, show_progress: bool) -> Interactions:
+    gatherer = Gatherer(TimeFormat(shape.time_format), shape.columns.rating is not None, rejects)
+    with (
+        _opened(located, shape, encoding, rejects) as (batches, total, unit),
+        tqdm(total=total, unit=unit, unit_scale=True, desc=located.name, disable=not show_progress) as progress,
+    ):
+        for batch in batches:
+            gatherer.add(batch)
+            rejects.flush()
+            progress.update(batch.done - progress.n)
+    rejects.end()
+    if not len(gatherer):
+        reasons = "; ".join(f"{reason.reason}: {reason.count}" for reason in rejects.reasons())
+        raise DataError(f"{located.label} has no interactions{f' ({reasons})' if reasons else ''}")
+    return gatherer.finish()
+
+
+@contextmanager
+def _opened(
+    located: Located, shape: Shape, encoding: str, rejects: Rejects
+) -> Iterator[tuple[Iterator[Batch], int, str]]:
+    """The batches of a file, how much of it there is to read, and in what that is counted."""
+    if shape.kind == "parquet":
+        if located.member is not None:
+            raise DataError(f"{located.label}: a Parquet file cannot be read inside an archive; unpack it")
+        with open_parquet(located.file, shape.columns) as opened:
+            yield parquet_batches(opened, shape.columns, rejects), opened.metadata.num_rows, " rows"
+    else:
+        with open_stream(located) as stream:
+            yield line_batches(read_lines(stream, encoding, rejects), shape, rejects), stream.size, "B"

@@ -1,0 +1,115 @@
+"""What is left out of converted interactions: low ratings, repetitions, and users and items with few interactions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, get_args
+
+import numpy as np
+
+from recbole_posattn.atomic_files.convert.interactions import Interactions
+from recbole_posattn.errors import SettingError
+from recbole_posattn.settings.choices import Deduplicate
+
+
+class Filters(NamedTuple):
+    """What is left out, in this order.
+
+    Attributes:
+        min_rating: Ratings below it.
+        deduplicate: ``exact``: what equals an earlier line in user, item and time; ``first`` or ``last``: all but the
+            first or the last of a user's interactions with the same item, by time, then by the order of the file.
+        min_user_interactions: Users with fewer interactions,
+        min_item_interactions: and items with fewer, over and over until none is left (the k-core).
+    """
+
+    min_rating: float | None = None
+    deduplicate: Deduplicate = "none"
+    min_user_interactions: int = 1
+    min_item_interactions: int = 1
+
+
+class Step(NamedTuple):
+    """What a filter left.
+
+    Attributes:
+        name: Of the filter.
+        interactions: How many are left.
+    """
+
+    name: str
+    interactions: int
+
+
+def check_filters(filters: Filters, has_rating: bool) -> None:
+    """Refuse filters that cannot be applied.
+
+    Raises:
+        SettingError: Says what is allowed.
+    """
+    if filters.min_rating is not None and not has_rating:
+        raise SettingError("min_rating needs ratings; name their column by --rating.")
+    if filters.deduplicate not in get_args(Deduplicate):
+        raise SettingError(
+            f"deduplicate must be one of {', '.join(get_args(Deduplicate))}; got {filters.deduplicate!r}."
+        )
+    if min(filters.min_user_interactions, filters.min_item_interactions) < 1:
+        raise SettingError(
+            "min_user_interactions and min_item_interactions must be positive integers; "
+            f"got {filters.min_user_interactions} and {filters.min_item_interactions}."
+        )
+
+
+def apply_filters(interactions: Interactions, filters: Filters) -> tuple[Interactions, list[Step]]:
+    """What is left of interactions, in their order, and how many each filter left."""
+    steps = []
+    if filters.min_rating is not None:
+        interactions = interactions.take(interactions.rating >= filters.min_rating)
+        steps.append(Step(f"rating of {filters.min_rating:g} or more", len(interactions)))
+    if filters.deduplicate != "none":
+        interactions = interactions.take(_distinct(interactions, filters.deduplicate))
+        steps.append(Step(f"without repetitions ({filters.deduplicate})", len(interactions)))
+    if max(filters.min_user_interactions, filters.min_item_interactions) > 1:
+        kept, rounds = k_core(
+            interactions.user, interactions.item, filters.min_user_interactions, filters.min_item_interactions
+        )
+        interactions = interactions.take(kept)
+        least = f"{filters.min_user_interactions} a user, {filters.min_item_interactions} an item"
+        steps.append(Step(f"{least} or more ({rounds} round{'s' if rounds != 1 else ''})", len(interactions)))
+    return interactions, steps
+
+
+def _distinct(interactions: Interactions, which: Deduplicate) -> np.ndarray:
+    """Which interactions are no repetitions; boolean, shape (N,)."""
+    # stable: the order of the file decides between equal times
+    order = np.lexsort((interactions.time, interactions.item, interactions.user))
+    user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
+    begins = np.ones(len(order), dtype=bool)
+    begins[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+    if which == "exact":
+        begins[1:] |= time[1:] != time[:-1]
+    kept = np.roll(begins, -1) if which == "last" else begins
+    distinct = np.zeros(len(order), dtype=bool)
+    distinct[order[kept]] = True
+    return distinct
+
+
+def k_core(user: np.ndarray, item: np.ndarray, min_user: int, min_item: int) -> tuple[np.ndarray, int]:
+    """The largest set of interactions in which every user and every item has enough.
+
+    Args:
+        user: Numbers of the users, from 0; shape (N,).
+        item: Numbers of the items, from 0; shape (N,).
+        min_user: Interactions that a user has at least.
+        min_item: Interactions that an item has at least.
+
+    Returns:
+        The places of what is left, ascending, and the rounds in which something was left out.
+    """
+    left, rounds = np.arange(len(user)), 0
+    while len(left):
+        users, items = user[left], item[left]
+        enough = (np.bincount(users)[users] >= min_user) & (np.bincount(items)[items] >= min_item)
+        if enough.all():
+            break
+        left, rounds = left[enough], rounds + 1
+    return left, rounds

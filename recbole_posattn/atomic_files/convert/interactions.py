@@ -1,0 +1,180 @@
+"""Interactions gathered from batches of a dump in a few bytes each, with what is wrong told record by record.
+
+Shape keys: n records of a batch, N interactions.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from recbole_posattn.atomic_files.convert.rejects import Rejects
+from recbole_posattn.atomic_files.convert.times import ORDER, TimeFormat, numbers
+
+# What pandas, through which RecBole reads atomic files, takes for a missing value; RecBole drops such a row.
+# https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html (na_values)
+READ_AS_MISSING = {
+    *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None"),
+    *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+}
+
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Batch(NamedTuple):
+    """Some records of a dump.
+
+    Attributes:
+        number: Of each record's line, from 1; int64, shape (n,).
+        user: Texts, null where there is none; shape (n,).
+        item: The same.
+        time: Texts, numbers or Arrow's times, shape (n,); ``None`` if there are no times.
+        rating: Texts or numbers, shape (n,); ``None`` if there are no ratings.
+        text: Gives the line of a record by its place in the batch.
+        done: How much of the file has been read.
+    """
+
+    number: np.ndarray
+    user: pa.Array
+    item: pa.Array
+    time: pa.Array | None
+    rating: pa.Array | None
+    text: Callable[[int], str]
+    done: int
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Interactions in the order of their file.
+
+    Attributes:
+        user: Numbers of the users, int32, shape (N,).
+        item: Numbers of the items, int32, shape (N,).
+        time: Seconds, or the place among the user's interactions, float64, shape (N,).
+        rating: float64, shape (N,); ``None`` if there are no ratings.
+        users: The text of each number of a user.
+        items: The text of each number of an item.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    rating: np.ndarray | None
+    users: list[str]
+    items: list[str]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, index: np.ndarray) -> Interactions:
+        """Some of them, by their places or by a mask."""
+        rating = None if self.rating is None else self.rating[index]
+        return replace(self, user=self.user[index], item=self.item[index], time=self.time[index], rating=rating)
+
+
+class _Column(NamedTuple):
+    """A column of a batch.
+
+    Attributes:
+        role: What it is.
+        given: What the dump has, shape (n,).
+        values: What is kept of it, shape (n,).
+        good: Where it can be used; boolean, shape (n,).
+        problem: Says what is wrong with a value that cannot.
+    """
+
+    role: str
+    given: pa.Array
+    values: np.ndarray
+    good: np.ndarray
+    problem: Callable[[Any], str]
+
+
+class Gatherer:
+    """Takes batches and keeps what is needed of them.
+
+    Args:
+        time_format: How times are read.
+        has_rating: Whether there are ratings.
+        rejects: Where bad records go.
+    """
+
+    def __init__(self, time_format: TimeFormat, has_rating: bool, rejects: Rejects) -> None:
+        self.time_format, self.rejects = time_format, rejects
+        self._users: dict[str, int] = {}
+        self._items: dict[str, int] = {}
+        self._kept = {"user": array("i"), "item": array("i")}
+        if time_format.name != ORDER:
+            self._kept["time"] = array("d")
+        if has_rating:
+            self._kept["rating"] = array("d")
+
+    def add(self, batch: Batch) -> None:
+        """Keep the good records of a batch and reject the others, each for the first thing that is wrong with it."""
+        columns = [_token_column("user", batch.user, self._users), _token_column("item", batch.item, self._items)]
+        if "time" in self._kept:
+            time = self.time_format.seconds(batch.time)
+            columns.append(_number_column("time", batch.time, time, self.time_format.problem))
+        if "rating" in self._kept:
+            columns.append(_number_column("rating", batch.rating, numbers(batch.rating), "is not a number"))
+        good = np.logical_and.reduce([column.good for column in columns])
+        for index in np.flatnonzero(~good).tolist():
+            bad = next(column for column in columns if not column.good[index])
+            reason = f"{bad.role} {bad.problem(bad.given[index].as_py())}"
+            self.rejects.add(int(batch.number[index]), reason, batch.text(index))
+        for column in columns:
+            self._kept[column.role].frombytes(column.values[good].tobytes())
+
+    def __len__(self) -> int:
+        return len(self._kept["user"])
+
+    def finish(self) -> Interactions:
+        """All that has been kept; at least one."""
+        kept = {role: np.frombuffer(column, dtype=column.typecode) for role, column in self._kept.items()}
+        time = kept.get("time")
+        if time is None:
+            time = _places(kept["user"])
+        return Interactions(kept["user"], kept["item"], time, kept.get("rating"), list(self._users), list(self._items))
+
+
+def _token_column(role: str, texts: pa.Array, known: dict[str, int]) -> _Column:
+    """Texts by their numbers, which new ones are given in the order in which they occur; −1 for what is no token."""
+    encoded = texts.dictionary_encode()
+    tokens = encoded.dictionary.to_pylist()
+    for token in tokens:
+        if token not in known and _problem(token) is None:
+            known[token] = len(known)
+    of_tokens = np.array([*(known.get(token, -1) for token in tokens), -1], dtype=np.int32)
+    values = of_tokens[encoded.indices.fill_null(-1).to_numpy()]
+    return _Column(role, texts, values, values >= 0, _problem)
+
+
+def _problem(token: str | None) -> str | None:
+    """What is wrong with a text that is to be a token; ``None`` if it can be one."""
+    if token is None or not token.strip():
+        return "is missing"
+    if not token.isprintable() and _UNWRITABLE.search(token):
+        return "has a control character, which an atomic file cannot hold"
+    return "is a word that RecBole reads as a missing value" if token in READ_AS_MISSING else None
+
+
+def _number_column(role: str, given: pa.Array, values: np.ndarray, problem: str) -> _Column:
+    return _Column(
+        role, given, values, ~np.isnan(values), lambda value: "is missing" if value in (None, "") else problem
+    )
+
+
+def _places(user: np.ndarray) -> np.ndarray:
+    """The place of each interaction among its user's, from 1; float64, shape (N,)."""
+    order = np.argsort(user, kind="stable")
+    of_user = np.bincount(user)
+    start = np.repeat(np.cumsum(of_user) - of_user, of_user)
+    place = np.empty(len(user))
+    place[order] = np.arange(len(user)) - start + 1
+    return place

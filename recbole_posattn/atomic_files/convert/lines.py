@@ -1,0 +1,120 @@
+"""The lines of a file, block by block. A byte that is no text, or a line that is far too long, costs no other line.
+
+Shape keys: n lines.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from recbole_posattn.atomic_files.convert.rejects import Rejects
+from recbole_posattn.atomic_files.convert.sources import READ_ERRORS, Stream
+from recbole_posattn.errors import DataError, SettingError
+
+# Bytes that are read at a time, and those that a line may have.
+BLOCK, LONGEST_LINE = 2**20, 2**24
+
+# Bytes of a line that is no text, or too long, that are told.
+_SHOWN = 1000
+
+
+class Lines(NamedTuple):
+    """Some lines of a file, none of them empty.
+
+    Attributes:
+        number: Of each line, from 1; int64, shape (n,).
+        texts: Without the line's end.
+        done: Bytes of the file, packed, that have been read.
+    """
+
+    number: np.ndarray
+    texts: list[str]
+    done: int
+
+    def take(self, good: np.ndarray) -> Lines:
+        """Those where a mask of shape (n,) is true."""
+        if good.all():
+            return self
+        return Lines(self.number[good], [self.texts[index] for index in np.flatnonzero(good).tolist()], self.done)
+
+
+def read_lines(stream: Stream, encoding: str, rejects: Rejects) -> Iterator[Lines]:
+    """The lines of a file but for the empty ones.
+
+    Args:
+        stream: The file.
+        encoding: See :func:`checked_encoding`. A byte order mark of UTF-8 is left out.
+        rejects: Where lines go that are not of this encoding.
+
+    Raises:
+        DataError: If the file is damaged or cut off.
+    """
+    number, rest, block = 1, b"", None
+    while block != b"":
+        try:
+            block = stream.file.read(BLOCK)
+        except READ_ERRORS as error:
+            raise DataError(
+                f"{rejects.label} is damaged or cut off behind line {number - 1}, byte {stream.position()} of "
+                f"{stream.size} ({error or type(error).__name__}); get it again"
+            ) from error
+        if number == 1 and not rest and encoding == "utf-8":
+            block = block.removeprefix(codecs.BOM_UTF8)
+        whole, newline, rest = (rest + block).rpartition(b"\n") if block else (rest, rest, b"")
+        rest = rest[: LONGEST_LINE + 1]
+        if newline:
+            texts = _decoded(whole, encoding)
+            good = np.array([bool(text) for text in texts])
+            numbers = np.arange(number, number + len(texts))
+            for index, line in _unusable(whole, texts):
+                good[index] = False
+                reason = f"longer than {LONGEST_LINE} bytes" if len(line) > LONGEST_LINE else f"not {encoding}"
+                rejects.add(int(numbers[index]), reason, line[:_SHOWN].decode("ascii", "backslashreplace"))
+            number += len(texts)
+            yield Lines(numbers, texts, stream.position()).take(good)
+
+
+def checked_encoding(name: str) -> str:
+    """The encoding of a name, if a line ends with the byte 10 in it, as it does in all but UTF-16, UTF-32 and EBCDIC.
+
+    Raises:
+        SettingError: If it is another one, or none.
+    """
+    try:
+        encoding = codecs.lookup(name).name.removesuffix("-sig")
+        if "\n".encode(encoding) == b"\n":
+            return encoding
+    except (LookupError, UnicodeError, ValueError):
+        pass
+    raise SettingError(
+        f"encoding must be one such as utf-8, latin-1 or cp1252; got {name!r}. Convert the file by iconv."
+    )
+
+
+def _decoded(whole: bytes, encoding: str) -> list[str | None]:
+    """The lines of a block, ``None`` for one that is not of this encoding."""
+    text = _decode(whole, encoding)
+    texts = [_decode(line, encoding) for line in whole.split(b"\n")] if text is None else text.split("\n")
+    return [line and line.removesuffix("\r") for line in texts] if b"\r" in whole else texts
+
+
+def _decode(line: bytes, encoding: str) -> str | None:
+    try:
+        text = line.decode(encoding)
+        if encoding != "utf-8":
+            text.encode()  # a few others know surrogates, which cannot be written
+        return text
+    except UnicodeError:
+        return None
+
+
+def _unusable(whole: bytes, texts: list[str | None]) -> Iterator[tuple[int, bytes]]:
+    """The lines of a block that are no text or too long, with their places."""
+    if None in texts or len(whole) > LONGEST_LINE:
+        for index, line in enumerate(whole.split(b"\n")):
+            if texts[index] is None or len(line) > LONGEST_LINE:
+                yield index, line

@@ -1,0 +1,117 @@
+"""Where a converted data set goes: checked before anything is read, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recbole_posattn.atomic_files.convert.interactions import Interactions
+from recbole_posattn.atomic_files.convert.rejects import Rejects
+from recbole_posattn.errors import SettingError, UserError
+
+# Rows that are made into text at a time.
+_ROWS = 2**18
+
+# RecBole reads its own copy of this one, wherever another may be.
+_BUNDLED = "ml-100k"
+
+
+class Output:
+    """The folder ``<data_path>/<name>`` and the files in it.
+
+    Args:
+        data_path: Where data sets are.
+        name: Of this one.
+        overwrite: Whether its atomic file may be replaced.
+
+    Attributes:
+        file: The atomic file.
+        rejected_file: The list of lines that were skipped.
+
+    Raises:
+        SettingError: If the name cannot be used, or its atomic file exists and is not to be replaced.
+        UserError: If nothing can be written there.
+    """
+
+    def __init__(self, data_path: Path, name: str, overwrite: bool) -> None:
+        if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
+            raise SettingError(f"name must be a plain word such as my-data, which becomes a folder; got {name!r}.")
+        if name == _BUNDLED:
+            raise SettingError(f"name {name!r} is that of the data set RecBole brings with it and reads; give another.")
+        self.folder = data_path / name
+        self.file = self.folder / f"{name}.inter"
+        self.rejected_file = self.folder / f"{name}.rejected.tsv"
+        if os.path.exists(self.file) and not overwrite:
+            raise SettingError(f"{self.file} exists; give another --name, or --overwrite.")
+        there = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UserError(f"{self.folder} cannot be written: {there} is no folder in which to write")
+
+    def write(self, interactions: Interactions, rejects: Rejects | None) -> tuple[int, int]:
+        """Write the interactions, and the list of lines that were skipped.
+
+        Returns:
+            How many users and items the atomic file has.
+
+        Raises:
+            UserError: If the folder cannot be written.
+        """
+        contents = {self.file: lambda file: _write_rows(interactions, file)}
+        if rejects is not None:
+            contents = {self.rejected_file: rejects.write, **contents}
+        incomplete = {file: file.with_name(f"{file.name}.incomplete") for file in contents}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for file, write in contents.items():
+                with open(incomplete[file], "wb") as opened:
+                    write(opened)
+            self.rejected_file.unlink(missing_ok=True)  # of the atomic file that is replaced
+            for file in contents:
+                os.replace(incomplete[file], file)
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror or error}") from error
+        finally:
+            with suppress(OSError):
+                for file in incomplete.values():
+                    file.unlink(missing_ok=True)
+                self.folder.rmdir()  # does nothing unless it is empty
+        return len(np.unique(interactions.user)), len(np.unique(interactions.item))
+
+
+def _write_rows(interactions: Interactions, file: BinaryIO) -> None:
+    columns = ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
+    if interactions.rating is None:
+        columns.remove("rating:float")
+    file.write("\t".join(columns).encode() + b"\n")
+    users, items = (
+        pa.array(map(_quoted, tokens), pa.large_string()) for tokens in (interactions.users, interactions.items)
+    )
+    tab, line_end, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
+    place, _ = pd.factorize(interactions.user)  # in the order in which they occur
+    order = np.lexsort((interactions.time, place))  # stable
+    for begin in range(0, len(order), _ROWS):
+        rows = interactions.take(order[begin : begin + _ROWS])
+        texts = [users.take(pa.array(rows.user)), items.take(pa.array(rows.item))]
+        texts += [_texts(numbers) for numbers in (rows.rating, rows.time) if numbers is not None]
+        lines = pc.binary_join_element_wise(*texts, tab)
+        _, ends, text = pc.binary_join_element_wise(lines, nothing, line_end).buffers()
+        file.write(memoryview(text)[: np.frombuffer(ends, np.int64)[len(rows)]])
+
+
+def _quoted(token: str) -> str:
+    """A token as pandas reads it back, which takes a quote at the beginning for one that is closed somewhere."""
+    return '"{}"'.format(token.replace('"', '""')) if token.startswith('"') else token
+
+
+def _texts(numbers: np.ndarray) -> pa.Array:
+    """Numbers as texts that give the same numbers again, whole ones without a point."""
+    whole = (numbers == np.rint(numbers)) & (np.abs(numbers) < 2**53)
+    integers = pa.array(np.where(whole, numbers, 0).astype(np.int64)).cast(pa.large_string())
+    return pc.if_else(pa.array(whole), integers, pa.array(numbers).cast(pa.large_string()))

@@ -1,0 +1,159 @@
+"""How a file is read: what kind it is, and which of its columns is what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from recbole_posattn.errors import DataError, SettingError, did_you_mean
+
+# The time format of a file whose order is all there is.
+ORDER = "order"
+
+Kind = Literal["delimited", "jsonl", "python", "parquet"]
+KINDS: dict[str, str] = {
+    "delimited": "fields between separators, a line each",
+    "jsonl": "a JSON object a line",
+    "python": "a Python dict literal a line",
+    "parquet": "Apache Parquet",
+}
+
+# What a file of one's own is, by the end of its name.
+SUFFIXES: dict[str, tuple[Kind, str]] = {
+    ".csv": ("delimited", ","),
+    ".tsv": ("delimited", "\t"),
+    ".inter": ("delimited", "\t"),
+    ".json": ("jsonl", ""),
+    ".jsonl": ("jsonl", ""),
+    ".ndjson": ("jsonl", ""),
+    ".parquet": ("parquet", ""),
+    ".pq": ("parquet", ""),
+}
+
+
+class Columns(NamedTuple):
+    """Which columns of a dump are what.
+
+    Attributes:
+        user: Of the user, text or a whole number.
+        item: Of the item, text or a whole number.
+        time: Of the time; ``None`` where the order of the file is all there is.
+        rating: Of the rating; ``None`` if there is none, or none is wanted.
+    """
+
+    user: str
+    item: str
+    time: str | None
+    rating: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """The names of the columns there are, by what they are."""
+        return {role: name for role, name in self._asdict().items() if name is not None}
+
+
+class Shape(NamedTuple):
+    """How a file is read.
+
+    Attributes:
+        kind: One of :data:`KINDS`.
+        columns: Of the user, the item and so on.
+        time_format: See :class:`~recbole_posattn.atomic_files.convert.times.TimeFormat`.
+        separator: Of ``delimited`` fields. If it is a single character, it may stand in a quoted field.
+        fields: Names of all fields of a ``delimited`` file without a header line.
+    """
+
+    kind: Kind
+    columns: Columns
+    time_format: str = "auto"
+    separator: str = ","
+    fields: tuple[str, ...] | None = None
+
+
+class Reading(NamedTuple):
+    """What is said of a dump. What is not said is told by its format, or by the name of the file.
+
+    Attributes:
+        format: A known format.
+        user: See :class:`Columns`.
+        item: See :class:`Columns`.
+        time: See :class:`Columns`.
+        rating: See :class:`Columns`.
+        kind: See :class:`Shape`.
+        separator: See :class:`Shape`.
+        fields: See :class:`Shape`.
+        time_format: See :class:`Shape`.
+        encoding: Of a file of lines, see :func:`~recbole_posattn.atomic_files.convert.lines.checked_encoding`.
+    """
+
+    format: str | None = None
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    rating: str | None = None
+    kind: str | None = None
+    separator: str | None = None
+    fields: tuple[str, ...] | None = None
+    time_format: str | None = None
+    encoding: str = "utf-8"
+
+
+def shape_of(reading: Reading, known: Shape | None, file: str) -> Shape:
+    """How a file is read, by what is said of it.
+
+    Args:
+        reading: What is said.
+        known: The shape of its format, from which anything else may be said; ``None`` for a table of one's own.
+        file: The name of the file, whose end tells the kind of a table of one's own.
+
+    Raises:
+        SettingError: If something has to be said that is not, or is not allowed.
+    """
+    shape = known or _told_by(file, reading)
+    given = {key: value for key, value in reading._asdict().items() if value is not None}
+    shape = shape._replace(
+        **{key: given[key] for key in ("kind", "separator", "fields", "time_format") if key in given}
+    )
+    columns = shape.columns._replace(**{role: given[role] for role in Columns._fields if role in given})
+    if shape.time_format == ORDER:
+        columns = columns._replace(time=None)
+    elif not columns.time:
+        raise SettingError(f"which column has the times must be given by --time; --time_format={ORDER} does without.")
+    if shape.kind not in KINDS:
+        raise SettingError(f"kind must be one of {', '.join(KINDS)}; got {shape.kind!r}.")
+    if shape.kind == "delimited" and not shape.separator:
+        raise SettingError(f"what separates the fields of {file} cannot be told by its name; give --separator.")
+    if shape.kind == "delimited" and shape.fields is not None:
+        check_columns(f"the list of fields of {file}", shape.fields, columns)
+    return shape._replace(columns=columns)
+
+
+def _told_by(file: str, reading: Reading) -> Shape:
+    """What the name of a file tells."""
+    if not (reading.user and reading.item):
+        raise SettingError("a table of your own needs the columns of its users and items, --user and --item.")
+    kind, separator = SUFFIXES.get(Path(file.removesuffix(".gz")).suffix.lower(), (None, ""))
+    kind = reading.kind or ("delimited" if reading.separator else kind)
+    if kind is None:
+        raise SettingError(
+            f"what {file} is cannot be told by its name; give --kind ({', '.join(KINDS)}) or --separator."
+        )
+    return Shape(kind, Columns(reading.user, reading.item, None), separator=separator)
+
+
+def check_columns(label: str, there: Iterable[str], columns: Columns) -> None:
+    """Refuse a file that lacks a column, or has it twice.
+
+    Raises:
+        DataError: Says which columns are missing and which there are.
+    """
+    there = list(there)
+    missing = [name for name in columns.given().values() if name not in there]
+    if missing:
+        raise DataError(
+            f"{label} has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, there)) or 'none'}."
+            f"{did_you_mean(missing[0], there)} Name the right ones by --user, --item, --time and --rating"
+        )
+    twice = [name for name in columns.given().values() if there.count(name) > 1]
+    if twice:
+        raise DataError(f"{label} has the column {twice[0]!r} more than once; its columns must have names of their own")

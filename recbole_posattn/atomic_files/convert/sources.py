@@ -1,0 +1,120 @@
+"""The file of a dump: found in a folder or a zip archive, and read once from its beginning, packed or not.
+
+What a file is packed with is told by its first bytes. Nothing is unpacked to a disk.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from recbole_posattn.atomic_files.convert.formats import fits
+from recbole_posattn.errors import DataError
+
+_GZIP, _ZIP = b"\x1f\x8b\x08", b"PK\x03\x04"
+
+# What reading raises where a file is cut off, damaged, encrypted or packed in a way that Python does not know.
+READ_ERRORS = (EOFError, OSError, zlib.error, zipfile.BadZipFile, struct.error, RuntimeError, NotImplementedError)
+
+
+class Located(NamedTuple):
+    """Where the interactions are.
+
+    Attributes:
+        file: A file.
+        member: The name of the member, if the file is a zip archive.
+    """
+
+    file: Path
+    member: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return str(self.file) if self.member is None else f"{self.file}:{self.member}"
+
+    @property
+    def name(self) -> str:
+        """What the file itself is called."""
+        return Path(self.member or self.file).name
+
+
+class Stream(NamedTuple):
+    """A file that is being read.
+
+    Attributes:
+        file: What its bytes come from, unpacked.
+        size: Bytes that there are to read, packed.
+        position: Tells how many of these have been read.
+    """
+
+    file: BinaryIO
+    size: int
+    position: Callable[[], int]
+
+
+def locate(source: Path, patterns: Sequence[str] | None) -> Located:
+    """The file with the interactions in a source.
+
+    Args:
+        source: A file, a zip archive, or the unpacked folder of a dump.
+        patterns: What the file may be called; ``None`` if nothing is known of it.
+
+    Raises:
+        DataError: If there is none, or there are several.
+    """
+    if source.is_dir():
+        if patterns is None:
+            raise DataError(f"{source} is a folder; name the file in it that has the interactions")
+        found = [Path(folder) / name for folder, _, names in os.walk(source) for name in names]
+        return Located(Path(_only(source, [str(file) for file in found], patterns)))
+    try:
+        with open(source, "rb") as file:
+            first = file.read(len(_ZIP))
+        if first != _ZIP:
+            return Located(source)
+        with zipfile.ZipFile(source) as archive:
+            members = [info.filename for info in archive.infolist() if info.filename and not info.is_dir()]
+    except READ_ERRORS as error:
+        raise DataError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return Located(source, _only(source, members, patterns or ["*"]))
+
+
+def _only(source: Path, files: Sequence[str], patterns: Sequence[str]) -> str:
+    found = sorted(file for file in files if fits(Path(file).name, patterns) and not Path(file).name.startswith("."))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise DataError(f"{source} has no file {' or '.join(patterns)}; name the file that has the interactions")
+    more = ", …" if len(found) > 4 else ""
+    raise DataError(f"{source} has several files that it could be: {', '.join(found[:4])}{more}; name the one")
+
+
+@contextmanager
+def open_stream(located: Located) -> Iterator[Stream]:
+    """Open a located file for reading.
+
+    Raises:
+        DataError: If it cannot be opened.
+    """
+    with ExitStack() as stack:
+        try:
+            raw = stack.enter_context(open(located.file, "rb"))
+            size, start, file = os.fstat(raw.fileno()).st_size, 0, raw
+            if located.member is not None:
+                archive = stack.enter_context(zipfile.ZipFile(raw))
+                member = archive.getinfo(located.member)
+                size, start = member.compress_size, member.header_offset
+                file = stack.enter_context(archive.open(member))
+            if file.peek(len(_GZIP)).startswith(_GZIP):
+                file = stack.enter_context(gzip.GzipFile(fileobj=file))
+        except READ_ERRORS as error:
+            raise DataError(f"{located.label} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        yield Stream(file, size, lambda: min(max(raw.tell() - start, 0), size))

@@ -1,0 +1,106 @@
+"""Times and ratings of a dump as numbers: NaN where there is none that can be understood.
+
+Shape keys: n records.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recbole_posattn.atomic_files.convert.shapes import ORDER
+from recbole_posattn.errors import SettingError
+
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+
+
+def numbers(values: pa.Array) -> np.ndarray:
+    """Numbers, or texts of numbers, as float64, shape (n,); NaN for what is none or not finite."""
+    if pa.types.is_string(values.type):
+        values = pc.ascii_trim_whitespace(values)
+        try:
+            values = values.cast(pa.float64())
+        except pa.ArrowInvalid:
+            is_number = pc.match_substring_regex(values, _NUMBER)
+            values = pc.if_else(is_number, values, None).cast(pa.float64())
+    found = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+class TimeFormat:
+    """How the times of a dump are written.
+
+    Args:
+        name: ``s``, ``ms`` or ``us``, numbers in this unit; ``auto``, numbers in seconds or ISO 8601 such as
+            2010-10-19, 2010-10-19 23:55:27 and 2010-10-19T23:55:27.5+01:00; ``order``, no times but the order of the
+            file; or a pattern of ``strptime`` (https://docs.python.org/3/library/datetime.html#format-codes). Dates are
+            UTC unless they have a zone.
+
+    Raises:
+        SettingError: If it is none of these.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        if name in (*UNITS, "auto", ORDER):
+            return
+        problem = "" if "%" in name else ", which has no %"
+        try:
+            pd.to_datetime(["-"], format=name, errors="coerce")
+        except ValueError as error:
+            problem = f": {error}"
+        if problem:
+            raise SettingError(
+                f"time_format must be {', '.join(UNITS)}, auto, {ORDER} or a strptime pattern such as %d.%m.%Y; "
+                f"got {name!r}{problem}."
+            )
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with a time that is not understood."""
+        if self.name == "auto":
+            return "is neither a number of seconds nor an ISO 8601 date"
+        return "is not a number" if self.name in UNITS else f"is not of the form {self.name}"
+
+    def seconds(self, values: pa.Array) -> np.ndarray:
+        """Seconds since 1970 in UTC, or since whenever the dump counts from.
+
+        Args:
+            values: Texts, numbers or Arrow's times, shape (n,). The latter are what they are, whatever the format.
+
+        Returns:
+            float64, shape (n,); NaN for a time that is missing or not understood.
+        """
+        if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+            microseconds = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            return _seconds(pc.fill_null(microseconds, 0).to_numpy(), values.is_null().to_numpy(zero_copy_only=False))
+        if self.name in UNITS:
+            return numbers(values) / UNITS[self.name]
+        if not pa.types.is_string(values.type):
+            return numbers(values) if self.name == "auto" else np.full(len(values), np.nan)
+        if self.name != "auto":
+            return _dates(values, self.name)
+        values = pc.ascii_trim_whitespace(values)
+        is_date = pc.fill_null(pc.match_substring_regex(values, _DATE), False)
+        found = np.full(len(values), np.nan)
+        for mask, parsed in ((is_date, lambda texts: _dates(texts, "ISO8601")), (pc.invert(is_date), numbers)):
+            index = mask.to_numpy(zero_copy_only=False)
+            if index.any():
+                found[index] = parsed(values.filter(mask))
+        return found
+
+
+def _dates(texts: pa.Array, form: str) -> np.ndarray:
+    dates = pd.to_datetime(texts.to_numpy(zero_copy_only=False), format=form, utc=True, errors="coerce").as_unit("us")
+    return _seconds(dates.asi8, dates.isna())
+
+
+def _seconds(microseconds: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Microseconds as seconds, of which whole ones stay whole; NaN where missing."""
+    whole, rest = np.divmod(microseconds, UNITS["us"])
+    return np.where(missing, np.nan, whole + rest / UNITS["us"])

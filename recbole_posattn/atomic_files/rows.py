@@ -1,0 +1,361 @@
+"""The rows of an atomic file, looked at before RecBole reads them.
+
+RecBole fills what a row lacks with the padding token or the mean of its column, drops a row without user or item, and
+reads an infinite time as one, all without a word. Here such a row is told by line and column. Of a row with a field too
+many RecBole reads the first ones, and so it is here, with a warning. Rows as they should be
+cost a pass of Arrow's reader; only a block that this one does not understand is gone through row by row, by the rules
+of pandas, with which RecBole reads.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+from recbole.utils import FeatureType
+
+from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
+from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE, checked_encoding
+from recbole_posattn.errors import DataError, SettingError, shown
+
+SEPARATOR_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
+
+# Bytes that are looked at together.
+BLOCK = 2**24
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
+_SEQUENCES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
+_LARGEST = float(np.finfo(np.float32).max)  # RecBole keeps numbers in 32 bits
+
+
+class Column(NamedTuple):
+    """A column of an atomic file.
+
+    Attributes:
+        name: Without its type.
+        type: As the header says.
+        read: Whether RecBole reads it.
+        required: Whether every row needs a value, and a sequence one at least.
+    """
+
+    name: str
+    type: FeatureType
+    read: bool
+    required: bool
+
+
+class Table(NamedTuple):
+    """How an atomic file is written.
+
+    Attributes:
+        file: The file.
+        columns: All its columns, in their order.
+        separator: Of the fields of a row; several characters are taken as they are.
+        seq_separator: Of the values of a sequence.
+        encoding: As Python calls it.
+    """
+
+    file: Path
+    columns: Sequence[Column]
+    separator: str
+    seq_separator: str
+    encoding: str
+
+
+def check_rows(table: Table) -> None:
+    """Refuse a file whose rows RecBole would read as something else than they say.
+
+    Each row must have a field for each column. Fields behind the last column are left out, with a warning, but not in
+    the first row: by these pandas would take the first column for the names of rows. Of the columns that are read,
+    numbers must be numbers, finite ones in 32 bits, and the required ones must have a value in each row. Empty lines
+    count for nothing, as in RecBole.
+
+    Raises:
+        DataError: Naming the first such row, or saying that there is none at all.
+    """
+    with open(table.file, "rb") as stream, _long_fields():
+        surplus = _Surplus()
+        if _is_plain(table):
+            n_rows = _check_blocks(table, stream, surplus)
+        else:
+            n_rows = _check_records(table, _decoded_lines(table), surplus)
+        surplus.report(table)
+        if n_rows == 0:
+            raise DataError(
+                f"{table.file} has no interactions; it needs a header line of name:type columns and a line for each"
+            )
+        stream.seek(-1, io.SEEK_END)
+        if stream.read(1) not in (b"\n", b"\r", b"\0"):  # the last: half a character of UTF-16
+            logging.getLogger().warning(
+                f"{table.file}: the last line has no end; if the file was cut off there, its last value is not whole"
+            )
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    limit = csv.field_size_limit(LONGEST_LINE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _is_plain(table: Table) -> bool:
+    """Whether lines end with the byte 10 and a field with a byte of its own, and there are no sequences of numbers."""
+    if len(table.separator) != 1 or not table.separator.isascii():
+        return False
+    if any(column.read and column.type == FeatureType.FLOAT_SEQ for column in table.columns):
+        return False
+    try:
+        checked_encoding(table.encoding)
+    except SettingError:
+        return False
+    with open(table.file, "rb") as stream:
+        return b"\r" not in stream.readline(LONGEST_LINE).removesuffix(b"\r\n")
+
+
+# -- blocks of rows --------------------------------------------------------------------------------------------------
+
+
+def _check_blocks(table: Table, stream: BinaryIO, surplus: _Surplus) -> int:
+    """Look at all rows behind the header, block by block; gives how many there are."""
+    encoding = checked_encoding(table.encoding)
+    stream.readline()
+    number, n_rows = 2, 0
+    while block := stream.read(BLOCK):
+        block += stream.readline()
+        if b'"' in block:  # a field in quotes may go beyond the block
+            stream.seek(-len(block), io.SEEK_CUR)
+            return n_rows + _check_records(table, _lines(table, stream, number, encoding), surplus, n_rows)
+        found = _count_good(table, block, encoding)
+        if found is None:
+            found = _check_records(table, _lines(table, io.BytesIO(block), number, encoding), surplus, n_rows)
+        n_rows += found
+        number += _ends(block)
+    return n_rows
+
+
+def _ends(block: bytes) -> int:
+    """Line ends in a block, as Python's universal newlines count them."""
+    ends = block.count(b"\n")
+    return ends + block.count(b"\r") - block.count(b"\r\n") if b"\r" in block else ends
+
+
+def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
+    """How many rows a block without quotes has, if all are surely good."""
+    if b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
+        return None
+    try:
+        text = block.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    types = {
+        str(place): pa.float64() if column.type == FeatureType.FLOAT else pa.string()
+        for place, column in enumerate(table.columns)
+        if column.read and (column.required or column.type == FeatureType.FLOAT)
+    }
+    try:
+        rows = pa.csv.read_csv(
+            pa.py_buffer(block if encoding == "utf-8" else text.encode()),
+            pa.csv.ReadOptions(column_names=[str(place) for place in range(len(table.columns))]),
+            pa.csv.ParseOptions(delimiter=table.separator, quote_char=False),
+            pa.csv.ConvertOptions(
+                include_columns=list(types) or ["0"],
+                column_types=types,
+                null_values=["", *READ_AS_MISSING],
+                strings_can_be_null=True,
+                check_utf8=False,
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeEncodeError):
+        return None
+    for place in types:
+        column, values = table.columns[int(place)], rows[place]
+        if column.required and values.null_count:
+            return None
+        if column.required and column.type in _SEQUENCES:
+            blank = pa.compute.equal(pa.compute.replace_substring(values, table.seq_separator, ""), "")
+            if pa.compute.any(blank).as_py():
+                return None
+        if column.type == FeatureType.FLOAT:
+            numbers = values.to_numpy()  # NaN for a null
+            if np.nanmax(np.abs(numbers), initial=0) > _LARGEST or np.isnan(numbers).sum() > values.null_count:
+                return None
+    return len(rows)
+
+
+# -- row by row ------------------------------------------------------------------------------------------------------
+
+
+def _lines(table: Table, stream: Iterable[bytes], number: int, encoding: str) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, from a first one on, with their ends."""
+    for line in stream:
+        try:
+            text = line.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{table.file}, line {number + _ends(line[: error.start])}: not {encoding} ({error.reason}: byte "
+                f"{line[error.start]:#04x}); name the encoding of the file by --encoding"
+            ) from error
+        for part in io.StringIO(text, newline="") if "\r" in text else (text,):
+            yield number, part
+            number += 1
+
+
+def _decoded_lines(table: Table) -> Iterator[tuple[int, str]]:
+    """All lines behind the header, of any encoding."""
+    with open(table.file, encoding=table.encoding, newline="") as lines:
+        lines.readline()
+        number = 2
+        while True:
+            try:
+                line = lines.readline()
+            except UnicodeError as error:
+                raise DataError(f"{table.file} cannot be read behind line {number - 1}: {error}") from error
+            if not line:
+                return
+            yield number, line
+            number += 1
+
+
+def _check_records(table: Table, lines: Iterator[tuple[int, str]], surplus: _Surplus, before: int = 0) -> int:
+    """Look at rows one by one, behind as many others; gives how many there are."""
+    n_rows = 0
+    for number, fields, line in _records(table, lines):
+        n_rows += 1
+        if len(fields) != len(table.columns):
+            surplus.check(table, before + n_rows, number, fields, line)
+        for column, field in zip(table.columns, fields):
+            problem = _problem(table, column, field) if column.read else None
+            if problem is not None:
+                raise DataError(
+                    f"{table.file}, line {number}: column {column.name!r} {problem}; mend the row or leave it out"
+                )
+    return n_rows
+
+
+class _Surplus:
+    """Rows with more fields than columns, of a file.
+
+    Attributes:
+        n_rows: How many there are.
+        first: What is wrong with the first of them.
+    """
+
+    n_rows = 0
+    first = ""
+
+    def check(self, table: Table, place: int, number: int, fields: Sequence[str], line: str) -> None:
+        """Refuse a row with another number of fields than columns, unless pandas reads the first of its fields.
+
+        Args:
+            table: The file.
+            place: Of the row among all, from 1 on.
+            number: Of its first line.
+            fields: Its fields.
+            line: All its lines.
+        """
+        n_columns = len(table.columns)
+        separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
+        counts = f"the header has {n_columns} columns separated by {separator}, but line {number} has {len(fields)}"
+        # pandas takes columns for the names of rows if the first row has more fields, or the second one twice as many
+        names_rows = place == 1 or (place == 2 and len(fields) >= 2 * n_columns)
+        if len(fields) > n_columns and not names_rows:
+            self.n_rows += 1
+            left_out = shown(table.separator.join(fields[n_columns:]))
+            self.first = self.first or f"{counts}; left out, as RecBole does, is what follows: {left_out}"
+            return
+        cut_off = "" if line.endswith(("\n", "\r")) else "; it is the last line, and the file seems cut off there"
+        misread = "; pandas would take the first column for names of rows" if len(fields) > n_columns else cut_off
+        raise DataError(f"{table.file}: {counts}: {shown(line.rstrip())}{misread}")
+
+    def report(self, table: Table) -> None:
+        """Warn of what is left out."""
+        if self.n_rows:
+            more = f" ({self.n_rows:,} such lines in all)" if self.n_rows > 1 else ""
+            logging.getLogger().warning(f"{table.file}: {self.first}{more}")
+
+
+def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str], str]]:
+    """The rows that are not empty: number of the first line, fields, and all the lines."""
+    taken: list[tuple[int, str]] = []
+
+    def taking() -> Iterator[str]:
+        with open(table.file, encoding=table.encoding, errors="replace", newline="") as file:
+            previous = file.readline()
+        for number, line in lines:
+            if previous.endswith("\r") and line.startswith(table.separator):
+                raise DataError(
+                    f"{table.file}, line {number}: begins with an empty field behind a line that ends with \\r alone, "
+                    "which pandas misreads; end lines with \\n"
+                )
+            previous = line
+            if "\0" in line:
+                raise DataError(f"{table.file}, line {number}: a NUL byte, which no text has; the file is damaged")
+            taken.append((number, line))
+            yield line
+
+    if len(table.separator) == 1:
+        fields_of = csv.reader(taking(), delimiter=table.separator)
+    else:
+        # so pandas reads these
+        fields_of = (line.strip().split(table.separator) for line in taking())
+    while True:
+        try:
+            fields = next(fields_of)
+            whole = "".join(line for _, line in taken)
+            if len(taken) > 1:  # a lone quote may have swallowed whole rows
+                next(csv.reader(io.StringIO(whole, newline=""), delimiter=table.separator, strict=True))
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{table.file}, line {taken[0][0]}: a quoted field does not end ({error}): "
+                f"{shown(taken[0][1].rstrip())}"
+            ) from error
+        if whole.strip(" \t\r\n") or table.separator in whole.rstrip("\r\n"):
+            yield taken[0][0], fields, whole
+        taken.clear()
+
+
+def _problem(table: Table, column: Column, field: str) -> str | None:
+    """What is wrong with a field, in words; ``None`` if nothing is."""
+    if not field or field in READ_AS_MISSING:
+        missing = f"is {field!r}, which is read as a missing value" if field else "has no value"
+        return missing if column.required else None
+    if column.type == FeatureType.FLOAT:
+        return _number_problem(field)
+    if column.required and column.type in _SEQUENCES and not any(field.split(table.seq_separator)):
+        return f"has no value, only separators: {shown(field)}"
+    if column.type == FeatureType.FLOAT_SEQ:
+        return next(filter(None, map(_number_problem, filter(None, field.split(table.seq_separator)))), None)
+    return None
+
+
+def _number_problem(text: str) -> str | None:
+    number = text.strip(" \t\r\n\v\f")
+    if _NUMBER.fullmatch(number):
+        return None if abs(float(number)) <= _LARGEST else f"must be a number of at most 3.4e38; got {shown(text)}"
+    if _INFINITE.fullmatch(number):
+        return f"must be a finite number; got {shown(text)}"
+    return f"must be a number; got {shown(text)}"
+
+
+def begins_with_utf8_mark(file: Path) -> bool:
+    """Whether a file begins with the byte order mark of UTF-8, which editors and spreadsheets write."""
+    with open(file, "rb") as stream:
+        return stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8

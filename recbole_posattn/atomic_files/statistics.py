@@ -1,0 +1,178 @@
+"""What a data set is like, before any filtering: sizes, lengths, repetitions, popularity, times.
+
+Shape keys: N interactions.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recbole_posattn.errors import DataError
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+TOP_SHARES = (0.01, 0.05, 0.1, 0.2)
+N_TOP_ITEMS = 10
+
+# Times between these are taken for Unix seconds: 1980 and 2100.
+_UNIX = (315_532_800, 4_102_444_800)
+
+
+class Lengths(NamedTuple):
+    """Of numbers of interactions.
+
+    Attributes:
+        min: The smallest.
+        quantiles: At :data:`QUANTILES`, with linear interpolation.
+        max: The largest.
+        mean: The mean.
+    """
+
+    min: int
+    quantiles: tuple[float, ...]
+    max: int
+    mean: float
+
+
+class DataStatistics(NamedTuple):
+    """What :func:`data_statistics` finds.
+
+    Attributes:
+        name: Of the data set.
+        file: Its atomic file.
+        users: How many users there are.
+        items: How many items there are.
+        interactions: How many interactions there are, N.
+        without_id: Rows besides these without a user or an item, which RecBole drops.
+        density: Interactions over users times items; above 1 where repetitions make it so.
+        of_user: Interactions a user.
+        of_item: Interactions an item.
+        repeat_rate: Share of interactions with an item that the user had before.
+        first: The earliest time; ``None`` if there are no times.
+        last: The latest time; ``None`` if there are no times.
+        unix: Whether the times look like seconds since 1970.
+        top_shares: Share of the interactions that the most popular items have, by the share of items, one at least.
+        top_items: The most popular items and their numbers of interactions.
+        user_counts: Interactions of each user, descending; int64, shape (users,).
+        item_counts: Interactions of each item, descending; int64, shape (items,).
+        times: The times; float64, shape (N,), or ``None``.
+    """
+
+    name: str
+    file: Path
+    users: int
+    items: int
+    interactions: int
+    without_id: int
+    density: float
+    of_user: Lengths
+    of_item: Lengths
+    repeat_rate: float
+    first: float | None
+    last: float | None
+    unix: bool
+    top_shares: dict[float, float]
+    top_items: list[tuple[str, int]]
+    user_counts: np.ndarray
+    item_counts: np.ndarray
+    times: np.ndarray | None
+
+    def plain(self) -> dict[str, Any]:
+        """The figures without the arrays, for JSON."""
+        arrays = ("user_counts", "item_counts", "times")
+        figures = {key: value for key, value in self._asdict().items() if key not in arrays}
+        lengths = {
+            key: {**figures[key]._asdict(), "quantiles": dict(zip(map(str, QUANTILES), figures[key].quantiles))}
+            for key in ("of_user", "of_item")
+        }
+        shares = {str(share): value for share, value in self.top_shares.items()}
+        return {**figures, **lengths, "file": str(self.file), "top_shares": shares}
+
+
+def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
+    """Measure a data set.
+
+    Args:
+        config: Resolved settings, which say where it is and how its columns are called; times are read if they are
+            there. A missing data set that RecBole knows is downloaded.
+
+    Raises:
+        DataError: If it is missing, or cannot be read as an atomic file.
+    """
+    from recbole_posattn.atomic_files.check import ensure_atomic_files  # imports RecBole; time_span does without
+
+    ensure_atomic_files(config, allow_missing=True)  # they are counted
+    name = config["dataset"]
+    file = Path(config["data_path"]) / f"{name}.inter"
+    table = _read(file, config)
+    user, item = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
+    named = table.dropna(subset=[user, item])
+    if named.empty:
+        raise DataError(f"{file} has no interactions")
+    users, items = (named[column].cat.remove_unused_categories() for column in (user, item))
+    of_user, of_item = (np.bincount(column.cat.codes) for column in (users, items))
+    pairs = np.unique(users.cat.codes.to_numpy(np.int64) * len(of_item) + items.cat.codes.to_numpy())
+    times = named[config["TIME_FIELD"]].to_numpy() if config["TIME_FIELD"] in named else None
+    known = times is not None and bool(np.isfinite(times).any())
+    popular = np.argsort(-of_item, kind="stable")
+    in_order = of_item[popular]
+    return DataStatistics(
+        name=name,
+        file=file,
+        users=len(of_user),
+        items=len(of_item),
+        interactions=len(named),
+        without_id=len(table) - len(named),
+        density=len(named) / len(of_user) / len(of_item),
+        of_user=_lengths(of_user),
+        of_item=_lengths(of_item),
+        repeat_rate=1 - len(pairs) / len(named),
+        first=float(np.nanmin(times)) if known else None,
+        last=float(np.nanmax(times)) if known else None,
+        unix=known and looks_like_unix(np.nanmin(times), np.nanmax(times)),
+        top_shares={share: in_order[: max(1, round(share * len(in_order)))].sum() / len(named) for share in TOP_SHARES},
+        top_items=[(items.cat.categories[code], int(of_item[code])) for code in popular[:N_TOP_ITEMS]],
+        user_counts=-np.sort(-of_user),
+        item_counts=in_order,
+        times=times if known else None,
+    )
+
+
+def looks_like_unix(first: float, last: float) -> bool:
+    """Whether times from a first to a last one can be taken for seconds since 1970."""
+    return bool(_UNIX[0] <= first and last <= _UNIX[1])
+
+
+def time_span(first: float, last: float) -> str:
+    """Times from a first to a last one in words, with dates if they look like Unix seconds."""
+    if not looks_like_unix(first, last):
+        return f"{first:.10g} to {last:.10g}, no Unix times"
+    begin, end = (datetime.datetime.fromtimestamp(time, datetime.UTC) for time in (first, last))
+    return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {(end - begin).days:,} days"
+
+
+def _read(file: Path, config: Mapping[str, Any]) -> pd.DataFrame:
+    """Users, items and, if there are any, times, as RecBole reads them."""
+    separator, encoding = config["field_separator"], config["encoding"]
+    options = {"sep": separator, "encoding": encoding, "engine": "c" if len(separator) == 1 else "python"}
+    wanted = {config["USER_ID_FIELD"]: "category", config["ITEM_ID_FIELD"]: "category", config["TIME_FIELD"]: float}
+    try:
+        header = pd.read_csv(file, nrows=0, **options).columns
+        types = {column: wanted[field] for column in header if (field := _field(column)) in wanted}
+        return pd.read_csv(file, usecols=list(types), dtype=types, **options).rename(columns=_field)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _field(column: str) -> str:
+    return column.split(":")[0]
+
+
+def _lengths(counts: np.ndarray) -> Lengths:
+    quantiles = tuple(np.quantile(counts, QUANTILES).tolist())
+    return Lengths(int(counts.min()), quantiles, int(counts.max()), float(counts.mean()))

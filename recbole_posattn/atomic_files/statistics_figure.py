@@ -1,0 +1,95 @@
+"""A picture of a data set: how long its histories are, how popular its items, and when it happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recbole_posattn.atomic_files.statistics import DataStatistics
+from recbole_posattn.reporting.drawing import COLORS, drawing
+from recbole_posattn.reporting.page import write_files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Bars of a histogram.
+_BARS = 40
+
+
+def draw_statistics(statistics: DataStatistics) -> Figure:
+    """Histogram of the users' interactions, popularity curve of the items, and interactions over time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    lengths, popularity, over_time = figure.subplots(1, 3)
+    _draw_lengths(lengths, statistics.user_counts)
+    _draw_popularity(popularity, statistics.item_counts)
+    if statistics.times is not None:
+        _draw_times(over_time, statistics)
+    else:
+        over_time.set_axis_off()
+    return figure
+
+
+def write_statistics(statistics: DataStatistics, folder: Path) -> Path:
+    """Write the picture to ``<folder>/<name>-stats.png``, and return the file.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    name = f"{statistics.name}-stats"
+    picture = drawing(lambda: draw_statistics(statistics), name, note="", wide=True, salt="", with_png=True)
+    return write_files(folder, {f"{name}.png": picture.png})[0]
+
+
+def _draw_lengths(axis: Axes, counts: np.ndarray) -> None:
+    axis.hist(counts, bins=_length_bins(int(counts.min()), int(counts.max())), color=COLORS[0])
+    median = float(np.median(counts))
+    axis.axvline(median, color="black", linewidth=0.8, linestyle="--", label=f"median {median:g}")
+    axis.set(title="interactions a user", xlabel="interactions", ylabel="users")
+    _log_scale(axis, "x")
+    axis.tick_params(axis="x", rotation=30)
+    axis.legend()
+
+
+def _length_bins(shortest: int, longest: int) -> np.ndarray:
+    """Bounds of bars that are even in the logarithm, and hold a whole number each at the least."""
+    return np.unique(np.geomspace(shortest, longest + 1, _BARS + 1).round()) - 0.5
+
+
+def _log_scale(axis: Axes, *names: str) -> None:
+    """Logarithmic axes with numbers written out: names may hold dollar signs, so no text is read as mathematics."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    for name in names:
+        axis.set(**{f"{name}scale": "log"})
+        ticks = getattr(axis, f"{name}axis")
+        low, high = ticks.get_view_interval()
+        if high < 100 * low:
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ticks.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        ticks.set_minor_formatter(NullFormatter())
+
+
+def _draw_popularity(axis: Axes, counts: np.ndarray) -> None:
+    rank = np.arange(1, len(counts) + 1)
+    axis.plot(rank, counts, color=COLORS[0])
+    axis.set(title="popularity of the items", xlabel="rank", ylabel="interactions")
+    _log_scale(axis, "x", "y")
+    share = axis.twinx()
+    share.plot(rank, 100 * np.cumsum(counts) / counts.sum(), color=COLORS[1])
+    share.set(ylim=(0, 101))
+    share.set_ylabel("% of the interactions up to it", color=COLORS[1])
+
+
+def _draw_times(axis: Axes, statistics: DataStatistics) -> None:
+    times = statistics.times[np.isfinite(statistics.times)]
+    label = "time"
+    if statistics.unix:
+        times, label = (1e6 * times).astype("datetime64[us]"), ""
+    axis.hist(times, bins=_BARS, color=COLORS[0])
+    axis.set(title="interactions over time", xlabel=label, ylabel="interactions")
+    axis.tick_params(axis="x", rotation=30)

@@ -1,0 +1,1 @@
+"""What you type: the commands of ``recbole-posattn``."""

@@ -1,0 +1,182 @@
+"""``recbole-posattn data convert`` and ``recbole-posattn data stats``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from recbole_posattn.atomic_files.convert.formats import FORMATS
+from recbole_posattn.atomic_files.convert.rejects import OnError
+from recbole_posattn.atomic_files.convert.shapes import KINDS, Reading
+from recbole_posattn.settings.choices import Deduplicate
+from recbole_posattn.strict_json import json_text
+
+if TYPE_CHECKING:
+    from recbole_posattn.atomic_files.convert.convert import Conversion
+    from recbole_posattn.atomic_files.statistics import DataStatistics
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sub-commands and their arguments."""
+    parser.description = "Make data sets from raw dumps, and look at them. See docs/data.md."
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    _add_convert_arguments(
+        commands.add_parser("convert", help="a raw dump, or any table, to an atomic file", allow_abbrev=False)
+    )
+    _add_stats_arguments(
+        commands.add_parser("stats", help="the figures of a data set, with a picture", allow_abbrev=False)
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the sub-command."""
+    return _convert(options) if options.data_command == "convert" else _stats(options)
+
+
+# -- convert ---------------------------------------------------------------------------------------------------------
+
+
+def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Convert the dump of a public data set, or a table of your own, to a RecBole atomic file."
+    parser.epilog = f"Formats: {', '.join(FORMATS)}. Any other table is read with --user, --item and --time."
+    parser.add_argument("source", type=Path, help="the file of the dump, plain or packed, or its unpacked folder")
+    parser.add_argument("--name", required=True, help="name of the data set to make")
+    parser.add_argument(
+        "--data_path", type=Path, default=Path("dataset"), help="folder of data sets (default: dataset)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an atomic file of this name")
+
+    reading = parser.add_argument_group("what the dump is")
+    reading.add_argument("--format", help="a known format (default: what the name of the source tells)")
+    for role in ("user", "item", "time", "rating"):
+        reading.add_argument(f"--{role}", metavar="COLUMN", help=f"column of the {role}")
+    reading.add_argument("--kind", help=f"{', '.join(KINDS)} (default: what the name of the file tells)")
+    reading.add_argument("--separator", type=_separator, help="of the fields of a line, such as , or \\t or ::")
+    reading.add_argument("--fields", type=_names, help="names of all fields of a file without a header, with commas")
+    reading.add_argument("--time_format", help="s, ms, us, auto, order, or a strptime pattern (default: auto)")
+    reading.add_argument("--encoding", default="utf-8", help="of a file of lines (default: utf-8)")
+    reading.add_argument(
+        "--on_error", choices=get_args(OnError), default="strict", help="stop at bad lines, or skip (default: strict)"
+    )
+
+    filters = parser.add_argument_group("what is left out")
+    filters.add_argument("--min_rating", type=float, help="interactions with a lower rating")
+    filters.add_argument(
+        "--deduplicate", choices=get_args(Deduplicate), default="none", help="repeated interactions (default: none)"
+    )
+    filters.add_argument("--min_user_interactions", type=int, default=1, help="users with fewer, iterated (default: 1)")
+    filters.add_argument("--min_item_interactions", type=int, default=1, help="items with fewer, iterated (default: 1)")
+
+
+def _separator(text: str) -> str:
+    return text.replace("\\t", "\t")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from recbole_posattn.atomic_files.convert.convert import convert
+    from recbole_posattn.atomic_files.convert.filters import Filters
+
+    given = vars(options)
+    done = convert(
+        options.source,
+        options.name,
+        Reading(**{key: given[key] for key in Reading._fields}),
+        Filters(**{key: given[key] for key in Filters._fields}),
+        data_path=options.data_path,
+        on_error=options.on_error,
+        overwrite=options.overwrite,
+        show_progress=sys.stderr.isatty(),
+    )
+    print(_told(done))
+    for file in filter(None, (done.file, done.rejected_file)):
+        print(f"written: {file}")
+    return 0
+
+
+def _told(done: Conversion) -> str:
+    """What a conversion did, a line each."""
+    from recbole_posattn.atomic_files.statistics import time_span
+
+    read, *filtered = done.steps
+    lines = [f"{done.source}: {read.interactions:,} interactions ({done.format or 'a table of your own'})"]
+    for reason in done.rejected:
+        first = ", ".join(map(str, reason.first)) + (", …" if reason.count > len(reason.first) else "")
+        lines.append(f"skipped: {reason.count:,} where {reason.reason} ({first})")
+    lines += [f"{step.name}: {step.interactions:,} interactions" for step in filtered]
+    kept = done.steps[-1].interactions
+    lines.append(f"data set: {done.users:,} users, {done.items:,} items, {kept:,} interactions")
+    lines.append(f"times: {time_span(done.first, done.last)}")
+    return "\n".join(lines)
+
+
+# -- stats -----------------------------------------------------------------------------------------------------------
+
+
+def _add_stats_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print the figures of a data set before any filtering, and draw them."
+    parser.add_argument("name", help="name of the data set")
+    parser.add_argument("--data_path", default="dataset", help="folder of data sets (default: dataset)")
+    parser.add_argument("--output", type=Path, default=Path("."), help="folder of the picture (default: this one)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from recbole_posattn.atomic_files.statistics import data_statistics
+    from recbole_posattn.atomic_files.statistics_figure import write_statistics
+    from recbole_posattn.settings.config import Config
+
+    # a model that needs users and items alone; messages say who needs them
+    config = Config("Pop", options.name, config_dict={"data_path": options.data_path}, command_line=[])
+    config["model"] = "a data set"
+    statistics = data_statistics(config)
+    picture = write_statistics(statistics, options.output)
+    if options.json:
+        print(json_text({**statistics.plain(), "picture": str(picture)}, indent=2))
+    else:
+        print(figures(statistics))
+        print(f"written: {picture}")
+    return 0
+
+
+def figures(statistics: DataStatistics) -> str:
+    """The figures as tables for people."""
+    from recbole_posattn.atomic_files.statistics import QUANTILES, time_span
+    from recbole_posattn.reporting.drawing import short
+
+    rows = [
+        ("users", f"{statistics.users:,}"),
+        ("items", f"{statistics.items:,}"),
+        ("interactions", f"{statistics.interactions:,}"),
+        ("density", f"{100 * statistics.density:#.3g} %"),
+        ("repeat rate", f"{100 * statistics.repeat_rate:#.3g} %"),
+        ("time span", "no times" if statistics.first is None else time_span(statistics.first, statistics.last)),
+    ]
+    if statistics.without_id:
+        rows.insert(3, ("without user or item", f"{statistics.without_id:,}"))
+    lengths = [("interactions of", "min", *(f"{100 * q:g} %" for q in QUANTILES), "max", "mean")]
+    for name, found in (("a user", statistics.of_user), ("an item", statistics.of_item)):
+        numbers = (found.min, *(round(quantile, 1) for quantile in found.quantiles), found.max, round(found.mean, 1))
+        lengths.append((name, *(f"{number:,g}" if number < 1e6 else f"{number:,.0f}" for number in numbers)))
+    shares = [("most popular items", *(f"{100 * share:g} %" for share in statistics.top_shares))]
+    shares.append(("of the interactions", *(f"{100 * share:.1f} %" for share in statistics.top_shares.values())))
+    popular = [("item", "interactions"), *((short(item), f"{count:,}") for item, count in statistics.top_items)]
+    return "\n\n".join(_table(table) for table in ([(statistics.name, ""), *rows], lengths, shares, popular))
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """Rows below a header, the first column to the left and the others to the right."""
+    from texttable import Texttable
+
+    table = Texttable(max_width=0)
+    table.set_deco(Texttable.HEADER)
+    table.set_cols_dtype(["t"] * len(rows[0]))
+    table.set_cols_align(["l"] + ["r"] * (len(rows[0]) - 1))
+    table.set_header_align(["l"] + ["r"] * (len(rows[0]) - 1))
+    table.add_rows(rows)
+    return "\n".join(line.rstrip() for line in table.draw().splitlines())

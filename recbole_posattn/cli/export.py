@@ -1,0 +1,41 @@
+"""``recbole-posattn export``: a trained model as a file for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_options
+from recbole_posattn.settings.choices import MODEL_NAMES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Write a trained model as ONNX or as PyTorch's export format, with its item tokens and a description, and "
+        "compare its scores with the model's own. See docs/recommend.md."
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--format", choices=list(MODEL_NAMES), default="onnx", help="of the file (default: onnx)")
+    parser.add_argument("--output", type=Path, help="folder of the files (default: export in the checkpoint's)")
+    parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Export; returns the exit code."""
+    from recbole_posattn.serving.export import export
+
+    folder = options.output or options.checkpoint.parent / "export"
+    exported = export(options.checkpoint, options.format, folder, options.overwrite, **reading_options(options))
+    for file in exported.files:
+        print(f"written: {file}")
+    comparison = exported.comparison
+    if comparison is None:
+        print("not compared with the model's own scores: onnxruntime is not installed")
+        return 0
+    ties = f", but for the order of items of equal score in {comparison.ties} of them" if comparison.ties else ""
+    print(
+        f"largest difference from the model's own scores: {comparison.largest_difference:.1e}; "
+        f"{comparison.histories} lists of {comparison.list_length} items are the same{ties}"
+    )
+    return 0

@@ -1,0 +1,37 @@
+"""``recbole-posattn interference``: what each positional part of a trained model contributes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.description = (
+        "Switch off the kernels U and L and each encoding of a trained model, one after the other and all but one, "
+        "and measure what that does to the metrics, and layer by layer to the attention. See docs/interference.md."
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument(
+        "--split", choices=["valid", "test"], default="valid", help="rows to measure on (default: valid)"
+    )
+    parser.add_argument("--output", type=Path, help="folder of the tables and the figure (default: the checkpoint's)")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Measure, print and write; returns the exit code."""
+    from recbole_posattn.analysis.interference import interference
+    from recbole_posattn.analysis.interference_figure import write_interference
+
+    result = interference(
+        options.checkpoint, options.split, show_progress=sys.stderr.isatty(), **reading_options(options)
+    )
+    for table in (result.metrics, result.layers):
+        print(table.to_string(index=False, float_format="{:.4f}".format), end="\n\n")
+    for file in write_interference(result, options.output or options.checkpoint.parent):
+        print(f"written: {file}")
+    return 0

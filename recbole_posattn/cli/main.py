@@ -1,0 +1,126 @@
+"""The commands of ``recbole-posattn``, and the launcher ``run_recbole_posattn.py``, which is its ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import NamedTuple
+
+import recbole_posattn
+from recbole_posattn.cli import data, export, inspect, interference, leaderboard, recommend, run, setup, tune
+from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
+from recbole_posattn.training import interrupts
+
+# What the machine refuses: the disk is full, the folder is read-only, belongs to somebody else, or is a file.
+_ENVIRONMENT = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
+}
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: Has ``add_arguments(parser)`` and ``execute(options)``, which imports what the command needs and returns
+            the exit code.
+        help: What it does, in a line.
+        takes_settings: Whether any setting may be given as ``--key=value``; these are ``options.settings``.
+    """
+
+    module: ModuleType
+    help: str
+    takes_settings: bool = False
+
+
+COMMANDS = {
+    "setup": Command(setup, "install RecBole, once, for this Python"),
+    "run": Command(run, "train and evaluate a model", takes_settings=True),
+    "leaderboard": Command(leaderboard, "compare models side by side, with spreads and tests", takes_settings=True),
+    "tune": Command(tune, "search the best settings of a model on validation data", takes_settings=True),
+    "data": Command(data, "make data sets from raw dumps, and look at them"),
+    "recommend": Command(recommend, "the best items of a trained model, for known users or new histories"),
+    "export": Command(export, "a trained model as ONNX or torch.export file"),
+    "inspect": Command(inspect, "what the kernels and the attention of a trained model have learned"),
+    "interference": Command(interference, "what each positional part of a trained model contributes"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``recbole-posattn COMMAND …``; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="recbole-posattn", description=recbole_posattn.__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {recbole_posattn.__version__}")
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.module.add_arguments(parsers.add_parser(name, help=command.help, allow_abbrev=False))
+    options, options.settings = parser.parse_known_args(_readable(parser, arguments))
+    command = COMMANDS[options.command]
+    if options.settings and not command.takes_settings:
+        parser.error(f"unrecognized arguments: {one_line(' '.join(options.settings))}")
+    return _guarded(lambda: command.module.execute(options))
+
+
+def launch(arguments: Sequence[str] | None = None) -> int:
+    """``run_recbole_posattn.py``, with the flags of RecBole's ``run_recbole.py``; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="run_recbole_posattn.py", allow_abbrev=False)
+    run.add_arguments(parser)
+    options, options.settings = parser.parse_known_args(_readable(parser, arguments))
+    return _guarded(lambda: run.execute(options))
+
+
+def _readable(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> list[str]:
+    """The arguments, if they are text: bytes that are none could not be written into a log or a report."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    for argument in given:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            parser.error(f"argument {argument!r} is not UTF-8")
+    return given
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    """Run a command; what the user can mend ends in one line and exit code 2."""
+    try:
+        with interrupts.handled():
+            try:
+                return command()
+            except BaseException as error:
+                _let_go(error)
+                raise
+    except UserError as error:
+        print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except ProcessError as error:
+        print(f"recbole-posattn: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"recbole-posattn: {where}{error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except ImportError as error:  # a missing package, or a version that RecBole does not run on
+        if (error.name or "").startswith("recbole_posattn"):
+            raise
+        print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt as error:
+        interrupted = error if isinstance(error, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)
+        print(f"recbole-posattn: {interrupted}", file=sys.stderr)
+        return interrupted.exit_code
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the calls that an error has ended still hold: loaders then wait for their workers, which tidy up.
+
+    Workers that are there when the process ends are ended by a signal, and leave their temporary folders.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

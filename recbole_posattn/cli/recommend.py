@@ -1,0 +1,110 @@
+"""``recbole-posattn recommend``: the best items of a trained model, as a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_options
+from recbole_posattn.errors import SettingError
+from recbole_posattn.settings.choices import SPLITS
+
+if TYPE_CHECKING:
+    from recbole_posattn.serving.recommender import Recommender
+    from recbole_posattn.serving.requests import Requests
+
+OUTPUT_NAME = "recommendations.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Write the items that a trained model scores highest, for the users of its data set or for histories from "
+        "outside: user, rank, item, score. See docs/recommend.md."
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--k", type=int, default=10, help="items for each user (default: 10)")
+    whom = parser.add_mutually_exclusive_group()
+    whom.add_argument("--users", type=Path, help="a file of users of the data set (default: all of them)")
+    whom.add_argument("--histories", type=Path, help="a file of user, item[, time]; the users need not be known")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        default=SPLITS[0],
+        help="of the data set: all interactions (default), or those before each target of valid or test",
+    )
+    parser.add_argument(
+        "--history",
+        choices=["exclude", "keep"],
+        help="whether a user's own items are recommended (default: as the model was evaluated)",
+    )
+    parser.add_argument("--restrict_to", type=Path, help="a file of the only items to recommend")
+    parser.add_argument("--exclude", type=Path, help="a file of items not to recommend")
+    parser.add_argument(
+        "--output",
+        help=f".csv, .parquet or .jsonl, or - for CSV on standard output (default: {OUTPUT_NAME} in its folder)",
+    )
+    parser.add_argument(
+        "--escape_formulas",
+        action="store_true",
+        help="CSV for spreadsheets: an apostrophe before users and items that begin with =, +, -, @, tab or CR",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="write over a file that is there")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Recommend and write; returns the exit code."""
+    if options.histories is not None and options.split != SPLITS[0]:
+        raise SettingError("split is for users of the data set; leave it out, or --histories.")
+    from recbole_posattn.serving.tables import (
+        STANDARD_OUTPUT,
+        check_formulas,
+        check_output,
+        read_tokens,
+        without_formulas,
+        writing,
+    )
+
+    output = options.output or str(options.checkpoint.parent / OUTPUT_NAME)
+    check_output(output, options.overwrite)
+    if options.escape_formulas:
+        check_formulas(output)
+    from recbole_posattn.serving.recommender import SCHEMA, Recommender
+
+    recommender = Recommender.load(options.checkpoint, report=_report, **reading_options(options))
+    item_field = recommender.loaded.config["ITEM_ID_FIELD"]
+    requests = _requests(recommender, options)
+    tables = recommender.blocks(
+        requests,
+        options.k,
+        exclude_history=None if options.history is None else options.history == "exclude",
+        restrict_to=None if options.restrict_to is None else read_tokens(options.restrict_to, "item", item_field),
+        exclude=() if options.exclude is None else read_tokens(options.exclude, "item", item_field),
+        show_progress=sys.stderr.isatty(),
+    )
+    n_rows = 0
+    with writing(output, SCHEMA) as write:
+        for table in tables:
+            write(without_formulas(table) if options.escape_formulas else table)
+            n_rows += len(table)
+    if output != STANDARD_OUTPUT:
+        print(f"written: {output} ({n_rows:,} rows, {len(requests):,} lists)")
+    return 0
+
+
+def _requests(recommender: Recommender, options: argparse.Namespace) -> Requests:
+    from recbole_posattn.serving.tables import read_table, read_tokens
+
+    config = recommender.loaded.config
+    if options.histories is not None:
+        names = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD", "time": "TIME_FIELD"}
+        table = read_table(options.histories, {column: config[key] for column, key in names.items()})
+        return recommender.new_histories(table)
+    users = None if options.users is None else read_tokens(options.users, "user", config["USER_ID_FIELD"])
+    return recommender.known_users(users, options.split)
+
+
+def _report(line: str) -> None:
+    print(f"recbole-posattn: {line}", file=sys.stderr)

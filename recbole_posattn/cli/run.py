@@ -1,0 +1,46 @@
+"""``recbole-posattn run``: train and evaluate a model."""
+
+from __future__ import annotations
+
+import argparse
+
+from recbole_posattn.cli.settings import checked_settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of RecBole's ``run_recbole.py``."""
+    parser.description = "Train and evaluate a model, RecBole's own included."
+    parser.epilog = "Any setting is given as --key=value and wins over the files, e.g. --hidden_size=128."
+    parser.add_argument("--model", "-m", help="name of the model (default: PosKernelSASRec)")
+    parser.add_argument("--dataset", "-d", help="name of the data set (default: ml-100k)")
+    parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
+    parser.add_argument(
+        "--resume",
+        metavar="PATH|auto",
+        help="go on with the run in this folder, or with the one that has these settings and has come farthest",
+    )
+    parser.add_argument("--nproc", type=int, default=1, help="processes to train with on this machine (default: 1)")
+    parser.add_argument("--ip", default="localhost", help="address of the master process")
+    parser.add_argument("--port", default="5678", help="port of the master process")
+    parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines (default: nproc)")
+    parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Train and evaluate; returns the exit code."""
+    settings = checked_settings(options.settings)
+    from recbole_posattn.training.run import run
+
+    named = {"model": options.model, "dataset": options.dataset}
+    strongest = [f"--{key}={value}" for key, value in named.items() if value is not None]
+    run(
+        config_file_list=options.config_files.split(),
+        command_line=[*strongest, *settings],
+        nproc=options.nproc,
+        world_size=options.world_size,
+        ip=options.ip,
+        port=options.port,
+        group_offset=options.group_offset,
+        resume=options.resume,
+    )
+    return 0

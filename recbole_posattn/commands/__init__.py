@@ -1,1 +1,0 @@
-"""The commands of ``recbole-posattn``, a module each."""

@@ -1,1 +1,0 @@
-"""Raw dumps, and any table of interactions, made into RecBole's atomic files."""

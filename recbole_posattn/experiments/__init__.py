@@ -1,0 +1,1 @@
+"""Many runs compared: trials, leaderboards and tuning."""

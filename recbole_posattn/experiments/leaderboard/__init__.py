@@ -1,0 +1,1 @@
+"""Models side by side, with seeds, intervals and tests."""

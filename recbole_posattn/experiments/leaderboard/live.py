@@ -1,0 +1,82 @@
+"""A table that grows while a leaderboard's runs finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from recbole_posattn.experiments.trials import Outcome, Trial
+
+
+class LiveTable:
+    """What is known of each model so far, with a progress bar; in a log, a line for each run instead.
+
+    Args:
+        title: Of the table.
+        trials: All runs.
+        console: Where it is shown.
+    """
+
+    def __init__(self, title: str, trials: Sequence[Trial], console: Console) -> None:
+        self.title = title
+        self.console = console
+        self.trials = trials
+        self.outcomes: dict[str, list[Outcome]] = {trial.name: [] for trial in trials}
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self.task = self.progress.add_task("runs", total=len(self.trials))
+        self.live = Live(self._drawn(), console=console, refresh_per_second=2) if console.is_terminal else None
+        self.started = time.monotonic()
+
+    def __enter__(self) -> LiveTable:
+        if self.live is not None:
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.__exit__(kind, error, trace)
+
+    def add(self, outcome: Outcome) -> None:
+        """Show what has become of a run."""
+        self.outcomes[outcome.trial.name].append(outcome)
+        self.progress.advance(self.task)
+        if self.live is not None:
+            self.live.update(self._drawn())
+            return
+        done = sum(map(len, self.outcomes.values()))
+        told = "reused" if outcome.reused else f"failed: {outcome.error}" if outcome.error else "done"
+        seconds = time.monotonic() - self.started
+        seed = outcome.trial.settings["seed"]
+        line = f"{self.title}  {done}/{len(self.trials)}  {outcome.trial.name}, seed {seed}: {told}  ({seconds:.0f} s)"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _drawn(self) -> Group:
+        table = Table(title=self.title, title_justify="left")
+        told = (outcome.result for outcomes in self.outcomes.values() for outcome in outcomes if outcome.error is None)
+        metric = next((f"{result['config']['valid_metric'].lower()}, valid" for result in told), "valid")
+        for column in ("model", "runs", metric, "s an epoch", "state"):
+            table.add_column(column, justify="left" if column in ("model", "state") else "right")
+        for name, outcomes in self.outcomes.items():
+            finished = [outcome.result for outcome in outcomes if outcome.error is None]
+            scores = [result["best_valid_score"] for result in finished]
+            seconds = [point["seconds"] for result in finished for point in result["curve"]]
+            n_failed = len(outcomes) - len(finished)
+            n_trials = sum(trial.name == name for trial in self.trials)
+            table.add_row(
+                name,
+                f"{len(outcomes)}/{n_trials}",
+                f"{sum(scores) / len(scores):.4f}" if scores else "",
+                f"{sum(seconds) / len(seconds):.1f}" if seconds else "",
+                f"{n_failed} failed" if n_failed else "done" if len(outcomes) == n_trials else "",
+            )
+        return Group(table, self.progress)

@@ -1,0 +1,79 @@
+"""The rows of a leaderboard, each tuned by as many trials as the others before they are compared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recbole_posattn.experiments.leaderboard.spec import Spec
+from recbole_posattn.experiments.trials import Where
+from recbole_posattn.experiments.tuning.live import LiveSearch
+from recbole_posattn.experiments.tuning.records import SEARCH_NAME, best_trial
+from recbole_posattn.experiments.tuning.search import Search, check_search, run_search
+from recbole_posattn.experiments.tuning.space import read_space
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.registry import named_file
+
+
+def tune_rows(
+    spec: Spec, dataset: str, protocol: str, n_trials: int, folder: Path, where: Where, console: Console
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Search each row's best settings on the validation set, with the leaderboard's first seed.
+
+    A row is searched in the space of its model (``properties/tuning``) but for the keys that it sets itself. What is
+    finished of a search is not run again.
+
+    Args:
+        spec: The leaderboard.
+        dataset: Name of the data set.
+        protocol: Name or file of the protocol.
+        n_trials: Trials of each row.
+        folder: Where the searches go, each into a folder of its own.
+        where: Where the trials are run.
+        console: Where progress is shown.
+
+    Returns:
+        The winning settings by row, and what a reader of the report should know.
+
+    Raises:
+        SettingError: If a model has no search space, or a search in the folder is another one.
+    """
+    searches = {name: _search(spec, name, dataset, protocol, n_trials) for name in spec.models}
+    checked: dict[str, Config] = {name: check_search(search) for name, search in searches.items()}
+    winners: dict[str, dict[str, Any]] = {}
+    board = f"{dataset}, {Path(protocol).stem}"
+    notes = [
+        f"{board}: each row was tuned by {n_trials} trials on the validation set with seed {spec.seeds[0]}, in the "
+        "search space of its model."
+    ]
+    for name, search in searches.items():
+        if not search.space.keys:
+            notes.append(f"{board}: {name}: nothing to search.")
+            continue
+        config = checked[name]
+        own = folder / _slug(board) / _slug(name)
+        bigger = config["valid_metric_bigger"]
+        title = f"{board}: tuning {name}"
+        with LiveSearch(title, search.total(config), config["valid_metric"].lower(), bigger, console) as live:
+            records = run_search(search, own, where, (own / SEARCH_NAME).is_file(), live.add)
+        best = best_trial(records, bigger)
+        if best is None:
+            notes.append(f"{board}: {name}: no trial came to its end, so it has the settings that it had.")
+            continue
+        winners[name] = best.settings
+        notes.append(f"{board}: {name}: {', '.join(f'{key} {value}' for key, value in best.settings.items())}.")
+    return winners, notes
+
+
+def _search(spec: Spec, name: str, dataset: str, protocol: str, n_trials: int) -> Search:
+    settings = {**spec.row(name, dataset, protocol), "seed": spec.seeds[0]}
+    space = read_space(named_file("tuning", settings["model"]))
+    return Search(settings, space.without(settings), n_trials)
+
+
+def _slug(name: str) -> str:
+    """A name as a folder can have it."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

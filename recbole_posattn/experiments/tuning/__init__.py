@@ -1,0 +1,1 @@
+"""The best settings of a model, searched on validation data."""

@@ -1,0 +1,261 @@
+"""The trials of a search on Ray Tune: Optuna draws, ASHA stops what is behind, Ray runs.
+
+A search that is taken up again is a new one of Ray's, which is told first of the trials that have ended: their curves
+are reported as if they were run, so that Optuna and ASHA know what they knew. Nothing that Ray keeps is needed, and
+nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from recbole_posattn.experiments.trials import FAILURE_NAME, Where, from_anywhere, read_result, run_in_folder
+from recbole_posattn.experiments.tuning.records import (
+    DIED,
+    FAILED,
+    FINISHED,
+    PRUNED,
+    TrialRecord,
+    append_record,
+    finished_curve,
+    next_number,
+    trial_folder,
+)
+from recbole_posattn.experiments.tuning.search import Search
+from recbole_posattn.experiments.tuning.space import Space
+from recbole_posattn.settings.config import Config
+from recbole_posattn.training.run import RESULT_NAME
+
+RAY_FOLDER = "ray"
+
+# ASHA keeps one in so many trials at each of its rungs.
+_REDUCTION_FACTOR = 3
+
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records are enough
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops us, too, and at once
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class TrialError(Exception):
+    """A trial failed; the message is the reason."""
+
+
+def run_trials(
+    search: Search,
+    config: Config,
+    folder: Path,
+    where: Where,
+    known: Sequence[TrialRecord],
+    on_end: Callable[[TrialRecord], None],
+) -> list[TrialRecord]:
+    """Run the trials of a search that are left.
+
+    Args:
+        search: What is searched.
+        config: The settings that hold where they are not searched.
+        folder: Of the search.
+        where: Where the trials are run; Ray is connected already.
+        known: The trials that have ended.
+        on_end: Called with each that has ended.
+
+    Returns:
+        All trials, those of before as well.
+    """
+    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each trial that fails
+    mode = "max" if config["valid_metric_bigger"] else "min"
+    fixed = config.plain()
+    recorder = _Recorder(folder, known, on_end)
+    trainable = tune.with_parameters(
+        _run_trial,
+        settings=from_anywhere(search.settings),
+        folder=str(folder.absolute()),
+        n_threads=where.threads,
+        mode=mode,
+        known={record.number: record for record in known},
+    )
+    if search.algorithm == "grid":
+        points = _grid_points(search.space.grid(fixed), known)
+        searcher, space, n_samples = None, {"trial": tune.grid_search(points)}, 1
+    else:
+        searcher = _optuna_search(search, fixed, known, mode, config["seed"])
+        space, n_samples = {}, max(search.n_trials, len(known))
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": where.threads, "gpu": where.gpus}),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric="best",
+            mode=mode,
+            search_alg=searcher,
+            scheduler=_scheduler(search, config),
+            num_samples=n_samples,
+            max_concurrent_trials=where.jobs if where.address is None else None,
+            reuse_actors=False,  # a process of its own for each trial, whose end ends what it left behind
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=str((folder / RAY_FOLDER).absolute()),
+            verbose=0,
+            callbacks=[recorder],
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
+    return recorder.records
+
+
+def _scheduler(search: Search, config: Config) -> TrialScheduler:
+    if search.scheduler == "none":
+        return FIFOScheduler()
+    # above all epochs, so that a trial that comes to its end is not stopped there
+    max_epochs = max(config["epochs"], search.grace_period) + 1
+    return AsyncHyperBandScheduler(
+        time_attr="epoch", max_t=max_epochs, grace_period=search.grace_period, reduction_factor=_REDUCTION_FACTOR
+    )
+
+
+def _optuna_search(
+    search: Search, fixed: Mapping[str, Any], known: Sequence[TrialRecord], mode: str, seed: int
+) -> Searcher:
+    """Optuna's searcher, which is asked for the trials of before first, then for the defaults if they are in the space.
+
+    Without the defaults a short search may end below what it started from.
+    """
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    points = [record.settings for record in known]
+    defaults = search.space.defaults(fixed)
+    if defaults is not None and defaults not in points:
+        points.append(defaults)
+    draw = functools.partial(_draw, space=search.space, fixed=dict(fixed), known=list(known))
+    return OptunaSearch(
+        space=draw,
+        metric="best",
+        mode=mode,
+        points_to_evaluate=[search.space.parameters(settings) for settings in points],
+        # another seed when it goes on: the same would draw what it drew before
+        sampler=samplers[search.algorithm](seed=seed + next_number(known)),
+    )
+
+
+def _draw(trial: optuna.Trial, space: Space, fixed: Mapping[str, Any], known: Sequence[TrialRecord]) -> dict[str, Any]:
+    """What Ray passes to a trial: its number and settings."""
+    settings = space.suggest(trial, fixed)
+    nth = trial.number
+    number = known[nth].number if nth < len(known) else next_number(known) + nth - len(known)
+    return {"trial": {"number": number, "settings": settings}}
+
+
+def _grid_points(grid: Sequence[Mapping[str, Any]], known: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """What Ray passes to the trials of a grid: those of before first."""
+    done = [record.settings for record in known]
+    points = [{"number": record.number, "settings": record.settings} for record in known]
+    new = [settings for settings in grid if settings not in done]
+    numbered = enumerate(new, start=next_number(known))
+    return points + [{"number": number, "settings": settings} for number, settings in numbered]
+
+
+def _run_trial(
+    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    folder: str,
+    n_threads: int,
+    mode: str,
+    known: Mapping[int, TrialRecord],
+) -> None:
+    """One trial, in a process of its own; reports the score of each epoch on the validation set.
+
+    Raises:
+        TrialError: If it fails.
+    """
+    number, drawn = config["trial"]["number"], config["trial"]["settings"]
+    best: list[float] = []
+
+    def report(epoch: int, score: float) -> None:
+        best[:] = [(max if mode == "max" else min)([score, *best])]
+        tune.report({"epoch": epoch, "score": score, "best": best[0]})
+
+    if number in known:
+        for epoch, score in known[number].curve:
+            report(epoch, score)
+        if known[number].state == FAILED:
+            raise TrialError(known[number].error)
+        return
+    own = trial_folder(Path(folder), number)
+    reason = run_in_folder(
+        {**settings, **drawn}, own, n_threads, test=False, callback_fn=lambda epoch, score: report(epoch + 1, score)
+    )
+    if reason is not None:
+        raise TrialError(reason)
+    if not best:  # a model without epochs
+        for epoch, score in finished_curve(read_result(own)):
+            report(epoch, score)
+
+
+class _Recorder(tune.Callback):
+    """Writes down each trial that has ended."""
+
+    def __init__(self, folder: Path, known: Sequence[TrialRecord], on_end: Callable[[TrialRecord], None]) -> None:
+        self.folder = folder
+        self.records = list(known)
+        self.on_end = on_end
+        self._before = {record.number for record in known}
+        self._started: dict[int, float] = {}
+        self._curves: dict[int, list[tuple[int, float]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray saves it for a restore that we do without; what shows progress cannot be pickled
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note the time."""
+        self._started.setdefault(trial.config["trial"]["number"], time.monotonic())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Note the score of an epoch."""
+        curve = self._curves.setdefault(trial.config["trial"]["number"], [])
+        if not curve or curve[-1][0] != result["epoch"]:
+            curve.append((result["epoch"], result["score"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It came to its end or was stopped."""
+        number = trial.config["trial"]["number"]
+        complete = (trial_folder(self.folder, number) / RESULT_NAME).is_file()
+        self._record(trial, FINISHED if complete else PRUNED, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It failed, or its process died."""
+        file = trial_folder(self.folder, trial.config["trial"]["number"]) / FAILURE_NAME
+        if file.is_file():
+            self._record(trial, FAILED, read_result(file.parent, FAILURE_NAME)["error"])
+        else:
+            self._record(trial, DIED, "the process of the trial died, killed for its memory perhaps")
+
+    def _record(self, trial: Any, state: str, error: str | None) -> None:
+        number, settings = trial.config["trial"]["number"], trial.config["trial"]["settings"]
+        if number in self._before:
+            return
+        seconds = round(time.monotonic() - self._started.get(number, time.monotonic()), 2)
+        record = TrialRecord(number, state, settings, self._curves.get(number, []), seconds, error)
+        self.records.append(record)
+        append_record(self.folder, record)
+        self.on_end(record)

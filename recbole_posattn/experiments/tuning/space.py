@@ -1,0 +1,296 @@
+"""What a tuning searches: the values or the range of each key, some of them only beside certain values of others."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from recbole_posattn.errors import SettingError, did_you_mean
+from recbole_posattn.settings.config import Config, parse_value, read_yaml
+
+if TYPE_CHECKING:
+    import optuna
+
+# How a key's values are drawn, as RecBole's .hyper files name it, and how many numbers it takes.
+RANGES = {"uniform": 2, "quniform": 3, "loguniform": 2}
+KINDS = ("choice", *RANGES, "like")
+
+_DIGITS = 12  # so that 0.1 + 2 · 0.1 is 0.3
+
+
+class Dimension(NamedTuple):
+    """A key to be searched.
+
+    Attributes:
+        key: Its name.
+        kind: ``choice`` among values, ``uniform`` or ``loguniform`` between two bounds, ``quniform`` for the multiples
+            of a step above the lower one, or ``like`` another key, whose value it takes.
+        values: The choices; the bounds, with the step behind them; or the name of the other key alone.
+        condition: What other keys must be for this one to be searched: for each a list of values, in which a text may
+            be a pattern such as ``*banded*``.
+    """
+
+    key: str
+    kind: str
+    values: tuple[Any, ...]
+    condition: Mapping[str, Sequence[Any]]
+
+    def is_active(self, settings: Mapping[str, Any]) -> bool:
+        """Whether this key matters beside other settings."""
+        return all(
+            any(_matches(settings.get(key), allowed) for allowed in values) for key, values in self.condition.items()
+        )
+
+    def suggest(self, trial: optuna.Trial, settings: Mapping[str, Any]) -> Any:
+        """A value for a trial of Optuna's, beside the settings that it has already."""
+        if self.kind == "like":
+            return settings[self.values[0]]
+        if self.kind == "choice":  # by number, as Optuna takes no lists and mappings
+            return self.values[trial.suggest_categorical(self.key, range(len(self.values)))]
+        low, high, *step = self.values
+        if self.kind == "quniform" and all(isinstance(value, int) for value in self.values):
+            return trial.suggest_int(self.key, low, high, step=step[0])
+        if self.kind == "quniform":
+            return round(trial.suggest_float(self.key, low, high, step=step[0]), _DIGITS)
+        return trial.suggest_float(self.key, low, high, log=self.kind == "loguniform")
+
+    def parameter(self, value: Any) -> Any:
+        """What Optuna knows a value by, the inverse of :meth:`suggest`."""
+        return self.values.index(value) if self.kind == "choice" else value
+
+    def holds(self, value: Any, settings: Mapping[str, Any]) -> bool:
+        """Whether a value is one of its own, beside other settings."""
+        if self.kind == "like":
+            return value == settings[self.values[0]]
+        if self.kind == "choice":
+            return value in self.values
+        low, high, *step = self.values
+        if type(value) not in (int, float) or not low <= value <= high:
+            return False
+        steps = (value - low) / step[0] if step else 0
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
+
+    def grid(self, settings: Mapping[str, Any]) -> list[Any]:
+        """All its values, beside other settings.
+
+        Raises:
+            SettingError: If there are infinitely many.
+        """
+        if self.kind == "like":
+            return [settings[self.values[0]]]
+        if self.kind == "choice":
+            return list(self.values)
+        if self.kind == "quniform":
+            low, high, step = self.values
+            return [round(low + step * nth, _DIGITS) for nth in range(math.floor((high - low) / step + 1e-9) + 1)]
+        raise SettingError(
+            f"{self.key} is {self.kind}, which has no grid; give a choice or quniform, or search by tpe."
+        )
+
+
+class Space:
+    """A search space.
+
+    Args:
+        dimensions: In the order in which they are drawn: a condition, and ``like``, name keys that come before, or
+            keys that are not searched.
+
+    Raises:
+        SettingError: If one names a key that comes behind it.
+    """
+
+    def __init__(self, dimensions: Sequence[Dimension]) -> None:
+        self.dimensions = list(dimensions)
+        behind = {dimension.key for dimension in dimensions}
+        for dimension in dimensions:
+            named = [*dimension.condition, *(dimension.values if dimension.kind == "like" else ())]
+            for key in named:
+                if key in behind:
+                    raise SettingError(f"{dimension.key} depends on {key}, which must stand before it in the space.")
+            behind.remove(dimension.key)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that are searched."""
+        return [dimension.key for dimension in self.dimensions]
+
+    def without(self, keys: Mapping[str, Any] | Sequence[str]) -> Space:
+        """The space without some keys, which are fixed then."""
+        return Space([dimension for dimension in self.dimensions if dimension.key not in keys])
+
+    def suggest(self, trial: optuna.Trial, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings for a trial of Optuna's.
+
+        Args:
+            trial: That draws the values.
+            fixed: All other settings, on which conditions can depend.
+        """
+        drawn: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            beside = {**fixed, **drawn}
+            if dimension.is_active(beside):
+                drawn[dimension.key] = dimension.suggest(trial, beside)
+        return drawn
+
+    def drawn(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a run's settings was drawn from this space."""
+        return {
+            dimension.key: settings[dimension.key] for dimension in self.dimensions if dimension.is_active(settings)
+        }
+
+    def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The settings that hold without a search, as far as they are searched; ``None`` if they are not in the space.
+
+        Args:
+            fixed: All settings without a search.
+        """
+        active = [dimension for dimension in self.dimensions if dimension.is_active(fixed)]
+        inside = all(dimension.holds(fixed[dimension.key], fixed) for dimension in active)
+        return self.drawn(fixed) if inside else None
+
+    def parameters(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What Optuna knows drawn settings by, the inverse of :meth:`suggest`."""
+        return {
+            dimension.key: dimension.parameter(settings[dimension.key])
+            for dimension in self.dimensions
+            if dimension.key in settings and dimension.kind != "like"
+        }
+
+    def grid(self, fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All settings in the space, each once.
+
+        Raises:
+            SettingError: If a key has infinitely many values.
+        """
+        return list(self._grid(self.dimensions, fixed, {}))
+
+    def _grid(
+        self, dimensions: Sequence[Dimension], fixed: Mapping[str, Any], drawn: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        if not dimensions:
+            yield drawn
+            return
+        dimension, *others = dimensions
+        beside = {**fixed, **drawn}
+        if not dimension.is_active(beside):
+            yield from self._grid(others, fixed, drawn)
+            return
+        for value in dimension.grid(beside):
+            yield from self._grid(others, fixed, {**drawn, dimension.key: value})
+
+    def check(self, config: Config, where: str) -> None:
+        """See that all keys are keys of a model.
+
+        Args:
+            config: The settings that are not searched.
+            where: The space as the user knows it.
+
+        Raises:
+            SettingError: Naming the key that is none.
+        """
+        known = config.final_config_dict
+        for dimension in self.dimensions:
+            named = [dimension.key, *dimension.condition, *(dimension.values if dimension.kind == "like" else ())]
+            for key in named:
+                if key not in known:
+                    raise SettingError(
+                        f"{where}: {key!r} is no key of {config['model']}.{did_you_mean(key, map(str, known))}"
+                    )
+
+    def plain(self) -> list[list[Any]]:
+        """The space as lists and mappings, to be written and compared."""
+        return [[key, kind, list(values), dict(condition)] for key, kind, values, condition in self.dimensions]
+
+
+def read_space(file: str | Path) -> Space:
+    """A search space in YAML: ``key: {kind: values}``, with ``if: {key: values}`` beside the kind for a condition.
+
+    .. code-block:: yaml
+
+        learning_rate: {loguniform: [1e-4, 3e-3]}   # bounds of the value itself
+        hidden_size: {choice: [64, 128]}
+        hidden_dropout_prob: {quniform: [0.1, 0.5, 0.1]}
+        attn_dropout_prob: {like: hidden_dropout_prob}
+        kernel_bandwidth: {choice: [4, 16], if: {kernel_structure: "*banded*"}}
+
+    Raises:
+        SettingError: If the file is no such space.
+    """
+    dimensions = []
+    for key, entry in read_yaml(file).items():
+        where = f"search space {file}: {key}"
+        kinds = [kind for kind in entry if kind != "if"] if isinstance(entry, Mapping) else []
+        if len(kinds) != 1 or kinds[0] not in KINDS:
+            raise SettingError(f"{where} must be a mapping of one of {', '.join(KINDS)} to its values; got {entry!r}.")
+        condition = entry.get("if") or {}
+        if not isinstance(condition, Mapping):
+            raise SettingError(f"{where}: if must be a mapping of keys to values; got {condition!r}.")
+        condition = {other: _listed(values) for other, values in condition.items()}
+        dimensions.append(Dimension(key, kinds[0], _checked(kinds[0], entry[kinds[0]], where), condition))
+    return Space(dimensions)
+
+
+def read_hyper(file: str | Path) -> Space:
+    """A search space as a ``.hyper`` file of RecBole's: a key, a kind and its values on each line.
+
+    As in RecBole the bounds of ``loguniform`` are natural logarithms of the value's. Nothing is evaluated.
+
+    Raises:
+        SettingError: Naming the line that is not understood.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"params file {file} cannot be read: {getattr(error, 'strerror', error)}") from error
+    dimensions: dict[str, Dimension] = {}
+    for number, line in enumerate(lines, start=1):
+        where = f"params file {file}, line {number}"
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        key, kind, text = [*line.split(None, 2), "", ""][:3]
+        if kind not in ("choice", *RANGES) or not text:
+            raise SettingError(
+                f"{where} must be a key, one of {', '.join(('choice', *RANGES))}, and values; got {line.strip()!r}."
+            )
+        if key in dimensions:
+            raise SettingError(f"{where}: {key} was there before.")
+        values = parse_value(text.strip() if kind == "choice" else f"[{text}]")
+        values = _checked("uniform" if kind == "loguniform" else kind, values, where)
+        if kind == "loguniform":
+            values = tuple(math.exp(bound) for bound in values)
+        dimensions[key] = Dimension(key, kind, values, {})
+    return Space(list(dimensions.values()))
+
+
+def _matches(value: Any, allowed: Any) -> bool:
+    if isinstance(value, str) and isinstance(allowed, str):
+        return fnmatch.fnmatchcase(value, allowed)
+    return value == allowed
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, (list, tuple)) else [values]
+
+
+def _checked(kind: str, values: Any, where: str) -> tuple[Any, ...]:
+    if kind == "like":
+        if not isinstance(values, str):
+            raise SettingError(f"{where}: like must name another key; got {values!r}.")
+        return (values,)
+    if kind == "choice":
+        if not isinstance(values, (list, tuple)) or not values:
+            raise SettingError(f"{where}: choice must be a list of values; got {values!r}.")
+        return tuple(values)
+    numbers = values if isinstance(values, (list, tuple)) else ()
+    if len(numbers) != RANGES[kind] or not all(type(number) in (int, float) for number in numbers):
+        parts = "a lower bound and an upper one" + (" and a step" if kind == "quniform" else "")
+        raise SettingError(f"{where}: {kind} must be {parts}; got {values!r}.")
+    low, high, *step = numbers
+    if not low < high or not all(map(math.isfinite, numbers)) or (step and step[0] <= 0):
+        raise SettingError(f"{where}: {kind} must rise from the lower to the upper bound; got {values!r}.")
+    if kind == "loguniform" and low <= 0:
+        raise SettingError(f"{where}: loguniform must have bounds above 0; got {values!r}.")
+    return tuple(numbers)

@@ -1,0 +1,109 @@
+"""Tune a model: search on validation data, evaluate the winner once on the test set, write it all down."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recbole_posattn.errors import UserError
+from recbole_posattn.experiments.trials import Where, forget_checkpoint, read_result, with_nan
+from recbole_posattn.experiments.tuning.live import LiveSearch
+from recbole_posattn.experiments.tuning.records import TrialRecord, best_trial, trial_folder
+from recbole_posattn.experiments.tuning.report import Found, report_files
+from recbole_posattn.experiments.tuning.search import Search, check_search, run_search
+from recbole_posattn.reporting.page import command_line, write_files
+from recbole_posattn.settings.config import Config, plain_data
+from recbole_posattn.strict_json import json_text
+from recbole_posattn.training.checkpoint import BEST_NAME
+from recbole_posattn.training.run import evaluate_checkpoint, versions
+
+WINNER_NAME = "best.json"
+
+# Settings that say where things are, and not what is trained.
+_PLACES = ("checkpoint_dir", "data_path", "dataset", "show_progress")
+
+
+def tune(
+    search: Search, folder: Path, where: Where, resume: bool = False, console: Console | None = None
+) -> tuple[Found, list[Path]]:
+    """Search, evaluate the best trial on the test set, and write the report into ``folder``.
+
+    Args:
+        search: What is searched.
+        folder: Where runs, records and report go.
+        where: Where the trials are run.
+        resume: Whether to go on with the search in ``folder``.
+        console: Where progress is shown; the error output by default.
+
+    Returns:
+        What was found, and the files of the report.
+
+    Raises:
+        SettingError: If a setting cannot be used, or ``folder`` and ``resume`` do not go together.
+        DataError: If the data set cannot be read.
+        UserError: If the folder cannot be written, or if no trial came to its end.
+    """
+    console = console or Console(stderr=True)
+    config = check_search(search)
+    metric, bigger = config["valid_metric"].lower(), config["valid_metric_bigger"]
+    title = f"{config['model']} on {config['dataset']}"
+    with LiveSearch(title, search.total(config), metric, bigger, console) as live:
+        records = run_search(search, folder, where, resume, live.add)
+    best = best_trial(records, bigger)
+    if best is None:
+        reasons = [record.error for record in records if record.error]
+        raise UserError(f"no trial came to its end{f'; the first failed: {reasons[0]}' if reasons else ''}")
+    winner = _evaluated(best, folder)
+    for record in records:  # the weights of the others are of no more use
+        if record is not best:
+            forget_checkpoint(trial_folder(folder, record.number))
+    found = Found(
+        model=config["model"],
+        dataset=config["dataset"],
+        metric=metric,
+        bigger=bigger,
+        space=search.space,
+        given=plain_data({key: value for key, value in search.settings.items() if key not in _PLACES}),
+        fixed=config.plain(),
+        records=records,
+        best=best,
+        valid_result=winner["valid_result"],
+        test_result=winner["test_result"],
+        command=command_line(),
+        origin=_origin(config, search),
+    )
+    return found, write_files(folder, report_files(found))
+
+
+def _evaluated(best: TrialRecord, folder: Path) -> dict[str, Any]:
+    """The results of the best trial; on the test set it is evaluated once, however often the search is taken up."""
+    file = folder / WINNER_NAME
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before["trial"] == best.number:
+            return {**before, **{key: with_nan(before[key]) for key in ("valid_result", "test_result")}}
+    own = trial_folder(folder, best.number)
+    test_result, _ = evaluate_checkpoint(own / BEST_NAME)
+    winner = {
+        "trial": best.number,
+        "settings": best.settings,
+        "valid_result": read_result(own)["best_valid_result"],
+        "test_result": test_result or {},
+    }
+    write_files(folder, {WINNER_NAME: json_text(winner, indent=2) + "\n"})
+    return winner
+
+
+def _origin(config: Config, search: Search) -> list[tuple[str, str]]:
+    return [
+        ("date", datetime.date.today().isoformat()),
+        ("search", search.algorithm),
+        ("scheduler", f"{search.scheduler}, {search.grace_period} epochs of grace"),
+        ("epochs", f"at most {config['epochs']}, or {config['stopping_step']} without a better one"),
+        ("seed", str(config["seed"])),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
+    ]

@@ -1,1 +1,0 @@
-"""Sequential recommenders with positional kernels."""

@@ -1,1 +1,0 @@
-"""The models, in the place where RecBole keeps its own."""

@@ -1,0 +1,1 @@
+"""The RecBole model classes."""

@@ -1,0 +1,110 @@
+"""PosKernelSASRec: SASRec with a positional kernel in every block (Nabiev & Frolov, arXiv 2602.21052, 2026)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+import torch
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_posattn.models.sasrec import KernelPair, SASRecBase
+from recbole_posattn.nn.kernels.base import (
+    AdaptiveBandKernel,
+    KernelOptions,
+    PositionKernel,
+    build_kernel,
+    parse_kernel_structure,
+)
+
+
+class PosKernelSASRec(SASRecBase):
+    """Self-attention in which a learnable kernel C = U L multiplies logits and values, in place of position embeddings.
+
+    The keys are those of ``properties/model/PosKernelSASRec.yaml``; ``position_encoding`` adds encodings (hybrids).
+    """
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        super().__init__(config, dataset)
+        self.kernel_width_penalty = config["kernel_width_penalty"]
+
+    def layer_kernels(self, config: Config) -> list[KernelPair]:
+        """See :meth:`SASRecBase.layer_kernels`."""
+        return build_layer_kernels(config)
+
+    def encoding_names(self, config: Config) -> Sequence[str]:
+        """See :meth:`SASRecBase.encoding_names`."""
+        return config["position_encoding"]
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """The loss of :class:`SASRecBase`, plus ``kernel_width_penalty`` times the mean width z / T of the kernels."""
+        loss = super().calculate_loss(interaction)
+        if not self.kernel_width_penalty:
+            return loss
+        shares = [kernel.width_share() for kernel in self.modules() if isinstance(kernel, AdaptiveBandKernel)]
+        return loss + self.kernel_width_penalty * torch.cat(shares).mean()
+
+    def kernel_state(self) -> dict[str, Tensor]:
+        """The part of ``state_dict`` that the kernels are."""
+        return {name: value for name, value in self.state_dict().items() if "_kernel." in name}
+
+    def learned(self) -> dict[str, Any]:
+        """See :meth:`SASRecBase.learned`."""
+        widths = self.kernel_widths()
+        return {"kernel_widths": widths} if widths else {}
+
+    def kernel_widths(self) -> dict[str, list[list[int]]]:
+        """The lags that the adaptive kernels keep, by role (``u``, ``l``), then layer, then group.
+
+        Roles without an ``adaptive_band`` are left out.
+        """
+        widths = {}
+        for role in ("u", "l"):
+            kernels = [getattr(block.attention, f"{role}_kernel") for block in self.backbone.blocks]
+            if isinstance(kernels[0], AdaptiveBandKernel):
+                widths[role] = [kernel.hard_width().tolist() for kernel in kernels]
+        return widths
+
+
+def build_layer_kernels(config: Config) -> list[KernelPair]:
+    """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them.
+
+    Raises:
+        ValueError: If a key of the kernels has a value that :func:`build_kernel` does not know.
+    """
+    structure_u, structure_l = parse_kernel_structure(config["kernel_structure"])
+    n_layers = config["n_layers"]
+
+    def build(role: str, structure: str, sharing: str) -> list[PositionKernel]:
+        kernels = [
+            build_kernel(
+                structure,
+                KernelOptions(
+                    role=role,
+                    max_length=config["MAX_ITEM_LIST_LENGTH"],
+                    n_groups=kernel_groups(config),
+                    normalization=config["kernel_normalization"],
+                    alignment=config["position_alignment"],
+                    bandwidth=config["kernel_bandwidth"],
+                    n_decays=config["kernel_decays"],
+                    rank=config["kernel_rank"],
+                ),
+            )
+            for _ in range(1 if sharing == "shared" else n_layers)
+        ]
+        return kernels * n_layers if sharing == "shared" else kernels
+
+    sharing = config["kernel_sharing"]
+    sharing_u, sharing_l = (sharing["u"], sharing["l"]) if isinstance(sharing, dict) else (sharing, sharing)
+    return list(zip(build("u", structure_u, sharing_u), build("l", structure_l, sharing_l)))
+
+
+def kernel_groups(config: Config) -> int:
+    """The number of groups that ``kernel_groups`` (1, ``n_heads`` or ``hidden_size``) stands for."""
+    groups = config["kernel_groups"]
+    return config[groups] if isinstance(groups, str) else groups

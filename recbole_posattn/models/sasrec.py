@@ -1,0 +1,224 @@
+"""What the models here have in common: SASRec with kernels and encodings in its attention, trained on sequences.
+
+Shape keys: b batch, s sequence length, d hidden size, n items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+import torch
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.nn.attention import PositionKernelAttention
+from recbole_posattn.nn.backbone import BACKBONES
+from recbole_posattn.nn.encodings import EncodingOptions, build_encodings
+from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
+from recbole_posattn.nn.losses.sampled import LossOptions, build_loss
+
+KernelPair = tuple[PositionKernel, PositionKernel]
+
+
+class SASRecBase(SequentialRecommender):
+    """Self-attention over a user's items, without positions until a subclass brings some.
+
+    Args:
+        config: Holds the keys of the model's YAML file.
+        dataset: The training split, for the number of items.
+
+    Attributes:
+        newest_last: True if sequences stand with their newest item at the last position and padding in front.
+        loss: The loss of the targets in a batch.
+
+    Raises:
+        ValueError: If a key's value is not one of those the YAML file names.
+    """
+
+    input_type = InputType.POINTWISE  # to RecBole's loader: one row a positive, whatever the loss
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        super().__init__(config, dataset)
+        self.initializer_range = config["initializer_range"]
+        self.train_objective = config["train_objective"]
+        self.length_bucketing = config["length_bucketing"]
+
+        hidden_size, n_heads = config["hidden_size"], config["n_heads"]
+        self.item_embedding = nn.Embedding(self.n_items, hidden_size, padding_idx=0)
+        kernels = self.layer_kernels(config)
+        names = self.encoding_names(config)
+        encodings = build_encodings(names, config["n_layers"], encoding_options(config))
+        self.backbone = BACKBONES[config["backbone"]](
+            [
+                PositionKernelAttention(
+                    hidden_size,
+                    n_heads,
+                    *pair,
+                    dropout=config["attn_dropout_prob"],
+                    encodings=[encoding for encoding in layer if encoding.enters != "input"],
+                )
+                for pair, layer in zip(kernels, encodings)
+            ],
+            hidden_size=hidden_size,
+            inner_size=config["inner_size"] or hidden_size,
+            hidden_act=config["hidden_act"],
+            dropout=config["hidden_dropout_prob"],
+            layer_norm_eps=config["layer_norm_eps"],
+            input_encodings=[encoding for encoding in encodings[0] if encoding.enters == "input"],
+        )
+        # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
+        lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
+        self.newest_last = config["position_alignment"] == "end" and not lag_only
+        self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
+        self.apply(self._init_weights)
+
+    def layer_kernels(self, config: Config) -> list[KernelPair]:
+        """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them."""
+        identity = IdentityKernel(config["MAX_ITEM_LIST_LENGTH"])
+        return [(identity, identity)] * config["n_layers"]
+
+    def encoding_names(self, config: Config) -> Sequence[str]:
+        """The positional encodings, names of :data:`ENCODINGS`."""
+        return ()
+
+    def learned(self) -> dict[str, Any]:
+        """What the trained model has to tell of itself, for the report of a run: plain data by name."""
+        return {}
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """RecBole's initialization; kernels and LayerNorms start as their own classes say."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if module is self.item_embedding:
+            with torch.no_grad():
+                module.weight[module.padding_idx] = 0.0
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Represent each sequence by the output at its newest item.
+
+        Args:
+            item_seq: Items, oldest first, 0 behind the last one; shape (b, s).
+            item_seq_len: Items in each sequence, at least 1; shape (b,).
+
+        Returns:
+            Tensor of shape (b, d).
+        """
+        buckets = self._buckets(item_seq_len)
+        newest = [self._newest(item_seq[bucket], item_seq_len[bucket]) for bucket in buckets]
+        return newest[0] if len(buckets) == 1 else torch.cat(newest)[torch.argsort(torch.cat(buckets))]
+
+    def _newest(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        aligned = self._align(item_seq, item_seq_len)
+        if self.newest_last or bool((item_seq_len == item_seq_len[0]).all()):
+            return self.encode(aligned, last_only=True)[:, -1]
+        return self.gather_indexes(self.encode(aligned), item_seq_len - 1)
+
+    def encode(self, item_seq: Tensor, last_only: bool = False) -> Tensor:
+        """Outputs at every position.
+
+        Args:
+            item_seq: Items, shape (b, s), with padding in front or behind.
+            last_only: Whether the output at the last position is all that is wanted.
+
+        Returns:
+            Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
+        """
+        padded_in_front = bool((item_seq[:, 0] == 0).any())  # else the causal mask does, which costs less
+        valid = item_seq > 0 if padded_in_front else None
+        return self.backbone(self.item_embedding(item_seq), valid, last_only)
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """The mean loss of every target in the batch, by default cross-entropy over all items (arXiv 2602.21052).
+
+        The objective ``sequence`` has a target at each position, ``augmented`` one behind each sequence.
+        """
+        item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        if self.train_objective == "augmented":
+            hidden, target = self.forward(item_seq, item_seq_len), interaction[self.POS_ITEM_ID]
+        else:
+            labelled = [
+                self._labelled(item_seq[bucket], item_seq_len[bucket], interaction[TARGET_LIST_FIELD][bucket])
+                for bucket in self._buckets(item_seq_len)
+            ]
+            hidden, target = map(torch.cat, zip(*labelled))
+        return self.loss(hidden, target, self.item_embedding.weight)
+
+    def _labelled(self, item_seq: Tensor, item_seq_len: Tensor, target_list: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs at the positions with a target, and the targets: padding would be most of the products to come."""
+        target = self._align(target_list, item_seq_len)
+        hidden = self.encode(self._align(item_seq, item_seq_len))
+        return hidden[target > 0], target[target > 0]
+
+    def _buckets(self, length: Tensor) -> list[Tensor]:
+        """The rows of a batch by length, so that short sequences are not padded to the longest.
+
+        Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The batch stays
+        the random one it is, and its loss the same.
+        """
+        if not self.length_bucketing:
+            return [torch.arange(len(length), device=length.device)]
+        bucket = torch.log2(length.clamp(min=8)).ceil()
+        return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Scores of the given items, shape (b,)."""
+        hidden = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (hidden * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=-1)
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Scores of all items, shape (b, n)."""
+        return self._scores(self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]))
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """Dot products with the item embeddings (tied weights), shape (…, n).
+
+        Like RecBole's SASRec, the padding item takes part; RecBole's evaluation gives it −∞.
+        """
+        return hidden @ self.item_embedding.weight.T
+
+    def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
+        """Cut (b, s) to the longest sequence of the batch and move padding to the front if ``newest_last``."""
+        sequence = sequence[:, : int(length.max())]
+        return padding_in_front(sequence, length) if self.newest_last else sequence
+
+
+def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
+    """Move padding from behind the items to their front; shape (b, s)."""
+    s = sequence.shape[1]
+    source = torch.arange(s, device=sequence.device) - (s - length)[:, None]
+    return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)
+
+
+def encoding_options(config: Config) -> EncodingOptions:
+    """The options of the encodings; those whose keys the model's YAML file does not have keep their defaults."""
+    keys = set(EncodingOptions._fields) - {"max_length", "alignment"}
+    given = {key: config[key] for key in keys if key in config}
+    return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=config["position_alignment"], **given)
+
+
+def loss_options(config: Config) -> LossOptions:
+    """The options of the loss; ``loss_negatives`` is what ``train_neg_sample_args`` was given as."""
+    negatives = config["loss_negatives"] or {}
+    return LossOptions(
+        loss_type=config["loss_type"],
+        chunk_size=config["loss_chunk_size"],
+        n_negatives=negatives.get("sample_num", 1),
+        distribution=negatives.get("distribution", "uniform"),
+        alpha=negatives.get("alpha", 1.0),
+        calibration=config["gbce_calibration"],
+    )
+
+
+def item_counts(dataset: Dataset) -> Tensor:
+    """How often each item is a target in a split; int64, shape (n,)."""
+    return torch.bincount(dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num)

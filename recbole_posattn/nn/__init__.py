@@ -1,0 +1,1 @@
+"""Pure PyTorch, without RecBole: kernels, encodings, attention, backbones and losses."""

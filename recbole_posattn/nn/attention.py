@@ -1,0 +1,237 @@
+"""Causal self-attention whose logits and values go through a positional kernel, with positional encodings beside it.
+
+    S = (Q Kᵀ / √d_h) U + B        P = softmax(S + causal mask)        Y = P (L V)
+
+Since (Q Kᵀ) U = Q (Uᵀ K)ᵀ, this is ordinary causal attention of Q to the mixed keys Uᵀ K and values L V, and PyTorch's
+fused kernels apply unchanged (arXiv 2602.21052). Encodings enter at the inputs of Q, K and V, as a rotation R of Q and
+of the mixed keys, S = R(Q) R(Uᵀ K)ᵀ / √d_h + B, or as a bias B of the logits. R comes after the mixing, as it does
+where U mixes the block's input (the authors' code): a rotation before it would tie pairs of channels together that
+kernels per channel mix apart, and the logits would not depend on distances alone.
+
+Shape keys: b batch, s sequence length, t queries, d hidden size, h heads, d_h head size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from recbole_posattn.nn.dropout import dropout as drop
+from recbole_posattn.nn.encodings import PositionEncoding
+from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
+from recbole_posattn.nn.products import DENSE_LENGTH
+
+# Queries whose logits are in memory together where the fused kernels do not serve (results/kernel_products.md).
+ROWS = 256
+
+LogitBias = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def causal_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    valid: Tensor | None = None,
+    dropout: float = 0.0,
+    logit_bias: LogitBias | None = None,
+) -> Tensor:
+    """softmax(Q Kᵀ / √d_h + B + causal mask) V, padding keys never attended, in memory that is linear in s.
+
+    Without mask and bias it is PyTorch's fused attention. Otherwise, and for dropout on a CPU, which has no fused
+    kernel for it, blocks of :data:`ROWS` queries are taken one after the other and computed again for the gradients.
+
+    Args:
+        query: Of the last t ≤ s positions, shape (b, h, t, d_h).
+        key: Shape (b, h, s, d_h).
+        value: Shape (b, h, s, d_h).
+        valid: Shape (b, s), False at padding. ``None`` where padding stands behind the items only: there the causal
+            mask alone keeps every item from attending to it.
+        dropout: Probability of zeroing an attention weight.
+        logit_bias: B for some consecutive queries (b, h, t, d_h), the keys (b, h, s, d_h) up to the last of them, and
+            the row of the first; of shape (b or 1, h, t, s).
+
+    Returns:
+        Tensor of shape (b, h, t, d_h); rows at padding are zero where ``valid`` is given.
+    """
+    t, s = query.shape[-2], key.shape[-2]
+    fused = dropout == 0.0 or query.is_cuda
+    if valid is None and logit_bias is None and fused and t in (1, s):  # the last position attends to all
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=t > 1)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, first: int) -> Tensor:
+        mask = attention_mask(query, key, first, valid)
+        bias = None if logit_bias is None else logit_bias(query, key, first).to(query.dtype)
+        if fused:
+            mask = mask if bias is None else bias.masked_fill(~mask, -math.inf)
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        logits = (query / math.sqrt(query.shape[-1])) @ key.mT
+        logits = logits if bias is None else logits + bias
+        with torch.no_grad():  # where the softmax is 0 there is no gradient that would have to be masked
+            logits.masked_fill_(~mask, -math.inf)
+        return drop(torch.softmax(logits, dim=-1), dropout) @ value
+
+    at_once = t <= ROWS or not torch.is_grad_enabled()
+    rows = []
+    for first, queries in zip(range(s - t, s, ROWS), query.split(ROWS, dim=-2)):
+        last = first + queries.shape[-2]
+        block = (queries, key[..., :last, :], value[..., :last, :], first)
+        rows.append(attend(*block) if at_once else checkpoint(attend, *block, use_reentrant=False))
+    attended = torch.cat(rows, dim=-2)
+    return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
+
+
+def attention_mask(query: Tensor, key: Tensor, first: int = 0, valid: Tensor | None = None) -> Tensor:
+    """Which keys 0, 1, … the queries ``first``, ``first`` + 1, … attend to.
+
+    Args:
+        query: Shape (b, h, t, d_h).
+        key: Shape (b, h, s, d_h).
+        first: Row of the first query.
+        valid: See :func:`causal_attention`.
+
+    Returns:
+        Boolean tensor of shape (t, s), or (b, 1, t, s) if ``valid`` is given. A padding row has nothing to attend and
+        would be a softmax over nothing, NaN: it attends to itself, and its output is to be zeroed.
+    """
+    t, s = query.shape[-2], key.shape[-2]
+    causal = torch.ones(t, s, dtype=torch.bool, device=query.device).tril(first)
+    if valid is None:
+        return causal
+    itself = causal ^ causal.tril(first - 1)
+    return (causal & valid[:, None, None, :s]) | itself
+
+
+class PositionKernelAttention(nn.Module):
+    """Multi-head self-attention with a positional kernel C = U L (arXiv 2602.21052).
+
+    Q = X_q W_Q + b_Q, K̃ = Uᵀ (X W_K) + b_K, Ṽ = L (X W_V) + b_V. The biases are not mixed, as in the authors' code,
+    which mixes X before the projection; with one kernel for all channels the two orders are equal. With a kernel per
+    head or per channel it is the projected channels that are mixed.
+
+    Args:
+        hidden_size: Channels d.
+        n_heads: Heads h.
+        u_kernel: The kernel that holds Uᵀ.
+        l_kernel: The kernel that holds L.
+        dropout: Probability of zeroing an attention weight during training.
+        encodings: Positional encodings that act inside the block.
+
+    Raises:
+        ValueError: If ``n_heads`` does not divide ``hidden_size``.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        n_heads: int,
+        u_kernel: PositionKernel,
+        l_kernel: PositionKernel,
+        dropout: float = 0.0,
+        encodings: Sequence[PositionEncoding] = (),
+    ) -> None:
+        super().__init__()
+        if hidden_size % n_heads:
+            raise ValueError(f"hidden_size must be a multiple of n_heads, got {hidden_size} and {n_heads}")
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size)
+        self.value = nn.Linear(hidden_size, hidden_size)
+        self.u_kernel = u_kernel
+        self.l_kernel = l_kernel
+        self.encodings = nn.ModuleList(encodings)
+
+    def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Attend from ``x_query`` to ``x``.
+
+        Args:
+            x_query: Input of the queries, those of the last t positions; shape (b, t, d).
+            x: Input of the keys and values, shape (b, s, d).
+            valid: See :func:`causal_attention`.
+
+        Returns:
+            Tensor of shape (b, t, d).
+        """
+        if x_query.shape[1] == 1 and self._folds(x.shape[1]):
+            return self._folded(x_query, x, valid)
+        query, key, value, logit_bias = self.project(x_query, x, valid)
+        y = causal_attention(query, key, value, valid, self.dropout if self.training else 0.0, logit_bias)
+        return y.transpose(1, 2).flatten(-2)
+
+    def project(
+        self, x_query: Tensor, x: Tensor, valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, LogitBias | None]:
+        """What enters the softmax; arguments as in :meth:`forward`.
+
+        Returns:
+            Q of shape (b, h, t, d_h), K̃ and Ṽ of shape (b, h, s, d_h), and B, ``None`` if no encoding has any.
+        """
+        first = x.shape[1] - x_query.shape[1]
+        x_query, x = self._with_positions(x_query, x, valid)
+        query = self._split_heads(self.query(x_query))
+        key = self._mixed(self.key, self.u_kernel, x)
+        value = self._mixed(self.value, self.l_kernel, x)
+        return self._rotated(query, first), self._rotated(key), value, self._logit_bias(query, first)
+
+    def _folds(self, length: int) -> bool:
+        """Whether :meth:`_folded` is the same and costs less; not for training, where weights are dropped."""
+        inside = any(encoding.enters != "attention_input" for encoding in self.encodings)  # these need K̃ itself
+        groups = {self.u_kernel.n_groups, self.l_kernel.n_groups}
+        inference = not (self.training or torch.is_grad_enabled())
+        return inference and not inside and groups <= {1, self.n_heads} and length <= DENSE_LENGTH
+
+    def _folded(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> Tensor:
+        """:meth:`forward` for the last position alone, with the products in the order that is cheap for one query.
+
+        q (Uᵀ X W + 1 b)ᵀ = (q Wᵀ) Xᵀ U + q b, of which the softmax does not see q b, and p (L X W + 1 b) =
+        ((p L) X) W + b, since p adds up to 1: no position is projected or mixed.
+        """
+        x_query, x = self._with_positions(x_query, x, valid)
+        in_heads = (self.n_heads, -1, x.shape[-1])
+        query = self._split_heads(self.query(x_query)) @ self.key.weight.view(in_heads)  # (b, h, 1, d)
+        logits = query @ x.unsqueeze(1).mT / math.sqrt(x.shape[-1] // self.n_heads) @ self.u_kernel.dense(x.shape[1]).mT
+        if valid is not None:
+            logits = logits.masked_fill(~valid[:, None, None], -math.inf)
+        weights = torch.softmax(logits, dim=-1) @ self.l_kernel.dense(x.shape[1])
+        attended = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
+        return attended.transpose(1, 2).flatten(-2) + self.value.bias
+
+    def _with_positions(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is projected: both inputs with positions; arguments as in :meth:`forward`."""
+        first = x.shape[1] - x_query.shape[1]
+        for encoding in self.encodings:
+            x_query, x = encoding.at_attention_input(x_query, first), encoding.at_attention_input(x)
+        if valid is not None:
+            x = x.masked_fill(~valid[:, :, None], 0.0)  # leading padding must not be mixed into the items
+        return x_query, x
+
+    def _logit_bias(self, unrotated: Tensor, unrotated_first: int) -> LogitBias | None:
+        biases = [encoding.logit_bias for encoding in self.encodings if encoding.enters == "logits"]
+        if not biases:
+            return None
+
+        def logit_bias(query: Tensor, key: Tensor, first: int) -> Tensor:
+            rows = unrotated.narrow(-2, first - unrotated_first, query.shape[-2])
+            return sum(bias(query, key, rows, first) for bias in biases)
+
+        return logit_bias
+
+    def _rotated(self, x: Tensor, first: int = 0) -> Tensor:
+        for encoding in self.encodings:
+            x = encoding.rotate(x, first)
+        return x
+
+    def _mixed(self, projection: nn.Linear, kernel: PositionKernel, x: Tensor) -> Tensor:
+        """M (X W) + b in heads, shape (b, h, s, d_h)."""
+        if isinstance(kernel, IdentityKernel):  # the same in one product
+            return self._split_heads(projection(x))
+        mixed = kernel(self._split_heads(F.linear(x, projection.weight)))
+        return mixed + projection.bias.view(self.n_heads, 1, -1)
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)

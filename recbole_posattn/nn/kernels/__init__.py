@@ -1,0 +1,1 @@
+"""Positional kernels: learnable triangular matrices over positions."""

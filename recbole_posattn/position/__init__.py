@@ -1,1 +1,0 @@
-"""Positional kernels and encodings, and the attention that takes them: pure PyTorch, usable without RecBole."""

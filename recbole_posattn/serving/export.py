@@ -1,0 +1,303 @@
+"""A trained model as a file that runs without this package, or without Python: ONNX, or PyTorch's own export format.
+
+Shape keys: b sequences, L = MAX_ITEM_LIST_LENGTH, n items, padding among them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recbole_posattn.errors import CheckpointError, SettingError, UserError
+from recbole_posattn.serving.scores import all_scores, reads_sequences
+from recbole_posattn.serving.traceable import exportable
+from recbole_posattn.settings.choices import MODEL_NAMES
+from recbole_posattn.strict_json import json_text
+from recbole_posattn.training.run import Loaded, load, versions
+
+INPUT_NAMES, OUTPUT_NAME = ("item_id_list", "item_length"), "scores"
+ITEMS_NAME, DESCRIPTION_NAME = "items.json", "export.json"
+
+# The largest difference of a score from the model's own, as a share of the largest score of its list.
+TOLERANCE = 1e-3
+
+# Scores that are nearer to each other than this share of the largest one are equal but for rounding: 80 units in the
+# last place of 32-bit numbers. A file may order such items in another way, and no others.
+TIE = 1e-5
+
+# Random histories, in batches of these sizes, whose lists are compared with the model's own, and the length of a list.
+BATCHES, LIST_LENGTH = (1, 7, 32), 100
+
+# Beyond this many bytes of weights an ONNX file, which protobuf holds to 2 GiB, has them in a file beside it.
+_ONE_FILE = 2**30
+
+
+class Comparison(NamedTuple):
+    """A file compared with the model, for random histories.
+
+    Attributes:
+        largest_difference: Of a score from the model's own.
+        histories: How many there were.
+        list_length: How many items of each list were compared.
+        ties: Lists in which items whose scores are equal but for rounding stand in another order.
+    """
+
+    largest_difference: float
+    histories: int
+    list_length: int
+    ties: int
+
+
+class Exported(NamedTuple):
+    """What :func:`export` wrote.
+
+    Attributes:
+        files: The files.
+        comparison: With the model; ``None`` where nothing is installed that runs the file.
+    """
+
+    files: list[Path]
+    comparison: Comparison | None
+
+    @property
+    def largest_difference(self) -> float | None:
+        """Of a score from the model's own; ``None`` where nothing is installed that runs the file."""
+        return None if self.comparison is None else self.comparison.largest_difference
+
+
+def export(
+    checkpoint: str | Path, format: str, folder: str | Path, overwrite: bool = False, **options: Any
+) -> Exported:
+    """Write a trained model as ``model.onnx`` or ``model.pt2``, with its item tokens and a description, and check it.
+
+    The model takes ``item_id_list``, int64 of shape (b, L), the newest L items of each history, oldest first and 0
+    behind the last one; and ``item_length``, int64 of shape (b,), at least 1. It gives ``scores``, float32 of shape
+    (b, n), −∞ for the padding item 0. b is free. The list in ``items.json`` holds the token of each item.
+
+    Args:
+        checkpoint: A file written by :func:`recbole_posattn.run`.
+        format: ``onnx`` (https://onnx.ai) or ``torch-export`` (``torch.export``).
+        folder: Made if it is not there.
+        overwrite: Whether to write over files of these names.
+        options: Of :func:`recbole_posattn.load`.
+
+    Raises:
+        SettingError: If the format is unknown or needs a package that is missing, or a file is there already.
+        CheckpointError: If the checkpoint cannot be read, or its model cannot be exported.
+        DataError: If its data set cannot be read.
+        UserError: If the folder cannot be written.
+    """
+    folder = Path(folder)
+    _check(format, folder, overwrite)
+    loaded = load(checkpoint, **options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".incomplete-") as scratch:
+            comparison = _write(loaded, format, Path(scratch))
+            written = sorted(Path(scratch).iterdir(), key=lambda file: file.name == DESCRIPTION_NAME)
+            for file in written:
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return Exported([folder / file.name for file in written], comparison)
+
+
+def _check(format: str, folder: Path, overwrite: bool) -> None:
+    if format not in MODEL_NAMES:
+        raise SettingError(f"format must be one of {', '.join(MODEL_NAMES)}; got {format!r}.")
+    needed = ("onnx", "onnxscript") if format == "onnx" else ()
+    missing = [package for package in needed if not _is_installed(package)]
+    if missing:
+        raise SettingError(
+            f"format onnx needs {' and '.join(missing)}, not installed here: pip install 'recbole-posattn[export]'"
+        )
+    for name in (MODEL_NAMES[format], ITEMS_NAME, DESCRIPTION_NAME):
+        if os.path.exists(folder / name) and not overwrite:
+            raise SettingError(f"{folder / name} is there already; give another --output, or --overwrite.")
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _write(loaded: Loaded, format: str, folder: Path) -> Comparison | None:
+    """Write all files into an empty folder and compare the model in them with its own."""
+    name, file = loaded.config["model"], folder / MODEL_NAMES[format]
+    if not reads_sequences(loaded):
+        raise CheckpointError(f"{name} reads no histories, and these are what an exported model takes")
+    expected = {n: _own_scores(loaded, n) for n in BATCHES}
+    try:
+        with _quiet():
+            _WRITERS[format](_traced(exportable(loaded.model), loaded), file)
+    except Exception as error:  # the exporters raise whatever they come across
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{name} cannot be exported as {format}: {type(error).__name__}: {reason}") from error
+    run = _RUNNERS[format](file)
+    comparison = None if run is None else _compared(run, loaded, expected)
+    tokens = [str(token) for token in loaded.dataset.field2id_token[loaded.dataset.iid_field]]
+    description = _description(loaded, format, comparison)
+    (folder / ITEMS_NAME).write_text(json_text(tokens, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION_NAME).write_text(json_text(description, indent=2) + "\n", encoding="utf-8")
+    return comparison
+
+
+def _description(loaded: Loaded, format: str, comparison: Comparison | None) -> dict[str, Any]:
+    length = loaded.config["MAX_ITEM_LIST_LENGTH"]
+    return {
+        "model": loaded.config["model"],
+        "dataset": loaded.config["dataset"],
+        "format": format,
+        "file": MODEL_NAMES[format],
+        "inputs": {
+            INPUT_NAMES[0]: {"type": "int64", "shape": ["batch", length], "order": "oldest first, 0 behind the last"},
+            INPUT_NAMES[1]: {"type": "int64", "shape": ["batch"], "range": [1, length]},
+        },
+        "outputs": {OUTPUT_NAME: {"type": "float32", "shape": ["batch", loaded.dataset.item_num]}},
+        "max_length": length,
+        "items": ITEMS_NAME,
+        "padding_item": 0,
+        "largest_difference": None if comparison is None else comparison.largest_difference,
+        "comparison": None if comparison is None else comparison._asdict(),
+        "versions": versions(),
+    }
+
+
+# -- formats ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _traced(scorer: nn.Module, loaded: Loaded) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch")
+    shapes = {name: {0: batch} for name in INPUT_NAMES}
+    return torch.export.export(scorer, _random_histories(loaded, 2), dynamic_shapes=shapes)
+
+
+def _random_histories(loaded: Loaded, n: int) -> tuple[Tensor, Tensor]:
+    """Items and lengths, the first of them L; shapes (n, L) and (n,)."""
+    random = torch.Generator().manual_seed(n)
+    longest = loaded.config["MAX_ITEM_LIST_LENGTH"]
+    length = torch.randint(1, longest + 1, (n,), generator=random)
+    length[0] = longest
+    items = torch.randint(1, loaded.dataset.item_num, (n, longest), generator=random)
+    return items.masked_fill(torch.arange(longest) >= length[:, None], 0), length
+
+
+def _write_onnx(program: torch.export.ExportedProgram, file: Path) -> None:
+    n_bytes = sum(tensor.nbytes for tensor in program.state_dict.values())
+    torch.onnx.export(
+        program,
+        f=file,
+        input_names=INPUT_NAMES,
+        output_names=[OUTPUT_NAME],
+        dynamo=True,
+        external_data=n_bytes > _ONE_FILE,
+        verbose=False,
+    )
+
+
+_WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], None]] = {
+    "onnx": _write_onnx,
+    "torch-export": torch.export.save,
+}
+
+Run = Callable[[Tensor, Tensor], Tensor]
+
+
+def _run_onnx(file: Path) -> Run | None:
+    if not _is_installed("onnxruntime"):
+        return None
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def run(*tensors: Tensor) -> Tensor:
+        inputs = {name: tensor.numpy() for name, tensor in zip(INPUT_NAMES, tensors)}
+        return torch.from_numpy(session.run([OUTPUT_NAME], inputs)[0])
+
+    return run
+
+
+_RUNNERS: dict[str, Callable[[Path], Run | None]] = {
+    "onnx": _run_onnx,
+    "torch-export": lambda file: torch.export.load(file).module(),
+}
+
+
+@torch.no_grad()
+def _own_scores(loaded: Loaded, n: int) -> Tensor:
+    """The model's scores of n random histories but for the padding item's."""
+    names = loaded.model.ITEM_SEQ, loaded.model.ITEM_SEQ_LEN
+    return all_scores(loaded, dict(zip(names, _random_histories(loaded, n)))).cpu()[:, 1:]
+
+
+@torch.no_grad()
+def _compared(run: Run, loaded: Loaded, expected: Mapping[int, Tensor]) -> Comparison:
+    """A written file's scores and lists compared with the model's own, by the number of random histories.
+
+    Raises:
+        CheckpointError: If they are not the same.
+    """
+    length = min(LIST_LENGTH, loaded.dataset.item_num - 1)
+    largest, ties = 0.0, 0
+    for n, own in expected.items():
+        difference, n_ties = compare(own, run(*_random_histories(loaded, n))[:, 1:], length, loaded.config["model"])
+        largest, ties = max(largest, difference), ties + n_ties
+    return Comparison(largest, sum(expected), length, ties)
+
+
+def compare(own: Tensor, exported: Tensor, length: int, name: str) -> tuple[float, int]:
+    """Compare the scores of an exported model, and the lists that they make, with the model's own.
+
+    Args:
+        own: Shape (b, n).
+        exported: Shape (b, n).
+        length: Of a list, n at most.
+        name: Of the model.
+
+    Returns:
+        The largest difference of a score, and the number of lists in which ties stand in another order.
+
+    Raises:
+        CheckpointError: If a score differs by more than :data:`TOLERANCE`, or a list by more than the order of items
+            whose scores are nearer to each other than :data:`TIE`.
+    """
+    scale = own.abs().amax(dim=1, keepdim=True)
+    differences = (exported - own).abs()
+    if not bool((differences <= TOLERANCE * scale).all()):  # NaN is not
+        difference = float(differences.max())
+        raise CheckpointError(f"{name} gives other scores when exported (by {difference:.3g}); nothing is written")
+    own_list, exported_list = own.topk(length).indices, exported.topk(length).indices
+    # What stands at a place must be as good, to the model itself, as what the model puts there.
+    loss = (own.gather(1, own_list) - own.gather(1, exported_list)).abs()
+    wrong = loss > TIE * scale
+    if bool(wrong.any()):
+        row, place = wrong.nonzero()[0].tolist()
+        raise CheckpointError(
+            f"{name} gives other lists when exported: at place {place + 1} stands an item whose score differs by "
+            f"{float(loss[row, place]):.3g} from that of the item there before; nothing is written"
+        )
+    return float(differences.max()), int((own_list != exported_list).any(dim=1).sum())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remarks of the exporters: on packages that are not needed, and on graphs that are not wanted."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,84 @@
+"""A sequential model as a function of two tensors, which can be traced.
+
+Shape keys: b sequences, L = MAX_ITEM_LIST_LENGTH, n items, padding among them.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from torch import Tensor, nn
+
+from recbole_posattn.models.sasrec import SASRecBase, padding_in_front
+from recbole_posattn.nn.attention import PositionKernelAttention
+from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
+
+
+def exportable(model: SequentialRecommender) -> nn.Module:
+    """A copy of a model that gives scores of shape (b, n), −∞ for the padding item, by steps that no data change.
+
+    Its inputs are ``item_id_list``, shape (b, L), oldest first and 0 behind the last, and ``item_length``, shape (b,).
+    """
+    return (_PositionScorer if isinstance(model, SASRecBase) else _Scorer)(copy.deepcopy(model).cpu().eval())
+
+
+class _Scorer(nn.Module):
+    """Any sequential model of RecBole's."""
+
+    def __init__(self, model: SequentialRecommender) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("is_padding", torch.arange(model.n_items) == 0)
+
+    def forward(self, item_id_list: Tensor, item_length: Tensor) -> Tensor:
+        """Scores, shape (b, n)."""
+        return self.scores(item_id_list, item_length).masked_fill(self.is_padding, -torch.inf)
+
+    def scores(self, items: Tensor, length: Tensor) -> Tensor:
+        """Scores before padding is left out."""
+        given = Interaction({self.model.ITEM_SEQ: items, self.model.ITEM_SEQ_LEN: length})
+        return self.model.full_sort_predict(given).view(-1, self.model.n_items)
+
+
+class _PositionScorer(_Scorer):
+    """A model of ours: sequences of all lengths in one way, and kernels, which no input changes, as matrices."""
+
+    def __init__(self, model: SASRecBase) -> None:
+        super().__init__(model)
+        for module in self.model.modules():
+            if isinstance(module, PositionKernelAttention):
+                module.u_kernel, module.l_kernel = _as_matrix(module.u_kernel), _as_matrix(module.l_kernel)
+
+    def scores(self, items: Tensor, length: Tensor) -> Tensor:
+        """See :meth:`_Scorer.scores`."""
+        model = self.model
+        if model.newest_last:
+            items = padding_in_front(items, length)
+            hidden = model.backbone(model.item_embedding(items), items > 0, last_only=True)[:, -1]
+        else:
+            hidden = model.gather_indexes(model.backbone(model.item_embedding(items)), length - 1)
+        return model._scores(hidden)
+
+
+class _MatrixKernel(PositionKernel):
+    """Another kernel for sequences of its ``max_length`` only."""
+
+    def __init__(self, kernel: PositionKernel) -> None:
+        super().__init__(kernel.max_length, kernel.n_groups)
+        self.register_buffer("matrix", kernel.dense().detach())
+
+    def dense(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.dense`."""
+        return self.matrix
+
+    def _mix(self, x: Tensor) -> Tensor:
+        return self.matrix @ x
+
+
+def _as_matrix(kernel: PositionKernel) -> PositionKernel:
+    return kernel if isinstance(kernel, IdentityKernel) else _MatrixKernel(kernel)

@@ -1,0 +1,1 @@
+"""What a key may be, and where its default comes from."""

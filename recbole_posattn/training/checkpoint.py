@@ -1,0 +1,243 @@
+"""Checkpoint files: tensors and plain data, whole or not there at all, under a checksum; nothing in one is executed.
+
+A file is what ``torch.save`` writes and ``torch.load(weights_only=True)`` reads; the checksum of all its bytes stands
+in the comment that ends a zip archive. Bytes are compared before anything of them is parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+import torch
+from recbole.data.dataset import Dataset
+from recbole.model.abstract_recommender import AbstractRecommender
+
+from recbole_posattn.compat import restore_other_parameter, settings_of_recbole
+from recbole_posattn.errors import CheckpointError, UserError, one_line
+from recbole_posattn.files import whole_file
+from recbole_posattn.settings.config import Config, plain_data
+
+BEST_NAME, LAST_NAME = "best.pth", "last.pth"
+FORMAT_VERSION = 1
+
+_CHECKSUM = b"recbole-posattn sha256 "
+_COMMENT_SIZE = len(_CHECKSUM) + 64
+# A zip archive ends with a record of 22 bytes, the last two of which are the length of the comment behind it.
+_LENGTH = struct.Struct("<H")
+
+
+def write_checkpoint(content: Mapping[str, Any], file: str | Path) -> None:
+    """Write a file that is whole or not there at all, whatever happens meanwhile; one of that name is replaced.
+
+    Args:
+        content: Tensors and plain data.
+        file: The name.
+
+    Raises:
+        CheckpointError: If the file cannot be written; one of that name is untouched.
+    """
+    try:
+        with whole_file(file) as incomplete, open(incomplete, "w+b") as stream:
+            torch.save({"format_version": FORMAT_VERSION, **content}, stream)
+            _append_checksum(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _flush_folder(Path(file).parent)
+    except (OSError, RuntimeError) as error:  # torch turns what the system says into a RuntimeError, at times
+        reason = getattr(error, "strerror", None) or getattr(error.__context__, "strerror", None) or error
+        raise CheckpointError(
+            f"checkpoint {file} cannot be written: {reason}; the one before, if any, is untouched. Make room or "
+            "name another folder with --checkpoint_dir"
+        ) from error
+
+
+def _append_checksum(stream: BinaryIO) -> None:
+    size = stream.seek(0, os.SEEK_END)
+    comment = _CHECKSUM + _checksum(stream, size - _LENGTH.size)
+    stream.seek(size - _LENGTH.size)
+    stream.write(_LENGTH.pack(len(comment)) + comment)
+
+
+def _checksum(stream: BinaryIO, n_bytes: int) -> bytes:
+    """SHA-256 of the first bytes of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while n_bytes > 0 and (part := stream.read(min(n_bytes, 2**20))):
+        digest.update(part)
+        n_bytes -= len(part)
+    return digest.hexdigest().encode()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the new name on the disk as well; not every system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_checkpoint(
+    file: str | Path, device: torch.device | str = "cpu", allow_unsafe_checkpoint: bool = False
+) -> dict[str, Any]:
+    """A checkpoint's content; nothing in the file is executed.
+
+    Args:
+        file: Written by :func:`write_checkpoint`.
+        device: Where its tensors shall be.
+        allow_unsafe_checkpoint: Whether to read a checkpoint of RecBole's own as well, which **runs whatever code is in
+            it**.
+
+    Raises:
+        CheckpointError: If there is no such file, it is damaged, or it is not a checkpoint written by this package.
+    """
+    content = read_plain(file, device, allow_unsafe_checkpoint)
+    if isinstance(content, dict) and isinstance(content.get("config"), dict):
+        return content
+    raise CheckpointError(f"checkpoint {file} holds no settings: it is no checkpoint of a model")
+
+
+def read_plain(file: str | Path, device: torch.device | str = "cpu", allow_unsafe_checkpoint: bool = False) -> Any:
+    """What :func:`write_checkpoint` was given, for files that are none of a whole model.
+
+    Raises:
+        CheckpointError: See :func:`read_checkpoint`.
+    """
+    try:
+        with open(file, "rb") as stream:
+            has_checksum, holds = _check(stream)
+            if has_checksum and holds:
+                stream.seek(0)
+                content = _load(stream, device)
+                version = content.get("format_version") if isinstance(content, dict) else None
+                if version != FORMAT_VERSION:
+                    raise CheckpointError(
+                        f"checkpoint {file} has format version {version}, and this version of recbole-posattn reads "
+                        f"{FORMAT_VERSION}: update the older one of the two"
+                    )
+                return content
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
+    if has_checksum:
+        raise CheckpointError(
+            f"checkpoint {file} is damaged: its checksum is another one; take a copy of it that is not"
+        )
+    if allow_unsafe_checkpoint:
+        return _read_of_recbole(file, device)
+    raise CheckpointError(
+        f"checkpoint {file} was not written by recbole-posattn, or its end is missing. RecBole's own can run code when "
+        "they are loaded; if you trust whom it comes from, add --allow_unsafe_checkpoint"
+    )
+
+
+@contextmanager
+def use_explained(file: str | Path) -> Iterator[None]:
+    """Say that it is the checkpoint where reading or restoring its content fails: anybody may have written it.
+
+    Only that belongs in the block: what fails when a model is built, trained or evaluated is not the file's fault.
+
+    Raises:
+        CheckpointError: If anything fails in the block, but for errors that are explained already.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {file} holds what cannot be used ({type(error).__name__}: {one_line(error)}); take one that "
+            "this version of recbole-posattn has written"
+        ) from error
+
+
+def _check(stream: BinaryIO) -> tuple[bool, bool]:
+    """Whether a file ends with a checksum, and whether that is the one of its content."""
+    size = stream.seek(0, os.SEEK_END)
+    if size < _COMMENT_SIZE + _LENGTH.size:
+        return False, False
+    stream.seek(size - _COMMENT_SIZE)
+    comment = stream.read(_COMMENT_SIZE)
+    if not comment.startswith(_CHECKSUM):
+        return False, False
+    return True, comment == _CHECKSUM + _checksum(stream, size - _COMMENT_SIZE - _LENGTH.size)
+
+
+def _load(stream: BinaryIO, device: torch.device | str) -> Any:
+    """Plain data; anyone can put a right checksum under something else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on foreign pickles, which it refuses
+            return torch.load(stream, map_location=device, weights_only=True)
+    except Exception as error:  # what is not a checkpoint can fail anywhere in the reader, with any error
+        raise CheckpointError(
+            f"checkpoint {stream.name} is not a checkpoint of recbole-posattn: it holds more than tensors and plain "
+            "data"
+        ) from error
+
+
+def _read_of_recbole(file: str | Path, device: torch.device | str) -> dict[str, Any]:
+    try:
+        content = torch.load(file, map_location=device, weights_only=False)  # nosec B614  # asked for
+        settings = settings_of_recbole(content["config"])
+    except Exception as error:  # the reader runs what is in the file, which fails as it likes
+        raise CheckpointError(f"checkpoint {file} is none of RecBole's either: {one_line(error)}") from error
+    ours = Config(settings["model"], settings["dataset"], command_line=[])  # the keys that RecBole does not have
+    return {**content, "config": {**ours.plain(), **plain_data(settings)}}
+
+
+def vocabulary(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """What tells whether two data sets number the same users and items in the same way.
+
+    Returns:
+        For the fields of users and items: their number (``n``, the padding among them), and the SHA-256 of their tokens
+        in the order of their numbers.
+    """
+    found = {}
+    for field in (dataset.uid_field, dataset.iid_field):
+        tokens = "\n".join(map(str, dataset.field2id_token[field]))
+        digest = hashlib.sha256(tokens.encode("utf-8", "surrogatepass")).hexdigest()
+        found[field] = {"n": len(dataset.field2id_token[field]), "sha256": digest}
+    return found
+
+
+def check_vocabulary(content: Mapping[str, Any], dataset: Dataset) -> None:
+    """See that a model's numbers of users and items mean what they meant in training.
+
+    Raises:
+        CheckpointError: If the data set has changed since.
+    """
+    for field, now in vocabulary(dataset).items():
+        before = (content.get("vocabulary") or {}).get(field, now)
+        if before != now:
+            numbers = f"{before['n'] - 1:,} were" if before["n"] != now["n"] else "others, or in another order, were"
+            raise CheckpointError(
+                f"the data set {dataset.dataset_name} in {dataset.dataset_path} has {now['n'] - 1:,} values of "
+                f"{field}, but {numbers} there in training; name the data of then with --data_path, or train again"
+            )
+
+
+def load_state(model: AbstractRecommender, content: Mapping[str, Any]) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        CheckpointError: If the weights do not fit the model, for instance because the data set has changed.
+    """
+    try:
+        model.load_state_dict(content["state_dict"])
+        others = restore_other_parameter(content.get("other_parameter")) or {}
+        strange = others.keys() - set(getattr(model, "other_parameter_name", ()))
+        if strange:
+            raise KeyError(f"it has no {', '.join(map(str, strange))}")
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"the checkpoint does not fit the model: {one_line(error)}") from error
+    model.load_other_parameter(others)

@@ -1,0 +1,174 @@
+"""What goes wrong in a training through no fault of the code, in words that help: no memory, a missing package."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_posattn.errors import CheckpointError, SettingError, TrainingError, one_line
+from recbole_posattn.settings.checks import pretrained_file
+from recbole_posattn.training.checkpoint import read_checkpoint
+
+# What makes a step or a batch smaller, in the order in which to try it.
+_SIZES_OF_TRAINING = ("train_batch_size", "MAX_ITEM_LIST_LENGTH", "loss_chunk_size", "n_layers", "hidden_size")
+_SIZES_OF_EVALUATION = ("eval_batch_size", "MAX_ITEM_LIST_LENGTH", "hidden_size")
+
+_HALF_PRECISION = ("BFloat16", "Half")  # as PyTorch's messages name them
+
+
+@contextmanager
+def memory_explained(
+    settings: Mapping[str, Any], training: bool, n_items: int, kept: Callable[[], str]
+) -> Iterator[None]:
+    """Say which settings matter where memory runs out.
+
+    Args:
+        settings: Of the run.
+        training: Whether it trains; else it evaluates.
+        n_items: Of the data set.
+        kept: Tells which checkpoint is kept; it is asked if that matters only, for it looks at the disk.
+
+    Raises:
+        TrainingError: If memory runs out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        names = _SIZES_OF_TRAINING if training else _SIZES_OF_EVALUATION
+        sizes = {name: settings[name] for name in names if name in settings and settings[name] is not None}
+        said = ", ".join(f"{name} {value}" for name, value in sizes.items())
+        first = names[0]
+        what = (
+            f"out of memory in {'training' if training else 'evaluation'} with {n_items:,} items, {said}: lower "
+            f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
+        )
+        known = kept()
+        raise TrainingError(f"{what}; {known}" if known else what) from error
+
+
+@contextmanager
+def precision_explained(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Say it where a model has operations that mixed precision does not know, as products with sparse matrices.
+
+    Args:
+        settings: Of the run.
+
+    Raises:
+        TrainingError: If such an operation is met.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not settings["enable_amp"] or not any(name in str(error) for name in _HALF_PRECISION):
+            raise
+        raise TrainingError(
+            f"{settings['model']} cannot be trained with enable_amp ({one_line(error)}): leave it out"
+        ) from error
+
+
+@contextmanager
+def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Say what a model needs, where it asks for a package that is missing, for labels or for sampled negatives.
+
+    Args:
+        settings: Of the run.
+
+    Raises:
+        SettingError: If it does.
+    """
+    model, samples = settings["model"], "train_neg_sample_args must sample some, as {distribution: uniform} does"
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package.startswith("recbole"):
+            raise
+        raise SettingError(
+            f"model {model} needs the package {package} ({one_line(error)}); install it, or take another model"
+        ) from error
+    except KeyError as error:
+        field = str(error.args[0]) if error.args else ""
+        if field == settings["LABEL_FIELD"]:
+            raise SettingError(
+                f"model {model} needs labels, and there is no column {field!r}: {samples}, or the data have such a "
+                "column (keys LABEL_FIELD, load_col and threshold)"
+            ) from error
+        if field.startswith(settings["NEG_PREFIX"]):
+            raise SettingError(f"model {model} needs items that the users did not have: {samples}") from error
+        raise
+
+
+@contextmanager
+def pretrained_explained(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Say that it is ``pre_model_path`` where a model cannot be built from that checkpoint.
+
+    Args:
+        settings: Of the run.
+
+    Raises:
+        SettingError: If it is no checkpoint, or one of another model.
+    """
+    file = pretrained_file(settings["model"], settings)
+    if file is None:
+        yield
+        return
+    try:
+        read_checkpoint(file)
+        yield
+    except CheckpointError as error:
+        raise SettingError(
+            f"pre_model_path {file} is not a whole checkpoint that this version of recbole-posattn has written; train "
+            "the model of the stage before again"
+        ) from error
+    except RuntimeError as error:  # weights of other names or shapes
+        raise SettingError(f"pre_model_path {file} does not fit {settings['model']}: {one_line(error)}") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA's error has a class of its own, and is a RuntimeError; the CPU's is told by its message."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def require_finite(
+    loss: Tensor, model: nn.Module, epoch: int, batch: int, settings: Mapping[str, Any], kept: Callable[[], str]
+) -> None:
+    """Stop a training whose loss is no number, before that reaches the weights.
+
+    Args:
+        loss: Of a batch.
+        model: Whose gradients are still those of the step before.
+        epoch: Counted from 0.
+        batch: Counted from 0.
+        settings: Of the run.
+        kept: Tells which checkpoint is kept; it is asked if that matters only, for it looks at the disk.
+
+    Raises:
+        TrainingError: If the loss is infinite or not a number.
+    """
+    if torch.isfinite(loss).all():
+        return
+    weights = [parameter.detach() for parameter in model.parameters()]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    advice = [f"lower learning_rate ({settings['learning_rate']})"]
+    if not settings["clip_grad_norm"]:
+        advice.append("set clip_grad_norm, to {max_norm: 5} say")
+    if settings["enable_amp"]:
+        advice.append("leave enable_amp out")
+    raise TrainingError(
+        f"the training loss is {loss.sum().item()} in epoch {epoch}, batch {batch} (counted from 0); the norm of the "
+        f"weights is {_norm(weights):.3g}, that of the gradients one step before {_norm(gradients):.3g}: "
+        f"{', or '.join(advice)}; {kept()}"
+    )
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return math.sqrt(sum(tensor.float().square().sum().item() for tensor in tensors))

@@ -1,0 +1,119 @@
+"""An epoch of training that can be left between two of its steps, and be taken up there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+from recbole.data.dataloader import AbstractDataLoader
+from recbole.data.interaction import Interaction
+
+from recbole_posattn.training import interrupts
+from recbole_posattn.training.state import loader_states, random_state, restore_loader_states, restore_random_state
+
+Losses = float | tuple[float, ...]
+
+
+class PausableEpoch:
+    """The batches of an epoch and the losses of its steps, which RecBole's ``_train_epoch`` takes for its loader.
+
+    An epoch that goes on has its loader draw the same order of rows, passes over the batches whose steps are done, and
+    goes on with the random numbers of then.
+
+    Args:
+        train_data: The loader.
+        loss_func: The loss of a batch, or several that are added.
+        left: Where the epoch was left, see :meth:`position`; ``None`` for a new one. The random numbers are then those
+            from before its first step, which RecBole's SGL draws its graphs from.
+
+    Raises:
+        Exception: Of any kind, if ``left`` holds what cannot be used.
+    """
+
+    def __init__(
+        self,
+        train_data: AbstractDataLoader,
+        loss_func: Callable[[Interaction], Any],
+        left: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._train_data, self._loss_func = train_data, loss_func
+        self._left = left
+        self._started = time.perf_counter()
+        self._order, self._n_done, self.seconds_before = loader_states(train_data), 0, 0.0
+        self._total: Losses | None = None
+        if left is not None:
+            self._take_up(left)
+        self._random_at_start = random_state(train_data)
+        self._random_at_end: dict[str, Any] | None = None
+        self._seconds = 0.0
+
+    def _take_up(self, left: Mapping[str, Any]) -> None:
+        self._n_done, self.seconds_before = int(left["steps"]), float(left["seconds"])
+        if not 0 <= self._n_done <= len(self._train_data):
+            raise ValueError(f"{self._n_done} steps of an epoch of {len(self._train_data)}")
+        losses = left["losses"]
+        if losses is not None:
+            self._total = tuple(map(float, losses)) if isinstance(losses, (list, tuple)) else float(losses)
+        restore_loader_states(left["order"], self._train_data)
+        self._order = left["order"]
+        restore_random_state(left["random"])  # which shows that it can be done when it has to
+        restore_random_state(left.get("random_at_start", left["random"]))  # that of an older version is missing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._train_data, name)
+
+    def __len__(self) -> int:
+        return len(self._train_data)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        if self._left is not None:
+            restore_loader_states(self._order, self._train_data)
+        batches = iter(self._train_data)
+        for _ in range(self._n_done):
+            next(batches)
+        if self._left is not None:
+            restore_random_state(self._left["random"])  # the loader is where it was then
+        while True:
+            interrupts.check()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                break
+            yield batch
+            self._n_done += 1
+        self._random_at_end = random_state(self._train_data)
+        self._seconds = time.perf_counter() - self._started
+
+    def loss(self, interaction: Interaction) -> Any:
+        """The loss of a batch, which is added to those before."""
+        losses = self._loss_func(interaction)
+        if isinstance(losses, tuple):
+            values = tuple(loss.item() for loss in losses)
+            self._total = values if self._total is None else tuple(map(sum, zip(self._total, values)))
+        else:
+            self._total = losses.item() if self._total is None else self._total + losses.item()
+        return losses
+
+    @property
+    def losses(self) -> Losses | None:
+        """The sum over all steps, those before the epoch was left among them; as many as the loss has parts."""
+        return self._total
+
+    def position(self) -> dict[str, Any]:
+        """Where the epoch is, for :func:`recbole_posattn.training.interrupts.check` has just ended it; tensors and plain data.
+
+        In the validation behind it, that is its end.
+        """
+        now = self._random_at_end
+        seconds = self._seconds if now is not None else time.perf_counter() - self._started
+        return {
+            "steps": self._n_done,
+            "losses": self._total,
+            "seconds": self.seconds_before + seconds,
+            "order": self._order,
+            "random": random_state(self._train_data) if now is None else now,
+            "random_at_start": self._random_at_start,
+        }

@@ -1,0 +1,127 @@
+"""Whether a run is the one that is meant: its settings and its data compared with those of now."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from recbole_posattn.data.digest import data_contents
+from recbole_posattn.errors import CheckpointError, shown
+from recbole_posattn.settings.config import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_RECBOLE_KEYS, Config
+from recbole_posattn.training.checkpoint import LAST_NAME, use_explained
+
+# What may change when a run goes on: how long it trains, where it does so, and what it prints.
+RESUMABLE = {
+    "checkpoint_dir",
+    "data_path",
+    "device",
+    "epochs",
+    "eval_batch_size",
+    "gpu_id",
+    "local_rank",
+    "log_wandb",
+    "process_timeout",
+    "save_last_every",
+    "show_progress",
+    "single_spec",
+    "state",
+    "stopping_step",
+    "use_gpu",
+    "wandb_project",
+    "worker",
+}
+
+
+# What may change when a run goes on that made no progress with it. From there on its settings alone no longer say what
+# was done, so the change is kept on record.
+CHANGEABLE = {"clip_grad_norm", "enable_amp", "learning_rate", "loss_chunk_size", "train_batch_size"}
+
+# Flags of the launcher, which are among the settings of a program that reads the command line itself.
+_NO_SETTINGS = (LAUNCHER_KEYS - {"model", "dataset", "world_size"}) | {"resume"}
+
+
+def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings in which a run differs from one with the settings of now.
+
+    A key that one of the two lacks, because it was not given or because the version of then did not know it, has its
+    default there.
+
+    Args:
+        content: Of a checkpoint of the run.
+        given: The settings of now.
+
+    Returns:
+        What a setting was and what it is, by key; without those of :data:`RESUMABLE`.
+    """
+    before, now, defaults = content["config"], given.plain(), given.defaults()
+    # Some keys are added on the way, by RecBole's transforms for instance, and are not settings.
+    given_then = set(content["training"].get("given", UNLISTED_RECBOLE_KEYS))
+    keys = (now.keys() | (given_then & before.keys())) - RESUMABLE - _NO_SETTINGS
+    keys -= {key for key in FOUND_OUT_KEYS if key not in before or key not in now}
+    found = {}
+    for key in sorted(keys):
+        values = tuple(_canonical(key, side.get(key, defaults.get(key)), defaults) for side in (before, now))
+        if values[0] != values[1]:
+            found[key] = values
+    return found
+
+
+def _canonical(key: str, value: Any, defaults: Mapping[str, Any]) -> Any:
+    """A value as it is compared: one encoding has many names."""
+    if key != "encoding":
+        return value
+    name = str(value or defaults[key])
+    with suppress(LookupError):
+        name = codecs.lookup(name).name
+    return name.removesuffix("-sig")  # which is found out from the file
+
+
+def shown_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """What :func:`setting_differences` found, in words."""
+    first = [f"{key} {shown(before)}, not {shown(now)}" for key, (before, now) in list(differing.items())[:3]]
+    return ", ".join(first) + (f", and {len(differing) - 3} more" if len(differing) > 3 else "")
+
+
+def check_data(folder: Path, content: Mapping[str, Any], config: Config) -> None:
+    """See that a run goes on with the data that it was trained on, wherever they are now.
+
+    Args:
+        folder: Of the run.
+        content: Of its last checkpoint.
+        config: The settings of now.
+
+    Raises:
+        CheckpointError: If the contents of a file have changed.
+    """
+    before = content.get("data")
+    if before is None:
+        logging.getLogger().info(
+            f"The run in {folder} was started by a version that kept no digest of its data: only its users and items "
+            "are compared"
+        )
+        return
+    now = data_contents(config)
+    with use_explained(folder / LAST_NAME):
+        changes = [
+            _change_of_file(name, before.get(name), now.get(name))
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+    if changes:
+        raise CheckpointError(
+            f"the data in {config['data_path']} have changed since the run in {folder} began: {'; '.join(changes)}. "
+            "Name the folder of the old data with --data_path to go on with it, or leave --resume out to start another "
+            "run"
+        )
+
+
+def _change_of_file(name: str, before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    if before is None or now is None:
+        return f"{name} is {'new' if before is None else 'missing'}"
+    if before["rows"] != now["rows"]:
+        return f"{name} has {now['rows']:,} rows, not {before['rows']:,}"
+    return f"{name} has {now['rows']:,} rows as before, but other contents"

@@ -1,0 +1,151 @@
+"""RecBole's trainers of boosted trees (LightGBM, XGBoost), with checkpoints of plain data like all others' here."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import recbole_posattn.before_recbole  # noqa: F401
+
+from recbole.data.dataloader import AbstractDataLoader
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import get_local_time
+
+from recbole_posattn import distributed
+from recbole_posattn.compat import xgboost_by_keyword
+from recbole_posattn.errors import CheckpointError, SettingError, one_line
+from recbole_posattn.files import make_new_folder
+from recbole_posattn.settings.config import Config, plain_data
+from recbole_posattn.training import interrupts
+from recbole_posattn.training.checkpoint import BEST_NAME, read_checkpoint, vocabulary, write_checkpoint
+
+TREES = "trees"  # of a checkpoint: the text in which the library itself keeps its models
+
+
+class TreeMixin:
+    """One round of boosting an epoch, the best of which is kept.
+
+    RecBole pickles its ``Config`` into the checkpoint, and leaves its intermediate files in ``checkpoint_dir``; without
+    a validation it fails.
+
+    Attributes:
+        run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
+        best_epoch: Epoch of the checkpoint that is kept, counted from 0; −1 before there is one.
+        train_loss_dict: Keys are the epochs that were trained; trees tell no loss.
+        curve: What each epoch told, in order: ``epoch`` (from 0), ``seconds``, and ``valid`` where it was validated.
+    """
+
+    def __init__(self, config: Config, model: AbstractRecommender) -> None:
+        if distributed.world_size() > 1:
+            raise SettingError(f"{config['model']} is trained in one process; leave nproc and world_size out.")
+        super().__init__(config, model)
+        if self.epochs < 1:
+            raise SettingError(f"epochs must be at least 1 with {config['model']}; got {self.epochs}.")
+        self.run_dir = Path(self.checkpoint_dir) / f"{config['model']}-{config['dataset']}-{get_local_time()}"
+        self.saved_model_file = str(self.run_dir / BEST_NAME)
+        if hasattr(self, "xgb"):
+            self.xgb = xgboost_by_keyword(self.xgb)
+        self._recommender = model  # self.model is whatever the library returns
+        self.best_epoch = -1
+        self.train_loss_dict: dict[int, None] = {}
+        self.curve: list[dict[str, Any]] = []
+        self._vocabulary: dict[str, Any] | None = None
+        self._validates = self.eval_step > 0
+        if not self._validates:
+            self.eval_step = self.epochs + 1  # RecBole divides by it
+
+    def fit(
+        self,
+        train_data: AbstractDataLoader,
+        valid_data: AbstractDataLoader,
+        *arguments: Any,
+        saved: bool = True,
+        **options: Any,
+    ) -> tuple[float, dict[str, float] | None]:
+        """See ``DecisionTreeTrainer.fit``.
+
+        Raises:
+            SettingError: If there are no rows to validate on, which the libraries want to see.
+            Interrupted: By a signal, after the epoch.
+        """
+        if not len(valid_data):
+            raise SettingError(
+                f"{self.config['model']} needs a validation split, and eval_args leaves none; got "
+                f"{self.config['eval_args']['split']!r}."
+            )
+        self._vocabulary = vocabulary(train_data._dataset)
+        try:
+            with tempfile.TemporaryDirectory() as scratch, interrupts.deferred():
+                self.temp_file, self.temp_best_file = (f"{scratch}/{name}.json" for name in ("last", "best"))
+                super().fit(train_data, valid_data, *arguments, saved=saved, **options)
+                if saved and self.best_epoch < 0:  # never validated, or never with a number for a score
+                    self.model.save_model(self.temp_best_file)
+                    self._save_checkpoint(max(self.train_loss_dict))
+        finally:
+            self.tensorboard.close()
+        return self.best_valid_score, self.best_valid_result
+
+    def _train_at_once(self, train_data: AbstractDataLoader, valid_data: AbstractDataLoader) -> None:
+        interrupts.check()
+        epoch, started = len(self.train_loss_dict), time.perf_counter()
+        try:
+            super()._train_at_once(train_data, valid_data)
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in ("lightgbm", "xgboost"):
+                raise
+            raise SettingError(f"{self.config['model']} cannot be trained so: {str(error).splitlines()[0]}") from error
+        self.train_loss_dict[epoch] = None
+        self.curve.append({"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)})
+
+    def _valid_epoch(self, valid_data: AbstractDataLoader) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(valid_data)
+        self.curve[-1]["valid"] = dict(result)
+        return score, result
+
+    def evaluate(
+        self, eval_data: AbstractDataLoader, load_best_model: bool = True, model_file: str | None = None, **options: Any
+    ) -> dict[str, float] | None:
+        """See ``DecisionTreeTrainer.evaluate``; ``None`` for a split without rows."""
+        if not len(eval_data):
+            return None
+        if load_best_model:
+            self.model = self._recommender
+            load_trees(self.model, read_checkpoint(model_file or self.saved_model_file))
+        return super().evaluate(eval_data, load_best_model=False, **options)
+
+    def _save_checkpoint(self, epoch: int) -> None:
+        if self.best_epoch < 0:
+            self.run_dir = make_new_folder(self.run_dir)
+            self.saved_model_file = str(self.run_dir / BEST_NAME)
+        self.best_epoch = epoch
+        content = {
+            "config": self.config.plain(),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": plain_data(self.best_valid_score),
+            TREES: Path(self.temp_best_file).read_text(encoding="utf-8"),
+            "vocabulary": self._vocabulary,
+        }
+        write_checkpoint(content, self.saved_model_file)
+
+
+def load_trees(model: Any, content: Mapping[str, Any]) -> None:
+    """Put a checkpoint's trees into a model.
+
+    Args:
+        model: Of RecBole's ``exlib_recommender``.
+        content: Of the checkpoint.
+
+    Raises:
+        CheckpointError: If they are none.
+    """
+    try:
+        if hasattr(model, "load_model"):  # XGBoost
+            model.load_model(bytearray(content[TREES], "utf-8"))
+        else:
+            super(type(model), model).__init__(model_str=content[TREES])  # which RecBole's constructor leaves out
+    except Exception as error:  # the libraries' own classes
+        raise CheckpointError(f"the checkpoint holds no trees of {type(model).__name__}: {one_line(error)}") from error
