@@ -316,6 +316,7 @@ class Config(ServedConfig, recbole.config.Config):
         check_resolved(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
             config.final_config_dict[key] = enum[settings[key]]
+        check_validation_metric(config.final_config_dict)
         for phase in ("valid", "test"):
             config._set_eval_neg_sample_args(phase)
         config.final_config_dict.pop("local_rank", None)

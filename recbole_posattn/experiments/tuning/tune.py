@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from recbole_posattn.experiments.tuning.report import Found, report_files
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.files import json_text
+from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line, write_files
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
@@ -48,10 +50,29 @@ def tune(
     Raises:
         SettingError: If a setting cannot be used, or ``folder`` and ``resume`` do not go together.
         DataError: If the data set cannot be read.
+        InUseError: If another process searches there.
         UserError: If the folder cannot be written, or if no trial came to its end.
     """
     console = console or Console(stderr=True)
     config = check_search(search)
+    with _own_folder(folder, resume):
+        return _tune(search, config, folder, where, resume, console)
+
+
+def _own_folder(folder: Path, resume: bool) -> AbstractContextManager[None]:
+    if resume and not folder.is_dir():
+        return nullcontext()  # there is no search to go on with, as the next one to look will say
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return alone_in(folder, "search")
+
+
+def _tune(
+    search: Search, config: Config, folder: Path, where: Where, resume: bool, console: Console
+) -> tuple[Found, list[Path]]:
+    """:func:`tune` in a folder of its own, with the settings that hold where they are not searched."""
     metric, bigger = config["valid_metric"].lower(), config["valid_metric_bigger"]
     title = f"{config['model']} on {config['dataset']}"
     with LiveSearch(title, search.total(config), metric, bigger, console) as live:
