@@ -15,7 +15,7 @@ import pytest
 from recbole_posattn.errors import InUseError
 from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard
 from recbole_posattn.experiments.leaderboard.spec import Spec, read_spec
-from recbole_posattn.experiments.trials import Where, lock_of_run, remove_left_over, run_in_folder
+from recbole_posattn.experiments.trials import Resources, lock_of_run, remove_left_over, run_in_folder
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.experiments.tuning.tune import tune
@@ -58,10 +58,10 @@ def test_a_second_board_or_search_says_who_works_there(settings: dict, spec: Spe
     with other_process(f"alone_in(Path({str(tmp_path)!r}), 'leaderboard')") as other:
         says = rf"in {re.escape(str(tmp_path))} is being made by process {other.pid} on .+ since .+: wait for its end"
         with pytest.raises(InUseError, match=f"^the leaderboard {says}"):
-            make_leaderboard(spec, tmp_path, Where())
+            make_leaderboard(spec, tmp_path, Resources())
         for resume in (False, True):
             with pytest.raises(InUseError, match=f"^the search {says}"):
-                tune(search, tmp_path, Where(), resume=resume)
+                tune(search, tmp_path, Resources(), resume=resume)
         assert kept.is_dir() and not (tmp_path / "search.json").exists()
     with alone_in(tmp_path, "leaderboard"):
         pass

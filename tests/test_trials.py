@@ -15,7 +15,7 @@ import pytest
 
 from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.experiments import trials
-from recbole_posattn.experiments.cluster import Where, ray_cluster
+from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
     Outcome,
@@ -116,7 +116,8 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
         Trial("other", settings(seed=2)),
     ]
     found = {
-        outcome.trial.name: outcome for outcome in run_trials(checked_folders(trials, tmp_path), Where(jobs=2, cpus=1))
+        outcome.trial.name: outcome
+        for outcome in run_trials(checked_folders(trials, tmp_path), Resources(jobs=2, cpus=1))
     }
     assert {name for name, outcome in found.items() if outcome.error is None} == {"good", "other"}
     assert "nan" in found["exploding"].error
@@ -132,7 +133,7 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
     assert not list(tmp_path.glob("*.incomplete"))
 
     before = (good.folder / "result.json").stat().st_mtime_ns
-    again = list(run_trials(checked_folders([trials[0], trials[2]], tmp_path), Where()))  # which needs no Ray
+    again = list(run_trials(checked_folders([trials[0], trials[2]], tmp_path), Resources()))  # which needs no Ray
     assert [outcome.reused for outcome in again] == [True, True]
     assert (good.folder / "result.json").stat().st_mtime_ns == before
 
@@ -144,7 +145,7 @@ def test_runs_that_die_run_once_more_alone(
     """Killed for its memory, say: one comes to its end when nothing is beside it, one is killed again, and fails."""
     monkeypatch.setattr("recbole_posattn.experiments.trials.run_in_folder", processes.run_or_die)
     given = [Trial(name, settings(seed=seed)) for name, seed in (("fatal", 3), ("once", 2), ("good", 1))]
-    outcomes = list(run_trials(checked_folders(given, tmp_path), Where(jobs=2, cpus=1)))
+    outcomes = list(run_trials(checked_folders(given, tmp_path), Resources(jobs=2, cpus=1)))
     assert outcomes[0].trial.name == "good" and len(outcomes) == 3
     failed = {outcome.trial.name: outcome for outcome in outcomes if outcome.error is not None}
     assert set(failed) == {"fatal"} and failed["fatal"].error.startswith("the process of the run died")
@@ -160,7 +161,7 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
 ) -> None:
     starts: list[str] = []
 
-    def side_by_side(ray: object, waiting: list, where: Where) -> Iterator[Outcome]:
+    def side_by_side(ray: object, waiting: list, where: Resources) -> Iterator[Outcome]:
         for trial, folder in waiting:
             starts.append(trial.name)
             error = "out of memory in training" if trial.name == "big" and starts.count("big") == 1 else None
@@ -169,7 +170,7 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
     monkeypatch.setattr("recbole_posattn.experiments.trials.ray_cluster", lambda where: nullcontext())
     monkeypatch.setattr("recbole_posattn.experiments.trials._side_by_side", side_by_side)
     given = {tmp_path / name: Trial(name, settings()) for name in ("big", "small")}
-    outcomes = {outcome.trial.name: outcome.error for outcome in run_trials(given, Where(jobs=jobs))}
+    outcomes = {outcome.trial.name: outcome.error for outcome in run_trials(given, Resources(jobs=jobs))}
     again = jobs == 2
     assert starts == ["big", "small", *["big"] * again]
     assert outcomes == {"big": None if again else "out of memory in training", "small": None}
@@ -178,7 +179,7 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
 
 @pytest.mark.slow
 def test_nothing_is_left_of_ray() -> None:
-    with ray_cluster(Where()) as ray:
+    with ray_cluster(Resources()) as ray:
         assert ray.is_initialized()
     assert not ray.is_initialized()
     assert not [child for child in living_children() if "ray" in " ".join(child.cmdline())]
@@ -188,14 +189,14 @@ def test_nothing_is_left_of_ray() -> None:
 def test_the_ray_of_the_host_program_is_used_and_stays(settings: Callable, tmp_path: Path) -> None:
     import ray
 
-    with ray_cluster(Where(jobs=1, cpus=1)):  # what a host program may have done
-        (outcome,) = run_trials({tmp_path / "run": Trial("good", settings())}, Where(jobs=2, cpus=1))
+    with ray_cluster(Resources(jobs=1, cpus=1)):  # what a host program may have done
+        (outcome,) = run_trials({tmp_path / "run": Trial("good", settings())}, Resources(jobs=2, cpus=1))
         assert outcome.error is None
         for where, message in (
-            (Where(cpus=2), "a run needs 2 CPUs, and the Ray that this program is connected to has 1: lower cpus"),
-            (Where(cpus=1, gpus=0.5), "a run needs 0.5 GPUs, and the Ray that this program is connected to has 0"),
+            (Resources(cpus=2), "a run needs 2 CPUs, and the Ray that this program is connected to has 1: lower cpus"),
+            (Resources(cpus=1, gpus=0.5), "a run needs 0.5 GPUs, and the Ray that this program is connected to has 0"),
             (
-                Where(address="ray://far:1"),
+                Resources(address="ray://far:1"),
                 "is connected to a Ray already and cannot join the one at address 'ray://far",
             ),
         ):
@@ -210,14 +211,14 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("The node died.\nMore lines.")
 
     monkeypatch.setattr("ray.init", init)
-    with pytest.raises(SettingError, match=r"^Ray does not start: The node died\.$"), ray_cluster(Where()):
+    with pytest.raises(SettingError, match=r"^Ray does not start: The node died\.$"), ray_cluster(Resources()):
         pass
 
 
 @pytest.mark.slow
 def test_a_cluster_runs_trials_on_all_its_machines(settings: Callable, tmp_path: Path, two_nodes: str) -> None:
     """A run ends beside another that never does, which has a CPU to itself; the cluster is left as it was."""
-    where = Where(address=two_nodes, cpus=1)
+    where = Resources(address=two_nodes, cpus=1)
     trials = [Trial("endless", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
     outcomes = run_trials(checked_folders(trials, tmp_path), where)
     first = next(outcomes)
@@ -236,6 +237,6 @@ def test_a_cluster_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda folder: None)
     with (
         pytest.raises(SettingError, match="no Ray cluster answers at address 'auto'"),
-        ray_cluster(Where(address="auto")),
+        ray_cluster(Resources(address="auto")),
     ):
         pass

@@ -13,7 +13,7 @@ from recbole_posattn.errors import SettingError
 from recbole_posattn.training import interrupts
 
 
-class Where(NamedTuple):
+class Resources(NamedTuple):
     """Where trials are run.
 
     Attributes:
@@ -35,7 +35,7 @@ class Where(NamedTuple):
 
 
 @contextmanager
-def ray_cluster(where: Where) -> Iterator[Any]:
+def ray_cluster(where: Resources) -> Iterator[Any]:
     """The ``ray`` module, connected; what was started for it is gone afterwards.
 
     A program that is connected to Ray already stays so, and its Ray is used.
@@ -67,7 +67,7 @@ def ray_cluster(where: Where) -> Iterator[Any]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _connect(ray: Any, where: Where, scratch: str | None) -> None:
+def _connect(ray: Any, where: Resources, scratch: str | None) -> None:
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if where.address is None:
@@ -83,7 +83,7 @@ def _connect(ray: Any, where: Where, scratch: str | None) -> None:
         raise SettingError(f"{what}: {reason}") from error
 
 
-def _check_connected(ray: Any, where: Where) -> None:
+def _check_connected(ray: Any, where: Resources) -> None:
     """See that the Ray of the program that calls us can do what is asked for."""
     if where.address not in (None, "auto"):
         raise SettingError(

@@ -29,7 +29,7 @@ import torch
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.data.digest import data_digest
 from recbole_posattn.errors import InUseError, SettingError, UserError
-from recbole_posattn.experiments.cluster import Where, ray_cluster
+from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.files import json_text, whole_file
 from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.config import Config
@@ -191,7 +191,7 @@ def checked_folders(trials: Sequence[Trial], root: Path) -> dict[Path, Trial]:
     return folders
 
 
-def run_trials(trials: Mapping[Path, Trial], where: Where) -> Iterator[Outcome]:
+def run_trials(trials: Mapping[Path, Trial], where: Resources) -> Iterator[Outcome]:
     """Run what is not finished yet, and yield each outcome when it is there; reused ones come first.
 
     Args:
@@ -211,7 +211,7 @@ def run_trials(trials: Mapping[Path, Trial], where: Where) -> Iterator[Outcome]:
         yield from _run_on_ray(waiting, where)
 
 
-def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Where) -> Iterator[Outcome]:
+def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Resources) -> Iterator[Outcome]:
     """The outcomes of runs side by side, then of those that lacked memory, which run once more, each of them alone."""
     has_company = len(waiting) > 1 and (where.jobs > 1 or where.address is not None)
     with ray_cluster(where) as ray:
@@ -229,7 +229,7 @@ def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Where) -> Iterator
             yield from _side_by_side(ray, [one], where)
 
 
-def _side_by_side(ray: Any, waiting: Sequence[tuple[Trial, Path]], where: Where) -> Iterator[Outcome]:
+def _side_by_side(ray: Any, waiting: Sequence[tuple[Trial, Path]], where: Resources) -> Iterator[Outcome]:
     left, running = list(waiting), {}
     most = where.jobs if where.address is None else len(left)
     while left or running:
@@ -241,7 +241,7 @@ def _side_by_side(ray: Any, waiting: Sequence[tuple[Trial, Path]], where: Where)
         yield Outcome(trial, folder, *end_of_run(ray, done, trial.settings, folder))
 
 
-def start_run(ray: Any, settings: Mapping[str, Any], folder: Path, where: Where, **options: Any) -> Any:
+def start_run(ray: Any, settings: Mapping[str, Any], folder: Path, where: Resources, **options: Any) -> Any:
     """Let Ray do a run in a process of its own: nothing is left of the one before, and its memory is its own.
 
     Args:
@@ -280,7 +280,7 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
 
     Args:
         settings: Of the run.
-        folder: Where ``result.json``, the checkpoint and the results by user are afterwards, or ``failure.json``.
+        folder: Resources ``result.json``, the checkpoint and the results by user are afterwards, or ``failure.json``.
         n_threads: To compute with.
         options: Of :func:`recbole_posattn.run`.
     """

@@ -25,7 +25,7 @@ _HALF_PRECISION = ("BFloat16", "Half")  # as PyTorch's messages name them
 
 
 @contextmanager
-def memory_explained(
+def explain_out_of_memory(
     settings: Mapping[str, Any], training: bool, n_items: int, kept: Callable[[], str]
 ) -> Iterator[None]:
     """Say which settings matter where memory runs out.

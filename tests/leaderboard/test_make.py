@@ -15,14 +15,14 @@ import pytest
 from recbole_posattn import run
 from recbole_posattn.cli import main as cli
 from recbole_posattn.experiments.leaderboard import leaderboard as make
-from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Trial, Where
+from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Resources, Trial
 from tests.systems import needs_posix
 
 # A leaderboard whose process is killed when the first run has ended; Ray's processes have not ended yet.
 KILLED_AFTER_A_RUN = """
 import os, signal, sys
-from recbole_posattn import cli
-from recbole_posattn.leaderboard.live import LiveTable
+from recbole_posattn.cli import main as cli
+from recbole_posattn.experiments.leaderboard.live import LiveTable
 
 LiveTable.add = lambda table, outcome: os.kill(os.getpid(), signal.SIGKILL)
 cli.main(sys.argv[1:])
@@ -92,7 +92,7 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
 ) -> None:
     """The run under the first protocol is a real one; under the second it is said to have failed."""
 
-    def run_trials(trials: dict[Path, Trial], where: Where) -> Iterator[Outcome]:
+    def run_trials(trials: dict[Path, Trial], where: Resources) -> Iterator[Outcome]:
         for folder, trial in trials.items():
             failed = trial.settings["protocol"] == "temporal"
             if not failed:

@@ -14,7 +14,7 @@ from recbole_posattn.experiments.leaderboard.live import LiveTable
 from recbole_posattn.experiments.leaderboard.report import Provenance, write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.tuned import tune_rows
-from recbole_posattn.experiments.trials import Outcome, Where, checked_folders, run_trials
+from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
 from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line
 from recbole_posattn.training.result import versions
@@ -23,7 +23,7 @@ RUNS, TUNING = "runs", "tuning"
 
 
 def make_leaderboard(
-    spec: Spec, folder: Path, where: Where, n_tuning_trials: int = 0, console: Console | None = None
+    spec: Spec, folder: Path, where: Resources, n_tuning_trials: int = 0, console: Console | None = None
 ) -> tuple[list[Path], list[Outcome]]:
     """Run all that is not finished, and write the report into ``folder``; its runs are in ``folder/runs``.
 
@@ -56,7 +56,7 @@ def make_leaderboard(
 
 
 def _make(
-    spec: Spec, folder: Path, where: Where, n_tuning_trials: int, console: Console
+    spec: Spec, folder: Path, where: Resources, n_tuning_trials: int, console: Console
 ) -> tuple[list[Path], list[Outcome]]:
     """:func:`make_leaderboard` in a folder of its own."""
     root = folder / RUNS

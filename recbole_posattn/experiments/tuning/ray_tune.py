@@ -25,7 +25,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
-    Where,
+    Resources,
     end_of_run,
     from_anywhere,
     lacks_memory,
@@ -70,7 +70,7 @@ def run_trials(
     search: Search,
     config: Config,
     folder: Path,
-    where: Where,
+    where: Resources,
     known: Sequence[TrialRecord],
     on_end: Callable[[TrialRecord], None],
 ) -> list[TrialRecord]:
@@ -136,7 +136,7 @@ def run_trials(
     return recorder.records
 
 
-def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Where) -> TrialRecord:
+def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Resources) -> TrialRecord:
     """Run a trial that lacked memory once more, to its end, after all others."""
     own, settings, started = trial_folder(folder, number), {**search.settings, **drawn}, time.monotonic()
     error, lacked_memory = end_of_run(ray, start_run(ray, settings, own, where, test=False), settings, own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from recbole_posattn.experiments.cluster import Where, ray_cluster
+from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.trials import remove_left_over
 from recbole_posattn.experiments.tuning.records import RUNS, TrialRecord, open_search
 from recbole_posattn.experiments.tuning.spec import Search, check_search
@@ -14,7 +14,7 @@ from recbole_posattn.experiments.tuning.spec import Search, check_search
 def run_search(
     search: Search,
     folder: Path,
-    where: Where,
+    where: Resources,
     resume: bool = False,
     on_end: Callable[[TrialRecord], None] = lambda record: None,
 ) -> list[TrialRecord]:

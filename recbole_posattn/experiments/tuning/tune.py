@@ -11,10 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from recbole_posattn.errors import UserError
-from recbole_posattn.experiments.trials import Where, forget_checkpoint, read_result, with_nan
+from recbole_posattn.experiments.trials import Resources, forget_checkpoint, read_result, with_nan
 from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import TrialRecord, best_trial, trial_folder
-from recbole_posattn.experiments.tuning.report import Found, report_files
+from recbole_posattn.experiments.tuning.report import SearchResult, report_files
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.files import json_text
@@ -33,8 +33,8 @@ _PLACES = ("checkpoint_dir", "data_path", "dataset", "show_progress")
 
 
 def tune(
-    search: Search, folder: Path, where: Where, resume: bool = False, console: Console | None = None
-) -> tuple[Found, list[Path]]:
+    search: Search, folder: Path, where: Resources, resume: bool = False, console: Console | None = None
+) -> tuple[SearchResult, list[Path]]:
     """Search, evaluate the best trial on the test set, and write the report into ``folder``.
 
     Args:
@@ -70,8 +70,8 @@ def _own_folder(folder: Path, resume: bool) -> AbstractContextManager[None]:
 
 
 def _tune(
-    search: Search, config: Config, folder: Path, where: Where, resume: bool, console: Console
-) -> tuple[Found, list[Path]]:
+    search: Search, config: Config, folder: Path, where: Resources, resume: bool, console: Console
+) -> tuple[SearchResult, list[Path]]:
     """:func:`tune` in a folder of its own, with the settings that hold where they are not searched."""
     metric, bigger = config["valid_metric"].lower(), config["valid_metric_bigger"]
     title = f"{config['model']} on {config['dataset']}"
@@ -85,7 +85,7 @@ def _tune(
     for record in records:  # the weights of the others are of no more use
         if record is not best:
             forget_checkpoint(trial_folder(folder, record.number))
-    found = Found(
+    found = SearchResult(
         model=config["model"],
         dataset=config["dataset"],
         metric=metric,
