@@ -7,7 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from recbole_posattn.nn.encodings import ALiBiEncoding, CAPEEncoding, PositionEncoding, RotaryEncoding, T5BiasEncoding
+from recbole_posattn.nn.encodings.base import (
+    ALiBiEncoding,
+    CAPEEncoding,
+    PositionEncoding,
+    RotaryEncoding,
+    T5BiasEncoding,
+)
 
 
 def rotated(x: Tensor, base: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_posattn.nn import attention as attention_module
 from recbole_posattn.nn.attention import PositionKernelAttention, causal_attention
-from recbole_posattn.nn.encodings import (
+from recbole_posattn.nn.encodings.base import (
     ENCODINGS,
     MEANINGLESS_TOGETHER,
     AllAbsoluteEncoding,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_posattn.nn.encodings import (
+from recbole_posattn.nn.encodings.base import (
     ENCODINGS,
     AbsoluteEncoding,
     AddedPositions,
