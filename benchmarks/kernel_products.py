@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.common import interleaved_medians, report
 from recbole_posattn.nn import attention, products
-from recbole_posattn.nn.kernels.base import ExponentialKernel
+from recbole_posattn.nn.kernels.by_lag import ExponentialKernel
 
 TOKENS, HIDDEN_SIZE = 8192, 64
 LENGTHS = (50, 100, 200, 300, 400, 512, 1024, 2048, 4096)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.common import bars, interleaved_medians, peak_mebibytes, report
-from recbole_posattn.nn.losses.sampled import CrossEntropy
+from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
 
 HIDDEN_SIZE, N_TARGETS = 64, 4096
 ITEMS = (1_683, 12_102, 100_000, 500_000)

@@ -23,7 +23,7 @@ from recbole_posattn import Config
 from recbole_posattn.serving.recommender import Recommender
 from recbole_posattn.serving.requests import Requests
 from recbole_posattn.serving.scores import all_scores, model_input
-from recbole_posattn.training.run import Loaded, prepare_data
+from recbole_posattn.training.load import Loaded, prepare_data
 
 MODELS = ("PosKernelSASRec", "NoPESASRec", "RoPESASRec")
 LENGTH, K = 50, 10

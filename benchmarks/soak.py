@@ -50,12 +50,14 @@ from recbole_posattn.cli.main import launch
 from recbole_posattn.errors import EXIT_USER_ERROR, SettingError, UserError
 from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
 from recbole_posattn.nn.encodings import ENCODINGS, check_encodings
-from recbole_posattn.nn.kernels.base import ALIGNMENTS, BANDED_STRUCTURES, NORMALIZATIONS, STRUCTURES
-from recbole_posattn.nn.losses.sampled import DISTRIBUTIONS, LOSSES
+from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS
+from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
+from recbole_posattn.nn.losses.build import LOSSES
+from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
 from recbole_posattn.settings.config import LAUNCHER_KEYS
-from recbole_posattn.settings.registry import PROPERTIES
+from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
-from recbole_posattn.training.run import RESULT_NAME, USERS_NAME, RunResult
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, RunResult
 from tests.planted import lagged_sequences, write_atomic_file
 
 LAUNCHER = Path(__file__).parent.parent / "run_recbole_posattn.py"

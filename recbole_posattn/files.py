@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _INCOMPLETE = ".incomplete"
 
@@ -48,3 +51,23 @@ def make_new_folder(path: Path) -> Path:
             continue
         return candidate
     raise FileExistsError(f"no free name for {path}")
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """A value as JSON, in which a number that is not finite is ``null``: JSON has no infinity and no NaN.
+
+    Args:
+        value: Plain data.
+        options: Of ``json.dumps``.
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -69,7 +69,7 @@ def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
     told = []
     for model, settings in cases:
         try:
-            result = quick_start._run(model, "tiny", None, settings, True, [], True, None, None)
+            result = run_module._run(RunRequest(model, "tiny", config_dict=settings))
             told.append({key: result[key] for key in ("epochs", "best_epoch", "best_valid_result", "test_result")})
         except UserError as error:
             told.append({"error": str(error)})

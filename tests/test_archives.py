@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from recbole_posattn import compat
 from recbole_posattn.atomic_files.convert.convert import convert
 from recbole_posattn.atomic_files.convert.shapes import Reading
+from recbole_posattn.atomic_files.download import download_atomic_files, extract_archive
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import DataError
 from tests.archives import serve, zip_of, zip_of_special
@@ -64,7 +65,7 @@ def test_a_hostile_download_is_refused_and_leaves_nothing(
     monkeypatch.setattr(compat, "LARGEST_UNPACKED", 2**21)
     data_path = empty_folder / "work" / "dataset"
     with pytest.raises(DataError, match=reason) as caught:
-        compat.download_atomic_files("https://nowhere.invalid/Amazon.zip", data_path / "beauty", "beauty")
+        download_atomic_files("https://nowhere.invalid/Amazon.zip", data_path / "beauty", "beauty")
     message = str(caught.value)
     assert message.startswith("the archive of data set 'beauty' at https://nowhere.invalid/Amazon.zip is not used: ")
     assert message.endswith(f"; get the atomic files by other means and put them into {data_path / 'beauty'}")
@@ -84,7 +85,7 @@ def test_the_command_ends_in_one_line(
 
 def test_folders_within_an_archive_are_unpacked(empty_folder: Path) -> None:
     Path("good.zip").write_bytes(zip_of({"below/": "", "below/deeper/a.txt": "x", "b..c": "y"}, zipfile.ZIP_DEFLATED))
-    compat.extract_archive(Path("good.zip"), Path("out"))
+    extract_archive(Path("good.zip"), Path("out"))
     assert Path("out/below/deeper/a.txt").read_text() == "x" and Path("out/b..c").read_text() == "y"
 
 
@@ -93,7 +94,7 @@ def test_text_shrinks_less_than_is_believed(monkeypatch: pytest.MonkeyPatch, emp
     monkeypatch.setattr(compat, "LARGEST_UNPACKED", 0)
     rows = "".join(f"{n // 100}\t{n % 100}\t{n}\n" for n in range(100_000))
     Path("good.zip").write_bytes(zip_of({"a.inter": rows}, zipfile.ZIP_DEFLATED))
-    compat.extract_archive(Path("good.zip"), Path("out"))
+    extract_archive(Path("good.zip"), Path("out"))
     assert Path("out/a.inter").read_text() == rows
 
 
@@ -113,7 +114,7 @@ def test_damaged_anywhere_it_is_read_or_refused(changes: list[tuple[int, int]], 
         home, archive = Path(folder) / "home", Path(folder) / "archive.zip"
         archive.write_bytes(data if end % 2 else data[:end])
         with suppress(DataError, OSError):
-            compat.extract_archive(archive, home)
+            extract_archive(archive, home)
         assert {path.name for path in Path(folder).iterdir()} <= {"home", "archive.zip"}
 
 

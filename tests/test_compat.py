@@ -19,6 +19,10 @@ from scipy import sparse
 from torch import nn
 
 from recbole_posattn import Config, compat
+from recbole_posattn.atomic_files.download import download_atomic_files
+from recbole_posattn.training.plain import plain_other_parameter, restore_other_parameter
+from recbole_posattn.training.run_log import run_logger
+from recbole_posattn.version import UnsupportedVersionError, require_supported_versions
 from tests.archives import serve, zip_of
 
 
@@ -41,8 +45,8 @@ def test_stops_on_versions_that_do_not_work(
         return found
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    with pytest.raises(compat.UnsupportedVersionError, match=message):
-        compat.require_supported_versions()
+    with pytest.raises(UnsupportedVersionError, match=message):
+        require_supported_versions()
 
 
 def test_numpy_names_are_there_for_recboles_config() -> None:
@@ -106,8 +110,8 @@ def test_other_parameters_survive_a_safe_checkpoint(empty_folder: Path) -> None:
         "none": None,
         "layer": nn.Linear(2, 2),
     }
-    torch.save(compat.plain_other_parameter(parameters), "parameters.pth")
-    restored = compat.restore_other_parameter(torch.load("parameters.pth", weights_only=True))
+    torch.save(plain_other_parameter(parameters), "parameters.pth")
+    restored = restore_other_parameter(torch.load("parameters.pth", weights_only=True))
     assert torch.equal(restored["tensor"], parameters["tensor"])
     np.testing.assert_array_equal(restored["array"], parameters["array"])
     assert restored["sparse"].format == "csr" and (restored["sparse"] != matrix).nnz == 0
@@ -121,7 +125,7 @@ def test_each_run_logs_to_its_own_file_and_leaves_the_host_alone(empty_folder: P
     before = root.handlers[:], root.level
     for model in ("PosKernelSASRec", "SASRec"):
         config = Config(model, "ml-100k", command_line=[])
-        with compat.run_logger(config):
+        with run_logger(config):
             root.info(f"message of {model}")
         (log,) = (empty_folder / "log" / model).iterdir()
         assert f"message of {model}" in log.read_text() and log.read_text().count("message") == 1
@@ -133,7 +137,7 @@ def test_a_log_of_the_host_does_not_name_that_of_tensorboard(empty_folder: Path)
     root = logging.getLogger()
     root.addHandler(host)
     try:
-        with compat.run_logger(Config("SASRec", "ml-100k", command_line=[])):
+        with run_logger(Config("SASRec", "ml-100k", command_line=[])):
             get_tensorboard(root).close()
     finally:
         root.removeHandler(host)
@@ -177,7 +181,7 @@ def test_no_fixture_works_in_the_clone(folder_of_fixtures: Path) -> None:
 def test_download_unpacks_and_renames(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
     serve(monkeypatch, zip_of({"Amazon.inter": "user_id:token\n", "Amazon.item": "item_id:token\n"}))
     folder = empty_folder / "dataset" / "beauty"
-    compat.download_atomic_files("https://nowhere.invalid/Amazon.zip", folder, "beauty")
+    download_atomic_files("https://nowhere.invalid/Amazon.zip", folder, "beauty")
     assert sorted(path.name for path in folder.iterdir()) == ["beauty.inter", "beauty.item"]
     assert [path.name for path in folder.parent.iterdir()] == ["beauty"]
 

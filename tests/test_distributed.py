@@ -20,13 +20,13 @@ from torch.distributed import HashStore
 from torch.utils.data import BatchSampler, RandomSampler
 
 import recbole_posattn
-from recbole_posattn import attendance, distributed, run
-from recbole_posattn.attendance import Attendance
+from recbole_posattn import distributed, run
 from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
-from recbole_posattn.distributed import Layout, checked_layout, launch
+from recbole_posattn.distributed import Layout, attendance, checked_layout, launch
+from recbole_posattn.distributed.attendance import Attendance
 from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
-from recbole_posattn.training.run import RunResult
+from recbole_posattn.training.result import RunResult
 from tests import processes
 from tests.planted import write_atomic_file
 from tests.systems import needs_posix

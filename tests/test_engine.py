@@ -15,7 +15,7 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.errors import SettingError
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 
 

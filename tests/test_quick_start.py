@@ -16,7 +16,8 @@ from recbole.utils import init_seed
 import recbole_posattn
 from recbole_posattn import load, run
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training.run import prepare_data, result_table
+from recbole_posattn.training.load import prepare_data
+from recbole_posattn.training.result import result_table
 from recbole_posattn.training.trainer import trainer_class
 
 

@@ -21,9 +21,9 @@ from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.result import RunResult
 from recbole_posattn.training.resume import LOCK_NAME, lock_run
-from recbole_posattn.training.run import RunResult
-from recbole_posattn.training.trainer import EngineMixin
 from tests.systems import needs_posix
 
 # What says where and when a run was done, and not what came out.

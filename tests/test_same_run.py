@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recbole_posattn.compat import TRAINED_ARRAYS, TRAINED_NUMBERS
+
 import numpy as np
 import pytest
 import recbole
@@ -18,9 +20,8 @@ from torch import nn
 
 from recbole_posattn import Config, load, run
 from recbole_posattn.cli.main import main
-from recbole_posattn.compat import TRAINED_ARRAYS, TRAINED_NUMBERS
 from recbole_posattn.errors import CheckpointError, SettingError
-from recbole_posattn.nn.losses.sampled import CrossEntropy
+from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, write_checkpoint
 from recbole_posattn.training.same_run import CHANGEABLE, RESUMABLE, setting_differences

@@ -14,8 +14,8 @@ import yaml
 
 from benchmarks.soak import CARELESS, GENERAL, NOT_DRAWN, OUR_MODELS, SEQUENTIAL, draw_case
 from recbole_posattn.nn.encodings import ENCODINGS
-from recbole_posattn.nn.kernels.base import STRUCTURES
-from recbole_posattn.settings.registry import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_posattn.nn.kernels.structures import STRUCTURES
+from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
 
 ROOT = Path(__file__).parent.parent
 

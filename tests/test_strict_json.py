@@ -24,7 +24,7 @@ from recbole_posattn.experiments.tuning.records import (
     finished_curve,
     read_records,
 )
-from recbole_posattn.strict_json import json_text
+from recbole_posattn.files import json_text
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

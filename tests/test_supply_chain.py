@@ -24,7 +24,7 @@ import recbole_posattn
 from recbole_posattn import Config
 from recbole_posattn.cli.setup import RECBOLE
 from recbole_posattn.experiments import trials
-from recbole_posattn.settings.registry import RECBOLE_PROPERTIES
+from recbole_posattn.settings.properties import RECBOLE_PROPERTIES
 from tests.dangerous_calls import dangerous_calls
 from tests.requirements import ROOT, needed, pins
 from tests.systems import needs_posix

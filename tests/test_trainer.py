@@ -11,7 +11,7 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, load, run
 from recbole_posattn.training.checkpoint import read_checkpoint
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 
 BUILT_IN = ["Pop", "BPR", "SASRec", "GRU4Rec", "BERT4Rec", "EASE", "ItemKNN", "LightGCN"]

@@ -19,7 +19,7 @@ from recbole_posattn import Config, load, run
 from recbole_posattn.cli.main import main
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
-from recbole_posattn.training.run import evaluate_checkpoint
+from recbole_posattn.training.load import evaluate_checkpoint
 
 TREES = {"XGBoost": ("xgb", "xgboost"), "LightGBM": ("lgb", "lightgbm")}
 

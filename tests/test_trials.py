@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from recbole_posattn.errors import DataError, SettingError
+from recbole_posattn.errors import DataError, ProcessError, SettingError
 from recbole_posattn.experiments import trials
 from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
@@ -180,3 +182,17 @@ def test_a_cluster_that_does_not_answer_is_said() -> None:
         ray_cluster(Where(address="auto")),
     ):
         pass
+
+
+def test_says_in_a_line_that_ray_did_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is too busy for its processes to answer in time."""
+    ended: list[bool] = []
+
+    def init(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen because of much.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: ended.append(True)))
+    said = r"^Ray did not start on this machine, which may be too busy: The current node timed out during startup\.$"
+    with pytest.raises(ProcessError, match=said), ray_cluster(Where()):
+        pass
+    assert ended

@@ -23,7 +23,7 @@ from recbole.utils import init_seed
 import recbole_posattn
 from recbole_posattn import Config
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 
 HIDDEN_SIZE, N_LAYERS, N_HEADS, DROPOUT, LEARNING_RATE = 64, 2, 1, 0.2, 0.001

@@ -15,7 +15,7 @@ from recbole_posattn.analysis.switches import positional_parts
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.training.run import load
+from recbole_posattn.training.load import load
 
 # Settings that say what kind of positions a model has.
 _POSITIONAL_KEYS = (

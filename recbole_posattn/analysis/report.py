@@ -15,7 +15,7 @@ from recbole_posattn.analysis.inspection import Inspection
 from recbole_posattn.analysis.line_plots import draw_lag_profiles, draw_positions
 from recbole_posattn.reporting.drawing import Drawing, drawing
 from recbole_posattn.reporting.page import Cell, command_line, number_cell, render_page
-from recbole_posattn.training.run import versions
+from recbole_posattn.training.result import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import yaml
 from recbole.utils import FeatureType, ModelType
 
 from recbole_posattn.atomic_files.columns import check_fields
 from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE
+from recbole_posattn.atomic_files.download import download_atomic_files
 from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES, Column, Table, begins_with_utf8_mark, check_rows
-from recbole_posattn.compat import download_atomic_files
 from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.registry import RECBOLE_PROPERTIES
+from recbole_posattn.settings.properties import RECBOLE_PROPERTIES
 
 # Keys that name the columns of ids, which every row needs wherever such a column stands.
 _ID_KEYS = (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, get_args
 from recbole_posattn.atomic_files.convert.formats import FORMATS
 from recbole_posattn.atomic_files.convert.rejects import OnError
 from recbole_posattn.atomic_files.convert.shapes import KINDS, Reading
+from recbole_posattn.files import json_text
 from recbole_posattn.settings.choices import Deduplicate
-from recbole_posattn.strict_json import json_text
 
 if TYPE_CHECKING:
     from recbole_posattn.atomic_files.convert.convert import Conversion

@@ -55,7 +55,7 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard
     from recbole_posattn.experiments.leaderboard.spec import read_spec
     from recbole_posattn.experiments.trials import Where
-    from recbole_posattn.settings.registry import named_file
+    from recbole_posattn.settings.properties import named_file
 
     given = parsed_settings(settings)
     file = named_file("leaderboard", options.spec) if options.spec is not None else None

@@ -27,7 +27,7 @@ def checked_settings(arguments: Sequence[str]) -> Sequence[str]:
 
 def parsed_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """The settings that arguments of the form ``--key=value`` hold."""
-    from recbole_posattn.settings.config import parse_setting
+    from recbole_posattn.settings.yaml import parse_setting
 
     given = dict(argument.removeprefix("--").split("=", 1) for argument in checked_settings(arguments))
     return {key: parse_setting(key, value) for key, value in given.items()}

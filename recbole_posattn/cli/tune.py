@@ -45,11 +45,11 @@ def execute(options: argparse.Namespace) -> int:
     require_positive(options, "num_samples", "grace_period", "jobs")
     checked = checked_settings(options.settings)
     from recbole_posattn.experiments.trials import Where
-    from recbole_posattn.experiments.tuning.search import Search
     from recbole_posattn.experiments.tuning.space import read_hyper, read_space
+    from recbole_posattn.experiments.tuning.spec import Search
     from recbole_posattn.experiments.tuning.tune import tune
-    from recbole_posattn.settings.config import read_yaml
-    from recbole_posattn.settings.registry import named_file
+    from recbole_posattn.settings.properties import named_file
+    from recbole_posattn.settings.yaml import read_yaml
 
     given = parsed_settings(checked)
     settings: dict[str, Any] = {}
@@ -84,7 +84,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def _resources(text: str | None) -> dict[str, float]:
     """``cpu=2,gpu=0.5`` as the fields of :class:`~recbole_posattn.experiments.trials.Where`."""
-    from recbole_posattn.settings.config import parse_value
+    from recbole_posattn.settings.yaml import parse_value
 
     found: dict[str, float] = {}
     for part in text.split(",") if text else []:

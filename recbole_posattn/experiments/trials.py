@@ -28,14 +28,14 @@ import torch
 
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.data.digest import data_digest
-from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.files import whole_file
+from recbole_posattn.errors import ProcessError, SettingError, UserError
+from recbole_posattn.files import json_text, whole_file
 from recbole_posattn.settings.config import Config
-from recbole_posattn.strict_json import json_text
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.checkpoint import BEST_NAME
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
 from recbole_posattn.training.resume import AUTO
-from recbole_posattn.training.run import RESULT_NAME, USERS_NAME, run
+from recbole_posattn.training.run import run
 from recbole_posattn.training.trainer import KERNELS_NAME
 from recbole_posattn.version import RESULTS_VERSION
 
@@ -250,6 +250,7 @@ def ray_cluster(where: Where) -> Iterator[Any]:
 
     Raises:
         SettingError: If Ray is not installed or does not answer at its address.
+        ProcessError: If it does not start on this machine.
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -260,23 +261,32 @@ def ray_cluster(where: Where) -> Iterator[Any]:
             f"running trials needs Ray, which cannot be imported ({error}): pip install 'ray[tune]'"
         ) from error
     scratch = tempfile.mkdtemp(prefix="posattn-") if where.address is None else None
-    quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
-        if scratch is not None:
-            n_cpus = where.jobs * where.threads
-            ray.init("local", num_cpus=n_cpus, include_dashboard=False, _temp_dir=scratch, **quiet)
-        else:
-            try:
-                ray.init(address=where.address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise SettingError(f"no Ray cluster answers at address {where.address!r}: {reason}") from error
+        _connect(ray, where, scratch)
         interrupts.handle_again()
         yield ray
     finally:
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _connect(ray: Any, where: Where, scratch: str | None) -> None:
+    """Start Ray on this machine, with its files in a folder, or connect it to a cluster if there is no folder."""
+    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    try:
+        if scratch is None:
+            ray.init(address=where.address, **quiet)
+        else:
+            n_cpus = where.jobs * where.threads
+            ray.init("local", num_cpus=n_cpus, include_dashboard=False, _temp_dir=scratch, **quiet)
+    except Exception as error:  # Ray has no class for processes of its own that do not answer in time
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if scratch is not None:
+            raise ProcessError(f"Ray did not start on this machine, which may be too busy: {reason}") from error
+        if not isinstance(error, (ConnectionError, RuntimeError, ValueError)):
+            raise
+        raise SettingError(f"no Ray cluster answers at address {where.address!r}: {reason}") from error
 
 
 def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, **options: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import torch
 from recbole.config import Config
@@ -14,13 +14,9 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_posattn.models.sasrec import KernelPair, SASRecBase
-from recbole_posattn.nn.kernels.base import (
-    AdaptiveBandKernel,
-    KernelOptions,
-    PositionKernel,
-    build_kernel,
-    parse_kernel_structure,
-)
+from recbole_posattn.nn.kernels.base import PositionKernel
+from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
+from recbole_posattn.nn.kernels.structures import KernelOptions, build_kernel, parse_kernel_structure
 
 
 class PosKernelSASRec(SASRecBase):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import torch
 from recbole.config import Config
@@ -23,7 +23,7 @@ from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.backbone import BACKBONES
 from recbole_posattn.nn.encodings import EncodingOptions, build_encodings
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
-from recbole_posattn.nn.losses.sampled import LossOptions, build_loss
+from recbole_posattn.nn.losses.build import LossOptions, build_loss
 
 KernelPair = tuple[PositionKernel, PositionKernel]
 

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from recbole_posattn.errors import CheckpointError, SettingError, UserError
+from recbole_posattn.files import json_text
 from recbole_posattn.serving.scores import all_scores, reads_sequences
 from recbole_posattn.serving.traceable import exportable
 from recbole_posattn.settings.choices import MODEL_NAMES
-from recbole_posattn.strict_json import json_text
-from recbole_posattn.training.run import Loaded, load, versions
+from recbole_posattn.training.load import Loaded, load
+from recbole_posattn.training.result import versions
 
 INPUT_NAMES, OUTPUT_NAME = ("item_id_list", "item_length"), "scores"
 ITEMS_NAME, DESCRIPTION_NAME = "items.json", "export.json"

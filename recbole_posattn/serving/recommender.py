@@ -22,7 +22,7 @@ from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.serving.ranking import best_items
 from recbole_posattn.serving.requests import Requests, Split, known_users, new_histories, numbers_of, report_skipped
 from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences
-from recbole_posattn.training.run import Loaded, load
+from recbole_posattn.training.load import Loaded, load
 
 SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
 

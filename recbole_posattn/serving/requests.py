@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from recbole_posattn.data.presplit import laid_out
 from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import DataError, SettingError, shown
 from recbole_posattn.settings.choices import SPLITS
-from recbole_posattn.training.run import Loaded
+from recbole_posattn.training.load import Loaded
 
 Split = Literal["all", "valid", "test"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
@@ -13,7 +13,7 @@ from torch import Tensor
 from recbole_posattn.data.prefixes import PrefixColumn
 from recbole_posattn.errors import CheckpointError
 from recbole_posattn.serving.requests import Requests
-from recbole_posattn.training.run import Loaded
+from recbole_posattn.training.load import Loaded
 
 
 def reads_sequences(loaded: Loaded) -> bool:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import itertools
 import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 
-import numpy as np
 import recbole.config
 import torch
 import yaml
@@ -23,31 +21,27 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed
-from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.settings import registry
 from recbole_posattn.settings.checks import (
-    MODEL_RULES,
-    NAME_RULES,
-    RUN_RULES,
-    TEXT_KEYS,
     check_caches,
     check_columns,
-    check_combinations,
-    check_eval_args,
     check_evaluation,
-    check_model_keys,
     check_model_types,
     check_recbole_model,
     check_resolved,
-    check_rules,
     check_stage,
     check_transform,
     check_validation_metric,
-    resolved_negatives,
-    write_intervals,
 )
 from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
+from recbole_posattn.settings.datasets import ServedConfig, knows_histories, serve
+from recbole_posattn.settings.model_keys import MODEL_RULES, check_combinations, check_model_keys, resolved_negatives
+from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.settings.properties import ML_100K, named_file, properties_files, property_keys, recbole_model_keys
+from recbole_posattn.settings.rules import check_rules
+from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES, check_eval_args, write_intervals
+from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
 # Flags of the launcher, which RecBole's Config meets among the command line's settings.
 LAUNCHER_KEYS = {"model", "dataset", "config_files", "nproc", "ip", "port", "world_size", "group_offset"}
@@ -63,85 +57,19 @@ UNLISTED_RECBOLE_KEYS = {
 # What RecBole takes for those of them that are not given, but for None.
 _UNLISTED_DEFAULTS = {"encoding": "utf-8"}
 
-_MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
-
-# Values of a YAML document once its anchors are written out, and levels of them; settings have a few hundred.
-_LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
-
 # Keys that Config sets by itself.
 FOUND_OUT_KEYS = {
     *("MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "device", "local_rank", "offset", "single_spec"),
     *("valid_neg_sample_args", "test_neg_sample_args", "loss_negatives"),
 }
-
-
-class _YamlLoader(yaml.SafeLoader):
-    """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 wants 1.0e-3).
-
-    A key that stands twice is an error and not the last one's value, and so are anchors that hold themselves or grow
-    without bounds.
-    """
-
-    def compose_document(self) -> yaml.Node:
-        node = super().compose_document()
-        self._written_out(node, {}, ())
-        if isinstance(node, yaml.MappingNode):
-            self._keep_names(node)
-        return node
-
-    @staticmethod
-    def _keep_names(node: yaml.MappingNode) -> None:
-        """Let names be text, whatever they look like, as 2024 for a data set."""
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in TEXT_KEYS | {"datasets"}:  # of a leaderboard
-                for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    if isinstance(name, yaml.ScalarNode) and name.tag != _NULL_TAG:
-                        name.tag = _TEXT_TAG
-
-    def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
-        """How many nodes there are below a node, those below anchors as often as these are used."""
-        if id(node) in above or len(above) > _DEEPEST_DOCUMENT:
-            problem = "holds itself" if id(node) in above else f"is nested more than {_DEEPEST_DOCUMENT} levels deep"
-            raise yaml.composer.ComposerError(None, None, f"a value {problem}", node.start_mark)
-        if id(node) not in known:
-            below: list[yaml.Node] = []
-            if isinstance(node, yaml.MappingNode):
-                self._check_keys(node)
-                below = [part for pair in node.value for part in pair]
-            elif isinstance(node, yaml.SequenceNode):
-                below = node.value
-            known[id(node)] = 1 + sum(self._written_out(part, known, (*above, id(node))) for part in below)
-            if known[id(node)] > _LARGEST_DOCUMENT:
-                problem = f"a value is of more than {_LARGEST_DOCUMENT:,} parts"
-                raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
-        return known[id(node)]
-
-    @staticmethod
-    def _check_keys(node: yaml.MappingNode) -> None:
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE_TAG:
-                line = key.start_mark.line + 1
-                if (key.tag, key.value) in lines:
-                    raise _GivenTwice(key.value, lines[key.tag, key.value], line)
-                lines[key.tag, key.value] = line
-
-
-class _GivenTwice(yaml.YAMLError):
-    """A key that stands twice in a mapping; says which and where."""
-
-    def __init__(self, key: str, first: int, second: int) -> None:
-        super().__init__(f"key {shown(key)} is given twice, in line {first} and in line {second}; give it once")
-
-
-_YamlLoader.add_implicit_resolver(
+YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
     list("-+0123456789."),
 )
 
 
-class Config(registry.ServedConfig, recbole.config.Config):
+class Config(ServedConfig, recbole.config.Config):
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
@@ -184,12 +112,12 @@ class Config(registry.ServedConfig, recbole.config.Config):
         """Unpickled in another process, which RecBole has to find the model in, too."""
         self.__dict__.update(state)
         registry.hook_recbole()
-        registry.serve(self.model, self.model_class.type)
+        serve(self.model, self.model_class.type)
 
     # -- what was given ------------------------------------------------------------------------------------------
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        return _YamlLoader
+        return YamlLoader
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -238,7 +166,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         build_sparse_tensors_as_today(model_class)
-        registry.serve(model_name, model_class.type)
+        serve(model_name, model_class.type)
         return model_name, registry.mended(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
@@ -246,7 +174,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
     def _update_internal_config_dict(self, file: str) -> dict[str, Any] | None:
         settings = super()._update_internal_config_dict(file)
         if Path(file).name == "sample.yaml":  # what RecBole reads after its model's and before the data set's own
-            for path in registry.properties_files(self.model, self.dataset):
+            for path in properties_files(self.model, self.dataset):
                 self.internal_config_dict.update(read_yaml(path))
         return settings
 
@@ -256,7 +184,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
         mend_tree_settings(defaults)
         external = self.external_config_dict
         if external.get("protocol") is not None:
-            defaults.update(read_yaml(registry.named_file("protocol", str(external["protocol"]))))
+            defaults.update(read_yaml(named_file("protocol", str(external["protocol"]))))
         self._check_keys()
         loss_type = external.get("loss_type", defaults.get("loss_type"))
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
@@ -317,7 +245,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
             settings["loss_negatives"] = resolved_negatives(settings)
             settings["train_neg_sample_args"] = None
         else:
-            keys = registry.recbole_model_keys(self.model)
+            keys = recbole_model_keys(self.model)
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
@@ -326,11 +254,11 @@ class Config(registry.ServedConfig, recbole.config.Config):
 
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()
-        if self.dataset == registry.ML_100K.name:
-            self.final_config_dict["data_path"] = str(registry.ML_100K)
+        if self.dataset == ML_100K.name:
+            self.final_config_dict["data_path"] = str(ML_100K)
         check_validation_metric(self.final_config_dict)
         check_columns(self.final_config_dict)
-        check_evaluation(self.final_config_dict, registry.knows_histories(self.model))
+        check_evaluation(self.final_config_dict, knows_histories(self.model))
 
     def _check_keys(self) -> None:
         """Refuse a key that is found out, or that nothing reads and that looks like one that this run does."""
@@ -341,7 +269,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
         read_here |= LAUNCHER_KEYS | UNLISTED_RECBOLE_KEYS
         strange = self.external_config_dict.keys() - read_here
         if strange:
-            strange -= registry.property_keys("model/*.yaml", "dataset/*.yaml", "quick_start_config/*.yaml")
+            strange -= property_keys("model/*.yaml", "dataset/*.yaml", "quick_start_config/*.yaml")
         for key in sorted(strange, key=str):
             nearest = difflib.get_close_matches(str(key), read_here, n=1, cutoff=0.8)
             if nearest:
@@ -379,7 +307,7 @@ class Config(registry.ServedConfig, recbole.config.Config):
         config.yaml_loader = config._build_yaml_loader()
         config.model, config.dataset = settings["model"], settings["dataset"]
         config.model_class = registry.find_model(config.model)
-        registry.serve(config.model, config.model_class.type)
+        serve(config.model, config.model_class.type)
         config.external_config_dict = {}
         config._load_internal_config_dict(config.model, config.model_class, config.dataset)
         defaults = {key: value for key, value in config.internal_config_dict.items() if key not in FOUND_OUT_KEYS}
@@ -391,8 +319,8 @@ class Config(registry.ServedConfig, recbole.config.Config):
         for phase in ("valid", "test"):
             config._set_eval_neg_sample_args(phase)
         config.final_config_dict.pop("local_rank", None)
-        if config.dataset == registry.ML_100K.name:
-            config.final_config_dict["data_path"] = str(registry.ML_100K)
+        if config.dataset == ML_100K.name:
+            config.final_config_dict["data_path"] = str(ML_100K)
         elif data_path is not None:
             config.final_config_dict["data_path"] = str(Path(data_path) / config.dataset)
         config._init_device()
@@ -401,72 +329,4 @@ class Config(registry.ServedConfig, recbole.config.Config):
 
 # What RecBole makes of these is not what may be given for them.
 _RESOLVED_OTHERWISE = {"train_neg_sample_args"}
-
 _ENUM_KEYS = {"MODEL_TYPE": ModelType, "MODEL_INPUT_TYPE": InputType, "eval_type": EvaluatorType}
-
-
-def plain_data(value: Any) -> Any:
-    """``value`` with enums, devices, NumPy numbers and tuples made strings, numbers and lists."""
-    if isinstance(value, Mapping):
-        return {str(key): plain_data(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [plain_data(item) for item in value]
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    return str(value)
-
-
-def parse_setting(key: str, text: str) -> Any:
-    """The value of a setting given as text; see :func:`parse_value`. Names stay text, whatever they look like."""
-    value = parse_value(text)
-    return text if key in TEXT_KEYS and value is not None and not isinstance(value, str) else value
-
-
-def parse_value(text: str) -> Any:
-    """A setting given as text: a Python literal if it is one, else a YAML scalar, list or mapping.
-
-    So ``None``, ``(1, 2)`` and ``{'LS': 'valid_and_test'}`` work as in RecBole and ``~``, ``true``, ``1e-3`` and
-    ``[rope]`` as in a YAML file. Nothing is evaluated. What is neither stays text, and so does what YAML would read as
-    a text, list or mapping by other marks than brackets and quotes, such as ``|``, ``a #b`` or ``::``.
-    """
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        try:
-            value = yaml.load(text, Loader=_YamlLoader)
-        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: what looks like a date but is none
-            return text
-        if value is None and text.strip().lower() not in ("~", "null") and text:  # a comment, blanks
-            return text
-        marks = {str: ("'", '"'), list: ("[",), dict: ("{",)}
-        if type(value) in marks and not text.lstrip().startswith(marks[type(value)]):
-            return text
-    return value if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)) else text
-
-
-def read_yaml(file: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; empty for an empty file.
-
-    Raises:
-        SettingError: If the file is missing, or is not a YAML mapping.
-    """
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
-        raise SettingError(f"config file {file} cannot be read: {getattr(error, 'strerror', error)}") from error
-    try:
-        settings = yaml.load(text, Loader=_YamlLoader)
-    except _GivenTwice as error:
-        raise SettingError(f"config file {file}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from error
-    if settings is not None and not isinstance(settings, dict):
-        raise SettingError(f"config file {file} must hold lines of 'key: value', got a {type(settings).__name__}")
-    for key in settings or {}:
-        if not isinstance(key, str):
-            raise SettingError(f"config file {file}: keys must be text; got {shown(key)}")
-    return settings or {}

@@ -15,16 +15,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import torch
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 
-from recbole_posattn.compat import restore_other_parameter, settings_of_recbole
 from recbole_posattn.errors import CheckpointError, UserError, one_line
 from recbole_posattn.files import whole_file
-from recbole_posattn.settings.config import Config, plain_data
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.training.plain import restore_other_parameter, settings_of_recbole
 
 BEST_NAME, LAST_NAME = "best.pth", "last.pth"
 FORMAT_VERSION = 1

@@ -13,8 +13,9 @@ from filelock import FileLock, Timeout
 from recbole_posattn import distributed
 from recbole_posattn.errors import CheckpointError, SettingError, UserError
 from recbole_posattn.files import has_incomplete, remove_incomplete
-from recbole_posattn.settings.checks import resolved_negatives
-from recbole_posattn.settings.config import Config, plain_data
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.model_keys import resolved_negatives
+from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, use_explained
 from recbole_posattn.training.same_run import CHANGEABLE, RESUMABLE, check_data, setting_differences, shown_differences
 

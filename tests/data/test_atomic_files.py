@@ -12,7 +12,7 @@ import pytest
 from recbole_posattn import Config
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.errors import DataError
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 from tests.planted import write_atomic_file
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"

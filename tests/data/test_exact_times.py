@@ -11,7 +11,7 @@ import torch
 from recbole.data import create_dataset, data_preparation
 
 from recbole_posattn import Config
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 
 START = 1_600_000_000  # in steps of 128 s as a 32-bit float
 

@@ -23,7 +23,7 @@ from recbole.utils import init_seed
 from recbole_posattn import Config
 from recbole_posattn.data.dataset import LazyKGSeqDataset, LazySequentialDataset
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
-from recbole_posattn.settings.registry import knows_histories
+from recbole_posattn.settings.datasets import knows_histories
 
 SPLITS = {
     "leave two out": {"split": {"LS": "valid_and_test"}, "group_by": "user"},

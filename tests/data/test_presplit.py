@@ -19,7 +19,7 @@ from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.serving.recommender import Recommender
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 from tests.planted import lagged_sequences
 from tests.presplit import PARTS, Row, last_ones_held_out, newest, read_rows, with_histories, write_parts
 from tests.recommend.test_recommender import assert_same_lists, evaluated

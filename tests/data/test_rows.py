@@ -15,7 +15,7 @@ from recbole_posattn.atomic_files import rows
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES
 from recbole_posattn.errors import DataError
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 GOOD = "u1\ti1\t1\nu1\ti2\t2\nu1\ti3\t3\n"

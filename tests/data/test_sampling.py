@@ -14,7 +14,7 @@ from recbole_posattn import Config
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.settings.registry import find_model
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 
 SETTINGS = {"data_path": "data", "topk": 1, "valid_metric": "NDCG@1", "show_progress": False, "train_batch_size": 8}
 MOST = [(f"u{user}", f"i{item}", 10 * item + user) for user in range(4) for item in range(6 if user == 0 else 4)]

@@ -14,7 +14,7 @@ from recbole.utils import init_seed
 from recbole_posattn import Config
 from recbole_posattn.data import loaders
 from recbole_posattn.evaluation.collector import BlockwiseCollector, mean_rank
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 
 RANKING = ["Recall", "MRR", "NDCG", "Hit", "Precision", "MAP", "GAUC"]

@@ -14,8 +14,9 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.evaluation.target_ranks import metric_by_target
-from recbole_posattn.training.run import USERS_NAME
-from recbole_posattn.training.trainer import EngineMixin, trainer_class
+from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.result import USERS_NAME
+from recbole_posattn.training.trainer import trainer_class
 
 METRICS = ["hit", "ndcg", "mrr", "recall", "cov"]
 TOPK = [3, 10]

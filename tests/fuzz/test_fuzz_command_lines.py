@@ -13,8 +13,9 @@ from recbole_posattn import run
 from recbole_posattn.cli import main as cli
 from recbole_posattn.cli.settings import parsed_settings
 from recbole_posattn.errors import UserError
-from recbole_posattn.settings.checks import MODEL_RULES, RUN_RULES
-from recbole_posattn.settings.config import parse_value
+from recbole_posattn.settings.model_keys import MODEL_RULES
+from recbole_posattn.settings.run_keys import RUN_RULES
+from recbole_posattn.settings.yaml import parse_value
 from tests.fuzz.harness import ROWS, TINY_RUN, call, cases, empty_folder, refused, tiny_flags, words, write_data
 
 LAUNCHER = "run_recbole_posattn.py"

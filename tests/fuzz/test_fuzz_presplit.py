@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recbole_posattn import Config
 from recbole_posattn.atomic_files.check import ensure_atomic_files
-from recbole_posattn.training.run import prepare_data
+from recbole_posattn.training.load import prepare_data
 from tests.fuzz.harness import call, cases, empty_folder, refused, tiny_flags
 from tests.presplit import PARTS, Row, newest, read_rows, with_histories, write_parts
 

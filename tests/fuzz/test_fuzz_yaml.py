@@ -20,9 +20,11 @@ from recbole.config.configurator import (
 
 from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
-from recbole_posattn.settings.checks import MODEL_RULES, RUN_RULES
-from recbole_posattn.settings.config import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_RECBOLE_KEYS, read_yaml
-from recbole_posattn.settings.registry import RECBOLE_PROPERTIES
+from recbole_posattn.settings.config import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.model_keys import MODEL_RULES
+from recbole_posattn.settings.properties import RECBOLE_PROPERTIES
+from recbole_posattn.settings.run_keys import RUN_RULES
+from recbole_posattn.settings.yaml import read_yaml
 from tests.fuzz.harness import TINY_RUN, call, cases, empty_folder, refused, tiny_flags, words, write_data
 
 KEYS = sorted(

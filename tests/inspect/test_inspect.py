@@ -23,7 +23,7 @@ from recbole_posattn.analysis.report import report_files
 from recbole_posattn.analysis.switches import positional_parts
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
-from recbole_posattn.nn.kernels.base import positional_kernel
+from recbole_posattn.nn.kernels.structures import positional_kernel
 
 KEPT = {"kernel_structure": "toeplitz-full", "n_heads": 2, "epochs": 4, "save_kernel_every": 2}
 

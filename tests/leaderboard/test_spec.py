@@ -9,7 +9,7 @@ import pytest
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.leaderboard.spec import Published, read_spec
 from recbole_posattn.experiments.trials import checked_folders
-from recbole_posattn.settings.registry import PROPERTIES, named_file
+from recbole_posattn.settings.properties import PROPERTIES, named_file
 
 
 def written(tmp_path: Path, text: str) -> Path:

@@ -17,8 +17,8 @@ from recbole.utils import get_model
 
 from recbole_posattn import Config, run
 from recbole_posattn.evaluation.target_ranks import metric_by_target
-from recbole_posattn.settings.registry import ML_100K
-from recbole_posattn.training.run import load
+from recbole_posattn.settings.properties import ML_100K
+from recbole_posattn.training.load import load
 
 USERS = {"u1": "abcxy", "u2": "abdxy", "u3": "acdxy"}
 TRAINED_ON = {"a": 3, "b": 2, "c": 2, "d": 2, "x": 0, "y": 0}  # leave-one-out: x is the valid item and y the test item

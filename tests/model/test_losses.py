@@ -17,19 +17,15 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recbole_posattn.nn.losses import sampled as losses
+from recbole_posattn.nn.losses.base import ItemLoss
+from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES, LossOptions, build_loss
+from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
+from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS, NegativeItems
 from recbole_posattn.nn.losses.sampled import (
-    DISTRIBUTIONS,
-    LOSSES,
-    SAMPLED_LOSSES,
     BayesianPersonalizedRanking,
     BinaryCrossEntropy,
-    CrossEntropy,
     GeneralizedBinaryCrossEntropy,
-    ItemLoss,
-    LossOptions,
-    NegativeItems,
     SampledSoftmax,
-    build_loss,
 )
 from tests.watch import LargestTensor
 

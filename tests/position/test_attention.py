@@ -20,7 +20,7 @@ from recbole_posattn.nn.encodings import (
     EncodingOptions,
     build_encodings,
 )
-from recbole_posattn.nn.kernels.base import BANDED_STRUCTURES, STRUCTURES, KernelOptions, build_kernel
+from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES, KernelOptions, build_kernel
 from tests import references
 from tests.watch import LargestTensor
 

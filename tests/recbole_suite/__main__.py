@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_posattn.compat import extract_archive
+from recbole_posattn.atomic_files.download import extract_archive
 from recbole_posattn.errors import UserError
 from tests.recbole_suite.known import KNOWN, Known
 from tests.recbole_suite.plugin import Outcomes

@@ -7,18 +7,19 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from recbole_posattn.compat import without_tensorboard
+
 import pandas as pd
 import pytest
 import torch
 
 from recbole_posattn import run
-from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.data.splits import count_up
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.serving import recommender as module
 from recbole_posattn.serving.recommender import Recommender
 from recbole_posattn.settings.registry import registered_model_names
-from recbole_posattn.training.run import Loaded
+from recbole_posattn.training.load import Loaded
 from recbole_posattn.training.trainer import trainer_class
 
 OURS = registered_model_names()

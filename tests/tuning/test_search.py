@@ -37,10 +37,12 @@ from recbole_posattn.experiments.tuning.records import (
     read_records,
     trial_folder,
 )
-from recbole_posattn.experiments.tuning.search import Search, run_search
+from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.space import Dimension, Space
+from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.experiments.tuning.tune import tune
 from recbole_posattn.training.checkpoint import BEST_NAME
+from recbole_posattn.training.checkpointing import CheckpointMixin
 from tests.systems import needs_posix
 
 HEADS = Dimension("n_heads", "choice", (1, 3), {})  # 3 heads do not divide 16 channels
@@ -111,16 +113,15 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
     log = str(tmp_path / "splits")
 
     def note_splits() -> None:
-        from recbole_posattn.training import trainer
 
-        evaluate = trainer.CheckpointMixin.evaluate
+        evaluate = CheckpointMixin.evaluate
 
         def noting(self: Any, eval_data: Any, *args: Any, **options: Any) -> Any:
             with open(log, "a") as file:
                 file.write(f"{eval_data._sampler.phase}\n")
             return evaluate(self, eval_data, *args, **options)
 
-        trainer.CheckpointMixin.evaluate = noting
+        CheckpointMixin.evaluate = noting
 
     # pickled by value, as it is not a module's
     def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
@@ -137,9 +138,8 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
     original = make.evaluate_checkpoint
     monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
     monkeypatch.setattr(make, "evaluate_checkpoint", evaluate_checkpoint)
-    from recbole_posattn.training import trainer
 
-    monkeypatch.setattr(trainer.CheckpointMixin, "evaluate", trainer.CheckpointMixin.evaluate)  # put back afterwards
+    monkeypatch.setattr(CheckpointMixin, "evaluate", CheckpointMixin.evaluate)  # put back afterwards
     note_splits()
     found, _ = tune(Search(settings, Space([RATES]), 2, scheduler="none"), tmp_path / "search", Where(2, cpus=1))
     splits = Path(log).read_text().split("\n")[:-1]

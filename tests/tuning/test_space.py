@@ -12,9 +12,9 @@ from recbole.trainer import HyperTuning
 
 from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
-from recbole_posattn.experiments.tuning.search import Search, check_search
 from recbole_posattn.experiments.tuning.space import Dimension, Space, read_hyper, read_space
-from recbole_posattn.settings.registry import PROPERTIES
+from recbole_posattn.experiments.tuning.spec import Search, check_search
+from recbole_posattn.settings.properties import PROPERTIES
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

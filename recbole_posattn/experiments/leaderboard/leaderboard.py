@@ -16,7 +16,7 @@ from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.tuned import tune_rows
 from recbole_posattn.experiments.trials import Outcome, Where, checked_folders, run_trials
 from recbole_posattn.reporting.page import command_line
-from recbole_posattn.training.run import versions
+from recbole_posattn.training.result import versions
 
 RUNS, TUNING = "runs", "tuning"
 

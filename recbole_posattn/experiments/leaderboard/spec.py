@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.experiments.trials import Trial
-from recbole_posattn.settings.config import read_yaml
-from recbole_posattn.settings.registry import find_model, named_file
+from recbole_posattn.settings.properties import named_file
+from recbole_posattn.settings.registry import find_model
+from recbole_posattn.settings.yaml import read_yaml
 
 FIRST_SEED = 2020  # RecBole's default
 MOST_SEEDS = 10_000

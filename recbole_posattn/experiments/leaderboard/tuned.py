@@ -12,10 +12,11 @@ from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.trials import Where
 from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import SEARCH_NAME, best_trial
-from recbole_posattn.experiments.tuning.search import Search, check_search, run_search
+from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.space import read_space
+from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.registry import named_file
+from recbole_posattn.settings.properties import named_file
 
 
 def tune_rows(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_posattn.compat import let_hyper_tuning_run
+
 from recbole_posattn.training.run import run
 
 let_hyper_tuning_run()

@@ -34,10 +34,10 @@ from recbole_posattn.experiments.tuning.records import (
     next_number,
     trial_folder,
 )
-from recbole_posattn.experiments.tuning.search import Search
 from recbole_posattn.experiments.tuning.space import Space
+from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training.run import RESULT_NAME
+from recbole_posattn.training.result import RESULT_NAME
 
 RAY_FOLDER = "ray"
 

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments.trials import read_result, validated_epochs
 from recbole_posattn.experiments.tuning.space import Space
-from recbole_posattn.files import whole_file
-from recbole_posattn.strict_json import json_text
-from recbole_posattn.training.run import RESULT_NAME
+from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.training.result import RESULT_NAME
 
 RUNS, SEARCH_NAME, TRIALS_NAME = "runs", "search.json", "trials.jsonl"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, did_you_mean
-from recbole_posattn.settings.config import Config, parse_value, read_yaml
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.yaml import parse_value, read_yaml
 
 if TYPE_CHECKING:
     import optuna

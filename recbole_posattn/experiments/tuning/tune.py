@@ -14,12 +14,15 @@ from recbole_posattn.experiments.trials import Where, forget_checkpoint, read_re
 from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import TrialRecord, best_trial, trial_folder
 from recbole_posattn.experiments.tuning.report import Found, report_files
-from recbole_posattn.experiments.tuning.search import Search, check_search, run_search
+from recbole_posattn.experiments.tuning.search import run_search
+from recbole_posattn.experiments.tuning.spec import Search, check_search
+from recbole_posattn.files import json_text
 from recbole_posattn.reporting.page import command_line, write_files
-from recbole_posattn.settings.config import Config, plain_data
-from recbole_posattn.strict_json import json_text
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import BEST_NAME
-from recbole_posattn.training.run import evaluate_checkpoint, versions
+from recbole_posattn.training.load import evaluate_checkpoint
+from recbole_posattn.training.result import versions
 
 WINNER_NAME = "best.json"
 

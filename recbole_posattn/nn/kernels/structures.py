@@ -1,0 +1,102 @@
+"""The structures of kernels by name, and the positional kernel C = U L."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from recbole_posattn.nn.kernels.base import Alignment, IdentityKernel, Normalization, PositionKernel
+from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel, DilatedKernel, ExponentialKernel, ToeplitzKernel
+from recbole_posattn.nn.kernels.by_position import FullKernel, LowRankKernel
+
+
+class KernelOptions(NamedTuple):
+    """What the structures are built from; each takes what concerns it.
+
+    Args:
+        role: ``u`` for Uᵀ, which mixes the keys, or ``l`` for L, which mixes the values.
+        max_length: The longest sequence, in positions.
+        n_groups: See :class:`PositionKernel`.
+        normalization: See :class:`LearnedKernel`.
+        alignment: See :class:`FullKernel`.
+        bandwidth: Lags that a banded structure keeps.
+        n_decays: See :class:`ExponentialKernel`.
+        rank: See :class:`LowRankKernel`.
+    """
+
+    role: Literal["u", "l"]
+    max_length: int
+    n_groups: int = 1
+    normalization: Normalization = "frobenius"
+    alignment: Alignment = "end"
+    bandwidth: int | None = None
+    n_decays: int = 4
+    rank: int = 8
+
+    @property
+    def common(self) -> tuple[int, int, Normalization]:
+        """The first arguments of every learned kernel."""
+        return self.max_length, self.n_groups, self.normalization
+
+
+STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
+    "identity": lambda o: IdentityKernel(o.max_length, o.n_groups),
+    "toeplitz": lambda o: ToeplitzKernel(*o.common, unit_first_tap=o.role == "u"),
+    "banded_toeplitz": lambda o: ToeplitzKernel(*o.common, bandwidth=o.bandwidth, unit_first_tap=o.role == "u"),
+    "full": lambda o: FullKernel(*o.common, alignment=o.alignment),
+    "banded": lambda o: FullKernel(*o.common, bandwidth=o.bandwidth, alignment=o.alignment),
+    "exponential": lambda o: ExponentialKernel(*o.common, n_decays=o.n_decays),
+    "lowrank": lambda o: LowRankKernel(*o.common, rank=o.rank, alignment=o.alignment),
+    "adaptive_band": lambda o: AdaptiveBandKernel(*o.common, unit_first_tap=o.role == "u"),
+    "dilated": lambda o: DilatedKernel(*o.common, unit_first_tap=o.role == "u"),
+}
+
+# The structures that need a bandwidth.
+BANDED_STRUCTURES = ("banded_toeplitz", "banded")
+
+
+def parse_kernel_structure(kernel_structure: str) -> tuple[str, str]:
+    """Split ``<U>-<L>``, such as ``toeplitz-full``, into the structures of U and L.
+
+    Raises:
+        ValueError: If it is not two names of :data:`STRUCTURES` with a dash between.
+    """
+    parts = str(kernel_structure).split("-")
+    if len(parts) != 2 or not set(parts) <= set(STRUCTURES):
+        raise ValueError(
+            f"kernel_structure must be <U>-<L>, each one of {', '.join(STRUCTURES)}, got {kernel_structure!r}"
+        )
+    return parts[0], parts[1]
+
+
+def build_kernel(structure: str, options: KernelOptions) -> PositionKernel:
+    """The kernel of one role in an attention block.
+
+    Args:
+        structure: A name of :data:`STRUCTURES`.
+        options: Role, sizes and what the structure needs beside them.
+
+    Raises:
+        ValueError: If the structure is unknown, a banded one comes without a bandwidth, or an option is out of range.
+    """
+    if structure not in STRUCTURES:
+        raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, got {structure!r}")
+    if structure in BANDED_STRUCTURES and options.bandwidth is None:
+        raise ValueError(f"structure {structure} needs a bandwidth, the number of lags it keeps")
+    return STRUCTURES[structure](options)
+
+
+def positional_kernel(u_kernel: PositionKernel, l_kernel: PositionKernel, length: int | None = None) -> Tensor:
+    """The dense positional kernel C = U L.
+
+    Args:
+        u_kernel: The kernel that stores Uᵀ.
+        l_kernel: The kernel that stores L.
+        length: Positions, ``max_length`` by default.
+
+    Returns:
+        Tensor of shape (g, s, s).
+    """
+    return u_kernel.dense(length).mT @ l_kernel.dense(length)

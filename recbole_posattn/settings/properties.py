@@ -1,0 +1,89 @@
+"""The files of default settings, RecBole's and ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import recbole_posattn.compat  # noqa: F401
+
+import recbole
+import recbole.config
+import recbole.data.dataset
+import recbole.data.utils
+import recbole.trainer
+import yaml
+
+from recbole_posattn.errors import SettingError, did_you_mean, shown
+
+RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"  # comes with RecBole
+_PACKAGE = Path(__file__).parent.parent
+
+# Inside the package in an installed wheel, beside it in a checkout.
+PROPERTIES = next(path for path in (_PACKAGE / "properties", _PACKAGE.parent / "properties") if path.is_dir())
+
+# Property files of RecBole's that are not spelt as the class, so that its Config finds them nowhere but on macOS and
+# Windows: without them its tree models fail.
+_OTHERWISE_SPELT = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
+model_properties: dict[str, Path | None] = {}
+
+
+def recbole_model_names() -> list[str]:
+    """Names of RecBole's own models, sorted; those of its properties, which name each model as its class does."""
+    stems = (path.stem for path in (RECBOLE_PROPERTIES / "model").glob("*.yaml"))
+    return sorted(_OTHERWISE_SPELT.get(stem, stem) for stem in stems)
+
+
+def _recbole_model_file(model: str) -> Path:
+    spelt = {name: stem for stem, name in _OTHERWISE_SPELT.items()}
+    return RECBOLE_PROPERTIES / "model" / f"{spelt.get(model, model)}.yaml"
+
+
+def recbole_model_keys(model: str) -> set[str]:
+    """The keys in RecBole's property file of a model; none for a model without one."""
+    file = _recbole_model_file(model)
+    return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
+
+
+def properties_files(model: str, dataset: str) -> list[Path]:
+    """Our default files for a model and a data set, in the order in which they are read.
+
+    What was tuned on a data set is for all models that come along, whose encodings so have the same settings.
+    """
+    of_model = model_properties.get(model)
+    otherwise_spelt = _recbole_model_file(model) if model in _OTHERWISE_SPELT.values() else None
+    files = [PROPERTIES / "overall.yaml", otherwise_spelt, of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
+    if of_model is not None and of_model.parent == PROPERTIES / "model":
+        files.append(PROPERTIES / "tuned" / f"{dataset}.yaml")
+    return [path for path in files if path is not None and path.is_file()]
+
+
+def named_file(kind: str, name: str) -> Path:
+    """A file of settings that the user names: one of ``properties/<kind>/`` by its name, or any by its path.
+
+    Args:
+        kind: ``protocol``, ``leaderboard`` or ``tuning``.
+        name: Without suffix, or a path to a YAML file.
+
+    Raises:
+        SettingError: If there is none.
+    """
+    by_name = {path.stem: path for path in (PROPERTIES / kind).glob("*.yaml")}
+    if name in by_name:
+        return by_name[name]
+    try:
+        if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+            return Path(name)
+    except OSError:  # too long for a name
+        pass
+    names = ", ".join(sorted(by_name))
+    raise SettingError(
+        f"{kind} must be one of {names}, or a YAML file; got {shown(name)}.{did_you_mean(name, by_name)}"
+    )
+
+
+def property_keys(*patterns: str) -> set[str]:
+    """The keys of all property files, RecBole's and ours, that match one of the glob patterns, such as ``model/*``."""
+    files = [path for root in (RECBOLE_PROPERTIES, PROPERTIES) for pattern in patterns for path in root.glob(pattern)]
+    files += [path for path in model_properties.values() if path is not None]
+    return {key for path in files for key in yaml.safe_load(path.read_text(encoding="utf-8")) or {}}

@@ -1,0 +1,128 @@
+"""Rules for the values of settings, and how they are combined."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole_posattn.errors import SettingError, did_you_mean, shown
+from recbole_posattn.nn.kernels.structures import STRUCTURES
+
+# The largest integer that a setting may be: beyond, torch's loaders and loops give up.
+LARGEST = 2**31 - 1
+_LARGEST_FLOAT = 3.4e38
+
+
+class Rule(NamedTuple):
+    """What a key may be.
+
+    Attributes:
+        holds: Tests a value.
+        allowed: The words for it.
+        maximum: What an integer may be at most.
+    """
+
+    holds: Callable[[Any], bool]
+    allowed: str
+    maximum: int | None = None
+
+
+def integer(minimum: int, maximum: int = LARGEST) -> Rule:
+    """An integer from a minimum to a maximum, both included."""
+    words = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+    return Rule(lambda value: is_int(value) and value >= minimum, words, maximum)
+
+
+def one_of(*choices: Any) -> Rule:
+    """One of some values, of the same type as well."""
+
+    def holds(value: Any) -> bool:
+        return any(type(value) is type(choice) and value == choice for choice in choices)  # True is not 1
+
+    return Rule(holds, "one of " + ", ".join(map(str, choices)))
+
+
+def or_none(rule: Rule) -> Rule:
+    """What a rule allows, or ``None``."""
+    return Rule(lambda value: value is None or rule.holds(value), f"{rule.allowed}, or ~", rule.maximum)
+
+
+def either(*rules: Rule) -> Rule:
+    """What any of the rules allows."""
+    return Rule(lambda value: any(rule.holds(value) for rule in rules), " or ".join(rule.allowed for rule in rules))
+
+
+def list_of(rule: Rule, words: str, minimum: int = 0) -> Rule:
+    """A list of at least ``minimum`` values that a rule allows; ``words`` describe it."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and len(value) >= minimum and all(map(rule.holds, value))
+
+    return Rule(holds, words)
+
+
+def mapping_of(rule: Rule, words: str) -> Rule:
+    """A mapping from texts to values that a rule allows; ``words`` describe it."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, dict) and all(map(_is_text, value)) and all(map(rule.holds, value.values()))
+
+    return Rule(holds, words)
+
+
+def is_int(value: Any) -> bool:
+    """Whether it is an integer; a boolean is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that torch can compute with: finite in 32 bits, and an integer in 64."""
+    return abs(value) <= _LARGEST_FLOAT if isinstance(value, float) else is_int(value) and abs(value) < 2**63
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def is_path(value: Any) -> bool:
+    """Whether it can be a path."""
+    return isinstance(value, Path) or (isinstance(value, str) and value != "" and "\0" not in value)
+
+
+def is_name(value: Any) -> bool:
+    """Whether it can be the name of a folder and of the files in it."""
+    return _is_text(value) and value not in (".", "..") and not set(value) & set("/\\") and len(value.encode()) <= 200
+
+
+BOOL = one_of(True, False)
+PROBABILITY = Rule(lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)")
+POSITIVE = Rule(lambda value: is_number(value) and value > 0, "a number above 0")
+NOT_NEGATIVE = Rule(lambda value: is_number(value) and value >= 0, "a number of at least 0")
+TEXT = Rule(_is_text, "a text")
+PATH = Rule(is_path, "a path")
+FINITE = Rule(is_number, "a number")
+TEXTS = list_of(TEXT, "a list of texts")
+
+
+def lower_one_of(*choices: str) -> Rule:
+    """One of some texts, in upper or lower case."""
+    return Rule(lambda value: isinstance(value, str) and value.lower() in choices, "one of " + ", ".join(choices))
+
+
+def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Raise :class:`SettingError` for the first key whose value its rule does not allow."""
+    for key, rule in rules.items():
+        if key not in settings:
+            continue
+        value = settings[key]
+        if not rule.holds(value):
+            hint = ""
+            if key == "kernel_structure":
+                hint = did_you_mean(settings[key], map("-".join, itertools.product(STRUCTURES, repeat=2)))
+            raise SettingError(f"{key} must be {rule.allowed}; got {shown(value)}.{hint}")
+        if rule.maximum is not None and is_int(value) and value > rule.maximum:
+            raise SettingError(f"{key} must be at most {rule.maximum:,}; got {shown(value)}.")

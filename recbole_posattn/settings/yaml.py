@@ -1,0 +1,131 @@
+"""Settings as text and YAML: plain data, never code."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+import yaml
+
+from recbole_posattn.errors import SettingError, shown
+from recbole_posattn.settings.run_keys import TEXT_KEYS
+
+_MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
+
+# Values of a YAML document once its anchors are written out, and levels of them; settings have a few hundred.
+_LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
+
+
+class YamlLoader(yaml.SafeLoader):
+    """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 wants 1.0e-3).
+
+    A key that stands twice is an error and not the last one's value, and so are anchors that hold themselves or grow
+    without bounds.
+    """
+
+    def compose_document(self) -> yaml.Node:
+        """See ``yaml.composer.Composer.compose_document``; checks the document as well."""
+        node = super().compose_document()
+        self._written_out(node, {}, ())
+        if isinstance(node, yaml.MappingNode):
+            self._keep_names(node)
+        return node
+
+    @staticmethod
+    def _keep_names(node: yaml.MappingNode) -> None:
+        """Let names be text, whatever they look like, as 2024 for a data set."""
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in TEXT_KEYS | {"datasets"}:  # of a leaderboard
+                for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(name, yaml.ScalarNode) and name.tag != _NULL_TAG:
+                        name.tag = _TEXT_TAG
+
+    def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+        """How many nodes there are below a node, those below anchors as often as these are used."""
+        if id(node) in above or len(above) > _DEEPEST_DOCUMENT:
+            problem = "holds itself" if id(node) in above else f"is nested more than {_DEEPEST_DOCUMENT} levels deep"
+            raise yaml.composer.ComposerError(None, None, f"a value {problem}", node.start_mark)
+        if id(node) not in known:
+            below: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                self._check_keys(node)
+                below = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                below = node.value
+            known[id(node)] = 1 + sum(self._written_out(part, known, (*above, id(node))) for part in below)
+            if known[id(node)] > _LARGEST_DOCUMENT:
+                problem = f"a value is of more than {_LARGEST_DOCUMENT:,} parts"
+                raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+        return known[id(node)]
+
+    @staticmethod
+    def _check_keys(node: yaml.MappingNode) -> None:
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE_TAG:
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in lines:
+                    raise _GivenTwice(key.value, lines[key.tag, key.value], line)
+                lines[key.tag, key.value] = line
+
+
+class _GivenTwice(yaml.YAMLError):
+    """A key that stands twice in a mapping; says which and where."""
+
+    def __init__(self, key: str, first: int, second: int) -> None:
+        super().__init__(f"key {shown(key)} is given twice, in line {first} and in line {second}; give it once")
+
+
+def parse_setting(key: str, text: str) -> Any:
+    """The value of a setting given as text; see :func:`parse_value`. Names stay text, whatever they look like."""
+    value = parse_value(text)
+    return text if key in TEXT_KEYS and value is not None and not isinstance(value, str) else value
+
+
+def parse_value(text: str) -> Any:
+    """A setting given as text: a Python literal if it is one, else a YAML scalar, list or mapping.
+
+    So ``None``, ``(1, 2)`` and ``{'LS': 'valid_and_test'}`` work as in RecBole and ``~``, ``true``, ``1e-3`` and
+    ``[rope]`` as in a YAML file. Nothing is evaluated. What is neither stays text, and so does what YAML would read as
+    a text, list or mapping by other marks than brackets and quotes, such as ``|``, ``a #b`` or ``::``.
+    """
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        try:
+            value = yaml.load(text, Loader=YamlLoader)
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: what looks like a date but is none
+            return text
+        if value is None and text.strip().lower() not in ("~", "null") and text:  # a comment, blanks
+            return text
+        marks = {str: ("'", '"'), list: ("[",), dict: ("{",)}
+        if type(value) in marks and not text.lstrip().startswith(marks[type(value)]):
+            return text
+    return value if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)) else text
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; empty for an empty file.
+
+    Raises:
+        SettingError: If the file is missing, or is not a YAML mapping.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
+        raise SettingError(f"config file {file} cannot be read: {getattr(error, 'strerror', error)}") from error
+    try:
+        settings = yaml.load(text, Loader=YamlLoader)
+    except _GivenTwice as error:
+        raise SettingError(f"config file {file}: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SettingError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from error
+    if settings is not None and not isinstance(settings, dict):
+        raise SettingError(f"config file {file} must hold lines of 'key: value', got a {type(settings).__name__}")
+    for key in settings or {}:
+        if not isinstance(key, str):
+            raise SettingError(f"config file {file}: keys must be text; got {shown(key)}")
+    return settings or {}

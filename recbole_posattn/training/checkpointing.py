@@ -1,0 +1,339 @@
+"""When a trainer writes checkpoints, and how it resumes from one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import TRAINED_NUMBERS
+
+import recbole.trainer
+import torch
+from filelock import FileLock
+from recbole.data.dataloader import AbstractDataLoader
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import get_local_time, set_color
+
+from recbole_posattn import distributed
+from recbole_posattn.data.digest import data_contents
+from recbole_posattn.files import make_new_folder, whole_file
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.training import interrupts
+from recbole_posattn.training.checkpoint import (
+    BEST_NAME,
+    LAST_NAME,
+    load_state,
+    read_checkpoint,
+    use_explained,
+    vocabulary,
+    write_checkpoint,
+)
+from recbole_posattn.training.explained_errors import (
+    needs_explained,
+)
+from recbole_posattn.training.pausable_epoch import PausableEpoch
+from recbole_posattn.training.plain import plain_other_parameter
+from recbole_posattn.training.resume import Resumed, lock_run
+from recbole_posattn.training.state import (
+    changed_counters,
+    counters,
+    optimizers,
+    random_state,
+    restore_arrays,
+    restore_counters,
+    restore_loader_states,
+    restore_optimizer,
+    restore_random_state,
+    trained_arrays,
+)
+
+
+class CheckpointMixin:
+    """Checkpoints for any of RecBole's trainers, from which training continues exactly where it stopped.
+
+    RecBole pickles the whole ``Config`` into a checkpoint. Loading a pickle runs whatever it contains, so torch ≥ 2.6
+    refuses to. Here everything is tensors and plain data (:mod:`recbole_posattn.training.checkpoint`). Two epochs are
+    kept: the best one, and the last one with the whole training state (:mod:`recbole_posattn.training.state`). Only
+    rank 0 writes and reads.
+
+    Attributes:
+        run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
+        best_epoch: Epoch of the checkpoint that is kept, counted from 0; −1 before there is one.
+        seconds_before: Of training, in the processes that came before in this run.
+        changes: Settings that have become others on the way, see :class:`recbole_posattn.training.resume.Resumed`.
+    """
+
+    def __init__(self, config: Config, model: AbstractRecommender) -> None:
+        super().__init__(config, model)
+        self.run_dir = Path(self.checkpoint_dir) / f"{config['model']}-{config['dataset']}-{get_local_time()}"
+        self.saved_model_file = str(self.run_dir / BEST_NAME)
+        self.best_epoch = -1
+        self.seconds_before = 0.0
+        self.changes: list[dict[str, Any]] = []
+        self._untrained_counters = counters(self.model)
+        self._started = 0.0
+        self._has_run_dir = False
+        self._lock: FileLock | None = None
+        self._train_data: AbstractDataLoader | None = None
+        self._vocabulary: dict[str, Any] | None = None
+        self._data: dict[str, Any] = {}
+        self._saved = False
+        self._random_states: list[dict[str, Any]] | None = None  # to go on with, one of each process
+        self._left: dict[str, Any] | None = None  # to go on with, where an epoch was left
+        self._epoch_now: PausableEpoch | None = None  # that is being done or validated
+
+    def fit(
+        self, train_data: AbstractDataLoader, *arguments: Any, saved: bool = True, **options: Any
+    ) -> tuple[float, dict | None]:
+        """See ``Trainer.fit``. A signal waits for the end of the step; what was done by then is kept.
+
+        Raises:
+            Interrupted: By a signal.
+        """
+        self._train_data, self._vocabulary, self._saved = train_data, vocabulary(train_data._dataset), saved
+        self._data = data_contents(self.config) if saved and distributed.is_main() else {}
+        first_epoch, self._started = self.start_epoch, time.perf_counter()
+        try:
+            with interrupts.deferred(), needs_explained(self.config):
+                if first_epoch and self._has_ended():  # which RecBole would take for a run without epochs
+                    self.eval_collector.data_collect(train_data)  # some metrics count the items there
+                else:
+                    super().fit(train_data, *arguments, saved=saved, **options)
+                self._epoch_now = None
+                self._keep_a_best()
+                if self.train_loss_dict and self._random_states is None:
+                    self._keep_epoch(max(self.train_loss_dict))
+                self._restore_random_state()
+        except interrupts.Interrupted as interrupted:
+            if interrupted.between_steps and self._keep_steps():
+                interrupted.kept = f"all steps that were done are kept: --resume={self.run_dir} goes on after them"
+            else:
+                interrupted.kept = self._kept()
+            raise
+        finally:
+            self.tensorboard.close()  # and its thread with it
+            if self._lock is not None:
+                self._lock.release()
+        return self.best_valid_score, self.best_valid_result
+
+    def _keep_a_best(self) -> None:
+        """The last epoch where none was validated, or none with a number for a score."""
+        untold = self.best_epoch < 0 and self.train_loss_dict and Path(self.saved_model_file).name == BEST_NAME
+        if self._saved and untold:
+            self.logger.warning("No epoch has a score of the validation: the last one is kept")
+            self._save_checkpoint(max(self.train_loss_dict))
+
+    def _has_ended(self) -> bool:
+        return self.start_epoch >= self._n_epochs or self.cur_step > self.stopping_step
+
+    @property
+    def _n_epochs(self) -> int:
+        """How many epochs there are to train, or to pretrain."""
+        is_staged = isinstance(self, recbole.trainer.trainer.PretrainTrainer)
+        return self.pretrain_epochs if is_staged and self.model.train_stage != "finetune" else self.epochs
+
+    def _train_epoch(
+        self,
+        train_data: AbstractDataLoader,
+        epoch_idx: int,
+        loss_func: Callable[[Interaction], Any] | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        self._epoch_now = None
+        if epoch_idx - 1 in self.train_loss_dict and self._random_states is None:
+            self._keep_epoch(epoch_idx - 1)  # with its validation, and all that came of it
+        self._restore_random_state()
+        if not self._pausable:
+            return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        with nullcontext() if self._left is None else use_explained(self.run_dir / LAST_NAME):
+            epoch = PausableEpoch(train_data, loss_func or self.model.calculate_loss, self._left)
+        self._epoch_now, self._left = epoch, None
+        super()._train_epoch(epoch, epoch_idx, epoch.loss, show_progress)
+        total = sum(epoch.losses) if isinstance(epoch.losses, tuple) else epoch.losses
+        self.curve[-1].update(loss=total, seconds=round(self.curve[-1]["seconds"] + epoch.seconds_before, 3))
+        return epoch.losses
+
+    def _keep_epoch(self, epoch: int) -> None:
+        """Write the last checkpoint after an epoch; always after the last one."""
+        every = self.config["save_last_every"]
+        is_last = epoch + 1 >= self._n_epochs or self.cur_step > self.stopping_step
+        if not self._saved or every is None or not (is_last or (epoch + 1) % every == 0):
+            return
+        self._write_last(epoch)
+
+    def _keep_steps(self) -> bool:
+        """Write the last checkpoint in the midst of an epoch, or of its validation; whether that can be done."""
+        if not self._saved or self.config["save_last_every"] is None or self._epoch_now is None:
+            return False
+        self._write_last(self._epoch - 1, self._epoch_now.position())
+        return True
+
+    def _write_last(self, epoch: int, left: dict[str, Any] | None = None) -> None:
+        """Write the last checkpoint: after an epoch (−1 before the first one), and where the next one was left."""
+        self._claim_run_dir()
+        training = {
+            "best_epoch": self.best_epoch,
+            "best_valid_result": plain_data(self.best_valid_result),
+            "train_loss_dict": {number: loss for number, loss in self.train_loss_dict.items() if number <= epoch},
+            "left": left,
+            "model_file": Path(self.saved_model_file).name,
+            "curve": plain_data([point for point in self.curve if point["epoch"] <= epoch]),
+            "seconds": self.seconds_before + time.perf_counter() - self._started,
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(self).items()},
+            "counters": changed_counters(self.model, self._untrained_counters),
+            "arrays": trained_arrays(self.model),
+            "changes": self.changes,
+            "given": sorted(self.config.given_keys()),
+            "random": distributed.gather_on_main(random_state(self._train_data)),
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+        }
+        self._write_checkpoint(epoch, self.run_dir / LAST_NAME, training=training)
+
+    def _restore_random_state(self) -> None:
+        if self._random_states is not None:
+            with use_explained(self.run_dir / LAST_NAME):
+                state = self._random_states[distributed.rank()]
+                restore_random_state(state)
+                restore_loader_states(state["loaders"], self._train_data)
+            self._random_states = None
+
+    def resume(self, resumed: Resumed) -> None:
+        """Go on with a run where its last checkpoint left it.
+
+        Args:
+            resumed: The run.
+
+        Raises:
+            CheckpointError: If the checkpoint does not fit the model, or holds what cannot be used.
+        """
+        self.run_dir, self._has_run_dir, self._lock = resumed.folder, True, resumed.lock
+        with use_explained(self.run_dir / LAST_NAME):
+            self._restore(resumed.content, resumed.content["training"])
+        n_before = len(resumed.content["training"]["changes"])
+        self.changes = resumed.changes
+        if any(change["key"] == "train_batch_size" for change in resumed.changes[n_before:]):
+            self._left = None  # its steps are others now, and the epoch begins anew
+        steps = "" if self._left is None else f" and {self._left['steps']} steps"
+        self.logger.info(f"The run in {self.run_dir} goes on after {self.start_epoch} epochs{steps}")
+        self._warn_of_differences(resumed.content["training"])
+
+    def _restore(self, content: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        self.saved_model_file = str(self.run_dir / Path(training.get("model_file", BEST_NAME)).name)
+        load_state(self.model, content)
+        for name, optimizer in optimizers(self).items():
+            if name in training["optimizers"]:
+                restore_optimizer(optimizer, training["optimizers"][name])
+        has_arrays = "arrays" in training  # older versions kept every number of the model
+        restore_counters(self.model, training["counters"], None if has_arrays else TRAINED_NUMBERS)
+        restore_arrays(self.model, training["arrays"] if has_arrays else {})
+        self.start_epoch, self.cur_step = int(content["epoch"]) + 1, int(content["cur_step"])
+        self.best_valid_score = float(content["best_valid_score"])
+        self.best_valid_result = training["best_valid_result"]
+        self.best_epoch = int(training["best_epoch"])
+        self.train_loss_dict = {int(epoch): loss for epoch, loss in training["train_loss_dict"].items()}
+        self.curve = [{**point, "epoch": int(point["epoch"])} for point in training["curve"]]
+        self.seconds_before = float(training["seconds"])
+        self._random_states, left = list(training["random"]), training["left"]
+        self._left = None if left is None else {**left, "steps": int(left["steps"])}
+
+    def _warn_of_differences(self, training: Mapping[str, Any]) -> None:
+        for name, before, now in (
+            ("PyTorch", training["torch"], str(torch.__version__)),
+            ("threads", training["threads"], torch.get_num_threads()),
+        ):
+            if before != now:
+                self.logger.warning(f"The run goes on with {name} {now} instead of {before}: not to the last digit")
+        for change in self.changes:
+            self.logger.warning("From epoch {epoch} on, {key} is {now} instead of {before}".format(**change))
+
+    def _kept(self) -> str:
+        """What of this run is on the disk, for the user."""
+        if self._train_data is None:
+            return ""
+        last, best = self.run_dir / LAST_NAME, self.run_dir / BEST_NAME
+        if self._has_run_dir and last.is_file():
+            return f"all epochs that had ended are kept: --resume={self.run_dir} goes on after them"
+        if self._has_run_dir and best.is_file():
+            return f"the best epoch so far is kept in {best}"
+        return "no epoch had ended, so that nothing is kept"
+
+    def _claim_run_dir(self) -> None:
+        """Make the folder of this run, once, and tell the other processes its name."""
+        if self._has_run_dir:
+            return
+        if distributed.is_main():
+            self.run_dir = make_new_folder(self.run_dir)
+            self._lock = lock_run(self.run_dir)
+        self.run_dir = Path(distributed.share_from_main(str(self.run_dir)))
+        self._has_run_dir = True
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        file = kwargs.pop("saved_model_file", None)
+        if file is None:
+            self._claim_run_dir()
+            file = self.saved_model_file = str(self.run_dir / BEST_NAME)
+        self.best_epoch = max(epoch, 0)
+        self._write_checkpoint(epoch, file)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {file}")
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """The checkpoint between two training stages, of the models that have such (S3Rec, RaCT).
+
+        It is kept in the folder of the run. Where RecBole puts it, in ``checkpoint_dir`` itself, is that of the latest
+        run: the file that ``pre_model_path`` names by custom. There it is written without ``saved``, too, as RecBole
+        does: a pretraining has nothing else to show.
+        """
+        if not self._saved:
+            self._write_checkpoint(epoch, saved_model_file)
+            return
+        self._claim_run_dir()
+        self.saved_model_file = str(self.run_dir / Path(saved_model_file).name)
+        self._write_checkpoint(epoch, self.saved_model_file)
+        if distributed.is_main():
+            _copy(self.saved_model_file, saved_model_file)
+
+    def _write_checkpoint(self, epoch: int, file: str | Path, **more: Any) -> None:
+        if not distributed.is_main():
+            return
+        state = {
+            "config": self.config.plain(),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": plain_other_parameter(self.model.other_parameter()),
+            "optimizer": self.optimizer.state_dict(),
+            "vocabulary": self._vocabulary,
+            "data": self._data,
+        }
+        write_checkpoint({**state, **more}, file)
+
+    @torch.no_grad()
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        """RecBole's evaluation, with the best checkpoint read as plain data."""
+        if load_best_model and eval_data:
+            file = model_file or self.saved_model_file
+            best = read_checkpoint(file, self.device) if distributed.is_main() else None
+            load_state(self.model, distributed.share_from_main(best))
+            self.logger.info(f"Loading model structure and parameters from {file}")
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+
+def _copy(file: str, name: str) -> None:
+    """Have a file under another name as well, without its bytes twice where the file system can do that."""
+    with whole_file(name) as incomplete:
+        incomplete.unlink(missing_ok=True)
+        try:
+            os.link(file, incomplete)
+        except OSError:
+            shutil.copyfile(file, incomplete)

@@ -1,0 +1,194 @@
+"""The training step and the evaluation that all our trainers share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+import pandas as pd
+import recbole.trainer
+import torch
+from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
+from torch import Tensor
+
+from recbole_posattn import distributed
+from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.errors import SettingError
+from recbole_posattn.evaluation.collector import BlockwiseCollector
+from recbole_posattn.evaluation.target_ranks import user_results
+from recbole_posattn.settings.config import Config
+from recbole_posattn.training import interrupts
+from recbole_posattn.training.explained_errors import (
+    memory_explained,
+    precision_explained,
+    require_finite,
+)
+from recbole_posattn.training.parallel import autocast_dtype, distribute_model, trainer_of_one_process
+
+
+class EngineMixin:
+    """Mixed precision, compilation, many processes and blockwise evaluation for any of RecBole's trainers.
+
+    In many processes the gradient of a step is that of the whole batch in one process: each process's loss counts by
+    its share of the targets, and evaluation sees each user once.
+
+    Attributes:
+        curve: What each epoch told, in order: ``epoch`` (from 0), ``seconds`` (of training), ``loss``, and ``valid``
+            (metrics by name) where it was validated.
+    """
+
+    def __init__(self, config: Config, model: AbstractRecommender) -> None:
+        with trainer_of_one_process(config):
+            super().__init__(config, model)
+        if distributed.world_size() > 1:
+            self.distributed_model = distribute_model(self.model, self.device)
+        self.eval_collector = BlockwiseCollector(config)
+        self.curve: list[dict[str, Any]] = []
+        self._epoch = self._batch = 0  # of the step that is being done
+        self._autocast_dtype = torch.bfloat16
+        if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            self._autocast_dtype = torch.float16
+            self.enable_scaler = self.enable_amp  # gradients in half precision vanish unless they are scaled
+        if config["torch_compile"]:
+            _compile(self.model, self.device)
+
+    def _train_epoch(
+        self,
+        train_data: AbstractDataLoader,
+        epoch_idx: int,
+        loss_func: Callable[[Interaction], Any] | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        started = time.perf_counter()
+        self._epoch, self._batch = epoch_idx, 0
+        memory = memory_explained(self.config, True, train_data._dataset.item_num, self._kept)
+        with memory, precision_explained(self.config):
+            losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
+        seconds = round(time.perf_counter() - started, 3)
+        total = sum(losses) if isinstance(losses, tuple) else losses
+        total = 0.0 if total is None else float(total)  # none where all steps were done before the epoch was left
+        self.curve.append({"epoch": epoch_idx, "seconds": seconds, "loss": total})
+        return losses
+
+    @property
+    def _pausable(self) -> bool:
+        """Whether an epoch is RecBole's plain loop over the batches of one process, and so can be left and taken up."""
+        is_plain = super()._train_epoch.__func__ is recbole.trainer.Trainer._train_epoch
+        return is_plain and distributed.world_size() == 1
+
+    def _check_nan(self, loss: Tensor) -> None:
+        """What RecBole calls before the backward pass of each step."""
+        if not self._pausable:
+            interrupts.check()
+        require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept)
+        self._batch += 1
+
+    def _kept(self) -> str:
+        """What of this run is on the disk, for the user."""
+        return ""
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        interrupts.check()
+        return super()._full_sort_batch_eval(batched_data)
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        interrupts.check()
+        return super()._neg_sample_batch_eval(batched_data)
+
+    def evaluate(self, eval_data: AbstractDataLoader, *arguments: Any, **options: Any) -> dict[str, float] | None:
+        """See ``Trainer.evaluate``.
+
+        Raises:
+            TrainingError: If memory runs out.
+        """
+        n_items = eval_data._dataset.item_num if eval_data else 0
+        with memory_explained(self.config, False, n_items, self._kept):
+            return super().evaluate(eval_data, *arguments, **options)
+
+    def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:
+        # From it come the seeds of the loader's workers, and so the negatives: in a resumed run the same ones.
+        valid_data.generator.manual_seed(self.config["seed"] + self._epoch)
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        if self.curve:
+            self.curve[-1]["valid"] = dict(result)
+        return score, result
+
+    def _train_epoch_in_precision(
+        self,
+        train_data: AbstractDataLoader,
+        epoch_idx: int,
+        loss_func: Callable[[Interaction], Any] | None,
+        show_progress: bool,
+    ) -> Any:
+        with autocast_dtype(self.device, self._autocast_dtype):
+            if distributed.world_size() == 1:
+                return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+            weighted = _by_share_of_targets(loss_func or self.model.calculate_loss, self.device)
+            losses = super()._train_epoch(train_data, epoch_idx, weighted, show_progress)
+        parts = torch.tensor(losses if isinstance(losses, tuple) else [losses], device=self.device)
+        means = (distributed.total(parts) / distributed.world_size()).tolist()
+        return tuple(means) if isinstance(losses, tuple) else means[0]
+
+    def evaluate_users(
+        self, eval_data: AbstractDataLoader, load_best_model: bool = True, show_progress: bool = False
+    ) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
+        """RecBole's evaluation, and what it found user by user.
+
+        Returns:
+            The metrics, ``None`` for a split without rows; and the table of
+            :func:`recbole_posattn.evaluation.target_ranks.user_results`, ``None`` unless all items are ranked.
+        """
+        collector = self.eval_collector
+        collector.keeps_ranks, collector.ranks = isinstance(eval_data, FullSortEvalDataLoader), None
+        try:
+            result = self.evaluate(eval_data, load_best_model=load_best_model, show_progress=show_progress)
+        finally:
+            collector.keeps_ranks = False
+        return result, None if collector.ranks is None else user_results(eval_data._dataset, collector.ranks)
+
+    def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
+        """RecBole takes a mean over the processes; here the collector has gathered their rows already.
+
+        All go on with what rank 0 has computed, so that they also stop in the same epoch.
+        """
+        return distributed.share_from_main(result)
+
+
+def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.device) -> Callable[[Interaction], Any]:
+    """The loss of this process's part of a batch, so that the mean over the processes is the loss of the batch."""
+
+    def weighted_loss(interaction: Interaction) -> Any:
+        labelled = interaction[TARGET_LIST_FIELD] > 0 if TARGET_LIST_FIELD in interaction else None
+        own = len(interaction) if labelled is None else int(labelled.sum())
+        everywhere = distributed.total(torch.tensor(own, dtype=torch.float64, device=device)).item()
+        weight = own * distributed.world_size() / everywhere
+        losses = loss_func(interaction)
+        return tuple(loss * weight for loss in losses) if isinstance(losses, tuple) else losses * weight
+
+    return weighted_loss
+
+
+def _compile(model: AbstractRecommender, device: torch.device) -> None:
+    """Compile what the model spends its time in: the backbone of ours, ``forward`` of RecBole's.
+
+    Raises:
+        SettingError: If there is no C++ compiler, which code for CPUs needs.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise SettingError(
+            f"torch_compile needs a C++ compiler, and there is no {compiler!r}; install one, name it in the "
+            "environment variable CXX, or leave torch_compile out."
+        )
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, torch.nn.Module):
+        backbone.compile(dynamic=True)
+    else:
+        model.forward = torch.compile(model.forward, dynamic=True)

@@ -1,0 +1,152 @@
+"""Load a trained model with its settings and data."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import no_pickled_caches, without_tensorboard
+
+import pandas as pd
+import torch
+from recbole.data import create_dataset, data_preparation
+from recbole.data.dataloader import AbstractDataLoader
+from recbole.data.dataset import Dataset
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.trainer import Trainer
+from recbole.utils import ModelType, init_seed
+
+from recbole_posattn import distributed
+from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.errors import CheckpointError, DataError, UserError
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.training.checkpoint import check_vocabulary, load_state, read_checkpoint, use_explained
+from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.explained_errors import needs_explained, pretrained_explained
+from recbole_posattn.training.run_log import run_logger
+from recbole_posattn.training.trainer import trainer_class
+from recbole_posattn.training.trees import TREES, load_trees
+
+
+class Loaded(NamedTuple):
+    """What :func:`load` returns, in the order of RecBole's ``load_data_and_model``."""
+
+    config: Config
+    model: AbstractRecommender
+    dataset: Dataset
+    train_data: AbstractDataLoader
+    valid_data: AbstractDataLoader
+    test_data: AbstractDataLoader
+
+
+def evaluate_trainer(
+    trainer: Trainer, data: AbstractDataLoader, load_best_model: bool
+) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
+    """Metrics, and results by user where the trainer is one of ours and all items are ranked."""
+    options = {"load_best_model": load_best_model, "show_progress": trainer.config["show_progress"]}
+    if isinstance(trainer, EngineMixin):
+        return trainer.evaluate_users(data, **options)
+    return trainer.evaluate(data, **options), None
+
+
+def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
+    """Evaluate a trained model on its test set.
+
+    Args:
+        checkpoint: A file written by :func:`run`.
+
+    Returns:
+        The metrics by name, ``None`` for a split without rows, and the table of
+        :func:`recbole_posattn.evaluation.target_ranks.user_results`, ``None`` unless all items are ranked.
+
+    Raises:
+        CheckpointError, DataError, SettingError: As :func:`load` does.
+    """
+    loaded = load(checkpoint)
+    with run_logger(loaded.config):
+        with without_tensorboard():
+            trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+        result, users = evaluate_trainer(trainer, loaded.test_data, load_best_model=False)
+    return plain_data(result), users
+
+
+def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsafe_checkpoint: bool = False) -> Loaded:
+    """Load a trained model with its settings and its data, prepared as they were for training.
+
+    Args:
+        checkpoint: A file written by :func:`run`. It is read as plain data; nothing in it is executed.
+        data_path: The folder with the data set's folder in it, if it is not where it was in training.
+        allow_unsafe_checkpoint: Whether to read a checkpoint that RecBole itself has written, which **runs whatever
+            code is in it**; for files of people you trust.
+
+    Returns:
+        Settings, model (in evaluation mode), data set, and the loaders of the three splits.
+
+    Raises:
+        CheckpointError: If the file is missing, not one of ours, or does not fit the data set any more.
+        DataError: If the data set cannot be read.
+        SettingError: If the model is not registered here.
+    """
+    content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
+    with use_explained(checkpoint):
+        config = Config.from_plain(content["config"], data_path)
+    ensure_atomic_files(config)
+    init_seed(config["seed"], config["reproducibility"])
+    interactions, loaders = prepare_data(config)
+    model = build_model(config, loaders[0])
+    with use_explained(checkpoint):
+        try:
+            check_vocabulary(content, interactions)
+            (load_trees if TREES in content else load_state)(model, content)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint}: {error}") from error
+    if isinstance(model, torch.nn.Module):
+        model.eval()
+    return Loaded(config, model, interactions, *loaders)
+
+
+def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]]:
+    """Read, filter and split the configured data set.
+
+    Returns:
+        The data set, and the loaders of its training, validation and test split.
+
+    Raises:
+        DataError: If the rows cannot be read, or nothing is left to train on.
+    """
+    try:
+        with no_pickled_caches(config):
+            dataset = create_dataset(config)
+            _require_sequences(config, dataset)
+            loaders = data_preparation(config, dataset)
+    except UserError:
+        raise
+    except (KeyError, UnicodeDecodeError, ValueError) as error:  # what RecBole and pandas raise for bad files
+        raise DataError(f"data set {config['dataset']!r} in {config['data_path']}: {error}") from error
+    if not loaders[0]:
+        raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
+    for name, loader in zip(("validation", "test"), loaders[1:]):
+        if not loader:
+            logging.getLogger().warning(f"The {name} split has no rows: there is nothing to evaluate on it.")
+    return dataset, loaders
+
+
+def _require_sequences(config: Config, dataset: Dataset) -> None:
+    """RecBole drops a user's first interaction as a target, and fails if that leaves none at all."""
+    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or config["benchmark_filename"] is not None:
+        return
+    if dataset.inter_feat[dataset.uid_field].value_counts().max() < 2:
+        raise DataError(
+            f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
+            "next item to learn from"
+        )
+
+
+def build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
+    """The configured model on its device, with weights that depend on the seed and the process."""
+    init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
+    with needs_explained(config), pretrained_explained(config):
+        return config.model_class(config, train_data._dataset).to(config["device"])

@@ -1,0 +1,55 @@
+"""One run in several processes, and mixed precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from recbole_posattn.compat import without_tensorboard
+
+
+@contextmanager
+def trainer_of_one_process(config: Any) -> Iterator[None]:
+    """Build a trainer as if its process were the only one; only rank 0 writes a TensorBoard log.
+
+    RecBole's wraps the model for GPUs there and then, whatever the device: ``DistributedDataParallel`` with device
+    numbers and synchronized batch normalization both refuse a CPU. :func:`distribute_model` does it for either.
+    """
+    from recbole_posattn.distributed import is_main
+
+    single = config["single_spec"]
+    config["single_spec"] = True
+    try:
+        with nullcontext() if is_main() else without_tensorboard():
+            yield
+    finally:
+        config["single_spec"] = single
+
+
+def distribute_model(model: Any, device: Any) -> Any:
+    """Average the gradients of all processes; the weights of rank 0 are everybody's from here on.
+
+    RecBole's trainer primes the returned wrapper before each step and adds 0 times each parameter to the loss, so that
+    models whose loss is no ``forward`` and leaves parameters out are averaged, too.
+    """
+    from torch.nn import SyncBatchNorm
+    from torch.nn.parallel import DistributedDataParallel
+
+    if device.type == "cuda":
+        SyncBatchNorm.convert_sync_batchnorm(model)  # replaces the modules in place
+        return DistributedDataParallel(model, device_ids=[device.index])
+    return DistributedDataParallel(model)
+
+
+@contextmanager
+def autocast_dtype(device: Any, dtype: Any) -> Iterator[None]:
+    """The type that mixed precision (``enable_amp``) computes in; RecBole leaves it to torch: float16 on GPUs."""
+    import torch
+
+    default = torch.get_autocast_dtype(device.type)
+    torch.set_autocast_dtype(device.type, dtype)
+    try:
+        yield
+    finally:
+        torch.set_autocast_dtype(device.type, default)

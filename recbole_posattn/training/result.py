@@ -1,0 +1,115 @@
+"""The result of a run: what it returns, prints and writes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, TypedDict
+
+import recbole_posattn.compat  # noqa: F401
+
+import torch
+from texttable import Texttable
+
+from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.settings.config import Config
+from recbole_posattn.training.memory import peak_memory
+
+RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
+_REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", "scipy")
+
+
+class RunResult(TypedDict):
+    """What :func:`run` returns: RecBole's four results, then ours."""
+
+    best_valid_score: float
+    valid_score_bigger: bool
+    best_valid_result: dict[str, float] | None
+    test_result: dict[str, float] | None
+    checkpoint: str | None
+    epochs: int
+    best_epoch: int
+    seconds: dict[str, float]
+    trainable_parameters: int
+    peak_mebibytes: int
+    seen_targets: float | None
+    curve: list[dict[str, Any]]
+    learned: dict[str, Any]
+    changes: list[dict[str, Any]]
+
+
+def write_result(config: Config, result: RunResult) -> None:
+    """``result.json`` beside the checkpoint: the result, and what it takes to get it again."""
+    report = {
+        **result,
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "seed": config["seed"],
+        "command": sys.argv,
+        "versions": versions(),
+        "git_revision": _git_revision(),
+        "config": config.plain(),
+    }
+    text = json_text(report, indent=2, ensure_ascii=False) + "\n"
+    with whole_file(Path(result["checkpoint"]).with_name(RESULT_NAME)) as incomplete:
+        incomplete.write_text(text, encoding="utf-8")
+
+
+def peak_mebibytes_of(device: torch.device) -> int:
+    """The peak memory in MiB, of the GPU if the device is one, else of this process."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return round(peak_memory() / 2**20)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in _REPORTED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return {**found, "torch": torch.__version__}  # which names the build, +cpu say, where the package's does not
+
+
+def _git_revision() -> str | None:
+    """The commit of this package's checkout, ``+changes`` behind it if there are any; ``None`` outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def result_table(config: Config, result: RunResult) -> str:
+    """The run on a few lines: each metric on validation and test, then epochs, seconds, parameters and checkpoint."""
+    valid, test = result["best_valid_result"] or {}, result["test_result"] or {}
+    metrics = Texttable()
+    metrics.set_deco(Texttable.HEADER)
+    metrics.set_cols_dtype(["t", "t", "t"])
+    metrics.set_cols_align(["l", "r", "r"])
+    metrics.header([f"{config['model']} on {config['dataset']}", "valid", "test"])
+    for metric in valid or test:
+        metrics.add_row([metric, *(_format(split.get(metric)) for split in (valid, test))])
+    seconds, seen = result["seconds"], result["seen_targets"]
+    facts = {
+        "epochs": f"{result['epochs']} (best: {result['best_epoch']})",
+        "seconds": ", ".join(f"{part} {seconds[part]:.1f}" for part in ("data", "training", "test", "total")),
+        "parameters": f"{result['trainable_parameters']:,}",
+        **({} if seen is None else {"seen before": f"{100 * seen:.1f} % of the test targets"}),
+        **{name.replace("_", " "): str(value).replace("'", "") for name, value in result["learned"].items()},
+        "checkpoint": result["checkpoint"] or "not saved",
+    }
+    width = max(map(len, facts))
+    return "\n".join([metrics.draw(), "", *(f"{name:<{width}}  {fact}" for name, fact in facts.items())])
+
+
+def _format(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

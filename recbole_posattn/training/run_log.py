@@ -1,0 +1,39 @@
+"""RecBole's log, on screen and in a file, for one run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def run_logger(config: Any) -> Iterator[None]:
+    """RecBole's log, on screen and in ``log/<model>/``, for one run.
+
+    RecBole calls ``logging.basicConfig``, which does nothing while the root logger has a handler: the second run of a
+    process would write into the first one's file, and one started from a host with its own logging into none. Of many
+    processes, only rank 0 has a log.
+    """
+    from recbole.utils import init_logger
+
+    from recbole_posattn.distributed import is_main
+
+    root = logging.getLogger()
+    host_handlers, host_level = root.handlers[:], root.level
+    own_handlers = []
+    if is_main():
+        root.handlers.clear()
+        init_logger(config)
+        own_handlers = root.handlers[:]
+        root.handlers = own_handlers + host_handlers  # RecBole names its TensorBoard log by the first one's file
+    else:
+        root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(host_level)
+        for handler in own_handlers:
+            root.removeHandler(handler)
+            handler.close()
