@@ -19,7 +19,7 @@ When ``Config``, ``run``, ``load``, ``register`` or another public name is first
   there is none, and would otherwise never end (``data/sampling.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
-When a ``Config`` of ours is made for a RecBole model (``registry.serve``):
+When a ``Config`` of ours is made for a RecBole model (``registry.install_dataset_class``):
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
   the classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` are there already, stay, and get a ``__new__``
   that does so;

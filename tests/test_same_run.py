@@ -540,6 +540,8 @@ def test_what_fails_while_a_model_is_built_is_not_the_checkpoints_fault(
         (("config", "train_neg_sample_args"), 7),
         (("config", "train_neg_sample_args", "dynamic"), -1),
         (("config", "loss_negatives"), "x"),
+        (("config", "topk"), 10),
+        (("config", "valid_metric"), "x"),
         (("config", "dataset_save_path"), "cache.pth"),
         (("data",), 3),
     ],

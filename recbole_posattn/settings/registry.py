@@ -1,9 +1,8 @@
-"""The models this package adds to RecBole, and where their properties live.
+"""The models this package adds to RecBole.
 
 RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there, so
-that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. RecBole's own models get our data sets
-and loaders in the same way (:func:`serve`, :func:`hook_loaders`), but only with our ``Config``: with RecBole's they get
-RecBole's. The head of ``compat.py`` lists all that is changed in RecBole.
+that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does the same
+for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all that is changed in RecBole.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def objective_function(
     .. code-block:: python
 
         from recbole.trainer import HyperTuning
-        from recbole_posattn.tuning.objective import objective_function
+        from recbole_posattn.experiments.tuning.objective import objective_function
 
         search = HyperTuning(objective_function, params_file="model.hyper", algo="bayes", max_evals=20)
         search.run()
