@@ -9,11 +9,11 @@ import re
 import numpy as np
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-
-from recbole_posattn import Config
 from recbole_posattn.data.atomic_files import ensure_atomic_files
 from recbole_posattn.data.convert.interactions import READ_AS_MISSING
 from recbole_posattn.quick_start import prepare_data
+
+from recbole_posattn import Config
 from tests.fuzz.harness import HEADER, ROWS, call, cases, empty_folder, refused, tiny_flags, words, write_data
 
 BASE = "\n".join([HEADER, *("\t".join(map(str, row)) for row in ROWS), ""]).encode()
