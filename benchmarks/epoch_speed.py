@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from recbole_posattn.compat import without_tensorboard
+
 import torch
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.dataset import SequentialDataset
@@ -26,7 +28,6 @@ from recbole.utils import init_seed
 
 from benchmarks.common import bars, report, scratch_folder, taking_turns
 from recbole_posattn import Config
-from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class

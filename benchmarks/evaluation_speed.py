@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from recbole_posattn.compat import without_tensorboard
+
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.evaluator import Collector
@@ -16,7 +18,6 @@ from recbole.utils import init_seed
 
 from benchmarks.common import bars, interleaved_medians, peak_mebibytes, report, scratch_folder
 from recbole_posattn import Config
-from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 

@@ -3,15 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recbole_posattn.moved import keep_old_import_paths
 from recbole_posattn.version import __version__
 
 if TYPE_CHECKING:
-    from recbole_posattn.settings.config import Config
     from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
+    from recbole_posattn.serving.recommender import Recommender
+    from recbole_posattn.settings.config import Config
+    from recbole_posattn.settings.registry import register
     from recbole_posattn.training.load import load
     from recbole_posattn.training.run import run
-    from recbole_posattn.serving.recommender import Recommender
-    from recbole_posattn.settings.registry import register
 
 __all__ = ["Config", "PosKernelSASRec", "Recommender", "__version__", "load", "register", "run"]
 
@@ -19,11 +20,12 @@ _MODULES = {
     "Config": "recbole_posattn.settings.config",
     "PosKernelSASRec": "recbole_posattn.models.poskernelsasrec",
     "Recommender": "recbole_posattn.serving.recommender",
-    "load": "recbole_posattn.training.run",
+    "load": "recbole_posattn.training.load",
     "register": "recbole_posattn.settings.registry",
     "run": "recbole_posattn.training.run",
 }
 
+keep_old_import_paths()
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not imported above is unknown
 

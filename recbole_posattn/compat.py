@@ -19,7 +19,7 @@ When ``Config``, ``run``, ``load``, ``register`` or another public name is first
   there is none, and would otherwise never end (``data/sampling.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
-When a ``Config`` of ours is made for a RecBole model (``registry.serve``):
+When a ``Config`` of ours is made for a RecBole model (``registry.install_dataset_class``):
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
   the classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` are there already, stay, and get a ``__new__``
   that does so;
@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import multiprocessing.context
 import os
 import sys
@@ -47,9 +46,9 @@ from contextlib import contextmanager, suppress
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from recbole_posattn.before_recbole import require_supported_versions
-
 import numpy as np
+
+from recbole_posattn.version import require_supported_versions
 
 # Tensors and arrays that RecBole's models change in training and keep in no state that PyTorch knows of, by the class
 # that has them: without them, a resumed run would go another way.
@@ -186,46 +185,8 @@ def let_hyper_tuning_run() -> None:
     hyper_tuning.np = SimpleNamespace(array=np.array, prod=np.prod, random=random, str=str)
 
 
-def let_tokens_be_long() -> None:
-    """Let RecBole number tokens in arrays of objects; call it once RecBole can be imported.
-
-    It makes arrays of NumPy's texts, each of which takes the room of the longest one: a single token of 20 kB among
-    20,000 takes 1.5 GB. The numbers and the tokens are the same.
-    """
-    import pandas
-    from recbole.data.dataset import Dataset
-    from recbole.utils import FeatureType
-
-    def _concat_remaped_tokens(self: Any, columns: list) -> tuple[np.ndarray, np.ndarray]:
-        tokens = [
-            feat[field]
-            if kind == FeatureType.TOKEN
-            else itertools.chain.from_iterable(map(np.ndarray.tolist, feat[field]))
-            for feat, field, kind in columns
-        ]
-        tokens = [np.array(list(of_column), dtype=object) for of_column in tokens]
-        return np.concatenate(tokens), np.cumsum([len(of_column) for of_column in tokens])[:-1]
-
-    def _remap(self: Any, columns: list) -> None:
-        if not columns:
-            return
-        tokens, begins = self._concat_remaped_tokens(columns)
-        number, known = pandas.factorize(tokens)
-        of_number = np.array(["[PAD]", *map(str, known)], dtype=object)
-        of_token = {token: place for place, token in enumerate(of_number)}
-        for (feat, field, kind), numbers in zip(columns, np.split(number + 1, begins)):
-            self.field2id_token.setdefault(field, of_number)
-            self.field2token_id.setdefault(field, of_token)
-            feat[field] = (
-                numbers if kind == FeatureType.TOKEN else np.split(numbers, np.cumsum(feat[field].map(len))[:-1])
-            )
-
-    Dataset._concat_remaped_tokens, Dataset._remap = _concat_remaped_tokens, _remap
-
-
-@functools.cache
 def apply() -> None:
-    """What RecBole needs in this process, once, before it is imported (see ``before_recbole.py``).
+    """What RecBole needs in this process before it is imported.
 
     Raises:
         UnsupportedVersionError: See :func:`require_supported_versions`.
@@ -334,3 +295,6 @@ def no_pickled_caches(config: Any) -> Iterator[None]:
         yield
     finally:
         config["checkpoint_dir"] = folder
+
+
+apply()  # every module that imports RecBole imports this one first

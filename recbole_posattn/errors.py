@@ -27,6 +27,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing or is not one of ours."""
 
 
+class InUseError(UserError):
+    """Another process works with a file or in a folder."""
+
+
 class TrainingError(UserError):
     """A training cannot go on with its settings: no memory, or a loss that is no number."""
 

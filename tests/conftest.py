@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from recbole_posattn.compat import anomaly_detection_unchanged
+
 import pytest
 import torch
 from hypothesis import settings
@@ -17,7 +19,6 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
 from recbole_posattn import Config
-from recbole_posattn.compat import anomaly_detection_unchanged
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES
 from recbole_posattn.training.load import Loaded, prepare_data
 from tests.planted import lagged_sequences, write_atomic_file

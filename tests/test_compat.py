@@ -9,8 +9,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from recbole_posattn.before_recbole import UnsupportedVersionError, require_supported_versions
-
 import numpy as np
 import pytest
 import torch
@@ -24,6 +22,7 @@ from recbole_posattn import Config, compat
 from recbole_posattn.atomic_files.download import download_atomic_files
 from recbole_posattn.training.plain import plain_other_parameter, restore_other_parameter
 from recbole_posattn.training.run_log import run_logger
+from recbole_posattn.version import UnsupportedVersionError, require_supported_versions
 from tests.archives import serve, zip_of
 
 

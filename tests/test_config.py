@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import recbole.config
@@ -13,6 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from recbole.data import create_dataset
+from recbole.data.dataset import Dataset
 
 from recbole_posattn import Config
 from recbole_posattn.cli.settings import parsed_settings
@@ -21,6 +24,7 @@ from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_posattn.settings.run_keys import RUN_RULES, write_intervals
 from recbole_posattn.settings.yaml import parse_value
 from tests.conftest import TINY
 
@@ -206,6 +210,37 @@ def test_intervals_that_hold_nothing_are_refused(interval: object) -> None:
     given = {"val_interval": {"rating": interval}} if interval == "" else {"user_inter_num_interval": interval}
     with pytest.raises(SettingError, match=r'intervals such as "\[5,inf\)" or "\[1,2\];\[4,9\)"'):
         config(**given)
+
+
+_BOUND = st.integers(-9, 99) | st.floats(-1e3, 1e3) | st.sampled_from([float("inf"), "inf", "-inf", "1e2"])
+_TEXT_OF_INTERVALS = st.from_regex(r"[\[(]-?[0-9.]{1,3}(e[0-9])?,(inf|nan|[0-9.]{1,3})[\])]", fullmatch=True)
+
+
+@given(
+    st.tuples(_BOUND, _BOUND)
+    | st.lists(_BOUND, min_size=1, max_size=3)
+    | st.lists(_TEXT_OF_INTERVALS, min_size=1, max_size=2).map(";".join)
+    | st.text("[](),;.-+e019inf ", max_size=12)
+)
+def test_intervals_have_the_bounds_that_recbole_reads(given_interval: object) -> None:
+    def endpoints(interval: object) -> list | None:
+        try:  # RecBole's reading, which logs what is no interval and goes on without it
+            read = Dataset._parse_intervals_str(SimpleNamespace(logger=logging.getLogger("silent")), interval)
+        except (IndexError, ValueError):
+            return None
+        whole = len(read) == len(str(interval).split(";")) and all(low <= high for _, low, high, _ in read)
+        return read if whole else None
+
+    settings = {"user_inter_num_interval": given_interval, "val_interval": {"rating": given_interval}}
+    write_intervals(settings)
+    written = settings["user_inter_num_interval"]
+    allowed = RUN_RULES["user_inter_num_interval"].holds(written)
+    plain = given_interval
+    if isinstance(plain, (list, tuple)) and not all(isinstance(bound, str) for bound in plain):  # YAML's [5, inf]
+        plain = str(plain).replace("'", "")
+    assert allowed == (endpoints(plain) is not None)
+    if allowed:
+        assert endpoints(written) == endpoints(plain) and settings["val_interval"]["rating"] == written
 
 
 @pytest.mark.parametrize("name", ["2024", "1e5", "True", "007", "1.10", "2020-01-01", "0x10", "1_000"])

@@ -20,11 +20,11 @@ from torch.distributed import HashStore
 from torch.utils.data import BatchSampler, RandomSampler
 
 import recbole_posattn
-from recbole_posattn import attendance, distributed, run
-from recbole_posattn.attendance import Attendance
+from recbole_posattn import distributed, run
 from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
-from recbole_posattn.distributed import Layout, checked_layout, launch
+from recbole_posattn.distributed import Layout, attendance, checked_layout, launch
+from recbole_posattn.distributed.attendance import Attendance
 from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
 from recbole_posattn.training.result import RunResult
 from tests import processes
@@ -36,9 +36,7 @@ LAUNCHER = Path(recbole_posattn.__file__).parent.parent / "run_recbole_posattn.p
 
 @pytest.fixture
 def two() -> Layout:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return Layout(2, 2, "localhost", str(free.getsockname()[1]), 0)
+    return Layout(2, 2, "localhost", processes.free_port(), 0)
 
 
 @pytest.mark.slow
@@ -95,7 +93,7 @@ def test_two_processes_resume_each_with_its_own_random_numbers(tiny_settings: Ca
 def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--epochs=1", "--hidden_size=16", "--use_gpu=False"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run([*torchrun, str(LAUNCHER), *flags], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*torchrun, str(LAUNCHER), *flags], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("PosKernelSASRec on tiny") == 1
     assert len(list((empty_folder / "saved").iterdir())) == 1
@@ -106,7 +104,7 @@ def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) 
 def test_bad_input_ends_in_one_line_and_code_2(tiny_data_path: Path, two: Layout, empty_folder: Path) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--train_batch_size=1", "--use_gpu=False"]
     command = [sys.executable, str(LAUNCHER), "--nproc=2", f"--port={two.port}", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("recbole-posattn: train_batch_size must be at least the number of processes")

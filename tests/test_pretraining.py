@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from recbole_posattn import run
-from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.errors import SettingError
+from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint, write_checkpoint
 from recbole_posattn.training.engine import EngineMixin
 from tests.planted import lagged_sequences, write_atomic_file
 from tests.test_resume import PowerCut, assert_same
@@ -93,3 +94,34 @@ def test_a_pretraining_goes_on(settings: Callable, model: str, monkeypatch: pyte
 def test_nothing_is_written_unless_it_shall_be(settings: Callable) -> None:
     result = run("S3Rec", "tiny", config_dict=settings("S3Rec"), command_line=[], saved=False)
     assert result["checkpoint"] is None and not any(path.is_file() for path in Path("saved").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("model", "stage", "message"),
+    [
+        ("S3Rec", {"train_stage": "finetune"}, "a checkpoint that an earlier stage of S3Rec has written.*; got none"),
+        ("S3Rec", {"train_stage": "finetune", "pre_model_path": "no.pth"}, "there is no file 'no.pth'"),
+        ("S3Rec", {"train_stage": "finetune", "pre_model_path": "saved"}, "there is no file 'saved'"),
+        ("S3Rec", {"train_stage": "finetune", "pre_model_path": "text"}, "text is not a whole checkpoint that this"),
+        ("S3Rec", {"train_stage": "finetune", "pre_model_path": "other.pth"}, "other.pth does not fit S3Rec: "),
+        ("S3Rec", {"train_stage": "pretraining"}, "train_stage must be one of pretrain, finetune; got 'pretraining'"),
+        ("RaCT", {"train_stage": "critic_pretrain"}, "a checkpoint that an earlier stage of RaCT has written"),
+        ("RaCT", {"train_stage": "pretrain"}, "train_stage must be one of actor_pretrain, critic_pretrain, finetune"),
+        (
+            "ConvNCF",
+            {"train_method": "after_pretrain"},
+            "pre_model_path must be a checkpoint of BPR, with train_method",
+        ),
+    ],
+    ids=str,
+)
+def test_a_stage_without_the_one_before_is_one_line(
+    settings: Callable, model: str, stage: dict, message: str, empty_folder: Path
+) -> None:
+    (empty_folder / "text").write_text("no checkpoint")
+    (empty_folder / "saved").mkdir()
+    write_checkpoint({"config": {"model": "S3Rec"}, "state_dict": {"other": torch.ones(2)}}, "other.pth")
+    changes = {**MODELS.get(model, {}), "pretrain_epochs": 1, **stage}
+    with pytest.raises(SettingError, match=message) as error:
+        run(model, "tiny", config_dict=settings("S3Rec", **changes), command_line=[])
+    assert "\n" not in str(error.value)

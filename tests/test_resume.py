@@ -83,8 +83,13 @@ def power_cut_in(epoch: int) -> Callable[[int, float], None]:
     return callback
 
 
+IN_FAST_TESTS = ("PosKernelSASRec", "BPR", "every other epoch")
+
+
 @of_recbole
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [name if name in IN_FAST_TESTS else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_a_resumed_run_ends_as_an_undisturbed_one(
     tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -359,8 +364,8 @@ def test_a_process_killed_while_it_writes_a_checkpoint(tiny_settings: Callable, 
     settings = tiny_settings(epochs=4, learning_rate=0.01, checkpoint_dir="undisturbed")
     undisturbed = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
     process = _process(tiny_settings, script=["-c", _KILLED, function, str(call)])
-    assert process.wait(timeout=120) == -signal.SIGKILL, process.stderr.read()
-    process.communicate()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
     (folder,) = Path("saved").iterdir()
     assert list(folder.glob("*.incomplete"))
     resumed = run(
@@ -379,12 +384,11 @@ def test_a_signal_ends_a_training_after_its_step(tiny_settings: Callable, signum
     """One long training, of which at least one epoch has ended."""
     script = ["-m", "recbole_posattn", "run"]
     process = _process(tiny_settings, "--epochs=100000", "--stopping_step=100000", script=script)
-    deadline = time.monotonic() + 120
     while not list(Path("saved").glob(f"*/{LAST_NAME}")):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signum)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == code
     (folder,) = Path("saved").iterdir()
     assert "stopping after this step; once more stops at once" in errors

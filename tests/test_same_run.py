@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recbole_posattn.compat import TRAINED_ARRAYS, TRAINED_NUMBERS
+
 import numpy as np
 import pytest
 import recbole
@@ -18,7 +20,6 @@ from torch import nn
 
 from recbole_posattn import Config, load, run
 from recbole_posattn.cli.main import main
-from recbole_posattn.compat import TRAINED_ARRAYS, TRAINED_NUMBERS
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
 from recbole_posattn.settings.registry import find_model
@@ -539,6 +540,8 @@ def test_what_fails_while_a_model_is_built_is_not_the_checkpoints_fault(
         (("config", "train_neg_sample_args"), 7),
         (("config", "train_neg_sample_args", "dynamic"), -1),
         (("config", "loss_negatives"), "x"),
+        (("config", "topk"), 10),
+        (("config", "valid_metric"), "x"),
         (("config", "dataset_save_path"), "cache.pth"),
         (("data",), 3),
     ],

@@ -51,7 +51,7 @@ def test_importing_the_package_imports_nothing_slow() -> None:
 def test_version_help_and_mistyped_commands_import_nothing_slow() -> None:
     code = f"""
 import contextlib, io, json, sys
-from recbole_posattn import cli
+from recbole_posattn.cli import main as cli
 for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         try:
@@ -68,7 +68,7 @@ for arguments in json.loads(sys.argv[1]):
 def test_launchers_help_imports_nothing_slow() -> None:
     code = f"""
 import sys
-from recbole_posattn import cli
+from recbole_posattn.cli import main as cli
 try:
     cli.launch(["--help"])
 except SystemExit as stop:
@@ -79,7 +79,7 @@ except SystemExit as stop:
 
 def test_a_conversion_imports_neither_torch_nor_recbole(empty_folder: Path) -> None:
     Path("log.csv").write_text("u,i,t\nanna,a,1\nanna,b,2\nbert,a,3\n")
-    code = "import sys; from recbole_posattn import cli; code = cli.main(sys.argv[1:]); "
+    code = "import sys; from recbole_posattn.cli import main as cli; code = cli.main(sys.argv[1:]); "
     code += "print(code, {'torch', 'recbole', 'scipy', 'matplotlib'} & set(sys.modules))"
     flags = ["log.csv", "--name=mine", "--user=u", "--item=i", "--time=t"]
     assert python(code, "data", "convert", *flags).splitlines()[-1] == "0 set()"
@@ -173,7 +173,7 @@ def test_recbole_is_imported_after_what_prepares_for_it() -> None:
         of_recbole = [index for index, each in enumerate(imported) if each.split(".")[0] == "recbole"]
         if of_recbole:
             checked.append(name)
-            assert "recbole_posattn.before_recbole" in imported[: of_recbole[0]], path
+            assert "recbole_posattn.compat" in imported[: of_recbole[0]], path
     assert len(checked) > 20
 
 

@@ -256,7 +256,7 @@ def test_ray_is_told_to_report_no_usage(address: str | None, monkeypatch: pytest
         seen.update(options, usage=os.environ.get("RAY_USAGE_STATS_ENABLED"))
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
-    with trials.ray_cluster(trials.Where(address=address)):
+    with trials.ray_cluster(trials.Resources(address=address)):
         assert seen["usage"] == "0"
         if address is None:
             assert seen["include_dashboard"] is False  # it takes jobs from whoever reaches it

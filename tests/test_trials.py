@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -13,17 +15,19 @@ import pytest
 
 from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.experiments import trials
+from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
+    Outcome,
     Trial,
-    Where,
     checked_folders,
     fingerprint,
-    ray_cluster,
+    lacks_memory,
     read_result,
     run_in_folder,
     run_trials,
 )
+from tests import processes
 
 
 @pytest.fixture
@@ -112,7 +116,8 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
         Trial("other", settings(seed=2)),
     ]
     found = {
-        outcome.trial.name: outcome for outcome in run_trials(checked_folders(trials, tmp_path), Where(jobs=2, cpus=1))
+        outcome.trial.name: outcome
+        for outcome in run_trials(checked_folders(trials, tmp_path), Resources(jobs=2, cpus=1))
     }
     assert {name for name, outcome in found.items() if outcome.error is None} == {"good", "other"}
     assert "nan" in found["exploding"].error
@@ -128,38 +133,92 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
     assert not list(tmp_path.glob("*.incomplete"))
 
     before = (good.folder / "result.json").stat().st_mtime_ns
-    again = list(run_trials(checked_folders([trials[0], trials[2]], tmp_path), Where()))  # which needs no Ray
+    again = list(run_trials(checked_folders([trials[0], trials[2]], tmp_path), Resources()))  # which needs no Ray
     assert [outcome.reused for outcome in again] == [True, True]
     assert (good.folder / "result.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_one_failure(settings: Callable, tmp_path: Path) -> None:
-    trials = [Trial("doomed", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
-    outcomes = []
-    for outcome in run_trials(checked_folders(trials, tmp_path), Where(jobs=2, cpus=1)):
-        outcomes.append(outcome)
-        if outcome.trial.name == "good":
-            for child in living_children():
-                if "run_in_folder" in " ".join(child.cmdline()):
-                    child.kill()
-    assert [outcome.trial.name for outcome in outcomes] == ["good", "doomed"]
-    assert outcomes[1].error.startswith("the process of the run died")
-    assert (outcomes[1].folder / FAILURE_NAME).is_file()
+def test_runs_that_die_run_once_more_alone(
+    settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed for its memory, say: one comes to its end when nothing is beside it, one is killed again, and fails."""
+    monkeypatch.setattr("recbole_posattn.experiments.trials.run_in_folder", processes.run_or_die)
+    given = [Trial(name, settings(seed=seed)) for name, seed in (("fatal", 3), ("once", 2), ("good", 1))]
+    outcomes = list(run_trials(checked_folders(given, tmp_path), Resources(jobs=2, cpus=1)))
+    assert outcomes[0].trial.name == "good" and len(outcomes) == 3
+    failed = {outcome.trial.name: outcome for outcome in outcomes if outcome.error is not None}
+    assert set(failed) == {"fatal"} and failed["fatal"].error.startswith("the process of the run died")
+    assert (failed["fatal"].folder / FAILURE_NAME).is_file()
+    order = (tmp_path / "order").read_text().split()
+    assert sorted(order[:3]) == ["1", "2†", "3†"] and sorted(order[3:]) == ["2", "3†"]
+    assert caplog.text.count("it runs once more, alone") == 2
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
+    settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    starts: list[str] = []
+
+    def side_by_side(ray: object, waiting: list, where: Resources) -> Iterator[Outcome]:
+        for trial, folder in waiting:
+            starts.append(trial.name)
+            error = "out of memory in training" if trial.name == "big" and starts.count("big") == 1 else None
+            yield Outcome(trial, folder, error, lacks_memory(error))
+
+    monkeypatch.setattr("recbole_posattn.experiments.trials.ray_cluster", lambda where: nullcontext())
+    monkeypatch.setattr("recbole_posattn.experiments.trials._side_by_side", side_by_side)
+    given = {tmp_path / name: Trial(name, settings()) for name in ("big", "small")}
+    outcomes = {outcome.trial.name: outcome.error for outcome in run_trials(given, Resources(jobs=jobs))}
+    again = jobs == 2
+    assert starts == ["big", "small", *["big"] * again]
+    assert outcomes == {"big": None if again else "out of memory in training", "small": None}
+    assert lacks_memory("MemoryError: ") and not lacks_memory("no memory of it") and not lacks_memory(None)
 
 
 @pytest.mark.slow
 def test_nothing_is_left_of_ray() -> None:
-    with ray_cluster(Where()) as ray:
+    with ray_cluster(Resources()) as ray:
         assert ray.is_initialized()
     assert not ray.is_initialized()
     assert not [child for child in living_children() if "ray" in " ".join(child.cmdline())]
 
 
 @pytest.mark.slow
+def test_the_ray_of_the_host_program_is_used_and_stays(settings: Callable, tmp_path: Path) -> None:
+    import ray
+
+    with ray_cluster(Resources(jobs=1, cpus=1)):  # what a host program may have done
+        (outcome,) = run_trials({tmp_path / "run": Trial("good", settings())}, Resources(jobs=2, cpus=1))
+        assert outcome.error is None
+        for where, message in (
+            (Resources(cpus=2), "a run needs 2 CPUs, and the Ray that this program is connected to has 1: lower cpus"),
+            (Resources(cpus=1, gpus=0.5), "a run needs 0.5 GPUs, and the Ray that this program is connected to has 0"),
+            (
+                Resources(address="ray://far:1"),
+                "is connected to a Ray already and cannot join the one at address 'ray://far",
+            ),
+        ):
+            with pytest.raises(SettingError, match=message), ray_cluster(where):
+                pass
+            assert ray.is_initialized()
+    assert not ray.is_initialized()
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*args: object, **options: object) -> None:
+        raise RuntimeError("The node died.\nMore lines.")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(SettingError, match=r"^Ray does not start: The node died\.$"), ray_cluster(Resources()):
+        pass
+
+
+@pytest.mark.slow
 def test_a_cluster_runs_trials_on_all_its_machines(settings: Callable, tmp_path: Path, two_nodes: str) -> None:
     """A run ends beside another that never does, which has a CPU to itself; the cluster is left as it was."""
-    where = Where(address=two_nodes, cpus=1)
+    where = Resources(address=two_nodes, cpus=1)
     trials = [Trial("endless", settings(epochs=100_000, stopping_step=100_000)), Trial("good", settings(seed=2))]
     outcomes = run_trials(checked_folders(trials, tmp_path), where)
     first = next(outcomes)
@@ -171,12 +230,13 @@ def test_a_cluster_runs_trials_on_all_its_machines(settings: Callable, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_does_not_answer_is_said() -> None:
-    heads = [process for process in psutil.process_iter() if process.name() == "gcs_server"]
-    if psutil.wait_procs(heads, timeout=20)[1]:  # one of another test may be on its way out
-        pytest.skip("a Ray cluster runs on this machine, which auto finds")
+def test_a_cluster_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever clusters there are on this machine, which ``auto`` looks for among all processes and in a file."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", functools.cache(set))
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda folder: None)
     with (
         pytest.raises(SettingError, match="no Ray cluster answers at address 'auto'"),
-        ray_cluster(Where(address="auto")),
+        ray_cluster(Resources(address="auto")),
     ):
         pass

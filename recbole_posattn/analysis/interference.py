@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import without_tensorboard
 
 import pandas as pd
 import torch
@@ -30,7 +31,6 @@ from tqdm import tqdm
 
 from recbole_posattn.analysis.attended import Attended, counted_rows, split_for_attention, with_and_without
 from recbole_posattn.analysis.switches import positional_parts, switched_off
-from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.training.load import Loaded, load

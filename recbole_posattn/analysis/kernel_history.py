@@ -21,8 +21,8 @@ def kernel_evolution(model: PosKernelSASRec, run_dir: Path) -> pd.DataFrame:
         run_dir: The folder of the run.
 
     Returns:
-        The columns of :func:`recbole_posattn.analysis.kernel_tables.lag_profiles`, and ``epochs`` in front (trained; 0 is the
-        start); without rows if nothing was kept.
+        A column ``epochs`` (trained; 0 is the start), then those of
+        :func:`recbole_posattn.analysis.kernel_tables.lag_profiles`; without rows if nothing was kept.
 
     Raises:
         CheckpointError: If a file is none of this model's.

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from recbole.utils import FeatureType
 
 from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
 from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE, checked_encoding
+from recbole_posattn.atomic_files.surplus import Surplus
 from recbole_posattn.errors import DataError, SettingError, shown
 
 SEPARATOR_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
@@ -88,12 +89,13 @@ def check_rows(table: Table) -> None:
         DataError: Naming the first such row, or saying that there is none at all.
     """
     with open(table.file, "rb") as stream, _long_fields():
-        surplus = _Surplus()
+        separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
+        surplus = Surplus(table.file, len(table.columns), table.separator, separator)
         if _is_plain(table):
             n_rows = _check_blocks(table, stream, surplus)
         else:
             n_rows = _check_records(table, _decoded_lines(table), surplus)
-        surplus.report(table)
+        surplus.report()
         if n_rows == 0:
             raise DataError(
                 f"{table.file} has no interactions; it needs a header line of name:type columns and a line for each"
@@ -131,7 +133,7 @@ def _is_plain(table: Table) -> bool:
 # -- blocks of rows --------------------------------------------------------------------------------------------------
 
 
-def _check_blocks(table: Table, stream: BinaryIO, surplus: _Surplus) -> int:
+def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus) -> int:
     """Look at all rows behind the header, block by block; gives how many there are."""
     encoding = checked_encoding(table.encoding)
     stream.readline()
@@ -232,13 +234,13 @@ def _decoded_lines(table: Table) -> Iterator[tuple[int, str]]:
             number += 1
 
 
-def _check_records(table: Table, lines: Iterator[tuple[int, str]], surplus: _Surplus, before: int = 0) -> int:
+def _check_records(table: Table, lines: Iterator[tuple[int, str]], surplus: Surplus, before: int = 0) -> int:
     """Look at rows one by one, behind as many others; gives how many there are."""
     n_rows = 0
     for number, fields, line in _records(table, lines):
         n_rows += 1
         if len(fields) != len(table.columns):
-            surplus.check(table, before + n_rows, number, fields, line)
+            surplus.check(before + n_rows, number, fields, line)
         for column, field in zip(table.columns, fields):
             problem = _problem(table, column, field) if column.read else None
             if problem is not None:
@@ -246,48 +248,6 @@ def _check_records(table: Table, lines: Iterator[tuple[int, str]], surplus: _Sur
                     f"{table.file}, line {number}: column {column.name!r} {problem}; mend the row or leave it out"
                 )
     return n_rows
-
-
-class _Surplus:
-    """Rows with more fields than columns, of a file.
-
-    Attributes:
-        n_rows: How many there are.
-        first: What is wrong with the first of them.
-    """
-
-    n_rows = 0
-    first = ""
-
-    def check(self, table: Table, place: int, number: int, fields: Sequence[str], line: str) -> None:
-        """Refuse a row with another number of fields than columns, unless pandas reads the first of its fields.
-
-        Args:
-            table: The file.
-            place: Of the row among all, from 1 on.
-            number: Of its first line.
-            fields: Its fields.
-            line: All its lines.
-        """
-        n_columns = len(table.columns)
-        separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
-        counts = f"the header has {n_columns} columns separated by {separator}, but line {number} has {len(fields)}"
-        # pandas takes columns for the names of rows if the first row has more fields, or the second one twice as many
-        names_rows = place == 1 or (place == 2 and len(fields) >= 2 * n_columns)
-        if len(fields) > n_columns and not names_rows:
-            self.n_rows += 1
-            left_out = shown(table.separator.join(fields[n_columns:]))
-            self.first = self.first or f"{counts}; left out, as RecBole does, is what follows: {left_out}"
-            return
-        cut_off = "" if line.endswith(("\n", "\r")) else "; it is the last line, and the file seems cut off there"
-        misread = "; pandas would take the first column for names of rows" if len(fields) > n_columns else cut_off
-        raise DataError(f"{table.file}: {counts}: {shown(line.rstrip())}{misread}")
-
-    def report(self, table: Table) -> None:
-        """Warn of what is left out."""
-        if self.n_rows:
-            more = f" ({self.n_rows:,} such lines in all)" if self.n_rows > 1 else ""
-            logging.getLogger().warning(f"{table.file}: {self.first}{more}")
 
 
 def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str], str]]:

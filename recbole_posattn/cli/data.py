@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from recbole_posattn.atomic_files.convert.formats import FORMATS
 from recbole_posattn.atomic_files.convert.rejects import OnError
-from recbole_posattn.atomic_files.convert.shapes import KINDS, Reading
+from recbole_posattn.atomic_files.convert.shapes import KINDS, ReadOptions
 from recbole_posattn.files import json_text
 from recbole_posattn.settings.choices import Deduplicate
 
@@ -86,7 +86,7 @@ def _convert(options: argparse.Namespace) -> int:
     done = convert(
         options.source,
         options.name,
-        Reading(**{key: given[key] for key in Reading._fields}),
+        ReadOptions(**{key: given[key] for key in ReadOptions._fields}),
         Filters(**{key: given[key] for key in Filters._fields}),
         data_path=options.data_path,
         on_error=options.on_error,

@@ -54,14 +54,14 @@ def execute(options: argparse.Namespace) -> int:
     settings = checked_settings(options.settings)
     from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard
     from recbole_posattn.experiments.leaderboard.spec import read_spec
-    from recbole_posattn.experiments.trials import Where
+    from recbole_posattn.experiments.trials import Resources
     from recbole_posattn.settings.properties import named_file
 
     given = parsed_settings(settings)
     file = named_file("leaderboard", options.spec) if options.spec is not None else None
     spec = read_spec(file, flags, given)
     folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")
-    where = Where(options.jobs, options.address, options.cpus, options.gpus)
+    where = Resources(options.jobs, options.address, options.cpus, options.gpus)
     try:
         files, failed = make_leaderboard(spec, folder, where, options.num_samples if options.tune else 0)
     except KeyboardInterrupt:

@@ -44,7 +44,7 @@ def execute(options: argparse.Namespace) -> int:
     """Search, print the best and write the report; returns the exit code."""
     require_positive(options, "num_samples", "grace_period", "jobs")
     checked = checked_settings(options.settings)
-    from recbole_posattn.experiments.trials import Where
+    from recbole_posattn.experiments.trials import Resources
     from recbole_posattn.experiments.tuning.space import read_hyper, read_space
     from recbole_posattn.experiments.tuning.spec import Search
     from recbole_posattn.experiments.tuning.tune import tune
@@ -64,7 +64,7 @@ def execute(options: argparse.Namespace) -> int:
         settings, space.without(settings), options.num_samples, options.search, options.scheduler, options.grace_period
     )
     folder = options.output or Path("tuning") / f"{options.model}-{options.dataset}"
-    where = Where(options.jobs, options.address, **_resources(options.resources))
+    where = Resources(options.jobs, options.address, **_resources(options.resources))
     try:
         found, files = tune(search, folder, where, options.resume)
     except KeyboardInterrupt:
@@ -83,7 +83,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _resources(text: str | None) -> dict[str, float]:
-    """``cpu=2,gpu=0.5`` as the fields of :class:`~recbole_posattn.experiments.trials.Where`."""
+    """``cpu=2,gpu=0.5`` as the fields of :class:`~recbole_posattn.experiments.trials.Resources`."""
     from recbole_posattn.settings.yaml import parse_value
 
     found: dict[str, float] = {}

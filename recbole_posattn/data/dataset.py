@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import load_feat_by_c_parser
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,6 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource
 from torch import Tensor
 
-from recbole_posattn.compat import load_feat_by_c_parser
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import pandas as pd
 import torch
@@ -11,9 +11,10 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_posattn.data.prefixes import LazyPrefixes
+from recbole_posattn.data.tokens import LongTokensMixin
 
 
-class ExactTimesMixin:
+class ExactTimesMixin(LongTokensMixin):
     """Order and split by the times of the file, for a subclass of RecBole's ``Dataset``.
 
     RecBole makes 32-bit floats of times before it sorts by them. Today's Unix seconds then come in steps of 128 s, and

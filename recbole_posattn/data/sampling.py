@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 from recbole.data.dataset import Dataset

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
+import pandas as pd
+from recbole.utils import FeatureType
 
 
 def as_tokens(values: Collection[object]) -> np.ndarray:
@@ -14,3 +20,34 @@ def as_tokens(values: Collection[object]) -> np.ndarray:
     takes 1.5 GB.
     """
     return np.fromiter(map(str, values), dtype=object, count=len(values))
+
+
+class LongTokensMixin:
+    """Number tokens in arrays of objects, for a subclass of RecBole's ``Dataset``; the numbers are RecBole's.
+
+    Its own arrays of NumPy's texts give each token the room of the longest one.
+    """
+
+    def _concat_remaped_tokens(self, remap_list: list) -> tuple[np.ndarray, np.ndarray]:
+        tokens = [
+            feat[field]
+            if kind == FeatureType.TOKEN
+            else itertools.chain.from_iterable(map(np.ndarray.tolist, feat[field]))
+            for feat, field, kind in remap_list
+        ]
+        tokens = [np.array(list(of_column), dtype=object) for of_column in tokens]
+        return np.concatenate(tokens), np.cumsum([len(of_column) for of_column in tokens])[:-1]
+
+    def _remap(self: Any, remap_list: list) -> None:
+        if not remap_list:
+            return
+        tokens, begins = self._concat_remaped_tokens(remap_list)
+        number, known = pd.factorize(tokens)
+        of_number = np.array(["[PAD]", *map(str, known)], dtype=object)
+        of_token = {token: place for place, token in enumerate(of_number)}
+        for (feat, field, kind), numbers in zip(remap_list, np.split(number + 1, begins)):
+            self.field2id_token.setdefault(field, of_number)
+            self.field2token_id.setdefault(field, of_token)
+            feat[field] = (
+                numbers if kind == FeatureType.TOKEN else np.split(numbers, np.cumsum(feat[field].map(len))[:-1])
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 from recbole.evaluator import register

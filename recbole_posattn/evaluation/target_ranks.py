@@ -5,7 +5,7 @@ Shape keys: n held-out targets.
 
 from __future__ import annotations
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 import pandas as pd

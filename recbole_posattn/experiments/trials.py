@@ -11,15 +11,15 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +28,13 @@ import torch
 
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.data.digest import data_digest
-from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.errors import InUseError, SettingError, UserError
+from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training import interrupts
 from recbole_posattn.training.checkpoint import BEST_NAME
+from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
 from recbole_posattn.training.resume import AUTO
 from recbole_posattn.training.run import run
@@ -40,6 +42,9 @@ from recbole_posattn.training.trainer import KERNELS_NAME
 from recbole_posattn.version import RESULTS_VERSION
 
 FAILURE_NAME = "failure.json"
+
+# Of the name of a folder with a run that is not complete.
+INCOMPLETE = ".incomplete"
 
 # Settings that change where a run is done or what it prints, but not its result. The data is identified by its
 # contents, not its path.
@@ -79,12 +84,14 @@ class Outcome:
         trial: The trial.
         folder: Its folder.
         error: Why it failed; ``None`` if it did not.
+        lacked_memory: Whether it may have failed for its memory.
         reused: Whether it had been finished before.
     """
 
     trial: Trial
     folder: Path
     error: str | None = None
+    lacked_memory: bool = False
     reused: bool = False
 
     @functools.cached_property
@@ -144,27 +151,6 @@ def validated_epochs(result: Mapping[str, Any]) -> list[tuple[int, float, float]
     ]
 
 
-class Where(NamedTuple):
-    """Where trials are run.
-
-    Attributes:
-        jobs: Runs at a time on this machine; without meaning on a cluster, which runs as many as it has room for.
-        address: Of a Ray cluster (``auto``, ``ray://host:port``); ``None`` for this machine.
-        cpus: CPUs, and so threads, of a run; by default this machine's share of a job.
-        gpus: GPUs of a run, parts allowed.
-    """
-
-    jobs: int = 1
-    address: str | None = None
-    cpus: int | None = None
-    gpus: float = 0.0
-
-    @property
-    def threads(self) -> int:
-        """Threads of a run."""
-        return self.cpus or max(1, (os.cpu_count() or 1) // self.jobs)
-
-
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits that tell runs with different results apart.
 
@@ -205,7 +191,7 @@ def checked_folders(trials: Sequence[Trial], root: Path) -> dict[Path, Trial]:
     return folders
 
 
-def run_trials(trials: Mapping[Path, Trial], where: Where) -> Iterator[Outcome]:
+def run_trials(trials: Mapping[Path, Trial], where: Resources) -> Iterator[Outcome]:
     """Run what is not finished yet, and yield each outcome when it is there; reused ones come first.
 
     Args:
@@ -225,58 +211,68 @@ def run_trials(trials: Mapping[Path, Trial], where: Where) -> Iterator[Outcome]:
         yield from _run_on_ray(waiting, where)
 
 
-def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Where) -> Iterator[Outcome]:
+def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Resources) -> Iterator[Outcome]:
+    """The outcomes of runs side by side, then of those that lacked memory, which run once more, each of them alone."""
+    has_company = len(waiting) > 1 and (where.jobs > 1 or where.address is not None)
     with ray_cluster(where) as ray:
-        # A process of its own for each run: nothing is left of the one before, and its memory is its own.
-        task = ray.remote(num_cpus=where.threads, num_gpus=where.gpus, max_calls=1, max_retries=0)(run_in_folder)
-        running = {
-            task.remote(from_anywhere(trial.settings), str(folder.absolute()), where.threads): (trial, folder)
-            for trial, folder in waiting
-        }
-        while running:
-            (done, *_), _ = ray.wait(list(running), num_returns=1)
-            trial, folder = running.pop(done)
-            try:
-                error = ray.get(done)
-            except ray.exceptions.RayError as lost:  # the process died: killed for its memory, say
-                error = f"the process of the run died: {str(lost).splitlines()[0]}"
-                _write_failure(folder, dict(trial.settings), error, str(lost))
-            yield Outcome(trial, folder, error)
+        again = []
+        for outcome in _side_by_side(ray, waiting, where):
+            if outcome.lacked_memory and has_company:
+                name, seed = outcome.trial.name, outcome.trial.settings.get("seed", "of the defaults")
+                logging.getLogger().warning(
+                    f"{name}, seed {seed}: {outcome.error}; it runs once more, alone, when the others have ended"
+                )
+                again.append((outcome.trial, outcome.folder))
+            else:
+                yield outcome
+        for one in again:
+            yield from _side_by_side(ray, [one], where)
 
 
-@contextmanager
-def ray_cluster(where: Where) -> Iterator[Any]:
-    """The ``ray`` module, connected; what was started for it is gone afterwards.
+def _side_by_side(ray: Any, waiting: Sequence[tuple[Trial, Path]], where: Resources) -> Iterator[Outcome]:
+    left, running = list(waiting), {}
+    most = where.jobs if where.address is None else len(left)
+    while left or running:
+        while left and len(running) < most:
+            trial, folder = left.pop(0)
+            running[start_run(ray, trial.settings, folder, where)] = (trial, folder)
+        (done, *_), _ = ray.wait(list(running), num_returns=1)
+        trial, folder = running.pop(done)
+        yield Outcome(trial, folder, *end_of_run(ray, done, trial.settings, folder))
 
-    Raises:
-        SettingError: If Ray is not installed or does not answer at its address.
+
+def start_run(ray: Any, settings: Mapping[str, Any], folder: Path, where: Resources, **options: Any) -> Any:
+    """Let Ray do a run in a process of its own: nothing is left of the one before, and its memory is its own.
+
+    Args:
+        ray: See :func:`recbole_posattn.experiments.cluster.ray_cluster`.
+        settings: Of the run.
+        folder: Of the run.
+        where: How many CPUs and GPUs it takes.
+        options: Of :func:`recbole_posattn.run`.
+
+    Returns:
+        What :func:`end_of_run` waits for.
     """
+    task = ray.remote(num_cpus=where.threads, num_gpus=where.gpus, max_calls=1, max_retries=0)(run_in_folder)
+    return task.remote(from_anywhere(settings), str(folder.absolute()), where.threads, **options)
+
+
+def end_of_run(ray: Any, started: Any, settings: Mapping[str, Any], folder: Path) -> tuple[str | None, bool]:
+    """Why a run failed, ``None`` if it did not, and whether it may have lacked memory."""
     try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-        import ray
-    except ImportError as error:
-        raise SettingError(
-            f"running trials needs Ray, which cannot be imported ({error}): pip install 'ray[tune]'"
-        ) from error
-    scratch = tempfile.mkdtemp(prefix="posattn-") if where.address is None else None
-    quiet = {"logging_level": "ERROR", "log_to_driver": False}
-    try:
-        if scratch is not None:
-            n_cpus = where.jobs * where.threads
-            ray.init("local", num_cpus=n_cpus, include_dashboard=False, _temp_dir=scratch, **quiet)
-        else:
-            try:
-                ray.init(address=where.address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise SettingError(f"no Ray cluster answers at address {where.address!r}: {reason}") from error
-        interrupts.handle_again()
-        yield ray
-    finally:
-        ray.shutdown()
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        error = ray.get(started)
+    except ray.exceptions.RayError as lost:  # the process died, or was killed for its memory
+        first, *_ = str(lost).replace(". Memory on the node", "\n").splitlines()  # and its addresses and numbers
+        error = f"the process of the run died: {first}"
+        _write_failure(folder, dict(settings), error, str(lost))
+        return error, not isinstance(lost, ray.exceptions.RayTaskError)
+    return error, lacks_memory(error)
+
+
+def lacks_memory(error: str | None) -> bool:
+    """Whether a run failed for its memory, so that it may come to its end with nothing beside it."""
+    return error is not None and error.startswith((OUT_OF_MEMORY, MemoryError.__name__))
 
 
 def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, **options: Any) -> str | None:
@@ -284,7 +280,7 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
 
     Args:
         settings: Of the run.
-        folder: Where ``result.json``, the checkpoint and the results by user are afterwards, or ``failure.json``.
+        folder: Resources ``result.json``, the checkpoint and the results by user are afterwards, or ``failure.json``.
         n_threads: To compute with.
         options: Of :func:`recbole_posattn.run`.
     """
@@ -292,8 +288,22 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which ends this process
     torch.set_num_threads(n_threads)
     final = Path(folder)
-    incomplete = final.with_name(f"{final.name}.incomplete")
-    incomplete.mkdir(parents=True, exist_ok=True)  # it is there where a run was killed, which goes on
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # held by a process that a killed driver has left behind: it ends soon, with or without a result
+    with locked(lock_of_run(final), FOR_EVER):
+        if (final / RESULT_NAME).is_file():
+            return None
+        return _run_alone_in_folder(settings, final, **options)
+
+
+def lock_of_run(folder: Path) -> Path:
+    """The file that the process locks whose run it is."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _run_alone_in_folder(settings: dict[str, Any], final: Path, **options: Any) -> str | None:
+    incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
+    incomplete.mkdir(exist_ok=True)  # it is there where a run was killed, which goes on
     try:
         with chdir(incomplete):  # where RecBole leaves its logs
             settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
@@ -313,6 +323,18 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
         _write_failure(final, settings, reason, traceback.format_exc())
         return reason
     return None
+
+
+def remove_left_over(root: Path, wait: float = 0) -> None:
+    """Remove what stopped runs have left below a folder, but nothing that another process holds.
+
+    Args:
+        root: The folder of the runs' folders.
+        wait: Seconds to wait for a process that holds a run, of one that is being stopped.
+    """
+    for left in root.glob(f"*{INCOMPLETE}"):
+        with suppress(InUseError), locked(lock_of_run(left.with_suffix("")), wait):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:

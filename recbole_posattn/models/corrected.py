@@ -7,7 +7,7 @@ Shape keys: b rows of a batch, n items.
 
 from __future__ import annotations
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 import torch

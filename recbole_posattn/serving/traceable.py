@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import torch
 from recbole.data.interaction import Interaction

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import EvaluatorType, ModelType
 
@@ -74,11 +74,14 @@ def check_model_types(settings: Mapping[str, Any], defaults: Mapping[str, Any]) 
 
 
 def check_resolved(settings: Mapping[str, Any]) -> None:
-    """Refuse what RecBole would not have made of ``eval_args`` and ``train_neg_sample_args``, as checkpoints hold them.
+    """Refuse what RecBole would not have made of some settings, as checkpoints hold them.
 
     Raises:
         SettingError: Naming the first one.
     """
+    for key in ("topk", "metrics"):
+        if not isinstance(settings[key], (list, tuple)):
+            raise SettingError(f"{key} must be a list; got {shown(settings[key])}.")
     evaluation, negatives = settings["eval_args"], settings["train_neg_sample_args"]
     if not isinstance(evaluation, Mapping) or not evaluation.keys() >= EVAL_ARGS.keys():
         raise SettingError(f"eval_args must be a mapping of {', '.join(EVAL_ARGS)}; got {shown(evaluation)}.")

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 
 import recbole.config
 import torch
@@ -20,7 +21,6 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed
-from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.settings import registry
 from recbole_posattn.settings.checks import (
@@ -35,7 +35,7 @@ from recbole_posattn.settings.checks import (
     check_validation_metric,
 )
 from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
-from recbole_posattn.settings.datasets import ServedConfig, knows_histories, serve
+from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.model_keys import MODEL_RULES, check_combinations, check_model_keys, resolved_negatives
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.properties import ML_100K, named_file, properties_files, property_keys, recbole_model_keys
@@ -112,7 +112,7 @@ class Config(ServedConfig, recbole.config.Config):
         """Unpickled in another process, which RecBole has to find the model in, too."""
         self.__dict__.update(state)
         registry.hook_recbole()
-        serve(self.model, self.model_class.type)
+        install_dataset_class(self.model, self.model_class.type)
 
     # -- what was given ------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class Config(ServedConfig, recbole.config.Config):
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         build_sparse_tensors_as_today(model_class)
-        serve(model_name, model_class.type)
+        install_dataset_class(model_name, model_class.type)
         return model_name, registry.mended(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ class Config(ServedConfig, recbole.config.Config):
         config.yaml_loader = config._build_yaml_loader()
         config.model, config.dataset = settings["model"], settings["dataset"]
         config.model_class = registry.find_model(config.model)
-        serve(config.model, config.model_class.type)
+        install_dataset_class(config.model, config.model_class.type)
         config.external_config_dict = {}
         config._load_internal_config_dict(config.model, config.model_class, config.dataset)
         defaults = {key: value for key, value in config.internal_config_dict.items() if key not in FOUND_OUT_KEYS}
@@ -316,6 +316,7 @@ class Config(ServedConfig, recbole.config.Config):
         check_resolved(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
             config.final_config_dict[key] = enum[settings[key]]
+        check_validation_metric(config.final_config_dict)
         for phase in ("valid", "test"):
             config._set_eval_neg_sample_args(phase)
         config.final_config_dict.pop("local_rank", None)

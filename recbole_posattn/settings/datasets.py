@@ -6,7 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import (
+    let_loaders_have_workers,
+)
 
 import recbole
 import recbole.config
@@ -17,9 +20,6 @@ from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDatas
 from recbole.data.dataset.customized_dataset import DIENDataset, GRU4RecKGDataset, KSRDataset
 from recbole.utils import ModelType
 
-from recbole_posattn.compat import (
-    let_loaders_have_workers,
-)
 from recbole_posattn.data.dataset import (
     ExactTimesDataset,
     ExactTimesDecisionTreeDataset,
@@ -64,7 +64,7 @@ _DATASETS_OF_MODELS = {
 _served: dict[str, type] = {}
 
 
-def serve(model: str, model_type: ModelType) -> None:
+def install_dataset_class(model: str, model_type: ModelType) -> None:
     """Let RecBole's ``create_dataset`` give a RecBole model our data set, where the settings are served."""
     if model in _served:
         return
@@ -100,7 +100,7 @@ def _replace_when_served(recboles: type, ours: type) -> None:
 
 
 def knows_histories(model: str) -> bool:
-    """Whether a model's data set, once :func:`serve` has seen to it, can tell the history of a held-out target."""
+    """Whether a model's data set (see :func:`install_dataset_class`) can tell the history of a held-out target."""
     dataset_class = _served.get(model) or getattr(recbole.data.dataset, f"{model}Dataset", object)
     return issubclass(dataset_class, LazyPrefixesMixin)
 

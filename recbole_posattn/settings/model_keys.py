@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
@@ -38,6 +38,7 @@ def _is_structure(value: Any) -> bool:
 
 
 def is_negatives(value: Any) -> bool:
+    """Whether it describes the negatives of a sampled loss."""
     if not isinstance(value, dict) or not set(value) <= NEGATIVES_OF_RECBOLE.keys():
         return False
     given = {**NEGATIVES_OF_RECBOLE, **value}

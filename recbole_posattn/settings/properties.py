@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import recbole
 import recbole.config
@@ -14,11 +14,10 @@ import recbole.trainer
 import yaml
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
-from recbole_posattn.settings.registry import hook_recbole
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 ML_100K = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"  # comes with RecBole
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 
 # Inside the package in an installed wheel, beside it in a checkout.
 PROPERTIES = next(path for path in (_PACKAGE / "properties", _PACKAGE.parent / "properties") if path.is_dir())
@@ -51,7 +50,6 @@ def properties_files(model: str, dataset: str) -> list[Path]:
 
     What was tuned on a data set is for all models that come along, whose encodings so have the same settings.
     """
-    hook_recbole()
     of_model = model_properties.get(model)
     otherwise_spelt = _recbole_model_file(model) if model in _OTHERWISE_SPELT.values() else None
     files = [PROPERTIES / "overall.yaml", otherwise_spelt, of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
@@ -86,7 +84,6 @@ def named_file(kind: str, name: str) -> Path:
 
 def property_keys(*patterns: str) -> set[str]:
     """The keys of all property files, RecBole's and ours, that match one of the glob patterns, such as ``model/*``."""
-    hook_recbole()
     files = [path for root in (RECBOLE_PROPERTIES, PROPERTIES) for pattern in patterns for path in root.glob(pattern)]
     files += [path for path in model_properties.values() if path is not None]
     return {key for path in files for key in yaml.safe_load(path.read_text(encoding="utf-8")) or {}}

@@ -1,9 +1,8 @@
-"""The models this package adds to RecBole, and where their properties live.
+"""The models this package adds to RecBole.
 
 RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there, so
-that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. RecBole's own models get our data sets
-and loaders in the same way (:func:`serve`, :func:`hook_loaders`), but only with our ``Config``: with RecBole's they get
-RecBole's. The head of ``compat.py`` lists all that is changed in RecBole.
+that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does the same
+for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all that is changed in RecBole.
 """
 
 from __future__ import annotations
@@ -11,10 +10,15 @@ from __future__ import annotations
 import importlib.machinery
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import (
+    anomaly_detection_unchanged,
+    build_sparse_tensors_as_today,
+)
 
 import recbole
 import recbole.config
@@ -24,15 +28,9 @@ import recbole.trainer
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType, get_model
 
-from recbole_posattn.compat import (
-    anomaly_detection_unchanged,
-    build_sparse_tensors_as_today,
-    let_tokens_be_long,
-)
-from recbole_posattn.data.sampling import let_sampling_end, let_sampling_of_model_end
+from recbole_posattn.data.sampling import let_sampling_of_model_end
 from recbole_posattn.errors import SettingError, did_you_mean, shown
-from recbole_posattn.settings.datasets import hook_loaders
-from recbole_posattn.settings.properties import PROPERTIES, model_properties, recbole_model_names
+from recbole_posattn.settings.properties import model_properties, recbole_model_names
 
 _SUBPACKAGES = {
     ModelType.GENERAL: "general_recommender",
@@ -42,6 +40,9 @@ _SUBPACKAGES = {
     ModelType.KNOWLEDGE: "knowledge_aware_recommender",
     ModelType.DECISIONTREE: "exlib_recommender",
 }
+# Registers the models of this package, as a plugin of somebody else's would; its room stands above this one.
+_BUILT_IN = "recbole_posattn.training.built_in"
+
 _lock = threading.RLock()
 _hooked = False
 
@@ -50,23 +51,9 @@ def hook_recbole() -> None:
     """Let RecBole find our models, loaders and metrics, once, when a public name of the package is first used."""
     global _hooked
     with _lock:
-        if _hooked:
-            return
-        # these modules import this one
-        from recbole_posattn.data.dataset import SequenceDataset
-        from recbole_posattn.evaluation.metrics import register_metrics
-        from recbole_posattn.models.baselines import BASELINES
-        from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
-        from recbole_posattn.training.trainer import SequenceTrainer
-
-        let_tokens_be_long()
-        let_sampling_end()
-        hook_loaders()
-        register_metrics()
-        for model in (PosKernelSASRec, *BASELINES):
-            properties = PROPERTIES / "model" / f"{model.__name__}.yaml"
-            _add_model(model, properties, SequenceDataset, SequenceTrainer)
-        _hooked = True
+        if not _hooked:
+            _hooked = True
+            import_module(_BUILT_IN).register_all()
 
 
 def register(
@@ -97,11 +84,11 @@ def register(
     path = Path(properties).resolve() if properties is not None else None
     if path is not None and not path.is_file():
         raise SettingError(f"properties of model {name!r} not found: {path}")
-    _add_model(model_class, path, dataset_class, trainer_class)
+    add_model(model_class, path, dataset_class, trainer_class)
     return model_class
 
 
-def _add_model(
+def add_model(
     model_class: type[AbstractRecommender],
     properties: Path | None,
     dataset_class: type | None,

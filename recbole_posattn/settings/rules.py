@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.nn.kernels.structures import STRUCTURES
@@ -32,11 +32,14 @@ class Rule(NamedTuple):
 
 
 def integer(minimum: int, maximum: int = LARGEST) -> Rule:
+    """An integer from a minimum to a maximum, both included."""
     words = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
     return Rule(lambda value: is_int(value) and value >= minimum, words, maximum)
 
 
 def one_of(*choices: Any) -> Rule:
+    """One of some values, of the same type as well."""
+
     def holds(value: Any) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in choices)  # True is not 1
 
@@ -44,14 +47,18 @@ def one_of(*choices: Any) -> Rule:
 
 
 def or_none(rule: Rule) -> Rule:
+    """What a rule allows, or ``None``."""
     return Rule(lambda value: value is None or rule.holds(value), f"{rule.allowed}, or ~", rule.maximum)
 
 
 def either(*rules: Rule) -> Rule:
+    """What any of the rules allows."""
     return Rule(lambda value: any(rule.holds(value) for rule in rules), " or ".join(rule.allowed for rule in rules))
 
 
 def list_of(rule: Rule, words: str, minimum: int = 0) -> Rule:
+    """A list of at least ``minimum`` values that a rule allows; ``words`` describe it."""
+
     def holds(value: Any) -> bool:
         return isinstance(value, (list, tuple)) and len(value) >= minimum and all(map(rule.holds, value))
 
@@ -59,6 +66,8 @@ def list_of(rule: Rule, words: str, minimum: int = 0) -> Rule:
 
 
 def mapping_of(rule: Rule, words: str) -> Rule:
+    """A mapping from texts to values that a rule allows; ``words`` describe it."""
+
     def holds(value: Any) -> bool:
         return isinstance(value, dict) and all(map(_is_text, value)) and all(map(rule.holds, value.values()))
 
@@ -66,6 +75,7 @@ def mapping_of(rule: Rule, words: str) -> Rule:
 
 
 def is_int(value: Any) -> bool:
+    """Whether it is an integer; a boolean is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -79,6 +89,7 @@ def _is_text(value: Any) -> bool:
 
 
 def is_path(value: Any) -> bool:
+    """Whether it can be a path."""
     return isinstance(value, Path) or (isinstance(value, str) and value != "" and "\0" not in value)
 
 
@@ -98,6 +109,7 @@ TEXTS = list_of(TEXT, "a list of texts")
 
 
 def lower_one_of(*choices: str) -> Rule:
+    """One of some texts, in upper or lower case."""
     return Rule(lambda value: isinstance(value, str) and value.lower() in choices, "one of " + ", ".join(choices))
 
 

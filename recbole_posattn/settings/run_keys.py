@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.rules import (

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import yaml
 
@@ -27,6 +27,7 @@ class YamlLoader(yaml.SafeLoader):
     """
 
     def compose_document(self) -> yaml.Node:
+        """See ``yaml.composer.Composer.compose_document``; checks the document as well."""
         node = super().compose_document()
         self._written_out(node, {}, ())
         if isinstance(node, yaml.MappingNode):

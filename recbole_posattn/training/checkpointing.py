@@ -10,7 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import TRAINED_NUMBERS
 
 import recbole.trainer
 import torch
@@ -21,7 +22,6 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_local_time, set_color
 
 from recbole_posattn import distributed
-from recbole_posattn.compat import TRAINED_NUMBERS
 from recbole_posattn.data.digest import data_contents
 from recbole_posattn.files import make_new_folder, whole_file
 from recbole_posattn.settings.config import Config
@@ -57,12 +57,12 @@ from recbole_posattn.training.state import (
 
 
 class CheckpointMixin:
-    """Checkpoints for any of RecBole's trainers, from which a training goes on as if nothing had been.
+    """Checkpoints for any of RecBole's trainers, from which training continues exactly where it stopped.
 
-    RecBole pickles the whole ``Config`` into a checkpoint, which torch ≥ 2.6 refuses to load, rightly: loading it runs
-    whatever it contains. Here everything is tensors and plain data (:mod:`recbole_posattn.training.checkpoint`). The best epoch
-    is kept, and the last one with all that decides how it goes on (:mod:`recbole_posattn.training.state`). Of many
-    processes, rank 0 writes and reads.
+    RecBole pickles the whole ``Config`` into a checkpoint. Loading a pickle runs whatever it contains, so torch ≥ 2.6
+    refuses to. Here everything is tensors and plain data (:mod:`recbole_posattn.training.checkpoint`). Two epochs are
+    kept: the best one, and the last one with the whole training state (:mod:`recbole_posattn.training.state`). Only
+    rank 0 writes and reads.
 
     Attributes:
         run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.

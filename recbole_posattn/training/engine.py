@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import pandas as pd
 import recbole.trainer
@@ -26,7 +26,7 @@ from recbole_posattn.evaluation.target_ranks import user_results
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.explained_errors import (
-    memory_explained,
+    explain_out_of_memory,
     precision_explained,
     require_finite,
 )
@@ -68,7 +68,7 @@ class EngineMixin:
     ) -> Any:
         started = time.perf_counter()
         self._epoch, self._batch = epoch_idx, 0
-        memory = memory_explained(self.config, True, train_data._dataset.item_num, self._kept)
+        memory = explain_out_of_memory(self.config, True, train_data._dataset.item_num, self._kept)
         with memory, precision_explained(self.config):
             losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
         seconds = round(time.perf_counter() - started, 3)
@@ -109,7 +109,7 @@ class EngineMixin:
             TrainingError: If memory runs out.
         """
         n_items = eval_data._dataset.item_num if eval_data else 0
-        with memory_explained(self.config, False, n_items, self._kept):
+        with explain_out_of_memory(self.config, False, n_items, self._kept):
             return super().evaluate(eval_data, *arguments, **options)
 
     def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:

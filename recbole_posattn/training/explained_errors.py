@@ -18,11 +18,14 @@ from recbole_posattn.training.checkpoint import read_checkpoint
 _SIZES_OF_TRAINING = ("train_batch_size", "MAX_ITEM_LIST_LENGTH", "loss_chunk_size", "n_layers", "hidden_size")
 _SIZES_OF_EVALUATION = ("eval_batch_size", "MAX_ITEM_LIST_LENGTH", "hidden_size")
 
+# How the message begins of a run that failed for its memory.
+OUT_OF_MEMORY = "out of memory"
+
 _HALF_PRECISION = ("BFloat16", "Half")  # as PyTorch's messages name them
 
 
 @contextmanager
-def memory_explained(
+def explain_out_of_memory(
     settings: Mapping[str, Any], training: bool, n_items: int, kept: Callable[[], str]
 ) -> Iterator[None]:
     """Say which settings matter where memory runs out.
@@ -46,7 +49,7 @@ def memory_explained(
         said = ", ".join(f"{name} {value}" for name, value in sizes.items())
         first = names[0]
         what = (
-            f"out of memory in {'training' if training else 'evaluation'} with {n_items:,} items, {said}: lower "
+            f"{OUT_OF_MEMORY} in {'training' if training else 'evaluation'} with {n_items:,} items, {said}: lower "
             f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
         )
         known = kept()

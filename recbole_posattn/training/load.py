@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import no_pickled_caches, without_tensorboard
 
 import pandas as pd
 import torch
@@ -19,7 +20,6 @@ from recbole.utils import ModelType, init_seed
 
 from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
-from recbole_posattn.compat import no_pickled_caches, without_tensorboard
 from recbole_posattn.errors import CheckpointError, DataError, UserError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
@@ -146,6 +146,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
 
 
 def build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
+    """The configured model on its device, with weights that depend on the seed and the process."""
     init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
     with needs_explained(config), pretrained_explained(config):
         return config.model_class(config, train_data._dataset).to(config["device"])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
@@ -103,7 +103,7 @@ class PausableEpoch:
         return self._total
 
     def position(self) -> dict[str, Any]:
-        """Where the epoch is, for :func:`recbole_posattn.training.interrupts.check` has just ended it; tensors and plain data.
+        """Where the epoch was when :func:`recbole_posattn.training.interrupts.check` ended it; tensors and plain data.
 
         In the validation behind it, that is its end.
         """

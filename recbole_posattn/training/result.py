@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypedDict
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
 
 import torch
 from texttable import Texttable
@@ -59,6 +59,7 @@ def write_result(config: Config, result: RunResult) -> None:
 
 
 def peak_mebibytes_of(device: torch.device) -> int:
+    """The peak memory in MiB, of the GPU if the device is one, else of this process."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
     return round(peak_memory() / 2**20)

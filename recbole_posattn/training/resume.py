@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from recbole_posattn import distributed
-from recbole_posattn.errors import CheckpointError, SettingError, UserError
+from recbole_posattn.errors import CheckpointError, InUseError, SettingError, UserError
 from recbole_posattn.files import has_incomplete, remove_incomplete
+from recbole_posattn.locks import lock_file
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.model_keys import resolved_negatives
 from recbole_posattn.settings.plain import plain_data
@@ -59,18 +60,13 @@ def lock_run(folder: Path) -> FileLock | None:
     Raises:
         CheckpointError: If another process has it.
     """
-    lock = FileLock(folder / LOCK_NAME, timeout=0, fallback_to_soft=False)
     try:
-        lock.acquire()
-    except Timeout:
+        return lock_file(folder / LOCK_NAME)
+    except InUseError:
         raise CheckpointError(
             f"the run in {folder} is being trained by another process: wait for its end, or start a run of its own "
             "without --resume"
         ) from None
-    except (OSError, NotImplementedError) as error:
-        logging.getLogger().warning(f"{folder} cannot be locked ({error}): do not resume it while it is trained")
-        return None
-    return lock
 
 
 def resumed_run(resume: str | Path, given: Config) -> Resumed | None:

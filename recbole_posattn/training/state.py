@@ -10,7 +10,8 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import TRAINED_ARRAYS
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from recbole.data.dataloader import AbstractDataLoader, KnowledgeBasedDataLoader
 from recbole.trainer import Trainer
 from torch import nn
 
-from recbole_posattn.compat import TRAINED_ARRAYS
 from recbole_posattn.errors import shown
 from recbole_posattn.training.plain import plain_other_parameter, restore_other_parameter
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.before_recbole  # noqa: F401
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import xgboost_by_keyword
 
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_local_time
 
 from recbole_posattn import distributed
-from recbole_posattn.compat import xgboost_by_keyword
 from recbole_posattn.errors import CheckpointError, SettingError, one_line
 from recbole_posattn.files import make_new_folder
 from recbole_posattn.settings.config import Config

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from recbole_posattn.atomic_files.convert.convert import convert
 from recbole_posattn.atomic_files.convert.filters import Filters, apply_filters, k_core
 from recbole_posattn.atomic_files.convert.interactions import Interactions
-from recbole_posattn.atomic_files.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert.shapes import ReadOptions
 from recbole_posattn.errors import DataError, SettingError
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3), st.integers(1, 5)), max_size=40)
-OWN = Reading(user="u", item="i", time="t", rating="r")
+OWN = ReadOptions(user="u", item="i", time="t", rating="r")
 
 
 def interactions(rows: list[tuple]) -> Interactions:
@@ -116,4 +116,4 @@ def test_a_conversion_tells_its_steps(empty_folder: Path) -> None:
 def test_filters_that_cannot_be_applied_are_refused(empty_folder: Path, filters: Filters, message: str) -> None:
     Path("a.csv").write_text("u,i,t\na,x,1\n")
     with pytest.raises(SettingError, match=message):
-        convert("a.csv", "mine", Reading(user="u", item="i", time="t"), filters)
+        convert("a.csv", "mine", ReadOptions(user="u", item="i", time="t"), filters)

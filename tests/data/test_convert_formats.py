@@ -19,7 +19,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole_posattn import Config
 from recbole_posattn.atomic_files.convert.convert import convert
 from recbole_posattn.atomic_files.convert.formats import FORMATS, guess_format
-from recbole_posattn.atomic_files.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert.shapes import ReadOptions
 from recbole_posattn.errors import DataError, SettingError
 
 DAY = 86_400
@@ -156,7 +156,7 @@ def test_a_format_is_read_from_its_file_and_its_folder(empty_folder: Path, name:
     (empty_folder / "dump" / "README").write_text("more")
     header = "user_id:token\titem_id:token\t" + ("" if name in UNRATED else "rating:float\t") + "timestamp:float"
     for number, source in enumerate((file, file.parent)):
-        done = convert(source, f"mine{number}", Reading(name))
+        done = convert(source, f"mine{number}", ReadOptions(name))
         assert rows(done.file) == expected(name)
         assert done.file.read_text().split("\n")[0] == header
         assert (done.format, done.users, done.items, done.steps) == (name, 2, 2, [("read", 3)])
@@ -178,7 +178,7 @@ def test_a_format_is_guessed_where_the_name_tells_it(empty_folder: Path, name: s
 
 def test_whole_numbers_have_no_point_and_milliseconds_stay(empty_folder: Path) -> None:
     assert convert(sample(empty_folder, "ml-20m"), "a").file.read_text().split("\n")[1] == "9\t51\t5\t993600000"
-    file = convert(sample(empty_folder, "amazon-2023"), "b", Reading("amazon-2023")).file
+    file = convert(sample(empty_folder, "amazon-2023"), "b", ReadOptions("amazon-2023")).file
     assert file.read_text().split("\n")[2] == "9\t50\t4.5\t1036800000.923"
 
 
@@ -187,21 +187,21 @@ def test_names_that_tell_nothing_are_refused(empty_folder: Path) -> None:
     with pytest.raises(SettingError, match=r"a.xyz is of no known format by its name; .* --user, --item and --time"):
         convert("a.xyz", "mine")
     with pytest.raises(SettingError, match=r"format 'ml-1' is unknown. Did you mean 'ml-1m'\? There are ml-100k, "):
-        convert("a.xyz", "mine", Reading("ml-1"))
+        convert("a.xyz", "mine", ReadOptions("ml-1"))
     with pytest.raises(DataError, match=r"nowhere not found: give the file of the dump, or its folder"):
         convert("nowhere", "mine")
     with pytest.raises(
         SettingError, match=r"what a.xyz is cannot be told by its name; give --kind \(delimited, jsonl, python"
     ):
-        convert("a.xyz", "mine", Reading(user="u", item="i", time="t"))
+        convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t"))
     with pytest.raises(SettingError, match=r"kind must be one of delimited, jsonl, python, parquet; got 'xml'"):
-        convert("a.xyz", "mine", Reading(user="u", item="i", time="t", kind="xml"))
+        convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t", kind="xml"))
     with pytest.raises(SettingError, match=r"separates the fields of a.xyz cannot be told"):
-        convert("a.xyz", "mine", Reading(user="u", item="i", time="t", kind="delimited"))
+        convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t", kind="delimited"))
     with pytest.raises(SettingError, match=r"needs the columns of its users and items"):
-        convert("a.xyz", "mine", Reading(user="u"))
+        convert("a.xyz", "mine", ReadOptions(user="u"))
     with pytest.raises(SettingError, match=r"must be given by --time; --time_format=order does without"):
-        convert("a.xyz", "mine", Reading(user="u", item="i", separator=","))
+        convert("a.xyz", "mine", ReadOptions(user="u", item="i", separator=","))
 
 
 def test_a_folder_or_archive_has_one_file_that_fits(empty_folder: Path) -> None:
@@ -210,9 +210,9 @@ def test_a_folder_or_archive_has_one_file_that_fits(empty_folder: Path) -> None:
     with pytest.raises(DataError, match=r"dump has several files that it could be: dump/likes.parquet, dump/listens"):
         convert("dump", "mine")
     with pytest.raises(DataError, match=r"dump has no file u.data; name the file"):
-        convert("dump", "mine", Reading("ml-100k"))
+        convert("dump", "mine", ReadOptions("ml-100k"))
     with pytest.raises(DataError, match=r"dump is a folder; name the file in it"):
-        convert("dump", "mine", Reading(user="u", item="i", time="t"))
+        convert("dump", "mine", ReadOptions(user="u", item="i", time="t"))
 
 
 def test_a_zip_archive_is_read_as_it_is(empty_folder: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_zip_archive_is_read_as_it_is(empty_folder: Path) -> None:
 
 
 def test_a_table_of_ones_own(empty_folder: Path) -> None:
-    own = Reading(user="who", item="what", time="when", rating="stars")
+    own = ReadOptions(user="who", item="what", time="when", rating="stars")
     Path("a.csv").write_text(
         'when,who,note,what,stars\n2020-01-02T03:04:05+01:00,"b, c",,x,1\n5.5,b,"say ""hi""",y,2\n'
     )
@@ -270,7 +270,7 @@ def test_a_table_of_ones_own(empty_folder: Path) -> None:
 )
 def test_times_are_read_as_they_are_written(empty_folder: Path, time_format: str, given: str, seconds: float) -> None:
     Path("a.tsv").write_text(f"u\ti\tt\n1\t2\t{given}\n")
-    done = convert("a.tsv", "mine", Reading(user="u", item="i", time="t", time_format=time_format))
+    done = convert("a.tsv", "mine", ReadOptions(user="u", item="i", time="t", time_format=time_format))
     assert done.file.read_text().split("\n")[1] == f"1\t2\t{seconds}"
     assert (done.first, done.last) == (seconds, seconds)
 
@@ -279,18 +279,18 @@ def test_times_are_read_as_they_are_written(empty_folder: Path, time_format: str
 def test_an_unknown_time_format_is_refused(empty_folder: Path, time_format: str) -> None:
     Path("a.tsv").write_text("u\ti\tt\n1\t2\t3\n")
     with pytest.raises(SettingError, match=r"time_format must be s, ms, us, auto, order or a strptime pattern"):
-        convert("a.tsv", "mine", Reading(user="u", item="i", time="t", time_format=time_format))
+        convert("a.tsv", "mine", ReadOptions(user="u", item="i", time="t", time_format=time_format))
 
 
 def test_without_times_the_order_of_the_file_counts(empty_folder: Path) -> None:
     Path("a.csv").write_text("u,i\nb,x\na,x\nb,y\nb,x\na,y\n")
-    done = convert("a.csv", "mine", Reading(user="u", item="i", time_format="order"))
+    done = convert("a.csv", "mine", ReadOptions(user="u", item="i", time_format="order"))
     assert rows(done.file) == [("b", "x", 1), ("b", "y", 2), ("b", "x", 3), ("a", "x", 1), ("a", "y", 2)]
 
 
 def test_equal_times_keep_the_order_of_the_file(empty_folder: Path) -> None:
     Path("a.csv").write_text("u,i,t\n" + "".join(f"{k % 3},{k},{k // 50}\n" for k in range(300)))
-    done = convert("a.csv", "mine", Reading(user="u", item="i", time="t"))
+    done = convert("a.csv", "mine", ReadOptions(user="u", item="i", time="t"))
     assert rows(done.file) == [(str(u), str(k), k // 50) for u in range(3) for k in range(u, 300, 3)]
 
 
@@ -301,7 +301,7 @@ def test_parquet_has_many_types_for_the_same(empty_folder: Path, kind: str) -> N
     days = pa.array([datetime.date(1970, 1, 2), datetime.date(1970, 1, 3)])
     tokens = tokens.dictionary_encode() if kind == "dictionary" else tokens
     pq.write_table(pa.table({"u": tokens, "i": tokens, "t": days, "r": pa.array([1, 2], pa.int8())}), "a.parquet")
-    done = convert("a.parquet", "mine", Reading(user="u", item="i", time="t", rating="r"))
+    done = convert("a.parquet", "mine", ReadOptions(user="u", item="i", time="t", rating="r"))
     assert rows(done.file) == [("7", "7", 1, 86_400), ("8", "8", 2, 172_800)]
 
 
@@ -322,7 +322,7 @@ def test_a_converted_data_set_is_one_for_recbole(empty_folder: Path) -> None:
     names = ["plain", '"quoted" first', 'mid"dle', "two words", "é", "[PAD]", "007", "1.0"]
     content = [f"{json.dumps(name, ensure_ascii=False)}|{t % 4}|{1.5e9 + t}" for name in names for t in range(6)]
     Path("a.csv").write_text("u|i|t\n" + "\n".join(content).replace('\\"', '""') + "\n", encoding="utf-8")
-    convert("a.csv", "mine", Reading(user="u", item="i", time="t", separator="|"))
+    convert("a.csv", "mine", ReadOptions(user="u", item="i", time="t", separator="|"))
     for lazy in (True, False):
         settings = {"normalize_field": ["timestamp"], "normalize_all": False, "lazy_prefixes": lazy}
         config = Config("SASRec", "mine", config_dict=settings, command_line=[])

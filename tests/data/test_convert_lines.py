@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from recbole_posattn.atomic_files.convert import lines as line_reading
 from recbole_posattn.atomic_files.convert.convert import Conversion, convert
 from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
-from recbole_posattn.atomic_files.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert.shapes import ReadOptions
 from recbole_posattn.errors import DataError, SettingError, UserError
 
-OWN = Reading(user="u", item="i", time="t", rating="r")
+OWN = ReadOptions(user="u", item="i", time="t", rating="r")
 UNREADABLE = "is neither a number of seconds nor an ISO 8601 date"
 
 
@@ -352,7 +352,9 @@ def slow_object(line: bytes, parse: Callable[[str], object]) -> tuple | None:
     return slow_record(*(record.get(key) for key in "uitr")) if type(record) is dict else None
 
 
-def check_any_lines(content: list[bytes], slow: Callable, reading: Reading, block: int, header: bytes = b"") -> None:
+def check_any_lines(
+    content: list[bytes], slow: Callable, reading: ReadOptions, block: int, header: bytes = b""
+) -> None:
     """Every good line is kept and every other one told, and nothing else is raised."""
     first = 2 if header else 1
     file = Path("fuzzed.txt")

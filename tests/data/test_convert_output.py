@@ -11,10 +11,10 @@ import pytest
 from recbole_posattn.atomic_files.convert import convert as make
 from recbole_posattn.atomic_files.convert import output
 from recbole_posattn.atomic_files.convert.convert import convert
-from recbole_posattn.atomic_files.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert.shapes import ReadOptions
 from recbole_posattn.errors import SettingError, UserError
 
-OWN = Reading(user="u", item="i", time="t")
+OWN = ReadOptions(user="u", item="i", time="t")
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from recbole_posattn.compat import without_tensorboard
+
 import pandas as pd
 import pytest
 import torch
 
 from recbole_posattn import run
-from recbole_posattn.compat import without_tensorboard
 from recbole_posattn.data.splits import count_up
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.serving import recommender as module

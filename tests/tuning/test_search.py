@@ -21,7 +21,7 @@ from recbole.trainer import HyperTuning
 
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments.trials import Where
+from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.objective import objective_function
 from recbole_posattn.experiments.tuning.records import (
     DIED,
@@ -42,11 +42,22 @@ from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.experiments.tuning.tune import tune
 from recbole_posattn.training.checkpoint import BEST_NAME
-from recbole_posattn.training.checkpointing import CheckpointMixin
 from tests.systems import needs_posix
 
 HEADS = Dimension("n_heads", "choice", (1, 3), {})  # 3 heads do not divide 16 channels
 RATES = Dimension("learning_rate", "loguniform", (1e-4, 1e-2), {})
+
+
+# A search whose process is killed when the first trial is on record; Ray's processes have not ended yet.
+KILLED_AFTER_A_TRIAL = """
+import os, signal, sys
+from recbole_posattn.cli import main as cli
+from recbole_posattn.training.checkpointing import CheckpointMixin
+from recbole_posattn.experiments.tuning.live import LiveSearch
+
+LiveSearch.add = lambda search, record: os.kill(os.getpid(), signal.SIGKILL)
+cli.main(sys.argv[1:])
+"""
 
 
 @pytest.fixture
@@ -70,12 +81,8 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
         *(f"--data_path={tiny_data_path}", f"--space={space}", "--num_samples=4", "--scheduler=none", "--jobs=2"),
         *("--epochs=2", "--hidden_size=16", "--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", f"--output={folder}"),
     ]
-    command = [sys.executable, "-m", "recbole_posattn", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 240
-        while not read_records(folder) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
+    died = subprocess.run([sys.executable, "-c", KILLED_AFTER_A_TRIAL, *arguments], capture_output=True)
+    assert died.returncode == -signal.SIGKILL
     before, runs = read_records(folder), started_at(folder)
     assert 1 <= len(before) < 4 and not (folder / "best.yaml").exists()
 
@@ -109,10 +116,12 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
     """Every evaluation, in the trials' processes and in this one, notes its split; the test set's is the last alone."""
     from recbole_posattn.experiments.tuning import ray_tune
     from recbole_posattn.experiments.tuning import tune as make
+    from recbole_posattn.training.checkpointing import CheckpointMixin
 
     log = str(tmp_path / "splits")
 
     def note_splits() -> None:
+        from recbole_posattn.training.checkpointing import CheckpointMixin
 
         evaluate = CheckpointMixin.evaluate
 
@@ -141,7 +150,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
 
     monkeypatch.setattr(CheckpointMixin, "evaluate", CheckpointMixin.evaluate)  # put back afterwards
     note_splits()
-    found, _ = tune(Search(settings, Space([RATES]), 2, scheduler="none"), tmp_path / "search", Where(2, cpus=1))
+    found, _ = tune(Search(settings, Space([RATES]), 2, scheduler="none"), tmp_path / "search", Resources(2, cpus=1))
     splits = Path(log).read_text().split("\n")[:-1]
     assert splits == ["valid"] * (2 * settings["epochs"]) + ["search ended", "test"]
     assert found.test_result["ndcg@10"] > 0
@@ -155,7 +164,7 @@ def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_pa
     space = Space([HEADS, Dimension("hidden_act", "choice", ("relu", "gelu"), {})])
     search = Search(settings, space, 99, "grid", "none")
     told: list[TrialRecord] = []
-    records = run_search(search, tmp_path / "search", Where(jobs=2, cpus=1), on_end=told.append)
+    records = run_search(search, tmp_path / "search", Resources(jobs=2, cpus=1), on_end=told.append)
     assert sorted(told) == records and len(records) == 4
     for record in records:
         failed = record.settings["n_heads"] == 3
@@ -163,7 +172,41 @@ def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_pa
         assert ("hidden_size must be a multiple of n_heads" in (record.error or "")) == failed
         assert len(record.curve) == (0 if failed else 2)
     # With all known there is nothing to run, not even a Ray to start.
-    assert run_search(search, tmp_path / "search", Where(address="nowhere"), resume=True) == records
+    assert run_search(search, tmp_path / "search", Resources(address="nowhere"), resume=True) == records
+
+
+@pytest.mark.slow
+def test_a_trial_that_dies_runs_once_more_after_all_others(
+    settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One is killed the first time, for its memory say, another one always."""
+    from recbole_posattn.experiments.tuning import ray_tune
+
+    # both pickled by value, as they are not a module's
+    def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
+        from recbole_posattn.experiments.tuning import ray_tune
+
+        if config["trial"]["settings"]["seed"] > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
+
+    def run_in_folder(settings: dict, folder: str, n_threads: int, **options: Any) -> str | None:
+        from recbole_posattn.experiments import trials
+
+        if settings["seed"] == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trials.run_in_folder(settings, folder, n_threads, **options)
+
+    monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
+    monkeypatch.setattr("recbole_posattn.experiments.trials.run_in_folder", run_in_folder)
+    search = Search(settings, Space([Dimension("seed", "choice", (3, 2, 1), {})]), 3, "grid", "none")
+    told: list[TrialRecord] = []
+    records = run_search(search, tmp_path / "search", Resources(jobs=2, cpus=1), on_end=told.append)
+    assert {record.settings["seed"]: record.state for record in records} == {3: DIED, 2: FINISHED, 1: FINISHED}
+    assert told[0].settings["seed"] == 1 and sorted(told) == records
+    assert {len(record.curve) for record in records if record.state == FINISHED} == {settings["epochs"]}
+    assert caplog.text.count("it runs once more, alone") == 2
+    assert sorted(read_records(tmp_path / "search")) == records
 
 
 @pytest.mark.slow
@@ -172,7 +215,7 @@ def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
     rates = Dimension("learning_rate", "choice", (1e-2, 1e-9, 2e-9), {})
     settings = {**settings, "epochs": 12, "stopping_step": 99}
     search = Search(settings, Space([rates]), 3, "grid", "asha", grace_period=3)
-    first, *others = run_search(search, tmp_path / "search", Where(cpus=1))
+    first, *others = run_search(search, tmp_path / "search", Resources(cpus=1))
     assert first.state == FINISHED and first.settings["learning_rate"] == 1e-2
     assert [epoch for epoch, _ in first.curve] == list(range(1, 13))
     assert {record.state for record in others} == {PRUNED}
@@ -195,14 +238,13 @@ def test_a_search_runs_on_both_machines_of_a_cluster(
         nodes = Path(folder) / "nodes"
         nodes.mkdir(exist_ok=True)
         (nodes / ray.get_runtime_context().get_node_id()).touch()
-        deadline = time.monotonic() + 120
-        while len(list(nodes.iterdir())) < 2 and time.monotonic() < deadline:
+        while len(list(nodes.iterdir())) < 2:
             time.sleep(0.05)
         ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
 
     monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
     folder, search = tmp_path / "search", Search(settings, Space([RATES]), 2, scheduler="none")
-    records = run_search(search, folder, Where(address=two_nodes, cpus=1))
+    records = run_search(search, folder, Resources(address=two_nodes, cpus=1))
     assert [record.state for record in records] == [FINISHED, FINISHED]
     assert len(list((folder / "nodes").iterdir())) == 2
 
@@ -322,7 +364,7 @@ def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> N
 def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
     heads = Dimension("n_heads", "choice", (3,), {})
     with pytest.raises(UserError, match="no trial came to its end; the first failed: hidden_size must be a multiple"):
-        tune(Search(settings, Space([heads]), 1, "grid"), tmp_path / "search", Where(cpus=1))
+        tune(Search(settings, Space([heads]), 1, "grid"), tmp_path / "search", Resources(cpus=1))
     assert not (tmp_path / "search" / "best.yaml").exists()
 
 

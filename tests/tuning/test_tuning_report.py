@@ -14,7 +14,7 @@ import yaml
 from recbole_posattn import Config
 from recbole_posattn.experiments.tuning.importance import importances
 from recbole_posattn.experiments.tuning.records import DIED, FAILED, FINISHED, PRUNED, TrialRecord
-from recbole_posattn.experiments.tuning.report import Found, html, report_files
+from recbole_posattn.experiments.tuning.report import SearchResult, html, report_files
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.reporting.page import write_files
 
@@ -51,7 +51,7 @@ def make_records(n_trials: int = 12) -> list[TrialRecord]:
     return records
 
 
-def make_found(**changes: Any) -> Found:
+def make_found(**changes: Any) -> SearchResult:
     records = make_records()
     finished = [record for record in records if record.state == FINISHED]
     fields = {
@@ -69,7 +69,7 @@ def make_found(**changes: Any) -> Found:
         "command": "recbole-posattn tune --model=<b>",
         "origin": [("date", "2026-11-25"), ("seed", "2020")],
     }
-    return Found(**{**fields, **changes})
+    return SearchResult(**{**fields, **changes})
 
 
 def test_the_winner_is_a_file_of_settings(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from recbole_posattn.atomic_files.convert.output import Output
 from recbole_posattn.atomic_files.convert.parquet import open_parquet, parquet_batches
 from recbole_posattn.atomic_files.convert.readers import line_batches
 from recbole_posattn.atomic_files.convert.rejects import OnError, Reason, Rejects
-from recbole_posattn.atomic_files.convert.shapes import Reading, Shape, shape_of
+from recbole_posattn.atomic_files.convert.shapes import ReadOptions, TableFormat, shape_of
 from recbole_posattn.atomic_files.convert.sources import Located, locate, open_stream
 from recbole_posattn.atomic_files.convert.times import TimeFormat
 from recbole_posattn.errors import DataError, SettingError
@@ -55,7 +55,7 @@ class Conversion(NamedTuple):
 def convert(
     source: str | Path,
     name: str,
-    reading: Reading | None = None,
+    reading: ReadOptions | None = None,
     filters: Filters | None = None,
     *,
     data_path: str | Path = "dataset",
@@ -86,7 +86,7 @@ def convert(
         DataError: If the dump cannot be read, has other columns or bad lines, or if no interaction is left.
         UserError: If the folder cannot be written.
     """
-    source, reading, filters = Path(source), reading or Reading(), filters or Filters()
+    source, reading, filters = Path(source), reading or ReadOptions(), filters or Filters()
     output = Output(Path(data_path), name, overwrite)
     if on_error not in get_args(OnError):
         raise SettingError(f"on_error must be one of {', '.join(get_args(OnError))}; got {on_error!r}.")
@@ -117,7 +117,9 @@ def convert(
         )
 
 
-def _gathered(located: Located, shape: Shape, encoding: str, rejects: Rejects, show_progress: bool) -> Interactions:
+def _gathered(
+    located: Located, shape: TableFormat, encoding: str, rejects: Rejects, show_progress: bool
+) -> Interactions:
     gatherer = Gatherer(TimeFormat(shape.time_format), shape.columns.rating is not None, rejects)
     with (
         _opened(located, shape, encoding, rejects) as (batches, total, unit),
@@ -136,7 +138,7 @@ def _gathered(located: Located, shape: Shape, encoding: str, rejects: Rejects, s
 
 @contextmanager
 def _opened(
-    located: Located, shape: Shape, encoding: str, rejects: Rejects
+    located: Located, shape: TableFormat, encoding: str, rejects: Rejects
 ) -> Iterator[tuple[Iterator[Batch], int, str]]:
     """The batches of a file, how much of it there is to read, and in what that is counted."""
     if shape.kind == "parquet":

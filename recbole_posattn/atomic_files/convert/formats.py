@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from recbole_posattn.atomic_files.convert.shapes import Columns, Shape
+from recbole_posattn.atomic_files.convert.shapes import Columns, TableFormat
 from recbole_posattn.errors import SettingError, did_you_mean
 
 
@@ -23,7 +23,7 @@ class Format(NamedTuple):
 
     title: str
     files: tuple[str, ...]
-    shape: Shape
+    shape: TableFormat
     documented: str
 
 
@@ -32,16 +32,16 @@ _RATED = ("user", "item", "rating", "time")
 _BY_NAME = Columns(*("user", "item", "time", "rating"))
 
 # user::item::rating::seconds, no header
-_MOVIELENS_DAT = Shape("delimited", _BY_NAME, "s", "::", _RATED)
-_MOVIELENS_CSV = Shape("delimited", Columns("userId", "movieId", "timestamp", "rating"), "s")
-_AMAZON_REVIEWS = Shape("jsonl", Columns("reviewerID", "asin", "unixReviewTime", "overall"), "s")
+_MOVIELENS_DAT = TableFormat("delimited", _BY_NAME, "s", "::", _RATED)
+_MOVIELENS_CSV = TableFormat("delimited", Columns("userId", "movieId", "timestamp", "rating"), "s")
+_AMAZON_REVIEWS = TableFormat("jsonl", Columns("reviewerID", "asin", "unixReviewTime", "overall"), "s")
 _AMAZON_2023 = Columns("user_id", "parent_asin", "timestamp", "rating")
 
 FORMATS: dict[str, Format] = {
     "ml-100k": Format(
         "MovieLens 100K",
         ("u.data",),
-        Shape("delimited", _BY_NAME, "s", "\t", _RATED),
+        TableFormat("delimited", _BY_NAME, "s", "\t", _RATED),
         f"{_GROUPLENS}/ml-100k-README.txt",
     ),
     "ml-1m": Format("MovieLens 1M", ("ratings.dat",), _MOVIELENS_DAT, f"{_GROUPLENS}/ml-1m-README.txt"),
@@ -58,7 +58,7 @@ FORMATS: dict[str, Format] = {
     "amazon-2014-ratings": Format(
         "Amazon reviews 2014, ratings only: user, item, rating, time",
         ("ratings_*.csv", "ratings_*.csv.gz"),
-        Shape("delimited", _BY_NAME, "s", ",", _RATED),
+        TableFormat("delimited", _BY_NAME, "s", ",", _RATED),
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
     ),
     "amazon-2018": Format(
@@ -70,31 +70,31 @@ FORMATS: dict[str, Format] = {
     "amazon-2018-ratings": Format(  # here the item comes first
         "Amazon reviews 2018, ratings only: item, user, rating, time",
         ("*.csv", "*.csv.gz"),
-        Shape("delimited", _BY_NAME, "s", ",", ("item", "user", "rating", "time")),
+        TableFormat("delimited", _BY_NAME, "s", ",", ("item", "user", "rating", "time")),
         "https://nijianmo.github.io/amazon/index.html",
     ),
     "amazon-2023": Format(
         "Amazon reviews 2023",
         ("*.jsonl.gz", "*.jsonl"),
-        Shape("jsonl", _AMAZON_2023, "ms"),
+        TableFormat("jsonl", _AMAZON_2023, "ms"),
         "https://amazon-reviews-2023.github.io/",
     ),
     "amazon-2023-ratings": Format(
         "Amazon reviews 2023, ratings only (0core or 5core)",
         ("*.csv.gz", "*.csv"),
-        Shape("delimited", _AMAZON_2023, "ms"),
+        TableFormat("delimited", _AMAZON_2023, "ms"),
         "https://amazon-reviews-2023.github.io/data_processing/5core.html",
     ),
     "yelp": Format(
         "Yelp Open Dataset, reviews",
         ("yelp_academic_dataset_review.json", "review.json"),
-        Shape("jsonl", Columns("user_id", "business_id", "date", "stars")),
+        TableFormat("jsonl", Columns("user_id", "business_id", "date", "stars")),
         "https://business.yelp.com/data/resources/open-dataset/",
     ),
     "gowalla": Format(
         "Gowalla check-ins: user, time, latitude, longitude, location",
         ("*owalla_totalCheckins.txt.gz", "*owalla_totalCheckins.txt"),
-        Shape(
+        TableFormat(
             "delimited",
             Columns("user", "location", "time"),
             separator="\t",
@@ -105,20 +105,20 @@ FORMATS: dict[str, Format] = {
     "steam": Format(
         "Steam reviews",
         ("steam_reviews.json.gz", "steam_reviews.json"),
-        Shape("python", Columns("username", "product_id", "date")),
+        TableFormat("python", Columns("username", "product_id", "date")),
         "https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
     ),
     "zvuk": Format(
         "Zvuk listening sessions",
         ("zvuk-interactions.parquet",),
-        Shape("parquet", Columns("user_id", "track_id", "datetime")),
+        TableFormat("parquet", Columns("user_id", "track_id", "datetime")),
         "https://www.kaggle.com/datasets/alexxl/zvuk-dataset",
     ),
     # Seconds since the first event of the whole collection, in steps of 5; flat rows, or lists by user (sequential).
     "yambda": Format(
         "Yambda listens (or likes), flat or sequential",
         ("listens.parquet", "likes.parquet"),
-        Shape("parquet", Columns("uid", "item_id", "timestamp"), "s"),
+        TableFormat("parquet", Columns("uid", "item_id", "timestamp"), "s"),
         "https://huggingface.co/datasets/yandex/yambda",
     ),
 }

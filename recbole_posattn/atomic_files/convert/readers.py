@@ -19,14 +19,14 @@ import pyarrow.compute as pc
 from recbole_posattn.atomic_files.convert.interactions import Batch
 from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE, Lines
 from recbole_posattn.atomic_files.convert.rejects import STRICT_LIMIT, Rejects
-from recbole_posattn.atomic_files.convert.shapes import Columns, Shape, check_columns
+from recbole_posattn.atomic_files.convert.shapes import Columns, TableFormat, check_columns
 from recbole_posattn.errors import DataError
 
 # What ast.literal_eval raises (https://docs.python.org/3/library/ast.html#ast.literal_eval); json.loads raises some.
 _PARSE_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 
 
-def line_batches(lines: Iterator[Lines], shape: Shape, rejects: Rejects) -> Iterator[Batch]:
+def line_batches(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -> Iterator[Batch]:
     """The records of lines of any kind.
 
     Args:
@@ -51,7 +51,7 @@ def _batch(lines: Lines, columns: dict[str, pa.Array]) -> Batch:
 # -- fields between separators ---------------------------------------------------------------------------------------
 
 
-def _delimited(lines: Iterator[Lines], shape: Shape, rejects: Rejects) -> Iterator[Batch]:
+def _delimited(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -> Iterator[Batch]:
     fields, header = shape.fields, None
     limit = csv.field_size_limit(LONGEST_LINE)  # a line may be one field
     try:
@@ -67,7 +67,7 @@ def _delimited(lines: Iterator[Lines], shape: Shape, rejects: Rejects) -> Iterat
         csv.field_size_limit(limit)
 
 
-def _header(line: str, shape: Shape, label: str) -> tuple[str, ...]:
+def _header(line: str, shape: TableFormat, label: str) -> tuple[str, ...]:
     fields = _fields(line, shape.separator)
     if fields is None:
         raise DataError(f"{label}: the quotes of the header do not match: {line[:120]!r}")
@@ -86,7 +86,7 @@ def _fields(line: str, separator: str) -> list[str] | None:
         return None
 
 
-def _split(lines: Lines, shape: Shape, fields: tuple[str, ...], rejects: Rejects) -> Batch:
+def _split(lines: Lines, shape: TableFormat, fields: tuple[str, ...], rejects: Rejects) -> Batch:
     quoted = len(shape.separator) == 1 and any('"' in text for text in lines.texts)
     if quoted:
         rows = [_fields(text, shape.separator) for text in lines.texts]

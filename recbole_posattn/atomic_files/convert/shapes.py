@@ -52,7 +52,7 @@ class Columns(NamedTuple):
         return {role: name for role, name in self._asdict().items() if name is not None}
 
 
-class Shape(NamedTuple):
+class TableFormat(NamedTuple):
     """How a file is read.
 
     Attributes:
@@ -70,7 +70,7 @@ class Shape(NamedTuple):
     fields: tuple[str, ...] | None = None
 
 
-class Reading(NamedTuple):
+class ReadOptions(NamedTuple):
     """What is said of a dump. What is not said is told by its format, or by the name of the file.
 
     Attributes:
@@ -79,10 +79,10 @@ class Reading(NamedTuple):
         item: See :class:`Columns`.
         time: See :class:`Columns`.
         rating: See :class:`Columns`.
-        kind: See :class:`Shape`.
-        separator: See :class:`Shape`.
-        fields: See :class:`Shape`.
-        time_format: See :class:`Shape`.
+        kind: See :class:`TableFormat`.
+        separator: See :class:`TableFormat`.
+        fields: See :class:`TableFormat`.
+        time_format: See :class:`TableFormat`.
         encoding: Of a file of lines, see :func:`~recbole_posattn.atomic_files.convert.lines.checked_encoding`.
     """
 
@@ -98,7 +98,7 @@ class Reading(NamedTuple):
     encoding: str = "utf-8"
 
 
-def shape_of(reading: Reading, known: Shape | None, file: str) -> Shape:
+def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> TableFormat:
     """How a file is read, by what is said of it.
 
     Args:
@@ -128,7 +128,7 @@ def shape_of(reading: Reading, known: Shape | None, file: str) -> Shape:
     return shape._replace(columns=columns)
 
 
-def _told_by(file: str, reading: Reading) -> Shape:
+def _told_by(file: str, reading: ReadOptions) -> TableFormat:
     """What the name of a file tells."""
     if not (reading.user and reading.item):
         raise SettingError("a table of your own needs the columns of its users and items, --user and --item.")
@@ -138,7 +138,7 @@ def _told_by(file: str, reading: Reading) -> Shape:
         raise SettingError(
             f"what {file} is cannot be told by its name; give --kind ({', '.join(KINDS)}) or --separator."
         )
-    return Shape(kind, Columns(reading.user, reading.item, None), separator=separator)
+    return TableFormat(kind, Columns(reading.user, reading.item, None), separator=separator)
 
 
 def check_columns(label: str, there: Iterable[str], columns: Columns) -> None:

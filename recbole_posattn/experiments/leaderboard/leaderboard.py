@@ -14,7 +14,8 @@ from recbole_posattn.experiments.leaderboard.live import LiveTable
 from recbole_posattn.experiments.leaderboard.report import Provenance, write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.tuned import tune_rows
-from recbole_posattn.experiments.trials import Outcome, Where, checked_folders, run_trials
+from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
+from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line
 from recbole_posattn.training.result import versions
 
@@ -22,7 +23,7 @@ RUNS, TUNING = "runs", "tuning"
 
 
 def make_leaderboard(
-    spec: Spec, folder: Path, where: Where, n_tuning_trials: int = 0, console: Console | None = None
+    spec: Spec, folder: Path, where: Resources, n_tuning_trials: int = 0, console: Console | None = None
 ) -> tuple[list[Path], list[Outcome]]:
     """Run all that is not finished, and write the report into ``folder``; its runs are in ``folder/runs``.
 
@@ -42,14 +43,23 @@ def make_leaderboard(
     Raises:
         SettingError: If a setting of one of the runs cannot be used; nothing is run then.
         DataError: If a data set cannot be read.
+        InUseError: If another process makes a leaderboard there.
         UserError: If the folder cannot be written, or if all runs have failed.
     """
     console = console or Console(stderr=True)
-    root = folder / RUNS
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        (folder / RUNS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    with alone_in(folder, "leaderboard"):
+        return _make(spec, folder, where, n_tuning_trials, console)
+
+
+def _make(
+    spec: Spec, folder: Path, where: Resources, n_tuning_trials: int, console: Console
+) -> tuple[list[Path], list[Outcome]]:
+    """:func:`make_leaderboard` in a folder of its own."""
+    root = folder / RUNS
     pairs = itertools.product(spec.datasets, spec.protocols)
     plan = {pair: checked_folders(spec.trials(*pair), root) for pair in pairs}
     notes: list[str] = []

@@ -77,6 +77,10 @@ class LiveTable:
                 f"{len(outcomes)}/{n_trials}",
                 f"{sum(scores) / len(scores):.4f}" if scores else "",
                 f"{sum(seconds) / len(seconds):.1f}" if seconds else "",
-                f"{n_failed} failed" if n_failed else "done" if len(outcomes) == n_trials else "",
+                f"{len(finished)} of {len(outcomes)} seeds, {n_failed} failed"
+                if n_failed
+                else "done"
+                if len(outcomes) == n_trials
+                else "",
             )
         return Group(table, self.progress)

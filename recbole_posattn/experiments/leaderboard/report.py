@@ -124,10 +124,16 @@ def rows(board: Board) -> list[list[Cell]]:
             _metric(board, model, watched, best),
             _interval(board, model, watched),
             *(_metric(board, model, metric, best) for metric in others),
-            *(number_cell(costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
+            *(_cost(board, model, column, costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
         ]
         for model in board.models
     ]
+
+
+def _cost(board: Board, model: str, column: str, value: float, form: str) -> Cell:
+    """A cost; the seeds of a model of which some failed stand as ``1 of 2``."""
+    cell, n_failed = number_cell(value, form), sum(failed == model for failed, *_ in board.failures)
+    return cell._replace(text=f"{cell.text} of {value + n_failed:,.0f}") if column == "seeds" and n_failed else cell
 
 
 def _metric(board: Board, model: str, metric: str, best: Mapping[str, Sequence[str]]) -> Cell:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from recbole_posattn.experiments.leaderboard.spec import Spec
-from recbole_posattn.experiments.trials import Where
+from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import SEARCH_NAME, best_trial
 from recbole_posattn.experiments.tuning.search import run_search
@@ -20,7 +20,7 @@ from recbole_posattn.settings.properties import named_file
 
 
 def tune_rows(
-    spec: Spec, dataset: str, protocol: str, n_trials: int, folder: Path, where: Where, console: Console
+    spec: Spec, dataset: str, protocol: str, n_trials: int, folder: Path, where: Resources, console: Console
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Search each row's best settings on the validation set, with the leaderboard's first seed.
 

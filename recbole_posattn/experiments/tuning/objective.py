@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_posattn.compat import let_hyper_tuning_run
+
 from recbole_posattn.training.run import run
 
 let_hyper_tuning_run()
@@ -22,7 +23,7 @@ def objective_function(
     .. code-block:: python
 
         from recbole.trainer import HyperTuning
-        from recbole_posattn.tuning.objective import objective_function
+        from recbole_posattn.experiments.tuning.objective import objective_function
 
         search = HyperTuning(objective_function, params_file="model.hyper", algo="bayes", max_evals=20)
         search.run()

@@ -17,12 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from recbole_posattn.experiments.trials import FAILURE_NAME, Where, from_anywhere, read_result, run_in_folder
+from recbole_posattn.experiments.trials import (
+    FAILURE_NAME,
+    Resources,
+    end_of_run,
+    from_anywhere,
+    lacks_memory,
+    read_result,
+    run_in_folder,
+    start_run,
+)
 from recbole_posattn.experiments.tuning.records import (
     DIED,
     FAILED,
@@ -60,7 +70,7 @@ def run_trials(
     search: Search,
     config: Config,
     folder: Path,
-    where: Where,
+    where: Resources,
     known: Sequence[TrialRecord],
     on_end: Callable[[TrialRecord], None],
 ) -> list[TrialRecord]:
@@ -82,7 +92,8 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each trial that fails
     mode = "max" if config["valid_metric_bigger"] else "min"
     fixed = config.plain()
-    recorder = _Recorder(folder, known, on_end)
+    has_company = where.jobs > 1 or where.address is not None
+    recorder = _Recorder(folder, known, on_end, has_company)
     trainable = tune.with_parameters(
         _run_trial,
         settings=from_anywhere(search.settings),
@@ -120,7 +131,18 @@ def run_trials(
         tuner.fit()
     finally:
         shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
+    for number, drawn in recorder.lacked_memory.items():
+        recorder.record(_run_alone(number, drawn, search, folder, where))
     return recorder.records
+
+
+def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Resources) -> TrialRecord:
+    """Run a trial that lacked memory once more, to its end, after all others."""
+    own, settings, started = trial_folder(folder, number), {**search.settings, **drawn}, time.monotonic()
+    error, lacked_memory = end_of_run(ray, start_run(ray, settings, own, where, test=False), settings, own)
+    state = FINISHED if error is None else DIED if lacked_memory else FAILED
+    curve = finished_curve(read_result(own)) if error is None else []
+    return TrialRecord(number, state, drawn, curve, round(time.monotonic() - started, 2), error)
 
 
 def _scheduler(search: Search, config: Config) -> TrialScheduler:
@@ -211,12 +233,25 @@ def _run_trial(
 
 
 class _Recorder(tune.Callback):
-    """Writes down each trial that has ended."""
+    """Writes down each trial that has ended.
 
-    def __init__(self, folder: Path, known: Sequence[TrialRecord], on_end: Callable[[TrialRecord], None]) -> None:
+    Attributes:
+        records: Of all trials that have ended.
+        lacked_memory: The settings of those that are to run once more, without others beside them, by number.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        known: Sequence[TrialRecord],
+        on_end: Callable[[TrialRecord], None],
+        runs_again: bool,
+    ) -> None:
         self.folder = folder
         self.records = list(known)
         self.on_end = on_end
+        self.lacked_memory: dict[int, dict[str, Any]] = {}
+        self._runs_again = runs_again
         self._before = {record.number for record in known}
         self._started: dict[int, float] = {}
         self._curves: dict[int, list[tuple[int, float]]] = {}
@@ -244,18 +279,28 @@ class _Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It failed, or its process died."""
-        file = trial_folder(self.folder, trial.config["trial"]["number"]) / FAILURE_NAME
+        number, settings = trial.config["trial"]["number"], trial.config["trial"]["settings"]
+        file = trial_folder(self.folder, number) / FAILURE_NAME
+        state, error = DIED, "the process of the trial died, killed for its memory perhaps"
         if file.is_file():
-            self._record(trial, FAILED, read_result(file.parent, FAILURE_NAME)["error"])
+            state, error = FAILED, read_result(file.parent, FAILURE_NAME)["error"]
+        if self._runs_again and number not in self._before and (state == DIED or lacks_memory(error)):
+            logging.getLogger().warning(
+                f"trial {number}: {error}; it runs once more, alone, when the others have ended"
+            )
+            self.lacked_memory[number] = settings
         else:
-            self._record(trial, DIED, "the process of the trial died, killed for its memory perhaps")
+            self._record(trial, state, error)
 
     def _record(self, trial: Any, state: str, error: str | None) -> None:
         number, settings = trial.config["trial"]["number"], trial.config["trial"]["settings"]
         if number in self._before:
             return
         seconds = round(time.monotonic() - self._started.get(number, time.monotonic()), 2)
-        record = TrialRecord(number, state, settings, self._curves.get(number, []), seconds, error)
+        self.record(TrialRecord(number, state, settings, self._curves.get(number, []), seconds, error))
+
+    def record(self, record: TrialRecord) -> None:
+        """Write a trial down."""
         self.records.append(record)
         append_record(self.folder, record)
         self.on_end(record)

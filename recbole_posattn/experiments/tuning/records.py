@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments.trials import read_result, validated_epochs
+from recbole_posattn.experiments.trials import read_result, remove_left_over, validated_epochs
 from recbole_posattn.experiments.tuning.space import Space
-from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.files import json_text, remove_incomplete, whole_file
 from recbole_posattn.training.result import RESULT_NAME
 
 RUNS, SEARCH_NAME, TRIALS_NAME = "runs", "search.json", "trials.jsonl"
@@ -105,6 +105,7 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
         with whole_file(file) as incomplete:
             incomplete.write_text(json_text(searched, indent=2) + "\n", encoding="utf-8")
         remove_incomplete(folder)
+        remove_left_over(folder / RUNS)
         records = {record.number: record for record in read_records(folder)}
         for number, record in _unrecorded(folder, space, records).items():
             records[number] = record
@@ -112,12 +113,6 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     return [records[number] for number in sorted(records) if records[number].state != DIED]
-
-
-def remove_incomplete(folder: Path) -> None:
-    """Remove what is left of runs that were stopped."""
-    for left in (folder / RUNS).glob("*.incomplete"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def read_records(folder: Path) -> list[TrialRecord]:
@@ -151,9 +146,9 @@ def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord])
     """Runs that ended when the search was being killed, by number; what failed then is removed, to be run again."""
     found = {}
     for run in (folder / RUNS).iterdir():
-        number = int(run.name)
-        if number in recorded:
+        if not run.name.isdigit() or int(run.name) in recorded:  # a lock, or what another process holds
             continue
+        number = int(run.name)
         if not (run / RESULT_NAME).is_file():
             shutil.rmtree(run)
             continue

@@ -18,7 +18,7 @@ from recbole_posattn.reporting.page import Cell, number_cell, one_line, render_p
 BEST_NAME = "best.yaml"
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """A search that has ended.
 
     Attributes:
@@ -52,7 +52,7 @@ class Found(NamedTuple):
     origin: Sequence[tuple[str, str]]
 
 
-def report_files(found: Found) -> dict[str, str | bytes]:
+def report_files(found: SearchResult) -> dict[str, str | bytes]:
     """All files of a report by their names: ``best.yaml``, ``trials.csv``, ``report.html`` and its figures as PNG."""
     drawings = draw_search(found.records, found.space, found.fixed, found.metric, found.bigger)
     return {
@@ -63,7 +63,7 @@ def report_files(found: Found) -> dict[str, str | bytes]:
     }
 
 
-def best_yaml(found: Found) -> str:
+def best_yaml(found: SearchResult) -> str:
     """The settings of the best trial, those that were given included, as ``--config_files`` takes them."""
     head = [
         f"# The best of {len(found.records)} trials of {found.model} on {found.dataset}: "
@@ -74,7 +74,7 @@ def best_yaml(found: Found) -> str:
     return "\n".join(head) + "\n" + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def trials_csv(found: Found) -> str:
+def trials_csv(found: SearchResult) -> str:
     """A row for each trial: number, state, best score and its epoch, epochs, seconds, error, then its settings."""
     rows = []
     for record in found.records:
@@ -98,7 +98,7 @@ def trials_csv(found: Found) -> str:
     return table.astype({"best_epoch": "Int64"}).to_csv(index=False)
 
 
-def html(found: Found, drawings: Sequence[Drawing]) -> str:
+def html(found: SearchResult, drawings: Sequence[Drawing]) -> str:
     """The search as one page that loads nothing."""
     states = [record.state for record in found.records]
     n_finished, n_pruned = states.count(FINISHED), states.count(PRUNED)
@@ -120,7 +120,7 @@ def html(found: Found, drawings: Sequence[Drawing]) -> str:
     )
 
 
-def _result_rows(found: Found) -> list[list[Cell]]:
+def _result_rows(found: SearchResult) -> list[list[Cell]]:
     return [
         [
             Cell(metric, metric),
@@ -130,11 +130,11 @@ def _result_rows(found: Found) -> list[list[Cell]]:
     ]
 
 
-def _header(found: Found) -> list[str]:
+def _header(found: SearchResult) -> list[str]:
     return ["trial", "state", found.metric, "epochs", "seconds", *found.space.keys]
 
 
-def _rows(found: Found) -> list[list[Cell]]:
+def _rows(found: SearchResult) -> list[list[Cell]]:
     """All trials, the best first and those without a score last."""
 
     def place(record: TrialRecord) -> tuple[bool, float]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from recbole_posattn.experiments.trials import Where, ray_cluster
-from recbole_posattn.experiments.tuning.records import TrialRecord, open_search, remove_incomplete
+from recbole_posattn.experiments.cluster import Resources, ray_cluster
+from recbole_posattn.experiments.trials import remove_left_over
+from recbole_posattn.experiments.tuning.records import RUNS, TrialRecord, open_search
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 
 
 def run_search(
     search: Search,
     folder: Path,
-    where: Where,
+    where: Resources,
     resume: bool = False,
     on_end: Callable[[TrialRecord], None] = lambda record: None,
 ) -> list[TrialRecord]:
@@ -45,5 +46,5 @@ def run_search(
             try:
                 records = run_trials(search, config, folder, where, records, on_end)
             finally:
-                remove_incomplete(folder)
+                remove_left_over(folder / RUNS, wait=10)  # trials that were stopped may be about to end
     return sorted(records, key=lambda record: record.number)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import datetime
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from recbole_posattn.errors import UserError
-from recbole_posattn.experiments.trials import Where, forget_checkpoint, read_result, with_nan
+from recbole_posattn.experiments.trials import Resources, forget_checkpoint, read_result, with_nan
 from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import TrialRecord, best_trial, trial_folder
-from recbole_posattn.experiments.tuning.report import Found, report_files
+from recbole_posattn.experiments.tuning.report import SearchResult, report_files
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.files import json_text
+from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line, write_files
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
@@ -31,8 +33,8 @@ _PLACES = ("checkpoint_dir", "data_path", "dataset", "show_progress")
 
 
 def tune(
-    search: Search, folder: Path, where: Where, resume: bool = False, console: Console | None = None
-) -> tuple[Found, list[Path]]:
+    search: Search, folder: Path, where: Resources, resume: bool = False, console: Console | None = None
+) -> tuple[SearchResult, list[Path]]:
     """Search, evaluate the best trial on the test set, and write the report into ``folder``.
 
     Args:
@@ -48,10 +50,29 @@ def tune(
     Raises:
         SettingError: If a setting cannot be used, or ``folder`` and ``resume`` do not go together.
         DataError: If the data set cannot be read.
+        InUseError: If another process searches there.
         UserError: If the folder cannot be written, or if no trial came to its end.
     """
     console = console or Console(stderr=True)
     config = check_search(search)
+    with _own_folder(folder, resume):
+        return _tune(search, config, folder, where, resume, console)
+
+
+def _own_folder(folder: Path, resume: bool) -> AbstractContextManager[None]:
+    if resume and not folder.is_dir():
+        return nullcontext()  # there is no search to go on with, as the next one to look will say
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return alone_in(folder, "search")
+
+
+def _tune(
+    search: Search, config: Config, folder: Path, where: Resources, resume: bool, console: Console
+) -> tuple[SearchResult, list[Path]]:
+    """:func:`tune` in a folder of its own, with the settings that hold where they are not searched."""
     metric, bigger = config["valid_metric"].lower(), config["valid_metric_bigger"]
     title = f"{config['model']} on {config['dataset']}"
     with LiveSearch(title, search.total(config), metric, bigger, console) as live:
@@ -64,7 +85,7 @@ def tune(
     for record in records:  # the weights of the others are of no more use
         if record is not best:
             forget_checkpoint(trial_folder(folder, record.number))
-    found = Found(
+    found = SearchResult(
         model=config["model"],
         dataset=config["dataset"],
         metric=metric,

@@ -172,6 +172,7 @@ def checked_alignment(alignment: str) -> Alignment:
 
 
 def checked_bandwidth(bandwidth: int | None, max_length: int) -> int:
+    """The number of lags a kernel keeps, all of them by default; a :class:`ValueError` if it is out of range."""
     bandwidth = max_length if bandwidth is None else bandwidth
     if not 1 <= bandwidth <= max_length:
         raise ValueError(f"bandwidth must be in 1 … {max_length} (max_length), got {bandwidth}")

@@ -24,7 +24,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from recbole_posattn.attendance import Attendance, not_met
+from recbole_posattn.distributed.attendance import Attendance, not_met
 from recbole_posattn.errors import (
     EXIT_FAILURE,
     EXIT_USER_ERROR,

@@ -1,0 +1,7 @@
+"""``run`` and ``load`` where users of RecBole look for them."""
+
+from recbole_posattn.training.load import Loaded, evaluate_checkpoint, load
+from recbole_posattn.training.result import RunResult
+from recbole_posattn.training.run import run
+
+__all__ = ["Loaded", "RunResult", "evaluate_checkpoint", "load", "run"]

@@ -1,0 +1,22 @@
+"""The models, loaders and metrics of this package, put where RecBole looks for its own."""
+
+from __future__ import annotations
+
+from recbole_posattn.data.dataset import SequenceDataset
+from recbole_posattn.data.sampling import let_sampling_end
+from recbole_posattn.evaluation.metrics import register_metrics
+from recbole_posattn.models.baselines import BASELINES
+from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
+from recbole_posattn.settings.datasets import hook_loaders
+from recbole_posattn.settings.properties import PROPERTIES
+from recbole_posattn.settings.registry import add_model
+from recbole_posattn.training.trainer import SequenceTrainer
+
+
+def register_all() -> None:
+    """Register everything; ``settings.registry.hook_recbole`` calls it once in a process."""
+    let_sampling_end()
+    hook_loaders()
+    register_metrics()
+    for model in (PosKernelSASRec, *BASELINES):
+        add_model(model, PROPERTIES / "model" / f"{model.__name__}.yaml", SequenceDataset, SequenceTrainer)

@@ -1,0 +1,102 @@
+"""The architecture: rooms, the imports between them, and the sizes of what is in them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from recbole_posattn.moved import MOVED
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_FLOORS, MOST_LINES, MOST_LINES_OF_CODE = 11, 330, 45
+
+
+@pytest.fixture(scope="module")
+def house() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("house", ROOT / "docs" / "house.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rooms_import_what_the_table_allows(house: ModuleType) -> None:
+    allowed = house.allowed_imports(house.PAGE.read_text(encoding="utf-8"))
+    found = house.imports_between_rooms()
+    assert allowed.keys() == found.keys()
+    assert {room: targets - allowed[room] for room, targets in found.items() if targets - allowed[room]} == {}
+    assert len(house.floors(found)) <= MOST_FLOORS  # and there is no circle
+    assert len(house.floors(allowed)) <= MOST_FLOORS
+
+
+def test_modules_of_a_room_import_each_other_in_no_circle(house: ModuleType) -> None:
+    files = [file for of_room in house.rooms().values() for file in of_room if file.name != "__init__.py"]
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in files}
+    arrows = {
+        name: {
+            other for other in names for module in house.imported_modules(file) if f"{module}.".startswith(f"{other}.")
+        }
+        - {name}
+        for name, file in names.items()
+    }
+    house.floors(arrows)
+
+
+def test_a_circle_is_noticed(house: ModuleType) -> None:
+    assert house.floors({"a": {"b"}, "b": set()}) == [["b"], ["a"]]
+    with pytest.raises(ValueError, match="circle: a, b"):
+        house.floors({"a": {"b"}, "b": {"a"}, "c": set()})
+
+
+def test_nn_is_pure_pytorch(house: ModuleType) -> None:
+    modules = set().union(*map(house.imported_modules, house.rooms()["nn"]))
+    assert {module.split(".")[0] for module in modules} <= {"torch", "recbole_posattn", *sys.stdlib_module_names}
+    assert all(module.startswith("recbole_posattn.nn.") for module in modules if module.startswith("recbole_posattn"))
+    code = "import recbole_posattn.nn.backbone, sys; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'torch'" in loaded and "'recbole'" not in loaded
+
+
+def test_the_diagram_is_that_of_the_code(house: ModuleType) -> None:
+    page = house.PAGE.read_text(encoding="utf-8")
+    assert house.drawn_page(page) == page, "run: python docs/house.py"
+
+
+def lines_of_code(function: ast.AST) -> int:
+    """Lines of a function's body with code on them, without its docstring and the functions defined in it."""
+    body = function.body[ast.get_docstring(function) is not None :]
+    lines = {
+        line
+        for statement in body
+        for node in ast.walk(statement)
+        if hasattr(node, "lineno")
+        for line in (node.lineno, node.end_lineno)
+    }
+    return len(lines)
+
+
+def test_modules_and_functions_are_short(house: ModuleType) -> None:
+    files = [file for of_room in house.rooms().values() for file in of_room]
+    long = {str(file.relative_to(ROOT)): n for file in files if (n := len(file.read_text().splitlines())) > MOST_LINES}
+    assert long == {}
+    functions = {
+        f"{file.relative_to(ROOT)}:{node.name}": lines_of_code(node)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    assert {name: n for name, n in functions.items() if n > MOST_LINES_OF_CODE} == {}
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_old_import_paths_keep_working(old: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"{old} has moved to {MOVED[old]}"):
+        moved = importlib.import_module(old)
+    assert moved is importlib.import_module(MOVED[old])
