@@ -93,6 +93,7 @@ def test_kernels_and_recboles_models_are_exported_as_well(exported: Callable, mo
 
 
 @needs_onnx
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "changes"),
     [

@@ -110,6 +110,7 @@ def test_only_known_failures_are_expected() -> None:
     )
 
 
+@pytest.mark.slow
 def test_ours_stands_in_the_place_of_recboles(checkout: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "tests.recbole_suite", str(checkout)]

@@ -83,8 +83,13 @@ def power_cut_in(epoch: int) -> Callable[[int, float], None]:
     return callback
 
 
+IN_FAST_TESTS = ("PosKernelSASRec", "BPR", "every other epoch")
+
+
 @of_recbole
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [name if name in IN_FAST_TESTS else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_a_resumed_run_ends_as_an_undisturbed_one(
     tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

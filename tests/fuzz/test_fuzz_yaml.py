@@ -146,6 +146,7 @@ def test_any_value_of_any_key(given_settings: dict[str, Any], model: str) -> Non
     check_settings("YAML: values", given_settings, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_with_a_value_of_every_kind(key: str) -> None:
     for value in (None, True, -1, 0.5, float("nan"), 10**30, "", "abc", [], [[None]], {}, {"a": {"b": 1}}):

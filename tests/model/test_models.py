@@ -269,12 +269,15 @@ def test_bucketing_by_length_changes_neither_loss_nor_gradients(build: Callable,
 
 
 LOSS_SETTINGS = [
-    {"loss_type": "CE", "loss_chunk_size": None},
+    pytest.param({"loss_type": "CE", "loss_chunk_size": None}, marks=pytest.mark.slow),
     {"loss_type": "CE", "loss_chunk_size": 7},
     {"loss_type": "SSM", "train_neg_sample_args": {"distribution": "popularity", "sample_num": 15}},
     {"loss_type": "BCE"},
     {"loss_type": "gBCE", "train_neg_sample_args": {"sample_num": 1}, "gbce_calibration": 0.25},
-    {"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 3}, "train_objective": "augmented"},
+    pytest.param(
+        {"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 3}, "train_objective": "augmented"},
+        marks=pytest.mark.slow,
+    ),
 ]
 
 
