@@ -280,7 +280,7 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
 
     Args:
         settings: Of the run.
-        folder: Resources ``result.json``, the checkpoint and the results by user are afterwards, or ``failure.json``.
+        folder: Where ``result.json``, the checkpoint and the results by user are afterwards, or ``failure.json``.
         n_threads: To compute with.
         options: Of :func:`recbole_posattn.run`.
     """

@@ -82,9 +82,10 @@ def _tune(
         reasons = [record.error for record in records if record.error]
         raise UserError(f"no trial came to its end{f'; the first failed: {reasons[0]}' if reasons else ''}")
     winner = _evaluated(best, folder)
-    for record in records:  # the weights of the others are of no more use
-        if record is not best:
-            forget_checkpoint(trial_folder(folder, record.number))
+    # The weights of the others are of no more use, and so are those of a run that a killed search left behind.
+    for run in trial_folder(folder, best.number).parent.glob("[0-9]*"):
+        if run.is_dir() and run != trial_folder(folder, best.number):
+            forget_checkpoint(run)
     found = SearchResult(
         model=config["model"],
         dataset=config["dataset"],
