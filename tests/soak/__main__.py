@@ -1,0 +1,185 @@
+"""Many short trainings with random settings, a third of them killed at random moments and resumed.
+
+    python -m tests.soak                  # 200 settings; writes results/soak.md and .csv
+    python -m tests.soak --only 17        # one of them again, with what it says
+
+The settings are drawn from all keys there are, for our models and some of RecBole's, on several small data sets; what
+``Config`` refuses is drawn again. Each is trained undisturbed; every third then once more in another folder, where a
+signal ends it at a uniformly random moment of the time that it took, and ``--resume=auto`` goes on to the end: metrics,
+curve, the weights of the best epoch and the ranks of all users must be those of the undisturbed run, to the last bit.
+
+Each training is a process of its own. Most are forks of this one, which has imported everything and trained nothing: it
+has one thread (required: ``OMP_NUM_THREADS=1``), so that a fork is a whole process as if it had been started anew, and
+dies of SIGKILL like one. Some, and all in two processes, are the launcher as a user starts it, with hash seeds of their
+own. In the forks, the second that RecBole spends on measuring the load of the CPU is left out, lest half of the signals
+fall into it.
+
+Last, a process trains one after the other, as a notebook does, and its memory, threads and open files are looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch._dynamo  # what the first optimizer imports: here once, and not in each fork
+
+from benchmarks.common import RESULTS, markdown_table, report
+from recbole_posattn.errors import EXIT_USER_ERROR
+from recbole_posattn.settings.config import LAUNCHER_KEYS
+from tests.soak.cases import Case, accepted_case, write_data
+from tests.soak.compare import Outcome, soak
+from tests.soak.usage import (
+    GROWTH,
+    GROWTH_IN_PROCESS,
+    N_DIFFERENT,
+    N_ROUNDS,
+    Usage,
+    growth,
+    other_threads,
+    usage,
+    usage_of_many,
+    usage_text,
+)
+
+
+def main() -> int:
+    """Train, look and write the page; the exit code is 1 if there was anything that must not be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200, help="different settings (default: 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=N_ROUNDS, help=f"in one process (default: {N_ROUNDS})")
+    parser.add_argument("--output", default=str(RESULTS / "soak"), help="of the page, without suffix")
+    parser.add_argument("--only", type=int, help="the number of one to do again")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    start = usage()
+    if others := other_threads():
+        parser.error(f"this process has the threads {', '.join(others)}, which no fork has: set OMP_NUM_THREADS=1")
+    with tempfile.TemporaryDirectory(prefix="soak-data-") as folder:
+        write_data(Path(folder))
+        if options.only is not None:
+            return _again(options.seed, options.only, Path(folder))
+        return _soak_all(options, start, Path(folder))
+
+
+def _again(seed: int, number: int, data_path: Path) -> int:
+    case = accepted_case(seed, number, data_path, refused=[])
+    print(json.dumps(case._asdict(), indent=1))
+    outcome = soak(number, case, data_path)
+    print(outcome.ended.said, outcome.row, *outcome.faults, sep="\n")
+    return 1 if outcome.faults else 0
+
+
+def _soak_all(options: argparse.Namespace, start: Usage, data_path: Path) -> int:
+    began = time.perf_counter()
+    data_files = _files_below(data_path)
+    refused: list[str] = []
+    cases = [accepted_case(options.seed, number, data_path, refused) for number in range(options.runs)]
+    drawn = usage()
+    outcomes, faults = [], []
+    for number, case in enumerate(cases):  # without a bar, whose lock all forks would share, the killed ones too
+        outcomes.append(soak(number, case, data_path))
+        print(" ".join(outcomes[-1].row), flush=True)
+        for fault in outcomes[-1].faults:
+            faults.append(f"{number}: {fault}")
+            print(faults[-1], flush=True)
+    end = usage()
+    faults += growth("this process", start, end, GROWTH)
+    if _files_below(data_path) != data_files:
+        faults.append("there are other files than before beside the data")
+
+    alone = [
+        case for case, outcome in zip(cases, outcomes) if case.nproc == 1 and outcome.ended.code == 0 and not case.fresh
+    ]
+    many = usage_of_many(alone[:N_DIFFERENT], options.rounds, data_path)
+    first, last = many[min(N_DIFFERENT, len(alone)) - 1], many[-1]
+    faults += growth("a process that trains one after the other", first, last, GROWTH_IN_PROCESS)
+
+    summary = [
+        ["settings drawn and trained", len(cases)],
+        ["… refused by `Config` in one line, and drawn again", len(refused)],
+        ["… ended with exit code 0", sum(outcome.ended.code == 0 for outcome in outcomes)],
+        ["… ended with exit code 2 and one line", sum(outcome.ended.code == EXIT_USER_ERROR for outcome in outcomes)],
+        ["processes started in all", sum(1 + len(case.blows) + bool(case.blows) for case in cases)],
+        ["signals that stopped a run", _count_signals(outcomes)],
+        ["signals that came too late", sum(len(c.blows) - len(o.stopped) for c, o in zip(cases, outcomes))],
+        ["resumed runs compared with undisturbed ones", sum(outcome.compared for outcome in outcomes)],
+        ["… of which differ", sum(outcome.row[-2] == "differs" for outcome in outcomes)],
+        ["this process before, with all settings drawn, and at the end", usage_text(start, drawn, end)],
+        [f"one process, after {min(N_DIFFERENT, len(alone))} and {len(many)} trainings", usage_text(first, last)],
+        ["faults", len(faults)],
+        ["minutes", f"{(time.perf_counter() - began) / 60:.1f}"],
+    ]
+    report(
+        str(Path(options.output).resolve()),
+        "Soak: random settings, random signals",
+        _page(cases, outcomes, summary, refused, faults),
+        ["number", "model", "data", "process", "s", "code", "signals at the share of its time", "resumed", "faults"],
+        [outcome.row for outcome in outcomes],
+    )
+    return 1 if faults else 0
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def _count_signals(outcomes: Sequence[Outcome]) -> str:
+    counts = collections.Counter(signum for outcome in outcomes for signum in outcome.stopped)
+    return ", ".join(f"{signal.Signals(signum).name} {n}" for signum, n in counts.most_common()) or "none"
+
+
+def _listed(title: str, lines: Sequence[str]) -> list[str]:
+    """A paragraph with a bullet for each line, shortened; none without lines."""
+    short = [" ".join(re.sub(r"/tmp/[\w-]+/", "", line).split())[:200] for line in lines]
+    return [title + "\n" + "".join(f"\n- {line}" for line in short)] if lines else []
+
+
+def _page(
+    cases: Sequence[Case],
+    outcomes: Sequence[Outcome],
+    summary: list[list],
+    refused: Sequence[str],
+    faults: Sequence[str],
+) -> str:
+    given = collections.Counter(key for case in cases for key in case.settings if key not in LAUNCHER_KEYS)
+    pairs = {case.settings["kernel_structure"] for case in cases if "kernel_structure" in case.settings}
+    models = {case.settings["model"] for case in cases}
+    ended = [
+        f"{outcome.row[0]}: {outcome.ended.line.removeprefix('recbole-posattn: ')}"
+        for outcome in outcomes
+        if outcome.ended.code == EXIT_USER_ERROR
+    ]
+    return "\n\n".join(
+        [
+            "Short trainings with settings drawn from all keys, each in a process of its own and undisturbed; every "
+            "third once more, ended by signals at uniformly random moments and resumed with `--resume=auto`. Metrics, "
+            "curve, best weights and the ranks of all users are compared bit by bit. Every run must end with code 0, "
+            "or 2 and one line; no process, no strange file below the working folder and nothing in the temporary one "
+            f"may be left; the process that starts all others may grow by {GROWTH} MiB, one that trains "
+            f"{N_DIFFERENT} settings round after round by {GROWTH_IN_PROCESS} MiB behind the first round, and neither "
+            "by an open file, a thread or a tensor. A setting is done again by `python -m tests.soak --only "
+            "NUMBER`.",
+            markdown_table(["what", "figure"], summary),
+            f"{len(models)} models, {len(pairs)} pairs of kernel structures. Settings given, and how often: "
+            + ", ".join(f"{key} {n}" for key, n in sorted(given.items()))
+            + ".",
+            *_listed("Lines of runs that ended with code 2:", ended),
+            *_listed("Lines of draws that were refused:", sorted(set(refused))),
+            *_listed("Faults:", faults),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
