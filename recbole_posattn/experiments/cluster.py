@@ -41,8 +41,8 @@ def ray_cluster(where: Resources) -> Iterator[Any]:
     If the program is already connected to Ray, that connection is used and kept.
 
     Raises:
-        SettingError: If Ray is not installed, does not start or does not answer at its address; or if the Ray that the program is
-            already connected to is too small for a run or has another address.
+        SettingError: If Ray is not installed, does not start or does not answer at its address; or if the program
+            is already connected to another Ray, or to one that is too small for a run.
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -1,8 +1,8 @@
 """Many runs, one process each, on this machine's cores or a Ray cluster: for leaderboards and for tuning.
 
-Each run has a folder named by a fingerprint of its resolved settings. The run is written to a folder with the suffix
-``.incomplete``, which is renamed when the run is complete; a folder with the final name is finished and is not run again.
-A killed run continues after its last epoch. A failed run leaves the reason and does not stop the others.
+The folder of a run is named by a fingerprint of its resolved settings, with the suffix ``.incomplete`` until the run is
+complete. A run whose folder has its final name is not run again. A killed run continues after its last epoch. A
+failed run leaves the reason and does not stop the others.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class Outcome:
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits that identify a run's result.
 
-    They are a hash of the settings that change a result, the contents of the data and :data:`RESULTS_VERSION`. A missing
-    data set is downloaded.
+    They are a hash of the settings that change a result, the contents of the data and :data:`RESULTS_VERSION`. A
+    missing data set is downloaded.
 
     Args:
         settings: Of the trial.

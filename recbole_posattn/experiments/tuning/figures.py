@@ -52,7 +52,7 @@ def draw_search(
         "parallel": (
             functools.partial(draw_parallel, records, space, metric, bigger),
             "Settings and results",
-            "Each line is a trial; colour and last axis show its best score. A line is interrupted where a key was not searched.",
+            "Each line is a trial; colour and last axis show its best score. A gap: the key was not searched.",
             True,
         ),
         "curves": (

@@ -34,8 +34,8 @@ def objective_function(
         saved: Whether to save the checkpoint of the best epoch.
 
     Returns:
-        The keys of RecBole's objective: ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, and
-        ``test_result``, which is empty: RecBole evaluates every trial on the test set.
+        The keys of RecBole's objective: ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``,
+        and ``test_result``, which is empty: RecBole's own evaluates every trial on the test set.
 
     Raises:
         SettingError, DataError: As :func:`recbole_posattn.run` does.
