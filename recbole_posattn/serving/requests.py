@@ -174,7 +174,7 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
     return loader.uid_list, _of_counts(torch.cat(items), torch.tensor([len(each) for each in items]))
 
 
-# -- new histories ----------- ------------------------------------------------------------------------------------------
+# -- new histories ---------------------------------------------------------------------------------------------------
 
 
 def new_histories(histories: pd.DataFrame | Mapping[object, Sequence[object]], known: pd.Index) -> Requests:

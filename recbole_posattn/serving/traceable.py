@@ -22,7 +22,7 @@ from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 def exportable(model: SequentialRecommender) -> nn.Module:
     """A copy of a model that returns scores of shape (b, n), −∞ for the padding item, without data-dependent branches.
 
-    Its inputs are ``item_id_list``, shape (b, L), oldest first, padded with 0 at the end, and ``item_length``, shape (b,).
+    Its inputs are ``item_id_list``, shape (b, L), oldest first and 0 at the end, and ``item_length``, shape (b,).
     """
     return (_PositionScorer if isinstance(model, SASRecBase) else _Scorer)(copy.deepcopy(model).cpu().eval())
 

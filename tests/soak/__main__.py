@@ -1,20 +1,20 @@
-"""Many short trainings with random settings, a third of them killed at random moments and resumed.
+"""Many short trainings with random settings, a third of them stopped at random moments and resumed.
 
     python -m tests.soak                  # 200 settings; writes results/soak.md and .csv
-    python -m tests.soak --only 17        # one of them again, with what it says
+    python -m tests.soak --only 17        # one of them again, with its output
 
-The settings are drawn from all keys there are, for our models and some of RecBole's, on several small data sets; what
-``Config`` refuses is drawn again. Each is trained undisturbed; every third then once more in another folder, where a
-signal ends it at a uniformly random moment of the time that it took, and ``--resume=auto`` goes on to the end: metrics,
-curve, the weights of the best epoch and the ranks of all users must be those of the undisturbed run, to the last bit.
+Settings are drawn from all keys, for our models and some of RecBole's, on several small data sets; refused settings are
+drawn again. Each training runs undisturbed. Every third runs once more in another folder, where a
+signal stops it at a uniformly random moment and ``--resume=auto`` continues it: metrics, curve, the weights of the best
+epoch and the ranks of all users must equal those of the undisturbed run, bit by bit.
 
-Each training is a process of its own. Most are forks of this one, which has imported everything and trained nothing: it
-has one thread (required: ``OMP_NUM_THREADS=1``), so that a fork is a whole process as if it had been started anew, and
-dies of SIGKILL like one. Some, and all in two processes, are the launcher as a user starts it, with hash seeds of their
-own. In the forks, the second that RecBole spends on measuring the load of the CPU is left out, lest half of the signals
-fall into it.
+Each training has its own process. Most are forks of this one, which has imported everything and trained nothing. This
+process has one thread (required: ``OMP_NUM_THREADS=1``), so that forks behave like newly started processes. Some
+trainings, and all in two processes, start the launcher as a user does. Forks skip the second in which RecBole measures
+the load of the CPU, as half of the signals would fall into it.
 
-Last, a process trains one after the other, as a notebook does, and its memory, threads and open files are looked at.
+Finally, one process runs several trainings in sequence, as a notebook does; its memory, threads and open files are
+measured.
 """
 
 from __future__ import annotations
@@ -53,30 +53,34 @@ from tests.soak.usage import (
 
 
 def main() -> int:
-    """Train, look and write the page; the exit code is 1 if there was anything that must not be."""
+    """Run all trainings and write the page; the exit code is 1 if there were faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200, help="different settings (default: 200)")
+    parser.add_argument("--runs", type=int, default=200, help="number of settings (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=N_ROUNDS, help=f"in one process (default: {N_ROUNDS})")
-    parser.add_argument("--output", default=str(RESULTS / "soak"), help="of the page, without suffix")
-    parser.add_argument("--only", type=int, help="the number of one to do again")
+    parser.add_argument(
+        "--rounds", type=int, default=N_ROUNDS, help=f"rounds of trainings in one process (default: {N_ROUNDS})"
+    )
+    parser.add_argument("--output", default=str(RESULTS / "soak"), help="path of the page, without suffix")
+    parser.add_argument("--only", type=int, help="run only the training of this number")
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = usage()
     if others := other_threads():
-        parser.error(f"this process has the threads {', '.join(others)}, which no fork has: set OMP_NUM_THREADS=1")
+        parser.error(
+            f"this process has the threads {', '.join(others)}, which a fork does not inherit: set OMP_NUM_THREADS=1"
+        )
     with tempfile.TemporaryDirectory(prefix="soak-data-") as folder:
         write_data(Path(folder))
         if options.only is not None:
-            return _again(options.seed, options.only, Path(folder))
+            return _run_one(options.seed, options.only, Path(folder))
         return _soak_all(options, start, Path(folder))
 
 
-def _again(seed: int, number: int, data_path: Path) -> int:
+def _run_one(seed: int, number: int, data_path: Path) -> int:
     case = accepted_case(seed, number, data_path, refused=[])
     print(json.dumps(case._asdict(), indent=1))
     outcome = soak(number, case, data_path)
-    print(outcome.ended.said, outcome.row, *outcome.faults, sep="\n")
+    print(outcome.ended.output, outcome.row, *outcome.faults, sep="\n")
     return 1 if outcome.faults else 0
 
 
@@ -87,7 +91,7 @@ def _soak_all(options: argparse.Namespace, start: Usage, data_path: Path) -> int
     cases = [accepted_case(options.seed, number, data_path, refused) for number in range(options.runs)]
     drawn = usage()
     outcomes, faults = [], []
-    for number, case in enumerate(cases):  # without a bar, whose lock all forks would share, the killed ones too
+    for number, case in enumerate(cases):  # no progress bar: forks would share its lock, killed ones too
         outcomes.append(soak(number, case, data_path))
         print(" ".join(outcomes[-1].row), flush=True)
         for fault in outcomes[-1].faults:
@@ -96,14 +100,14 @@ def _soak_all(options: argparse.Namespace, start: Usage, data_path: Path) -> int
     end = usage()
     faults += growth("this process", start, end, GROWTH)
     if _files_below(data_path) != data_files:
-        faults.append("there are other files than before beside the data")
+        faults.append("the files of the data sets have changed")
 
     alone = [
         case for case, outcome in zip(cases, outcomes) if case.nproc == 1 and outcome.ended.code == 0 and not case.fresh
     ]
     many = usage_of_many(alone[:N_DIFFERENT], options.rounds, data_path)
     first, last = many[min(N_DIFFERENT, len(alone)) - 1], many[-1]
-    faults += growth("a process that trains one after the other", first, last, GROWTH_IN_PROCESS)
+    faults += growth("a process with several trainings", first, last, GROWTH_IN_PROCESS)
 
     summary = [
         ["settings drawn and trained", len(cases)],
@@ -140,7 +144,7 @@ def _count_signals(outcomes: Sequence[Outcome]) -> str:
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[str]:
-    """A paragraph with a bullet for each line, shortened; none without lines."""
+    """A paragraph with a bullet for each line, shortened; empty without lines."""
     short = [" ".join(re.sub(r"/tmp/[\w-]+/", "", line).split())[:200] for line in lines]
     return [title + "\n" + "".join(f"\n- {line}" for line in short)] if lines else []
 
@@ -162,14 +166,13 @@ def _page(
     ]
     return "\n\n".join(
         [
-            "Short trainings with settings drawn from all keys, each in a process of its own and undisturbed; every "
-            "third once more, ended by signals at uniformly random moments and resumed with `--resume=auto`. Metrics, "
+            "Short trainings with settings drawn from all keys, each in its own process and undisturbed; every third "
+            "once more, stopped by signals at uniformly random moments and resumed with `--resume=auto`. Metrics, "
             "curve, best weights and the ranks of all users are compared bit by bit. Every run must end with code 0, "
-            "or 2 and one line; no process, no strange file below the working folder and nothing in the temporary one "
-            f"may be left; the process that starts all others may grow by {GROWTH} MiB, one that trains "
-            f"{N_DIFFERENT} settings round after round by {GROWTH_IN_PROCESS} MiB behind the first round, and neither "
-            "by an open file, a thread or a tensor. A setting is done again by `python -m tests.soak --only "
-            "NUMBER`.",
+            "or 2 and one line; no process, no unexpected file below the working folder and no temporary file may "
+            f"remain. The process that starts all others may grow by {GROWTH} MiB, one that trains {N_DIFFERENT} "
+            f"settings in several rounds by {GROWTH_IN_PROCESS} MiB after the first round, and neither by an open "
+            "file, a thread or a tensor. `python -m tests.soak --only NUMBER` repeats one training.",
             markdown_table(["what", "figure"], summary),
             f"{len(models)} models, {len(pairs)} pairs of kernel structures. Settings given, and how often: "
             + ", ".join(f"{key} {n}" for key, n in sorted(given.items()))

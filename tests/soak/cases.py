@@ -26,7 +26,7 @@ from tests.soak.settings import (
     some,
 )
 
-# Users, their numbers of interactions, and items.
+# Number of users, their numbers of interactions, number of items.
 DATA = {
     "short": (60, range(3, 9), 40),
     "mixed": (50, range(4, 25), 30),
@@ -51,9 +51,9 @@ class Blow(NamedTuple):
     """A signal to a training.
 
     Attributes:
-        signum: Which one.
-        moment: When, as a share of the time that the undisturbed run took.
-        again: Whether it is sent a second time, shortly after.
+        signum: Its number.
+        moment: When to send it, as a share of the duration of the undisturbed run.
+        again: Whether to send it a second time shortly after.
     """
 
     signum: int
@@ -62,13 +62,13 @@ class Blow(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What is trained.
+    """One training.
 
     Attributes:
-        settings: By key.
-        nproc: Processes.
-        fresh: Whether the launcher is started anew for it.
-        blows: The signals; none for a run that is left alone.
+        settings: Settings by key.
+        nproc: Number of processes.
+        fresh: Whether to start the launcher instead of a fork.
+        blows: The signals; empty for an undisturbed run only.
     """
 
     settings: dict[str, Any]
@@ -123,7 +123,7 @@ def draw_case(rng: random.Random, disturbed: bool) -> Case:
 
 
 def _keys_of(model: str) -> set[str]:
-    """The keys of a model of ours, by its property file, and those that are nobody's."""
+    """The keys in the property file of one of our models, and those of RecBole's transforms."""
     text = (PROPERTIES / "model" / f"{model}.yaml").read_text(encoding="utf-8")
     return {*re.findall(r"^(\w+):", text, re.MULTILINE), "transform", "eta", "beta", "mask_ratio"}
 
@@ -143,13 +143,13 @@ def _free_port() -> int:
 
 
 def accepted_case(seed: int, number: int, data_path: Path, refused: list[str]) -> Case:
-    """The case of this number, which says nothing about any other.
+    """The case of a number, drawn independently of all others.
 
     Args:
-        seed: Of all.
+        seed: Random seed of all cases.
         number: From 0; every third is disturbed.
-        data_path: Where the data sets are.
-        refused: Gets a line for each draw that ``Config`` refuses.
+        data_path: Folder of the data sets.
+        refused: Receives a line for each draw that ``Config`` refuses.
     """
     rng = random.Random(f"{seed}-{number}")
     while True:

@@ -22,8 +22,8 @@ from tests.soak.cases import Blow
 
 LAUNCHER = Path(__file__).parents[2] / "run_recbole_posattn.py"
 
-LONGEST = 120  # seconds that a run may take before it is said to hang
-PATIENCE = 20  # seconds that its other processes may take to end behind it
+LONGEST = 120  # seconds after which a run counts as hanging
+PATIENCE = 20  # seconds that its other processes may take to end after it
 
 
 class Ended(NamedTuple):
@@ -31,33 +31,33 @@ class Ended(NamedTuple):
 
     Attributes:
         code: Its exit code; negative for the signal that it died of.
-        seconds: It took.
-        said: All its output.
-        line: Of a command that failed, as far as it said one.
-        left: Processes of its session that are still there.
+        seconds: Its duration.
+        output: Its output and error output.
+        line: Its last error line; empty if there is none.
+        remaining: Command lines of processes of its session that still run.
     """
 
     code: int
     seconds: float
-    said: str
+    output: str
     line: str
-    left: list[str]
+    remaining: list[str]
 
 
 def train_in_process(
     folder: Path, arguments: Sequence[str], fresh: bool, blow: Blow | None = None, expected: float = 0.0
 ) -> Ended:
-    """Train in a new process, and wait for it and all that it has started.
+    """Train in a new process, and wait for it and all processes that it has started.
 
     Args:
         folder: With ``work``, where it runs, and ``temp`` for temporary files.
         arguments: The command line.
-        fresh: Whether the launcher is started anew.
+        fresh: Whether to start the launcher instead of a fork.
         blow: A signal to send.
-        expected: Seconds that ``blow.moment`` is a share of.
+        expected: Duration in seconds of which ``blow.moment`` is a share.
     """
-    said = folder / "said.txt"
-    process = multiprocessing.get_context("fork").Process(target=_be_the_run, args=(folder, said, arguments, fresh))
+    output = folder / "output.txt"
+    process = multiprocessing.get_context("fork").Process(target=_be_the_run, args=(folder, output, arguments, fresh))
     started = time.perf_counter()
     process.start()
     if blow is not None:
@@ -68,34 +68,34 @@ def train_in_process(
                 _wait(process, 0.05)
     _wait(process, LONGEST)
     if process.exitcode is None:
-        os.kill(process.pid, signal.SIGABRT)  # on which a fork tells where it is
+        os.kill(process.pid, signal.SIGABRT)  # on which a fork prints its stack
         _wait(process, 1)
     seconds = time.perf_counter() - started
-    left = _left_behind(process)
-    text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
-    said.unlink(missing_ok=True)
+    remaining = _end_remaining(process)
+    text = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+    output.unlink(missing_ok=True)
     lines = [
         line for line in text.splitlines() if line.startswith("recbole-posattn: ") and "stopping after" not in line
     ]
-    ended = Ended(process.exitcode, seconds, text, lines[-1] if lines else "", left)
+    ended = Ended(process.exitcode, seconds, text, lines[-1] if lines else "", remaining)
     process.close()
     return ended
 
 
 def _wait(process: ForkProcess, seconds: float) -> None:
-    """``process.join(seconds)``, which for a process that has become another program would wait for its end."""
+    """``process.join(seconds)``, which after ``os.execv`` would wait for the end of the process."""
     deadline = time.perf_counter() + seconds
     while process.exitcode is None and time.perf_counter() < deadline:
         time.sleep(0.005)
 
 
-def _be_the_run(folder: Path, said: Path, arguments: Sequence[str], fresh: bool) -> None:
-    """What the new process does: all that a shell would, then the launcher's part."""
-    os.setsid()  # by which all processes of the run are known
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+def _be_the_run(folder: Path, output: Path, arguments: Sequence[str], fresh: bool) -> None:
+    """The new process: set up as by a shell, then run the launcher."""
+    os.setsid()  # identifies all processes of the run
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes background processes ignore it
     os.chdir(folder / "work")
     use_temporary_folder(folder / "temp")
-    stream = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     os.close(stream)
@@ -117,20 +117,20 @@ def skip_cpu_load() -> None:
     psutil.cpu_percent = lambda interval=None: 0.0  # RecBole waits a second for it
 
 
-def _left_behind(process: ForkProcess) -> list[str]:
-    """Command lines of what a process has started and is there no later than :data:`PATIENCE`; ended here."""
+def _end_remaining(process: ForkProcess) -> list[str]:
+    """End the processes of a session that still run after :data:`PATIENCE`; return their command lines."""
     session, deadline = process.pid, time.perf_counter() + PATIENCE
     hangs = process.exitcode is None
     while (others := list(_of_session(session))) and not hangs and time.perf_counter() < deadline:
         time.sleep(0.1)
-    found = []
+    ended = []
     for other in others:
         with contextlib.suppress(psutil.Error):
-            found.append(" ".join(other.cmdline())[-200:])
+            ended.append(" ".join(other.cmdline())[-200:])
             other.kill()
     if hangs:
         process.join()
-    return found
+    return ended
 
 
 def _of_session(session: int) -> Iterator[psutil.Process]:
