@@ -168,7 +168,7 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
             yield Outcome(trial, folder, error, lacks_memory(error))
 
     monkeypatch.setattr("recbole_posattn.experiments.trials.ray_cluster", lambda where: nullcontext())
-    monkeypatch.setattr("recbole_posattn.experiments.trials._side_by_side", side_by_side)
+    monkeypatch.setattr("recbole_posattn.experiments.trials._run_in_parallel", side_by_side)
     given = {tmp_path / name: Trial(name, settings()) for name in ("big", "small")}
     outcomes = {outcome.trial.name: outcome.error for outcome in run_trials(given, Resources(jobs=jobs))}
     again = jobs == 2
