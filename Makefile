@@ -66,9 +66,9 @@ bench-engine: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.precision_speed
 	$(BIN)/python -m benchmarks.recommend_speed
 
-# Random settings, a third of them stopped by random signals and resumed; one thread, as forks want
+# Random settings, a third of them stopped by random signals and resumed; one thread, as forks need
 soak: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

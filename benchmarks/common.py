@@ -19,9 +19,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
+
+from recbole_posattn.reporting.terminal import markdown_table
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -66,7 +67,7 @@ def report(name: str, title: str, text: str, header: Sequence[str], rows: Sequen
 
     The rows alone go to ``results/<name>.csv``.
     """
-    table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
+    table = markdown_table(header, rows)
     print(f"\n{table}\n")
     file = RESULTS / f"{name}.md"
     file.parent.mkdir(exist_ok=True)
@@ -118,8 +119,9 @@ def scratch_folder() -> Iterator[Path]:
 
 def provenance() -> str:
     """One paragraph: the command, the versions, the machine and the commit."""
-    module = Path(sys.argv[0]).stem
-    command = " ".join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    name = module.name.removesuffix(".__main__") if module else Path(sys.argv[0]).stem
+    command = " ".join(["python", "-m", name, *sys.argv[1:]])
     packages = ("torch", "numpy", "recbole")
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
     git = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--exclude=*", "--dirty=+changes"]

@@ -142,7 +142,7 @@ def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.Capt
 
     before = (folder / "model.pt2").read_bytes()
     assert call() == 2
-    assert "model.pt2 is there already; give another --output, or --overwrite" in capsys.readouterr().err
+    assert "model.pt2 already exists; give another --output, or --overwrite" in capsys.readouterr().err
     assert call("--overwrite") == 0 and call("--output=other") == 0
     assert (folder / "model.pt2").read_bytes()[:4] == before[:4]
     (empty_folder / "file").write_text("")
@@ -153,8 +153,8 @@ def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("model", "changes", "message"),
     [
-        ("BPR", {}, "BPR reads no histories, and these are what an exported model takes"),
-        ("FPMC", {}, "FPMC reads user_id, and what there is to read are item_id_list and item_length"),
+        ("BPR", {}, "BPR does not read histories, which are the input of an exported model"),
+        ("FPMC", {}, "FPMC reads user_id; only item_id_list and item_length can be read here"),
         ("BERT4Rec", {"n_heads": 2, "n_layers": 1}, "BERT4Rec cannot be exported as torch-export: [^\n]+$"),
     ],
 )
@@ -171,7 +171,7 @@ def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.Mo
         return lambda items, length: read_torch(file.parent)(items, length) + 0.1
 
     monkeypatch.setitem(export_module._RUNNERS, "torch-export", falsified)
-    with pytest.raises(CheckpointError, match=r"gives other scores when exported \(by 0.1\); nothing is written"):
+    with pytest.raises(CheckpointError, match=r"returns different scores when exported \(by 0.1\); nothing is written"):
         exported("torch-export", "NoPESASRec", n_layers=1)
     assert list(Path("out").iterdir()) == []
 
@@ -224,7 +224,10 @@ def test_other_lists_are_not_let_out(exported: Callable, monkeypatch: pytest.Mon
         return scores
 
     monkeypatch.setitem(export_module._RUNNERS, "torch-export", falsified)
-    with pytest.raises(CheckpointError, match=r"gives other lists when exported: at place .* nothing is written"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"returns different lists when exported: the score of the item at place .* nothing is written",
+    ):
         exported("torch-export", "NoPESASRec", n_layers=1)
     assert list(Path("out").iterdir()) == []
 

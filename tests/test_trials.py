@@ -16,6 +16,7 @@ import pytest
 from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.experiments import trials
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
+from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
     Outcome,
@@ -23,7 +24,6 @@ from recbole_posattn.experiments.trials import (
     checked_folders,
     fingerprint,
     lacks_memory,
-    read_result,
     run_in_folder,
     run_trials,
 )
@@ -168,7 +168,7 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
             yield Outcome(trial, folder, error, lacks_memory(error))
 
     monkeypatch.setattr("recbole_posattn.experiments.trials.ray_cluster", lambda where: nullcontext())
-    monkeypatch.setattr("recbole_posattn.experiments.trials._side_by_side", side_by_side)
+    monkeypatch.setattr("recbole_posattn.experiments.trials._run_in_parallel", side_by_side)
     given = {tmp_path / name: Trial(name, settings()) for name in ("big", "small")}
     outcomes = {outcome.trial.name: outcome.error for outcome in run_trials(given, Resources(jobs=jobs))}
     again = jobs == 2
@@ -197,7 +197,7 @@ def test_the_ray_of_the_host_program_is_used_and_stays(settings: Callable, tmp_p
             (Resources(cpus=1, gpus=0.5), "a run needs 0.5 GPUs, and the Ray that this program is connected to has 0"),
             (
                 Resources(address="ray://far:1"),
-                "is connected to a Ray already and cannot join the one at address 'ray://far",
+                "is already connected to Ray and cannot join the cluster at address 'ray://far",
             ),
         ):
             with pytest.raises(SettingError, match=message), ray_cluster(where):

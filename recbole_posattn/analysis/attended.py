@@ -1,4 +1,4 @@
-"""What the attention of each layer makes of sequences, as the model is and with some of its parts switched off.
+"""The attention of each layer on given sequences, with all parts of the model and without some of them.
 
 Shape keys: b batch, h heads, s sequence length, d hidden size.
 """
@@ -12,22 +12,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_posattn.analysis.switches import switched_off, switched_off_in
+from recbole_posattn.analysis.switches import attentions_of, switched_off, switched_off_in
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.attention import PositionKernelAttention, attention_mask
+from recbole_posattn.nn.encodings.base import PositionEncoding
 
-# Logits in memory at a time: b · h · s².
+# Number of logits in memory at a time: b · h · s².
 MAX_LOGITS = 2**24
 
 
 class Attended(NamedTuple):
-    """What an attention makes of its input.
+    """The intermediate values of an attention.
 
     Attributes:
-        logits: About the mean of their row, and 0 where ``mask`` is False; shape (b, h, s, s).
+        logits: Minus the mean of their row, and 0 where ``mask`` is False; shape (b, h, s, s).
         mask: Which keys a query attends to, shape (b, 1, s, s).
         weights: Shape (b, h, s, s).
-        output: Before the heads join, shape (b, h, s, d_h).
+        output: Before the heads are joined, shape (b, h, s, d_h).
     """
 
     logits: Tensor
@@ -37,42 +38,47 @@ class Attended(NamedTuple):
 
 
 def split_for_attention(model: SASRecBase, items: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Sequences (n, s) and their lengths (n,) on the model's device, as many at a time as have room for all logits."""
+    """Sequences (n, s) and lengths (n,) on the model's device, in batches of at most :data:`MAX_LOGITS` logits."""
     device = model.item_embedding.weight.device
-    n_heads = model.backbone.blocks[0].attention.n_heads
+    n_heads = attentions_of(model)[0].n_heads
     batch_size = max(1, MAX_LOGITS // (n_heads * items.shape[1] ** 2))
-    for batch in zip(items.split(batch_size), lengths.split(batch_size)):
-        yield tuple(each.to(device) for each in batch)
+    for batch, length in zip(items.split(batch_size), lengths.split(batch_size)):
+        yield batch.to(device), length.to(device)
 
 
 def with_and_without(
     model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]
 ) -> list[tuple[Attended, Attended]]:
-    """What each layer's attention makes of sequences, as it is and with some parts switched off in that layer alone.
+    """The attention of each layer, with all parts and with some parts switched off in that layer alone.
 
-    What enters at the input reaches a layer through its input, so that is the one of the model without it.
+    An encoding at the input of the model reaches each layer through its input, so to switch it off the layer gets the
+    input that it has in the model without that encoding.
 
     Args:
-        model: One of ours.
+        model: A model of this package.
         items: As ``SASRecBase.forward`` takes them, shape (b, s).
         lengths: Shape (b,).
         parts: Names of :func:`positional_parts`.
     """
-    at_input = [encoding.name for encoding in model.backbone.input_encodings if encoding.name in parts]
-    seen = seen_without = _inputs_of(model, items, lengths)
+    at_input = [
+        encoding.name
+        for encoding in model.backbone.input_encodings
+        if isinstance(encoding, PositionEncoding) and encoding.name in parts
+    ]
+    inputs = inputs_without = _inputs_of(model, items, lengths)
     if at_input:
         with switched_off(model, at_input):
-            seen_without = _inputs_of(model, items, lengths)
+            inputs_without = _inputs_of(model, items, lengths)
     pairs = []
-    for block, given, given_without in zip(model.backbone.blocks, seen, seen_without):
-        attended = _attend(block.attention, given)
-        with switched_off_in(block.attention, parts):
-            pairs.append((attended, _attend(block.attention, given_without)))
+    for attention, own, without in zip(attentions_of(model), inputs, inputs_without):
+        attended = _attend(attention, own)
+        with switched_off_in(attention, parts):
+            pairs.append((attended, _attend(attention, without)))
     return pairs
 
 
 def first_positions(model: SASRecBase, lengths: Tensor) -> Tensor:
-    """Where each sequence begins, aligned as the model does and cut to the longest; shape (b,)."""
+    """The first position of each sequence, aligned as in the model and cut to the longest; shape (b,)."""
     return lengths.max() - lengths if model.newest_last else torch.zeros_like(lengths)
 
 
@@ -83,34 +89,34 @@ def counted_rows(model: SASRecBase, lengths: Tensor) -> Tensor:
     return (position > first) & (position < first + lengths[:, None])
 
 
-class _Seen(NamedTuple):
-    """What an attention was given: its arguments, see ``PositionKernelAttention.forward``."""
+class _Input(NamedTuple):
+    """The input of an attention, the arguments of ``PositionKernelAttention.forward``."""
 
     x_query: Tensor
     x: Tensor
     valid: Tensor | None
 
 
-def _inputs_of(model: SASRecBase, items: Tensor, lengths: Tensor) -> list[_Seen]:
-    seen: list[_Seen] = []
+def _inputs_of(model: SASRecBase, items: Tensor, lengths: Tensor) -> list[_Input]:
+    inputs: list[_Input] = []
     hooks = [
-        block.attention.register_forward_pre_hook(lambda module, arguments: seen.append(_Seen(*arguments)))
-        for block in model.backbone.blocks
+        attention.register_forward_pre_hook(lambda module, arguments: inputs.append(_Input(*arguments)))
+        for attention in attentions_of(model)
     ]
     try:
         model.encode(model._align(items, lengths))
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    return inputs
 
 
-def _attend(attention: PositionKernelAttention, seen: _Seen) -> Attended:
-    query, key, value, logit_bias = attention.project(*seen)
+def _attend(attention: PositionKernelAttention, given: _Input) -> Attended:
+    query, key, value, logit_bias = attention.project(*given)
     logits = query @ key.mT / math.sqrt(query.shape[-1])
     if logit_bias is not None:
         logits = logits + logit_bias(query, key, 0)
-    mask = attention_mask(query, key, valid=seen.valid).expand(len(query), 1, -1, -1)
+    mask = attention_mask(query, key, valid=given.valid).expand(len(query), 1, -1, -1)
     weights = logits.masked_fill(~mask, -math.inf).softmax(dim=-1)
     mean = logits.masked_fill(~mask, 0.0).sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True)
     return Attended((logits - mean).masked_fill(~mask, 0.0), mask, weights, weights @ value)

@@ -1,7 +1,8 @@
-"""Whom the attention of a trained model looks at, with its positional parts and without them.
+"""Attention maps of a trained model, with its positional parts and without them.
 
-Measured on the histories of held-out targets: average attention maps by history length, and what positions add to the
-logits by lag, which is the same question to kernels, biases, rotations and embeddings, so that they can be compared.
+Measured on the histories of held-out targets: average attention maps by history length, and the positional bias, the
+change of the logits by lag. The bias is defined alike for kernels, biases, rotations and embeddings, so that these can
+be compared.
 
 Shape keys: b batch, h heads, s sequence length, w positions shown.
 """
@@ -22,10 +23,11 @@ from recbole_posattn.analysis.attended import (
     split_for_attention,
     with_and_without,
 )
+from recbole_posattn.analysis.switches import attentions_of
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.attention import PositionKernelAttention
 
-# Positions of a map: the newest ones.
+# Number of newest positions in a map.
 MAP_POSITIONS = 32
 
 KINDS = ("without positions", "attention", "attention · L")
@@ -36,15 +38,15 @@ def attention_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Seq
     """The mean attention weights by history length, of the newest :data:`MAP_POSITIONS` positions.
 
     Args:
-        model: One of ours.
+        model: A model of this package.
         items: Histories as ``SASRecBase.forward`` takes them, shape (n, s).
-        lengths: Shape (n,); those of a single item do not count.
+        lengths: Shape (n,); histories of a single item are ignored.
         parts: The positional parts, see :func:`recbole_posattn.analysis.switches.positional_parts`.
 
     Returns:
         Columns ``history`` (its length, such as ``9–16``), ``users`` (histories of that length), ``layer``, ``head``
-        (both from 1), ``kind``, ``query`` and ``key`` (positions back from the newest, 0) and ``weight``, the mean over
-        the histories that reach back that far. Of the ``kind``, ``without positions`` is the attention with all
+        (both from 1), ``kind``, ``query`` and ``key`` (positions before the newest, 0) and ``weight``, the mean over
+        the histories that are long enough. The ``kind`` ``without positions`` is the attention with all
         positional parts of its layer switched off, and ``attention · L`` the share of each position in the output
         Y = (P L) V: |P L| over its sum in the row, where L is not the identity.
     """
@@ -57,15 +59,15 @@ def attention_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Seq
 
 
 def history_buckets(lengths: Tensor) -> list[tuple[str, Tensor]]:
-    """Histories of 2–8, 9–16, 17–32, … items: the name of each bucket that has any, and their numbers, int64."""
+    """Histories of 2–8, 9–16, 17–32, … items: the name and the int64 indices of each non-empty bucket."""
     buckets = torch.log2(lengths.clamp(min=8)).ceil().int()
-    found = []
+    named = []
     for bucket in buckets.unique().tolist():
         index = torch.nonzero((buckets == bucket) & (lengths > 1)).flatten()
         if len(index):
-            most = min(2**bucket, int(lengths.max()))
-            found.append((f"{2 if bucket == 3 else 2 ** (bucket - 1) + 1}–{most}", index))
-    return found
+            longest = min(2**bucket, int(lengths.max()))
+            named.append((f"{2 if bucket == 3 else 2 ** (bucket - 1) + 1}–{longest}", index))
+    return named
 
 
 def _mean_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]) -> pd.DataFrame:
@@ -75,10 +77,10 @@ def _mean_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequenc
     for batch, length in split_for_attention(model, items, lengths):
         counts += _reaches(length, shown).sum(dim=0).cpu()
         pairs = with_and_without(model, batch, length, parts)
-        for layer, (block, (attended, without)) in enumerate(zip(model.backbone.blocks, pairs), start=1):
+        for layer, (attention, (attended, without)) in enumerate(zip(attentions_of(model), pairs), start=1):
             maps = {KINDS[0]: without.weights, KINDS[1]: attended.weights}
             if "L" in parts:
-                maps[KINDS[2]] = _taken(block.attention, attended)
+                maps[KINDS[2]] = _output_shares(attention, attended)
             for kind, weights in maps.items():
                 newest = _newest_first(weights, first_positions(model, length), length, shown).sum(dim=0).cpu()
                 sums[layer, kind] = sums.get((layer, kind), 0) + newest
@@ -91,15 +93,15 @@ def _mean_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequenc
     return pd.concat(tables, ignore_index=True).dropna()
 
 
-def _taken(attention: PositionKernelAttention, attended: Attended) -> Tensor:
-    """|P L| over its sum in each row, shape (b, h, s, s): what an output takes from each position."""
+def _output_shares(attention: PositionKernelAttention, attended: Attended) -> Tensor:
+    """|P L| over its sum in each row, shape (b, h, s, s): the share of each position in an output."""
     weights = attended.weights
     h, s = weights.shape[1], weights.shape[-1]
     l_matrix = attention.l_kernel.dense(s)
-    if len(l_matrix) > 1:  # a kernel for each head, or for each channel: there the mean over the channels of a head
+    if len(l_matrix) > 1:  # one kernel per head, or per channel: the mean over the channels of a head
         l_matrix = l_matrix.unflatten(0, (h, -1)).mean(dim=1)
-    taken = (weights @ l_matrix).abs() * attended.mask
-    return taken / taken.sum(dim=-1, keepdim=True).clamp(min=1e-30)
+    shares = (weights @ l_matrix).abs() * attended.mask
+    return shares / shares.sum(dim=-1, keepdim=True).clamp(min=1e-30)
 
 
 def _reaches(length: Tensor, shown: int) -> Tensor:
@@ -110,9 +112,9 @@ def _reaches(length: Tensor, shown: int) -> Tensor:
 
 
 def _newest_first(weights: Tensor, first: Tensor, length: Tensor, shown: int) -> Tensor:
-    """Weights (b, h, s, s) by positions back from the newest, 0 where a history does not reach; shape (b, h, w, w)."""
+    """Weights (b, h, s, s) by positions before the newest, 0 where the history is too short; shape (b, h, w, w)."""
     back = torch.arange(shown, device=length.device)
-    position = (first + length - 1)[:, None] - back  # negative where there is none, which is masked below
+    position = (first + length - 1)[:, None] - back  # negative before the history, which is masked below
     rows = position.clamp(min=0)[:, None, :, None].expand(-1, weights.shape[1], -1, weights.shape[-1])
     columns = position.clamp(min=0)[:, None, None, :].expand(-1, weights.shape[1], shown, -1)
     return weights.gather(2, rows).gather(3, columns) * _reaches(length, shown)[:, None]
@@ -120,34 +122,35 @@ def _newest_first(weights: Tensor, first: Tensor, length: Tensor, shown: int) ->
 
 @torch.no_grad()
 def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]) -> pd.DataFrame:
-    """What the positional parts of a model add to its logits, by lag, whatever the parts are.
+    """The change of a model's logits by its positional parts, by lag.
 
     In each layer, the logit of the key k positions back minus that of the query's own position, with all positional
     parts minus without them: for ALiBi exactly −m k, for T5 the difference of its learned biases, for kernels,
-    rotations and embeddings the mean over what they do to these contents. Beside it the mean attention weights.
+    rotations and embeddings the mean over these histories. The table also has the mean attention weights.
 
     Args:
-        model: One of ours.
+        model: A model of this package.
         items: Histories as ``SASRecBase.forward`` takes them, shape (n, s).
         lengths: Shape (n,).
         parts: The positional parts, see :func:`recbole_posattn.analysis.switches.positional_parts`.
 
     Returns:
         Columns ``layer``, ``head`` (both from 1), ``lag``, ``bias`` (in logits), ``attention`` and
-        ``attention_without`` (mean weights) and ``pairs`` (queries with a key of that lag, which the means are over).
+        ``attention_without`` (mean weights) and ``pairs`` (queries with a key at that lag; the means are over these).
     """
-    n_layers, n_heads = len(model.backbone.blocks), model.backbone.blocks[0].attention.n_heads
+    attentions = attentions_of(model)
+    n_layers, n_heads = len(attentions), attentions[0].n_heads
     sums = torch.zeros(3, n_layers, n_heads, int(lengths.max()), dtype=torch.float64)
     pairs = torch.zeros(int(lengths.max()), dtype=torch.float64)
     for batch, length in split_for_attention(model, items, lengths):
         counted = counted_rows(model, length)
-        for layer, (attended, without) in enumerate(with_and_without(model, batch, length, parts)):
+        for index, (attended, without) in enumerate(with_and_without(model, batch, length, parts)):
             change = attended.logits - without.logits
             values = (_from_itself(change), attended.weights, without.weights)
             mask = attended.mask & counted[:, None, :, None]
             for number, value in enumerate(values):
                 by_lag = _sum_by_lag(value * mask)
-                sums[number, layer, :, : by_lag.shape[-1]] += by_lag.cpu()
+                sums[number, index, :, : by_lag.shape[-1]] += by_lag.cpu()
         by_lag = _sum_by_lag(mask)[0]
         pairs[: len(by_lag)] += by_lag.cpu()
     layer, head, lag = np.indices(sums.shape[1:]).reshape(3, -1)
@@ -158,7 +161,7 @@ def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Se
 
 
 def _from_itself(logits: Tensor) -> Tensor:
-    """Logits relative to the one of the query's own position, which the softmax does not see."""
+    """Logits minus that of the query's own position, which does not change the softmax."""
     return logits - logits.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
 
 

@@ -1,4 +1,4 @@
-"""Heatmaps of kernels, of attention, and of kernels over training. Matplotlib is imported where it is drawn with."""
+"""Heatmaps of kernels, of attention, and of kernels over training. Matplotlib is imported where it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIVERGING, _SEQUENTIAL = "RdBu_r", "Blues"
 
 
 def draw_kernels(inspection: Inspection) -> Figure | None:
-    """U, L and C of each layer and group; colours end at the largest weight off the diagonal."""
+    """U, L and C of each layer and group; the colour scale ends at the largest weight off the diagonal."""
     from matplotlib.figure import Figure
 
     table = inspection.kernels
@@ -33,7 +33,7 @@ def draw_kernels(inspection: Inspection) -> Figure | None:
             matrix = table[chosen].pivot(index="row", columns="column", values="weight").to_numpy()
             off_diagonal = matrix[~np.eye(len(matrix), dtype=bool)]
             limit = float(np.abs(off_diagonal).max(initial=0)) or float(np.abs(matrix).max())
-            shown = np.ma.masked_equal(matrix, 0)  # where a triangle has no weight stays white
+            shown = np.ma.masked_equal(matrix, 0)  # entries outside the triangle stay white
             image = axis.imshow(shown, cmap=_DIVERGING, vmin=-limit, vmax=limit)
             figure.colorbar(image, ax=axis, shrink=0.8, extend="both").ax.tick_params(labelsize=7)
             of_group = {0: ", mean of all groups"}.get(
@@ -45,7 +45,7 @@ def draw_kernels(inspection: Inspection) -> Figure | None:
 
 
 def draw_attention(inspection: Inspection, layer: int) -> Figure | None:
-    """The mean attention maps of a layer, mean over heads, by kind (down) and history length (across)."""
+    """The attention maps of a layer, mean over heads, by kind (rows) and history length (columns)."""
     from matplotlib.figure import Figure
 
     table = inspection.attention[inspection.attention["layer"] == layer]
@@ -70,7 +70,7 @@ def draw_attention(inspection: Inspection, layer: int) -> Figure | None:
 
 
 def _draw_map(axis: Axes, weights: pd.DataFrame) -> Any:
-    """The oldest position at the left and above, as in a matrix; a square root in the colours shows small weights."""
+    """Oldest position at the left and top, as in a matrix; the square-root colour scale shows small weights."""
     from matplotlib.colors import PowerNorm
 
     newest_last = weights.to_numpy()[::-1, ::-1]
@@ -84,13 +84,13 @@ def _draw_map(axis: Axes, weights: pd.DataFrame) -> Any:
 
 
 def draw_evolution(inspection: Inspection) -> Figure | None:
-    """The weights by lag (up) over the epochs (across) of each kernel and layer, as the mean over groups."""
+    """The weights by lag (y) and epoch (x) of each kernel and layer, mean over groups."""
     from matplotlib.figure import Figure
 
     table = inspection.evolution
     if table.empty or table["epochs"].nunique() < 2:
         return None
-    table = table[table["lag"] != 0]  # which would drown the others
+    table = table[table["lag"] != 0]  # too large for the colour scale of the others
     names = [name for name in ("U", "L", "C") if name in set(table["kernel"])]
     layers = sorted(table["layer"].unique())
     figure = Figure(figsize=(3.45 * len(names), 2.7 * len(layers)), layout="constrained")

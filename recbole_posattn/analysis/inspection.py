@@ -1,4 +1,4 @@
-"""Everything that can be read off a trained model, as tables."""
+"""The kernels, attention and positional bias of a trained model, as tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.training.load import load
 
-# Settings that say what kind of positions a model has.
+# Settings that describe the positional parts of a model.
 _POSITIONAL_KEYS = (
     *("kernel_structure", "kernel_bandwidth", "kernel_sharing", "kernel_groups", "kernel_normalization"),
     *("position_encoding", "position_alignment"),
@@ -25,14 +25,14 @@ _POSITIONAL_KEYS = (
 
 
 class Inspection(NamedTuple):
-    """What :func:`inspect_checkpoint` finds; every table is tidy, a row for each value.
+    """The result of :func:`inspect_checkpoint`; every table is tidy, one row per value.
 
     Attributes:
-        checkpoint: Where the model comes from.
-        label: What figures call it.
+        checkpoint: The checkpoint file.
+        label: Name in figures.
         model: Name of the model.
         parts: Its positional parts, see :func:`recbole_posattn.analysis.switches.positional_parts`.
-        facts: Name and value of what tells this model from others.
+        facts: Names and values that describe the model.
         kernels: See :func:`recbole_posattn.analysis.kernel_tables.kernel_table`.
         lags: See :func:`recbole_posattn.analysis.kernel_tables.lag_profiles`.
         reach: See :func:`recbole_posattn.analysis.kernel_tables.kernel_reach`.
@@ -61,18 +61,18 @@ class Inspection(NamedTuple):
 
 
 def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options: Any) -> Inspection:
-    """Read off a trained model what it has learned of positions.
+    """Inspect the positional parts of a trained model.
 
-    Attention and positional bias are measured on the histories of validation targets; nothing is chosen by them.
+    Attention and positional bias are measured on the histories of validation targets.
 
     Args:
         checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
-        max_users: Histories to measure on at most; of more, every so many-th is taken.
+        max_users: Maximum number of histories to measure on; of more, evenly spaced ones are taken.
         options: Of :func:`recbole_posattn.load`.
 
     Raises:
         SettingError: If ``max_users`` is below 1.
-        CheckpointError: If the checkpoint cannot be read, or is of none of our models.
+        CheckpointError: If the checkpoint cannot be read, or its model is not one of this package's.
         DataError: If the data set cannot be read, or no validation target has a history of two items.
     """
     if max_users < 1:
@@ -81,14 +81,14 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     config, model = loaded.config, loaded.model
     if not isinstance(model, SASRecBase):
         raise CheckpointError(
-            f"checkpoint {checkpoint}: {config['model']} is none of this package's models, whose positional parts can "
-            "be inspected"
+            f"checkpoint {checkpoint}: {config['model']} is not one of this package's models, the "
+            "only ones that can be inspected"
         )
     rows = loaded.valid_data._dataset.inter_feat
     lengths = rows[model.ITEM_SEQ_LEN]
     read = torch.nonzero(lengths > 1).flatten()
     if not len(read):
-        raise DataError(f"data set {config['dataset']!r}: no validation target has a history of two items to look at")
+        raise DataError(f"data set {config['dataset']!r}: no validation target has a history of two items")
     read = read[:: -(-len(read) // max_users)]
     items, lengths = rows[model.ITEM_SEQ][read], lengths[read]
 

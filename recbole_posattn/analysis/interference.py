@@ -1,4 +1,4 @@
-"""How much each positional part of a trained model contributes, and whether the parts get in each other's way.
+"""How much each positional part of a trained model contributes, and whether the parts interfere with each other.
 
 The parts are the kernels U and L and the encodings. Two measurements, on the validation or the test rows:
 
@@ -7,7 +7,7 @@ The parts are the kernels U and L and the encodings. Two measurements, on the va
 - Part by part and layer by layer, what the part does to the attention: to its logits, to the entropy of its weights,
   and to its output.
 
-What switching off means is said in :mod:`recbole_posattn.analysis.switches`.
+See :mod:`recbole_posattn.analysis.switches` for what switching off means.
 
 Shape keys: b batch, h heads, s sequence length.
 """
@@ -40,17 +40,17 @@ Split = Literal["valid", "test"]
 
 
 class Interference(NamedTuple):
-    """What :func:`interference` measures.
+    """The result of :func:`interference`.
 
     Attributes:
         metrics: A row for ``all``, for each part ``without`` it and with it ``alone``, and for ``none``; columns
-            ``parts`` (which of these), ``part``, and a metric each.
+            ``parts`` (which of these), ``part``, and one per metric.
         layers: A row for each layer and part; columns ``layer`` (from 1), ``part``, ``logit_rms`` (root mean square of
             what the part adds to the logits), ``logit_share`` (that over the logits' own root mean square),
             ``entropy`` and ``entropy_without`` (of the attention weights, in nats), and ``output_change`` (norm of the
-            change of the attention's output over its norm). Logits are taken about the mean of their row, which the
-            softmax does not see; rows with a single key do not count.
-        valid_metric: The column of ``metrics`` that early stopping watched.
+            change of the attention's output over its norm). The mean of each row of logits is
+            subtracted, which does not change the softmax; rows with a single key are ignored.
+        valid_metric: The column of ``metrics`` with the watched metric (of early stopping).
     """
 
     metrics: pd.DataFrame
@@ -61,11 +61,11 @@ class Interference(NamedTuple):
 def interference(
     checkpoint: str | Path, split: Split = "valid", show_progress: bool = False, **options: Any
 ) -> Interference:
-    """Measure what each positional part of a trained model contributes.
+    """Measure the contribution of each positional part of a trained model.
 
     Args:
         checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
-        split: The rows to measure on. Nothing is chosen here, but take ``valid`` if you will choose by it.
+        split: The rows to measure on. Use ``valid`` if you will choose settings by the result.
         show_progress: Whether to show a progress bar.
         options: Of :func:`recbole_posattn.load`.
 
@@ -105,7 +105,7 @@ def _metrics(loaded: Loaded, parts: Sequence[str], split: Split, show_progress: 
     with without_tensorboard():
         trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
     trainer.eval_collector.data_collect(loaded.train_data)
-    settings = [("all", "", [])]
+    settings: list[tuple[str, str, Sequence[str]]] = [("all", "", [])]
     settings += [("without", part, [part]) for part in parts]
     if len(parts) > 1:
         settings += [("alone", part, [other for other in parts if other != part]) for part in parts]
@@ -137,7 +137,7 @@ def _effects_by_layer(loaded: Loaded, parts: Sequence[str], split: Split) -> pd.
 
 
 def _sums(with_part: Attended, without: Attended, counted: Tensor) -> Tensor:
-    """What :func:`_effect` is made of, summed over the rows that count and the heads; shape (8,), float64."""
+    """The sums that :func:`_effect` needs, over counted rows and heads; shape (8,), float64."""
     rows = counted[:, None, :].expand(with_part.weights.shape[:-1])  # (b, h, s)
 
     def over_rows(x: Tensor) -> Tensor:

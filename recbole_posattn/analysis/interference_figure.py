@@ -1,4 +1,4 @@
-"""Figures of kernels and of what they do. Matplotlib is imported where it is drawn with: it takes its time."""
+"""Figures of interference and of kernel structures. Matplotlib is imported where it is used."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_interference(result: Interference, folder: Path) -> list[Path]:
 
     Args:
         result: What :func:`interference` returned.
-        folder: Made if it is not there.
+        folder: Created if missing.
 
     Returns:
         The files.
@@ -69,11 +69,11 @@ def write_interference(result: Interference, folder: Path) -> list[Path]:
 
 
 def draw_structures(max_length: int = 32, seed: int = 7) -> dict[str, Figure]:
-    """A picture of each kernel structure with weights as they may be after training, by its name.
+    """A picture of each kernel structure by name, with weights similar to trained ones.
 
     Args:
-        max_length: Positions.
-        seed: Of the random weights.
+        max_length: Number of positions.
+        seed: Random seed of the weights.
     """
     return {name: _draw_structure(name, max_length, seed) for name in STRUCTURES}
 
@@ -86,12 +86,12 @@ def _draw_structure(name: str, max_length: int, seed: int) -> Figure:
     kernel = build_kernel(name, options)
     with torch.no_grad():
         for parameter_name, parameter in kernel.named_parameters():
-            if parameter_name in ("free", "amplitude"):  # the start has next to nothing off the diagonal
-                parameter += 0.35 * torch.randn_like(parameter).abs()
+            if parameter_name in ("free", "amplitude"):  # near 0 off the diagonal before training
+                parameter.add_(0.35 * torch.randn_like(parameter).abs())
             if parameter_name == "width_logit":
-                parameter -= 0.8
+                parameter.sub_(0.8)
         matrix = kernel.dense()[0].clone()
-    # Where the structure has no weight at all stays white.
+    # Entries without a weight stay white.
     figure = Figure(figsize=(2.6, 2.9), layout="constrained")
     axis = figure.subplots()
     limit = float(matrix.abs().max())

@@ -1,4 +1,4 @@
-"""How the kernels of a model came to be what they are, from what a run kept with ``save_kernel_every``."""
+"""The kernels of a model over training, from the files that a run saved with ``save_kernel_every``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from recbole_posattn.training.trainer import KERNELS_NAME
 
 
 def kernel_evolution(model: PosKernelSASRec, run_dir: Path) -> pd.DataFrame:
-    """The lag profiles of the kernels after each of the epochs that a run kept.
+    """The lag profiles of the kernels after each saved epoch.
 
     Args:
-        model: Of that run; its kernels are put back as they were.
+        model: The model of the run; its kernels are restored afterwards.
         run_dir: The folder of the run.
 
     Returns:
         A column ``epochs`` (trained; 0 is the start), then those of
-        :func:`recbole_posattn.analysis.kernel_tables.lag_profiles`; without rows if nothing was kept.
+        :func:`recbole_posattn.analysis.kernel_tables.lag_profiles`; empty if nothing was saved.
 
     Raises:
-        CheckpointError: If a file is none of this model's.
+        CheckpointError: If a file does not belong to this model.
     """
     final = model.kernel_state()
     final = {name: value.clone() for name, value in final.items()}
@@ -41,11 +41,11 @@ def kernel_evolution(model: PosKernelSASRec, run_dir: Path) -> pd.DataFrame:
 
 def _profiles_of(model: PosKernelSASRec, file: Path) -> pd.DataFrame:
     try:
-        kept = read_plain(file)
-        fits = {name: value.shape for name, value in kept["state_dict"].items()}
+        saved = read_plain(file)
+        fits = {name: value.shape for name, value in saved["state_dict"].items()}
         if fits != {name: value.shape for name, value in model.kernel_state().items()}:
             raise ValueError("its kernels are of another shape")
-        model.load_state_dict(kept["state_dict"], strict=False)
-        return lag_profiles(model).assign(epochs=int(kept["epochs"]))
-    except Exception as error:  # what is none of our files can fail anywhere in the reader, with any error
-        raise CheckpointError(f"{file} holds no kernels of this model ({error}); take it away") from error
+        model.load_state_dict(saved["state_dict"], strict=False)
+        return lag_profiles(model).assign(epochs=int(saved["epochs"]))
+    except Exception as error:  # a foreign file can fail anywhere in the reader, with any error
+        raise CheckpointError(f"{file} holds no kernels of this model ({error}); delete it") from error

@@ -1,8 +1,8 @@
-"""What the kernels of a model look like: their matrices, their weights by lag, and how far they reach.
+"""The kernels of a model as tables: their matrices, their weights by lag, and how far they reach.
 
 U mixes the keys, L the values, and C = U L is the positional kernel (arXiv 2602.21052). Position 0 is the oldest of the
 T = ``MAX_ITEM_LIST_LENGTH`` positions. A *lag* is how many positions back a weight reaches: L[t, t − k] and
-(Uᵀ)[t, t − k] have lag k ≥ 0. C is no triangle: C[i, j] has lag i − j, of either sign.
+(Uᵀ)[t, t − k] have lag k ≥ 0. C is not triangular: C[i, j] has lag i − j, of either sign.
 
 Shape keys: g kernel groups, T positions.
 """
@@ -26,12 +26,12 @@ MAX_GROUPS = 8
 def kernel_matrices(model: SASRecBase) -> dict[tuple[int, str], Tensor]:
     """The matrices of each layer, by layer (from 1) and name: ``U``, ``L``, ``C``.
 
-    A kernel that is the identity is left out, and so is C where it is no more than the other kernel.
+    A kernel that is the identity is left out, and so is C if it equals the other kernel.
 
     Returns:
         Tensors of shape (g, T, T).
     """
-    matrices = {}
+    matrices: dict[tuple[int, str], Tensor] = {}
     for layer, block in enumerate(model.backbone.blocks, start=1):
         learned = {name: getattr(block.attention, attribute) for name, attribute in KERNEL_PARTS.items()}
         dense = {name: kernel.dense() for name, kernel in learned.items() if not isinstance(kernel, IdentityKernel)}
@@ -61,7 +61,7 @@ def kernel_table(model: SASRecBase) -> pd.DataFrame:
 
 
 def shown_groups(matrix: Tensor) -> tuple[Tensor, list[int]]:
-    """The groups of a kernel (g, T, T) as they are shown, and their numbers from 1; 0 is the mean of many."""
+    """The groups of a kernel (g, T, T) to show, and their numbers from 1; 0 for the mean of many groups."""
     if len(matrix) > MAX_GROUPS:
         return matrix.mean(dim=0, keepdim=True), [0]
     return matrix, list(range(1, len(matrix) + 1))
@@ -86,8 +86,8 @@ def lag_profiles(model: SASRecBase) -> pd.DataFrame:
     if not tables:
         return pd.DataFrame(columns=columns)
     by_group = ["layer", "kernel", "group"]
-    groups = [rows for _, rows in pd.concat(tables).groupby(by_group, sort=False)]  # U, L, C as they came
-    return pd.concat(groups, ignore_index=True)
+    profiles = [rows for _, rows in pd.concat(tables).groupby(by_group, sort=False)]  # in the order U, L, C
+    return pd.concat(profiles, ignore_index=True)
 
 
 def kernel_reach(profiles: pd.DataFrame) -> pd.DataFrame:

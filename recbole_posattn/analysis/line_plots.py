@@ -18,7 +18,7 @@ _STYLES = ("-", "--")
 
 
 def draw_lag_profiles(inspections: Sequence[Inspection]) -> Figure | None:
-    """The mean weight of each kernel by lag, lag 0 left out; a line for each layer, as the mean over groups."""
+    """The mean weight of each kernel by lag, without lag 0; a line for each layer, mean over groups."""
     from matplotlib.figure import Figure
 
     names = [name for name in ("U", "L", "C") if any(name in set(each.lags["kernel"]) for each in inspections)]
@@ -41,7 +41,7 @@ def draw_lag_profiles(inspections: Sequence[Inspection]) -> Figure | None:
 
 
 def draw_positions(inspections: Sequence[Inspection]) -> Figure:
-    """What positions add to the logits, and the attention weights, by lag; means over heads."""
+    """The positional bias and the attention weights by lag, means over heads."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.4, 3.9), layout="constrained")
@@ -65,9 +65,10 @@ def draw_positions(inspections: Sequence[Inspection]) -> Figure:
 def _draw_by_layer(axis: Axes, values: pd.Series, label: str, style: str) -> None:
     """A line for each layer of values by layer and lag."""
     for layer, by_lag in values.groupby(level="layer"):
-        color = COLORS[(layer - 1) % len(COLORS)]
+        number = int(str(layer))
+        color = COLORS[(number - 1) % len(COLORS)]
         x, y = by_lag.index.get_level_values("lag"), by_lag.to_numpy()
-        axis.plot(x, y, style, color=color, linewidth=1.4, label=f"{short(label)}, layer {layer}")
+        axis.plot(x, y, style, color=color, linewidth=1.4, label=f"{short(label)}, layer {number}")
 
 
 def _legend(figure: Figure) -> None:

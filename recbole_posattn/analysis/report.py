@@ -1,4 +1,4 @@
-"""What was read off one trained model, or two of them, as files: tables, figures and a page."""
+"""The inspection of one trained model, or of two to compare, as files: tables, figures and a page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Plan(NamedTuple):
 
 
 def labelled(inspections: Sequence[Inspection]) -> list[Inspection]:
-    """The same with labels that tell them apart: the models' names, or A and B behind them."""
+    """The inspections with distinct labels: the names of the models, with A and B if they are equal."""
     if len({each.label for each in inspections}) == len(inspections):
         return list(inspections)
     return [each._replace(label=f"{each.model} {letter}") for each, letter in zip(inspections, "AB")]
@@ -56,7 +56,7 @@ def report_files(inspections: Sequence[Inspection]) -> dict[str, str | bytes]:
     return {
         "inspect.html": html(inspections, list(together.values()), [list(group.values()) for group in apart]),
         **tables,
-        **{f"{name}.png": each.png for name, each in figures.items()},
+        **{f"{name}.png": each.png for name, each in figures.items() if each.png is not None},
         **{f"{name}.svg": each.svg for name, each in figures.items()},
     }
 
@@ -69,9 +69,9 @@ def _comparing_plans(inspections: Sequence[Inspection]) -> dict[str, _Plan]:
     return {
         "positions": _Plan(
             partial(draw_positions, inspections),
-            "What positions add, and where attention goes",
-            "Left: mean change of a key's logit by all positional parts, relative to the query's own position; the "
-            "same question to kernels, biases, rotations and embeddings. Right: mean attention weight by lag.",
+            "Positional bias and attention",
+            "Left: mean change of a key's logit by all positional parts, relative to the query's own position. Right: "
+            "mean attention weight by lag.",
         ),
         "lag_profiles": _Plan(
             partial(draw_lag_profiles, inspections),
@@ -87,9 +87,9 @@ def _own_plans(inspection: Inspection) -> dict[str, _Plan]:
         f"attention_layer_{layer}": _Plan(
             partial(draw_attention, inspection, layer),
             f"Attention of layer {layer}",
-            "Mean over users and heads by history length, newest position at the right and below. Without positions: "
+            "Mean over users and heads by history length, newest position at the right and bottom. Without positions: "
             "the positional parts of this layer switched off. Attention · L: share of each position in the output. "
-            "Colours follow the square root of the weight.",
+            "Square-root colour scale.",
             wide=inspection.attention["history"].nunique() > 2,
         )
         for layer in sorted(inspection.attention["layer"].unique())
@@ -98,13 +98,13 @@ def _own_plans(inspection: Inspection) -> dict[str, _Plan]:
         "kernels": _Plan(
             partial(draw_kernels, inspection),
             "Kernels",
-            "Position 0 is the oldest. Colours end at the largest weight off the diagonal, which itself is darker.",
+            "Position 0 is the oldest. The colour scale ends at the largest weight off the diagonal.",
         ),
         **maps,
         "evolution": _Plan(
             partial(draw_evolution, inspection),
             "Kernels over training",
-            "Mean weight by lag, lag 0 left out, after each of the epochs that were kept.",
+            "Mean weight by lag after each saved epoch, without lag 0.",
         ),
     }
 
@@ -118,7 +118,7 @@ def _drawings(plans: dict[str, _Plan], prefix: str = "") -> dict[str, Drawing]:
 
 
 def html(inspections: Sequence[Inspection], together: Sequence[Drawing], apart: Sequence[Sequence[Drawing]]) -> str:
-    """The report as one page that loads nothing."""
+    """The report as one page without external resources."""
     return render_page(
         Path(__file__).with_name("inspect.html.j2"),
         title=" and ".join(f"{each.label} on {dict(each.facts)['data set']}" for each in inspections),

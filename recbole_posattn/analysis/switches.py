@@ -1,7 +1,7 @@
-"""The positional parts of a model, the kernels U and L and the encodings, and the model without some of them.
+"""The positional parts of a model (the kernels U and L and the encodings), and the model without some of them.
 
-A kernel is switched off by leaving its diagonal alone: nothing is mixed any more, and what a position takes from itself
-keeps its size. An encoding is switched off by leaving it out.
+A kernel that is switched off keeps its diagonal only: positions are not mixed, and the weight of each
+position itself is unchanged. An encoding that is switched off is left out.
 """
 
 from __future__ import annotations
@@ -14,31 +14,42 @@ from torch import Tensor, nn
 
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.attention import PositionKernelAttention
+from recbole_posattn.nn.encodings.base import PositionEncoding
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 
 KERNEL_PARTS = {"U": "u_kernel", "L": "l_kernel"}
 
 
+def attentions_of(model: SASRecBase) -> list[PositionKernelAttention]:
+    """The attention of each layer."""
+    attentions = [block.attention for block in model.backbone.blocks]
+    return [attention for attention in attentions if isinstance(attention, PositionKernelAttention)]
+
+
+def _names(encodings: nn.ModuleList) -> list[str]:
+    return [encoding.name for encoding in encodings if isinstance(encoding, PositionEncoding)]
+
+
 def positional_parts(model: SASRecBase) -> list[str]:
     """The parts of a model: ``U`` and ``L`` unless they are the identity, then the names of its encodings."""
-    attention = model.backbone.blocks[0].attention
+    attention = attentions_of(model)[0]
     kernels = [part for part, name in KERNEL_PARTS.items() if not isinstance(getattr(attention, name), IdentityKernel)]
-    return kernels + [encoding.name for encoding in (*model.backbone.input_encodings, *attention.encodings)]
+    return [*kernels, *_names(model.backbone.input_encodings), *_names(attention.encodings)]
 
 
 @contextmanager
 def switched_off(model: SASRecBase, parts: Sequence[str]) -> Iterator[None]:
-    """The model without some of its parts, in all layers, for as long as the context lasts."""
+    """The model without some of its parts, in all layers, within the context."""
     with ExitStack() as stack:
         stack.enter_context(_without_encodings(model.backbone, "input_encodings", parts))
-        for block in model.backbone.blocks:
-            stack.enter_context(switched_off_in(block.attention, parts))
+        for attention in attentions_of(model):
+            stack.enter_context(switched_off_in(attention, parts))
         yield
 
 
 @contextmanager
 def switched_off_in(attention: PositionKernelAttention, parts: Sequence[str]) -> Iterator[None]:
-    """One layer's attention without some of its parts, for as long as the context lasts."""
+    """The attention of one layer without some of its parts, within the context."""
     with ExitStack() as stack:
         for part in set(KERNEL_PARTS) & set(parts):
             name = KERNEL_PARTS[part]
@@ -61,7 +72,7 @@ def _without_encodings(module: nn.Module, name: str, parts: Sequence[str]) -> It
 
 
 class DiagonalKernel(PositionKernel):
-    """The diagonal of another kernel: what is left of it when nothing is mixed.
+    """The diagonal of another kernel, which mixes no positions.
 
     Args:
         kernel: The other kernel.

@@ -148,6 +148,7 @@ def figures(statistics: DataStatistics) -> str:
     """The figures as tables for people."""
     from recbole_posattn.atomic_files.statistics import QUANTILES, time_span
     from recbole_posattn.reporting.drawing import short
+    from recbole_posattn.reporting.terminal import text_table
 
     rows = [
         ("users", f"{statistics.users:,}"),
@@ -166,17 +167,5 @@ def figures(statistics: DataStatistics) -> str:
     shares = [("most popular items", *(f"{100 * share:g} %" for share in statistics.top_shares))]
     shares.append(("of the interactions", *(f"{100 * share:.1f} %" for share in statistics.top_shares.values())))
     popular = [("item", "interactions"), *((short(item), f"{count:,}") for item, count in statistics.top_items)]
-    return "\n\n".join(_table(table) for table in ([(statistics.name, ""), *rows], lengths, shares, popular))
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """Rows below a header, the first column to the left and the others to the right."""
-    from texttable import Texttable
-
-    table = Texttable(max_width=0)
-    table.set_deco(Texttable.HEADER)
-    table.set_cols_dtype(["t"] * len(rows[0]))
-    table.set_cols_align(["l"] + ["r"] * (len(rows[0]) - 1))
-    table.set_header_align(["l"] + ["r"] * (len(rows[0]) - 1))
-    table.add_rows(rows)
-    return "\n".join(line.rstrip() for line in table.draw().splitlines())
+    tables = ([(statistics.name, ""), *rows], lengths, shares, popular)
+    return "\n\n".join(text_table(header, rest) for header, *rest in tables)

@@ -1,4 +1,4 @@
-"""Ray on this machine or a cluster: started or joined for a block, and left as it was found."""
+"""Ray on this machine or a cluster: started or joined for a block, and then shut down or left as it was."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Resources(NamedTuple):
     """Where trials are run.
 
     Attributes:
-        jobs: Runs at a time on this machine; without meaning on a cluster, which runs as many as it has room for.
-        address: Of a Ray cluster (``auto``, ``ray://host:port``); ``None`` for this machine.
-        cpus: CPUs, and so threads, of a run; by default this machine's share of a job.
-        gpus: GPUs of a run, parts allowed.
+        jobs: Parallel runs on this machine; ignored on a cluster, which runs as many as fit.
+        address: Address of a Ray cluster (``auto``, ``ray://host:port``); ``None`` for this machine.
+        cpus: CPUs, and thus threads, per run; by default this machine's CPUs divided by ``jobs``.
+        gpus: GPUs per run; may be fractional.
     """
 
     jobs: int = 1
@@ -36,13 +36,13 @@ class Resources(NamedTuple):
 
 @contextmanager
 def ray_cluster(where: Resources) -> Iterator[Any]:
-    """The ``ray`` module, connected; what was started for it is gone afterwards.
+    """The ``ray`` module, connected; Ray is shut down afterwards if it was started here.
 
-    A program that is connected to Ray already stays so, and its Ray is used.
+    If the program is already connected to Ray, that connection is used and kept.
 
     Raises:
-        SettingError: If Ray is not installed, does not start or does not answer at its address; or if the Ray that is
-            connected already is too small for a run, or another one is asked for.
+        SettingError: If Ray is not installed, does not start or does not answer at its address; or if the program
+            is already connected to another Ray, or to one that is too small for a run.
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -75,7 +75,7 @@ def _connect(ray: Any, where: Resources, scratch: str | None) -> None:
             ray.init("local", num_cpus=n_cpus, include_dashboard=False, _temp_dir=scratch, **quiet)
         else:
             ray.init(address=where.address, **quiet)
-    except Exception as error:  # Ray has no class for processes of its own that do not answer in time
+    except Exception as error:  # Ray has no error class for its processes that time out
         if where.address is not None and not isinstance(error, (ConnectionError, RuntimeError, ValueError)):
             raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -84,11 +84,11 @@ def _connect(ray: Any, where: Resources, scratch: str | None) -> None:
 
 
 def _check_connected(ray: Any, where: Resources) -> None:
-    """See that the Ray of the program that calls us can do what is asked for."""
+    """Check that the Ray that the program is already connected to has the address and the resources."""
     if where.address not in (None, "auto"):
         raise SettingError(
-            f"this program is connected to a Ray already and cannot join the one at address {where.address!r}: leave "
-            "address out to use the former, or call ray.shutdown() first."
+            f"this program is already connected to Ray and cannot join the cluster at address {where.address!r}: leave "
+            "address out to use the present connection, or call ray.shutdown() first."
         )
     has = ray.cluster_resources()
     for name, needed in (("CPU", where.threads), ("GPU", where.gpus)):

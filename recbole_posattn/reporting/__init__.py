@@ -1,1 +1,1 @@
-"""What the reports of leaderboards and of tuning have in common: cells, figures, pages, files."""
+"""Shared parts of all reports: terminal tables, cells, figures, pages, files."""

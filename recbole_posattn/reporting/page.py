@@ -1,4 +1,4 @@
-"""Tables and pages: a cell, a page that loads nothing, files that are whole or not there."""
+"""Table cells, and pages without external resources."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MISSING = "–"
 
 
 class Cell(NamedTuple):
-    """A cell of a table, before a format gives it its looks.
+    """A cell of a table, independent of the output format.
 
     Attributes:
-        text: What it says.
-        value: What a table is sorted by; ``None`` goes last.
+        text: The text.
+        value: The sorting key; ``None`` comes last.
         best: Whether it is the best of its column.
-        verdict: What a test said of it, a key of :data:`MARKS`, or empty.
-        p: What the verdict rests on.
+        verdict: The outcome of a test, a key of :data:`MARKS`; empty without a test.
+        p: The p-value of the test.
     """
 
     text: str
@@ -38,9 +38,10 @@ class Cell(NamedTuple):
 
 
 def number_cell(value: float | None, form: str) -> Cell:
-    """A number as a cell, sorted by what it is and not by how it is written; a dash if it is missing."""
-    missing = value is None or math.isnan(value)
-    return Cell(MISSING, None) if missing else Cell(form.format(value), float(value))
+    """A number as a cell, sorted by its value; a dash if it is missing."""
+    if value is None or math.isnan(value):
+        return Cell(MISSING, None)
+    return Cell(form.format(value), float(value))
 
 
 def one_line(text: str) -> str:
@@ -49,13 +50,13 @@ def one_line(text: str) -> str:
 
 
 def command_line() -> str:
-    """The command that is being executed, as one would type it."""
+    """The present command line, as typed."""
     name = Path(sys.argv[0]).name
     return shlex.join(["recbole-posattn" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 def render_page(template: Path, **context: Any) -> str:
-    """A page from a template that extends ``page.html.j2``; names are escaped."""
+    """A page from a template that extends ``page.html.j2``; all values are escaped."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
@@ -67,11 +68,11 @@ def render_page(template: Path, **context: Any) -> str:
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files, each of them whole or not at all.
+    """Write files, each whole or not at all.
 
     Args:
-        folder: Made if it is not there.
-        contents: What is in them, by their names.
+        folder: Created if missing.
+        contents: Contents by file name.
 
     Returns:
         The files.

@@ -1,6 +1,6 @@
-"""A trained model as a file that runs without this package, or without Python: ONNX, or PyTorch's own export format.
+"""Export of a trained model to a file that runs without this package: ONNX, or PyTorch's export format.
 
-Shape keys: b sequences, L = MAX_ITEM_LIST_LENGTH, n items, padding among them.
+Shape keys: b sequences, L = MAX_ITEM_LIST_LENGTH, n items, including padding.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from recbole_posattn.training.result import versions
 INPUT_NAMES, OUTPUT_NAME = ("item_id_list", "item_length"), "scores"
 ITEMS_NAME, DESCRIPTION_NAME = "items.json", "export.json"
 
-# The largest difference of a score from the model's own, as a share of the largest score of its list.
+# Largest allowed difference of a score from the model's own, relative to the largest score of the list.
 TOLERANCE = 1e-3
 
-# Scores that are nearer to each other than this share of the largest one are equal but for rounding: 80 units in the
-# last place of 32-bit numbers. A file may order such items in another way, and no others.
+# Scores closer than this, relative to the largest one, are equal up to rounding: 80 units in the last place of 32-bit
+# numbers. An exported model may order such items differently, but no others.
 TIE = 1e-5
 
-# Random histories, in batches of these sizes, whose lists are compared with the model's own, and the length of a list.
+# Sizes of the batches of random histories on which the file is compared with the model, and the length of a list.
 BATCHES, LIST_LENGTH = (1, 7, 32), 100
 
-# Beyond this many bytes of weights an ONNX file, which protobuf holds to 2 GiB, has them in a file beside it.
+# With more bytes of weights, an ONNX file stores them in a second file: protobuf limits it to 2 GiB.
 _ONE_FILE = 2**30
 
 
 class Comparison(NamedTuple):
-    """A file compared with the model, for random histories.
+    """Comparison of an exported file with the model on random histories.
 
     Attributes:
-        largest_difference: Of a score from the model's own.
-        histories: How many there were.
-        list_length: How many items of each list were compared.
-        ties: Lists in which items whose scores are equal but for rounding stand in another order.
+        largest_difference: Largest difference of a score from the model's own.
+        histories: Number of histories.
+        list_length: Number of items compared in each list.
+        ties: Number of lists in which items with equal scores, up to rounding, are in a different order.
     """
 
     largest_difference: float
@@ -61,11 +61,11 @@ class Comparison(NamedTuple):
 
 
 class Exported(NamedTuple):
-    """What :func:`export` wrote.
+    """The result of :func:`export`.
 
     Attributes:
-        files: The files.
-        comparison: With the model; ``None`` where nothing is installed that runs the file.
+        files: The files written.
+        comparison: Comparison with the model; ``None`` if no runtime for the file is installed.
     """
 
     files: list[Path]
@@ -73,7 +73,7 @@ class Exported(NamedTuple):
 
     @property
     def largest_difference(self) -> float | None:
-        """Of a score from the model's own; ``None`` where nothing is installed that runs the file."""
+        """Largest difference of a score from the model's own; ``None`` if no runtime for the file is installed."""
         return None if self.comparison is None else self.comparison.largest_difference
 
 
@@ -82,19 +82,19 @@ def export(
 ) -> Exported:
     """Write a trained model as ``model.onnx`` or ``model.pt2``, with its item tokens and a description, and check it.
 
-    The model takes ``item_id_list``, int64 of shape (b, L), the newest L items of each history, oldest first and 0
-    behind the last one; and ``item_length``, int64 of shape (b,), at least 1. It gives ``scores``, float32 of shape
-    (b, n), −∞ for the padding item 0. b is free. The list in ``items.json`` holds the token of each item.
+    The inputs are ``item_id_list``, int64 of shape (b, L), the newest L items of each history, oldest first and padded
+    with 0 at the end; and ``item_length``, int64 of shape (b,), at least 1. The output is ``scores``, float32 of shape
+    (b, n), −∞ for the padding item 0. b is dynamic. ``items.json`` lists the tokens of the items.
 
     Args:
         checkpoint: A file written by :func:`recbole_posattn.run`.
         format: ``onnx`` (https://onnx.ai) or ``torch-export`` (``torch.export``).
-        folder: Made if it is not there.
-        overwrite: Whether to write over files of these names.
+        folder: Created if missing.
+        overwrite: Whether to overwrite existing files.
         options: Of :func:`recbole_posattn.load`.
 
     Raises:
-        SettingError: If the format is unknown or needs a package that is missing, or a file is there already.
+        SettingError: If the format is unknown or needs a package that is missing, or a file exists.
         CheckpointError: If the checkpoint cannot be read, or its model cannot be exported.
         DataError: If its data set cannot be read.
         UserError: If the folder cannot be written.
@@ -125,7 +125,7 @@ def _check(format: str, folder: Path, overwrite: bool) -> None:
         )
     for name in (MODEL_NAMES[format], ITEMS_NAME, DESCRIPTION_NAME):
         if os.path.exists(folder / name) and not overwrite:
-            raise SettingError(f"{folder / name} is there already; give another --output, or --overwrite.")
+            raise SettingError(f"{folder / name} already exists; give another --output, or --overwrite.")
 
 
 def _is_installed(package: str) -> bool:
@@ -136,12 +136,12 @@ def _write(loaded: Loaded, format: str, folder: Path) -> Comparison | None:
     """Write all files into an empty folder and compare the model in them with its own."""
     name, file = loaded.config["model"], folder / MODEL_NAMES[format]
     if not reads_sequences(loaded):
-        raise CheckpointError(f"{name} reads no histories, and these are what an exported model takes")
+        raise CheckpointError(f"{name} does not read histories, which are the input of an exported model")
     expected = {n: _own_scores(loaded, n) for n in BATCHES}
     try:
         with _quiet():
             _WRITERS[format](_traced(exportable(loaded.model), loaded), file)
-    except Exception as error:  # the exporters raise whatever they come across
+    except Exception as error:  # exporters raise errors of any class
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{name} cannot be exported as {format}: {type(error).__name__}: {reason}") from error
     run = _RUNNERS[format](file)
@@ -185,7 +185,7 @@ def _traced(scorer: nn.Module, loaded: Loaded) -> torch.export.ExportedProgram:
 
 
 def _random_histories(loaded: Loaded, n: int) -> tuple[Tensor, Tensor]:
-    """Items and lengths, the first of them L; shapes (n, L) and (n,)."""
+    """Items and lengths, the first of length L; shapes (n, L) and (n,)."""
     random = torch.Generator().manual_seed(n)
     longest = loaded.config["MAX_ITEM_LIST_LENGTH"]
     length = torch.randint(1, longest + 1, (n,), generator=random)
@@ -237,17 +237,17 @@ _RUNNERS: dict[str, Callable[[Path], Run | None]] = {
 
 @torch.no_grad()
 def _own_scores(loaded: Loaded, n: int) -> Tensor:
-    """The model's scores of n random histories but for the padding item's."""
+    """The model's scores for n random histories, without the padding item."""
     names = loaded.model.ITEM_SEQ, loaded.model.ITEM_SEQ_LEN
     return all_scores(loaded, dict(zip(names, _random_histories(loaded, n)))).cpu()[:, 1:]
 
 
 @torch.no_grad()
 def _compared(run: Run, loaded: Loaded, expected: Mapping[int, Tensor]) -> Comparison:
-    """A written file's scores and lists compared with the model's own, by the number of random histories.
+    """Compare the scores and lists of a written file with the model's own.
 
     Raises:
-        CheckpointError: If they are not the same.
+        CheckpointError: If they differ.
     """
     length = min(LIST_LENGTH, loaded.dataset.item_num - 1)
     largest, ties = 0.0, 0
@@ -258,42 +258,44 @@ def _compared(run: Run, loaded: Loaded, expected: Mapping[int, Tensor]) -> Compa
 
 
 def compare(own: Tensor, exported: Tensor, length: int, name: str) -> tuple[float, int]:
-    """Compare the scores of an exported model, and the lists that they make, with the model's own.
+    """Compare the scores of an exported model, and the resulting lists, with the model's own.
 
     Args:
-        own: Shape (b, n).
-        exported: Shape (b, n).
-        length: Of a list, n at most.
-        name: Of the model.
+        own: Scores of the model, shape (b, n).
+        exported: Scores of the file, shape (b, n).
+        length: Length of the lists, at most n.
+        name: Name of the model.
 
     Returns:
-        The largest difference of a score, and the number of lists in which ties stand in another order.
+        The largest difference of a score, and the number of lists in which ties are in a different order.
 
     Raises:
-        CheckpointError: If a score differs by more than :data:`TOLERANCE`, or a list by more than the order of items
-            whose scores are nearer to each other than :data:`TIE`.
+        CheckpointError: If a score differs by more than :data:`TOLERANCE`, or a list by more than the order of
+            items whose scores are closer than :data:`TIE`.
     """
     scale = own.abs().amax(dim=1, keepdim=True)
     differences = (exported - own).abs()
-    if not bool((differences <= TOLERANCE * scale).all()):  # NaN is not
+    if not bool((differences <= TOLERANCE * scale).all()):  # False for NaN
         difference = float(differences.max())
-        raise CheckpointError(f"{name} gives other scores when exported (by {difference:.3g}); nothing is written")
+        raise CheckpointError(
+            f"{name} returns different scores when exported (by {difference:.3g}); nothing is written"
+        )
     own_list, exported_list = own.topk(length).indices, exported.topk(length).indices
-    # What stands at a place must be as good, to the model itself, as what the model puts there.
+    # By the model's own scores, the item at each place must be as good as the model's item.
     loss = (own.gather(1, own_list) - own.gather(1, exported_list)).abs()
     wrong = loss > TIE * scale
     if bool(wrong.any()):
         row, place = wrong.nonzero()[0].tolist()
         raise CheckpointError(
-            f"{name} gives other lists when exported: at place {place + 1} stands an item whose score differs by "
-            f"{float(loss[row, place]):.3g} from that of the item there before; nothing is written"
+            f"{name} returns different lists when exported: the score of the item at place {place + 1} differs by "
+            f"{float(loss[row, place]):.3g} from that of the model's item; nothing is written"
         )
     return float(differences.max()), int((own_list != exported_list).any(dim=1).sum())
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the remarks of the exporters: on packages that are not needed, and on graphs that are not wanted."""
+    """Silence the exporters, which print remarks on optional packages and on graphs."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

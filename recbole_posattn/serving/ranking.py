@@ -1,4 +1,4 @@
-"""The best items of each row of scores, faster than a look at every score would allow, and the same ones every time.
+"""The best items of each row of scores, reproducibly and faster than ``torch.topk``.
 
 Shape keys: b users, n items, k best items, c candidates.
 """
@@ -8,21 +8,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Neighbouring items of which only the best one is looked at first.
+# Size of the chunks of neighbouring items that are first compared by their maxima.
 CHUNK = 64
 
 
 def best_items(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest scores of each row and whose they are; of equal scores, the item with the lower number first.
+    """The k highest scores of each row and their items; of equal scores, the item with the lower number first.
 
     Args:
         scores: Shape (b, n).
-        k: At most n.
+        k: Number of items, at most n.
 
     Returns:
-        Scores, descending, and int64 columns, each of shape (b, k). What is not a number comes first.
+        Scores, descending, and int64 columns, each of shape (b, k). NaN comes first.
     """
-    # The last of k + 1 tells whether the order of equal scores matters for which are among the k.
+    # If the score at place k + 1 equals that at k, the order of equal scores decides which items are returned.
     best, item = _highest(scores, min(k + 1, scores.shape[1]))
     next_best = best[:, k:]
     best, item = best[:, :k], item[:, :k]
@@ -38,10 +38,10 @@ def best_items(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``torch.topk`` along the last axis, by way of chunks where these are many.
+    """``torch.topk`` along the last axis, in two steps over chunks if there are many.
 
-    The k chunks with the highest maxima hold the k highest scores: a score of another chunk has k maxima that are as
-    high at least.
+    The k chunks with the highest maxima contain the k highest scores: for a score in any other chunk, at least k maxima
+    are as high.
     """
     n_chunks = scores.shape[1] // CHUNK
     if n_chunks < 4 * k:
@@ -52,13 +52,13 @@ def _highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     candidates = torch.cat([in_chunks[row, chunk].flatten(1), scores[:, n_chunks * CHUNK :]], dim=1)
     best, place = torch.topk(candidates, k)
     nth, inside = place // CHUNK, place % CHUNK
-    behind = nth >= k  # the rest that makes no chunk
+    behind = nth >= k  # the remainder after the last chunk
     column = torch.where(behind, n_chunks + nth - k, chunk.gather(1, nth.clamp(max=k - 1))) * CHUNK + inside
     return best, column
 
 
 def _first_of_equals(scores: Tensor, lowest: Tensor, k: int) -> Tensor:
-    """Columns of the k best of each row, ascending, whose lowest score (b, 1) others have as well."""
+    """Columns of the k best of each row, ascending, where further items have their lowest score, shape (b, 1)."""
     above, equal = scores > lowest, scores == lowest
     room = k - above.sum(dim=1, keepdim=True)
     taken = above | (equal & (equal.cumsum(dim=1) <= room))

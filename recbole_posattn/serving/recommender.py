@@ -1,4 +1,4 @@
-"""The best items of a trained model, for users of its data set and for histories from outside.
+"""Recommendations of a trained model, for users of its data set and for new histories.
 
 Shape keys: n requests, b requests of a batch, k items of a list, L = MAX_ITEM_LIST_LENGTH.
 """
@@ -26,11 +26,11 @@ from recbole_posattn.training.load import Loaded, load
 
 SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
 
-# Scores of a batch, requests times items, and the most requests of a batch: what a CPU's cache has about room for.
+# Maximum number of scores (requests × items) and of requests in a batch; on a CPU, about what fits into the cache.
 SCORES_PER_BATCH = {"cpu": 2**23, "cuda": 2**26}
 REQUESTS_PER_BATCH = {"cpu": 512, "cuda": 4096}
 
-# Requests whose lists are handed on together. Batches are made of those of about the same length among them.
+# Requests per returned table. Within it, requests of similar length are batched together.
 REQUESTS_PER_BLOCK = 4096
 
 
@@ -38,8 +38,8 @@ class Recommender:
     """Recommends the items that a trained model scores highest.
 
     Args:
-        loaded: What :func:`recbole_posattn.load` returned.
-        report: Told, in a line, what of the input was skipped; by default a warning is logged.
+        loaded: The result of :func:`recbole_posattn.load`.
+        report: Called with a line on each kind of skipped input; by default a warning is logged.
 
     Attributes:
         loaded: Settings, model and data.
@@ -78,27 +78,33 @@ class Recommender:
 
         Args:
             histories: Rows with the columns ``user``, ``item`` (tokens of the data set) and, unless they are in order,
-                ``time``; or the items of each user, oldest first. Items that the model does not know are skipped, and
-                users without any other. Of longer histories the model reads the newest ``MAX_ITEM_LIST_LENGTH`` items.
-            k: Items for each user.
-            exclude_history: Whether to leave out what the user's whole history has. By default as the model was
-                evaluated: by the key ``mask_history``; without it sequential models recommend from the history as well
-                and all others do not, as in RecBole.
+                ``time``; or the items of each user, oldest first. Items that the model does not know are skipped, as
+                are users with no other items. The model reads the newest ``MAX_ITEM_LIST_LENGTH`` items.
+            k: Number of items per user.
+            exclude_history: Whether to leave out all items of the user's history. By default as in the model's
+                evaluation: by the key ``mask_history``; without it, sequential models may recommend items of the
+                history and all others may not, as in RecBole.
             restrict_to: The only items to recommend; all by default.
             exclude: Items not to recommend.
 
         Returns:
-            Columns ``user``, ``rank`` (1 for the best), ``item`` and ``score``; the users in the order of the
-            histories, fewer than k rows for one to whom fewer items are left. Of items with equal scores, the one that
-            the data set numbers first is ahead.
+            Columns ``user``, ``rank`` (1 for the best), ``item`` and ``score``; users in the order of the
+            histories, with fewer than k rows if fewer items remain. Items with equal scores are in the order of their
+            numbers in the data set.
 
         Raises:
             SettingError: If ``k`` is out of range, or none of ``restrict_to`` is known.
             DataError: If the histories cannot be used.
-            CheckpointError: If the model reads no histories or more than items, or scores with NaN.
+            CheckpointError: If the model does not read histories, reads other fields than items, or returns NaN.
         """
-        options = {"exclude_history": exclude_history, "restrict_to": restrict_to, "exclude": exclude}
-        return pa.concat_tables(self.blocks(self.new_histories(histories), k, **options)).to_pandas()
+        blocks = self.blocks(
+            self.new_histories(histories),
+            k,
+            exclude_history=exclude_history,
+            restrict_to=restrict_to,
+            exclude=exclude,
+        )
+        return pa.concat_tables(blocks).to_pandas()
 
     def recommend_users(
         self,
@@ -115,8 +121,8 @@ class Recommender:
         Args:
             users: Tokens; all users by default. Unknown ones are skipped.
             k: See :meth:`recommend`.
-            split: ``all`` to recommend on all interactions; ``valid`` or ``test`` for a list a target of that split, on
-                what its user did before, as the model is evaluated.
+            split: ``all`` to recommend on all interactions; ``valid`` or ``test`` for one list per target of that
+                split, on the interactions before it, as in an evaluation.
             exclude_history: See :meth:`recommend`.
             restrict_to: See :meth:`recommend`.
             exclude: See :meth:`recommend`.
@@ -127,20 +133,26 @@ class Recommender:
         Raises:
             SettingError: If ``k`` or ``split`` is out of range, or none of ``restrict_to`` is known.
             DataError: If none of the users is known, or the split has no targets.
-            CheckpointError: If the model reads more than users and items, or scores with NaN.
+            CheckpointError: If the model reads other fields than users and items, or returns NaN.
         """
-        options = {"exclude_history": exclude_history, "restrict_to": restrict_to, "exclude": exclude}
-        return pa.concat_tables(self.blocks(self.known_users(users, split), k, **options)).to_pandas()
+        blocks = self.blocks(
+            self.known_users(users, split),
+            k,
+            exclude_history=exclude_history,
+            restrict_to=restrict_to,
+            exclude=exclude,
+        )
+        return pa.concat_tables(blocks).to_pandas()
 
     def known_users(self, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
         """Users of the data set, as :meth:`recommend_users` takes them, for :meth:`blocks`."""
         return known_users(self.loaded, users, split)
 
     def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
-        """Histories from outside, as :meth:`recommend` takes them, for :meth:`blocks`."""
+        """New histories, as :meth:`recommend` takes them, for :meth:`blocks`."""
         if not reads_sequences(self.loaded):
             raise CheckpointError(
-                f"{self.loaded.config['model']} reads no histories: it knows the users of its data set only"
+                f"{self.loaded.config['model']} does not read histories: it knows only the users of its data set"
             )
         return new_histories(histories, self._known_items)
 
@@ -157,7 +169,7 @@ class Recommender:
         """Recommend block by block, in bounded memory.
 
         Args:
-            requests: What :meth:`known_users` or :meth:`new_histories` returned.
+            requests: The result of :meth:`known_users` or :meth:`new_histories`.
             k: See :meth:`recommend`.
             exclude_history: See :meth:`recommend`.
             restrict_to: See :meth:`recommend`.
@@ -182,7 +194,7 @@ class Recommender:
     # -- what is not recommended -------------------------------------------------------------------------------------
 
     def _left_out(self, restrict_to: Sequence[object] | None, exclude: Sequence[object]) -> Tensor:
-        """The items that nobody is recommended, the padding item among them; int64."""
+        """The items that are never recommended, including the padding item; int64."""
         dataset = self.loaded.dataset
         allowed = np.ones(dataset.item_num, dtype=bool)
         if restrict_to is not None:
@@ -195,14 +207,14 @@ class Recommender:
         return torch.from_numpy(np.flatnonzero(~allowed)).to(self.loaded.config["device"])
 
     def _numbers(self, name: str, tokens: Sequence[object]) -> np.ndarray:
-        tokens = as_tokens(list(tokens))
-        number = numbers_of(self._known_items, tokens)
-        for line in report_skipped(f"items of {name} are not in the data set", tokens[number == 0], len(tokens)):
+        names = as_tokens(list(tokens))
+        number = numbers_of(self._known_items, names)
+        for line in report_skipped(f"items of {name} are not in the data set", names[number == 0], len(names)):
             self._report(line)
         return number
 
     def _history_mask(self, requests: Requests, exclude_history: bool | None) -> str:
-        """What of the histories is left out, as the key ``mask_history`` says it."""
+        """Which items of the histories are left out, as a value of the key ``mask_history``."""
         if exclude_history is not None:
             return "all" if exclude_history else "none"
         mask = self.loaded.config["mask_history"] or ("none" if reads_sequences(self.loaded) else "all")
@@ -223,7 +235,7 @@ class Recommender:
     def _best(
         self, block: Requests, k: int, left_out: Tensor, mask: str, progress: tqdm
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and numbers of the k best items of each request, each of shape (n, k); −∞ where there are fewer."""
+        """Scores and numbers of the k best items of each request, each of shape (n, k); −∞ if there are fewer."""
         device, n_items = self.loaded.config["device"], self.loaded.dataset.item_num
         size = min(REQUESTS_PER_BATCH[device.type], max(1, SCORES_PER_BATCH[device.type] // n_items))
         best = torch.empty(len(block), k)
@@ -235,22 +247,22 @@ class Recommender:
             done = batch.histories.left_out(mask)
             if done is not None:
                 scores[done] = -torch.inf
-            found, number = best_items(scores, k)
-            if found.isnan().any():
-                raise CheckpointError(f"{self.loaded.config['model']} scores with NaN: its training has diverged")
-            best[rows], item[rows] = found.float().cpu(), number.cpu()
+            best_scores, number = best_items(scores, k)
+            if best_scores.isnan().any():
+                raise CheckpointError(f"{self.loaded.config['model']} returns NaN: its training has diverged")
+            best[rows], item[rows] = best_scores.float().cpu(), number.cpu()
             progress.update(len(rows))
         return best.numpy(), item.numpy()
 
     def _table(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray) -> pa.Table:
-        there = scores > -np.inf
-        row, nth = np.nonzero(there)
+        valid = scores > -np.inf
+        row, nth = np.nonzero(valid)
         return pa.table(
             {
                 "user": pa.array(user).take(pa.array(row)),
                 "rank": pa.array(nth + 1, pa.int32()),
-                "item": self._item.take(pa.array(item[there])),
-                "score": pa.array(scores[there]),
+                "item": self._item.take(pa.array(item[valid])),
+                "score": pa.array(scores[valid]),
             },
             SCHEMA,
         )

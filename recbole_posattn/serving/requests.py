@@ -1,4 +1,4 @@
-"""Whom to recommend to: users of the data set, or histories that come from outside.
+"""Requests for recommendations: users of the data set, or new histories.
 
 Shape keys: n requests, N interactions.
 """
@@ -31,20 +31,20 @@ from recbole_posattn.training.load import Loaded
 
 Split = Literal["all", "valid", "test"]
 
-# Tokens that a report names, and how much of each.
+# Maximum number and length of the tokens that a report names.
 _NAMED, _LONGEST_NAME = 5, 120
 
 
 @dataclass(frozen=True)
 class Requests:
-    """What is recommended for.
+    """Requests for recommendations.
 
     Attributes:
         user: Tokens; shape (n,).
-        user_id: Their numbers in the data set, int64, shape (n,); ``None`` for histories from outside.
-        histories: What they did.
-        have_targets: Whether the histories end before a target that is known.
-        skipped: A line on each kind of thing that was left out.
+        user_id: Their numbers in the data set, int64, shape (n,); ``None`` for new histories.
+        histories: Their histories.
+        have_targets: Whether each history ends before a known target.
+        skipped: A line on each kind of skipped input.
     """
 
     user: np.ndarray
@@ -57,18 +57,18 @@ class Requests:
         return len(self.user)
 
     def rows(self, index: Tensor) -> Requests:
-        """Some of the requests."""
+        """The requests at the given indices."""
         user_id = None if self.user_id is None else self.user_id[index]
         return replace(self, user=self.user[index.numpy()], user_id=user_id, histories=self.histories[index])
 
 
 def numbers_of(known: pd.Index, tokens: np.ndarray) -> np.ndarray:
-    """The numbers of tokens, their places among the known ones; 0, the padding's, for those that are unknown."""
-    return np.maximum(known.get_indexer(tokens), 0)
+    """The numbers of tokens, their places among the known ones; 0, as for padding, if unknown."""
+    return np.maximum(known.get_indexer(pd.Index(tokens)), 0)
 
 
 def report_skipped(kind: str, tokens: np.ndarray, total: int, consequence: str = "skipped") -> tuple[str, ...]:
-    """A line on tokens that were left out; none if there are none."""
+    """A line on skipped tokens; empty if there are none."""
     if not len(tokens):
         return ()
     names = [printable(str(name), _LONGEST_NAME) for name in dict.fromkeys(tokens.tolist())]
@@ -80,13 +80,13 @@ def report_skipped(kind: str, tokens: np.ndarray, total: int, consequence: str =
 
 
 def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
-    """Users of the data set with their histories there.
+    """Users of the data set with their histories.
 
     Args:
         loaded: A trained model and its data.
         users: Tokens; all users by default, in the order of the data set.
-        split: ``all`` for whole histories; ``valid`` or ``test`` for a request a target of that split, with what was
-            done before it.
+        split: ``all`` for whole histories; ``valid`` or ``test`` for one request per target of that split, with
+            the interactions before it.
 
     Raises:
         SettingError: If ``split`` is unknown.
@@ -96,13 +96,13 @@ def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Sp
         raise SettingError(f"split must be one of {', '.join(SPLITS)}; got {split!r}.")
     dataset = loaded.dataset
     user_id, histories = _whole(dataset) if split == "all" else _before_targets(loaded, split)
-    found = Requests(_tokens(dataset, user_id), user_id, histories, have_targets=split != "all")
+    requests = Requests(_tokens(dataset, user_id), user_id, histories, have_targets=split != "all")
     if users is not None:
-        found = _only(found, as_tokens(users))
-    if not len(found):
+        requests = _only(requests, as_tokens(users))
+    if not len(requests):
         where = f"data set {loaded.config['dataset']!r}" + ("" if split == "all" else f", {split} split")
-        raise DataError(f"{where}: " + ("; ".join(found.skipped) or "there are no users to recommend to"))
-    return found
+        raise DataError(f"{where}: " + ("; ".join(requests.skipped) or "there are no users to recommend to"))
+    return requests
 
 
 def _tokens(dataset: Dataset, user_id: Tensor) -> np.ndarray:
@@ -113,14 +113,14 @@ def _only(requests: Requests, users: np.ndarray) -> Requests:
     """The requests of some users, in their order."""
     places = pd.Series(np.arange(len(requests))).groupby(requests.user, sort=False).indices
     unknown = np.array([user not in places for user in users], dtype=bool)
-    wanted = [places[user] for user in dict.fromkeys(users[~unknown].tolist())]
-    index = torch.from_numpy(np.concatenate(wanted)) if wanted else torch.empty(0, dtype=torch.int64)
+    chosen = [places[user] for user in dict.fromkeys(users[~unknown].tolist())]
+    index = torch.from_numpy(np.concatenate(chosen)) if chosen else torch.empty(0, dtype=torch.int64)
     skipped = report_skipped("users are not in the data", users[unknown], len(users))
     return replace(requests.rows(index), skipped=skipped)
 
 
 def _whole(dataset: Dataset) -> tuple[Tensor, Histories]:
-    """All users that have interactions, and all of these."""
+    """All users with interactions, and their whole histories."""
     rows, listed = dataset.inter_feat, dataset.iid_field + dataset.config["LIST_SUFFIX"]
     if isinstance(rows, LazyPrefixes) and not dataset.written_lists:
         user, count = dataset.sequence_users
@@ -135,20 +135,20 @@ def _whole(dataset: Dataset) -> tuple[Tensor, Histories]:
 
 
 def _of_counts(item: Tensor, count: Tensor) -> Histories:
-    """Histories that stand one behind the other."""
+    """Consecutive histories with the given numbers of items."""
     end = count.cumsum(0)
     return Histories(item, end - count, end)
 
 
 def _in_time(dataset: Dataset, rows: Interaction) -> Tensor:
-    """The order of interactions user by user, each user's by time where there are times."""
+    """The order of interactions by user, then by time if the data set has times."""
     by_time = dataset.time_field in rows
     order = torch.argsort(rows[dataset.time_field], stable=True) if by_time else torch.arange(len(rows))
     return order[torch.argsort(rows[dataset.uid_field][order], stable=True)]
 
 
 def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor]:
-    """User and item of the interactions behind rows whose histories are written out."""
+    """User and item of the interactions behind rows with written-out histories."""
     user = rows[dataset.uid_field]
     item, position = laid_out(dataset, rows)
     position, order = position.sort()
@@ -156,7 +156,7 @@ def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor]:
 
 
 def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
-    """The user of each target of a split, and what was done before it."""
+    """The user of each target of a split, and the history before it."""
     loader = loaded.valid_data if split == "valid" else loaded.test_data
     part, dataset = loader._dataset, loaded.dataset
     rows, listed = part.inter_feat, dataset.iid_field + dataset.config["LIST_SUFFIX"]
@@ -169,41 +169,41 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
         written = torch.arange(rows[listed].shape[1]) < length[:, None]
         return rows[dataset.uid_field], _of_counts(rows[listed][written], length)
     if not hasattr(loader, "uid2history_item"):
-        raise SettingError(f"split {split!r} needs a full ranking (eval_args, mode full) of {loaded.config['model']}.")
-    done = [loader.uid2history_item[user] for user in loader.uid_list.tolist()]
-    return loader.uid_list, _of_counts(torch.cat(done), torch.tensor([len(items) for items in done]))
+        raise SettingError(f"split {split!r} needs full ranking for {loaded.config['model']} (eval_args, mode full).")
+    items = [loader.uid2history_item[user] for user in loader.uid_list.tolist()]
+    return loader.uid_list, _of_counts(torch.cat(items), torch.tensor([len(each) for each in items]))
 
 
-# -- histories from outside ------------------------------------------------------------------------------------------
+# -- new histories ---------------------------------------------------------------------------------------------------
 
 
 def new_histories(histories: pd.DataFrame | Mapping[object, Sequence[object]], known: pd.Index) -> Requests:
-    """Histories of users whom the data set need not know.
+    """Requests for users who need not be in the data set.
 
     Args:
-        histories: Rows with the columns ``user`` and ``item`` (tokens) and, unless they are in order, ``time``; or the
-            items of each user, oldest first.
+        histories: Rows with the columns ``user`` and ``item`` (tokens) and, unless the rows are in order, ``time``; or
+            the items of each user, oldest first.
         known: The tokens of the items by their numbers in the data set, padding first; other items are skipped.
 
     Raises:
-        DataError: If a column is missing, a value is, times are none, or no user has an item that is known.
+        DataError: If a column or value is missing, a time is invalid, or no user has a known item.
     """
-    taken = _from_table(histories) if isinstance(histories, pd.DataFrame) else _from_mapping(histories)
-    number = numbers_of(known, taken.item)
+    given = _from_table(histories) if isinstance(histories, pd.DataFrame) else _from_mapping(histories)
+    number = numbers_of(known, given.item)
     kept = number > 0
-    user, count = taken.user, np.bincount(taken.of[kept], minlength=len(taken.user))
-    skipped = report_skipped("interactions have an item that the model does not know", taken.item[~kept], len(kept))
+    user, count = given.user, np.bincount(given.of[kept], minlength=len(given.user))
+    skipped = report_skipped("interactions have an item that the model does not know", given.item[~kept], len(kept))
     nothing = "and get no recommendations"
     skipped += report_skipped("users have no item that it knows", user[count == 0], len(user), nothing)
     if not count.any():
         raise DataError("; ".join(("no history has an item that the model knows", *skipped)))
-    order = np.lexsort((taken.time[kept], taken.of[kept]))  # stable
+    order = np.lexsort((given.time[kept], given.of[kept]))  # stable
     item = torch.from_numpy(number[kept][order].astype(np.int64))
     return Requests(user[count > 0], None, _of_counts(item, torch.from_numpy(count[count > 0])), skipped=skipped)
 
 
-class _Taken(NamedTuple):
-    """Interactions as they were given: tokens of the users, and of each interaction its user's place, item and time."""
+class _Given(NamedTuple):
+    """Given interactions: tokens of the users, and the user's index, item and time of each interaction."""
 
     user: np.ndarray
     of: np.ndarray
@@ -211,7 +211,7 @@ class _Taken(NamedTuple):
     time: np.ndarray
 
 
-def _from_table(table: pd.DataFrame) -> _Taken:
+def _from_table(table: pd.DataFrame) -> _Given:
     for column in ("user", "item"):
         if column not in table:
             raise DataError(f"histories have no column {column!r}; they have {', '.join(map(str, table.columns))}")
@@ -223,11 +223,11 @@ def _from_table(table: pd.DataFrame) -> _Taken:
         if column != "time" and not (is_string_dtype(table[column]) or is_numeric_dtype(table[column])):
             strange = next(value for value in table[column] if not isinstance(value, str))
             raise DataError(f"histories: column {column!r} must be texts or numbers; got {shown(strange)}")
-        # numpy leaves a NUL at the end of a text out
+        # numpy drops a NUL at the end of a string
         if column != "time" and is_string_dtype(table[column]) and table[column].str.contains("\0", regex=False).any():
             raise DataError(f"histories: column {column!r} has a NUL byte, which no token has")
     time = table["time"] if "time" in table else pd.Series(np.arange(len(table)))
-    kind = pd.api.types.infer_dtype(time) if time.dtype == object else None  # objects of Python, not of pandas
+    kind = pd.api.types.infer_dtype(time) if time.dtype == object else None  # Python objects, not pandas types
     if kind == "date":
         time = pd.Series(np.array(time, dtype="datetime64[s]"))
     elif kind == "datetime":
@@ -238,14 +238,14 @@ def _from_table(table: pd.DataFrame) -> _Taken:
         row = int(np.flatnonzero(~np.isfinite(time))[0])
         raise DataError(f"histories: row {row + 1} has the time {time.iloc[row]}, and times must be finite")
     of, user = pd.factorize(as_tokens(table["user"]))
-    return _Taken(user, of, as_tokens(table["item"]), time.to_numpy())
+    return _Given(user, of, as_tokens(table["item"]), time.to_numpy())
 
 
-def _from_mapping(items_of: Mapping[object, Sequence[object]]) -> _Taken:
+def _from_mapping(items_of: Mapping[object, Sequence[object]]) -> _Given:
     for user, items in items_of.items():
         if isinstance(items, str) or not isinstance(items, Iterable):
             raise DataError(f"histories: user {user!r} needs a list of items, oldest first; got {items!r}")
     user = as_tokens(list(items_of))
     of = np.arange(len(user)).repeat([len(items) for items in items_of.values()])
     item = as_tokens([item for items in items_of.values() for item in items])
-    return _Taken(user, of, item, np.arange(len(item)))
+    return _Given(user, of, item, np.arange(len(item)))

@@ -1,4 +1,4 @@
-"""Scores of all items by any of RecBole's models that gives them from users or histories alone."""
+"""Scores of all items by a model that reads only users or histories."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from recbole_posattn.training.load import Loaded
 
 
 def reads_sequences(loaded: Loaded) -> bool:
-    """Whether the model reads histories, and so serves users whom its data set does not know."""
+    """Whether the model reads histories, and so can serve users who are not in its data set."""
     return loaded.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
 
 
 def model_input(loaded: Loaded, requests: Requests) -> dict[str, Tensor]:
-    """What a model may read of requests, by field: users and the newest MAX_ITEM_LIST_LENGTH items, as far as known."""
+    """The fields of requests that a model may read: known users, and the newest MAX_ITEM_LIST_LENGTH items."""
     config, dataset, histories = loaded.config, loaded.dataset, requests.histories
     fields = {} if requests.user_id is None else {dataset.uid_field: requests.user_id}
     if not reads_sequences(loaded):
@@ -34,11 +34,11 @@ def model_input(loaded: Loaded, requests: Requests) -> dict[str, Tensor]:
 
 
 def all_scores(loaded: Loaded, fields: Mapping[str, Tensor]) -> Tensor:
-    """Scores of all items, the padding item among them, as an evaluation gets them.
+    """Scores of all items, including the padding item, as in an evaluation.
 
     Args:
         loaded: A trained model and its data.
-        fields: What the model may read, each of shape (b, …).
+        fields: The fields that the model may read, each of shape (b, …).
 
     Returns:
         Shape (b, items).
@@ -49,15 +49,13 @@ def all_scores(loaded: Loaded, fields: Mapping[str, Tensor]) -> Tensor:
     name = loaded.config["model"]
     if not hasattr(loaded.model, "full_sort_predict"):  # trees
         raise CheckpointError(f"{name} does not score all items at once")
-    given = loaded.test_data.transform(loaded.dataset, Interaction(dict(fields)))
+    interaction = loaded.test_data.transform(loaded.dataset, Interaction(dict(fields)))
     try:
-        scores = loaded.model.full_sort_predict(given.to(loaded.config["device"]))
+        scores = loaded.model.full_sort_predict(interaction.to(loaded.config["device"]))
     except KeyError as error:
-        if error.args[0] in given:
+        if error.args[0] in interaction:
             raise
-        raise CheckpointError(
-            f"{name} reads {error.args[0]}, and what there is to read are {' and '.join(fields)}"
-        ) from error
+        raise CheckpointError(f"{name} reads {error.args[0]}; only {' and '.join(fields)} can be read here") from error
     except NotImplementedError as error:
         raise CheckpointError(f"{name} does not score all items at once") from error
     return scores.view(-1, loaded.dataset.item_num)

@@ -1,4 +1,4 @@
-"""The files that ``recommend`` reads and writes; what it writes is whole or not there."""
+"""The files that ``recommend`` reads and writes; output files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ STANDARD_OUTPUT = "-"
 
 
 def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
-    """A table from CSV, Parquet or JSON lines, by the file's suffix.
+    """Read a table from CSV, Parquet or JSON lines, by the suffix of the file.
 
     Args:
         file: The file.
-        names: Columns as they are named here, and as the data set names them; either is understood.
+        names: Names of columns here, with their names in the data set; both are accepted.
 
     Raises:
         DataError: If the file cannot be read.
     """
     if file.suffix not in SUFFIXES:
         raise DataError(f"{file}: the file must be one of {', '.join(SUFFIXES)}")
-    # an empty field is none, and any other is what it says: an item may be called NA
+    # only an empty field is a missing value: an item may be called NA
     text = {name: pa.string() for column in ("user", "item") for name in (column, names.get(column, column))}
     readers: dict[str, Callable[[Path], pa.Table]] = {
         ".csv": lambda path: pa.csv.read_csv(
@@ -48,31 +48,31 @@ def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
         frame = table.to_pandas(date_as_object=False)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    names_there = table.column_names
-    for name in names_there:
-        if names_there.count(name) > 1:
+    columns = table.column_names
+    for name in columns:
+        if columns.count(name) > 1:
             raise DataError(f"{file} has the column {name!r} more than once")
-    theirs = {name: column for column, name in names.items() if column not in table.column_names}
-    return frame.rename(columns=theirs)
+    renamed = {name: column for column, name in names.items() if column not in columns}
+    return frame.rename(columns=renamed)
 
 
 def read_tokens(file: Path, column: str, field: str) -> list[str]:
-    """The tokens in a column of a table, or one on each line of any other file.
+    """Read tokens from a column of a table, or from the lines of any other file.
 
     Args:
-        file: The file; a table by the suffixes of :func:`read_table`.
+        file: The file; a table if :func:`read_table` knows its suffix.
         column: ``user`` or ``item``.
-        field: What the data set calls it.
+        field: Its name in the data set.
 
     Raises:
-        DataError: If the file cannot be read, lacks the column, or holds nothing.
+        DataError: If the file cannot be read, lacks the column, or has no tokens.
     """
     if file.suffix in SUFFIXES:
         table = read_table(file, {column: field})
         if column not in table:
             raise DataError(
-                f"{file} has no column {column!r} or {field!r}; it has {', '.join(table.columns)}. A list without a "
-                "header, a token on each line, has another suffix, such as .txt"
+                f"{file} has no column {column!r} or {field!r}; it has {', '.join(table.columns)}. For a list without "
+                "header, with a token on each line, use another suffix, such as .txt"
             )
         given = table[column].dropna()
         if len(given) and not (is_string_dtype(given) or is_integer_dtype(given)):
@@ -108,7 +108,7 @@ def _as_json_lines(file: Path) -> Iterator[Write]:
     with open(file, "w", encoding="utf-8") as lines:
 
         def write(table: pa.Table) -> None:
-            if len(table):  # pandas writes an empty line for no rows
+            if len(table):  # pandas writes an empty line if there are no rows
                 options = {"orient": "records", "lines": True, "double_precision": 15, "force_ascii": False}
                 table.to_pandas().to_json(lines, **options)
 
@@ -123,33 +123,33 @@ _WRITERS: dict[str, Callable[[Path, pa.Schema], AbstractContextManager[Write]]] 
 
 
 def check_output(output: str, overwrite: bool) -> None:
-    """Refuse what :func:`writing` could not write.
+    """Check that :func:`writing` can write the output.
 
     Raises:
-        SettingError: If the file has another suffix, or is there already and ``overwrite`` is not set.
+        SettingError: If the suffix is unknown, or the file exists and ``overwrite`` is not set.
     """
     if output == STANDARD_OUTPUT:
         return
     if Path(output).suffix not in SUFFIXES:
         raise SettingError(f"output must be a file of {', '.join(SUFFIXES)}, or - for standard output; got {output!r}.")
     if os.path.exists(output) and not overwrite:
-        raise SettingError(f"{output} is there already; give another --output, or --overwrite.")
+        raise SettingError(f"{output} already exists; give another --output, or --overwrite.")
 
 
 def check_formulas(output: str) -> None:
-    """Refuse to write out formulas where nothing would read them as such.
+    """Check that the output is CSV, the only format in which formulas are escaped.
 
     Raises:
-        SettingError: If the output is no CSV.
+        SettingError: If it is not CSV.
     """
     if output != STANDARD_OUTPUT and Path(output).suffix != ".csv":
         raise SettingError(f"escape_formulas is for CSV, which spreadsheets read; leave it out for {output!r}.")
 
 
 def without_formulas(table: pa.Table) -> pa.Table:
-    """Texts that a spreadsheet would take for formulas, with an apostrophe in front, which it hides.
+    """Escape texts that a spreadsheet would read as formulas, with an apostrophe, which it hides.
 
-    Those that begin with one of ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, CSV Injection).
+    These begin with one of ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, CSV Injection).
     """
     for place, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
@@ -160,11 +160,11 @@ def without_formulas(table: pa.Table) -> pa.Table:
 
 @contextmanager
 def writing(output: str, schema: pa.Schema) -> Iterator[Write]:
-    """Write tables one after the other; the file appears when all are written.
+    """Write tables one after another; the file appears when all are written.
 
     Args:
         output: A file in the format of its suffix, or ``-`` for CSV on standard output.
-        schema: Of the tables.
+        schema: The schema of the tables.
 
     Returns:
         A function that writes a table.
@@ -197,5 +197,7 @@ def _on_standard_output(schema: pa.Schema) -> Iterator[Write]:
     try:
         with _by_arrow(pa.csv.CSVWriter(sys.stdout.buffer, schema)) as write:
             yield write
-    except BrokenPipeError:  # whoever reads has enough, as head has: no error, nor at the interpreter's last flush
+    except (
+        BrokenPipeError
+    ):  # the reader, such as head, has closed the pipe: no error, nor at the interpreter's last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

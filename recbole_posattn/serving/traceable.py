@@ -1,6 +1,6 @@
 """A sequential model as a function of two tensors, which can be traced.
 
-Shape keys: b sequences, L = MAX_ITEM_LIST_LENGTH, n items, padding among them.
+Shape keys: b sequences, L = MAX_ITEM_LIST_LENGTH, n items, including padding.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 
 
 def exportable(model: SequentialRecommender) -> nn.Module:
-    """A copy of a model that gives scores of shape (b, n), −∞ for the padding item, by steps that no data change.
+    """A copy of a model that returns scores of shape (b, n), −∞ for the padding item, without data-dependent branches.
 
-    Its inputs are ``item_id_list``, shape (b, L), oldest first and 0 behind the last, and ``item_length``, shape (b,).
+    Its inputs are ``item_id_list``, shape (b, L), oldest first and 0 at the end, and ``item_length``, shape (b,).
     """
     return (_PositionScorer if isinstance(model, SASRecBase) else _Scorer)(copy.deepcopy(model).cpu().eval())
 
 
 class _Scorer(nn.Module):
-    """Any sequential model of RecBole's."""
+    """Any of RecBole's sequential models."""
+
+    is_padding: Tensor
 
     def __init__(self, model: SequentialRecommender) -> None:
         super().__init__()
@@ -40,13 +42,13 @@ class _Scorer(nn.Module):
         return self.scores(item_id_list, item_length).masked_fill(self.is_padding, -torch.inf)
 
     def scores(self, items: Tensor, length: Tensor) -> Tensor:
-        """Scores before padding is left out."""
-        given = Interaction({self.model.ITEM_SEQ: items, self.model.ITEM_SEQ_LEN: length})
-        return self.model.full_sort_predict(given).view(-1, self.model.n_items)
+        """Scores, including that of the padding item."""
+        interaction = Interaction({self.model.ITEM_SEQ: items, self.model.ITEM_SEQ_LEN: length})
+        return self.model.full_sort_predict(interaction).view(-1, self.model.n_items)
 
 
 class _PositionScorer(_Scorer):
-    """A model of ours: sequences of all lengths in one way, and kernels, which no input changes, as matrices."""
+    """A model of this package: one path for sequences of all lengths, and kernels, which are constant, as matrices."""
 
     def __init__(self, model: SASRecBase) -> None:
         super().__init__(model)
@@ -66,7 +68,9 @@ class _PositionScorer(_Scorer):
 
 
 class _MatrixKernel(PositionKernel):
-    """Another kernel for sequences of its ``max_length`` only."""
+    """A kernel as a constant matrix, for sequences of its ``max_length`` only."""
+
+    matrix: Tensor
 
     def __init__(self, kernel: PositionKernel) -> None:
         super().__init__(kernel.max_length, kernel.n_groups)

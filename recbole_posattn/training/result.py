@@ -12,9 +12,9 @@ from typing import Any, TypedDict
 import recbole_posattn.compat  # noqa: F401
 
 import torch
-from texttable import Texttable
 
 from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.reporting.terminal import text_table
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training.memory import peak_memory
 
@@ -91,13 +91,8 @@ def _git_revision() -> str | None:
 def result_table(config: Config, result: RunResult) -> str:
     """The run on a few lines: each metric on validation and test, then epochs, seconds, parameters and checkpoint."""
     valid, test = result["best_valid_result"] or {}, result["test_result"] or {}
-    metrics = Texttable()
-    metrics.set_deco(Texttable.HEADER)
-    metrics.set_cols_dtype(["t", "t", "t"])
-    metrics.set_cols_align(["l", "r", "r"])
-    metrics.header([f"{config['model']} on {config['dataset']}", "valid", "test"])
-    for metric in valid or test:
-        metrics.add_row([metric, *(_format(split.get(metric)) for split in (valid, test))])
+    header = [f"{config['model']} on {config['dataset']}", "valid", "test"]
+    metrics = [[metric, *(_format(split.get(metric)) for split in (valid, test))] for metric in valid or test]
     seconds, seen = result["seconds"], result["seen_targets"]
     facts = {
         "epochs": f"{result['epochs']} (best: {result['best_epoch']})",
@@ -108,7 +103,7 @@ def result_table(config: Config, result: RunResult) -> str:
         "checkpoint": result["checkpoint"] or "not saved",
     }
     width = max(map(len, facts))
-    return "\n".join([metrics.draw(), "", *(f"{name:<{width}}  {fact}" for name, fact in facts.items())])
+    return "\n".join([text_table(header, metrics), "", *(f"{name:<{width}}  {fact}" for name, fact in facts.items())])
 
 
 def _format(value: float | None) -> str:

@@ -265,7 +265,7 @@ def test_what_cannot_be_inspected_ends_in_one_line(
     settings: dict, checkpoint: str, capsys: pytest.CaptureFixture
 ) -> None:
     gru = run("GRU4Rec", "tiny", config_dict=settings, command_line=[])["checkpoint"]
-    with pytest.raises(CheckpointError, match="GRU4Rec is none of this package's models"):
+    with pytest.raises(CheckpointError, match="GRU4Rec is not one of this package's models"):
         inspect_checkpoint(gru)
     with pytest.raises(SettingError, match="max_users must be a positive integer; got 0"):
         inspect_checkpoint(checkpoint, max_users=0)

@@ -168,7 +168,7 @@ def markdown_table(text: str) -> list[list[str]]:
 def test_markdown_has_each_cell() -> None:
     header, *rows = markdown_table(markdown([make_board()], PROVENANCE))
     assert header == [
-        *("model", "ndcg@10", "95 % interval", "coverage@10", "seeds", "parameters", "seconds an epoch"),
+        *("model", "ndcg@10", "95 % interval", "coverage@10", "seeds", "parameters", "seconds per epoch"),
         *("epochs to best", "training seconds", "peak MiB"),
     ]
     assert [row[1:] for row in rows] == [
@@ -193,7 +193,7 @@ def test_markdown_says_what_the_numbers_are() -> None:
     text = markdown([make_board()], PROVENANCE)
     assert "## ml\\_100k, temporal split\n" in text
     assert (
-        "1,940 test targets of 943 users, 12.5 % of which their user had before. "
+        "1,940 test targets of 943 users, 12.5 % of them already in the user's history. "
         "Mean ± standard deviation over seeds, the best in bold; "
         "95 % interval of ndcg@10 by bootstrap over users and seeds. "
         "Against SASRec, by a paired test over users and seeds with Holm's correction at p < 0.05: "
@@ -228,11 +228,13 @@ def test_one_seed_is_said_to_be_untested(form: Callable[..., str]) -> None:
     board.scores.loc[pop, ["deviation", "p"]] = NAN
     board.costs.loc[board.costs["model"] == "Pop", "seeds"] = 1
     text = form([board], PROVENANCE)
-    assert "tie (no difference could be shown). Not tested: one seed of Pop. The intervals of one seed are over" in text
+    assert (
+        "tie (no difference could be shown). Not tested: Pop with one seed. The intervals of one seed are over" in text
+    )
     board.scores["p"] = NAN
     board.costs["seeds"] = 1
     text = form([board], PROVENANCE)
-    assert "No model was tested against another: one seed of all models. The intervals of one seed are over" in text
+    assert "No model was tested against another: all models with one seed. The intervals of one seed are over" in text
     assert "▲ better" not in text
     assert "Not tested" not in form([make_board()], PROVENANCE)
     assert "0.0100 ±" not in text and "0.0100 $" not in text  # no deviation of one seed

@@ -105,7 +105,7 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("{models: [Pop], protocols: [leave_one]}", "protocol must be one of .*; got 'leave_one'. Did you mean"),
         ("{models: [Pop], datasets: {a: b}}", "datasets must be a list; got"),
         ("{models: [Pop], settings: [1]}", r"settings must be a mapping of keys to values; got \[1\]"),
-        ("{models: [Pop], tuned: {ml-100k: {BPR: {}}}}", "tuned: ml-100k has 'BPR', which is none of the models"),
+        ("{models: [Pop], tuned: {ml-100k: {BPR: {}}}}", "tuned: ml-100k has 'BPR', which is not one of the models"),
         ("{models: {a: {model: 3}}}", "models: a: model must be a name; got 3"),
         ("{models: [Pop], published: [{model: BSARec}]}", "published: each must have the texts model, dataset"),
         ("{models: [Pop], published: [3]}", "published must be a mapping of keys to values; got 3"),

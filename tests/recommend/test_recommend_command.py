@@ -115,7 +115,7 @@ def test_goes_beside_the_checkpoint_and_overwrites_when_told(
     capsys.readouterr()
     assert call(checkpoint, "--k", "2") == 2 and len(pd.read_csv(file)) == 60
     assert capsys.readouterr().err == (
-        f"recbole-posattn: {file} is there already; give another --output, or --overwrite.\n"
+        f"recbole-posattn: {file} already exists; give another --output, or --overwrite.\n"
     )
     assert call(checkpoint, "--k", "2", "--overwrite") == 0 and len(pd.read_csv(file)) == 120
     assert list(empty_folder.iterdir()) == []
@@ -133,7 +133,7 @@ def test_goes_beside_the_checkpoint_and_overwrites_when_told(
         (["--users=empty.txt"], "empty.txt holds no user"),
         (
             ["--users=strange.csv"],
-            "strange.csv has no column 'user' or 'user_id'; it has name. A list without a header",
+            "strange.csv has no column 'user' or 'user_id'; it has name. For a list without header",
         ),
         (["--users=strangers.txt"], "1 of 1 users are not in the data, skipped: name"),
         (["--restrict_to=strangers.txt"], "restrict_to and exclude leave no item"),

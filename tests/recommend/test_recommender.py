@@ -243,15 +243,15 @@ def test_users_and_splits_that_are_not_there_are_refused(recommender: Recommende
     eval_args = {"split": {"RS": [8, 1, 1]}, "order": "RO", "mode": "uni4", "group_by": "user"}
     sampled = Recommender(untrained("BPR", eval_args=eval_args))
     assert len(sampled.recommend_users(k=1, exclude_history=False)) == 60
-    with pytest.raises(SettingError, match=r"split 'test' needs a full ranking \(eval_args, mode full\) of BPR"):
+    with pytest.raises(SettingError, match=r"split 'test' needs full ranking for BPR \(eval_args, mode full\)"):
         sampled.recommend_users(split="test")
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("BPR", "BPR reads no histories: it knows the users of its data set only"),
-        ("FPMC", "FPMC reads user_id, and what there is to read are item_id_list and item_length"),
+        ("BPR", "BPR does not read histories: it knows only the users of its data set"),
+        ("FPMC", "FPMC reads user_id; only item_id_list and item_length can be read here"),
         ("DIN", "DIN does not score all items at once"),
     ],
 )
@@ -264,7 +264,7 @@ def test_scores_that_are_no_numbers_are_refused(untrained: Callable) -> None:
     loaded = untrained("NoPESASRec")
     with torch.no_grad():
         loaded.model.item_embedding.weight[5] = math.nan
-    with pytest.raises(CheckpointError, match="NoPESASRec scores with NaN: its training has diverged"):
+    with pytest.raises(CheckpointError, match="NoPESASRec returns NaN: its training has diverged"):
         Recommender(loaded).recommend({"a": ["i1"]})
 
 

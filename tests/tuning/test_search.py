@@ -87,7 +87,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     assert 1 <= len(before) < 4 and not (folder / "best.yaml").exists()
 
     assert cli.main(arguments) == cli.EXIT_USER_ERROR
-    assert "go on with it by --resume" in capsys.readouterr().err
+    assert "continue it with --resume" in capsys.readouterr().err
     assert cli.main([*arguments, "--resume"]) == 0
     after = read_records(folder)
     assert after[: len(before)] == before
@@ -334,7 +334,7 @@ def test_the_best_is_a_finished_one() -> None:
         (["--grace_period=0"], "grace_period must be a positive integer"),
         (["--resources=cpu=0"], "resources must be such as cpu=2,gpu=0.5; got 'cpu=0'"),
         (["--resources=tpu=1"], "resources must be such as"),
-        (["--resume"], "there is no search in tuning/PosKernelSASRec-ml-100k to go on with; leave --resume out"),
+        (["--resume"], "there is no search in tuning/PosKernelSASRec-ml-100k to resume; leave --resume out"),
         (["--search=grid"], "learning_rate is loguniform, which has no grid"),
         (["--n_layers=0"], "n_layers must be a positive integer; got 0"),
         (["--dataset=ml-100kk"], "data set 'ml-100kk' not found"),
@@ -353,7 +353,7 @@ def test_bad_input_ends_in_one_line_and_code_2(
 def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> None:
     search = Search(settings, Space([RATES]), 2)
     open_search(tmp_path, search.plain(), search.space, resume=False)
-    with pytest.raises(SettingError, match="holds a search already; go on with it by --resume"):
+    with pytest.raises(SettingError, match="already holds a search; continue it with --resume"):
         open_search(tmp_path, search.plain(), search.space, resume=False)
     for other in (search._replace(algorithm="random"), search._replace(settings={**settings, "epochs": 9})):
         with pytest.raises(SettingError, match=r"the search in .* has (algorithm|settings) .*, and not"):
@@ -363,7 +363,7 @@ def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> N
 
 def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
     heads = Dimension("n_heads", "choice", (3,), {})
-    with pytest.raises(UserError, match="no trial came to its end; the first failed: hidden_size must be a multiple"):
+    with pytest.raises(UserError, match="no trial finished; the first failed: hidden_size must be a multiple"):
         tune(Search(settings, Space([heads]), 1, "grid"), tmp_path / "search", Resources(cpus=1))
     assert not (tmp_path / "search" / "best.yaml").exists()
 

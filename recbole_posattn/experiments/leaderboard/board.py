@@ -1,4 +1,4 @@
-"""What a leaderboard says of one data set under one protocol, gathered from its runs.
+"""The results of a leaderboard on one data set under one protocol, gathered from its runs.
 
 Shape keys: s seeds, n held-out targets.
 """
@@ -15,39 +15,40 @@ import pandas as pd
 from recbole_posattn.errors import DataError
 from recbole_posattn.evaluation.target_ranks import RANK_METRICS, metric_by_target
 from recbole_posattn.experiments.leaderboard.statistics import estimates, p_values_against
-from recbole_posattn.experiments.trials import Outcome, validated_epochs
+from recbole_posattn.experiments.run_results import validated_epochs
+from recbole_posattn.experiments.trials import Outcome
 
 # A corrected p-value below this counts as a difference.
 SIGNIFICANCE = 0.05
 
-# Targets are grouped into as many equal parts by the length of their history and by their item's popularity.
+# Number of equal groups of targets, by history length and by popularity of the item.
 N_GROUPS = 5
 
 
 @dataclass
 class Board:
-    """A table of models on one data set under one protocol, and what is behind it.
+    """The results of all models on one data set under one protocol.
 
     Attributes:
         dataset: Name of the data set.
         protocol: Name of the protocol.
-        reference: The model (a row) that all others are tested against.
-        metrics: Names such as ``ndcg@10``, the one that early stopping watched first.
+        reference: The model (row) that all others are tested against.
+        metrics: Names such as ``ndcg@10``, the watched metric (of early stopping) first.
         scores: A row for each model and metric; columns ``model``, ``metric``, ``mean``, ``deviation`` (over seeds),
             ``low``, ``high`` (95 % interval), ``p`` (Holm-corrected against the reference; missing for the reference,
-            where one of the two has a single seed, and for metrics that are no mean over targets, whose interval is
-            missing as well).
+            where either has a single seed, and for metrics that are not means over targets, which have no interval
+            either).
         costs: A row for each model; columns ``model``, ``seeds``, ``parameters``, ``seconds_per_epoch``, ``best_epoch``
-            (epochs to the best, the mean over seeds), ``training_seconds``, ``peak_mebibytes``.
-        curves: A row for each model, seed and epoch that was validated; columns ``model``, ``seed``, ``epoch``,
-            ``loss``, ``valid`` (the metric watched).
+            (epochs to the best one, mean over seeds), ``training_seconds``, ``peak_mebibytes``.
+        curves: A row for each model, seed and validated epoch; columns ``model``, ``seed``, ``epoch``,
+            ``loss``, ``valid`` (the watched metric).
         groups: A row for each model, ``kind`` (``history length`` or ``item popularity``) and group of targets; columns
-            ``model``, ``kind``, ``group`` (such as ``20–31``), ``targets`` (their number), ``mean`` (of the metric
-            watched).
+            ``model``, ``kind``, ``group`` (such as ``20–31``), ``targets`` (their number), ``mean`` (of the watched
+            metric).
         failures: ``(model, seed, reason)`` of each run that failed.
-        seen_targets: Share of test targets that their user had before; ``None`` if not known.
+        seen_targets: Share of test targets in their user's history; ``None`` if unknown.
         n_targets: Number of test targets.
-        n_users: Number of users that these are of, the unit of intervals and tests.
+        n_users: Number of users with a test target, the unit of intervals and tests.
     """
 
     dataset: str
@@ -65,7 +66,7 @@ class Board:
 
     @property
     def models(self) -> list[str]:
-        """Models with at least one finished run, the best first by the metric watched."""
+        """Models with at least one finished run, the best first by the watched metric."""
         watched = self.scores[self.scores["metric"] == self.metrics[0]]
         return watched.sort_values("mean", ascending=False, kind="stable")["model"].tolist()
 
@@ -75,7 +76,7 @@ class Board:
         return rows.iloc[0]
 
     def verdict(self, model: str, metric: str) -> str:
-        """``better`` or ``worse`` than the reference, a ``tie`` with it, or empty where nothing was tested."""
+        """``better`` or ``worse`` than the reference, a ``tie``, or empty if there was no test."""
         score = self.score(model, metric)
         if pd.isna(score["p"]):
             return ""
@@ -85,11 +86,11 @@ class Board:
 
     @property
     def of_one_seed(self) -> list[str]:
-        """Models with a single finished run, of which no other seeds can be told: their differences are not tested."""
+        """Models with a single finished run, which cannot be tested."""
         return self.costs[self.costs["seeds"] == 1]["model"].tolist()
 
     def best(self, metric: str) -> list[str]:
-        """The models with the highest mean, as many as share it to four digits."""
+        """The models with the highest mean; several if they agree to four digits."""
         rows = self.scores[self.scores["metric"] == metric]
         highest = rows["mean"].round(4) == rows["mean"].round(4).max()
         return rows[highest]["model"].tolist()
@@ -99,18 +100,20 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
     """The board of one data set and protocol.
 
     Args:
-        outcomes: Of trials on this data set under this protocol, with several seeds by name; in any order.
+        outcomes: Outcomes of trials on this data set under this protocol, in any order; each name with its seeds.
         dataset: See :class:`Board`.
         protocol: See :class:`Board`.
-        reference: See :class:`Board`; the best of the others takes its place if it has no finished run.
+        reference: See :class:`Board`; replaced by the best model if it has no finished run.
 
     Returns:
-        ``None`` if no run is finished.
+        The board; ``None`` if no run is finished.
 
     Raises:
         DataError: If the models were not evaluated on the same targets.
     """
-    outcomes = sorted(outcomes, key=lambda o: (o.trial.name, o.trial.settings["seed"]))  # not as they finished
+    outcomes = sorted(
+        outcomes, key=lambda o: (o.trial.name, o.trial.settings["seed"])
+    )  # independent of the order in which they finished
     failures = [(o.trial.name, o.trial.settings["seed"], o.error) for o in outcomes if o.error is not None]
     runs: dict[str, list[Run]] = {}
     for outcome in outcomes:
@@ -148,13 +151,13 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
 
 
 class Run:
-    """A finished run as a board sees it.
+    """A finished run.
 
     Attributes:
         seed: Its seed.
         result: The content of ``result.json``.
-        users: Its results by target, ordered alike for all runs.
-        watched: The metric that early stopping watched.
+        users: Its results by target, in the same order for all runs.
+        watched: The watched metric (of early stopping).
     """
 
     def __init__(self, outcome: Outcome) -> None:
@@ -166,25 +169,25 @@ class Run:
         self.users = users.sort_values(order, kind="stable").reset_index(drop=True)
 
     def curve(self) -> list[dict[str, float]]:
-        """The epochs that were validated."""
+        """The validated epochs."""
         return [{"epoch": epoch, "loss": loss, "valid": score} for epoch, loss, score in validated_epochs(self.result)]
 
 
 def _same_targets(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """The targets of all runs."""
+    """The targets, which must be the same for all runs."""
     (first_model, first), *others = [(model, run) for model, of_model in runs.items() for run in of_model]
     targets = first.users.drop(columns="rank")
     for model, run in others:
         if not run.users.drop(columns="rank").equals(targets):
             raise DataError(
-                f"{model} (seed {run.seed}) was not evaluated on the same targets as {first_model}: they cannot stand "
-                "in one table. Give both the same protocol, and mask_history."
+                f"{model} (seed {run.seed}) was not evaluated on the same targets as {first_model}: they cannot be "
+                "compared in one table. Give both the same protocol and mask_history."
             )
     return targets
 
 
 def _values(of_model: Sequence[Run], metric: str) -> np.ndarray:
-    """What each target contributes to a metric, shape (s, n)."""
+    """The contribution of each target to a metric, shape (s, n)."""
     return np.stack([metric_by_target(run.users, metric) for run in of_model])
 
 
@@ -194,15 +197,15 @@ def _scores(runs: Mapping[str, Sequence[Run]], targets: pd.DataFrame, metric: st
         users = targets["user"].to_numpy()
         p_values = p_values_against(reference, values, users)
         rows = [
-            {"model": model, "metric": metric, **found._asdict(), "p": p_values.get(model, np.nan)}
-            for model, found in estimates(values, users).items()
+            {"model": model, "metric": metric, **estimate._asdict(), "p": p_values.get(model, np.nan)}
+            for model, estimate in estimates(values, users).items()
         ]
         return pd.DataFrame(rows)
     rows = []
-    for model, of_model in runs.items():  # of a whole set of lists: no mean over targets, so nothing to resample
-        told = np.array([run.result["test_result"][metric] for run in of_model])
-        deviation = told.std(ddof=1) if len(told) > 1 else np.nan
-        row = {"mean": told.mean(), "deviation": deviation, "low": np.nan, "high": np.nan, "p": np.nan}
+    for model, of_model in runs.items():  # a metric of all lists, not a mean over targets: nothing to resample
+        scores = np.array([run.result["test_result"][metric] for run in of_model])
+        deviation = scores.std(ddof=1) if len(scores) > 1 else np.nan
+        row = {"mean": scores.mean(), "deviation": deviation, "low": np.nan, "high": np.nan, "p": np.nan}
         rows.append({"model": model, "metric": metric, **row})
     return pd.DataFrame(rows)
 
@@ -222,14 +225,14 @@ def _costs(model: str, of_model: Sequence[Run]) -> dict[str, Any]:
 
 
 def _groups(runs: Mapping[str, Sequence[Run]], targets: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The metric in groups of targets; empty if it is no mean over targets, or what groups them is not known."""
+    """The metric by group of targets; empty if it is not a mean over targets or the groups are unknown."""
     rows = []
     columns = {"history length": "history_length", "item popularity": "item_count"}
     if metric.partition("@")[0] in RANK_METRICS:
         by_target = {model: _values(of_model, metric).mean(axis=0) for model, of_model in runs.items()}
         for kind, column in columns.items():
             if column in targets:
-                # in order of value; few different values make fewer groups
+                # fewer groups if there are few different values
                 bins = pd.qcut(targets[column], N_GROUPS, duplicates="drop")
                 for _, index in targets.groupby(bins, observed=True).indices.items():
                     inside = targets[column].iloc[index]

@@ -1,4 +1,4 @@
-"""Figures of a leaderboard, as SVG. Matplotlib is imported where it is drawn with: it takes its time."""
+"""Figures of a leaderboard, as SVG. Matplotlib is imported where it is used, as it is slow to import."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from recbole_posattn.experiments.leaderboard.board import Board
 
-# Colours that stay apart for colour-blind eyes (Okabe and Ito), for what a test said.
+# Colours of test outcomes that colour-blind readers can distinguish (Okabe and Ito).
 VERDICT_COLORS = {"better": "#0072b2", "worse": "#d55e00", "tie": "#a3abb5", "reference": "#262b33", "": "#a3abb5"}
 
 _LINE_STYLES = ["-", "--", ":"]
 
-# A training time below this is drawn as this: a logarithm needs more than nothing.
+# Shorter training times are drawn as this, for the logarithmic axis.
 _SHORTEST_SECONDS = 0.01
 
 
 def draw_board(board: Board) -> list[Drawing]:
-    """All figures of a board for which it has something to show; the same board gives the same text."""
+    """The figures of a board, without empty ones; the same board always gives the same SVG."""
     if not board.models:
         return []
     metric = board.metrics[0]
@@ -38,10 +38,10 @@ def draw_board(board: Board) -> list[Drawing]:
         (
             draw_curves,
             f"{metric} on the validation set by epoch",
-            "Thin: seeds. Thick: their mean, for as long as all of them were training.",
+            "Thin: seeds. Thick: their mean, up to the epoch in which the first of them stopped.",
             True,
         ),
-        (draw_groups, f"{metric} by group of test targets", "Below each group: its number of targets.", True),
+        (draw_groups, f"{metric} by group of test targets", "Below each group: number of targets.", True),
     ]
     salt = f"{board.dataset} {board.protocol}"
     drawings = (drawing(functools.partial(draw, board), title, note, wide, salt) for draw, title, note, wide in plan)
@@ -49,7 +49,7 @@ def draw_board(board: Board) -> list[Drawing]:
 
 
 def draw_scores(board: Board) -> Figure:
-    """Bars of the watched metric with 95 % intervals, the best on top, coloured by what the test said."""
+    """Bars of the watched metric with 95 % intervals, the best on top, coloured by test outcome."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -81,7 +81,7 @@ def draw_scores(board: Board) -> Figure:
 
 
 def draw_times(board: Board) -> Figure | None:
-    """The watched metric against the training time, each point with its name; nothing if no time is known."""
+    """The watched metric against the training time, with labelled points; ``None`` if no time is known."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -110,7 +110,7 @@ def draw_times(board: Board) -> Figure | None:
 
 
 def draw_curves(board: Board) -> Figure | None:
-    """The watched metric on the validation set by epoch; nothing if no model was validated by epoch."""
+    """The watched metric on the validation set by epoch; ``None`` if no model was validated by epoch."""
     from matplotlib.figure import Figure
 
     curves = board.curves.dropna(subset=["valid"])
@@ -135,7 +135,7 @@ def draw_curves(board: Board) -> Figure | None:
 
 
 def draw_groups(board: Board) -> Figure | None:
-    """The watched metric on each group of targets, a panel for each kind of group; nothing if there are no groups."""
+    """The watched metric on each group of targets, a panel for each kind of group; ``None`` if there are no groups."""
     from matplotlib.figure import Figure
 
     groups = board.groups
@@ -173,9 +173,10 @@ def _line_style(board: Board, model: str) -> dict[str, Any]:
 
 
 def _label_points(axis: Axes, points: np.ndarray, names: Sequence[str]) -> None:
-    """Write each name near its point, where it covers the least of other points and names; nearest places first."""
-    figure = axis.figure
-    figure.draw_without_rendering()  # decides where the axes are
+    """Write each name near its point, at the nearest place where it covers the least of other points and names."""
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # computes the layout
     to_points = 72 / figure.dpi
     pixels = axis.transData.transform(points)
     taken = pixels[:, None] + np.array([[-5, -5], [5, 5]])  # boxes: lower left and upper right corner
@@ -187,7 +188,7 @@ def _label_points(axis: Axes, points: np.ndarray, names: Sequence[str]) -> None:
     for point, pixel, name in zip(points, pixels, names):
         label = axis.annotate(name, point, (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8)
         label.set_in_layout(False)
-        size = label.get_window_extent().size + np.array([6, 0])  # some air between names in a row
+        size = label.get_window_extent().size + np.array([6, 0])  # space between names in a row
         centers = beside * (ways + size / 2)
         boxes = (pixel + centers)[:, None] + np.array([-size / 2, size / 2])
         hidden = _shared(boxes, taken).sum(axis=1) - _shared(boxes, axis.bbox.get_points()[None]).sum(axis=1)
@@ -201,6 +202,6 @@ def _label_points(axis: Axes, points: np.ndarray, names: Sequence[str]) -> None:
 
 
 def _shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The area that each box shares with each other one; shapes (n, 2, 2) and (m, 2, 2) to (n, m)."""
+    """The overlap of each box with each other box; shapes (n, 2, 2) and (m, 2, 2), result (n, m)."""
     sides = np.minimum(boxes[:, None, 1], others[:, 1]) - np.maximum(boxes[:, None, 0], others[:, 0])
     return np.maximum(sides, 0).prod(axis=-1)

@@ -36,9 +36,6 @@ _LATEX_SIGNS = {
 }
 
 
-# -- LaTeX -----------------------------------------------------------------------------------------------------------
-
-
 def latex(boards: Sequence[Board], provenance: Provenance) -> str:
     """A ``table`` for each board; needs the packages booktabs and graphicx."""
     lines = [
@@ -93,7 +90,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _latex(text: str) -> str:
-    """Plain text for pdfLaTeX, which takes accented Latin letters, but no other scripts and signs."""
+    """Plain text for pdfLaTeX, which supports accented Latin letters, but no other scripts and signs."""
     return "".join(_LATEX_SIGNS.get(sign) or (sign if _in_pdflatex(sign) else "?") for sign in text)
 
 

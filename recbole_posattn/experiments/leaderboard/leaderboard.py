@@ -1,4 +1,4 @@
-"""Run a leaderboard's models, or what is left of them, and write its report."""
+"""Run the trials of a leaderboard that are not finished, and write its report."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ RUNS, TUNING = "runs", "tuning"
 def make_leaderboard(
     spec: Spec, folder: Path, where: Resources, n_tuning_trials: int = 0, console: Console | None = None
 ) -> tuple[list[Path], list[Outcome]]:
-    """Run all that is not finished, and write the report into ``folder``; its runs are in ``folder/runs``.
+    """Run all unfinished trials below ``folder/runs``, and write the report into ``folder``.
 
-    A leaderboard that was stopped goes on where it was: what is finished is not run again.
+    A stopped leaderboard continues: finished runs are not run again.
 
     Args:
-        spec: What is compared.
-        folder: Where runs and report go.
-        where: Where the runs are done.
-        n_tuning_trials: Trials that each row is tuned with before, on each data set under each protocol.
-        console: Where progress is shown; the error output by default.
+        spec: The leaderboard.
+        folder: Folder of runs and report.
+        where: Where to run the trials.
+        n_tuning_trials: Trials that tune each row first, on each data set under each protocol; 0 for no tuning.
+        console: Shows progress; standard error by default.
 
     Returns:
         The files of the report, which has a board for each data set and protocol with a finished run, and the runs
         that failed.
 
     Raises:
-        SettingError: If a setting of one of the runs cannot be used; nothing is run then.
+        SettingError: If a setting of any run is invalid; nothing is run then.
         DataError: If a data set cannot be read.
-        InUseError: If another process makes a leaderboard there.
-        UserError: If the folder cannot be written, or if all runs have failed.
+        InUseError: If another process runs a leaderboard in the folder.
+        UserError: If the folder cannot be written, or if all runs failed.
     """
     console = console or Console(stderr=True)
     try:
@@ -59,16 +59,16 @@ def make_leaderboard(
 def _make(
     spec: Spec, folder: Path, where: Resources, n_tuning_trials: int, console: Console
 ) -> tuple[list[Path], list[Outcome]]:
-    """:func:`make_leaderboard` in a folder of its own."""
+    """:func:`make_leaderboard` in a locked folder."""
     root = folder / RUNS
     pairs = itertools.product(spec.datasets, spec.protocols)
     plan = {pair: checked_folders(spec.trials(*pair), root) for pair in pairs}
     notes: list[str] = []
     if n_tuning_trials:
         for pair in plan:
-            winners, told = tune_rows(spec, *pair, n_tuning_trials, folder / TUNING, where, console)
+            winners, tuning_notes = tune_rows(spec, *pair, n_tuning_trials, folder / TUNING, where, console)
             plan[pair] = checked_folders(spec.trials(*pair, winners), root)
-            notes += told
+            notes += tuning_notes
     boards, failures, revisions = [], [], set()
     for (dataset, protocol), trials in plan.items():
         outcomes = []

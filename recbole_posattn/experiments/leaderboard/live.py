@@ -1,4 +1,4 @@
-"""A table that grows while a leaderboard's runs finish."""
+"""The progress of a leaderboard: a table that is updated as runs finish, or in a log a line for each run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from recbole_posattn.experiments.trials import Outcome, Trial
 
 
 class LiveTable:
-    """What is known of each model so far, with a progress bar; in a log, a line for each run instead.
+    """The results of each model so far, with a progress bar; in a log, a line for each run instead.
 
     Args:
-        title: Of the table.
+        title: Title of the table.
         trials: All runs.
-        console: Where it is shown.
+        console: Shows the progress.
     """
 
     def __init__(self, title: str, trials: Sequence[Trial], console: Console) -> None:
@@ -47,23 +47,25 @@ class LiveTable:
             self.live.__exit__(kind, error, trace)
 
     def add(self, outcome: Outcome) -> None:
-        """Show what has become of a run."""
+        """Show the outcome of a run."""
         self.outcomes[outcome.trial.name].append(outcome)
         self.progress.advance(self.task)
         if self.live is not None:
             self.live.update(self._drawn())
             return
         done = sum(map(len, self.outcomes.values()))
-        told = "reused" if outcome.reused else f"failed: {outcome.error}" if outcome.error else "done"
+        state = "reused" if outcome.reused else f"failed: {outcome.error}" if outcome.error else "done"
         seconds = time.monotonic() - self.started
         seed = outcome.trial.settings["seed"]
-        line = f"{self.title}  {done}/{len(self.trials)}  {outcome.trial.name}, seed {seed}: {told}  ({seconds:.0f} s)"
+        line = f"{self.title}  {done}/{len(self.trials)}  {outcome.trial.name}, seed {seed}: {state}  ({seconds:.0f} s)"
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _drawn(self) -> Group:
         table = Table(title=self.title, title_justify="left")
-        told = (outcome.result for outcomes in self.outcomes.values() for outcome in outcomes if outcome.error is None)
-        metric = next((f"{result['config']['valid_metric'].lower()}, valid" for result in told), "valid")
+        results = (
+            outcome.result for outcomes in self.outcomes.values() for outcome in outcomes if outcome.error is None
+        )
+        metric = next((f"{result['config']['valid_metric'].lower()}, valid" for result in results), "valid")
         for column in ("model", "runs", metric, "s an epoch", "state"):
             table.add_column(column, justify="left" if column in ("model", "state") else "right")
         for name, outcomes in self.outcomes.items():

@@ -21,11 +21,9 @@ from recbole_posattn.experiments.leaderboard.table import (
 )
 from recbole_posattn.reporting.page import MARKS, Cell, one_line
 
-# -- Markdown --------------------------------------------------------------------------------------------------------
-
 
 def markdown(boards: Sequence[Board], provenance: Provenance) -> str:
-    """The leaderboard in GitHub's Markdown."""
+    """The leaderboard in GitHub Markdown."""
     lines = ["# Leaderboard", ""]
     for board in boards:
         lines += [*_markdown_board(board), ""]
@@ -80,5 +78,5 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Plain text in which nothing is taken for Markdown or HTML; a < before a space is none in any case."""
+    """Plain text, escaped so that nothing in it is read as Markdown or HTML; a < before a space needs no escape."""
     return re.sub(r"[\\`*_|~$\[\]&]|<(?! )", r"\\\g<0>", text)

@@ -24,11 +24,9 @@ from recbole_posattn.experiments.leaderboard.table import (
 from recbole_posattn.reporting.drawing import Drawing
 from recbole_posattn.reporting.page import MARKS, Cell, render_page
 
-# -- HTML ------------------------------------------------------------------------------------------------------------
-
 
 class Section(NamedTuple):
-    """A board as the HTML template takes it."""
+    """A board for the HTML template."""
 
     board: Board
     summary: str
@@ -39,7 +37,7 @@ class Section(NamedTuple):
 
 
 def html(boards: Sequence[Board], provenance: Provenance) -> str:
-    """The leaderboard as one page that loads nothing: sortable tables and figures."""
+    """The leaderboard as one page without external resources: sortable tables and figures."""
     sections = [
         Section(
             board,

@@ -1,4 +1,4 @@
-"""A leaderboard as files: Markdown to read, CSV to go on with, LaTeX for the paper, HTML to look around in."""
+"""The files of a leaderboard: Markdown, CSV, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CSV_COLUMNS = [
 
 
 def write_report(boards: Sequence[Board], provenance: Provenance, folder: Path) -> list[Path]:
-    """Write ``leaderboard.md``, ``.csv``, ``.tex`` and ``.html``, each of them whole or not at all.
+    """Write ``leaderboard.md``, ``.csv``, ``.tex`` and ``.html``, each written whole or not at all.
 
-    The same boards and provenance give the same bytes.
+    The same boards and provenance always give the same bytes.
 
     Args:
-        boards: In the order in which they are shown.
-        provenance: Where they come from.
-        folder: Made if it is not there.
+        boards: In the order shown.
+        provenance: How they were made.
+        folder: Created if missing.
 
     Returns:
         The files.
@@ -46,16 +46,12 @@ def write_report(boards: Sequence[Board], provenance: Provenance, folder: Path) 
     return write_files(folder, contents)
 
 
-# -- CSV -------------------------------------------------------------------------------------------------------------
-
-
 def csv(boards: Sequence[Board]) -> str:
-    """All boards as one long table with the columns :data:`CSV_COLUMNS`, numbers in full.
+    """All boards as one long table with the columns :data:`CSV_COLUMNS`, with full precision.
 
-    A row holds one number of one model, which ``kind`` and ``metric`` name: ``kind`` is ``metric`` with the name of a
-    metric (``ndcg@10``) or ``cost`` with the name of a cost (``parameters``, ``training_seconds`` …). The number is in
-    ``mean``, as all of them are means over seeds; what a cost does not have (spread, interval, test) stays empty, as
-    does ``verdict`` where nothing was tested. ``seeds`` is the number of finished runs.
+    Each row holds one number of one model. ``kind`` is ``metric`` or ``cost``, and ``metric`` its name (``ndcg@10``,
+    ``parameters``, ``training_seconds`` …). ``mean`` is the mean over seeds. Costs have no spread, interval or test;
+    these cells are empty, as is ``verdict`` without a test. ``seeds`` is the number of finished runs.
     """
     table = []
     for board in boards:

@@ -1,4 +1,4 @@
-"""What a leaderboard compares: models × data sets × protocols × seeds, from a YAML file or from flags."""
+"""The definition of a leaderboard: models × data sets × protocols × seeds, from a YAML file or flags."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MOST_SEEDS = 10_000
 
 
 class Published(NamedTuple):
-    """A result that others published, to stand in a table of its own beside a leaderboard.
+    """A result that others published, shown in its own table.
 
     Attributes:
-        model: As its source calls it.
-        dataset: The data set, which must be the very one for the figures to say anything.
-        protocol: How it was evaluated, in words or as the name of one of our protocols.
-        source: Who published it, and where.
-        metrics: Its figures by metric, such as ``ndcg@10``.
+        model: Name of the model in the source.
+        dataset: The data set; figures of another version of it are not comparable.
+        protocol: The evaluation protocol, in words or as the name of one of our protocols.
+        source: Reference of the publication.
+        metrics: Values by metric, such as ``ndcg@10``.
     """
 
     model: str
@@ -36,20 +36,19 @@ class Published(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """A leaderboard to be made.
+    """The definition of a leaderboard.
 
     Attributes:
-        models: Settings of each row of the table by its name, ``model`` among them.
+        models: Settings of each row by its name, including ``model``.
         datasets: Names of data sets.
         protocols: Names of ``properties/protocol/``, or YAML files.
-        seeds: One run each.
+        seeds: Each seed is one run.
         reference: The row that all others are tested against.
-        settings: Settings of all runs, weaker than those of a row.
-        tuned: Settings by data set and row, stronger than the row's; in a file the path of a ``best.yaml`` may stand
-            for them.
-        not_run: Models that were left out, each with the reason, for the report.
-        published: Results of others, for a table of their own.
-        notes: What else a reader of the report should know.
+        settings: Settings of all runs; those of a row override them.
+        tuned: Settings by data set and row, which override the row's; in a file also the path of a ``best.yaml``.
+        not_run: Models that were left out and the reasons, for the report.
+        published: Results that others published.
+        notes: Further notes for the report.
     """
 
     models: dict[str, dict[str, Any]]
@@ -66,7 +65,7 @@ class Spec(NamedTuple):
     def trials(
         self, dataset: str, protocol: str, winners: Mapping[str, Mapping[str, Any]] | None = None
     ) -> list[Trial]:
-        """The runs of one data set under one protocol; ``winners`` are settings by row, stronger than all others."""
+        """The runs of one data set under one protocol; ``winners`` are settings by row that override all others."""
         return [
             Trial(name, {**self.row(name, dataset, protocol), **(winners or {}).get(name, {}), "seed": seed})
             for name in self.models
@@ -74,21 +73,21 @@ class Spec(NamedTuple):
         ]
 
     def row(self, name: str, dataset: str, protocol: str) -> dict[str, Any]:
-        """The settings of a row on one data set under one protocol, but for the seed."""
+        """The settings of a row on one data set under one protocol, without the seed."""
         tuned = self.tuned.get(dataset, {}).get(name, {})
         return {**self.settings, **self.models[name], **tuned, "dataset": dataset, "protocol": protocol}
 
 
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
-    """The leaderboard in a file, with what the command line says in its place.
+    """Read the definition of a leaderboard from a file and the command line, which overrides the file.
 
     Args:
-        file: YAML with the keys of :class:`Spec`, or ``None`` for what the flags say.
-        flags: Those keys as given on the command line; ``models`` as a list of names of models.
-        settings: ``--key=value`` of the command line, for all runs and stronger than all other settings.
+        file: YAML with the keys of :class:`Spec`, or ``None`` for flags alone.
+        flags: The same keys from the command line; ``models`` as a list of model names.
+        settings: ``--key=value`` of the command line, for all runs; they override all other settings.
 
     Raises:
-        SettingError: If a key or value cannot be used.
+        SettingError: If a key or value is invalid.
     """
     where = f"leaderboard {file}" if file is not None else "leaderboard"
     given = {**(read_yaml(file) if file is not None else {}), **flags}
@@ -108,7 +107,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     for dataset, rows in tuned.items():
         for row in rows:
             if row not in models:
-                raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is none of the models.")
+                raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is not one of the models.")
     spec = Spec(
         models={name: {**row, **settings} for name, row in models.items()},
         datasets=_list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets"),
@@ -129,7 +128,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
 
 
 def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Settings by row; ``models`` is a list of names, or a mapping of rows to names or settings."""
+    """Settings by row; ``models`` is a list of model names, or a mapping of rows to model names or settings."""
     if isinstance(models, (list, tuple)):
         models = {name: name for name in models}
     rows: dict[str, dict[str, Any]] = {}
@@ -146,7 +145,7 @@ def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
 
 
 def _tuned_row(of_row: Any, where: str) -> dict[str, Any]:
-    """Settings as a mapping, or in a file such as the ``best.yaml`` of a tuning."""
+    """Settings as a mapping, or from a file such as the ``best.yaml`` of a search."""
     return read_yaml(of_row) if isinstance(of_row, str) else _mapping(of_row, where)
 
 
@@ -175,10 +174,10 @@ def _seeds(seeds: Any, where: str) -> list[int]:
         if seeds > MOST_SEEDS:
             raise SettingError(f"{where}: seeds must be at most {MOST_SEEDS:,}; got {shown(seeds)}.")
         return [FIRST_SEED + nth for nth in range(seeds)]
-    found = _list(seeds, int, f"{where}: seeds") if isinstance(seeds, (list, tuple)) else []
-    if not found or len(set(found)) < len(found):
+    listed = _list(seeds, int, f"{where}: seeds") if isinstance(seeds, (list, tuple)) else []
+    if not listed or len(set(listed)) < len(listed):
         raise SettingError(f"{where}: seeds must be their number or a list of different integers; got {shown(seeds)}.")
-    return found
+    return listed
 
 
 def _list(values: Any, kind: type, where: str) -> list[Any]:

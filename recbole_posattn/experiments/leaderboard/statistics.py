@@ -1,7 +1,7 @@
 """Means, spreads, intervals and paired tests of models that were evaluated on the same targets with several seeds.
 
-The unit is the user: what is measured on one target of a user depends on what is measured on the user's others. The
-metric itself stays the mean over targets, as RecBole computes it, so a user counts as often as it has targets.
+The unit is the user, as the values of a user's targets depend on each other. The metric itself remains the mean over
+targets, as RecBole computes it, so each user is weighted by the number of targets.
 
 Shape keys: s seeds, n targets, u users, m pairs of models.
 """
@@ -16,14 +16,14 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 N_RESAMPLES = 2_000  # of a bootstrap
-N_PERMUTATIONS = 9_999  # of a test; the smallest p-value there can be is 1 over one more than these
+N_PERMUTATIONS = 9_999  # of a test; the smallest possible p-value is 1 / (N_PERMUTATIONS + 1)
 
-# Numbers that a bootstrap or a test holds at a time.
+# Random numbers in memory at a time.
 _NUMBERS = 2**22
 
 
 class Estimate(NamedTuple):
-    """A metric of a model.
+    """The estimate of a metric of a model.
 
     Attributes:
         mean: Over seeds and targets.
@@ -44,20 +44,20 @@ def estimates(
     """Mean, standard deviation over seeds, and bootstrap interval of each model.
 
     Args:
-        values: What each target contributes to the metric by model, each of shape (its s, n) on the same n targets.
+        values: The contribution of each target to the metric, by model; shape (s, n) with the same n targets for all.
         users: The user of each target, of any type; shape (n,).
-        confidence: Of the intervals.
-        seed: Of the resampling.
+        confidence: Coverage of the intervals.
+        seed: Random seed of the resampling.
 
     Raises:
-        ValueError: If the models were not evaluated on as many targets as have a user.
+        ValueError: If the numbers of targets and users differ.
     """
     intervals = bootstrap_intervals(values, users, confidence, seed)
-    found = {}
+    result = {}
     for model, array in values.items():
         deviation = array.mean(axis=1).std(ddof=1) if len(array) > 1 else np.nan
-        found[model] = Estimate(float(array.mean()), float(deviation), *intervals[model])
-    return found
+        result[model] = Estimate(float(array.mean()), float(deviation), *intervals[model])
+    return result
 
 
 def bootstrap_intervals(
@@ -65,24 +65,23 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of the means under resampling of both users and seeds.
 
-    Each resample draws as many users, each with all targets, and as many seeds as there are, with replacement and
-    independently of each other (the pigeonhole bootstrap; Owen, The Annals of Applied Statistics 1(2), 2007), so an
-    interval speaks for other users and for other seeds alike. With one seed it speaks for other users only. The
-    variance of s seeds drawn from s is that of s new ones times (s − 1) / s, which is far from 1 for the few that are
-    run; the weights of the seeds are spread to make up for it. All models see the same resamples, so the interval of
-    one does not depend on which others there are.
+    Each resample draws u users, each with all targets, and s seeds, both with replacement and independently (the
+    pigeonhole bootstrap; Owen, The Annals of Applied Statistics 1(2), 2007), so an interval covers other users and
+    other seeds. With one seed it covers other users only. Resampling s seeds underestimates the variance by the
+    factor (s − 1) / s, which is far from 1 for few seeds; the weights of the seeds are spread to correct this. All
+    models share the resamples, so the interval of a model does not depend on the others.
 
     Args:
         values: See :func:`estimates`.
         users: See :func:`estimates`.
-        confidence: Share of the resamples' means inside an interval.
-        seed: Of the resampling.
+        confidence: Share of the resamples inside an interval.
+        seed: Random seed of the resampling.
 
     Returns:
         The lower and the upper end for each model.
 
     Raises:
-        ValueError: If the models were not evaluated on as many targets as have a user.
+        ValueError: If the numbers of targets and users differ.
     """
     n_targets, sums = _sums_by_user(users)
     numbers = [len(array) for array in values.values()]
@@ -102,17 +101,17 @@ def bootstrap_intervals(
 def p_values_against(
     reference: str, values: Mapping[str, np.ndarray], users: np.ndarray, seed: int = 0
 ) -> dict[str, float]:
-    """The paired test of each model against one of them, corrected for their number by Holm's method.
+    """Paired tests of each model against the reference, with Holm's correction.
 
     Args:
         reference: A key of ``values``.
         values: See :func:`estimates`.
         users: See :func:`estimates`.
-        seed: Of the permutations.
+        seed: Random seed of the permutations.
 
     Returns:
-        The corrected p-values of all models but the reference; ``nan`` where one of the two has a single seed, which
-        counts for nothing in the correction.
+        The corrected p-values of all models but the reference; ``nan`` where either has a single seed; such
+        pairs do not count in the correction.
     """
     others = [model for model in values if model != reference]
     raw = paired_p_values([(values[model], values[reference]) for model in others], users, seed)
@@ -124,29 +123,29 @@ def p_values_against(
 
 
 def paired_p_values(pairs: Sequence[tuple[np.ndarray, np.ndarray]], users: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Tests of the mean difference of two models each, two-sided, that hold for other users and other seeds.
+    """Two-sided tests of the mean difference of pairs of models, valid for other users and other seeds.
 
     The difference of the means over seeds and targets has two parts. The users' part is permuted: under the null
-    hypothesis the two models are exchangeable user by user, so the sign of each user's difference is a coin toss. The
-    seeds' part cannot be: three seeds of each have 20 exchanges, and the sign of a seed's deviation is the same for all
-    users. It is normal, with the variance that the seeds' means show beyond what chance within the users explains (the
-    interaction of users and seeds, which the users' part holds already). As few seeds tell this variance badly, the sum
-    of both is stretched as Student's t is, by Satterthwaite's degrees of freedom of the whole variance (Biometrics
-    Bulletin 2(6), 1946). Where seeds make no difference, this is the permutation test by user alone.
+    hypothesis the two models are exchangeable user by user, so the sign of each user's difference is random. The
+    seeds' part has too few permutations (20 for three seeds each), and a seed's deviation has the same sign for all
+    users. It is modelled as normal, with the variance of the seeds' means beyond chance within users (the interaction
+    of users and seeds, which the users' part already contains). As few seeds estimate this variance badly, the sum of
+    both parts is scaled as in Student's t, with Satterthwaite's degrees of freedom of the total variance (Biometrics
+    Bulletin 2(6), 1946). If seeds make no difference, this is the permutation test by user alone.
 
-    The targets are the same for all seeds and both models, and so are paired. Seeds are not: those of one model are
-    independent of the other's, though they have the same numbers.
+    Targets are paired, as all seeds and both models share them. Seeds are not paired: those of the two models are
+    independent, though they have the same numbers.
 
     Args:
-        pairs: What each target contributes to the metric by the one model, shape (s, n), and by the other, (its s, n).
+        pairs: The contribution of each target to the metric in both models, each of shape (s, n); s may differ.
         users: The user of each target, of any type; shape (n,).
-        seed: Of the permutations.
+        seed: Random seed of the permutations.
 
     Returns:
-        float64, shape (m,); ``nan`` where a model has one seed, from which nothing is known of others.
+        float64, shape (m,); ``nan`` where a model has a single seed.
 
     Raises:
-        ValueError: If a model was not evaluated on as many targets as have a user.
+        ValueError: If the numbers of targets and users differ.
     """
     n_targets, sums = _sums_by_user(users)
     differences = [_Difference.of(sums(values), sums(reference), n_targets) for values, reference in pairs]
@@ -162,10 +161,10 @@ class _Difference(NamedTuple):
     Attributes:
         by_user: Sum over each user's targets of the difference of the means over seeds; shape (u,).
         mean: Over all targets.
-        users_variance: Of the mean, by the users' part.
-        seeds_variance: Of the mean, by the seeds' part.
-        freedom: Degrees of freedom of the sum of both variances; infinite if all seeds are alike, ``nan`` if a model
-            has but one.
+        users_variance: Variance of the mean, users' part.
+        seeds_variance: Variance of the mean, seeds' part.
+        freedom: Degrees of freedom of the sum of both variances; infinite if all seeds agree, ``nan`` if a model
+            has a single seed.
     """
 
     by_user: np.ndarray
@@ -176,7 +175,7 @@ class _Difference(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray, reference: np.ndarray, n_targets: np.ndarray) -> _Difference:
-        """From each user's sums, shapes (s, u) and (its s, u), and numbers of targets, shape (u,)."""
+        """From each user's sums, shapes (s, u), s may differ, and numbers of targets, shape (u,)."""
         by_user = values.mean(axis=0) - reference.mean(axis=0)
         mean, users_variance = by_user.sum() / n_targets.sum(), (by_user**2).sum() / n_targets.sum() ** 2
         n_free = [len(values) - 1, len(reference) - 1]
@@ -190,19 +189,19 @@ class _Difference(NamedTuple):
         return cls(by_user, mean, users_variance, seeds_variance, freedom)
 
     def p_value(self, permuted: np.ndarray, seed: int) -> float:
-        """From the means with each user's sign flipped at random."""
+        """The p-value, from the means with each user's sign flipped at random."""
         if np.isnan(self.freedom):
             return np.nan
-        random = np.random.default_rng([seed, 1])  # the same draws for all models: none depends on the others
+        random = np.random.default_rng([seed, 1])  # the same draws for all models, so that none depends on the others
         drawn = permuted + np.sqrt(self.seeds_variance) * random.standard_normal(len(permuted))
         if np.isfinite(self.freedom):
             drawn = drawn * np.sqrt(self.freedom / random.chisquare(self.freedom, len(permuted)))
-        as_far = np.abs(drawn) >= np.abs(self.mean) * (1 - 1e-9)  # sums in another order differ by rounding
+        as_far = np.abs(drawn) >= np.abs(self.mean) * (1 - 1e-9)  # tolerates rounding
         return float((as_far.sum() + 1) / (len(permuted) + 1))
 
 
 def _seed_variances(sums: np.ndarray, n_targets: np.ndarray) -> tuple[float, float]:
-    """Variance of a model's mean over seeds: as the seeds' means tell it, and the part that is chance within users."""
+    """Variance of a model's mean over seeds: total, and the part due to chance within users."""
     n_seeds, n = len(sums), n_targets.sum()
     means = sums.sum(axis=1) / n
     rest = sums - sums.mean(axis=0) - np.outer(means - means.mean(), n_targets)
@@ -228,25 +227,25 @@ def _draws(n: int, size: int, seed: Sequence[int]) -> np.ndarray:
 
 
 def _seed_weights(n: int, size: int, seed: Sequence[int]) -> np.ndarray:
-    """What each of n seeds counts in some resamples, see :func:`bootstrap_intervals`; shape (size, n)."""
+    """Weights of n seeds in each resample, see :func:`bootstrap_intervals`; shape (size, n)."""
     shares = _draws(n, size, seed) / n
     return shares if n == 1 else 1 / n + (shares - 1 / n) * np.sqrt(n / (n - 1))
 
 
 def _sums_by_user(users: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Each user's number of targets, shape (u,), and what sums values of targets, shape (s, n), to (s, u)."""
+    """Number of targets by user, shape (u,), and a function that sums values of targets (s, n) by user to (s, u)."""
     codes, names = pd.factorize(np.asarray(users))
 
     def sums(values: np.ndarray) -> np.ndarray:
         if values.shape[1] != len(codes):
-            raise ValueError(f"models are compared on the same targets, got {values.shape[1]} of {len(codes)}")
+            raise ValueError(f"all models need the same targets; got {values.shape[1]} of {len(codes)}")
         return np.stack([np.bincount(codes, row, len(names)) for row in values])
 
     return np.bincount(codes, minlength=len(names)), sums
 
 
 def _batches(n_draws: int, n_users: int) -> Iterator[int]:
-    """Draws to make at a time."""
+    """Numbers of draws to make at a time."""
     size = max(1, _NUMBERS // n_users)
     for start in range(0, n_draws, size):
         yield min(size, n_draws - start)

@@ -1,4 +1,4 @@
-"""The rows and columns of a leaderboard's tables, as text without a format."""
+"""The rows and columns of a leaderboard's tables, independent of the output format."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from recbole_posattn.experiments.leaderboard.board import SIGNIFICANCE, Board
 from recbole_posattn.experiments.leaderboard.spec import Published
 from recbole_posattn.reporting.page import MISSING, Cell, number_cell, one_line
 
-# Columns of Board.costs: what they are called in a table, and how their numbers are written.
+# Columns of Board.costs: title and number format.
 COSTS = {
     "seeds": ("seeds", "{:,.0f}"),
     "parameters": ("parameters", "{:,.0f}"),
-    "seconds_per_epoch": ("seconds an epoch", "{:,.2f}"),
+    "seconds_per_epoch": ("seconds per epoch", "{:,.2f}"),
     "best_epoch": ("epochs to best", "{:,.1f}"),
     "training_seconds": ("training seconds", "{:,.1f}"),
     "peak_mebibytes": ("peak MiB", "{:,.0f}"),
 }
 PUBLISHED_TITLE = "Published by others"
 PUBLISHED_SUMMARY = (
-    "Not run here. Other code, seeds and tuning, no spread and no test: for orientation beside the tables above, not "
-    "for a ranking with them."
+    "Not run here: other code, seeds and tuning, no spread and no test. For orientation only; do not rank these with "
+    "the tables above."
 )
 PUBLISHED_TEXTS = ["model", "data set", "protocol", "source"]
 
 
 class Provenance(NamedTuple):
-    """Where a leaderboard comes from.
+    """How a leaderboard was made.
 
     Attributes:
-        command: What was typed to make it.
-        versions: Of the packages that matter, by name.
+        command: The command line.
+        versions: Versions of the relevant packages, by name.
         date: In ISO 8601.
-        revision: Of the code, if it is known.
-        seeds: That every model was to be run with.
-        published: Results of others, shown in a table of their own.
-        not_run: Models that were left out, each with the reason.
-        notes: Whatever else a reader should know.
+        revision: Git revision of the code; ``None`` if unknown.
+        seeds: The seeds of every model.
+        published: Results that others published.
+        not_run: Models that were left out and the reasons.
+        notes: Further notes.
     """
 
     command: str
@@ -53,11 +53,8 @@ class Provenance(NamedTuple):
     notes: list[str]
 
 
-# -- what all formats say --------------------------------------------------------------------------------------------
-
-
 def header(board: Board) -> list[str]:
-    """The columns of a board's table; the interval stands behind the metric that it belongs to."""
+    """The columns of a board's table; the interval follows its metric."""
     watched, *others = board.metrics
     return ["model", watched, "95 % interval", *others, *(title for title, _ in COSTS.values())]
 
@@ -73,14 +70,17 @@ def rows(board: Board) -> list[list[Cell]]:
             _metric(board, model, watched, best),
             _interval(board, model, watched),
             *(_metric(board, model, metric, best) for metric in others),
-            *(_cost(board, model, column, costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
+            *(
+                _cost(board, model, column, float(costs.loc[model, column]), form)
+                for column, (_, form) in COSTS.items()
+            ),
         ]
         for model in board.models
     ]
 
 
 def _cost(board: Board, model: str, column: str, value: float, form: str) -> Cell:
-    """A cost; the seeds of a model of which some failed stand as ``1 of 2``."""
+    """A cost; seeds are shown as ``1 of 2`` if some failed."""
     cell, n_failed = number_cell(value, form), sum(failed == model for failed, *_ in board.failures)
     return cell._replace(text=f"{cell.text} of {value + n_failed:,.0f}") if column == "seeds" and n_failed else cell
 
@@ -102,10 +102,10 @@ def _interval(board: Board, model: str, metric: str) -> Cell:
 
 
 def board_summary(board: Board, escape: Callable[[str], str], marks: Mapping[str, str]) -> str:
-    """What a reader has to know to read the table, in one line."""
+    """How to read the table, in one line."""
     seen = ""
     if board.seen_targets is not None:
-        seen = f", {100 * board.seen_targets:.1f} % of which their user had before"
+        seen = f", {100 * board.seen_targets:.1f} % of them already in the user's history"
     text = (
         f"{board.n_targets:,} test targets of {board.n_users:,} users{seen}. Mean ± standard deviation over seeds, the "
         f"best in bold; 95 % interval of {board.metrics[0]} by bootstrap over users and seeds. "
@@ -122,25 +122,25 @@ def board_summary(board: Board, escape: Callable[[str], str], marks: Mapping[str
 
 
 def _untested(board: Board) -> str:
-    """Which models have one seed, and what that means."""
+    """The models with one seed, and the consequence."""
     few = board.of_one_seed
     if not few:
         return ""
     which = "all models" if len(few) == len(board.models) else ", ".join(few)
     return (
-        f": one seed of {which}. The intervals of one seed are over users only, and a difference of one seed may be "
-        "that of lucky seeds."
+        f": {which} with one seed. The intervals of one seed are over users only, and a difference between single "
+        "seeds may be chance."
     )
 
 
 def published_header(published: Sequence[Published]) -> list[str]:
-    """The columns of the table of what others published."""
+    """The columns of the table of published results."""
     metrics = dict.fromkeys(metric for entry in published for metric in entry.metrics)
     return [*PUBLISHED_TEXTS, *metrics]
 
 
 def published_rows(published: Sequence[Published]) -> list[list[Cell]]:
-    """What others published, in the order given, with the columns of :func:`published_header`."""
+    """Published results in the given order, with the columns of :func:`published_header`."""
     metrics = published_header(published)[len(PUBLISHED_TEXTS) :]
     return [
         [
@@ -152,12 +152,12 @@ def published_rows(published: Sequence[Published]) -> list[list[Cell]]:
 
 
 def failed_runs(board: Board) -> list[str]:
-    """The runs that failed, a line each."""
+    """The failed runs, a line each."""
     return [f"{model}, seed {seed}: {one_line(reason)}" for model, seed, reason in board.failures]
 
 
 def how_it_was_made(provenance: Provenance) -> list[tuple[str, str]]:
-    """What a reader needs to make the report again, by name."""
+    """The facts needed to reproduce the report, by name."""
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
     facts = {
         "date": provenance.date,

@@ -1,4 +1,4 @@
-"""The rows of a leaderboard, each tuned by as many trials as the others before they are compared."""
+"""Tuning the rows of a leaderboard, each with the same number of trials."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ from recbole_posattn.experiments.tuning.records import SEARCH_NAME, best_trial
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.space import read_space
 from recbole_posattn.experiments.tuning.spec import Search, check_search
-from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.properties import named_file
 
 
 def tune_rows(
     spec: Spec, dataset: str, protocol: str, n_trials: int, folder: Path, where: Resources, console: Console
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Search each row's best settings on the validation set, with the leaderboard's first seed.
+    """Search the best settings of each row on the validation set, with the first seed of the leaderboard.
 
-    A row is searched in the space of its model (``properties/tuning``) but for the keys that it sets itself. What is
-    finished of a search is not run again.
+    The space of a row is that of its model (``properties/tuning``) without the keys that the row sets itself. Finished
+    trials are not run again.
 
     Args:
         spec: The leaderboard.
         dataset: Name of the data set.
         protocol: Name or file of the protocol.
-        n_trials: Trials of each row.
-        folder: Where the searches go, each into a folder of its own.
-        where: Where the trials are run.
-        console: Where progress is shown.
+        n_trials: Number of trials per row.
+        folder: Folder of the searches; each gets a folder in it.
+        where: Where to run the trials.
+        console: Shows progress.
 
     Returns:
-        The winning settings by row, and what a reader of the report should know.
+        The winning settings by row, and notes for the report.
 
     Raises:
-        SettingError: If a model has no search space, or a search in the folder is another one.
+        SettingError: If a model has no search space, or the folder holds a different search.
     """
     searches = {name: _search(spec, name, dataset, protocol, n_trials) for name in spec.models}
-    checked: dict[str, Config] = {name: check_search(search) for name, search in searches.items()}
+    checked = {name: check_search(search) for name, search in searches.items()}
     winners: dict[str, dict[str, Any]] = {}
     board = f"{dataset}, {Path(protocol).stem}"
     notes = [
@@ -62,7 +61,7 @@ def tune_rows(
             records = run_search(search, own, where, (own / SEARCH_NAME).is_file(), live.add)
         best = best_trial(records, bigger)
         if best is None:
-            notes.append(f"{board}: {name}: no trial came to its end, so it has the settings that it had.")
+            notes.append(f"{board}: {name}: no trial finished, so its settings are unchanged.")
             continue
         winners[name] = best.settings
         notes.append(f"{board}: {name}: {', '.join(f'{key} {value}' for key, value in best.settings.items())}.")
@@ -76,5 +75,5 @@ def _search(spec: Spec, name: str, dataset: str, protocol: str, n_trials: int) -
 
 
 def _slug(name: str) -> str:
-    """A name as a folder can have it."""
+    """A name as a folder name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

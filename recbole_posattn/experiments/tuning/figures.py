@@ -1,10 +1,10 @@
-"""Figures of a search. Matplotlib is imported where it is drawn with: it takes its time."""
+"""Figures of a search. Matplotlib is imported where it is used, as it is slow to import."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,45 +20,45 @@ if TYPE_CHECKING:
 _FINISHED_COLOR, _PRUNED_COLOR, _FAILED_COLOR, _BEST_COLOR = COLORS[0], "#a3abb5", "#d55e00", "#262b33"
 
 
-# Behind a label, so that lines do not cross it.
+# Background of a label, so that lines do not cross it.
 _LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
 
 
 def draw_search(
     records: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], metric: str, bigger: bool
 ) -> dict[str, Drawing]:
-    """All figures of a search for which it has something to show, by the name of a file.
+    """The figures of a search by file name, without empty ones.
 
     Args:
-        records: Its trials, by number.
-        space: What was searched.
+        records: The trials, by number.
+        space: The search space.
         fixed: All other settings.
-        metric: The one that was watched.
-        bigger: Whether more of it is better.
+        metric: The watched metric.
+        bigger: Whether higher is better.
     """
-    plan = {
+    plan: dict[str, tuple[Callable[[], Figure | None], str, str, bool]] = {
         "history": (
             functools.partial(draw_history, records, metric, bigger),
             f"Best {metric} of each trial",
-            "Line: the best so far of the finished ones.",
+            "Line: the best finished trial so far.",
             False,
         ),
         "importance": (
             functools.partial(draw_importance, records, space, fixed, bigger),
             "Importance of each key",
-            "fANOVA: its share of the variance over the space, for keys that all trials have.",
+            "Share of the variance over the search space (fANOVA), for keys that all trials have.",
             False,
         ),
         "parallel": (
             functools.partial(draw_parallel, records, space, metric, bigger),
             "Settings and results",
-            "A line is a trial; colour and last axis: its best score. Lines end where a key was not searched.",
+            "Each line is a trial; colour and last axis show its best score. A gap: the key was not searched.",
             True,
         ),
         "curves": (
             functools.partial(draw_curves, records, metric, bigger),
             f"{metric} on the validation set by epoch",
-            "Grey: stopped early as hopeless. Black: the best trial.",
+            "Grey: stopped early. Black: the best trial.",
             True,
         ),
     }
@@ -70,7 +70,7 @@ def draw_search(
 
 
 def draw_history(records: Sequence[TrialRecord], metric: str, bigger: bool) -> Figure:
-    """The best score of each trial in the order in which they started, and the best so far."""
+    """The best score of each trial in starting order, and the best so far."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
@@ -85,7 +85,7 @@ def draw_history(records: Sequence[TrialRecord], metric: str, bigger: bool) -> F
             failed, [0.02] * len(failed), "x", color=_FAILED_COLOR, transform=axis.get_xaxis_transform(), label="failed"
         )
     finished = [record for record in records if record.state == FINISHED and record.curve]
-    scores = [record.best(bigger) for record in finished]
+    scores = np.array([record.best(bigger) for record in finished], dtype=float)
     so_far = (np.maximum if bigger else np.minimum).accumulate(scores)
     axis.step([record.number for record in finished], so_far, where="post", color=_BEST_COLOR, linewidth=1.2)
     axis.set(xlabel="trial", ylabel=f"{metric} (validation)")
@@ -98,13 +98,13 @@ def draw_history(records: Sequence[TrialRecord], metric: str, bigger: bool) -> F
 def draw_importance(
     records: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], bigger: bool
 ) -> Figure | None:
-    """Bars of what each key matters; nothing if the trials cannot tell."""
+    """Bars of the importance of each key; ``None`` if it cannot be estimated."""
     from matplotlib.figure import Figure
 
-    found = importances(records, space, fixed, bigger)
-    if not found:
+    shares = importances(records, space, fixed, bigger)
+    if not shares:
         return None
-    keys, values = list(found), list(found.values())
+    keys, values = list(shares), list(shares.values())
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axis = figure.subplots()
     axis.barh(range(len(keys)), values, height=0.7, color=_FINISHED_COLOR, alpha=0.8)
@@ -120,7 +120,7 @@ def draw_importance(
 
 
 def draw_curves(records: Sequence[TrialRecord], metric: str, bigger: bool) -> Figure:
-    """The score by epoch of all trials that were validated."""
+    """The score of each trial by epoch."""
     from matplotlib.figure import Figure
 
     best = best_trial(records, bigger)
@@ -141,7 +141,7 @@ def draw_curves(records: Sequence[TrialRecord], metric: str, bigger: bool) -> Fi
 
 
 def draw_parallel(records: Sequence[TrialRecord], space: Space, metric: str, bigger: bool) -> Figure | None:
-    """A line for each trial across an axis for each key that was searched, and the score; nothing without a key."""
+    """A line for each trial across an axis for each searched key and one for the score; ``None`` without a key."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -183,7 +183,7 @@ def draw_parallel(records: Sequence[TrialRecord], space: Space, metric: str, big
 
 
 def _height(dimension: Dimension, value: Any) -> float:
-    """Where a value stands on its axis, from 0 to 1."""
+    """The place of a value on its axis, from 0 to 1."""
     if dimension.kind == "choice":
         return dimension.values.index(value) / max(1, len(dimension.values) - 1)
     scale = math.log if dimension.kind == "loguniform" else float
@@ -192,7 +192,7 @@ def _height(dimension: Dimension, value: Any) -> float:
 
 
 def _marks(dimension: Dimension) -> list[tuple[float, str]]:
-    """What is written beside an axis, and where."""
+    """The labels of an axis and their places."""
     if dimension.kind == "choice":
         return [(_height(dimension, value), short(str(value), 18)) for value in dimension.values]
     low, high = dimension.values[:2]

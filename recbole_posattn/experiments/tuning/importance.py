@@ -1,4 +1,4 @@
-"""How much each key of a search matters. Optuna is imported where it is used: it takes its time."""
+"""The importance of each key of a search. Optuna is imported where it is used, as it is slow to import."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FEWEST_TRIALS = 4
 def importances(
     records: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], bigger: bool
 ) -> dict[str, float]:
-    """fANOVA's share of each key in the variance of the scores over the space, the largest first.
+    """The share of each key in the variance of the scores over the space (fANOVA), the largest first.
 
-    A random forest is fitted to the best score of each trial, that of pruned ones included, and its variance is taken
-    apart (Hutter, Hoos & Leyton-Brown, ICML 2014), by Optuna. Only keys that every trial has can be compared.
+    Optuna fits a random forest to the best score of each trial, pruned trials included, and decomposes its variance
+    (Hutter, Hoos & Leyton-Brown, ICML 2014). Only keys that every trial has can be compared.
 
     Args:
         records: The trials.
-        space: What was searched.
+        space: The search space.
         fixed: All other settings.
         bigger: Whether a higher score is better.
 

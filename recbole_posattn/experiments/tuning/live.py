@@ -1,4 +1,4 @@
-"""How a search is going: a progress bar, or in a log a line for each trial."""
+"""The progress of a search: a progress bar, or in a log a line for each trial."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from recbole_posattn.experiments.tuning.records import PRUNED, TrialRecord, best
 
 
 class LiveSearch:
-    """A bar with the best score so far, and what has become of the trials.
+    """A progress bar with the best score so far and the number of stopped and failed trials.
 
     Args:
-        title: What is searched.
-        n_trials: Trials to come, those of before included.
-        metric: The one that is watched.
-        bigger: Whether more of it is better.
-        console: Where it is shown.
+        title: Name of the search.
+        n_trials: Number of trials, including those of earlier calls.
+        metric: The watched metric.
+        bigger: Whether higher is better.
+        console: Shows the progress.
     """
 
     def __init__(self, title: str, n_trials: int, metric: str, bigger: bool, console: Console) -> None:
@@ -30,11 +30,11 @@ class LiveSearch:
         self.records: list[TrialRecord] = []
         self.progress = Progress(
             *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[summary]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.progress.add_task(title, total=n_trials, told="")
+        self.task = self.progress.add_task(title, total=n_trials, summary="")
 
     def __enter__(self) -> LiveSearch:
         self.progress.__enter__()
@@ -48,21 +48,24 @@ class LiveSearch:
     def add(self, record: TrialRecord) -> None:
         """Show a trial that has ended."""
         self.records.append(record)
-        self.progress.update(self.task, advance=1, told=self._summary())
+        self.progress.update(self.task, advance=1, summary=self._summary())
         if not self.console.is_terminal:
             score = record.best(self.bigger)
-            found = f"{self.metric} {score:.4f}" if score is not None else f"no {self.metric} that is a number"
-            told = record.error or f"{found} after {record.curve[-1][0]} epochs"
+            result = f"{self.metric} {score:.4f}" if score is not None else f"no finite {self.metric}"
+            outcome = record.error or f"{result} after {record.curve[-1][0]} epochs"
             done = f"{self.title}  {len(self.records)}/{self.n_trials}"
-            line = f"{done}  trial {record.number} {record.state}: {told}  ({record.seconds:.0f} s)  {record.settings}"
+            line = (
+                f"{done}  trial {record.number} {record.state}: {outcome}  ({record.seconds:.0f} s)  {record.settings}"
+            )
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _summary(self) -> str:
         best = best_trial(self.records, self.bigger)
         states = [record.state for record in self.records]
         failed = n_failed(self.records)
+        score = None if best is None else best.best(self.bigger)
         facts = [
-            f"best {self.metric} {best.best(self.bigger):.4f}" if best is not None else "",
+            "" if score is None else f"best {self.metric} {score:.4f}",
             f"{states.count(PRUNED)} stopped early" if PRUNED in states else "",
             f"{failed} failed" if failed else "",
         ]

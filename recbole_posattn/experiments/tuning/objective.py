@@ -1,4 +1,4 @@
-"""The objective of RecBole's own ``HyperTuning``, without a look at the test set."""
+"""An objective for RecBole's own ``HyperTuning`` that does not use the test set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def objective_function(
     config_file_list: Sequence[str | Path] | None = None,
     saved: bool = True,
 ) -> dict[str, Any]:
-    """Train with some settings; in the place of ``recbole.quick_start.objective_function``.
+    """Train with some settings; replaces ``recbole.quick_start.objective_function``.
 
     .. code-block:: python
 
@@ -29,19 +29,20 @@ def objective_function(
         search.run()
 
     Args:
-        config_dict: Settings, stronger than the files.
+        config_dict: Settings; they override those of the files.
         config_file_list: YAML files with settings.
-        saved: Whether to keep the best epoch.
+        saved: Whether to save the checkpoint of the best epoch.
 
     Returns:
-        What RecBole's returns: ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, and
-        ``test_result``, which is empty: RecBole's own shows the test set to the search.
+        The keys of RecBole's objective: ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``,
+        and ``test_result``, which is empty: RecBole's own evaluates every trial on the test set.
 
     Raises:
         SettingError, DataError: As :func:`recbole_posattn.run` does.
     """
     settings = dict(config_dict or {})
     result = run(config_file_list=config_file_list, config_dict=settings, saved=saved, test=False)
+    assert result is not None  # None is returned by runs in several processes only
     return {
         "model": settings.get("model", "model"),
         "best_valid_score": result["best_valid_score"],

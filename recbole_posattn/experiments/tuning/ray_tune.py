@@ -1,8 +1,7 @@
-"""The trials of a search on Ray Tune: Optuna draws, ASHA stops what is behind, Ray runs.
+"""The trials of a search on Ray Tune: Optuna draws settings, ASHA stops weak trials, Ray runs them.
 
-A search that is taken up again is a new one of Ray's, which is told first of the trials that have ended: their curves
-are reported as if they were run, so that Optuna and ASHA know what they knew. Nothing that Ray keeps is needed, and
-nothing is unpickled.
+A resumed search is a new Ray experiment. It first reports the curves of the trials that have ended, so that
+Optuna and ASHA regain their state. No state kept by Ray is needed, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
     Resources,
     end_of_run,
     from_anywhere,
     lacks_memory,
-    read_result,
     run_in_folder,
     start_run,
 )
@@ -51,12 +50,12 @@ from recbole_posattn.training.result import RESULT_NAME
 
 RAY_FOLDER = "ray"
 
-# ASHA keeps one in so many trials at each of its rungs.
+# ASHA keeps one in this many trials at each rung.
 _REDUCTION_FACTOR = 3
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records are enough
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops us, too, and at once
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops this process itself at once
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
@@ -74,26 +73,26 @@ def run_trials(
     known: Sequence[TrialRecord],
     on_end: Callable[[TrialRecord], None],
 ) -> list[TrialRecord]:
-    """Run the trials of a search that are left.
+    """Run the remaining trials of a search.
 
     Args:
-        search: What is searched.
-        config: The settings that hold where they are not searched.
+        search: The search.
+        config: The settings of all keys without a search.
         folder: Of the search.
-        where: Where the trials are run; Ray is connected already.
-        known: The trials that have ended.
-        on_end: Called with each that has ended.
+        where: Where to run the trials; Ray is already connected.
+        known: Trials that have already ended.
+        on_end: Called with each trial that ends.
 
     Returns:
-        All trials, those of before as well.
+        All trials, including those already known.
     """
     os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each trial that fails
     mode = "max" if config["valid_metric_bigger"] else "min"
     fixed = config.plain()
-    has_company = where.jobs > 1 or where.address is not None
-    recorder = _Recorder(folder, known, on_end, has_company)
+    in_parallel = where.jobs > 1 or where.address is not None
+    recorder = _Recorder(folder, known, on_end, in_parallel)
     trainable = tune.with_parameters(
         _run_trial,
         settings=from_anywhere(search.settings),
@@ -118,7 +117,7 @@ def run_trials(
             scheduler=_scheduler(search, config),
             num_samples=n_samples,
             max_concurrent_trials=where.jobs if where.address is None else None,
-            reuse_actors=False,  # a process of its own for each trial, whose end ends what it left behind
+            reuse_actors=False,  # a new process for each trial, so that nothing remains of the one before
         ),
         run_config=tune.RunConfig(
             name="trials",
@@ -137,7 +136,7 @@ def run_trials(
 
 
 def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Resources) -> TrialRecord:
-    """Run a trial that lacked memory once more, to its end, after all others."""
+    """Rerun a trial that lacked memory, alone and without early stopping."""
     own, settings, started = trial_folder(folder, number), {**search.settings, **drawn}, time.monotonic()
     error, lacked_memory = end_of_run(ray, start_run(ray, settings, own, where, test=False), settings, own)
     state = FINISHED if error is None else DIED if lacked_memory else FAILED
@@ -148,7 +147,7 @@ def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path,
 def _scheduler(search: Search, config: Config) -> TrialScheduler:
     if search.scheduler == "none":
         return FIFOScheduler()
-    # above all epochs, so that a trial that comes to its end is not stopped there
+    # above the last epoch, so that a trial that reaches it counts as finished, not stopped
     max_epochs = max(config["epochs"], search.grace_period) + 1
     return AsyncHyperBandScheduler(
         time_attr="epoch", max_t=max_epochs, grace_period=search.grace_period, reduction_factor=_REDUCTION_FACTOR
@@ -158,9 +157,9 @@ def _scheduler(search: Search, config: Config) -> TrialScheduler:
 def _optuna_search(
     search: Search, fixed: Mapping[str, Any], known: Sequence[TrialRecord], mode: str, seed: int
 ) -> Searcher:
-    """Optuna's searcher, which is asked for the trials of before first, then for the defaults if they are in the space.
+    """Optuna's searcher, with the known trials first, then the defaults if the space contains them.
 
-    Without the defaults a short search may end below what it started from.
+    Without the defaults a short search may end with worse settings than the defaults.
     """
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     points = [record.settings for record in known]
@@ -173,13 +172,13 @@ def _optuna_search(
         metric="best",
         mode=mode,
         points_to_evaluate=[search.space.parameters(settings) for settings in points],
-        # another seed when it goes on: the same would draw what it drew before
+        # a resumed search needs another seed: the same one would repeat its draws
         sampler=samplers[search.algorithm](seed=seed + next_number(known)),
     )
 
 
 def _draw(trial: optuna.Trial, space: Space, fixed: Mapping[str, Any], known: Sequence[TrialRecord]) -> dict[str, Any]:
-    """What Ray passes to a trial: its number and settings."""
+    """The config that Ray passes to a trial: its number and settings."""
     settings = space.suggest(trial, fixed)
     nth = trial.number
     number = known[nth].number if nth < len(known) else next_number(known) + nth - len(known)
@@ -187,7 +186,7 @@ def _draw(trial: optuna.Trial, space: Space, fixed: Mapping[str, Any], known: Se
 
 
 def _grid_points(grid: Sequence[Mapping[str, Any]], known: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """What Ray passes to the trials of a grid: those of before first."""
+    """The configs that Ray passes to the trials of a grid, known trials first."""
     done = [record.settings for record in known]
     points = [{"number": record.number, "settings": record.settings} for record in known]
     new = [settings for settings in grid if settings not in done]
@@ -203,10 +202,10 @@ def _run_trial(
     mode: str,
     known: Mapping[int, TrialRecord],
 ) -> None:
-    """One trial, in a process of its own; reports the score of each epoch on the validation set.
+    """One trial, in its own process; reports the validation score of each epoch.
 
     Raises:
-        TrialError: If it fails.
+        TrialError: If the trial fails.
     """
     number, drawn = config["trial"]["number"], config["trial"]["settings"]
     best: list[float] = []
@@ -233,11 +232,11 @@ def _run_trial(
 
 
 class _Recorder(tune.Callback):
-    """Writes down each trial that has ended.
+    """Records each trial that ends.
 
     Attributes:
-        records: Of all trials that have ended.
-        lacked_memory: The settings of those that are to run once more, without others beside them, by number.
+        records: All trials that have ended.
+        lacked_memory: Settings, by number, of the trials to rerun alone.
     """
 
     def __init__(
@@ -257,37 +256,35 @@ class _Recorder(tune.Callback):
         self._curves: dict[int, list[tuple[int, float]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray saves it for a restore that we do without; what shows progress cannot be pickled
+        return {}  # Ray pickles callbacks for a restore, which is not used here; a progress display cannot be pickled
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note the time."""
+        """Store the start time."""
         self._started.setdefault(trial.config["trial"]["number"], time.monotonic())
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Note the score of an epoch."""
+        """Store the score of an epoch."""
         curve = self._curves.setdefault(trial.config["trial"]["number"], [])
         if not curve or curve[-1][0] != result["epoch"]:
             curve.append((result["epoch"], result["score"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It came to its end or was stopped."""
+        """Record a trial that finished or was stopped early."""
         number = trial.config["trial"]["number"]
         complete = (trial_folder(self.folder, number) / RESULT_NAME).is_file()
         self._record(trial, FINISHED if complete else PRUNED, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It failed, or its process died."""
+        """Record a trial that failed or whose process died."""
         number, settings = trial.config["trial"]["number"], trial.config["trial"]["settings"]
         file = trial_folder(self.folder, number) / FAILURE_NAME
-        state, error = DIED, "the process of the trial died, killed for its memory perhaps"
+        state, error = DIED, "the process of the trial died, possibly killed for lack of memory"
         if file.is_file():
             state, error = FAILED, read_result(file.parent, FAILURE_NAME)["error"]
         if self._runs_again and number not in self._before and (state == DIED or lacks_memory(error)):
-            logging.getLogger().warning(
-                f"trial {number}: {error}; it runs once more, alone, when the others have ended"
-            )
+            logging.getLogger().warning(f"trial {number}: {error}; it runs once more, alone, after the others")
             self.lacked_memory[number] = settings
         else:
             self._record(trial, state, error)
@@ -300,7 +297,7 @@ class _Recorder(tune.Callback):
         self.record(TrialRecord(number, state, settings, self._curves.get(number, []), seconds, error))
 
     def record(self, record: TrialRecord) -> None:
-        """Write a trial down."""
+        """Record a trial."""
         self.records.append(record)
         append_record(self.folder, record)
         self.on_end(record)

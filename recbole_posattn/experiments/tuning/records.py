@@ -1,7 +1,6 @@
-"""What is known of a search, as files: what is searched (``search.json``) and each trial that has ended.
+"""The files of a search: its definition (``search.json``) and the trials that have ended (``trials.jsonl``).
 
-A line of ``trials.jsonl`` is a trial. A search that is taken up again reads them, so they are plain data, and a line
-that was not written to its end is none.
+Each line of ``trials.jsonl`` is a trial. A resumed search reads both files. A torn line is ignored.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments.trials import read_result, remove_left_over, validated_epochs
+from recbole_posattn.experiments.run_results import read_result, validated_epochs
+from recbole_posattn.experiments.trials import remove_left_over
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.files import json_text, whole_file
 from recbole_posattn.training.result import RESULT_NAME
 
 RUNS, SEARCH_NAME, TRIALS_NAME = "runs", "search.json", "trials.jsonl"
 
-# What has become of a trial. Only one whose process died is run again when its search is taken up.
+# States of a trial. A resumed search reruns only those whose process died.
 FINISHED, PRUNED, FAILED, DIED = "finished", "pruned", "failed", "died"
 
 
@@ -29,11 +29,11 @@ class TrialRecord(NamedTuple):
     """A trial that has ended.
 
     Attributes:
-        number: Counted from 0, in the order in which they started.
-        state: ``finished``, ``pruned`` (stopped as hopeless), ``failed``, or ``died`` with its process.
-        settings: Those that were drawn for it.
-        curve: ``(epoch, score)`` of each epoch that was validated, counted from 1.
-        seconds: From its start to its end.
+        number: Counted from 0 in starting order.
+        state: ``finished``, ``pruned`` (stopped early), ``failed``, or ``died`` (its process was killed).
+        settings: Values of the searched keys.
+        curve: ``(epoch, score)`` of each validated epoch, counted from 1.
+        seconds: Duration.
         error: Why it failed.
     """
 
@@ -45,61 +45,65 @@ class TrialRecord(NamedTuple):
     error: str | None = None
 
     def best(self, bigger: bool) -> float | None:
-        """The best score of its epochs; ``None`` if it has none that is a number."""
+        """The best score over its epochs; ``None`` if no score is finite."""
         scores = (score for _, score in self.curve if math.isfinite(score))
         return (max if bigger else min)(scores, default=None)
 
 
 def trial_folder(folder: Path, number: int) -> Path:
-    """Where a trial's run is, once it is finished."""
+    """The folder of a trial's finished run."""
     return folder / RUNS / f"{number:04d}"
 
 
 def best_trial(records: Sequence[TrialRecord], bigger: bool) -> TrialRecord | None:
-    """The best of the finished trials, the earlier one of equals; ``None`` if none is finished."""
-    finished = [record for record in records if record.state == FINISHED and record.best(bigger) is not None]
-    return (max if bigger else min)(finished, key=lambda record: record.best(bigger), default=None)
+    """The best finished trial, the earliest of equals; ``None`` if no trial is finished."""
+    best, best_score = None, None
+    for record in records:
+        score = record.best(bigger) if record.state == FINISHED else None
+        if score is not None and (best_score is None or (score > best_score if bigger else score < best_score)):
+            best, best_score = record, score
+    return best
 
 
 def next_number(records: Sequence[TrialRecord]) -> int:
-    """The number of the first trial behind some others."""
+    """The next free trial number."""
     return max((record.number for record in records), default=-1) + 1
 
 
 def n_failed(records: Sequence[TrialRecord]) -> int:
-    """How many of some trials neither came to their end nor were stopped as hopeless."""
+    """How many trials were neither finished nor stopped early."""
     return sum(record.state not in (FINISHED, PRUNED) for record in records)
 
 
 def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume: bool) -> list[TrialRecord]:
-    """Make the folder of a search, or find what is known of it.
+    """Create the folder of a search, or read the records of an existing one.
 
     Args:
         folder: Of the search.
-        searched: What is searched, as plain data.
+        searched: The definition of the search, as plain data.
         space: Its space.
-        resume: Whether there is a search to go on with.
+        resume: Whether to continue an existing search.
 
     Returns:
-        The trials that have ended and are not to be run again, by number.
+        The trials that have ended and need no rerun, by number.
 
     Raises:
-        SettingError: If there is a search and ``resume`` is not set, none and it is, or another one.
+        SettingError: If a search exists and ``resume`` is not set, none exists and it is, or the existing one differs.
         UserError: If the folder cannot be written.
     """
     file = folder / SEARCH_NAME
     if file.is_file():
         if not resume:
-            raise SettingError(f"{folder} holds a search already; go on with it by --resume, or give another --output.")
+            raise SettingError(f"{folder} already holds a search; continue it with --resume, or give another --output.")
         before = json.loads(file.read_text(encoding="utf-8"))
         for key, value in json.loads(json_text(searched)).items():
             if before.get(key) != value:
                 raise SettingError(
                     f"the search in {folder} has {key} {before.get(key)!r}, and not {value!r}; "
-                    "go on with the same command, or give another --output."
+                    "continue it with the same command, or give another --output."
                 )
     elif resume:
-        raise SettingError(f"there is no search in {folder} to go on with; leave --resume out.")
+        raise SettingError(f"there is no search in {folder} to resume; leave --resume out.")
     try:
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
         with whole_file(file) as incomplete:
@@ -115,14 +119,14 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
 
 
 def read_records(folder: Path) -> list[TrialRecord]:
-    """The trials of a search that have ended, in that order."""
+    """The trials of a search that have ended, in the order of their ends."""
     file = folder / TRIALS_NAME
     lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
     records = []
     for line in lines:
         try:
             fields = json.loads(line)
-        except ValueError:  # empty, or not written to its end
+        except ValueError:  # empty or torn
             continue
         curve = [(epoch, math.nan if score is None else score) for epoch, score in fields["curve"]]
         records.append(TrialRecord(**{**fields, "curve": curve}))
@@ -130,7 +134,7 @@ def read_records(folder: Path) -> list[TrialRecord]:
 
 
 def append_record(folder: Path, record: TrialRecord) -> None:
-    """Write a trial down; a torn line before it does not hurt it."""
+    """Append a trial; the leading newline separates it from a torn line."""
     with open(folder / TRIALS_NAME, "a", encoding="utf-8") as file:
         file.write("\n" + json_text(record._asdict()))
 
@@ -142,10 +146,10 @@ def finished_curve(result: Mapping[str, Any]) -> list[tuple[int, float]]:
 
 
 def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord]) -> dict[int, TrialRecord]:
-    """Runs that ended when the search was being killed, by number; what failed then is removed, to be run again."""
-    found = {}
+    """Runs that finished while the search was killed, by number; failed ones are deleted and will run again."""
+    unrecorded = {}
     for run in (folder / RUNS).iterdir():
-        if not run.name.isdigit() or int(run.name) in recorded:  # a lock, or what another process holds
+        if not run.name.isdigit() or int(run.name) in recorded:  # a lock file, or a run in progress
             continue
         number = int(run.name)
         if not (run / RESULT_NAME).is_file():
@@ -154,5 +158,5 @@ def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord])
         result = read_result(run)
         settings = space.drawn(result["config"])
         seconds = result["seconds"]["total"]
-        found[number] = TrialRecord(number, FINISHED, settings, finished_curve(result), seconds)
-    return found
+        unrecorded[number] = TrialRecord(number, FINISHED, settings, finished_curve(result), seconds)
+    return unrecorded

@@ -1,7 +1,8 @@
-"""What a search found, as files: the settings, a table of all trials, and a page with figures."""
+"""The result of a search as files: the settings, a table of all trials, and a page with figures."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,21 +20,21 @@ BEST_NAME = "best.yaml"
 
 
 class SearchResult(NamedTuple):
-    """A search that has ended.
+    """The result of a search.
 
     Attributes:
         model: Name of the model.
         dataset: Name of the data set.
-        metric: The one that was watched, such as ``ndcg@10``.
-        bigger: Whether more of it is better.
-        space: What was searched.
-        given: Settings that were given, and not searched.
+        metric: The watched metric, such as ``ndcg@10``.
+        bigger: Whether higher is better.
+        space: The search space.
+        given: Settings that the user gave.
         fixed: All settings that were not searched.
         records: The trials, by number.
-        best: The best of the finished ones.
-        valid_result: Its metrics on the validation set.
-        test_result: Its metrics on the test set, the only ones that there are.
-        command: What was typed.
+        best: The best finished trial.
+        valid_result: The metrics of the best trial on the validation set.
+        test_result: Its metrics on the test set; no other trial has any.
+        command: The command line.
         origin: Date, versions and the like.
     """
 
@@ -51,41 +52,47 @@ class SearchResult(NamedTuple):
     command: str
     origin: Sequence[tuple[str, str]]
 
+    @property
+    def best_score(self) -> float:
+        """The best validation score; NaN if there is none."""
+        score = self.best.best(self.bigger)
+        return math.nan if score is None else score
 
-def report_files(found: SearchResult) -> dict[str, str | bytes]:
+
+def report_files(result: SearchResult) -> dict[str, str | bytes]:
     """All files of a report by their names: ``best.yaml``, ``trials.csv``, ``report.html`` and its figures as PNG."""
-    drawings = draw_search(found.records, found.space, found.fixed, found.metric, found.bigger)
+    drawings = draw_search(result.records, result.space, result.fixed, result.metric, result.bigger)
     return {
-        BEST_NAME: best_yaml(found),
-        "trials.csv": trials_csv(found),
-        "report.html": html(found, list(drawings.values())),
+        BEST_NAME: best_yaml(result),
+        "trials.csv": trials_csv(result),
+        "report.html": html(result, list(drawings.values())),
         **{f"{name}.png": each.png for name, each in drawings.items() if each.png is not None},
     }
 
 
-def best_yaml(found: SearchResult) -> str:
-    """The settings of the best trial, those that were given included, as ``--config_files`` takes them."""
+def best_yaml(result: SearchResult) -> str:
+    """The settings of the best trial, including the given ones, as a file for ``--config_files``."""
     head = [
-        f"# The best of {len(found.records)} trials of {found.model} on {found.dataset}: "
-        f"{found.metric} {found.best.best(found.bigger):.4f} on the validation set.",
-        f"# {one_line(found.command)}",
+        f"# The best of {len(result.records)} trials of {result.model} on {result.dataset}: "
+        f"{result.metric} {result.best_score:.4f} on the validation set.",
+        f"# {one_line(result.command)}",
     ]
-    settings = {**found.given, **found.best.settings}
+    settings = {**result.given, **result.best.settings}
     return "\n".join(head) + "\n" + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def trials_csv(found: SearchResult) -> str:
+def trials_csv(result: SearchResult) -> str:
     """A row for each trial: number, state, best score and its epoch, epochs, seconds, error, then its settings."""
     rows = []
-    for record in found.records:
+    for record in result.records:
         epochs = {score: epoch for epoch, score in reversed(record.curve)}
-        best = record.best(found.bigger)
+        best = record.best(result.bigger)
         rows.append(
             {
                 "trial": record.number,
                 "state": record.state,
-                found.metric: best,
-                "best_epoch": epochs.get(best),
+                result.metric: best,
+                "best_epoch": None if best is None else epochs.get(best),
                 "epochs": record.curve[-1][0] if record.curve else 0,
                 "seconds": record.seconds,
                 "error": record.error,
@@ -93,64 +100,67 @@ def trials_csv(found: SearchResult) -> str:
             }
         )
     table = pd.DataFrame(rows)
-    keys = [key for key in found.space.keys if key in table]
+    keys = [key for key in result.space.keys if key in table]
     table = table[[*(column for column in table if column not in keys), *keys]]
     return table.astype({"best_epoch": "Int64"}).to_csv(index=False)
 
 
-def html(found: SearchResult, drawings: Sequence[Drawing]) -> str:
-    """The search as one page that loads nothing."""
-    states = [record.state for record in found.records]
+def html(result: SearchResult, drawings: Sequence[Drawing]) -> str:
+    """The search as one page without external resources."""
+    states = [record.state for record in result.records]
     n_finished, n_pruned = states.count(FINISHED), states.count(PRUNED)
     return render_page(
         Path(__file__).with_name("tuning.html.j2"),
-        title=f"Tuning of {found.model} on {found.dataset}",
-        date=dict(found.origin).get("date", ""),
-        found=found,
-        score=f"{found.best.best(found.bigger):.4f}",
-        counts=f"{n_finished} finished, {n_pruned} were stopped early, {n_failed(found.records)} failed",
-        best_settings=[(key, str(value)) for key, value in found.best.settings.items()],
-        results=_result_rows(found),
-        header=_header(found),
-        rows=_rows(found),
-        failures=[f"trial {record.number}: {one_line(record.error)}" for record in found.records if record.error],
+        title=f"Tuning of {result.model} on {result.dataset}",
+        date=dict(result.origin).get("date", ""),
+        result=result,
+        score=f"{result.best_score:.4f}",
+        counts=f"{n_finished} finished, {n_pruned} stopped early, {n_failed(result.records)} failed",
+        best_settings=[(key, str(value)) for key, value in result.best.settings.items()],
+        results=_result_rows(result),
+        header=_header(result),
+        rows=_rows(result),
+        failures=[f"trial {record.number}: {one_line(record.error)}" for record in result.records if record.error],
         drawings=drawings,
-        command=found.command,
-        origin=found.origin,
+        command=result.command,
+        origin=result.origin,
     )
 
 
-def _result_rows(found: SearchResult) -> list[list[Cell]]:
+def _result_rows(result: SearchResult) -> list[list[Cell]]:
     return [
         [
             Cell(metric, metric),
-            *(number_cell(result.get(metric), "{:.4f}") for result in (found.valid_result, found.test_result)),
+            *(number_cell(split.get(metric), "{:.4f}") for split in (result.valid_result, result.test_result)),
         ]
-        for metric in found.valid_result
+        for metric in result.valid_result
     ]
 
 
-def _header(found: SearchResult) -> list[str]:
-    return ["trial", "state", found.metric, "epochs", "seconds", *found.space.keys]
+def _header(result: SearchResult) -> list[str]:
+    return ["trial", "state", result.metric, "epochs", "seconds", *result.space.keys]
 
 
-def _rows(found: SearchResult) -> list[list[Cell]]:
+def _rows(result: SearchResult) -> list[list[Cell]]:
     """All trials, the best first and those without a score last."""
 
     def place(record: TrialRecord) -> tuple[bool, float]:
-        best = record.best(found.bigger)
-        return best is None, 0.0 if best is None else -best if found.bigger else best
+        best = record.best(result.bigger)
+        return best is None, 0.0 if best is None else -best if result.bigger else best
 
     return [
         [
             Cell(str(record.number), record.number),
             Cell(record.state, record.state),
-            number_cell(record.best(found.bigger), "{:.4f}")._replace(best=record.number == found.best.number),
+            number_cell(record.best(result.bigger), "{:.4f}")._replace(best=record.number == result.best.number),
             number_cell(record.curve[-1][0] if record.curve else 0, "{:,.0f}"),
             number_cell(record.seconds, "{:,.1f}"),
-            *(_setting(record.settings[key]) if key in record.settings else Cell("", None) for key in found.space.keys),
+            *(
+                _setting(record.settings[key]) if key in record.settings else Cell("", None)
+                for key in result.space.keys
+            ),
         ]
-        for record in sorted(found.records, key=place)
+        for record in sorted(result.records, key=place)
     ]
 
 

@@ -18,20 +18,20 @@ def run_search(
     resume: bool = False,
     on_end: Callable[[TrialRecord], None] = lambda record: None,
 ) -> list[TrialRecord]:
-    """Run all trials of a search, or those that are left. No trial sees the test set.
+    """Run all trials of a search, or the remaining ones. No trial sees the test set.
 
     Args:
-        search: What is searched.
+        search: The search.
         folder: Where runs and records go; all machines of a cluster must see it.
-        where: Where the trials are run.
-        resume: Whether to go on with the search in ``folder``.
-        on_end: Called with each trial that has ended, those of before first.
+        where: Where to run the trials.
+        resume: Whether to continue the search in ``folder``.
+        on_end: Called with each trial that has ended, those of earlier calls first.
 
     Returns:
         The trials, by number.
 
     Raises:
-        SettingError: If a setting cannot be used, or ``folder`` and ``resume`` do not go together.
+        SettingError: If a setting is invalid, or ``folder`` and ``resume`` do not fit together.
         DataError: If the data set cannot be read.
         UserError: If the folder cannot be written.
     """
@@ -46,5 +46,5 @@ def run_search(
             try:
                 records = run_trials(search, config, folder, where, records, on_end)
             finally:
-                remove_left_over(folder / RUNS, wait=10)  # trials that were stopped may be about to end
+                remove_left_over(folder / RUNS, wait=10)  # stopped trials may still be ending
     return sorted(records, key=lambda record: record.number)

@@ -1,4 +1,4 @@
-"""What a tuning searches: the values or the range of each key, some of them only beside certain values of others."""
+"""Search spaces: the values or the range of each key, which may depend on the values of other keys."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from recbole_posattn.settings.yaml import parse_value, read_yaml
 if TYPE_CHECKING:
     import optuna
 
-# How a key's values are drawn, as RecBole's .hyper files name it, and how many numbers it takes.
+# Kinds of ranges, named as in RecBole's .hyper files, with the number of values that each takes.
 RANGES = {"uniform": 2, "quniform": 3, "loguniform": 2}
 KINDS = ("choice", *RANGES, "like")
 
-_DIGITS = 12  # so that 0.1 + 2 · 0.1 is 0.3
+_DIGITS = 12  # rounding, so that 0.1 + 2 · 0.1 is 0.3
 
 
 class Dimension(NamedTuple):
-    """A key to be searched.
+    """A searched key.
 
     Attributes:
         key: Its name.
-        kind: ``choice`` among values, ``uniform`` or ``loguniform`` between two bounds, ``quniform`` for the multiples
-            of a step above the lower one, or ``like`` another key, whose value it takes.
-        values: The choices; the bounds, with the step behind them; or the name of the other key alone.
-        condition: What other keys must be for this one to be searched: for each a list of values, in which a text may
-            be a pattern such as ``*banded*``.
+        kind: ``choice`` among values, ``uniform`` or ``loguniform`` between two bounds, ``quniform`` for the lower
+            bound plus multiples of a step, or ``like`` another key, whose value it copies.
+        values: The choices; the bounds, then the step; or the name of the other key.
+        condition: Allowed values of other keys, without which this key is not searched. A string may be a pattern
+            such as ``*banded*``.
     """
 
     key: str
@@ -40,16 +40,16 @@ class Dimension(NamedTuple):
     condition: Mapping[str, Sequence[Any]]
 
     def is_active(self, settings: Mapping[str, Any]) -> bool:
-        """Whether this key matters beside other settings."""
+        """Whether other settings meet the condition."""
         return all(
             any(_matches(settings.get(key), allowed) for allowed in values) for key, values in self.condition.items()
         )
 
     def suggest(self, trial: optuna.Trial, settings: Mapping[str, Any]) -> Any:
-        """A value for a trial of Optuna's, beside the settings that it has already."""
+        """Draw a value for an Optuna trial that already has some settings."""
         if self.kind == "like":
             return settings[self.values[0]]
-        if self.kind == "choice":  # by number, as Optuna takes no lists and mappings
+        if self.kind == "choice":  # by index, as Optuna takes no lists and mappings
             return self.values[trial.suggest_categorical(self.key, range(len(self.values)))]
         low, high, *step = self.values
         if self.kind == "quniform" and all(isinstance(value, int) for value in self.values):
@@ -59,11 +59,11 @@ class Dimension(NamedTuple):
         return trial.suggest_float(self.key, low, high, log=self.kind == "loguniform")
 
     def parameter(self, value: Any) -> Any:
-        """What Optuna knows a value by, the inverse of :meth:`suggest`."""
+        """Optuna's representation of a value, the inverse of :meth:`suggest`."""
         return self.values.index(value) if self.kind == "choice" else value
 
     def holds(self, value: Any, settings: Mapping[str, Any]) -> bool:
-        """Whether a value is one of its own, beside other settings."""
+        """Whether a value is in the dimension, given other settings."""
         if self.kind == "like":
             return value == settings[self.values[0]]
         if self.kind == "choice":
@@ -75,7 +75,7 @@ class Dimension(NamedTuple):
         return math.isclose(steps, round(steps), abs_tol=1e-9)
 
     def grid(self, settings: Mapping[str, Any]) -> list[Any]:
-        """All its values, beside other settings.
+        """All values, given other settings.
 
         Raises:
             SettingError: If there are infinitely many.
@@ -96,38 +96,38 @@ class Space:
     """A search space.
 
     Args:
-        dimensions: In the order in which they are drawn: a condition, and ``like``, name keys that come before, or
-            keys that are not searched.
+        dimensions: In the order in which they are drawn: conditions and ``like`` may name earlier keys, or keys that
+            are not searched.
 
     Raises:
-        SettingError: If one names a key that comes behind it.
+        SettingError: If a dimension names a later key.
     """
 
     def __init__(self, dimensions: Sequence[Dimension]) -> None:
         self.dimensions = list(dimensions)
-        behind = {dimension.key for dimension in dimensions}
+        later = {dimension.key for dimension in dimensions}
         for dimension in dimensions:
             named = [*dimension.condition, *(dimension.values if dimension.kind == "like" else ())]
             for key in named:
-                if key in behind:
-                    raise SettingError(f"{dimension.key} depends on {key}, which must stand before it in the space.")
-            behind.remove(dimension.key)
+                if key in later:
+                    raise SettingError(f"{dimension.key} depends on {key}, which must come before it in the space.")
+            later.remove(dimension.key)
 
     @property
     def keys(self) -> list[str]:
-        """The keys that are searched."""
+        """The searched keys."""
         return [dimension.key for dimension in self.dimensions]
 
     def without(self, keys: Mapping[str, Any] | Sequence[str]) -> Space:
-        """The space without some keys, which are fixed then."""
+        """The space without some keys."""
         return Space([dimension for dimension in self.dimensions if dimension.key not in keys])
 
     def suggest(self, trial: optuna.Trial, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings for a trial of Optuna's.
+        """Draw settings for an Optuna trial.
 
         Args:
-            trial: That draws the values.
-            fixed: All other settings, on which conditions can depend.
+            trial: Draws the values.
+            fixed: All other settings, on which conditions may depend.
         """
         drawn: dict[str, Any] = {}
         for dimension in self.dimensions:
@@ -137,23 +137,23 @@ class Space:
         return drawn
 
     def drawn(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a run's settings was drawn from this space."""
+        """The settings of a run that belong to this space."""
         return {
             dimension.key: settings[dimension.key] for dimension in self.dimensions if dimension.is_active(settings)
         }
 
     def defaults(self, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The settings that hold without a search, as far as they are searched; ``None`` if they are not in the space.
+        """The default values of the searched keys; ``None`` if they are not in the space.
 
         Args:
-            fixed: All settings without a search.
+            fixed: All settings, without a search.
         """
         active = [dimension for dimension in self.dimensions if dimension.is_active(fixed)]
         inside = all(dimension.holds(fixed[dimension.key], fixed) for dimension in active)
         return self.drawn(fixed) if inside else None
 
     def parameters(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What Optuna knows drawn settings by, the inverse of :meth:`suggest`."""
+        """Optuna's representation of drawn settings, the inverse of :meth:`suggest`."""
         return {
             dimension.key: dimension.parameter(settings[dimension.key])
             for dimension in self.dimensions
@@ -183,14 +183,14 @@ class Space:
             yield from self._grid(others, fixed, {**drawn, dimension.key: value})
 
     def check(self, config: Config, where: str) -> None:
-        """See that all keys are keys of a model.
+        """Check that all keys are keys of the model.
 
         Args:
-            config: The settings that are not searched.
-            where: The space as the user knows it.
+            config: The settings of all keys without a search.
+            where: How messages name the space.
 
         Raises:
-            SettingError: Naming the key that is none.
+            SettingError: If a key is unknown.
         """
         known = config.final_config_dict
         for dimension in self.dimensions:
@@ -202,12 +202,12 @@ class Space:
                     )
 
     def plain(self) -> list[list[Any]]:
-        """The space as lists and mappings, to be written and compared."""
+        """The space as lists and mappings, to be written as JSON and compared."""
         return [[key, kind, list(values), dict(condition)] for key, kind, values, condition in self.dimensions]
 
 
 def read_space(file: str | Path) -> Space:
-    """A search space in YAML: ``key: {kind: values}``, with ``if: {key: values}`` beside the kind for a condition.
+    """A search space in YAML: ``key: {kind: values}``, with an optional condition ``if: {key: values}``.
 
     .. code-block:: yaml
 
@@ -218,7 +218,7 @@ def read_space(file: str | Path) -> Space:
         kernel_bandwidth: {choice: [4, 16], if: {kernel_structure: "*banded*"}}
 
     Raises:
-        SettingError: If the file is no such space.
+        SettingError: If the file is not a valid space.
     """
     dimensions = []
     for key, entry in read_yaml(file).items():
@@ -235,12 +235,12 @@ def read_space(file: str | Path) -> Space:
 
 
 def read_hyper(file: str | Path) -> Space:
-    """A search space as a ``.hyper`` file of RecBole's: a key, a kind and its values on each line.
+    """A search space in RecBole's ``.hyper`` format: a key, a kind and its values on each line.
 
-    As in RecBole the bounds of ``loguniform`` are natural logarithms of the value's. Nothing is evaluated.
+    As in RecBole, the bounds of ``loguniform`` are natural logarithms. No line is evaluated as code.
 
     Raises:
-        SettingError: Naming the line that is not understood.
+        SettingError: If a line is invalid.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
@@ -257,7 +257,7 @@ def read_hyper(file: str | Path) -> Space:
                 f"{where} must be a key, one of {', '.join(('choice', *RANGES))}, and values; got {line.strip()!r}."
             )
         if key in dimensions:
-            raise SettingError(f"{where}: {key} was there before.")
+            raise SettingError(f"{where}: {key} occurs more than once.")
         values = parse_value(text.strip() if kind == "choice" else f"[{text}]")
         values = _checked("uniform" if kind == "loguniform" else kind, values, where)
         if kind == "loguniform":
@@ -287,7 +287,7 @@ def _checked(kind: str, values: Any, where: str) -> tuple[Any, ...]:
         return tuple(values)
     numbers = values if isinstance(values, (list, tuple)) else ()
     if len(numbers) != RANGES[kind] or not all(type(number) in (int, float) for number in numbers):
-        parts = "a lower bound and an upper one" + (" and a step" if kind == "quniform" else "")
+        parts = "a lower bound, an upper bound and a step" if kind == "quniform" else "a lower and an upper bound"
         raise SettingError(f"{where}: {kind} must be {parts}; got {values!r}.")
     low, high, *step = numbers
     if not low < high or not all(map(math.isfinite, numbers)) or (step and step[0] <= 0):

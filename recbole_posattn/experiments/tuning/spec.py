@@ -1,4 +1,4 @@
-"""What a search may be: its algorithm, scheduler and limits."""
+"""The definition of a search: settings, space, algorithm, scheduler and limits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from recbole_posattn.settings.plain import plain_data
 
 
 class Search(NamedTuple):
-    """A search to be done.
+    """The definition of a search.
 
     Attributes:
-        settings: What is not searched: ``model``, ``dataset`` and whatever differs from the defaults.
-        space: What is searched.
-        n_trials: Settings to try; a grid tries all of its own.
+        settings: Fixed settings: ``model``, ``dataset`` and whatever differs from the defaults.
+        space: The search space.
+        n_trials: Number of trials; ignored for a grid, which runs all its points.
         algorithm: ``tpe`` or ``random``, both by Optuna, or ``grid``.
-        scheduler: ``asha`` stops trials that are behind the best third of those that came as far, ``none`` stops none.
-        grace_period: Epochs that ``asha`` leaves every trial.
+        scheduler: ``asha`` stops trials that are not among the best third at the same epoch, ``none`` stops none.
+        grace_period: Epochs before which ``asha`` stops no trial.
     """
 
     settings: Mapping[str, Any]
@@ -31,28 +31,28 @@ class Search(NamedTuple):
     grace_period: int = 15
 
     def total(self, config: Config) -> int:
-        """How many trials there will be; ``config`` are the settings that hold where they are not searched."""
+        """The number of trials; ``config`` has the settings of all keys without a search."""
         return len(self.space.grid(config.plain())) if self.algorithm == "grid" else self.n_trials
 
     def plain(self) -> dict[str, Any]:
-        """What makes it this search and no other, as plain data; the number of trials may grow."""
+        """What identifies the search, as plain data: all but the number of trials, which may grow."""
         fields = {"settings", "algorithm", "scheduler", "grace_period"}
         plain = {key: value for key, value in self._asdict().items() if key in fields}
         return plain_data({**plain, "space": self.space.plain()})
 
 
 def check_search(search: Search) -> Config:
-    """See that a search can be done.
+    """Check the definition of a search.
 
     Returns:
-        The settings that hold where they are not searched.
+        The settings of all keys without a search.
 
     Raises:
-        SettingError: If a setting, or a key of the space, cannot be used.
-        DataError: If the data set cannot.
+        SettingError: If a setting, or a key of the space, is invalid.
+        DataError: If the data set cannot be read.
     """
     config = Config(config_dict=search.settings, command_line=[])
     ensure_atomic_files(config)
     search.space.check(config, "search space")
-    search.total(config)  # not everything has a grid
+    search.total(config)  # raises an error if a key has no grid
     return config

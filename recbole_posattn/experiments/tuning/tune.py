@@ -1,4 +1,4 @@
-"""Tune a model: search on validation data, evaluate the winner once on the test set, write it all down."""
+"""Tune a model: search on validation data, evaluate the winner once on the test set, write the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from recbole_posattn.errors import UserError
-from recbole_posattn.experiments.trials import Resources, forget_checkpoint, read_result, with_nan
+from recbole_posattn.experiments.run_results import forget_checkpoint, read_result, with_nan
+from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import TrialRecord, best_trial, trial_folder
 from recbole_posattn.experiments.tuning.report import SearchResult, report_files
@@ -28,7 +29,7 @@ from recbole_posattn.training.result import versions
 
 WINNER_NAME = "best.json"
 
-# Settings that say where things are, and not what is trained.
+# Settings of places, which do not belong in best.yaml.
 _PLACES = ("checkpoint_dir", "data_path", "dataset", "show_progress")
 
 
@@ -38,20 +39,20 @@ def tune(
     """Search, evaluate the best trial on the test set, and write the report into ``folder``.
 
     Args:
-        search: What is searched.
+        search: The search.
         folder: Where runs, records and report go.
-        where: Where the trials are run.
-        resume: Whether to go on with the search in ``folder``.
-        console: Where progress is shown; the error output by default.
+        where: Where to run the trials.
+        resume: Whether to continue the search in ``folder``.
+        console: Shows progress; standard error by default.
 
     Returns:
-        What was found, and the files of the report.
+        The result, and the files of the report.
 
     Raises:
-        SettingError: If a setting cannot be used, or ``folder`` and ``resume`` do not go together.
+        SettingError: If a setting is invalid, or ``folder`` and ``resume`` do not fit together.
         DataError: If the data set cannot be read.
-        InUseError: If another process searches there.
-        UserError: If the folder cannot be written, or if no trial came to its end.
+        InUseError: If another process runs a search in the folder.
+        UserError: If the folder cannot be written, or if no trial finished.
     """
     console = console or Console(stderr=True)
     config = check_search(search)
@@ -61,7 +62,7 @@ def tune(
 
 def _own_folder(folder: Path, resume: bool) -> AbstractContextManager[None]:
     if resume and not folder.is_dir():
-        return nullcontext()  # there is no search to go on with, as the next one to look will say
+        return nullcontext()  # no search to resume; open_search reports it
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,7 +73,7 @@ def _own_folder(folder: Path, resume: bool) -> AbstractContextManager[None]:
 def _tune(
     search: Search, config: Config, folder: Path, where: Resources, resume: bool, console: Console
 ) -> tuple[SearchResult, list[Path]]:
-    """:func:`tune` in a folder of its own, with the settings that hold where they are not searched."""
+    """:func:`tune` in a locked folder; ``config`` has the settings of all keys without a search."""
     metric, bigger = config["valid_metric"].lower(), config["valid_metric_bigger"]
     title = f"{config['model']} on {config['dataset']}"
     with LiveSearch(title, search.total(config), metric, bigger, console) as live:
@@ -80,13 +81,14 @@ def _tune(
     best = best_trial(records, bigger)
     if best is None:
         reasons = [record.error for record in records if record.error]
-        raise UserError(f"no trial came to its end{f'; the first failed: {reasons[0]}' if reasons else ''}")
+        raise UserError(f"no trial finished{f'; the first failed: {reasons[0]}' if reasons else ''}")
     winner = _evaluated(best, folder)
-    # The weights of the others are of no more use, and so are those of a run that a killed search left behind.
-    for run in trial_folder(folder, best.number).parent.glob("[0-9]*"):
-        if run.is_dir() and run != trial_folder(folder, best.number):
+    # The weights of all others are no longer needed, nor are those of a run that a killed search left behind.
+    best_folder = trial_folder(folder, best.number)
+    for run in best_folder.parent.glob("[0-9]*"):
+        if run.is_dir() and run != best_folder:
             forget_checkpoint(run)
-    found = SearchResult(
+    result = SearchResult(
         model=config["model"],
         dataset=config["dataset"],
         metric=metric,
@@ -101,11 +103,11 @@ def _tune(
         command=command_line(),
         origin=_origin(config, search),
     )
-    return found, write_files(folder, report_files(found))
+    return result, write_files(folder, report_files(result))
 
 
 def _evaluated(best: TrialRecord, folder: Path) -> dict[str, Any]:
-    """The results of the best trial; on the test set it is evaluated once, however often the search is taken up."""
+    """The results of the best trial, evaluated once on the test set, however often the search is resumed."""
     file = folder / WINNER_NAME
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -127,8 +129,8 @@ def _origin(config: Config, search: Search) -> list[tuple[str, str]]:
     return [
         ("date", datetime.date.today().isoformat()),
         ("search", search.algorithm),
-        ("scheduler", f"{search.scheduler}, {search.grace_period} epochs of grace"),
-        ("epochs", f"at most {config['epochs']}, or {config['stopping_step']} without a better one"),
+        ("scheduler", f"{search.scheduler}, grace period of {search.grace_period} epochs"),
+        ("epochs", f"at most {config['epochs']}, or {config['stopping_step']} validations without improvement"),
         ("seed", str(config["seed"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
     ]

@@ -1,4 +1,4 @@
-"""The target ``make soak`` in short, and that it draws all there is."""
+"""A short ``make soak``, and a check that it draws every key and choice."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.soak import CARELESS, GENERAL, NOT_DRAWN, OUR_MODELS, SEQUENTIAL, draw_case
 from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
+from tests.soak.cases import GENERAL, OUR_MODELS, SEQUENTIAL, draw_case
+from tests.soak.settings import CARELESS, NOT_DRAWN
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_a_short_soak_finds_no_fault(tmp_path: Path) -> None:
-    """Four settings, of which two are stopped and resumed; a new process, as forks want."""
+    """Four settings, of which two are stopped and resumed; in a new process with one thread, as forks need."""
     page = tmp_path / "soak"
-    command = ["-m", "benchmarks.soak", "--runs=4", "--seed=14", "--rounds=2", f"--output={page}"]
+    command = ["-m", "tests.soak", "--runs=4", "--seed=14", "--rounds=2", f"--output={page}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, *command], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]

@@ -1,0 +1,60 @@
+"""What finished runs have left in their folders: read back, and rewritten when the weights move or are deleted."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.training.checkpoint import BEST_NAME
+from recbole_posattn.training.result import RESULT_NAME
+
+
+def read_result(folder: Path, name: str = RESULT_NAME) -> dict[str, Any]:
+    """The content of a JSON file that a run left in its folder; scores that are ``null`` there are NaN."""
+    content = json.loads((folder / name).read_text(encoding="utf-8"))
+    for scores in (content, *content.get("curve", ())):
+        for key in scores.keys() & {"best_valid_score", "loss"}:
+            scores[key] = math.nan if scores[key] is None else scores[key]
+        for key in scores.keys() & {"best_valid_result", "test_result", "valid"}:
+            scores[key] = with_nan(scores[key])
+    return content
+
+
+def with_nan(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Scores read from JSON, with NaN for ``null``."""
+    if scores is None:
+        return None
+    return {key: math.nan if score is None else score for key, score in scores.items()}
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """Delete the weights of a run and their name in its ``result.json``."""
+    (folder / BEST_NAME).unlink(missing_ok=True)
+    if (folder / RESULT_NAME).is_file():
+        rewrite_checkpoint(folder / RESULT_NAME, None)
+
+
+def rewrite_checkpoint(file: Path, checkpoint: Path | None) -> None:
+    """Write the path of the weights into a ``result.json``, and keep its modification time, the end of the run."""
+    result, times = json.loads(file.read_text(encoding="utf-8")), file.stat()
+    result["checkpoint"] = None if checkpoint is None else str(checkpoint)
+    with whole_file(file) as incomplete:
+        incomplete.write_text(json_text(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.utime(incomplete, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def validated_epochs(result: Mapping[str, Any]) -> list[tuple[int, float, float]]:
+    """``(epoch, loss, score)`` of each validated epoch, counted from 1; the score is the watched metric.
+
+    Args:
+        result: The content of ``result.json``.
+    """
+    watched = result["config"]["valid_metric"].lower()
+    return [
+        (point["epoch"] + 1, point["loss"], point["valid"][watched]) for point in result["curve"] if "valid" in point
+    ]

@@ -1,0 +1,39 @@
+"""Tables as plain text, for terminals and Markdown files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_UNDERLINED = box.Box("    \n    \n == \n    \n    \n    \n    \n    \n", ascii=True)
+_WIDTH = 100_000  # characters; no terminal's width, so that no cell is wrapped or cut
+
+
+def text_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A table with an underlined header, the first column aligned left and the others right."""
+    table = Table(box=_UNDERLINED, show_edge=False, pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(Text(str(name)), justify="right" if number else "left", no_wrap=True)
+    return _plain(table, rows)
+
+
+def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A table in GitHub's Markdown, aligned left."""
+    table = Table(box=box.MARKDOWN)
+    for name in header:
+        table.add_column(Text(str(name)), no_wrap=True)
+    return _plain(table, rows)
+
+
+def _plain(table: Table, rows: Sequence[Sequence[object]]) -> str:
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
