@@ -54,7 +54,7 @@ from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
 from recbole_posattn.nn.losses.build import LOSSES
 from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
-from recbole_posattn.settings.config import LAUNCHER_KEYS
+from recbole_posattn.settings.keys import LAUNCHER_KEYS
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, RunResult

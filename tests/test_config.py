@@ -22,9 +22,10 @@ from recbole_posattn.cli.settings import parsed_settings
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.models.baselines import BASELINES
+from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
-from recbole_posattn.settings.run_keys import RUN_RULES, write_intervals
+from recbole_posattn.settings.run_keys import RUN_RULES
 from recbole_posattn.settings.yaml import parse_value
 from tests.conftest import TINY
 

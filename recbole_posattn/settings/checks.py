@@ -12,6 +12,7 @@ from recbole.utils import EvaluatorType, ModelType
 
 from recbole_posattn.data.splits import time_quantiles
 from recbole_posattn.errors import SettingError, shown
+from recbole_posattn.settings.eval_args import EVAL_ARGS, check_eval_args
 from recbole_posattn.settings.model_keys import NEGATIVES, NEGATIVES_OF_RECBOLE, is_negatives
 from recbole_posattn.settings.rules import (
     BOOL,
@@ -25,7 +26,7 @@ from recbole_posattn.settings.rules import (
     one_of,
     or_none,
 )
-from recbole_posattn.settings.run_keys import EVAL_ARGS, RUN_RULES, check_eval_args
+from recbole_posattn.settings.run_keys import RUN_RULES
 
 
 def _is_negatives_of_recbole(value: Any) -> bool:

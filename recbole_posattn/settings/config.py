@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import logging
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,38 +34,17 @@ from recbole_posattn.settings.checks import (
     check_validation_metric,
 )
 from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
+from recbole_posattn.settings.combinations import check_combinations, check_model_keys, resolved_negatives
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
-from recbole_posattn.settings.model_keys import MODEL_RULES, check_combinations, check_model_keys, resolved_negatives
+from recbole_posattn.settings.eval_args import check_eval_args
+from recbole_posattn.settings.intervals import write_intervals
+from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_DEFAULTS, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.properties import ML_100K, named_file, properties_files, property_keys, recbole_model_keys
 from recbole_posattn.settings.rules import check_rules
-from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES, check_eval_args, write_intervals
+from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
-
-# Flags of the launcher, which RecBole's Config meets among the command line's settings.
-LAUNCHER_KEYS = {"model", "dataset", "config_files", "nproc", "ip", "port", "world_size", "group_offset"}
-
-# Keys that RecBole reads without naming them in a property file.
-UNLISTED_RECBOLE_KEYS = {
-    "encoding",
-    "neg_sampling",
-    "training_neg_sample_num",
-    "xgb_early_stopping_rounds",
-}
-
-# What RecBole takes for those of them that are not given, but for None.
-_UNLISTED_DEFAULTS = {"encoding": "utf-8"}
-
-# Keys that Config sets by itself.
-FOUND_OUT_KEYS = {
-    *("MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "device", "local_rank", "offset", "single_spec"),
-    *("valid_neg_sample_args", "test_neg_sample_args", "loss_negatives"),
-}
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
 
 
 class Config(ServedConfig, recbole.config.Config):
@@ -155,7 +133,7 @@ class Config(ServedConfig, recbole.config.Config):
 
     def defaults(self) -> dict[str, Any]:
         """What keys are where they are not given, as plain data; a key that is missing is ``None`` then."""
-        return plain_data({**_UNLISTED_DEFAULTS, **self.internal_config_dict})
+        return plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model

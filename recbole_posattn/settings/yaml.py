@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,13 @@ class YamlLoader(yaml.SafeLoader):
                 if (key.tag, key.value) in lines:
                     raise _GivenTwice(key.value, lines[key.tag, key.value], line)
                 lines[key.tag, key.value] = line
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
 
 
 class _GivenTwice(yaml.YAMLError):
