@@ -15,11 +15,11 @@ from recbole_posattn.settings.model_keys import MODEL_RULES
 
 
 def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) -> None:
-    """Refuse a key of our models that this one does not have: it would change nothing, and the run would mislead.
+    """Refuse a key of our models that this model does not have: it would have no effect.
 
     Args:
         model: Name of the model.
-        given: Keys from outside.
+        given: The keys that were given.
         defaults: Keys that the property files name for this model.
 
     Raises:
@@ -27,7 +27,7 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
     """
     for key in sorted(set(given) & MODEL_RULES.keys() - set(defaults)):
         raise SettingError(
-            f"key {key!r} is none of {model}'s, whose kernel and encoding are fixed; PosKernelSASRec has it, and "
+            f"{model} has no key {key!r}: its kernel and encoding are fixed; PosKernelSASRec has the key, and "
             "every encoding under position_encoding."
         )
 
@@ -81,7 +81,7 @@ def _check_loss(settings: Mapping[str, Any]) -> None:
 
 
 def resolved_negatives(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a sampled loss draws: ``train_neg_sample_args`` as far as given, else defaults; ``None`` for CE."""
+    """The negatives of a sampled loss: ``train_neg_sample_args`` completed with defaults; ``None`` for CE."""
     if settings["loss_type"] not in SAMPLED_LOSSES:
         return None
     given = settings.get("train_neg_sample_args") or {}
@@ -117,7 +117,9 @@ def _check_kernels(settings: Mapping[str, Any]) -> None:
 
 
 def _check_encodings(settings: Mapping[str, Any]) -> None:
-    encodings = settings.get("position_encoding")  # a model with one fixed encoding has the keys of that one instead
+    encodings = settings.get(
+        "position_encoding"
+    )  # ``None``: a model with a fixed encoding has the keys of that encoding instead
     try:
         check_encodings(encodings or [])
     except ValueError as error:

@@ -13,7 +13,7 @@ _INTERVAL = re.compile(r"\s*[\[(]([^,]*),([^,]*)[\])]\s*")
 
 
 def _is_interval(text: str) -> bool:
-    """Whether it is one that RecBole reads, and that holds any number."""
+    """Whether it is an interval that RecBole can read, and is not empty."""
     match = _INTERVAL.fullmatch(text)
     try:
         lower, upper = map(float, match.groups()) if match else (1, 0)
@@ -35,11 +35,11 @@ INTERVAL_KEYS = tuple(f"{counted}_num_interval" for counted in ("user_inter", "i
 def write_intervals(settings: dict[str, Any]) -> None:
     """Turn the intervals among the settings into text.
 
-    YAML and Python read the closed interval ``[5,9]`` as a list and Python the open one ``(4,10)`` as a tuple. RecBole
-    takes either at its word, but a tuple would come back from a checkpoint as a list.
+    YAML and Python read the closed interval ``[5,9]`` as a list, and Python reads the open one ``(4,10)`` as a tuple.
+    RecBole accepts both, but a tuple would return from a checkpoint as a list.
 
     Args:
-        settings: What was given; changed in place.
+        settings: The settings, changed in place.
     """
     for key in INTERVAL_KEYS:
         if key in settings:
@@ -49,7 +49,7 @@ def write_intervals(settings: dict[str, Any]) -> None:
 
 
 def _interval_text(value: Any) -> Any:
-    """A list or tuple of two bounds as text; anything else, such as a list of tokens, as it is."""
+    """A list or tuple of two bounds as text; anything else, such as a list of tokens, unchanged."""
     if not isinstance(value, (list, tuple)) or len(value) != 2 or all(isinstance(bound, str) for bound in value):
         return value
     left, right = "[]" if isinstance(value, list) else "()"

@@ -37,7 +37,7 @@ def _is_structure(value: Any) -> bool:
 
 
 def is_negatives(value: Any) -> bool:
-    """Whether it describes the negatives of a sampled loss."""
+    """Whether a value describes the negatives of a sampled loss."""
     if not isinstance(value, dict) or not set(value) <= NEGATIVES_OF_RECBOLE.keys():
         return False
     given = {**NEGATIVES_OF_RECBOLE, **value}
@@ -52,7 +52,7 @@ def is_negatives(value: Any) -> bool:
     )
 
 
-# The keys of RecBole's train_neg_sample_args; no loss here chooses among candidates by the model, as the last two do.
+# The keys of RecBole's train_neg_sample_args. The last two let the model choose among candidates, as no loss here does.
 NEGATIVES_OF_RECBOLE = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
 NEGATIVES = (
     f"a dict of distribution ({' or '.join(DISTRIBUTIONS)}), sample_num (a positive integer) and alpha (a number of at "
@@ -102,7 +102,7 @@ MODEL_KEYS = (
         "kernel_bandwidth",
         or_none(integer(1)),
         None,
-        "(int) Lags a banded structure keeps, 1 (the diagonal) to MAX_ITEM_LIST_LENGTH; required by one.",
+        "(int) Lags a banded structure keeps, 1 (the diagonal) to MAX_ITEM_LIST_LENGTH; banded structures need it.",
     ),
     Key("kernel_decays", integer(1, 2**16), 4, "(int) Decays in the mixture of 'exponential'; at least 1."),
     Key("kernel_rank", integer(1), 8, "(int) Rank of 'lowrank'; 1 to MAX_ITEM_LIST_LENGTH."),

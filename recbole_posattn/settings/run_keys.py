@@ -34,7 +34,7 @@ from recbole_posattn.settings.rules import (
 
 
 def _is_separator(value: Any) -> bool:
-    """Whether fields can be told apart by it; pandas takes several characters for a regular expression."""
+    """Whether a value can separate fields; pandas reads several characters as a regular expression."""
     if not isinstance(value, str) or not value or set(value) & set('"\n\r\0'):
         return False
     return len(value) == 1 or re.escape(value) == value
@@ -54,7 +54,7 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 _TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
 
-# What names files and folders.
+# Keys that name files and folders.
 NAME_RULES = {"dataset": Rule(is_name, "a name of at most 200 bytes without / and \\")}
 
 
@@ -120,7 +120,7 @@ RUN_KEYS = (
         "save_last_every",
         or_none(integer(1)),
         1,
-        "(int) Write last.pth, from which --resume goes on, after every so many epochs; ~ never.",
+        "(int) Write last.pth, from which --resume continues, after every so many epochs; ~ never.",
         resumable="yes",
         changes_result=False,
         source=Source.OVERALL,
@@ -269,7 +269,7 @@ RUN_KEYS = (
 
 RUN_RULES = rules_of(RUN_KEYS)
 
-# Settings that are text, also where it looks like something else, as the name 2024 of a data set.
+# Settings that are text even if they look like something else, such as a data set named 2024.
 TEXT_KEYS = {"dataset", "model", "encoding", "wandb_project"} | {
     key for key, rule in RUN_RULES.items() if rule is TEXT or rule is PATH
 }
