@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from recbole_posattn import compat
 from recbole_posattn.atomic_files.convert.convert import convert
-from recbole_posattn.atomic_files.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert.shapes import ReadOptions
 from recbole_posattn.atomic_files.download import download_atomic_files, extract_archive
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import DataError
@@ -162,9 +162,9 @@ def test_conversion_reads_any_member_and_writes_by_no_name_of_it(member: str, em
     source.write_bytes(zip_of({member: "".join(f"{n}\t{n % 3}\t5\t{n}\n" for n in range(9))}))
     if "\\" in member:  # one name, which no format knows
         with pytest.raises(DataError, match="has no file"):
-            convert(source, "mine", data_path=work / "dataset", reading=Reading(format="ml-100k"))
+            convert(source, "mine", data_path=work / "dataset", reading=ReadOptions(format="ml-100k"))
     else:
-        convert(source, "mine", data_path=work / "dataset", reading=Reading(format="ml-100k"))
+        convert(source, "mine", data_path=work / "dataset", reading=ReadOptions(format="ml-100k"))
     written = {path.relative_to(empty_folder).as_posix() for path in empty_folder.rglob("*") if path.is_file()}
     assert written - {"a/b/dataset/mine/mine.inter"} == {"a/b/dump.zip"}
     assert not Path("/tmp/evil").exists()

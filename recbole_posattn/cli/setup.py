@@ -61,7 +61,7 @@ def install_command() -> list[str]:
 
 
 def _by_hand() -> str:
-    """The command for the user to type: with pipx in a pipx environment, else with the pip that Python brings, or uv."""
+    """The command for the user to type: with pipx in its environments, else with the pip that Python brings, or uv."""
     environment = Path(sys.prefix)
     if (environment / "pipx_metadata.json").is_file():
         return shlex.join(["pipx", "runpip", environment.name, *_INSTALL])

@@ -1,8 +1,8 @@
 """The models this package adds to RecBole.
 
 RecBole looks up a model, its trainer and its data set by name inside its own package. :func:`register` adds ours
-there, so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does the same
-for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all changes to RecBole.
+there, so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does
+the same for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all changes to RecBole.
 """
 
 from __future__ import annotations
