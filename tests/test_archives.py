@@ -45,7 +45,7 @@ HOSTILE = {
     "named pipe": (zip_of_special("Amazon.item", stat.S_IFIFO, ""), "is a link or a device"),
     "bomb": (
         zip_of({"Amazon.inter": bytes(2**21 + 1)}, zipfile.ZIP_DEFLATED),
-        "it would grow from 2,[0-9]{3} to 2,097,153 bytes; up to 100 times its size is believed",
+        "it would grow from 2,[0-9]{3} to 2,097,153 bytes; at most 100 times its size is accepted",
     ),
     "many small files": (zip_of({f"{n}": "" for n in range(1001)}), "it has 1,001 members; a data set has 1,000"),
     "a lie about its size": (lying_about_its_size(), "it cannot be unpacked"),
@@ -140,8 +140,8 @@ def no_http(url: str) -> None:
     ("urlopen", "reason"),
     [
         (lambda url: Silent(), "the server does not say how large the file is"),
-        (lambda url: Large(), "it is larger than 1 GB, and there is nobody to ask whether to go on"),
-        (no_http, "the answer is not HTTP: BadStatusLine"),
+        (lambda url: Large(), "it is larger than 1 GB, and there is no terminal to confirm the download"),
+        (no_http, "the response is not HTTP: BadStatusLine"),
     ],
 )
 def test_failed_downloads_have_a_reason(

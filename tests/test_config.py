@@ -22,9 +22,10 @@ from recbole_posattn.cli.settings import parsed_settings
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.models.baselines import BASELINES
+from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
-from recbole_posattn.settings.run_keys import RUN_RULES, write_intervals
+from recbole_posattn.settings.run_keys import RUN_RULES
 from recbole_posattn.settings.yaml import parse_value
 from tests.conftest import TINY
 
@@ -371,7 +372,7 @@ def test_refuses_what_cannot_be_meant(settings: dict, message: str) -> None:
 @pytest.mark.parametrize("model", ["DIEN", "FM"])
 def test_models_whose_data_tell_no_histories_refuse_to_mask_them(model: str) -> None:
     settings = {"mask_history": "all", "eval_args": {"order": "TO", "mode": "full"}, "metrics": ["Hit"]}
-    with pytest.raises(SettingError, match=f"{model} reads a data set that tells no histories"):
+    with pytest.raises(SettingError, match=f"{model} uses a data set that provides no histories"):
         Config(model, "ml-100k", config_dict={**settings, "valid_metric": "Hit@10"}, command_line=[])
 
 
@@ -434,7 +435,7 @@ def test_an_empty_config_file_says_nothing(empty_folder: Path) -> None:
 
 @pytest.mark.parametrize("key", ["kernel_structure", "position_encoding", "cape_positions"])
 def test_baselines_refuse_the_keys_of_the_kernel_model(key: str) -> None:
-    with pytest.raises(SettingError, match=f"key '{key}' is none of RoPESASRec's"):
+    with pytest.raises(SettingError, match=f"RoPESASRec has no key '{key}'"):
         Config("RoPESASRec", "ml-100k", config_dict={key: 3}, command_line=[])
     assert Config("RoPESASRec", "ml-100k", config_dict={"rope_base": 50}, command_line=[])["rope_base"] == 50
     with pytest.raises(SettingError, match="hidden_size / n_heads must be even; got 6 / 2"):

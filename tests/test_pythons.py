@@ -17,9 +17,9 @@ from tools import pythons
 @pytest.mark.parametrize(
     ("version", "missing", "message"),
     [
-        ((2, 7), None, "Python 2.7 is too old: this needs Python 3.11 to 3.14; name another one"),
-        ((3, 10), None, "Python 3.10 is too old: this needs Python 3.11 to 3.14; name another one"),
-        ((3, 15), None, "Python 3.15 is too new: this needs Python 3.11 to 3.14; name another one"),
+        ((2, 7), None, "Python 2.7 is too old: this needs Python 3.11 to 3.14; choose one"),
+        ((3, 10), None, "Python 3.10 is too old: this needs Python 3.11 to 3.14; choose one"),
+        ((3, 15), None, "Python 3.15 is too new: this needs Python 3.11 to 3.14; choose one"),
         ((3, 12), "venv", "Python 3.12 has no module venv; install it (Debian, Ubuntu: apt install python3.12-venv)"),
         ((3, 13), "ensurepip", "Python 3.13 has no module ensurepip; install it (Debian, Ubuntu: apt install python3"),
     ],

@@ -1,7 +1,7 @@
-"""The Pythons that this project runs on: ``make`` asks here. Any Python must be able to read this file, 2.7 included.
+"""The Pythons that this project runs on, for ``make``. Every Python must be able to read this file, 2.7 included.
 
-``python3 tools/pythons.py check`` says in one line why the Python that runs it cannot be used, if so; ``list`` prints
-every usable one on this machine, one for each version.
+``python3 tools/pythons.py check`` says in one line why the running Python cannot be used, if so; ``list`` prints the
+usable Pythons of this machine, one for each version.
 """
 
 from __future__ import print_function
@@ -21,11 +21,11 @@ def problem(version, implementation, importable):
 
     Args:
         version: (major, minor).
-        implementation: As ``platform.python_implementation()`` gives it.
-        importable: A function that tells whether a module can be imported.
+        implementation: As ``platform.python_implementation()`` returns it.
+        importable: A function that returns whether a module can be imported.
     """
     name = "Python %d.%d" % tuple(version)
-    other = "name another one, such as: make run PYTHON=python3.%d" % (NEWEST[1] - 1)
+    other = "choose one, such as: make run PYTHON=python3.%d" % (NEWEST[1] - 1)
     if implementation != "CPython":
         return "%s is %s, for which PyTorch is not built; %s" % (name, implementation, other)
     if not OLDEST <= tuple(version) <= NEWEST:
@@ -67,10 +67,10 @@ def usable():
     found = {}
     for command in candidates():
         try:
-            told = subprocess.check_output([command, os.path.abspath(__file__), "where"], stderr=subprocess.DEVNULL)
-        except (OSError, subprocess.CalledProcessError):  # not there, or not usable
+            output = subprocess.check_output([command, os.path.abspath(__file__), "where"], stderr=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError):  # missing, or not usable
             continue
-        version, path = told.decode().strip().split(" ", 1)
+        version, path = output.decode().strip().split(" ", 1)
         found.setdefault(tuple(map(int, version.split("."))), path)
     return [found[version] for version in sorted(found)]
 

@@ -1,4 +1,4 @@
-"""Looks at a data set's atomic files before RecBole reads them, so that what is wrong is said in the user's terms."""
+"""Checks a data set's atomic files before RecBole reads them, so that errors are reported in the user's terms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.properties import RECBOLE_PROPERTIES
 
-# Keys that name the columns of ids, which every row needs wherever such a column stands.
+# Keys that name the columns of ids; every row needs a value in such a column.
 _ID_KEYS = (
     *("USER_ID_FIELD", "ITEM_ID_FIELD", "ENTITY_ID_FIELD"),
     *("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD"),
@@ -30,13 +30,13 @@ _ID_KEYS = (
 
 _INTERACTIONS = "inter"
 
-# What leaves interactions out of a single file, and intervals that leave out none.
+# Keys that filter the interactions of a single file, and intervals that filter none.
 _FILTERS = ("rm_dup_inter", "val_interval", "user_inter_num_interval", "item_inter_num_interval")
 _NO_FILTER = ("[0,inf)", "[0, inf)", "(-inf,inf)")
 
 
 def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
-    """Make sure that the files RecBole is about to read are there and say what RecBole will read.
+    """Make sure that the files exist, and that RecBole will read them as they are meant.
 
     A missing data set that RecBole knows is downloaded. A byte order mark in the first file becomes the ``encoding``
     utf-8-sig, without which it would be part of the first column's name.
@@ -47,13 +47,13 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
 
     Raises:
         DataError: If the data set is missing and cannot be downloaded; if a file is empty, has no header of
-            ``name:type`` columns, lacks a column that the model needs, or has a row that would be read as something
-            else than it says (see :func:`recbole_posattn.atomic_files.rows.check_rows`).
+            ``name:type`` columns, lacks a column that the model needs, or has a row that would be misread
+            (see :func:`recbole_posattn.atomic_files.rows.check_rows`).
         SettingError: If settings or the model ask for columns that are not loaded
             (see :func:`recbole_posattn.atomic_files.columns.check_fields`).
     """
     folder, name = Path(config["data_path"]), config["dataset"]
-    if not os.path.exists(folder):  # Path's raises for a name that is too long
+    if not os.path.exists(folder):  # Path.exists raises for a name that is too long
         _download(folder, name)
     loaded: dict[str, dict[str, FeatureType]] = {}
     if config["benchmark_filename"] is None:
@@ -93,11 +93,11 @@ def _download(folder: Path, name: str) -> None:
 
 
 def _check_file(file: Path, source: str, config: Config, allow_missing: bool) -> dict[str, FeatureType]:
-    """Check a file; the columns that RecBole will read of it, with their types."""
+    """Check a file; returns the columns that RecBole will read, with their types."""
     separator = config["field_separator"]
     try:
         if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and begins_with_utf8_mark(file):
-            config["encoding"] = "utf-8-sig"  # which reads files without a mark, too
+            config["encoding"] = "utf-8-sig"  # which also reads files without a mark
         encoding = config["encoding"] or "utf-8"
         with open(file, encoding=encoding, errors="replace") as lines:
             header = lines.readline(LONGEST_LINE).rstrip("\n")
@@ -139,7 +139,7 @@ def _check_file(file: Path, source: str, config: Config, allow_missing: bool) ->
 
 
 def _warn_of_filters(config: Mapping[str, Any]) -> None:
-    """RecBole takes files that are split already as they are, and says nothing of settings that it passes over."""
+    """Warn of filters that RecBole silently ignores for files that are split already."""
     given = [key for key in _FILTERS if config[key] not in (None, False, *_NO_FILTER)]
     if given:
         logging.getLogger().warning(
@@ -148,26 +148,26 @@ def _warn_of_filters(config: Mapping[str, Any]) -> None:
 
 
 def _check_alike(files: Mapping[Path, Mapping[str, FeatureType]]) -> None:
-    """Refuse files of one data set of which RecBole would fill in the columns that are missing, or mix their types."""
+    """Refuse files of one data set with different columns, which RecBole would fill in or mix."""
     (first, columns), *others = files.items()
     for file, own in others:
         if own != columns:
             column = next(name for name in {**columns, **own} if columns.get(name) != own.get(name))
-            has = [f"{each} has {_told(column, kinds)}" for each, kinds in ((first, columns), (file, own))]
+            has = [f"{each} has {_described(column, kinds)}" for each, kinds in ((first, columns), (file, own))]
             raise DataError(
-                f"the files of benchmark_filename must have the same columns: {' and '.join(has)}; mend the files, or "
-                "leave the column out of load_col"
+                f"the files of benchmark_filename must have the same columns: {' and '.join(has)}; correct the files, "
+                "or leave the column out of load_col"
             )
 
 
-def _told(column: str, types: Mapping[str, FeatureType]) -> str:
+def _described(column: str, types: Mapping[str, FeatureType]) -> str:
     return f"{column}:{types[column].value}" if column in types else f"no {column}"
 
 
 def _check_history(
     file: Path, types: Mapping[str, FeatureType], read: Mapping[str, FeatureType], config: Mapping[str, Any]
 ) -> set[str]:
-    """Look at the columns of a file that is split already which give histories; the column that holds them, if any.
+    """Check the columns for histories in a file that is split already; returns the column that holds them, if any.
 
     Args:
         file: The file.
@@ -192,13 +192,14 @@ def _check_history(
             )
     if listed in types and listed not in read:
         logging.getLogger().warning(
-            f"{file} has histories in the column {listed!r}, which load_col leaves out: they are made of the rows"
+            f"{file} has histories in the column {listed!r}, which load_col leaves out: histories are "
+            "built from the rows"
         )
     return {listed}
 
 
 def _columns_to_read(source: str, config: Mapping[str, Any]) -> tuple[set[str] | None, set[str]]:
-    """What RecBole reads of a file, ``None`` for all columns, and what it leaves out of that."""
+    """The columns that RecBole reads from a file, ``None`` for all, and the columns that it leaves out of these."""
     load = config["load_col"]
     of_source = load.get(source, ()) if load is not None else "*"
     return None if of_source == "*" else set(of_source), set((config["unload_col"] or {}).get(source, ()))
@@ -231,9 +232,7 @@ def _parse_header(file: Path, header: str, separator: str) -> dict[str, FeatureT
         names = [column for column, _ in types]
         for column in names:
             if names.count(column) > 1:
-                raise DataError(
-                    f"{file}: the header has the column {column!r} more than once; name one of them otherwise"
-                )
+                raise DataError(f"{file}: the header has the column {column!r} more than once; rename one of them")
         return {column: FeatureType(kind) for column, kind in types}
     found = [word for character, word in SEPARATOR_NAMES.items() if character in header and character != separator]
     hint = f"; its columns look separated by {found[0]} (key field_separator)" if found else ""

@@ -1,4 +1,4 @@
-"""Looks whether the columns that settings and models ask for are loaded, and are of a type that they can read."""
+"""Checks that the columns that settings and models need are loaded and have the right type."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from recbole.utils import EvaluatorType, FeatureType, ModelType
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
 
-# The columns that are read, by the file that they stand in (inter, user, item, kg, link, or an additional suffix).
+# The columns that are read, by file (inter, user, item, kg, link, or an additional suffix).
 Loaded = Mapping[str, Mapping[str, FeatureType]]
 
 _TOKENS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
-# RecBole's models with features of items, also those derived from them: the key that names these, and the types that
-# the model reads. Numbers must be among numerical_features; SASRecF counts vectors out of its own width.
+# RecBole's models with item features, and models derived from them: the key that names the features, and the types that
+# the model reads. Numbers must be among numerical_features; SASRecF leaves vectors out of its width.
 _FEATURE_MODELS = {
     "SASRecF": ("selected_features", (*_TOKENS, FeatureType.FLOAT)),
     "GRU4RecF": ("selected_features", tuple(FeatureType)),
@@ -27,7 +27,7 @@ _FEATURE_MODELS = {
 
 
 def check_fields(config: Config, loaded: Loaded) -> None:
-    """Refuse settings and models that ask for columns they cannot have; RecBole fails on most with a ``KeyError``.
+    """Refuse settings and models that need columns that are missing; RecBole fails on most with a ``KeyError``.
 
     Args:
         config: Resolved settings.
@@ -37,7 +37,7 @@ def check_fields(config: Config, loaded: Loaded) -> None:
         SettingError: Naming the key, the columns that are loaded, and what to set.
     """
     _check_aliases(config, loaded)
-    if config["benchmark_filename"] is None:  # of files that are split already, RecBole filters nothing
+    if config["benchmark_filename"] is None:  # RecBole does not filter files that are split already
         _check_val_interval(config, loaded)
     _check_numbers(config, loaded)
     _check_item_features(config, loaded)
@@ -45,7 +45,7 @@ def check_fields(config: Config, loaded: Loaded) -> None:
 
 
 def _all_columns(loaded: Loaded) -> dict[str, FeatureType]:
-    """Those that RecBole keeps; it uses those of ``link`` to rename items only."""
+    """The columns that RecBole keeps; it uses those of ``link`` only to rename items."""
     return {column: kind for source, kinds in loaded.items() if source != "link" for column, kind in kinds.items()}
 
 
@@ -54,7 +54,7 @@ def _named(columns: Mapping[str, FeatureType]) -> str:
 
 
 def _require(key: str, column: str, columns: Mapping[str, FeatureType], allowed: tuple[FeatureType, ...]) -> None:
-    """See that a column is there and has one of some types."""
+    """Check that a column is loaded and has one of some types."""
     if column not in columns:
         raise SettingError(
             f"{key} names the column {shown(column)}, which is not loaded. Loaded are {_named(columns)}: name one of "
@@ -128,7 +128,7 @@ def _check_item_features(config: Config, loaded: Loaded) -> None:
 
 
 def _check_labels(config: Config, loaded: Loaded) -> None:
-    """Labels for models that are trained on rows with labels, and for an evaluation of such."""
+    """Check the labels for models that are trained or evaluated on labelled rows."""
     labelled = [split for split, mode in config["eval_args"]["mode"].items() if mode == "labeled"]
     if labelled and config["eval_type"] == EvaluatorType.RANKING:
         raise SettingError(

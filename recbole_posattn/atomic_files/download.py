@@ -14,8 +14,8 @@ from pathlib import Path
 
 from recbole_posattn.errors import DataError
 
-# What an archive of a data set may have. Text of interactions shrinks to a third or a tenth, and the format allows a
-# thousandth; what is small in any case is not worth a refusal.
+# Limits for the archive of a data set. Interactions as text shrink to a third or a tenth; the zip format allows a
+# thousandth. The expansion does not matter if the unpacked size is small.
 MOST_MEMBERS, LARGEST_EXPANSION, LARGEST_UNPACKED = 1000, 100, 2**30
 
 
@@ -23,16 +23,16 @@ def download_atomic_files(url: str, folder: Path, name: str) -> None:
     """Download and unpack a data set that RecBole knows, under its own size prompt.
 
     ``Dataset._download`` waits at a process-group barrier even in a single process, where it fails, and leaves a
-    half-filled folder that it takes for the data set the next time. Here the folder appears when it is complete.
+    half-filled folder that it uses as the data set the next time. Here the folder appears only when it is complete.
 
     Args:
         url: Address of the zip archive, from RecBole's list.
         folder: Where the atomic files belong; must not exist.
-        name: The data set's name, which the files are given.
+        name: The data set's name, for the names of the files.
 
     Raises:
         OSError: If the archive cannot be fetched (no network, say) or the folder not be written.
-        RuntimeError: If the user declines a large download, or what answers is no web server with a file.
+        RuntimeError: If the user declines a large download, or the server does not send a file.
         DataError: If the archive is damaged, or :func:`extract_archive` refuses it.
     """
     from recbole.utils import url as recbole_url
@@ -59,38 +59,38 @@ def download_atomic_files(url: str, folder: Path, name: str) -> None:
 
 @contextmanager
 def _download_failures() -> Iterator[None]:
-    """Failures that RecBole's functions do not foresee, as errors with a reason."""
+    """Turn failures that RecBole's functions do not handle into errors with a reason."""
     try:
         yield
     except EOFError as error:
-        raise RuntimeError("it is larger than 1 GB, and there is nobody to ask whether to go on") from error
-    except TypeError as error:  # it takes the length from the answer's headers
+        raise RuntimeError("it is larger than 1 GB, and there is no terminal to confirm the download") from error
+    except TypeError as error:  # it reads the length from the response's headers
         raise RuntimeError("the server does not say how large the file is") from error
     except HTTPException as error:
-        raise RuntimeError(f"the answer is not HTTP: {type(error).__name__}") from error
+        raise RuntimeError(f"the response is not HTTP: {type(error).__name__}") from error
 
 
 def extract_archive(archive: Path, folder: Path) -> None:
-    """Unpack a zip archive of a data set, after a look at what is in it.
+    """Check a zip archive of a data set, and unpack it.
 
-    The standard library, which RecBole's ``extract_zip`` calls, bends names that lead out of the folder until they do
-    not, writes the target of a link as a file, and fills the disk if told so. Here such an archive is refused whole.
+    The standard library, which RecBole's ``extract_zip`` calls, rewrites names that lead out of the folder, writes the
+    target of a link as a file, and may fill the disk. Here such an archive is refused as a whole.
 
     Args:
         archive: The zip archive.
         folder: Where its files belong.
 
     Raises:
-        DataError: If it is no zip archive or is damaged, if a member is no plain file or folder or its name is absolute
-            or has ``..``, a backslash, a colon or a NUL in it, if there are more than :data:`MOST_MEMBERS` members, or
-            if all of them are together larger than :data:`LARGEST_UNPACKED` and than :data:`LARGEST_EXPANSION` times
-            the archive.
+        DataError: If it is not a zip archive or is damaged, if a member is not a plain file or folder, or its name is
+            absolute or has ``..``, a backslash, a colon or a NUL in it, if there are more than :data:`MOST_MEMBERS`
+            members, or if they are together larger than :data:`LARGEST_UNPACKED` and than
+            :data:`LARGEST_EXPANSION` times the archive.
         OSError: If the folder cannot be written.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             _check_members(opened.infolist(), archive.stat().st_size)
-            opened.extractall(folder)  # never more of a member than the size that has been checked
+            opened.extractall(folder)  # never more of a member than the checked size
     except DataError:
         raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
@@ -101,7 +101,7 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     if len(members) > MOST_MEMBERS:
         raise DataError(f"it has {len(members):,} members; a data set has {MOST_MEMBERS:,} at most")
     for member in members:
-        name = member.orig_filename  # as it stands in the archive
+        name = member.orig_filename  # as written in the archive
         kind = stat.S_IFMT(member.external_attr >> 16)
         if name.startswith("/") or ".." in name.split("/") or set(name) & set("\\:\0"):
             raise DataError(f"its member {name!r} is not a name below the folder it is unpacked into")
@@ -110,5 +110,5 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     unpacked = sum(member.file_size for member in members)
     if unpacked > max(LARGEST_UNPACKED, LARGEST_EXPANSION * size):
         raise DataError(
-            f"it would grow from {size:,} to {unpacked:,} bytes; up to {LARGEST_EXPANSION} times its size is believed"
+            f"it would grow from {size:,} to {unpacked:,} bytes; at most {LARGEST_EXPANSION} times its size is accepted"
         )

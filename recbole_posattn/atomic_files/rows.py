@@ -1,10 +1,9 @@
-"""The rows of an atomic file, looked at before RecBole reads them.
+"""Checks the rows of an atomic file before RecBole reads them.
 
-RecBole fills what a row lacks with the padding token or the mean of its column, drops a row without user or item, and
-reads an infinite time as one, all without a word. Here such a row is told by line and column. Of a row with a field too
-many RecBole reads the first ones, and so it is here, with a warning. Rows as they should be
-cost a pass of Arrow's reader; only a block that this one does not understand is gone through row by row, by the rules
-of pandas, with which RecBole reads.
+RecBole silently fills missing values with the padding token or the mean of the column, drops rows without user or item,
+and accepts infinite times. Here such a row is reported by line and column. Of a row with too many fields RecBole reads
+the first ones; so does this package, with a warning. Correct rows cost one pass of Arrow's reader; only blocks that
+Arrow cannot read are checked row by row, by the rules of pandas, with which RecBole reads.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from recbole_posattn.errors import DataError, SettingError, shown
 
 SEPARATOR_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
 
-# Bytes that are looked at together.
+# Bytes of a block.
 BLOCK = 2**24
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -50,7 +49,7 @@ class Column(NamedTuple):
         name: Without its type.
         type: As the header says.
         read: Whether RecBole reads it.
-        required: Whether every row needs a value, and a sequence one at least.
+        required: Whether every row needs a value; for a sequence, at least one.
     """
 
     name: str
@@ -60,14 +59,14 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """How an atomic file is written.
+    """An atomic file and its format.
 
     Attributes:
         file: The file.
         columns: All its columns, in their order.
-        separator: Of the fields of a row; several characters are taken as they are.
+        separator: Of the fields of a row; several characters are taken literally.
         seq_separator: Of the values of a sequence.
-        encoding: As Python calls it.
+        encoding: Python's name of it.
     """
 
     file: Path
@@ -78,15 +77,15 @@ class Table(NamedTuple):
 
 
 def check_rows(table: Table) -> None:
-    """Refuse a file whose rows RecBole would read as something else than they say.
+    """Refuse a file whose rows RecBole would misread.
 
-    Each row must have a field for each column. Fields behind the last column are left out, with a warning, but not in
-    the first row: by these pandas would take the first column for the names of rows. Of the columns that are read,
-    numbers must be numbers, finite ones in 32 bits, and the required ones must have a value in each row. Empty lines
-    count for nothing, as in RecBole.
+    Each row must have a field for each column. Fields after the last column are left out with a warning, but refused
+    in the first row, where they would make pandas read the first column as row names. In the columns that are read,
+    numbers must be valid and finite in 32 bits, and required columns must have a value in each row. Empty lines are
+    ignored, as in RecBole.
 
     Raises:
-        DataError: Naming the first such row, or saying that there is none at all.
+        DataError: Naming the first such row, or if there are no rows.
     """
     with open(table.file, "rb") as stream, _long_fields():
         separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
@@ -117,7 +116,7 @@ def _long_fields() -> Iterator[None]:
 
 
 def _is_plain(table: Table) -> bool:
-    """Whether lines end with the byte 10 and a field with a byte of its own, and there are no sequences of numbers."""
+    """Whether lines end with byte 10, the separator is one byte, and there are no sequences of numbers."""
     if len(table.separator) != 1 or not table.separator.isascii():
         return False
     if any(column.read and column.type == FeatureType.FLOAT_SEQ for column in table.columns):
@@ -134,19 +133,19 @@ def _is_plain(table: Table) -> bool:
 
 
 def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus) -> int:
-    """Look at all rows behind the header, block by block; gives how many there are."""
+    """Check all rows after the header, block by block; returns their number."""
     encoding = checked_encoding(table.encoding)
     stream.readline()
     number, n_rows = 2, 0
     while block := stream.read(BLOCK):
         block += stream.readline()
-        if b'"' in block:  # a field in quotes may go beyond the block
+        if b'"' in block:  # a quoted field may extend beyond the block
             stream.seek(-len(block), io.SEEK_CUR)
             return n_rows + _check_records(table, _lines(table, stream, number, encoding), surplus, n_rows)
-        found = _count_good(table, block, encoding)
-        if found is None:
-            found = _check_records(table, _lines(table, io.BytesIO(block), number, encoding), surplus, n_rows)
-        n_rows += found
+        n_checked = _count_good(table, block, encoding)
+        if n_checked is None:
+            n_checked = _check_records(table, _lines(table, io.BytesIO(block), number, encoding), surplus, n_rows)
+        n_rows += n_checked
         number += _ends(block)
     return n_rows
 
@@ -158,7 +157,7 @@ def _ends(block: bytes) -> int:
 
 
 def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
-    """How many rows a block without quotes has, if all are surely good."""
+    """The number of rows in a block without quotes if all are certainly correct, else ``None``."""
     if b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
         return None
     try:
@@ -204,7 +203,7 @@ def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
 
 
 def _lines(table: Table, stream: Iterable[bytes], number: int, encoding: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, from a first one on, with their ends."""
+    """Lines with their line ends, each with its number, counted from ``number``."""
     for line in stream:
         try:
             text = line.decode(encoding)
@@ -219,7 +218,7 @@ def _lines(table: Table, stream: Iterable[bytes], number: int, encoding: str) ->
 
 
 def _decoded_lines(table: Table) -> Iterator[tuple[int, str]]:
-    """All lines behind the header, of any encoding."""
+    """All lines after the header, in any encoding."""
     with open(table.file, encoding=table.encoding, newline="") as lines:
         lines.readline()
         number = 2
@@ -227,7 +226,7 @@ def _decoded_lines(table: Table) -> Iterator[tuple[int, str]]:
             try:
                 line = lines.readline()
             except UnicodeError as error:
-                raise DataError(f"{table.file} cannot be read behind line {number - 1}: {error}") from error
+                raise DataError(f"{table.file} cannot be read after line {number - 1}: {error}") from error
             if not line:
                 return
             yield number, line
@@ -235,7 +234,7 @@ def _decoded_lines(table: Table) -> Iterator[tuple[int, str]]:
 
 
 def _check_records(table: Table, lines: Iterator[tuple[int, str]], surplus: Surplus, before: int = 0) -> int:
-    """Look at rows one by one, behind as many others; gives how many there are."""
+    """Check rows one by one, after ``before`` others; returns their number."""
     n_rows = 0
     for number, fields, line in _records(table, lines):
         n_rows += 1
@@ -245,13 +244,13 @@ def _check_records(table: Table, lines: Iterator[tuple[int, str]], surplus: Surp
             problem = _problem(table, column, field) if column.read else None
             if problem is not None:
                 raise DataError(
-                    f"{table.file}, line {number}: column {column.name!r} {problem}; mend the row or leave it out"
+                    f"{table.file}, line {number}: column {column.name!r} {problem}; correct the row or leave it out"
                 )
     return n_rows
 
 
 def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str], str]]:
-    """The rows that are not empty: number of the first line, fields, and all the lines."""
+    """The rows that are not empty: number of the first line, fields, and the text of all lines."""
     taken: list[tuple[int, str]] = []
 
     def taking() -> Iterator[str]:
@@ -260,7 +259,7 @@ def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
         for number, line in lines:
             if previous.endswith("\r") and line.startswith(table.separator):
                 raise DataError(
-                    f"{table.file}, line {number}: begins with an empty field behind a line that ends with \\r alone, "
+                    f"{table.file}, line {number}: begins with an empty field after a line that ends with \\r alone, "
                     "which pandas misreads; end lines with \\n"
                 )
             previous = line
@@ -272,7 +271,7 @@ def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
     if len(table.separator) == 1:
         fields_of = csv.reader(taking(), delimiter=table.separator)
     else:
-        # so pandas reads these
+        # as pandas reads them
         fields_of = (line.strip().split(table.separator) for line in taking())
     while True:
         try:
@@ -293,7 +292,7 @@ def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
 
 
 def _problem(table: Table, column: Column, field: str) -> str | None:
-    """What is wrong with a field, in words; ``None`` if nothing is."""
+    """What is wrong with a field; ``None`` if it is correct."""
     if not field or field in READ_AS_MISSING:
         missing = f"is {field!r}, which is read as a missing value" if field else "has no value"
         return missing if column.required else None

@@ -1,4 +1,4 @@
-"""What a data set is like, before any filtering: sizes, lengths, repetitions, popularity, times.
+"""Statistics of a data set before any filtering: sizes, lengths, repetitions, popularity, times.
 
 Shape keys: N interactions.
 """
@@ -19,12 +19,12 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOP_SHARES = (0.01, 0.05, 0.1, 0.2)
 N_TOP_ITEMS = 10
 
-# Times between these are taken for Unix seconds: 1980 and 2100.
+# Times between these are read as Unix seconds: 1980 and 2100.
 _UNIX = (315_532_800, 4_102_444_800)
 
 
 class Lengths(NamedTuple):
-    """Of numbers of interactions.
+    """A summary of numbers of interactions.
 
     Attributes:
         min: The smallest.
@@ -40,23 +40,23 @@ class Lengths(NamedTuple):
 
 
 class DataStatistics(NamedTuple):
-    """What :func:`data_statistics` finds.
+    """The result of :func:`data_statistics`.
 
     Attributes:
         name: Of the data set.
         file: Its atomic file.
-        users: How many users there are.
-        items: How many items there are.
-        interactions: How many interactions there are, N.
-        without_id: Rows besides these without a user or an item, which RecBole drops.
-        density: Interactions over users times items; above 1 where repetitions make it so.
-        of_user: Interactions a user.
-        of_item: Interactions an item.
+        users: Number of users.
+        items: Number of items.
+        interactions: Number of interactions, N.
+        without_id: Number of further rows, without a user or an item, which RecBole drops.
+        density: Interactions / (users × items); repetitions may lift it above 1.
+        of_user: Interactions per user.
+        of_item: Interactions per item.
         repeat_rate: Share of interactions with an item that the user had before.
         first: The earliest time; ``None`` if there are no times.
         last: The latest time; ``None`` if there are no times.
         unix: Whether the times look like seconds since 1970.
-        top_shares: Share of the interactions that the most popular items have, by the share of items, one at least.
+        top_shares: Share of the interactions of the most popular items, by the share of items (at least one item).
         top_items: The most popular items and their numbers of interactions.
         user_counts: Interactions of each user, descending; int64, shape (users,).
         item_counts: Interactions of each item, descending; int64, shape (items,).
@@ -98,13 +98,13 @@ def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
     """Measure a data set.
 
     Args:
-        config: Resolved settings, which say where it is and how its columns are called; times are read if they are
-            there. A missing data set that RecBole knows is downloaded.
+        config: Resolved settings, which give its path and the names of its columns; times are optional.
+            A missing data set that RecBole knows is downloaded.
 
     Raises:
         DataError: If it is missing, or cannot be read as an atomic file.
     """
-    from recbole_posattn.atomic_files.check import ensure_atomic_files  # imports RecBole; time_span does without
+    from recbole_posattn.atomic_files.check import ensure_atomic_files  # imports RecBole, which time_span does not need
 
     ensure_atomic_files(config, allow_missing=True)  # they are counted
     name = config["dataset"]
@@ -144,12 +144,12 @@ def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
 
 
 def looks_like_unix(first: float, last: float) -> bool:
-    """Whether times from a first to a last one can be taken for seconds since 1970."""
+    """Whether times from ``first`` to ``last`` look like seconds since 1970."""
     return bool(_UNIX[0] <= first and last <= _UNIX[1])
 
 
 def time_span(first: float, last: float) -> str:
-    """Times from a first to a last one in words, with dates if they look like Unix seconds."""
+    """A time span in words, with dates if the times look like Unix seconds."""
     if not looks_like_unix(first, last):
         return f"{first:.10g} to {last:.10g}, no Unix times"
     begin, end = (datetime.datetime.fromtimestamp(time, datetime.UTC) for time in (first, last))

@@ -1,4 +1,4 @@
-"""A picture of a data set: how long its histories are, how popular its items, and when it happened."""
+"""A figure of a data set: lengths of histories, popularity of items, and interactions over time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Bars of a histogram.
+# Number of bars of a histogram.
 _BARS = 40
 
 
@@ -49,14 +49,14 @@ def _draw_lengths(axis: Axes, counts: np.ndarray) -> None:
     axis.hist(counts, bins=_length_bins(int(counts.min()), int(counts.max())), color=COLORS[0])
     median = float(np.median(counts))
     axis.axvline(median, color="black", linewidth=0.8, linestyle="--", label=f"median {median:g}")
-    axis.set(title="interactions a user", xlabel="interactions", ylabel="users")
+    axis.set(title="interactions per user", xlabel="interactions", ylabel="users")
     _log_scale(axis, "x")
     axis.tick_params(axis="x", rotation=30)
     axis.legend()
 
 
 def _length_bins(shortest: int, longest: int) -> np.ndarray:
-    """Bounds of bars that are even in the logarithm, and hold a whole number each at the least."""
+    """Bounds of bars of equal logarithmic width, each with at least one whole number."""
     return np.unique(np.geomspace(shortest, longest + 1, _BARS + 1).round()) - 0.5
 
 

@@ -12,14 +12,14 @@ from recbole_posattn.errors import DataError, shown
 
 @dataclass
 class Surplus:
-    """Rows with more fields than columns, of which RecBole reads the first ones.
+    """Rows with more fields than columns; RecBole reads the first fields.
 
     Attributes:
         file: The file.
         n_columns: Columns in its header.
         separator: Of the fields of a row.
-        separator_name: The words for it.
-        n_rows: How many such rows there are.
+        separator_name: Its name in messages.
+        n_rows: The number of such rows.
         first: What is wrong with the first of them.
     """
 
@@ -31,11 +31,11 @@ class Surplus:
     first: str = ""
 
     def check(self, place: int, number: int, fields: Sequence[str], line: str) -> None:
-        """Refuse a row with another number of fields than columns, unless pandas reads the first of its fields.
+        """Refuse a row whose number of fields differs from that of the columns, unless pandas reads its first fields.
 
         Args:
-            place: Of the row among all, from 1 on.
-            number: Of its first line.
+            place: Position of the row in the file, from 1.
+            number: Number of its first line.
             fields: Its fields.
             line: All its lines.
 
@@ -46,19 +46,19 @@ class Surplus:
         counts = (
             f"the header has {n_columns} columns separated by {self.separator_name}, but line {number} has {n_fields}"
         )
-        # pandas takes columns for the names of rows if the first row has more fields, or the second one twice as many
+        # pandas reads columns as row names if the first row has more fields, or the second row at least twice as many
         names_rows = place == 1 or (place == 2 and n_fields >= 2 * n_columns)
         if n_fields > n_columns and not names_rows:
             self.n_rows += 1
             left_out = shown(self.separator.join(fields[n_columns:]))
-            self.first = self.first or f"{counts}; left out, as RecBole does, is what follows: {left_out}"
+            self.first = self.first or f"{counts}; as in RecBole, the rest is left out: {left_out}"
             return
         cut_off = "" if line.endswith(("\n", "\r")) else "; it is the last line, and the file seems cut off there"
-        misread = "; pandas would take the first column for names of rows" if n_fields > n_columns else cut_off
+        misread = "; pandas would read the first column as row names" if n_fields > n_columns else cut_off
         raise DataError(f"{self.file}: {counts}: {shown(line.rstrip())}{misread}")
 
     def report(self) -> None:
-        """Warn of what is left out."""
+        """Warn of the fields that are left out."""
         if self.n_rows:
             more = f" ({self.n_rows:,} such lines in all)" if self.n_rows > 1 else ""
             logging.getLogger().warning(f"{self.file}: {self.first}{more}")

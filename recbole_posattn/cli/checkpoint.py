@@ -1,4 +1,4 @@
-"""What all commands take that read a checkpoint."""
+"""Arguments of all commands that read a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the checkpoint, and how to read it."""
+    """Add the checkpoint and the options for reading it."""
     parser.add_argument("checkpoint", type=Path, help="a best.pth below saved/")
     parser.add_argument("--data_path", type=Path, help="folder with the data set's folder (default: that of training)")
     parser.add_argument(
         "--allow_unsafe_checkpoint",
         action="store_true",
-        help="read a checkpoint of RecBole's own, which RUNS whatever code is in it; for files of people you trust",
+        help="read one of RecBole's own checkpoints, which RUNS any code in it; only for files from people you trust",
     )
 
 
 def reading_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of :func:`recbole_posattn.load` among those of a command."""
+    """The options for :func:`recbole_posattn.load` among those of a command."""
     return {"data_path": options.data_path, "allow_unsafe_checkpoint": options.allow_unsafe_checkpoint}

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands and their arguments."""
-    parser.description = "Make data sets from raw dumps, and look at them. See docs/data.md."
+    parser.description = "Make data sets from raw dumps, and describe them. See docs/data.md."
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_convert_arguments(
         commands.add_parser("convert", help="a raw dump, or any table, to an atomic file", allow_abbrev=False)
     )
     _add_stats_arguments(
-        commands.add_parser("stats", help="the figures of a data set, with a picture", allow_abbrev=False)
+        commands.add_parser("stats", help="statistics of a data set, with a figure", allow_abbrev=False)
     )
 
 
@@ -48,26 +48,33 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an atomic file of this name")
 
-    reading = parser.add_argument_group("what the dump is")
-    reading.add_argument("--format", help="a known format (default: what the name of the source tells)")
+    reading = parser.add_argument_group("format of the dump")
+    reading.add_argument("--format", help="a known format (default: guessed from the name of the source)")
     for role in ("user", "item", "time", "rating"):
         reading.add_argument(f"--{role}", metavar="COLUMN", help=f"column of the {role}")
-    reading.add_argument("--kind", help=f"{', '.join(KINDS)} (default: what the name of the file tells)")
+    reading.add_argument("--kind", help=f"{', '.join(KINDS)} (default: guessed from the name of the file)")
     reading.add_argument("--separator", type=_separator, help="of the fields of a line, such as , or \\t or ::")
-    reading.add_argument("--fields", type=_names, help="names of all fields of a file without a header, with commas")
+    reading.add_argument("--fields", type=_names, help="names of all fields, with commas, of a file without a header")
     reading.add_argument("--time_format", help="s, ms, us, auto, order, or a strptime pattern (default: auto)")
     reading.add_argument("--encoding", default="utf-8", help="of a file of lines (default: utf-8)")
     reading.add_argument(
         "--on_error", choices=get_args(OnError), default="strict", help="stop at bad lines, or skip (default: strict)"
     )
 
-    filters = parser.add_argument_group("what is left out")
-    filters.add_argument("--min_rating", type=float, help="interactions with a lower rating")
+    filters = parser.add_argument_group("filters")
+    filters.add_argument("--min_rating", type=float, help="leave out interactions with a lower rating")
     filters.add_argument(
-        "--deduplicate", choices=get_args(Deduplicate), default="none", help="repeated interactions (default: none)"
+        "--deduplicate",
+        choices=get_args(Deduplicate),
+        default="none",
+        help="leave out repeated interactions (default: none)",
     )
-    filters.add_argument("--min_user_interactions", type=int, default=1, help="users with fewer, iterated (default: 1)")
-    filters.add_argument("--min_item_interactions", type=int, default=1, help="items with fewer, iterated (default: 1)")
+    filters.add_argument(
+        "--min_user_interactions", type=int, default=1, help="leave out users with fewer, iterated (default: 1)"
+    )
+    filters.add_argument(
+        "--min_item_interactions", type=int, default=1, help="leave out items with fewer, iterated (default: 1)"
+    )
 
 
 def _separator(text: str) -> str:
@@ -93,14 +100,14 @@ def _convert(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         show_progress=sys.stderr.isatty(),
     )
-    print(_told(done))
+    print(_summary(done))
     for file in filter(None, (done.file, done.rejected_file)):
         print(f"written: {file}")
     return 0
 
 
-def _told(done: Conversion) -> str:
-    """What a conversion did, a line each."""
+def _summary(done: Conversion) -> str:
+    """The steps of a conversion, one per line."""
     from recbole_posattn.atomic_files.statistics import time_span
 
     read, *filtered = done.steps
@@ -119,11 +126,13 @@ def _told(done: Conversion) -> str:
 
 
 def _add_stats_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print the figures of a data set before any filtering, and draw them."
+    parser.description = "Print statistics of a data set before any filtering, and draw them."
     parser.add_argument("name", help="name of the data set")
     parser.add_argument("--data_path", default="dataset", help="folder of data sets (default: dataset)")
-    parser.add_argument("--output", type=Path, default=Path("."), help="folder of the picture (default: this one)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument(
+        "--output", type=Path, default=Path("."), help="folder of the figure (default: the current folder)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
 
 
 def _stats(options: argparse.Namespace) -> int:
@@ -131,7 +140,7 @@ def _stats(options: argparse.Namespace) -> int:
     from recbole_posattn.atomic_files.statistics_figure import write_statistics
     from recbole_posattn.settings.config import Config
 
-    # a model that needs users and items alone; messages say who needs them
+    # a model that needs only users and items; error messages name what needs them
     config = Config("Pop", options.name, config_dict={"data_path": options.data_path}, command_line=[])
     config["model"] = "a data set"
     statistics = data_statistics(config)
@@ -145,7 +154,7 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def figures(statistics: DataStatistics) -> str:
-    """The figures as tables for people."""
+    """The statistics as readable tables."""
     from recbole_posattn.atomic_files.statistics import QUANTILES, time_span
     from recbole_posattn.reporting.drawing import short
     from recbole_posattn.reporting.terminal import text_table

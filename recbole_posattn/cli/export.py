@@ -10,7 +10,7 @@ from recbole_posattn.settings.choices import MODEL_NAMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments."""
     parser.description = (
         "Write a trained model as ONNX or as PyTorch's export format, with its item tokens and a description, and "
         "compare its scores with the model's own. See docs/recommend.md."
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
     parser.add_argument("--format", choices=list(MODEL_NAMES), default="onnx", help="of the file (default: onnx)")
     parser.add_argument("--output", type=Path, help="folder of the files (default: export in the checkpoint's)")
-    parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -11,13 +11,13 @@ from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_opt
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Read off a trained model what it has learned of positions: its kernels U, L and C, their weights by lag, what "
-        "positions add to the logits, attention maps by history length, and the kernels over training where the run "
+        "Show what a trained model has learned about positions: its kernels U, L and C, their weights by lag, what "
+        "positions add to the logits, attention maps by history length, and the kernels over training if the run "
         "kept them (--save_kernel_every). Writes inspect.html, figures as PNG and SVG, and tables as CSV. See "
         "docs/inspect.md."
     )
     add_checkpoint_arguments(parser)
-    parser.add_argument("other", type=Path, nargs="?", help="another one, to compare")
+    parser.add_argument("other", type=Path, nargs="?", help="a second checkpoint, to compare")
     parser.add_argument(
         "--out", "--output", type=Path, help="folder of the report (default: inspect/ beside the checkpoint)"
     )

@@ -12,8 +12,8 @@ from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_opt
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Switch off the kernels U and L and each encoding of a trained model, one after the other and all but one, "
-        "and measure what that does to the metrics, and layer by layer to the attention. See docs/interference.md."
+        "Switch off the kernels U and L and each encoding of a trained model, one at a time and all but one, "
+        "and measure the effect on the metrics, and layer by layer to the attention. See docs/interference.md."
     )
     add_checkpoint_arguments(parser)
     parser.add_argument(

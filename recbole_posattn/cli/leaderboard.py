@@ -15,13 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
         "Train models on data sets under protocols with several seeds, each run in a process of its own, and write "
-        "leaderboard.md, .csv, .tex and .html. The same command goes on where an earlier one was stopped."
+        "leaderboard.md, .csv, .tex and .html. The same command continues a leaderboard that was stopped."
     )
     parser.epilog = "Any setting for all runs is given as --key=value, e.g. --epochs=20."
     parser.add_argument(
         "spec",
         nargs="?",
-        help="one of properties/leaderboard, such as encodings, or a YAML file (default: what the flags say)",
+        help="one of properties/leaderboard, such as encodings, or a YAML file (default: the flags)",
     )
     parser.add_argument("--models", type=_names, help="models, separated by commas")
     parser.add_argument("--datasets", type=_names, help="data sets, separated by commas (default: ml-100k)")
@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument("--cpus", type=int, help="CPUs of a run (default: this machine's, shared by the jobs)")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run, parts allowed (default: 0)")
-    parser.add_argument("--tune", action="store_true", help="tune every model before, all by as many trials")
+    parser.add_argument(
+        "--tune", action="store_true", help="first tune every model, each with the same number of trials"
+    )
     parser.add_argument("--num_samples", type=int, default=20, help="trials of each model with --tune (default: 20)")
     parser.add_argument("--output", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
 
@@ -65,7 +67,7 @@ def execute(options: argparse.Namespace) -> int:
     try:
         files, failed = make_leaderboard(spec, folder, where, options.num_samples if options.tune else 0)
     except KeyboardInterrupt:
-        print("recbole-posattn: finished runs are kept; the same command goes on with the others", file=sys.stderr)
+        print("recbole-posattn: finished runs are kept; the same command continues with the others", file=sys.stderr)
         raise
     print(files[0].read_text(encoding="utf-8"))
     for written in files:

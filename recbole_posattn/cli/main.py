@@ -16,7 +16,7 @@ from recbole_posattn.cli import data, export, inspect, interference, leaderboard
 from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
 from recbole_posattn.training import interrupts
 
-# What the machine refuses: the disk is full, the folder is read-only, belongs to somebody else, or is a file.
+# Errors of the environment: a full disk, a folder that is read-only, belongs to another user, or is a file.
 _ENVIRONMENT = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
@@ -29,7 +29,7 @@ class Command(NamedTuple):
     Attributes:
         module: Has ``add_arguments(parser)`` and ``execute(options)``, which imports what the command needs and returns
             the exit code.
-        help: What it does, in a line.
+        help: What it does, in one line.
         takes_settings: Whether any setting may be given as ``--key=value``; these are ``options.settings``.
     """
 
@@ -43,7 +43,7 @@ COMMANDS = {
     "run": Command(run, "train and evaluate a model", takes_settings=True),
     "leaderboard": Command(leaderboard, "compare models side by side, with spreads and tests", takes_settings=True),
     "tune": Command(tune, "search the best settings of a model on validation data", takes_settings=True),
-    "data": Command(data, "make data sets from raw dumps, and look at them"),
+    "data": Command(data, "make data sets from raw dumps, and describe them"),
     "recommend": Command(recommend, "the best items of a trained model, for known users or new histories"),
     "export": Command(export, "a trained model as ONNX or torch.export file"),
     "inspect": Command(inspect, "what the kernels and the attention of a trained model have learned"),
@@ -74,7 +74,7 @@ def launch(arguments: Sequence[str] | None = None) -> int:
 
 
 def _readable(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> list[str]:
-    """The arguments, if they are text: bytes that are none could not be written into a log or a report."""
+    """The arguments, if they are UTF-8: others could not be written into a log or a report."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     for argument in given:
         try:
@@ -85,7 +85,7 @@ def _readable(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) 
 
 
 def _guarded(command: Callable[[], int]) -> int:
-    """Run a command; what the user can mend ends in one line and exit code 2."""
+    """Run a command; an error that the user can correct ends in one line and exit code 2."""
     try:
         with interrupts.handled():
             try:
@@ -117,9 +117,9 @@ def _guarded(command: Callable[[], int]) -> int:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Drop what the calls that an error has ended still hold: loaders then wait for their workers, which tidy up.
+    """Release what the frames of an error still hold, so that loaders wait for their workers, which clean up.
 
-    Workers that are there when the process ends are ended by a signal, and leave their temporary folders.
+    Workers that still run when the process ends are killed by a signal, and leave their temporary folders behind.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)

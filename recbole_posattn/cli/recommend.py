@@ -19,16 +19,16 @@ OUTPUT_NAME = "recommendations.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the arguments."""
     parser.description = (
-        "Write the items that a trained model scores highest, for the users of its data set or for histories from "
-        "outside: user, rank, item, score. See docs/recommend.md."
+        "Write the items that a trained model scores highest, for the users of its data set or for new "
+        "histories: user, rank, item, score. See docs/recommend.md."
     )
     add_checkpoint_arguments(parser)
     parser.add_argument("--k", type=int, default=10, help="items for each user (default: 10)")
     whom = parser.add_mutually_exclusive_group()
     whom.add_argument("--users", type=Path, help="a file of users of the data set (default: all of them)")
-    whom.add_argument("--histories", type=Path, help="a file of user, item[, time]; the users need not be known")
+    whom.add_argument("--histories", type=Path, help="a file of user, item[, time]; the users may be new")
     parser.add_argument(
         "--split",
         choices=SPLITS,
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["exclude", "keep"],
         help="whether a user's own items are recommended (default: as the model was evaluated)",
     )
-    parser.add_argument("--restrict_to", type=Path, help="a file of the only items to recommend")
+    parser.add_argument("--restrict_to", type=Path, help="a file of items; recommend only these")
     parser.add_argument("--exclude", type=Path, help="a file of items not to recommend")
     parser.add_argument(
         "--output",
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="CSV for spreadsheets: an apostrophe before users and items that begin with =, +, -, @, tab or CR",
     )
-    parser.add_argument("--overwrite", action="store_true", help="write over a file that is there")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite an existing file")
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -10,14 +10,14 @@ from recbole_posattn.cli.settings import checked_settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of RecBole's ``run_recbole.py``."""
     parser.description = "Train and evaluate a model, RecBole's own included."
-    parser.epilog = "Any setting is given as --key=value and wins over the files, e.g. --hidden_size=128."
+    parser.epilog = "Any setting is given as --key=value and overrides the files, e.g. --hidden_size=128."
     parser.add_argument("--model", "-m", help="name of the model (default: PosKernelSASRec)")
     parser.add_argument("--dataset", "-d", help="name of the data set (default: ml-100k)")
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
     parser.add_argument(
         "--resume",
         metavar="PATH|auto",
-        help="go on with the run in this folder, or with the one that has these settings and has come farthest",
+        help="continue the run in this folder, or (auto) the most advanced run with these settings",
     )
     parser.add_argument("--nproc", type=int, default=1, help="processes to train with on this machine (default: 1)")
     parser.add_argument("--ip", default="localhost", help="address of the master process")

@@ -1,4 +1,4 @@
-"""Settings as a command line gives them: ``--key=value``."""
+"""Settings on the command line: ``--key=value``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recbole_posattn.errors import SettingError, shown
 
 
 def checked_settings(arguments: Sequence[str]) -> Sequence[str]:
-    """The arguments themselves.
+    """Check arguments for settings, and return them.
 
     Raises:
         SettingError: If one of them is not of the form ``--key=value``, or a key has two values.
@@ -26,7 +26,7 @@ def checked_settings(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def parsed_settings(arguments: Sequence[str]) -> dict[str, Any]:
-    """The settings that arguments of the form ``--key=value`` hold."""
+    """The settings in arguments of the form ``--key=value``."""
     from recbole_posattn.settings.yaml import parse_setting
 
     given = dict(argument.removeprefix("--").split("=", 1) for argument in checked_settings(arguments))

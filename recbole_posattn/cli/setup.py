@@ -20,10 +20,10 @@ _INSTALL = ["install", "--no-deps", f"recbole=={RECBOLE}"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None."""
+    """Add the description; there are no arguments."""
     parser.description = (
         f"Install RecBole {RECBOLE} for this Python, without its dependencies: its own pins exclude numpy 2 and every "
-        "Ray that current Pythons can install. What it needs came with recbole-posattn."
+        "Ray that current Pythons can install. Its dependencies came with recbole-posattn."
     )
 
 
@@ -31,7 +31,7 @@ def execute(options: argparse.Namespace) -> int:
     """Install RecBole if it is not there; returns the exit code.
 
     Raises:
-        SettingError: If there is neither pip nor uv: with what to type.
+        SettingError: If there is neither pip nor uv; names the command to type.
         ProcessError: If the installation fails.
     """
     if _installed() == RECBOLE:
@@ -47,7 +47,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def install_command() -> list[str]:
-    """What installs RecBole for this interpreter: its own pip, or uv where it has none.
+    """The command that installs RecBole for this interpreter: its own pip, or uv if it has none.
 
     Raises:
         SettingError: If there is neither.
@@ -61,7 +61,7 @@ def install_command() -> list[str]:
 
 
 def _by_hand() -> str:
-    """For people to type: with pipx in an environment of pipx, else with the pip that Python brings, or with uv."""
+    """The command for the user to type: with pipx in its environments, else with the pip that Python brings, or uv."""
     environment = Path(sys.prefix)
     if (environment / "pipx_metadata.json").is_file():
         return shlex.join(["pipx", "runpip", environment.name, *_INSTALL])

@@ -15,8 +15,8 @@ from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAUL
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Try settings of a model on validation data, stop those that are behind, and evaluate the best one once on the "
-        "test set. Writes best.yaml, trials.csv and report.html. See docs/tuning.md."
+        "Try settings of a model on validation data, stop the worse trials early, and evaluate the best settings once "
+        "on the test set. Writes best.yaml, trials.csv and report.html. See docs/tuning.md."
     )
     parser.epilog = "Any setting given as --key=value is fixed and not searched, e.g. --hidden_size=64."
     parser.add_argument("--model", "-m", default=DEFAULT_MODEL, help=f"name of the model (default: {DEFAULT_MODEL})")
@@ -24,19 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
     spaces = parser.add_mutually_exclusive_group()
     spaces.add_argument("--space", help="one of properties/tuning or a YAML file (default: the model's)")
-    spaces.add_argument("--params_file", type=Path, help="a search space as a .hyper file of RecBole's")
+    spaces.add_argument("--params_file", type=Path, help="a search space as a RecBole .hyper file")
     parser.add_argument("--num_samples", type=int, default=20, help="settings to try (default: 20)")
     parser.add_argument("--search", choices=ALGORITHMS, default=ALGORITHMS[0], help="how they are drawn (default: tpe)")
     parser.add_argument(
-        "--scheduler", choices=SCHEDULERS, default=SCHEDULERS[0], help="what stops hopeless trials (default: asha)"
+        "--scheduler", choices=SCHEDULERS, default=SCHEDULERS[0], help="how hopeless trials are stopped (default: asha)"
     )
-    parser.add_argument("--grace_period", type=int, default=15, help="epochs before one is stopped (default: 15)")
+    parser.add_argument(
+        "--grace_period", type=int, default=15, help="epochs before a trial may be stopped (default: 15)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument(
         "--resources", help="of a trial, such as cpu=2,gpu=0.5 (default: the CPUs of this machine, shared by the jobs)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the search in the output folder")
+    parser.add_argument("--resume", action="store_true", help="continue the search in the output folder")
     parser.add_argument("--output", type=Path, help="folder of runs and report (default: tuning/<model>-<data set>)")
 
 
@@ -66,17 +68,17 @@ def execute(options: argparse.Namespace) -> int:
     folder = options.output or Path("tuning") / f"{options.model}-{options.dataset}"
     where = Resources(options.jobs, options.address, **_resources(options.resources))
     try:
-        found, files = tune(search, folder, where, options.resume)
+        result, files = tune(search, folder, where, options.resume)
     except KeyboardInterrupt:
         print(
-            "recbole-posattn: trials that have ended are kept; the same command with --resume goes on with the others",
+            "recbole-posattn: finished trials are kept; the same command with --resume continues with the others",
             file=sys.stderr,
         )
         raise
-    print(f"best of {len(found.records)} trials: {found.metric} {found.best.best(found.bigger):.4f} (validation)")
-    for key, value in found.best.settings.items():
+    print(f"best of {len(result.records)} trials: {result.metric} {result.best.best(result.bigger):.4f} (validation)")
+    for key, value in result.best.settings.items():
         print(f"  {key}: {value}")
-    print("test: " + ", ".join(f"{metric} {value:.4f}" for metric, value in found.test_result.items()))
+    print("test: " + ", ".join(f"{metric} {value:.4f}" for metric, value in result.test_result.items()))
     for written in files:
         print(f"written: {written}")
     return 0
@@ -86,12 +88,12 @@ def _resources(text: str | None) -> dict[str, float]:
     """``cpu=2,gpu=0.5`` as the fields of :class:`~recbole_posattn.experiments.trials.Resources`."""
     from recbole_posattn.settings.yaml import parse_value
 
-    found: dict[str, float] = {}
+    amounts: dict[str, float] = {}
     for part in text.split(",") if text else []:
         name, _, amount = part.strip().partition("=")
         value = parse_value(amount)
         allowed = {"cpu": type(value) is int and value >= 1, "gpu": type(value) in (int, float) and value >= 0}
         if not allowed.get(name):
             raise SettingError(f"resources must be such as cpu=2,gpu=0.5; got {text!r}.")
-        found[f"{name}s"] = value
-    return found
+        amounts[f"{name}s"] = value
+    return amounts

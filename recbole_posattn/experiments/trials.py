@@ -32,6 +32,7 @@ from recbole_posattn.experiments.run_results import read_result, rewrite_checkpo
 from recbole_posattn.files import json_text, whole_file
 from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.keys import WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.training.checkpoint import BEST_NAME
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
@@ -44,23 +45,6 @@ FAILURE_NAME = "failure.json"
 
 # Suffix of the folder of a run that is not complete.
 INCOMPLETE = ".incomplete"
-
-# Settings that change where a run takes place or what it prints, but not its result. The data is identified by its
-# contents, not its path.
-_IRRELEVANT_KEYS = {
-    "checkpoint_dir",
-    "data_path",
-    "device",
-    "gpu_id",
-    "local_rank",
-    "log_wandb",
-    "process_timeout",
-    "save_kernel_every",
-    "save_last_every",
-    "show_progress",
-    "state",
-    "world_size",
-}
 
 
 class Trial(NamedTuple):
@@ -119,8 +103,8 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     """
     config = Config(config_dict=settings, command_line=[])
     ensure_atomic_files(config)
-    relevant = {key: value for key, value in config.plain().items() if key not in _IRRELEVANT_KEYS}
-    text = json.dumps([RESULTS_VERSION, relevant, data_digest(config)], sort_keys=True, default=str)
+    matter = {key: value for key, value in config.plain().items() if key not in WITHOUT_EFFECT_ON_RESULT}
+    text = json.dumps([RESULTS_VERSION, matter, data_digest(config)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""What the settings may be: a rule for each key, and the combinations that make no sense."""
+"""Checks of settings that need more than the rule of a single key."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from recbole.utils import EvaluatorType, ModelType
 
 from recbole_posattn.data.splits import time_quantiles
 from recbole_posattn.errors import SettingError, shown
+from recbole_posattn.settings.eval_args import EVAL_ARGS, check_eval_args
 from recbole_posattn.settings.model_keys import NEGATIVES, NEGATIVES_OF_RECBOLE, is_negatives
 from recbole_posattn.settings.rules import (
     BOOL,
@@ -25,7 +26,7 @@ from recbole_posattn.settings.rules import (
     one_of,
     or_none,
 )
-from recbole_posattn.settings.run_keys import EVAL_ARGS, RUN_RULES, check_eval_args
+from recbole_posattn.settings.run_keys import RUN_RULES
 
 
 def _is_negatives_of_recbole(value: Any) -> bool:
@@ -55,10 +56,10 @@ _SHARES_OF_TRANSFORMS = {"mask_itemseq": "mask_ratio", "crop_itemseq": "eta", "r
 
 
 def check_model_types(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse a setting of a model of RecBole's that is of another kind than its default.
+    """Refuse a setting of a RecBole model whose type differs from its default's.
 
     Args:
-        settings: What is to be used.
+        settings: The settings to check.
         defaults: The model's property file.
 
     Raises:
@@ -74,7 +75,7 @@ def check_model_types(settings: Mapping[str, Any], defaults: Mapping[str, Any]) 
 
 
 def check_resolved(settings: Mapping[str, Any]) -> None:
-    """Refuse what RecBole would not have made of some settings, as checkpoints hold them.
+    """Refuse resolved settings, read from a checkpoint, that RecBole's Config would not have produced.
 
     Raises:
         SettingError: Naming the first one.
@@ -135,7 +136,7 @@ def check_validation_metric(settings: Mapping[str, Any]) -> None:
 
 
 def check_columns(settings: Mapping[str, Any]) -> None:
-    """Refuse columns that RecBole would do without until it fails: users and items that are not loaded, or are one.
+    """Refuse columns of users and items that are not loaded, or are the same column, before RecBole fails on them.
 
     Raises:
         SettingError: Naming the keys.
@@ -148,17 +149,17 @@ def check_columns(settings: Mapping[str, Any]) -> None:
     for key, column in (("USER_ID_FIELD", user), ("ITEM_ID_FIELD", item)):
         if (loaded != "*" and column not in loaded) or column in left_out:
             raise SettingError(
-                f"{key} {shown(column)}: load_col, unload_col and unused_col must leave this column of inter, such as "
+                f"{key} {shown(column)}: load_col, unload_col and unused_col must keep this column of inter, such as "
                 f"{{inter: [user_id, item_id, timestamp]}}; got load_col {shown(settings['load_col'])}."
             )
 
 
 def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None:
-    """Refuse an evaluation of single targets and their histories that cannot be had.
+    """Refuse an evaluation of single targets and their histories that is not possible.
 
     Args:
         settings: With RecBole's defaults filled in.
-        knows_histories: Whether the model's data set can tell histories.
+        knows_histories: Whether the model's data set provides histories.
 
     Raises:
         SettingError: Naming the keys.
@@ -168,7 +169,7 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
     if sequential and settings["benchmark_filename"] is not None and not knows_histories:
         raise SettingError(
             f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has a data set of its own, "
-            "which cannot be had from files that are split already; leave the key out."
+            "which cannot read files that are split already; leave the key out."
         )
     quantiles = time_quantiles(evaluation)
     if quantiles is not None and not _are_quantiles(quantiles):
@@ -186,7 +187,7 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
         return
     why = None
     if not knows_histories:
-        why = f"{settings['model']} reads a data set that tells no histories"
+        why = f"{settings['model']} uses a data set that provides no histories"
     elif sequential and not settings["lazy_prefixes"]:
         why = "without lazy_prefixes no histories are kept"
     elif evaluation["order"] != "TO":
@@ -196,7 +197,7 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
     elif mask == "all" and "gauc" in map(str.lower, settings["metrics"]):
         why = "GAUC has no value for a target that is left out with its history; take except_target"
     if why is not None:
-        raise SettingError(f"mask_history {mask!r} cannot be heeded: {why}.")
+        raise SettingError(f"mask_history {mask!r} is not possible here: {why}.")
 
 
 def _are_quantiles(value: Any) -> bool:
@@ -206,7 +207,7 @@ def _are_quantiles(value: Any) -> bool:
 
 
 def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
-    """Refuse values that a model of RecBole's fails on once its training begins.
+    """Refuse values that a RecBole model fails on once its training begins.
 
     Args:
         model: Its name.
@@ -223,12 +224,12 @@ def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
     negatives = settings.get("train_neg_sample_args")
     if settings["MODEL_TYPE"] == ModelType.TRADITIONAL and isinstance(negatives, dict) and negatives.get("dynamic"):
         raise SettingError(
-            f"train_neg_sample_args must not be dynamic with {model}, which has no scores while it is trained; "
+            f"train_neg_sample_args must not be dynamic with {model}, which has no scores during training; "
             f"got {negatives!r}."
         )
 
 
-# RecBole's models that are trained in stages: the key of the stage, and whether each needs a model trained before.
+# RecBole's models that are trained in stages: the key of the stage, and whether each stage needs a pretrained model.
 _STAGES = {
     "S3Rec": ("train_stage", {"pretrain": False, "finetune": True}),
     "RaCT": ("train_stage", {"actor_pretrain": False, "critic_pretrain": True, "finetune": True}),
@@ -237,7 +238,7 @@ _STAGES = {
 
 
 def pretrained_file(model: str, settings: Mapping[str, Any]) -> str | None:
-    """The checkpoint that a model of RecBole's starts from; ``None`` if it starts anew.
+    """The checkpoint that a RecBole model starts from; ``None`` if it starts from scratch.
 
     Args:
         model: Its name.
@@ -250,7 +251,7 @@ def pretrained_file(model: str, settings: Mapping[str, Any]) -> str | None:
 
 
 def check_stage(model: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a stage of training that there is not, or that lacks the model of the stage before.
+    """Refuse an unknown stage of training, or one whose pretrained model is missing.
 
     Args:
         model: Its name.

@@ -1,14 +1,14 @@
-"""What the command line offers, in a module that imports nothing heavy, so that ``--help`` answers at once."""
+"""Choices and defaults of the command line, without heavy imports, so that ``--help`` answers at once."""
 
 from typing import Literal
 
 DEFAULT_MODEL, DEFAULT_DATASET = "PosKernelSASRec", "ml-100k"
 
-# How `tune` draws settings, and what stops hopeless trials; the first is the default.
+# How `tune` draws settings, and how it stops hopeless trials; the first is the default.
 ALGORITHMS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "none")
 
-# The rows of a data set that `recommend` answers; the first is the default.
+# The rows of a data set that `recommend` uses; the first is the default.
 SPLITS = ("all", "valid", "test")
 
 # The formats of `export`, with the name of the file.

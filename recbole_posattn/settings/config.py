@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import logging
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,38 +34,17 @@ from recbole_posattn.settings.checks import (
     check_validation_metric,
 )
 from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
+from recbole_posattn.settings.combinations import check_combinations, check_model_keys, resolved_negatives
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
-from recbole_posattn.settings.model_keys import MODEL_RULES, check_combinations, check_model_keys, resolved_negatives
+from recbole_posattn.settings.eval_args import check_eval_args
+from recbole_posattn.settings.intervals import write_intervals
+from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_DEFAULTS, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.properties import ML_100K, named_file, properties_files, property_keys, recbole_model_keys
 from recbole_posattn.settings.rules import check_rules
-from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES, check_eval_args, write_intervals
+from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
-
-# Flags of the launcher, which RecBole's Config meets among the command line's settings.
-LAUNCHER_KEYS = {"model", "dataset", "config_files", "nproc", "ip", "port", "world_size", "group_offset"}
-
-# Keys that RecBole reads without naming them in a property file.
-UNLISTED_RECBOLE_KEYS = {
-    "encoding",
-    "neg_sampling",
-    "training_neg_sample_num",
-    "xgb_early_stopping_rounds",
-}
-
-# What RecBole takes for those of them that are not given, but for None.
-_UNLISTED_DEFAULTS = {"encoding": "utf-8"}
-
-# Keys that Config sets by itself.
-FOUND_OUT_KEYS = {
-    *("MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "device", "local_rank", "offset", "single_spec"),
-    *("valid_neg_sample_args", "test_neg_sample_args", "loss_negatives"),
-}
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
 
 
 class Config(ServedConfig, recbole.config.Config):
@@ -76,15 +54,15 @@ class Config(ServedConfig, recbole.config.Config):
     the properties of data set and model, ours and RecBole's.
 
     Args:
-        model: Name or class of the model; if ``None`` what the settings say, else PosKernelSASRec.
-        dataset: Name of the data set; if ``None`` what the settings say, else ml-100k.
+        model: Name or class of the model; if ``None``, that of the settings, else PosKernelSASRec.
+        dataset: Name of the data set; if ``None``, that of the settings, else ml-100k.
         config_file_list: YAML files.
         config_dict: Settings; strings are parsed as on the command line.
         command_line: Arguments ``--key=value``; ``sys.argv[1:]`` if ``None``, as RecBole reads it.
-        fallback: Name of the model (``model``) and the data set (``dataset``) where nothing else gives one.
+        fallback: Name of the model (``model``) and the data set (``dataset``) if nothing else names one.
 
     Raises:
-        SettingError: If a key is misspelt or a value is not allowed, a file is missing or no YAML mapping, or the
+        SettingError: If a key is misspelt, a value is not allowed, a file is missing or not a YAML mapping, or the
             model is unknown.
     """
 
@@ -109,12 +87,12 @@ class Config(ServedConfig, recbole.config.Config):
             raise SettingError(str(error.args[0] if error.args else error)) from error
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickled in another process, which RecBole has to find the model in, too."""
+        """Unpickle, perhaps in a new process, where RecBole must find the model, too."""
         self.__dict__.update(state)
         registry.hook_recbole()
         install_dataset_class(self.model, self.model_class.type)
 
-    # -- what was given ------------------------------------------------------------------------------------------
+    # -- given settings ------------------------------------------------------------------------------------------
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return YamlLoader
@@ -150,12 +128,12 @@ class Config(ServedConfig, recbole.config.Config):
             self.external_config_dict.setdefault(key, name)
 
     def given_keys(self) -> set[str]:
-        """The keys that were given, and are no defaults."""
+        """The keys that were given, as opposed to defaults."""
         return self._given_keys
 
     def defaults(self) -> dict[str, Any]:
-        """What keys are where they are not given, as plain data; a key that is missing is ``None`` then."""
-        return plain_data({**_UNLISTED_DEFAULTS, **self.internal_config_dict})
+        """The defaults of keys that are not given, as plain data; a missing key has the default ``None``."""
+        return plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
@@ -173,7 +151,7 @@ class Config(ServedConfig, recbole.config.Config):
 
     def _update_internal_config_dict(self, file: str) -> dict[str, Any] | None:
         settings = super()._update_internal_config_dict(file)
-        if Path(file).name == "sample.yaml":  # what RecBole reads after its model's and before the data set's own
+        if Path(file).name == "sample.yaml":  # RecBole reads it after the model's file and before the data set's
             for path in properties_files(self.model, self.dataset):
                 self.internal_config_dict.update(read_yaml(path))
         return settings
@@ -188,15 +166,15 @@ class Config(ServedConfig, recbole.config.Config):
         self._check_keys()
         loss_type = external.get("loss_type", defaults.get("loss_type"))
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
-            # RecBole's default asks for sampled negatives, which it then refuses with cross-entropy.
+            # RecBole's default samples negatives, which RecBole refuses with cross-entropy.
             defaults["train_neg_sample_args"] = None
         given = {**defaults, **external}
         in_order = isinstance(given["eval_args"], dict) and given["eval_args"].get("order") == "TO"
         reads_times = model_class.type == ModelType.SEQUENTIAL or given["mask_history"] is not None or in_order
         columns = (defaults.get("load_col") or {}).get("inter")
         if "load_col" not in external and columns not in (None, "*"):
-            # RecBole's default loads no times, without which there is no sequence, and no histories of files that have
-            # them. What a file does not have is passed over.
+            # RecBole's default loads neither times, which sequences need, nor the histories that split files may have.
+            # Columns that a file lacks are ignored.
             wanted = [given["TIME_FIELD"]] if reads_times else []
             if model_class.type == ModelType.SEQUENTIAL and given["benchmark_filename"] is not None:
                 wanted.append(f"{given['ITEM_ID_FIELD']}{given['LIST_SUFFIX']}")
@@ -206,14 +184,14 @@ class Config(ServedConfig, recbole.config.Config):
     def _init_device(self) -> None:
         super()._init_device()
         settings = self.final_config_dict
-        if not settings["use_gpu"]:  # RecBole takes a GPU where there is one, whatever this key says
+        if not settings["use_gpu"]:  # RecBole ignores this key if there is a GPU
             settings["device"] = torch.device("cpu")
         settings["world_size"] = 1
         if distributed.launched_outside():
             self._join_processes()
 
     def _join_processes(self) -> None:
-        """Take this process's place among several, as RecBole's ``_init_device`` does, on CPUs and GPUs."""
+        """Join the process group, as RecBole's ``_init_device`` does, on CPUs and GPUs."""
         settings, local_rank = self.final_config_dict, distributed.local_rank()
         if settings["device"].type == "cuda":
             n_gpus = torch.cuda.device_count()
@@ -261,10 +239,10 @@ class Config(ServedConfig, recbole.config.Config):
         check_evaluation(self.final_config_dict, knows_histories(self.model))
 
     def _check_keys(self) -> None:
-        """Refuse a key that is found out, or that nothing reads and that looks like one that this run does."""
+        """Refuse a key that is derived from others, and an unknown key that resembles one that this run reads."""
         for key in self.external_config_dict:
             if key in FOUND_OUT_KEYS:
-                raise SettingError(f"key {key!r} is found out from the other settings; leave it out")
+                raise SettingError(f"key {key!r} follows from the other settings; leave it out")
         read_here = {*self.internal_config_dict, *itertools.chain(*self.parameters.values())}
         read_here |= LAUNCHER_KEYS | UNLISTED_RECBOLE_KEYS
         strange = self.external_config_dict.keys() - read_here
@@ -285,14 +263,14 @@ class Config(ServedConfig, recbole.config.Config):
     def from_plain(
         cls, settings: Mapping[str, Any], data_path: str | Path | None = None, given_keys: Iterable[str] = ()
     ) -> Config:
-        """The inverse of :meth:`plain`; the device is chosen anew, and so is where RecBole's wheel has its ml-100k.
+        """The inverse of :meth:`plain`; the device and the path of RecBole's own ml-100k are determined anew.
 
         Keys that an older version did not have get their defaults.
 
         Args:
-            settings: What :meth:`plain` gave.
-            data_path: The folder with the data set's folder in it, if that is another one now.
-            given_keys: The keys that were given, and are no defaults.
+            settings: As :meth:`plain` returned them.
+            data_path: The folder with the data set's folder in it, if it has moved.
+            given_keys: The keys that were given, as opposed to defaults.
 
         Raises:
             SettingError: If the model is unknown here, or a setting is not allowed.
@@ -328,6 +306,6 @@ class Config(ServedConfig, recbole.config.Config):
         return config
 
 
-# What RecBole makes of these is not what may be given for them.
+# RecBole resolves these to values that the rules for given values do not allow.
 _RESOLVED_OTHERWISE = {"train_neg_sample_args"}
 _ENUM_KEYS = {"MODEL_TYPE": ModelType, "MODEL_INPUT_TYPE": InputType, "eval_type": EvaluatorType}

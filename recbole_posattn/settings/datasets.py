@@ -1,4 +1,4 @@
-"""The data sets and loaders of ours that RecBole's look-ups find for our ``Config``."""
+"""Our data sets and loaders, which RecBole's look-ups find for our ``Config``."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from recbole_posattn.settings.properties import model_properties
 
 
 class ServedConfig:
-    """Base class of the settings for which RecBole builds our data sets and loaders; for any others it builds its own.
+    """Base class of settings for which RecBole builds our data sets and loaders; for others it builds its own.
 
-    A model that :func:`register` has added gets ours with any settings.
+    A model added by :func:`register` gets ours with any settings.
     """
 
 
@@ -55,7 +55,7 @@ _DATASETS = {
     ModelType.DECISIONTREE: (ExactTimesDecisionTreeDataset, Dataset),
 }
 
-# Ours by the data set class that RecBole has for a single model.
+# Ours, by RecBole's data set class for a single model.
 _DATASETS_OF_MODELS = {
     DIENDataset: ExactTimesDIENDataset,
     GRU4RecKGDataset: LazyKGSeqDataset,
@@ -65,7 +65,7 @@ _served: dict[str, type] = {}
 
 
 def install_dataset_class(model: str, model_type: ModelType) -> None:
-    """Let RecBole's ``create_dataset`` give a RecBole model our data set, where the settings are served."""
+    """Let RecBole's ``create_dataset`` build our data set for a RecBole model if the settings are served."""
     if model in _served:
         return
     own = getattr(recbole.data.dataset, f"{model}Dataset", None)
@@ -78,29 +78,29 @@ def install_dataset_class(model: str, model_type: ModelType) -> None:
 
 
 def _dataset_by_settings(ours: type, recboles: type) -> Callable[[recbole.config.Config], Dataset]:
-    """What ``create_dataset`` calls as the data set class of a model that has none of its own."""
+    """A stand-in for the data set class of a model, which ``create_dataset`` calls."""
 
     def build(config: recbole.config.Config) -> Dataset:
         return (ours if _is_served(config) else recboles)(config)
 
-    # create_dataset looks for a cache that has the name of the class
+    # create_dataset looks for a cache with the name of the class
     return functools.update_wrapper(build, recboles, updated=())
 
 
 def _replace_when_served(recboles: type, ours: type) -> None:
-    """Let a RecBole data set class build one of ours for settings that are served; it stays the class that it is."""
+    """Let a RecBole data set class build ours for settings that are served; the class itself stays."""
 
     def new(cls: type, *arguments: Any) -> Any:
         if cls is not recboles or not arguments or not _is_served(arguments[0]):  # no arguments: it is unpickled
             return object.__new__(cls)
-        # Python calls __init__ of what it gets here if that is an instance of the class that was called
+        # Python calls __init__ if the returned object is an instance of the called class
         return object.__new__(ours) if issubclass(ours, cls) else ours(*arguments)
 
     recboles.__new__ = new
 
 
 def knows_histories(model: str) -> bool:
-    """Whether a model's data set (see :func:`install_dataset_class`) can tell the history of a held-out target."""
+    """Whether a model's data set (see :func:`install_dataset_class`) provides the history of a held-out target."""
     dataset_class = _served.get(model) or getattr(recbole.data.dataset, f"{model}Dataset", object)
     return issubclass(dataset_class, LazyPrefixesMixin)
 

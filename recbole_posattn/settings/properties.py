@@ -22,14 +22,14 @@ _PACKAGE = Path(__file__).parent.parent
 # Inside the package in an installed wheel, beside it in a checkout.
 PROPERTIES = next(path for path in (_PACKAGE / "properties", _PACKAGE.parent / "properties") if path.is_dir())
 
-# Property files of RecBole's that are not spelt as the class, so that its Config finds them nowhere but on macOS and
-# Windows: without them its tree models fail.
+# RecBole's property files that are not spelt as the class. Its Config finds them on macOS and Windows only, and its
+# tree models fail without them.
 _OTHERWISE_SPELT = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
 model_properties: dict[str, Path | None] = {}
 
 
 def recbole_model_names() -> list[str]:
-    """Names of RecBole's own models, sorted; those of its properties, which name each model as its class does."""
+    """Names of RecBole's own models, sorted, from its property files, which are named after the classes."""
     stems = (path.stem for path in (RECBOLE_PROPERTIES / "model").glob("*.yaml"))
     return sorted(_OTHERWISE_SPELT.get(stem, stem) for stem in stems)
 
@@ -48,7 +48,7 @@ def recbole_model_keys(model: str) -> set[str]:
 def properties_files(model: str, dataset: str) -> list[Path]:
     """Our default files for a model and a data set, in the order in which they are read.
 
-    What was tuned on a data set is for all models that come along, whose encodings so have the same settings.
+    Tuned settings of a data set apply to all models of this package, so that encodings are compared on equal terms.
     """
     of_model = model_properties.get(model)
     otherwise_spelt = _recbole_model_file(model) if model in _OTHERWISE_SPELT.values() else None
@@ -59,7 +59,7 @@ def properties_files(model: str, dataset: str) -> list[Path]:
 
 
 def named_file(kind: str, name: str) -> Path:
-    """A file of settings that the user names: one of ``properties/<kind>/`` by its name, or any by its path.
+    """A settings file named by the user: a name in ``properties/<kind>/``, or a path.
 
     Args:
         kind: ``protocol``, ``leaderboard`` or ``tuning``.

@@ -1,8 +1,8 @@
 """The models this package adds to RecBole.
 
-RecBole finds a model, its trainer and its data set by name inside its own package. :func:`register` puts ours there, so
-that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does the same
-for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all that is changed in RecBole.
+RecBole looks up a model, its trainer and its data set by name inside its own package. :func:`register` adds ours
+there, so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does
+the same for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all changes to RecBole.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SUBPACKAGES = {
     ModelType.KNOWLEDGE: "knowledge_aware_recommender",
     ModelType.DECISIONTREE: "exlib_recommender",
 }
-# Registers the models of this package, as a plugin of somebody else's would; its room stands above this one.
+# Registers this package's models, as a third-party plugin would; its room stands above this one.
 _BUILT_IN = "recbole_posattn.training.built_in"
 
 _lock = threading.RLock()
@@ -94,7 +94,7 @@ def add_model(
     dataset_class: type | None,
     trainer_class: type | None,
 ) -> None:
-    """Put a model where RecBole looks for it."""
+    """Add a model where RecBole looks for it."""
     name = model_class.__name__
     module_name = f"recbole.model.{_SUBPACKAGES[model_class.type]}.{name.lower()}"
     module = ModuleType(module_name)
@@ -115,17 +115,17 @@ def registered_model_names() -> list[str]:
 
 
 def mended(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
-    """What stands for a model of RecBole's whose results are wrong, see :mod:`recbole_posattn.models.corrected`."""
+    """The corrected version of a RecBole model whose results are wrong, see :mod:`recbole_posattn.models.corrected`."""
     from recbole_posattn.models.corrected import CORRECTED  # imports all of RecBole's general models, as get_model does
 
     return CORRECTED.get(model_class, model_class)
 
 
 def find_model(name: str) -> type[AbstractRecommender]:
-    """The class of a model of RecBole's, mended where it has to be, or one registered here.
+    """The class of a RecBole model, corrected if necessary, or of a model registered here.
 
     Raises:
-        SettingError: If there is none of that name, with the nearest name, or it needs a package that is missing.
+        SettingError: If there is no such model, with the nearest name, or if it needs a package that is missing.
     """
     hook_recbole()
     try:

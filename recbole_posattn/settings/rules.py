@@ -12,18 +12,18 @@ import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 
-# The largest integer that a setting may be: beyond, torch's loaders and loops give up.
+# The largest integer that a setting may be; torch's loaders and loops fail beyond it.
 LARGEST = 2**31 - 1
 _LARGEST_FLOAT = 3.4e38
 
 
 class Rule(NamedTuple):
-    """What a key may be.
+    """The values that a key may have.
 
     Attributes:
-        holds: Tests a value.
-        allowed: The words for it.
-        maximum: What an integer may be at most.
+        holds: Whether a value is allowed.
+        allowed: The allowed values in words.
+        maximum: The largest allowed integer.
     """
 
     holds: Callable[[Any], bool]
@@ -38,7 +38,7 @@ def integer(minimum: int, maximum: int = LARGEST) -> Rule:
 
 
 def one_of(*choices: Any) -> Rule:
-    """One of some values, of the same type as well."""
+    """One of some values, compared by type, too."""
 
     def holds(value: Any) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in choices)  # True is not 1
@@ -75,12 +75,12 @@ def mapping_of(rule: Rule, words: str) -> Rule:
 
 
 def is_int(value: Any) -> bool:
-    """Whether it is an integer; a boolean is none."""
+    """Whether a value is an integer and not a boolean."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number that torch can compute with: finite in 32 bits, and an integer in 64."""
+    """Whether a value is a number that torch can hold: a float finite in 32 bits, or an integer of 64 bits."""
     return abs(value) <= _LARGEST_FLOAT if isinstance(value, float) else is_int(value) and abs(value) < 2**63
 
 
@@ -89,12 +89,12 @@ def _is_text(value: Any) -> bool:
 
 
 def is_path(value: Any) -> bool:
-    """Whether it can be a path."""
+    """Whether a value can be a path."""
     return isinstance(value, Path) or (isinstance(value, str) and value != "" and "\0" not in value)
 
 
 def is_name(value: Any) -> bool:
-    """Whether it can be the name of a folder and of the files in it."""
+    """Whether a value can be the name of a folder and of the files in it."""
     return _is_text(value) and value not in (".", "..") and not set(value) & set("/\\") and len(value.encode()) <= 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,13 @@ _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
 
 
 class YamlLoader(yaml.SafeLoader):
-    """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 wants 1.0e-3).
+    """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 needs 1.0e-3).
 
-    A key that stands twice is an error and not the last one's value, and so are anchors that hold themselves or grow
-    without bounds.
+    A duplicate key is an error, and so are anchors that contain themselves or grow without bounds.
     """
 
     def compose_document(self) -> yaml.Node:
-        """See ``yaml.composer.Composer.compose_document``; checks the document as well."""
+        """See ``yaml.composer.Composer.compose_document``; also checks the document."""
         node = super().compose_document()
         self._written_out(node, {}, ())
         if isinstance(node, yaml.MappingNode):
@@ -36,7 +36,7 @@ class YamlLoader(yaml.SafeLoader):
 
     @staticmethod
     def _keep_names(node: yaml.MappingNode) -> None:
-        """Let names be text, whatever they look like, as 2024 for a data set."""
+        """Keep names as text, whatever they look like, such as 2024 for a data set."""
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in TEXT_KEYS | {"datasets"}:  # of a leaderboard
                 for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
@@ -44,7 +44,7 @@ class YamlLoader(yaml.SafeLoader):
                         name.tag = _TEXT_TAG
 
     def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
-        """How many nodes there are below a node, those below anchors as often as these are used."""
+        """The number of nodes below a node, with anchors expanded."""
         if id(node) in above or len(above) > _DEEPEST_DOCUMENT:
             problem = "holds itself" if id(node) in above else f"is nested more than {_DEEPEST_DOCUMENT} levels deep"
             raise yaml.composer.ComposerError(None, None, f"a value {problem}", node.start_mark)
@@ -72,8 +72,15 @@ class YamlLoader(yaml.SafeLoader):
                 lines[key.tag, key.value] = line
 
 
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
 class _GivenTwice(yaml.YAMLError):
-    """A key that stands twice in a mapping; says which and where."""
+    """A duplicate key in a mapping; names it and its lines."""
 
     def __init__(self, key: str, first: int, second: int) -> None:
         super().__init__(f"key {shown(key)} is given twice, in line {first} and in line {second}; give it once")
@@ -89,8 +96,8 @@ def parse_value(text: str) -> Any:
     """A setting given as text: a Python literal if it is one, else a YAML scalar, list or mapping.
 
     So ``None``, ``(1, 2)`` and ``{'LS': 'valid_and_test'}`` work as in RecBole and ``~``, ``true``, ``1e-3`` and
-    ``[rope]`` as in a YAML file. Nothing is evaluated. What is neither stays text, and so does what YAML would read as
-    a text, list or mapping by other marks than brackets and quotes, such as ``|``, ``a #b`` or ``::``.
+    ``[rope]`` as in a YAML file. Nothing is evaluated. Anything else stays text, and so does what YAML would
+    read as text, list or mapping without brackets or quotes, such as ``|``, ``a #b`` or ``::``.
     """
     try:
         value = ast.literal_eval(text)

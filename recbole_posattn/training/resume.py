@@ -14,11 +14,12 @@ from recbole_posattn import distributed
 from recbole_posattn.errors import CheckpointError, InUseError, SettingError, UserError
 from recbole_posattn.files import has_incomplete, remove_incomplete
 from recbole_posattn.locks import lock_file
+from recbole_posattn.settings.combinations import resolved_negatives
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.model_keys import resolved_negatives
+from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, use_explained
-from recbole_posattn.training.same_run import CHANGEABLE, RESUMABLE, check_data, setting_differences, shown_differences
+from recbole_posattn.training.same_run import check_data, setting_differences, shown_differences
 
 AUTO = "auto"
 LOCK_NAME = "run.lock"
@@ -34,8 +35,8 @@ class Resumed(NamedTuple):
         config: Its settings, with those of now that may differ.
         folder: Its folder.
         content: Of its last checkpoint.
-        changes: Every setting of :data:`CHANGEABLE` that has changed on the way: the ``epoch`` from which on (counted
-            from 0), the ``key``, and what it was (``before``) and is (``now``).
+        changes: Every setting of :data:`recbole_posattn.settings.keys.CHANGEABLE` that has changed on the way: the
+            ``epoch`` from which on (counted from 0), the ``key``, and what it was (``before``) and is (``now``).
         lock: Of the folder; ``None`` where there is none, as in all processes but the first.
     """
 

@@ -11,34 +11,9 @@ from typing import Any
 
 from recbole_posattn.data.digest import data_contents
 from recbole_posattn.errors import CheckpointError, shown
-from recbole_posattn.settings.config import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_RECBOLE_KEYS, Config
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, RESUMABLE, UNLISTED_RECBOLE_KEYS
 from recbole_posattn.training.checkpoint import LAST_NAME, use_explained
-
-# What may change when a run goes on: how long it trains, where it does so, and what it prints.
-RESUMABLE = {
-    "checkpoint_dir",
-    "data_path",
-    "device",
-    "epochs",
-    "eval_batch_size",
-    "gpu_id",
-    "local_rank",
-    "log_wandb",
-    "process_timeout",
-    "save_last_every",
-    "show_progress",
-    "single_spec",
-    "state",
-    "stopping_step",
-    "use_gpu",
-    "wandb_project",
-    "worker",
-}
-
-
-# What may change when a run goes on that made no progress with it. From there on its settings alone no longer say what
-# was done, so the change is kept on record.
-CHANGEABLE = {"clip_grad_norm", "enable_amp", "learning_rate", "loss_chunk_size", "train_batch_size"}
 
 # Flags of the launcher, which are among the settings of a program that reads the command line itself.
 _NO_SETTINGS = (LAUNCHER_KEYS - {"model", "dataset", "world_size"}) | {"resume"}
@@ -55,7 +30,7 @@ def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, 
         given: The settings of now.
 
     Returns:
-        What a setting was and what it is, by key; without those of :data:`RESUMABLE`.
+        What a setting was and what it is, by key; without those of :data:`recbole_posattn.settings.keys.RESUMABLE`.
     """
     before, now, defaults = content["config"], given.plain(), given.defaults()
     # Some keys are added on the way, by RecBole's transforms for instance, and are not settings.

@@ -191,7 +191,7 @@ def test_names_that_tell_nothing_are_refused(empty_folder: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere not found: give the file of the dump, or its folder"):
         convert("nowhere", "mine")
     with pytest.raises(
-        SettingError, match=r"what a.xyz is cannot be told by its name; give --kind \(delimited, jsonl, python"
+        SettingError, match=r"the kind of a.xyz does not follow from its name; give --kind \(delimited, jsonl, python"
     ):
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t"))
     with pytest.raises(SettingError, match=r"kind must be one of delimited, jsonl, python, parquet; got 'xml'"):

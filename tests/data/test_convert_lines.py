@@ -102,7 +102,7 @@ def test_strict_stops_with_the_first_lines_and_writes_nothing(empty_folder: Path
         convert("a.csv", "mine", OWN)
     assert str(error.value) == (
         f"a.csv has 2 bad lines, line 3: not 4 fields but 2: '1,2'; 5: time {UNREADABLE}: '1,2,soon,4'. "
-        "Mend the file, or leave them out: --on_error=skip"
+        "Correct the file, or leave them out: --on_error=skip"
     )
     write("u,i,t,r\n" + "1,2,3,4\nbad\n" * 30)
     with pytest.raises(

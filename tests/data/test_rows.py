@@ -48,7 +48,7 @@ EXPECTED = [("u1", "i1", 1.0), ("u1", "i2", 2.0), ("u1", "i3", 3.0)]
     [
         ("u1\ti4", "the header has 3 columns separated by tab, but line 5 has 2: 'u1\\ti4'"),
         ('""', "but line 5 has 1"),
-        ("\ti4\t4", "line 5: column 'user_id' has no value; mend the row or leave it out"),
+        ("\ti4\t4", "line 5: column 'user_id' has no value; correct the row or leave it out"),
         ("u1\t\t4", "line 5: column 'item_id' has no value"),
         ("u1\ti4\t", "line 5: column 'timestamp' has no value"),
         ("u1\tNA\t4", "line 5: column 'item_id' is 'NA', which is read as a missing value"),
@@ -123,7 +123,7 @@ def test_a_field_too_many_deep_in_a_file(empty_folder: Path, caplog: pytest.LogC
     write("\n".join([HEADER, *rows, ""]))
     with caplog.at_level(logging.WARNING):
         assert len(read()) == 6100
-    assert "but line 6018 has 4; left out, as RecBole does, is what follows: '1'" in caplog.text
+    assert "but line 6018 has 4; as in RecBole, the rest is left out: '1'" in caplog.text
 
 
 @pytest.mark.parametrize("block", [1, 7, 2**24])

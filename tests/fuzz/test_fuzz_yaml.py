@@ -20,7 +20,7 @@ from recbole.config.configurator import (
 
 from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
-from recbole_posattn.settings.config import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_RECBOLE_KEYS
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import RECBOLE_PROPERTIES
 from recbole_posattn.settings.run_keys import RUN_RULES

@@ -35,7 +35,7 @@ import torch._dynamo  # what the first optimizer imports: here once, and not in 
 
 from benchmarks.common import RESULTS, markdown_table, report
 from recbole_posattn.errors import EXIT_USER_ERROR
-from recbole_posattn.settings.config import LAUNCHER_KEYS
+from recbole_posattn.settings.keys import LAUNCHER_KEYS
 from tests.soak.cases import Case, accepted_case, write_data
 from tests.soak.compare import Outcome, soak
 from tests.soak.usage import (

@@ -1,4 +1,4 @@
-"""A dump converted: found, read, filtered, and written as an atomic file, which is whole or not there."""
+"""Converts a dump: finds, reads and filters it, and writes a complete atomic file or none."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from recbole_posattn.errors import DataError, SettingError
 
 
 class Conversion(NamedTuple):
-    """What :func:`convert` did.
+    """The result of :func:`convert`.
 
     Attributes:
         file: The atomic file.
-        source: What was read.
-        format: Its known format; ``None`` for a table of one's own.
-        steps: Interactions that were read, then those that each filter left.
+        source: The file that was read.
+        format: Its known format; ``None`` for a user's own table.
+        steps: Number of interactions that were read, then that each filter kept.
         users: Users in the atomic file.
         items: Items in the atomic file.
         first: The earliest time in it.
         last: The latest time in it.
         rejected: Why lines, or rows, were skipped.
-        rejected_file: Lists them; ``None`` if there are none.
+        rejected_file: The file that lists them; ``None`` if there are none.
     """
 
     file: Path
@@ -66,23 +66,23 @@ def convert(
     """Convert a dump to ``<data_path>/<name>/<name>.inter``.
 
     The file has the columns ``user_id:token``, ``item_id:token``, ``rating:float`` if there are ratings, and
-    ``timestamp:float``. It stands user by user, each user's interactions by time, and those at the same time in the
-    order of the dump: RecBole has times as 32-bit numbers, which cannot tell Unix seconds apart within 64 s, and leaves
-    what looks the same in the order of the file.
+    ``timestamp:float``. Its rows are grouped by user and sorted by time, then by the order of the dump: RecBole keeps
+    times as 32-bit numbers, which cannot distinguish Unix seconds within 64 s, and leaves equal times in the order
+    of the file.
 
     Args:
         source: A file, plain or packed by gzip, a zip archive, or the unpacked folder of a dump.
-        name: Of the data set.
-        reading: What is said of the dump; nothing by default, and its format is guessed.
-        filters: What is left out; nothing by default.
-        data_path: Where data sets are.
+        name: Name of the data set.
+        reading: The description of the dump; by default its format is guessed.
+        filters: The filters; none by default.
+        data_path: Folder of data sets.
         on_error: ``strict``: bad lines end the conversion; ``skip``: they are left out, and listed in
             ``<name>.rejected.tsv`` beside the atomic file.
         overwrite: Whether an atomic file of this name may be replaced.
         show_progress: Whether to show a progress bar.
 
     Raises:
-        SettingError: If something given cannot be used, or there is an atomic file of this name.
+        SettingError: If an argument is not allowed, or there is an atomic file of this name.
         DataError: If the dump cannot be read, has other columns or bad lines, or if no interaction is left.
         UserError: If the folder cannot be written.
     """
@@ -90,7 +90,7 @@ def convert(
     output = Output(Path(data_path), name, overwrite)
     if on_error not in get_args(OnError):
         raise SettingError(f"on_error must be one of {', '.join(get_args(OnError))}; got {on_error!r}.")
-    if not os.path.exists(source):  # Path's raises for a name that is too long
+    if not os.path.exists(source):  # Path.exists raises for a name that is too long
         raise DataError(f"{source} not found: give the file of the dump, or its folder")
     form = reading.format
     if form is None and reading.user is None and reading.item is None:
@@ -107,8 +107,8 @@ def convert(
         kept, filtered = apply_filters(interactions, filters)
         steps += filtered
         if not len(kept):
-            told = "; ".join(f"{step.name}: {step.interactions}" for step in steps)
-            raise DataError(f"no interaction of {located.label} is left ({told})")
+            counts = "; ".join(f"{step.name}: {step.interactions}" for step in steps)
+            raise DataError(f"no interaction of {located.label} is left ({counts})")
         users, items = output.write(kept, rejects if rejects.count else None)
         rejected_file = output.rejected_file if rejects.count else None
         times = float(kept.time.min()), float(kept.time.max())
@@ -140,7 +140,7 @@ def _gathered(
 def _opened(
     located: Located, shape: TableFormat, encoding: str, rejects: Rejects
 ) -> Iterator[tuple[Iterator[Batch], int, str]]:
-    """The batches of a file, how much of it there is to read, and in what that is counted."""
+    """The batches of a file, its size, and the unit of the size."""
     if shape.kind == "parquet":
         if located.member is not None:
             raise DataError(f"{located.label}: a Parquet file cannot be read inside an archive; unpack it")

@@ -1,4 +1,4 @@
-"""What is left out of converted interactions: low ratings, repetitions, and users and items with few interactions."""
+"""Filters of converted interactions: low ratings, repetitions, and users and items with few interactions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from recbole_posattn.settings.choices import Deduplicate
 
 
 class Filters(NamedTuple):
-    """What is left out, in this order.
+    """What is left out, in this order of filters.
 
     Attributes:
         min_rating: Ratings below it.
-        deduplicate: ``exact``: what equals an earlier line in user, item and time; ``first`` or ``last``: all but the
-            first or the last of a user's interactions with the same item, by time, then by the order of the file.
+        deduplicate: ``exact``: lines that equal an earlier one in user, item and time; ``first`` or ``last``: all but
+            the first or the last of a user's interactions with the same item, by time, then by the order of the file.
         min_user_interactions: Users with fewer interactions,
         min_item_interactions: and items with fewer, over and over until none is left (the k-core).
     """
@@ -29,11 +29,11 @@ class Filters(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a filter left.
+    """The result of a filter.
 
     Attributes:
         name: Of the filter.
-        interactions: How many are left.
+        interactions: Number of interactions left.
     """
 
     name: str
@@ -60,9 +60,9 @@ def check_filters(filters: Filters, has_rating: bool) -> None:
 
 
 def apply_filters(interactions: Interactions, filters: Filters) -> tuple[Interactions, list[Step]]:
-    """What is left of interactions, in their order, and how many each filter left."""
+    """The interactions that are left, in their order, and how many each filter left."""
     steps = []
-    if filters.min_rating is not None:
+    if filters.min_rating is not None and interactions.rating is not None:  # see check_filters
         interactions = interactions.take(interactions.rating >= filters.min_rating)
         steps.append(Step(f"rating of {filters.min_rating:g} or more", len(interactions)))
     if filters.deduplicate != "none":
@@ -79,7 +79,7 @@ def apply_filters(interactions: Interactions, filters: Filters) -> tuple[Interac
 
 
 def _distinct(interactions: Interactions, which: Deduplicate) -> np.ndarray:
-    """Which interactions are no repetitions; boolean, shape (N,)."""
+    """Mask of the interactions that are not repetitions; boolean, shape (N,)."""
     # stable: the order of the file decides between equal times
     order = np.lexsort((interactions.time, interactions.item, interactions.user))
     user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
@@ -99,11 +99,11 @@ def k_core(user: np.ndarray, item: np.ndarray, min_user: int, min_item: int) -> 
     Args:
         user: Numbers of the users, from 0; shape (N,).
         item: Numbers of the items, from 0; shape (N,).
-        min_user: Interactions that a user has at least.
-        min_item: Interactions that an item has at least.
+        min_user: Minimum of interactions per user.
+        min_item: Minimum of interactions per item.
 
     Returns:
-        The places of what is left, ascending, and the rounds in which something was left out.
+        The indices of the interactions left, ascending, and the number of rounds that removed any.
     """
     left, rounds = np.arange(len(user)), 0
     while len(left):

@@ -1,4 +1,4 @@
-"""The known dumps, by the documentation of their sources, and how what is said of a source becomes its shape."""
+"""The known dumps, as their sources document them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Format(NamedTuple):
 
     Attributes:
         title: What it is.
-        files: What its file may be called, as patterns.
+        files: Patterns of the name of its file.
         shape: How it is read.
         documented: Where its source documents it.
     """
@@ -139,9 +139,9 @@ def find_format(name: str) -> Format:
 
 
 def guess_format(source: Path) -> str:
-    """The known format that the name of a file, a folder or a zip archive tells.
+    """Guess the known format from the name of a file, a folder or a zip archive.
 
-    Formats of one shape are as good as one another: it is the one whose name is in the path, or the first of them.
+    Among formats of the same shape, the one whose name is in the path is taken, else the first.
 
     Raises:
         SettingError: If the name fits none, or several of different shapes.
@@ -150,7 +150,7 @@ def guess_format(source: Path) -> str:
         return source.stem
     names = [path.name for path in source.iterdir()] if source.is_dir() else [source.name]
     fitting = [name for name, known in FORMATS.items() if any(fits(file, known.files) for file in names)]
-    # a pattern such as *.csv fits too much to be believed
+    # a pattern such as *.csv fits too many files to be evidence
     telling = {name: [file for file in FORMATS[name].files if not file.startswith("*.")] for name in fitting}
     named = [name for name in fitting if any(fits(file, telling[name]) for file in names)]
     named = [name for name in named if name in source.resolve().parts[-2:]] or named
@@ -164,5 +164,5 @@ def guess_format(source: Path) -> str:
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:
-    """Whether the name of a file is one of some patterns."""
+    """Whether the name of a file fits one of some patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

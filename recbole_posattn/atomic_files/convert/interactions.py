@@ -1,4 +1,4 @@
-"""Interactions gathered from batches of a dump in a few bytes each, with what is wrong told record by record.
+"""Gathers interactions from batches of a dump, in a few bytes each, and rejects bad records one by one.
 
 Shape keys: n records of a batch, N interactions.
 """
@@ -17,7 +17,7 @@ import pyarrow as pa
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.times import ORDER, TimeFormat, numbers
 
-# What pandas, through which RecBole reads atomic files, takes for a missing value; RecBole drops such a row.
+# What pandas, with which RecBole reads atomic files, reads as a missing value; RecBole drops such a row.
 # https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html (na_values)
 READ_AS_MISSING = {
     *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None"),
@@ -32,11 +32,11 @@ class Batch(NamedTuple):
 
     Attributes:
         number: Of each record's line, from 1; int64, shape (n,).
-        user: Texts, null where there is none; shape (n,).
+        user: Texts, null if missing; shape (n,).
         item: The same.
         time: Texts, numbers or Arrow's times, shape (n,); ``None`` if there are no times.
         rating: Texts or numbers, shape (n,); ``None`` if there are no ratings.
-        text: Gives the line of a record by its place in the batch.
+        text: Returns the line of a record by its index in the batch.
         done: How much of the file has been read.
     """
 
@@ -56,10 +56,10 @@ class Interactions:
     Attributes:
         user: Numbers of the users, int32, shape (N,).
         item: Numbers of the items, int32, shape (N,).
-        time: Seconds, or the place among the user's interactions, float64, shape (N,).
+        time: Seconds, or the position among the user's interactions, float64, shape (N,).
         rating: float64, shape (N,); ``None`` if there are no ratings.
-        users: The text of each number of a user.
-        items: The text of each number of an item.
+        users: The token of each user's number.
+        items: The token of each item's number.
     """
 
     user: np.ndarray
@@ -73,7 +73,7 @@ class Interactions:
         return len(self.user)
 
     def take(self, index: np.ndarray) -> Interactions:
-        """Some of them, by their places or by a mask."""
+        """Select interactions by indices or by a mask."""
         rating = None if self.rating is None else self.rating[index]
         return replace(self, user=self.user[index], item=self.item[index], time=self.time[index], rating=rating)
 
@@ -82,25 +82,25 @@ class _Column(NamedTuple):
     """A column of a batch.
 
     Attributes:
-        role: What it is.
-        given: What the dump has, shape (n,).
-        values: What is kept of it, shape (n,).
-        good: Where it can be used; boolean, shape (n,).
-        problem: Says what is wrong with a value that cannot.
+        role: ``user``, ``item``, ``time`` or ``rating``.
+        given: Values in the dump, shape (n,).
+        values: Values to keep, shape (n,).
+        good: Mask of usable values; boolean, shape (n,).
+        problem: Returns what is wrong with an unusable value.
     """
 
     role: str
     given: pa.Array
     values: np.ndarray
     good: np.ndarray
-    problem: Callable[[Any], str]
+    problem: Callable[[Any], str | None]
 
 
 class Gatherer:
-    """Takes batches and keeps what is needed of them.
+    """Collects the interactions of batches.
 
     Args:
-        time_format: How times are read.
+        time_format: The format of times.
         has_rating: Whether there are ratings.
         rejects: Where bad records go.
     """
@@ -109,14 +109,14 @@ class Gatherer:
         self.time_format, self.rejects = time_format, rejects
         self._users: dict[str, int] = {}
         self._items: dict[str, int] = {}
-        self._kept = {"user": array("i"), "item": array("i")}
+        self._kept: dict[str, array[Any]] = {"user": array("i"), "item": array("i")}
         if time_format.name != ORDER:
             self._kept["time"] = array("d")
         if has_rating:
             self._kept["rating"] = array("d")
 
     def add(self, batch: Batch) -> None:
-        """Keep the good records of a batch and reject the others, each for the first thing that is wrong with it."""
+        """Keep the good records of a batch and reject the others, each with its first problem."""
         columns = [_token_column("user", batch.user, self._users), _token_column("item", batch.item, self._items)]
         if "time" in self._kept:
             time = self.time_format.seconds(batch.time)
@@ -135,7 +135,7 @@ class Gatherer:
         return len(self._kept["user"])
 
     def finish(self) -> Interactions:
-        """All that has been kept; at least one."""
+        """The collected interactions, of which there must be at least one."""
         kept = {role: np.frombuffer(column, dtype=column.typecode) for role, column in self._kept.items()}
         time = kept.get("time")
         if time is None:
@@ -144,7 +144,7 @@ class Gatherer:
 
 
 def _token_column(role: str, texts: pa.Array, known: dict[str, int]) -> _Column:
-    """Texts by their numbers, which new ones are given in the order in which they occur; −1 for what is no token."""
+    """Texts as numbers, given to new tokens in order of occurrence; −1 for a text that cannot be a token."""
     encoded = texts.dictionary_encode()
     tokens = encoded.dictionary.to_pylist()
     for token in tokens:
@@ -156,7 +156,7 @@ def _token_column(role: str, texts: pa.Array, known: dict[str, int]) -> _Column:
 
 
 def _problem(token: str | None) -> str | None:
-    """What is wrong with a text that is to be a token; ``None`` if it can be one."""
+    """What is wrong with a text as a token; ``None`` if nothing is."""
     if token is None or not token.strip():
         return "is missing"
     if not token.isprintable() and _UNWRITABLE.search(token):
@@ -171,7 +171,7 @@ def _number_column(role: str, given: pa.Array, values: np.ndarray, problem: str)
 
 
 def _places(user: np.ndarray) -> np.ndarray:
-    """The place of each interaction among its user's, from 1; float64, shape (N,)."""
+    """The position of each interaction among its user's, from 1; float64, shape (N,)."""
     order = np.argsort(user, kind="stable")
     of_user = np.bincount(user)
     start = np.repeat(np.cumsum(of_user) - of_user, of_user)

@@ -1,4 +1,4 @@
-"""The lines of a file, block by block. A byte that is no text, or a line that is far too long, costs no other line.
+"""The lines of a file, block by block. An undecodable byte or an overlong line affects only its own line.
 
 Shape keys: n lines.
 """
@@ -6,7 +6,7 @@ Shape keys: n lines.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +15,10 @@ from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.sources import READ_ERRORS, Stream
 from recbole_posattn.errors import DataError, SettingError
 
-# Bytes that are read at a time, and those that a line may have.
+# Bytes of a block, and the most bytes of a line.
 BLOCK, LONGEST_LINE = 2**20, 2**24
 
-# Bytes of a line that is no text, or too long, that are told.
+# Bytes shown of a line that is undecodable or too long.
 _SHOWN = 1000
 
 
@@ -36,19 +36,19 @@ class Lines(NamedTuple):
     done: int
 
     def take(self, good: np.ndarray) -> Lines:
-        """Those where a mask of shape (n,) is true."""
+        """The lines where a mask of shape (n,) is true."""
         if good.all():
             return self
         return Lines(self.number[good], [self.texts[index] for index in np.flatnonzero(good).tolist()], self.done)
 
 
 def read_lines(stream: Stream, encoding: str, rejects: Rejects) -> Iterator[Lines]:
-    """The lines of a file but for the empty ones.
+    """The lines of a file except for empty ones.
 
     Args:
         stream: The file.
         encoding: See :func:`checked_encoding`. A byte order mark of UTF-8 is left out.
-        rejects: Where lines go that are not of this encoding.
+        rejects: Collects lines that are not in this encoding.
 
     Raises:
         DataError: If the file is damaged or cut off.
@@ -75,14 +75,15 @@ def read_lines(stream: Stream, encoding: str, rejects: Rejects) -> Iterator[Line
                 reason = f"longer than {LONGEST_LINE} bytes" if len(line) > LONGEST_LINE else f"not {encoding}"
                 rejects.add(int(numbers[index]), reason, line[:_SHOWN].decode("ascii", "backslashreplace"))
             number += len(texts)
-            yield Lines(numbers, texts, stream.position()).take(good)
+            lines = Lines(numbers, texts, stream.position())  # type: ignore[arg-type]  # take() drops each None
+            yield lines.take(good)
 
 
 def checked_encoding(name: str) -> str:
-    """The encoding of a name, if a line ends with the byte 10 in it, as it does in all but UTF-16, UTF-32 and EBCDIC.
+    """The encoding of a name, if it ends lines with byte 10, as all do except UTF-16, UTF-32 and EBCDIC.
 
     Raises:
-        SettingError: If it is another one, or none.
+        SettingError: If it does not, or is unknown.
     """
     try:
         encoding = codecs.lookup(name).name.removesuffix("-sig")
@@ -95,8 +96,8 @@ def checked_encoding(name: str) -> str:
     )
 
 
-def _decoded(whole: bytes, encoding: str) -> list[str | None]:
-    """The lines of a block, ``None`` for one that is not of this encoding."""
+def _decoded(whole: bytes, encoding: str) -> Sequence[str | None]:
+    """The lines of a block, ``None`` for a line that is not in this encoding."""
     text = _decode(whole, encoding)
     texts = [_decode(line, encoding) for line in whole.split(b"\n")] if text is None else text.split("\n")
     return [line and line.removesuffix("\r") for line in texts] if b"\r" in whole else texts
@@ -106,14 +107,14 @@ def _decode(line: bytes, encoding: str) -> str | None:
     try:
         text = line.decode(encoding)
         if encoding != "utf-8":
-            text.encode()  # a few others know surrogates, which cannot be written
+            text.encode()  # some encodings allow surrogates, which cannot be written
         return text
     except UnicodeError:
         return None
 
 
-def _unusable(whole: bytes, texts: list[str | None]) -> Iterator[tuple[int, bytes]]:
-    """The lines of a block that are no text or too long, with their places."""
+def _unusable(whole: bytes, texts: Sequence[str | None]) -> Iterator[tuple[int, bytes]]:
+    """The lines of a block that are undecodable or too long, with their indices."""
     if None in texts or len(whole) > LONGEST_LINE:
         for index, line in enumerate(whole.split(b"\n")):
             if texts[index] is None or len(line) > LONGEST_LINE:

@@ -58,7 +58,7 @@ class Output:
         """Write the interactions, and the list of lines that were skipped.
 
         Returns:
-            How many users and items the atomic file has.
+            The numbers of users and items in the atomic file.
 
         Raises:
             UserError: If the folder cannot be written.
@@ -94,7 +94,7 @@ def _write_rows(interactions: Interactions, file: BinaryIO) -> None:
         pa.array(map(_quoted, tokens), pa.large_string()) for tokens in (interactions.users, interactions.items)
     )
     tab, line_end, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
-    place, _ = pd.factorize(interactions.user)  # in the order in which they occur
+    place, _ = pd.factorize(interactions.user)  # in order of occurrence
     order = np.lexsort((interactions.time, place))  # stable
     for begin in range(0, len(order), _ROWS):
         rows = interactions.take(order[begin : begin + _ROWS])
@@ -106,12 +106,12 @@ def _write_rows(interactions: Interactions, file: BinaryIO) -> None:
 
 
 def _quoted(token: str) -> str:
-    """A token as pandas reads it back, which takes a quote at the beginning for one that is closed somewhere."""
+    """A token, quoted if it begins with a quote, which pandas would otherwise read as the start of a quoted field."""
     return '"{}"'.format(token.replace('"', '""')) if token.startswith('"') else token
 
 
 def _texts(numbers: np.ndarray) -> pa.Array:
-    """Numbers as texts that give the same numbers again, whole ones without a point."""
+    """Numbers as texts that are read back exactly, whole numbers without a point."""
     whole = (numbers == np.rint(numbers)) & (np.abs(numbers) < 2**53)
     integers = pa.array(np.where(whole, numbers, 0).astype(np.int64)).cast(pa.large_string())
     return pc.if_else(pa.array(whole), integers, pa.array(numbers).cast(pa.large_string()))

@@ -1,4 +1,4 @@
-"""Parquet files as batches of records: the needed columns alone, some rows at a time.
+"""Parquet files as batches of records: only the needed columns, some rows at a time.
 
 Rows may be interactions, or users with their items and times as lists.
 
@@ -20,15 +20,15 @@ from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.shapes import Columns, check_columns
 from recbole_posattn.errors import DataError
 
-# Rows that are read at a time, and of those with lists.
+# Rows of a batch, and of a batch of rows with lists.
 ROWS, LIST_ROWS = 2**17, 2**10
 
 
 def open_parquet(file: Path, columns: Columns) -> pq.ParquetFile:
-    """Open a Parquet file that has some columns of types that can be used.
+    """Open a Parquet file, and check that it has the columns, with usable types.
 
     Raises:
-        DataError: If it is none, or a column is missing or of another type.
+        DataError: If it is not a Parquet file, or a column is missing or of another type.
     """
     try:
         opened = pq.ParquetFile(file)
@@ -73,8 +73,8 @@ def parquet_batches(opened: pq.ParquetFile, columns: Columns, rejects: Rejects) 
 
     Args:
         opened: See :func:`open_parquet`.
-        columns: Which are read.
-        rejects: Where rows go that are no record.
+        columns: The columns to read.
+        rejects: Collects rows that are not records.
 
     Raises:
         DataError: If the file is damaged.
@@ -98,7 +98,7 @@ def parquet_batches(opened: pq.ParquetFile, columns: Columns, rejects: Rejects) 
 
 
 def _flat(number: np.ndarray, table: dict[str, pa.Array], rejects: Rejects) -> tuple[np.ndarray, dict[str, pa.Array]]:
-    """Rows with lists as a row for each of their elements."""
+    """Rows with lists, flattened to one row per element."""
     listed = [column for role, column in table.items() if role != "user"]
     lengths = [pc.fill_null(pc.list_value_length(column), -1).to_numpy() for column in listed]
     good = np.logical_and.reduce([(length == lengths[0]) & (length >= 0) for length in lengths])
@@ -126,12 +126,16 @@ def _batch(number: np.ndarray, table: dict[str, pa.Array], done: int, rejects: R
     if not good.all():
         number, table = number[good], {role: column.filter(pa.array(good)) for role, column in table.items()}
     shown = list(table.values())
-    values = (table.get(role) for role in Columns._fields)
-    return Batch(number, *values, lambda index: "\t".join(str(column[index]) for column in shown), done)
+    time, rating = table.get("time"), table.get("rating")
+
+    def text(index: int) -> str:
+        return "\t".join(str(column[index]) for column in shown)
+
+    return Batch(number, table["user"], table["item"], time, rating, text, done)
 
 
 def _decoded(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Bytes, or text, whose bytes nobody has checked: as text, and whether each value is text; boolean, shape (n,)."""
+    """Bytes, or unchecked text, as text, and a mask of the values that are text; boolean, shape (n,)."""
     raw = column.cast(pa.large_binary())
     is_text = np.ones(len(raw), dtype=bool)
     try:

@@ -22,7 +22,7 @@ from recbole_posattn.atomic_files.convert.rejects import STRICT_LIMIT, Rejects
 from recbole_posattn.atomic_files.convert.shapes import Columns, TableFormat, check_columns
 from recbole_posattn.errors import DataError
 
-# What ast.literal_eval raises (https://docs.python.org/3/library/ast.html#ast.literal_eval); json.loads raises some.
+# The errors of ast.literal_eval (https://docs.python.org/3/library/ast.html#ast.literal_eval) and json.loads.
 _PARSE_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 
 
@@ -31,8 +31,8 @@ def line_batches(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -
 
     Args:
         lines: See :func:`~recbole_posattn.atomic_files.convert.lines.read_lines`.
-        shape: How they are read.
-        rejects: Where lines go that are no record.
+        shape: Their format.
+        rejects: Collects lines that are not records.
 
     Raises:
         DataError: If a column is missing.
@@ -44,8 +44,8 @@ def line_batches(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -
 
 
 def _batch(lines: Lines, columns: dict[str, pa.Array]) -> Batch:
-    values = (columns.get(role) for role in Columns._fields)
-    return Batch(lines.number, *values, lines.texts.__getitem__, lines.done)
+    time, rating = columns.get("time"), columns.get("rating")
+    return Batch(lines.number, columns["user"], columns["item"], time, rating, lines.texts.__getitem__, lines.done)
 
 
 # -- fields between separators ---------------------------------------------------------------------------------------
@@ -59,9 +59,9 @@ def _delimited(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -> 
             if fields is None and block.texts:
                 header = block.texts[0]
                 fields = _header(header, shape, rejects.label)
-            if header in block.texts:  # the first, and those of files that were put together
+            if header in block.texts:  # the first line, and repeated ones in concatenated files
                 block = block.take(np.array([text != header for text in block.texts]))
-            if block.texts:
+            if block.texts and fields is not None:
                 yield _split(block, shape, fields, rejects)
     finally:
         csv.field_size_limit(limit)
@@ -87,10 +87,10 @@ def _fields(line: str, separator: str) -> list[str] | None:
 
 
 def _split(lines: Lines, shape: TableFormat, fields: tuple[str, ...], rejects: Rejects) -> Batch:
-    quoted = len(shape.separator) == 1 and any('"' in text for text in lines.texts)
-    if quoted:
-        rows = [_fields(text, shape.separator) for text in lines.texts]
-        length = np.array([-1 if row is None else len(row) for row in rows])
+    listed = None
+    if len(shape.separator) == 1 and any('"' in text for text in lines.texts):
+        listed = [_fields(text, shape.separator) for text in lines.texts]
+        length = np.array([-1 if row is None else len(row) for row in listed])
     else:
         rows = pc.split_pattern(pa.array(lines.texts, pa.string()), shape.separator)
         length = pc.list_value_length(rows).to_numpy()
@@ -100,8 +100,8 @@ def _split(lines: Lines, shape: TableFormat, fields: tuple[str, ...], rejects: R
         reason = "quotes that do not match" if found < 0 else f"not {len(fields)} fields but {found}"
         rejects.add(int(lines.number[index]), reason, lines.texts[index])
     place = {role: fields.index(name) for role, name in shape.columns.given().items()}
-    if quoted:
-        kept = [rows[index] for index in np.flatnonzero(good).tolist()]
+    if listed is not None:
+        kept = [row for row, is_good in zip(listed, good.tolist()) if row is not None and is_good]
         columns = {role: pa.array([row[at] for row in kept], pa.string()) for role, at in place.items()}
     else:
         flat = rows.filter(pa.array(good)).flatten()
@@ -149,7 +149,7 @@ def _objects(
         if unseen and rejects.strict and n_objects >= STRICT_LIMIT:
             break
         yield _batch(block.take(good), {role: pa.array(column, pa.string()) for role, column in values.items()})
-    if unseen and n_objects:  # it is the name of the column, and not a line, that is wrong
+    if unseen and n_objects:  # the name of the column is wrong, not a line
         check_columns(rejects.label, there, columns)
 
 
@@ -171,6 +171,6 @@ def _text(role: str, value: Any) -> str | None:
         return None
     if kind is float and role in ("time", "rating"):
         return repr(value)
-    if kind is int and value.bit_length() <= 512:  # beyond, Python may refuse to write it
+    if kind is int and value.bit_length() <= 512:  # Python may refuse to format larger ones
         return str(value)
     raise ValueError(f"{role} is neither text nor a {'number' if role in ('time', 'rating') else 'whole number'}")

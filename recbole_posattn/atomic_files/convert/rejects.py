@@ -1,33 +1,35 @@
-"""The lines of a dump that cannot be used: the end of the conversion, or counted and written down."""
+"""The bad lines of a dump: they stop the conversion, or are counted and listed in a file."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from typing import BinaryIO, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
 
 from recbole_posattn.errors import DataError
 
 OnError = Literal["strict", "skip"]
 
-# Bad lines after which a strict conversion reads no further, and those of them that are told.
+# Bad lines after which a strict conversion stops reading, and how many of them are shown.
 STRICT_LIMIT = 20
-_TOLD = 5
+_SHOWN = 5
 
-# Characters of a bad line that are written down.
+# Characters of a bad line that are kept.
 _LENGTH = 1000
 
 # Bytes of bad lines that are held in memory.
 _IN_MEMORY = 2**20
 
 
-class Reason(NamedTuple):
+@dataclass(frozen=True)
+class Reason:
     """Lines that were skipped for one reason.
 
     Attributes:
         reason: What is wrong with them.
-        count: How many there are.
-        first: The numbers of the first of them.
+        count: Their number.
+        first: The line numbers of the first of them.
     """
 
     reason: str
@@ -40,8 +42,8 @@ class Rejects:
 
     Args:
         label: How messages name the file.
-        on_error: ``strict`` stops at them, ``skip`` goes on without them.
-        unit: What is counted: ``line``, or ``row``.
+        on_error: ``strict`` stops at them, ``skip`` leaves them out.
+        unit: ``line`` or ``row``.
     """
 
     def __init__(self, label: str, on_error: OnError, unit: str = "line") -> None:
@@ -53,7 +55,7 @@ class Rejects:
         self._rows = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 (see close)
 
     def add(self, number: int, reason: str, text: str) -> None:
-        """Take down a bad line.
+        """Record a bad line.
 
         Args:
             number: Of the line, from 1.
@@ -63,18 +65,18 @@ class Rejects:
         self._pending.append((number, reason, text))
 
     def flush(self) -> None:
-        """Bring the lines taken down since the last call into their order.
+        """Sort the lines recorded since the last call into order.
 
         Raises:
-            DataError: If it is strict and there are so many that reading on makes no sense.
+            DataError: If it is strict and there are :data:`STRICT_LIMIT` bad lines or more.
         """
         for number, reason, text in sorted(self._pending):
             self.count += 1
-            if len(self._first) < _TOLD:
+            if len(self._first) < _SHOWN:
                 self._first.append((number, reason, text))
             of_reason = self._by_reason.setdefault(reason, [0])
             of_reason[0] += 1
-            if len(of_reason) <= _TOLD:
+            if len(of_reason) <= _SHOWN:
                 of_reason.append(number)
             if not self.strict:
                 self._rows.write(f"{number}\t{reason}\t{printable(text, _LENGTH)}\n".encode())
@@ -83,7 +85,7 @@ class Rejects:
             self._stop(f"{self.count} bad {self.unit}s or more")
 
     def end(self) -> None:
-        """The file has been read.
+        """Finish, once the file has been read.
 
         Raises:
             DataError: If it is strict and there are any.
@@ -93,30 +95,31 @@ class Rejects:
             self._stop(f"{self.count} bad {self.unit}{'s' if self.count > 1 else ''}")
 
     def _stop(self, how_many: str) -> None:
-        told = "; ".join(f"{n}: {reason}: {printable(text, 60)!r}" for n, reason, text in self._first)
+        examples = "; ".join(f"{n}: {reason}: {printable(text, 60)!r}" for n, reason, text in self._first)
         more = "; …" if self.count > len(self._first) else ""
         raise DataError(
-            f"{self.label} has {how_many}, {self.unit} {told}{more}. Mend the file, or leave them out: --on_error=skip"
+            f"{self.label} has {how_many}, {self.unit} {examples}{more}. "
+            "Correct the file, or leave them out: --on_error=skip"
         )
 
     def reasons(self) -> list[Reason]:
-        """The reasons, that of most lines first."""
+        """The reasons, the most frequent first."""
         found = [Reason(reason, count, tuple(first)) for reason, (count, *first) in self._by_reason.items()]
         return sorted(found, key=lambda reason: -reason.count)
 
     def write(self, file: BinaryIO) -> None:
-        """Write all of them down as a table: number, reason, text."""
+        """Write all bad lines as a table: number, reason, text."""
         file.write(f"{self.unit}\treason\ttext\n".encode())
         self._rows.seek(0)
         shutil.copyfileobj(self._rows, file)
 
     def close(self) -> None:
-        """Forget them."""
+        """Discard the bad lines."""
         self._rows.close()
 
 
 def printable(text: str, length: int) -> str:
-    """A text on one line without control characters, shortened to about a length."""
+    """A text on one line without control characters, shortened to about ``length`` characters."""
     shown = text[:length]
     if not shown.isprintable():
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)

@@ -1,4 +1,4 @@
-"""How a file is read: what kind it is, and which of its columns is what."""
+"""How a file is read: its kind, and the roles of its columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from recbole_posattn.errors import DataError, SettingError, did_you_mean
 
-# The time format of a file whose order is all there is.
+# The time format of a file without times, whose order counts.
 ORDER = "order"
 
 Kind = Literal["delimited", "jsonl", "python", "parquet"]
@@ -19,7 +19,7 @@ KINDS: dict[str, str] = {
     "parquet": "Apache Parquet",
 }
 
-# What a file of one's own is, by the end of its name.
+# The kind and separator of a user's own table, by the suffix of its name.
 SUFFIXES: dict[str, tuple[Kind, str]] = {
     ".csv": ("delimited", ","),
     ".tsv": ("delimited", "\t"),
@@ -33,13 +33,13 @@ SUFFIXES: dict[str, tuple[Kind, str]] = {
 
 
 class Columns(NamedTuple):
-    """Which columns of a dump are what.
+    """The names of the columns of a dump, by role.
 
     Attributes:
         user: Of the user, text or a whole number.
         item: Of the item, text or a whole number.
-        time: Of the time; ``None`` where the order of the file is all there is.
-        rating: Of the rating; ``None`` if there is none, or none is wanted.
+        time: Of the time; ``None`` if only the order of the file counts.
+        rating: Of the rating; ``None`` if there is none, or it is not needed.
     """
 
     user: str
@@ -48,7 +48,7 @@ class Columns(NamedTuple):
     rating: str | None = None
 
     def given(self) -> dict[str, str]:
-        """The names of the columns there are, by what they are."""
+        """The names of the columns that exist, by role."""
         return {role: name for role, name in self._asdict().items() if name is not None}
 
 
@@ -63,7 +63,7 @@ class TableFormat(NamedTuple):
         fields: Names of all fields of a ``delimited`` file without a header line.
     """
 
-    kind: Kind
+    kind: str
     columns: Columns
     time_format: str = "auto"
     separator: str = ","
@@ -71,7 +71,7 @@ class TableFormat(NamedTuple):
 
 
 class ReadOptions(NamedTuple):
-    """What is said of a dump. What is not said is told by its format, or by the name of the file.
+    """The description of a dump. The rest follows from its format, or from the name of the file.
 
     Attributes:
         format: A known format.
@@ -99,17 +99,17 @@ class ReadOptions(NamedTuple):
 
 
 def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> TableFormat:
-    """How a file is read, by what is said of it.
+    """How a file is read, from its description.
 
     Args:
-        reading: What is said.
-        known: The shape of its format, from which anything else may be said; ``None`` for a table of one's own.
-        file: The name of the file, whose end tells the kind of a table of one's own.
+        reading: The description.
+        known: The shape of its format, which the description overrides; ``None`` for a user's own table.
+        file: The name of the file, whose suffix gives the kind of a user's own table.
 
     Raises:
-        SettingError: If something has to be said that is not, or is not allowed.
+        SettingError: If an option is missing or not allowed.
     """
-    shape = known or _told_by(file, reading)
+    shape = known or _shape_by_name(file, reading)
     given = {key: value for key, value in reading._asdict().items() if value is not None}
     shape = shape._replace(
         **{key: given[key] for key in ("kind", "separator", "fields", "time_format") if key in given}
@@ -118,25 +118,25 @@ def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> Tabl
     if shape.time_format == ORDER:
         columns = columns._replace(time=None)
     elif not columns.time:
-        raise SettingError(f"which column has the times must be given by --time; --time_format={ORDER} does without.")
+        raise SettingError(f"which column has the times must be given by --time; --time_format={ORDER} needs none.")
     if shape.kind not in KINDS:
         raise SettingError(f"kind must be one of {', '.join(KINDS)}; got {shape.kind!r}.")
     if shape.kind == "delimited" and not shape.separator:
-        raise SettingError(f"what separates the fields of {file} cannot be told by its name; give --separator.")
+        raise SettingError(f"the separator of the fields of {file} does not follow from its name; give --separator.")
     if shape.kind == "delimited" and shape.fields is not None:
         check_columns(f"the list of fields of {file}", shape.fields, columns)
     return shape._replace(columns=columns)
 
 
-def _told_by(file: str, reading: ReadOptions) -> TableFormat:
-    """What the name of a file tells."""
+def _shape_by_name(file: str, reading: ReadOptions) -> TableFormat:
+    """How a file is read, from its name."""
     if not (reading.user and reading.item):
         raise SettingError("a table of your own needs the columns of its users and items, --user and --item.")
-    kind, separator = SUFFIXES.get(Path(file.removesuffix(".gz")).suffix.lower(), (None, ""))
-    kind = reading.kind or ("delimited" if reading.separator else kind)
+    usual, separator = SUFFIXES.get(Path(file.removesuffix(".gz")).suffix.lower(), (None, ""))
+    kind = reading.kind or ("delimited" if reading.separator else usual)
     if kind is None:
         raise SettingError(
-            f"what {file} is cannot be told by its name; give --kind ({', '.join(KINDS)}) or --separator."
+            f"the kind of {file} does not follow from its name; give --kind ({', '.join(KINDS)}) or --separator."
         )
     return TableFormat(kind, Columns(reading.user, reading.item, None), separator=separator)
 
@@ -156,4 +156,4 @@ def check_columns(label: str, there: Iterable[str], columns: Columns) -> None:
         )
     twice = [name for name in columns.given().values() if there.count(name) > 1]
     if twice:
-        raise DataError(f"{label} has the column {twice[0]!r} more than once; its columns must have names of their own")
+        raise DataError(f"{label} has the column {twice[0]!r} more than once; column names must be unique")

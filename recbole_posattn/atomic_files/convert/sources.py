@@ -1,6 +1,6 @@
 """The file of a dump: found in a folder or a zip archive, and read once from its beginning, packed or not.
 
-What a file is packed with is told by its first bytes. Nothing is unpacked to a disk.
+The first bytes of a file show how it is packed. Nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from recbole_posattn.atomic_files.convert.formats import fits
 from recbole_posattn.errors import DataError
 
 _GZIP, _ZIP = b"\x1f\x8b\x08", b"PK\x03\x04"
 
-# What reading raises where a file is cut off, damaged, encrypted or packed in a way that Python does not know.
+# The errors of reading a file that is cut off, damaged, encrypted or packed in a way that Python does not support.
 READ_ERRORS = (EOFError, OSError, zlib.error, zipfile.BadZipFile, struct.error, RuntimeError, NotImplementedError)
 
 
@@ -37,12 +37,12 @@ class Located(NamedTuple):
 
     @property
     def label(self) -> str:
-        """How messages name it."""
+        """The name in messages."""
         return str(self.file) if self.member is None else f"{self.file}:{self.member}"
 
     @property
     def name(self) -> str:
-        """What the file itself is called."""
+        """The name of the file itself."""
         return Path(self.member or self.file).name
 
 
@@ -50,9 +50,9 @@ class Stream(NamedTuple):
     """A file that is being read.
 
     Attributes:
-        file: What its bytes come from, unpacked.
-        size: Bytes that there are to read, packed.
-        position: Tells how many of these have been read.
+        file: Its bytes, unpacked.
+        size: Packed size in bytes.
+        position: Returns how many of these have been read.
     """
 
     file: BinaryIO
@@ -65,7 +65,7 @@ def locate(source: Path, patterns: Sequence[str] | None) -> Located:
 
     Args:
         source: A file, a zip archive, or the unpacked folder of a dump.
-        patterns: What the file may be called; ``None`` if nothing is known of it.
+        patterns: Possible names of the file; ``None`` if they are not known.
 
     Raises:
         DataError: If there is none, or there are several.
@@ -107,7 +107,8 @@ def open_stream(located: Located) -> Iterator[Stream]:
     with ExitStack() as stack:
         try:
             raw = stack.enter_context(open(located.file, "rb"))
-            size, start, file = os.fstat(raw.fileno()).st_size, 0, raw
+            file: Any = raw  # then perhaps a ZipExtFile or GzipFile; typeshed knows no common type with peek()
+            size, start = os.fstat(raw.fileno()).st_size, 0
             if located.member is not None:
                 archive = stack.enter_context(zipfile.ZipFile(raw))
                 member = archive.getinfo(located.member)

@@ -1,4 +1,4 @@
-"""Times and ratings of a dump as numbers: NaN where there is none that can be understood.
+"""Times and ratings of a dump as numbers: NaN if missing or not understood.
 
 Shape keys: n records.
 """
@@ -20,7 +20,7 @@ _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}
 
 
 def numbers(values: pa.Array) -> np.ndarray:
-    """Numbers, or texts of numbers, as float64, shape (n,); NaN for what is none or not finite."""
+    """Numbers, or texts of numbers, as float64, shape (n,); NaN for anything else and for infinities."""
     if pa.types.is_string(values.type):
         values = pc.ascii_trim_whitespace(values)
         try:
@@ -33,7 +33,7 @@ def numbers(values: pa.Array) -> np.ndarray:
 
 
 class TimeFormat:
-    """How the times of a dump are written.
+    """The format of the times of a dump.
 
     Args:
         name: ``s``, ``ms`` or ``us``, numbers in this unit; ``auto``, numbers in seconds or ISO 8601 such as
@@ -68,10 +68,10 @@ class TimeFormat:
         return "is not a number" if self.name in UNITS else f"is not of the form {self.name}"
 
     def seconds(self, values: pa.Array) -> np.ndarray:
-        """Seconds since 1970 in UTC, or since whenever the dump counts from.
+        """Seconds since 1970 in UTC, or since the origin of the dump's own numbers.
 
         Args:
-            values: Texts, numbers or Arrow's times, shape (n,). The latter are what they are, whatever the format.
+            values: Texts, numbers or Arrow's times, shape (n,). The latter are read as such, whatever the format.
 
         Returns:
             float64, shape (n,); NaN for a time that is missing or not understood.
@@ -101,6 +101,6 @@ def _dates(texts: pa.Array, form: str) -> np.ndarray:
 
 
 def _seconds(microseconds: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Microseconds as seconds, of which whole ones stay whole; NaN where missing."""
+    """Microseconds as seconds, exact for whole seconds; NaN where missing."""
     whole, rest = np.divmod(microseconds, UNITS["us"])
     return np.where(missing, np.nan, whole + rest / UNITS["us"])

@@ -1,0 +1,144 @@
+"""Write the tables of docs/settings.md and the comments of our property files: ``python docs/settings.py``.
+
+They come from the package's table of keys; defaults and descriptions of RecBole's keys come from its property files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_posattn.settings.key import Key, Source
+from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, WITHOUT_EFFECT_ON_RESULT
+from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_posattn.settings.rules import LARGEST
+from recbole_posattn.settings.yaml import YamlLoader
+
+PAGE = Path(__file__).parent / "settings.md"
+BEGIN, END = "<!-- keys: python docs/settings.py -->", "<!-- end of keys -->"
+_HEAD = "| key | default | what it is | allowed | on resume |\n| --- | --- | --- | --- | --- |"
+
+
+def default_text(value: Any) -> str:
+    """A default as it is written in a property file."""
+    if value is None:
+        return "~"
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0", r"e\1", repr(value))
+    if isinstance(value, str) and re.fullmatch(r"[\w@/-]+", value) and yaml.load(value, YamlLoader) == value:
+        return value
+    if isinstance(value, (str, bool, int)):
+        return json.dumps(value) if isinstance(value, str) else str(value)
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()
+
+
+def recbole_comments() -> dict[str, str]:
+    """The comment of each key in the property files that RecBole reads for every run."""
+    comments: dict[str, str] = {}
+    for name in ("overall.yaml", "dataset/sample.yaml"):
+        text = (RECBOLE_PROPERTIES / name).read_text(encoding="utf-8")
+        comments |= re.findall(r"^(\w+):.*?# +(.+?)\s*$", text, flags=re.MULTILINE)
+    return comments
+
+
+def recbole_defaults() -> dict[str, Any]:
+    """The default of each key in the same files."""
+    defaults: dict[str, Any] = {}
+    for name in ("overall.yaml", "dataset/sample.yaml"):
+        defaults |= yaml.safe_load((RECBOLE_PROPERTIES / name).read_text(encoding="utf-8"))
+    return defaults
+
+
+def _markdown(text: str) -> str:
+    """Text as Markdown: names in single quotes as code, and signs with a meaning in Markdown escaped."""
+    parts = re.split(r"'([^' ]+)'", text)  # every second part was quoted
+    return "".join(f"`{part}`" if index % 2 else re.sub(r"([|<*~])", r"\\\1", part) for index, part in enumerate(parts))
+
+
+def _allowed(key: Key) -> str:
+    if key.rule is None:
+        return ""
+    limited = key.rule.maximum not in (None, LARGEST)
+    return _markdown(key.rule.allowed) + (f"; at most {key.rule.maximum:,}" if limited else "")
+
+
+def _row(key: Key, default: Any, comment: str) -> str:
+    doc = _markdown(re.sub(r"^\(.*?\) +", "", comment))
+    on_resume = {"no": "", "yes": "may change", "recorded": "may change, recorded"}[key.resumable]
+    return f"| `{key.name}` | `{default_text(default)}` | {doc} | {_allowed(key)} | {on_resume} |"
+
+
+def _table(keys: Iterable[Key]) -> str:
+    return "\n".join([_HEAD, *(_row(key, key.default, key.doc) for key in keys)])
+
+
+def _recbole_table() -> str:
+    defaults, comments = recbole_defaults(), recbole_comments()
+    rows = [_row(key, defaults[key.name], comments[key.name]) for key in KEYS.values() if key.source is Source.RECBOLE]
+    rows += [_row(key, key.default, key.doc) for key in KEYS.values() if key.source is Source.UNLISTED and key.rule]
+    return "\n".join([_HEAD, *rows])
+
+
+def _names(names: Iterable[str]) -> str:
+    derived = {key.name for key in KEYS.values() if key.source is Source.RESOLVED}
+    return ", ".join(f"`{name}`" for name in sorted(set(names) - derived))
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def tables() -> str:
+    """The part of the page that is generated."""
+    of_models = [key for key in KEYS.values() if key.source is Source.MODEL]
+    of_runs = [key for key in KEYS.values() if key.source is Source.OVERALL]
+    parts = [
+        "## Keys of PosKernelSASRec",
+        "The defaults are in [`properties/model/PosKernelSASRec.yaml`](../properties/model/PosKernelSASRec.yaml). The "
+        "other models of this package have those of these keys that concern them, with the same defaults; a key that a "
+        "model does not have is refused.",
+        _table(of_models),
+        "## Keys of every model",
+        "These keys are additions of this package, and apply to RecBole's own models, too.",
+        _table(of_runs),
+        "## RecBole's keys",
+        "These keys mean what they mean in RecBole, whose words and defaults the table repeats. Their values are "
+        "checked before anything is loaded.",
+        _recbole_table(),
+        "## What may change when a run is resumed",
+        f"A resumed run (`--resume`) keeps its settings. These may be changed: {_names(RESUMABLE)}.",
+        "These may be changed by naming them, and the change is recorded in the checkpoint and in `result.json`: "
+        f"{_names(CHANGEABLE)}.",
+        "## What does not change a result",
+        "Leaderboards and tuning reuse a finished run if its settings differ only in these keys: "
+        f"{_names(WITHOUT_EFFECT_ON_RESULT)}. They identify the data by its contents, not its path.",
+    ]
+    return "\n\n".join(part if part[0] in "#|" else _paragraph(part) for part in parts)
+
+
+def drawn_page(page: str) -> str:
+    """docs/settings.md with its tables written anew."""
+    head, rest = page.split(BEGIN)
+    return f"{head}{BEGIN}\n\n{tables()}\n\n{END}{rest.split(END)[1]}"
+
+
+def property_files() -> list[Path]:
+    """Our property files whose keys the table describes."""
+    return [PROPERTIES / "overall.yaml", *sorted((PROPERTIES / "model").glob("*.yaml"))]
+
+
+def commented(properties: str) -> str:
+    """The text of a property file with the comment of each key from the table."""
+    return re.sub(r"^((\w+): .*? +# ).*$", lambda line: line[1] + KEYS[line[2]].doc, properties, flags=re.MULTILINE)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(drawn_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for file in property_files():
+        file.write_text(commented(file.read_text(encoding="utf-8")), encoding="utf-8")

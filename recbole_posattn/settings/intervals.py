@@ -1,0 +1,57 @@
+"""Settings that are intervals, such as ``[5,inf)``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole_posattn.settings.rules import Rule
+
+_INTERVAL = re.compile(r"\s*[\[(]([^,]*),([^,]*)[\])]\s*")
+
+
+def _is_interval(text: str) -> bool:
+    """Whether it is an interval that RecBole can read, and is not empty."""
+    match = _INTERVAL.fullmatch(text)
+    try:
+        lower, upper = map(float, match.groups()) if match else (1, 0)
+    except ValueError:
+        return False
+    return lower <= upper
+
+
+def _is_intervals(value: Any) -> bool:
+    return isinstance(value, str) and all(map(_is_interval, value.split(";")))
+
+
+INTERVALS = Rule(_is_intervals, 'intervals such as "[5,inf)" or "[1,2];[4,9)"')
+
+# Settings that are intervals; val_interval is a mapping of columns to such.
+INTERVAL_KEYS = tuple(f"{counted}_num_interval" for counted in ("user_inter", "item_inter", "entity_kg", "relation_kg"))
+
+
+def write_intervals(settings: dict[str, Any]) -> None:
+    """Turn the intervals among the settings into text.
+
+    YAML and Python read the closed interval ``[5,9]`` as a list, and Python reads the open one ``(4,10)`` as a tuple.
+    RecBole accepts both, but a tuple would return from a checkpoint as a list.
+
+    Args:
+        settings: The settings, changed in place.
+    """
+    for key in INTERVAL_KEYS:
+        if key in settings:
+            settings[key] = _interval_text(settings[key])
+    if isinstance(settings.get("val_interval"), dict):
+        settings["val_interval"] = {key: _interval_text(value) for key, value in settings["val_interval"].items()}
+
+
+def _interval_text(value: Any) -> Any:
+    """A list or tuple of two bounds as text; anything else, such as a list of tokens, unchanged."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or all(isinstance(bound, str) for bound in value):
+        return value
+    left, right = "[]" if isinstance(value, list) else "()"
+    text = f"{left}{value[0]},{value[1]}{right}"
+    return text if _is_interval(text) else value

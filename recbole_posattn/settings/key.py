@@ -1,0 +1,53 @@
+"""A key of the settings, and all that the package knows about it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole_posattn.settings.rules import Rule
+
+
+class Source(enum.Enum):
+    """Where the default of a key comes from."""
+
+    MODEL = "a file of properties/model/"
+    OVERALL = "properties/overall.yaml"
+    RECBOLE = "RecBole's property files"
+    UNLISTED = "RecBole's code; no property file names the key"
+    LAUNCHER = "the launcher: the key is an argument of run and of the command line"
+    RESOLVED = "the other settings: the key cannot be given"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the settings.
+
+    Attributes:
+        name: As in a YAML file.
+        rule: What it may be; ``None`` if that is not checked by a rule.
+        default: Of :attr:`Source.MODEL`, :attr:`Source.OVERALL` and :attr:`Source.UNLISTED`.
+        doc: Its type in parentheses and what it is, as in the comment of the property file; empty for the keys
+            that RecBole's property files describe.
+        resumable: Whether it may change when a run is resumed. ``recorded``: only if the user names it, and the change
+            is kept on record, because the final settings alone no longer say how the run was trained.
+        changes_result: Whether it changes the result of a run, not just where the run takes place or what it prints.
+        source: Where its default comes from.
+    """
+
+    name: str
+    rule: Rule | None = None
+    default: Any = None
+    doc: str = ""
+    resumable: Literal["no", "yes", "recorded"] = "no"
+    changes_result: bool = True
+    source: Source = Source.MODEL
+
+
+def rules_of(keys: Iterable[Key]) -> dict[str, Rule]:
+    """The rules of keys that have one, by name."""
+    return {key.name: key.rule for key in keys if key.rule is not None}
