@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,21 @@ def whole_file(file: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             incomplete.unlink(missing_ok=True)
+
+
+def link_or_copy(file: str | Path, name: str | Path) -> None:
+    """Make a file available under a second name: as a hard link, or as a copy where the file system has no links.
+
+    Args:
+        file: The file.
+        name: Its second name; a file of that name is replaced.
+    """
+    with whole_file(name) as incomplete:
+        incomplete.unlink(missing_ok=True)
+        try:
+            os.link(file, incomplete)
+        except OSError:
+            shutil.copyfile(file, incomplete)
 
 
 def has_incomplete(folder: Path) -> bool:

@@ -43,11 +43,6 @@ def number_cell(value: float | None, form: str) -> Cell:
     return Cell(MISSING, None) if missing else Cell(form.format(value), float(value))
 
 
-def one_line(text: str) -> str:
-    """The text without line breaks."""
-    return " ".join(text.split())
-
-
 def command_line() -> str:
     """The command that is being executed, as one would type it."""
     name = Path(sys.argv[0]).name

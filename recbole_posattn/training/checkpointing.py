@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -23,7 +21,7 @@ from recbole.utils import get_local_time, set_color
 
 from recbole_posattn import distributed
 from recbole_posattn.data.digest import data_contents
-from recbole_posattn.files import make_new_folder, whole_file
+from recbole_posattn.files import link_or_copy, make_new_folder
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
@@ -36,9 +34,8 @@ from recbole_posattn.training.checkpoint import (
     vocabulary,
     write_checkpoint,
 )
-from recbole_posattn.training.explained_errors import (
-    needs_explained,
-)
+from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.explained_errors import needs_explained
 from recbole_posattn.training.pausable_epoch import PausableEpoch
 from recbole_posattn.training.plain import plain_other_parameter
 from recbole_posattn.training.resume import Resumed, lock_run
@@ -56,7 +53,7 @@ from recbole_posattn.training.state import (
 )
 
 
-class CheckpointMixin:
+class CheckpointMixin(EngineMixin):
     """Checkpoints for any of RecBole's trainers, from which training continues exactly where it stopped.
 
     RecBole pickles the whole ``Config`` into a checkpoint. Loading a pickle runs whatever it contains, so torch ≥ 2.6
@@ -298,7 +295,7 @@ class CheckpointMixin:
         self.saved_model_file = str(self.run_dir / Path(saved_model_file).name)
         self._write_checkpoint(epoch, self.saved_model_file)
         if distributed.is_main():
-            _copy(self.saved_model_file, saved_model_file)
+            link_or_copy(self.saved_model_file, saved_model_file)
 
     def _write_checkpoint(self, epoch: int, file: str | Path, **more: Any) -> None:
         if not distributed.is_main():
@@ -325,13 +322,3 @@ class CheckpointMixin:
             load_state(self.model, distributed.share_from_main(best))
             self.logger.info(f"Loading model structure and parameters from {file}")
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-
-
-def _copy(file: str, name: str) -> None:
-    """Have a file under another name as well, without its bytes twice where the file system can do that."""
-    with whole_file(name) as incomplete:
-        incomplete.unlink(missing_ok=True)
-        try:
-            os.link(file, incomplete)
-        except OSError:
-            shutil.copyfile(file, incomplete)

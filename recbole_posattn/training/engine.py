@@ -25,15 +25,11 @@ from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.target_ranks import user_results
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.explained_errors import (
-    explain_out_of_memory,
-    precision_explained,
-    require_finite,
-)
+from recbole_posattn.training.explained_errors import explain_out_of_memory, precision_explained, require_finite
 from recbole_posattn.training.parallel import autocast_dtype, distribute_model, trainer_of_one_process
 
 
-class EngineMixin:
+class EngineMixin(recbole.trainer.Trainer):
     """Mixed precision, compilation, many processes and blockwise evaluation for any of RecBole's trainers.
 
     In many processes the gradient of a step is that of the whole batch in one process: each process's loss counts by

@@ -41,8 +41,8 @@ class RunResult(TypedDict):
     changes: list[dict[str, Any]]
 
 
-def write_result(config: Config, result: RunResult) -> None:
-    """``result.json`` beside the checkpoint: the result, and what it takes to get it again."""
+def write_result(config: Config, result: RunResult, folder: Path) -> None:
+    """Write ``result.json`` into a folder: the result, and what is needed to reproduce it."""
     report = {
         **result,
         "model": config["model"],
@@ -54,7 +54,7 @@ def write_result(config: Config, result: RunResult) -> None:
         "config": config.plain(),
     }
     text = json_text(report, indent=2, ensure_ascii=False) + "\n"
-    with whole_file(Path(result["checkpoint"]).with_name(RESULT_NAME)) as incomplete:
+    with whole_file(folder / RESULT_NAME) as incomplete:
         incomplete.write_text(text, encoding="utf-8")
 
 

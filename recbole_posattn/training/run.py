@@ -12,10 +12,12 @@ from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
+import pandas as pd
 import torch
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.trainer import Trainer
 from recbole.utils import EvaluatorType, get_environment, init_seed, set_color
 
 from recbole_posattn import distributed
@@ -155,9 +157,9 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
 
     Args:
         config: The settings.
-        resumed: The run to go on with, if it is not a new one.
-        started: When, by ``time.perf_counter()``.
-        request: What else is asked for.
+        resumed: The run to continue; ``None`` for a new one.
+        started: Start of the run, a value of ``time.perf_counter()``.
+        request: What else was asked for.
     """
     logger = logging.getLogger()
     logger.info(config)
@@ -167,13 +169,7 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
     logger.info(interactions)
     data_ready = time.perf_counter()
 
-    recommender = build_model(config, train_data)
-    logger.info(recommender)
-    trainer = trainer_class(config)(config, recommender)
-    if resumed is not None:
-        with use_explained(resumed.folder / LAST_NAME):
-            check_vocabulary(resumed.content, train_data._dataset)
-        trainer.resume(resumed)
+    trainer, recommender = _build_trainer(config, resumed, train_data)
     before = getattr(trainer, "seconds_before", 0.0)
     options = {"callback_fn": request.callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
     best_valid_score, best_valid_result = trainer.fit(
@@ -206,16 +202,37 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
         learned=getattr(recommender, "learned", dict)(),
         changes=getattr(trainer, "changes", []),
     )
+    _report(config, result, users)
+    return result
+
+
+def _build_trainer(
+    config: Config, resumed: Resumed | None, train_data: AbstractDataLoader
+) -> tuple[Trainer, AbstractRecommender]:
+    """The trainer and its model, with the state of the run to continue if there is one."""
+    recommender = build_model(config, train_data)
+    logging.getLogger().info(recommender)
+    trainer = trainer_class(config)(config, recommender)
+    if resumed is not None:
+        with use_explained(resumed.folder / LAST_NAME):
+            check_vocabulary(resumed.content, train_data._dataset)
+        trainer.resume(resumed)
+    return trainer, recommender
+
+
+def _report(config: Config, result: RunResult, users: pd.DataFrame | None) -> None:
+    """Log the result and, if the run is saved, write it and the results by user beside the checkpoint."""
+    logger = logging.getLogger()
     logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
-    if request.saved and distributed.is_main():
+    if result["checkpoint"] is not None and distributed.is_main():
+        folder = Path(result["checkpoint"]).parent
         if users is not None:
-            with whole_file(Path(result["checkpoint"]).with_name(USERS_NAME)) as incomplete:
+            with whole_file(folder / USERS_NAME) as incomplete:
                 users.to_parquet(incomplete, index=False)
-        write_result(config, result)
+        write_result(config, result, folder)
     logger.info("\n" + result_table(config, result))
-    return result
 
 
 def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoader) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.compat import xgboost_by_keyword
 
+import recbole.trainer
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_local_time
@@ -26,7 +27,7 @@ from recbole_posattn.training.checkpoint import BEST_NAME, read_checkpoint, voca
 TREES = "trees"  # of a checkpoint: the text in which the library itself keeps its models
 
 
-class TreeMixin:
+class TreeMixin(recbole.trainer.DecisionTreeTrainer):
     """One round of boosting an epoch, the best of which is kept.
 
     RecBole pickles its ``Config`` into the checkpoint, and leaves its intermediate files in ``checkpoint_dir``; without
