@@ -15,8 +15,10 @@ When ``Config``, ``run``, ``load``, ``register`` or another public name is first
 - ``recbole.data.utils.get_dataloader``, which gives our loaders for our ``Config`` and RecBole's for any other;
 - RecBole's ``AbstractDataLoader.__getstate__`` and ``multiprocessing_context``: it can have workers on any system;
 - RecBole's ``Dataset._remap`` and ``_concat_remaped_tokens``, with the same numbers and tokens in less memory;
-- methods of RecBole's samplers, of ``MaskItemSequence``, ``LINE`` and ``S3Rec``, which refuse to draw a negative where
-  there is none, and would otherwise never end (``data/sampling.py``);
+- these methods of RecBole's samplers, which refuse data without a negative to draw, where they would otherwise try for
+  ever (``data/sampling.py``): ``Sampler.set_phase``, ``RepeatableSampler.set_phase``,
+  ``SeqSampler.sample_neg_sequence``, ``KGSampler.get_used_ids`` and ``AbstractSampler._build_alias_table`` of
+  ``recbole.sampler.sampler``, and ``MaskItemSequence._neg_sample`` of ``recbole.data.transform``;
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
 When a ``Config`` of ours is made for a RecBole model (``registry.install_dataset_class``):
@@ -25,7 +27,9 @@ When a ``Config`` of ours is made for a RecBole model (``registry.install_datase
   that does so;
 - autograd's anomaly detection, which RecBole switches on when its sequential models are imported, stays as it was;
 - the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and its kin
-  (:func:`build_sparse_tensors_as_today`).
+  (:func:`build_sparse_tensors_as_today`);
+- ``LINE.get_user_id_list`` and ``S3Rec._neg_sample``, when the model is one of these: they refuse data without a
+  negative to draw as well.
 
 When ``recbole_posattn.experiments.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
 - the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).
@@ -116,9 +120,9 @@ def let_tensors_take_numpys_arguments() -> None:
         return wrap(tensor, computed)
 
     if "copy" not in inspect.signature(array).parameters:
-        torch.Tensor.__array__ = array_of_numpy_2
+        setattr(torch.Tensor, "__array__", array_of_numpy_2)  # noqa: B010  # mypy allows no assignment to a method
     if "return_scalar" not in inspect.signature(wrap).parameters:
-        torch.Tensor.__array_wrap__ = wrap_of_numpy_2
+        setattr(torch.Tensor, "__array_wrap__", wrap_of_numpy_2)  # noqa: B010
 
 
 def let_loaders_have_workers() -> None:
@@ -137,15 +141,17 @@ def let_loaders_have_workers() -> None:
         order = ("generator", "sampler", "batch_sampler")
         return {name: value for name, value in vars(loader).items() if name not in order}
 
+    context: Any = DataLoader.multiprocessing_context  # a property
+
     def context_of_workers(loader: AbstractDataLoader) -> Any:
-        given = DataLoader.multiprocessing_context.fget(loader)
+        given = context.fget(loader)
         by_server = sys.version_info >= (3, 14) and multiprocessing.get_start_method() == "forkserver"
         if given is None and loader.num_workers > 0 and sys.platform == "linux" and by_server:
             return multiprocessing.get_context("fork")
         return given
 
     AbstractDataLoader.__getstate__ = state_for_worker
-    AbstractDataLoader.multiprocessing_context = property(context_of_workers, DataLoader.multiprocessing_context.fset)
+    AbstractDataLoader.multiprocessing_context = property(context_of_workers, context.fset)
 
 
 def build_sparse_tensors_as_today(model_class: type) -> None:
@@ -160,14 +166,14 @@ def build_sparse_tensors_as_today(model_class: type) -> None:
 
     names = {"recbole.model.layers", *(base.__module__ for base in model_class.__mro__)}
     for module in map(sys.modules.get, names):
-        if getattr(module, "torch", None) is not torch or not module.__name__.startswith("recbole.model."):
+        if module is None or getattr(module, "torch", None) is not torch:
             continue
-        if "torch.sparse.FloatTensor(" in inspect.getsource(module):
-            module.torch, sparse = ModuleType("torch"), ModuleType("torch.sparse")
-            module.torch.__dict__.update(torch.__dict__)
-            sparse.__dict__.update(torch.sparse.__dict__)
-            module.torch.sparse = sparse
-            sparse.FloatTensor = functools.partial(torch.sparse_coo_tensor, dtype=torch.float32, check_invariants=True)
+        if module.__name__.startswith("recbole.model.") and "torch.sparse.FloatTensor(" in inspect.getsource(module):
+            copy, sparse = ModuleType("torch"), ModuleType("torch.sparse")
+            build = functools.partial(torch.sparse_coo_tensor, dtype=torch.float32, check_invariants=True)
+            sparse.__dict__.update(torch.sparse.__dict__, FloatTensor=build)
+            copy.__dict__.update(torch.__dict__, sparse=sparse)
+            module.__dict__["torch"] = copy
 
 
 def let_hyper_tuning_run() -> None:

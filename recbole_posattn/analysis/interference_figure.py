@@ -60,7 +60,7 @@ def write_interference(result: Interference, folder: Path) -> list[Path]:
     """
     png = io.BytesIO()
     draw_interference(result).savefig(png, format="png", dpi=150)
-    contents = {
+    contents: dict[str, str | bytes] = {
         "interference_metrics.csv": result.metrics.to_csv(index=False),
         "interference_layers.csv": result.layers.to_csv(index=False),
         "interference.png": png.getvalue(),

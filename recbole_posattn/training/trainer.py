@@ -23,8 +23,8 @@ KERNELS_NAME = "kernels"
 class SequenceTrainer(CheckpointMixin):
     """The trainer of the models registered here.
 
-    With ``save_kernel_every``, the kernels as they are before training and after every so many epochs are kept in
-    the folder :data:`KERNELS_NAME` of the run: a file ``epoch-<number>.pth`` each, of tensors and plain data.
+    With ``save_kernel_every``, the kernels before training and after every so many epochs are saved in the folder
+    :data:`KERNELS_NAME` of the run, in files ``epoch-<number>.pth`` of tensors and plain data.
     """
 
     _kernels_kept_every: int | None = None
