@@ -24,7 +24,6 @@ When ``Config``, ``run``, ``load``, ``register`` or another public name is first
 When a ``Config`` of ours is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
   the existing classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` stay and get a ``__new__`` that does so;
-- nothing about autograd's anomaly detection, which RecBole switches on with its sequential models: it is restored;
 - the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and similar models
   (:func:`build_sparse_tensors_as_today`);
 - ``LINE.get_user_id_list`` and ``S3Rec._neg_sample``, when the model is one of these: they refuse data without a
@@ -34,6 +33,7 @@ When ``recbole_posattn.experiments.tuning.objective`` is imported, for RecBole's
 - the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).
 
 Everything else here changes a name for the duration of a ``with`` block, or nothing.
+Autograd's anomaly detection, which RecBole switches on when its sequential models are imported, is restored.
 """
 
 from __future__ import annotations
