@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: each message is one line that says what was given, what is allowed, what to do.
+"""Errors that the user can fix: each message is one line that says what was given, what is allowed and what to do.
 
 The launcher prints the line and exits with code 2; from Python they are ordinary exceptions.
 """
@@ -12,7 +12,7 @@ EXIT_FAILURE, EXIT_USER_ERROR = 1, 2
 
 
 class UserError(ValueError):
-    """Something given from outside cannot be used."""
+    """An input of the user cannot be used."""
 
 
 class SettingError(UserError):
@@ -28,19 +28,19 @@ class CheckpointError(UserError):
 
 
 class InUseError(UserError):
-    """Another process works with a file or in a folder."""
+    """Another process is using a file or folder."""
 
 
 class TrainingError(UserError):
-    """A training cannot go on with its settings: no memory, or a loss that is no number."""
+    """Training cannot continue with its settings: out of memory, or a loss that is not finite."""
 
 
 class ProcessError(RuntimeError):
-    """One of several processes failed or died, through no fault of what was given from outside."""
+    """One of several processes failed or died, not because of the user's input."""
 
 
 class NoAnswerError(ProcessError):
-    """One of several processes let the others wait for too long."""
+    """One of several processes did not answer in time."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -51,15 +51,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(message: object) -> str:
-    """A message on one line, with what a terminal would obey, as names in files may hold, written out."""
+    """A message on one line, with control characters escaped: names in files may contain some."""
     text = " ".join(str(message).split())
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object, length: int = 120) -> str:
-    """A value for a message: as Python writes it, on one line, and not longer than a message bears."""
+    """The ``repr`` of a value for a message, cut to a given length."""
     try:
         text = repr(value[:length] if isinstance(value, str) else value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a list that holds itself
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list that contains itself
         text = f"a very long {type(value).__name__}"
     return text if len(text) <= length + 2 else f"{text[:length]}…"

@@ -1,10 +1,11 @@
-"""Files that are whole or not there at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,10 +16,10 @@ _INCOMPLETE = ".incomplete"
 
 @contextmanager
 def whole_file(file: str | Path) -> Iterator[Path]:
-    """A path to write to, which becomes ``file`` when the block ends well; a file of that name is untouched until then.
+    """A path to write to, renamed to ``file`` when the block succeeds; an old file stays untouched until then.
 
     Args:
-        file: In a folder that is there.
+        file: The file, in an existing folder.
     """
     incomplete = Path(f"{file}{_INCOMPLETE}")
     try:
@@ -29,19 +30,34 @@ def whole_file(file: str | Path) -> Iterator[Path]:
             incomplete.unlink(missing_ok=True)
 
 
+def link_or_copy(file: str | Path, name: str | Path) -> None:
+    """Make a file available under a second name: as a hard link, or as a copy where the file system has no links.
+
+    Args:
+        file: The file.
+        name: Its second name; a file of that name is replaced.
+    """
+    with whole_file(name) as incomplete:
+        incomplete.unlink(missing_ok=True)
+        try:
+            os.link(file, incomplete)
+        except OSError:
+            shutil.copyfile(file, incomplete)
+
+
 def has_incomplete(folder: Path) -> bool:
-    """Whether a file in a folder is being written, or was when its process died."""
+    """Whether a folder contains incomplete files, of a process that is writing or has died."""
     return any(folder.rglob(f"*{_INCOMPLETE}"))
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Remove what a process that died while it was writing has left."""
+    """Remove the incomplete files of a process that died while writing."""
     for file in folder.rglob(f"*{_INCOMPLETE}"):
         file.unlink(missing_ok=True)
 
 
 def make_new_folder(path: Path) -> Path:
-    """Make a folder of this name, with a number behind it if there is one; the one made."""
+    """Make a folder of this name, with a number appended if the name is taken, and return it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1_000_000):
         candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
@@ -54,11 +70,11 @@ def make_new_folder(path: Path) -> Path:
 
 
 def json_text(value: Any, **options: Any) -> str:
-    """A value as JSON, in which a number that is not finite is ``null``: JSON has no infinity and no NaN.
+    """A value as JSON. Numbers that are not finite become ``null``, because JSON has no infinity and no NaN.
 
     Args:
         value: Plain data.
-        options: Of ``json.dumps``.
+        options: Options of ``json.dumps``.
     """
     return json.dumps(_finite(value), allow_nan=False, **options)
 

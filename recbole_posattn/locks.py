@@ -1,4 +1,4 @@
-"""Locks that keep a second process out of a folder in which one is working, and end with their process."""
+"""Locks that keep a second process out of a folder; they are released when their process ends."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from recbole_posattn.errors import InUseError
 
 _LOCK_NAME, _HOLDER_NAME = ".lock", ".lock-holder"
 
-# A wait without an end, of :func:`lock_file`.
+# A timeout of :func:`lock_file`: wait without limit.
 FOR_EVER = -1.0
 
 
 def lock_file(file: Path, timeout: float = 0) -> FileLock | None:
-    """Lock a file, which is made if need be, until the lock is released or the process ends.
+    """Lock a file, which is created if necessary, until the lock is released or the process ends.
 
     Args:
-        file: In a folder that exists.
-        timeout: Seconds to wait for another process; :data:`FOR_EVER` for one that has to end.
+        file: The file, in an existing folder.
+        timeout: Seconds to wait for another process; :data:`FOR_EVER` for no limit.
 
     Returns:
-        The lock; ``None`` where the file system has none.
+        The lock; ``None`` if the file system has no locks.
 
     Raises:
         InUseError: If another process has locked it.
@@ -39,14 +39,14 @@ def lock_file(file: Path, timeout: float = 0) -> FileLock | None:
     except Timeout:
         raise InUseError(f"{file} is locked by another process") from None
     except (OSError, NotImplementedError) as error:
-        logging.getLogger().warning(f"{file.parent} cannot be locked ({error}): let one process at a time work there")
+        logging.getLogger().warning(f"{file.parent} cannot be locked ({error}): use it with one process at a time")
         return None
     return lock
 
 
 @contextmanager
 def locked(file: Path, timeout: float = 0) -> Iterator[None]:
-    """:func:`lock_file` while a block runs; the file is removed afterwards.
+    """Hold :func:`lock_file` while a block runs; the file is removed afterwards.
 
     Raises:
         InUseError: If another process has locked it.
@@ -63,14 +63,14 @@ def locked(file: Path, timeout: float = 0) -> Iterator[None]:
 
 @contextmanager
 def alone_in(folder: Path, what: str) -> Iterator[None]:
-    """Keep all other processes that call this out of a folder while a block runs.
+    """Keep other processes that call this function out of a folder while a block runs.
 
     Args:
-        folder: It exists.
-        what: Is being made there, for the message.
+        folder: An existing folder.
+        what: What is being made there, for the message.
 
     Raises:
-        InUseError: If another process is in it; the message says which.
+        InUseError: If another process is using it; the message says which.
     """
     holder = folder / _HOLDER_NAME
     with ExitStack() as stack:
@@ -81,10 +81,10 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
             with suppress(OSError):
                 who = holder.read_text(encoding="utf-8")
             raise InUseError(
-                f"the {what} in {folder} is being made by {who}: wait for its end, or give another --output"
+                f"the {what} in {folder} is being made by {who}: wait until it ends, or give another --output"
             ) from None
         now = datetime.datetime.now().isoformat(" ", "seconds")
-        with suppress(OSError):  # it is only told to those who come later
+        with suppress(OSError):  # only for the message of other processes
             holder.write_text(f"process {os.getpid()} on {platform.node()} since {now}", encoding="utf-8")
         try:
             yield

@@ -10,7 +10,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# The old path of each module or package that the documentation has named, and where it is now.
+# Old and new path of each documented module or package that has moved.
 MOVED = {
     "recbole_posattn.data.convert": "recbole_posattn.atomic_files.convert",
     "recbole_posattn.data.convert.filters": "recbole_posattn.atomic_files.convert.filters",
@@ -27,7 +27,7 @@ MOVED = {
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Imports a module of :data:`MOVED` from where it is now; the old name then stands for the very same module."""
+    """Imports a module of :data:`MOVED` from its new path; both names then refer to the same module."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -45,4 +45,4 @@ class MovedModules(MetaPathFinder, Loader):
 def keep_old_import_paths() -> None:
     """Let the import system find the modules of :data:`MOVED` by their old paths."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
-        sys.meta_path.insert(0, MovedModules())  # before the finder of files, which would load a second copy
+        sys.meta_path.insert(0, MovedModules())  # before the finder for files, which would load a second copy

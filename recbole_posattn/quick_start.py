@@ -1,4 +1,4 @@
-"""``run`` and ``load`` where users of RecBole look for them."""
+"""``run`` and ``load``, under the module name that RecBole users know."""
 
 from recbole_posattn.training.load import Loaded, evaluate_checkpoint, load
 from recbole_posattn.training.result import RunResult

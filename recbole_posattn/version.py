@@ -1,24 +1,24 @@
-"""The version of the package, that of the method by which results come about, and the versions of others it needs."""
+"""The versions of the package and of its results, and the supported versions of other packages."""
 
 import importlib.metadata
 
 __version__ = "0.1.0"
 
-# Raised whenever the same settings, data and seed give other results than before, because a fault of the method was
-# mended, say: finished runs of an older one are then not taken again.
+# Raised when the same settings, data and seed give different results, because a bug was fixed for instance. Finished
+# runs of an older version are then not reused.
 #   2: time order in 64 bits; Pop counts interactions; the user is the unit of intervals and tests
 RESULTS_VERSION = 2
 
 
 class UnsupportedVersionError(ImportError):
-    """A package that RecBole rests on is missing or has a version it does not run on."""
+    """A package that RecBole needs is missing or has an unsupported version."""
 
 
 def require_supported_versions() -> None:
-    """Stop where RecBole would fail, or be silently wrong.
+    """Stop if RecBole would fail or be silently wrong.
 
-    The work-arounds here were written against RecBole 1.2. It fills missing values with chained
-    ``fillna(inplace=True)``, which the copy-on-write of pandas 3 turns into nothing without a word.
+    The work-arounds here were written for RecBole 1.2. It fills missing values with chained ``fillna(inplace=True)``,
+    which has no effect with the copy-on-write of pandas 3.
 
     Raises:
         UnsupportedVersionError: If RecBole is missing or not 1.2.x, or pandas is 3 or newer.

@@ -175,9 +175,9 @@ def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path, empty_folder
 @pytest.mark.parametrize(
     ("n_users", "n_items", "prefix", "message"),
     [
-        (60, 25, "", "values of item_id, but 20 were there in training"),
-        (50, 20, "", "values of user_id, but 60 were there in training"),
-        (60, 20, "new", "values of item_id, but others, or in another order, were"),
+        (60, 25, "", "values of item_id, but had 20 in training"),
+        (50, 20, "", "values of user_id, but had 60 in training"),
+        (60, 20, "new", "values of item_id, but had others, or another order, in training"),
     ],
     ids=["more items", "fewer users", "other items"],
 )
@@ -254,7 +254,7 @@ def test_recboles_own_checkpoint_is_refused_unless_asked_for(
 
 def test_what_is_none_of_recboles_either_is_told(empty_folder: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, "other.pth")
-    with pytest.raises(CheckpointError, match=r"other.pth is none of RecBole's either"):
+    with pytest.raises(CheckpointError, match=r"other.pth was not written by RecBole either"):
         load("other.pth", allow_unsafe_checkpoint=True)
 
 

@@ -40,7 +40,7 @@ def test_modules_of_a_room_import_each_other_in_no_circle(house: ModuleType) -> 
     names = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in files}
     arrows = {
         name: {
-            other for other in names for module in house.imported_modules(file) if f"{module}.".startswith(f"{other}.")
+            other for module in house.imported_modules(file) for other in names if f"{module}.".startswith(f"{other}.")
         }
         - {name}
         for name, file in names.items()

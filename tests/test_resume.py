@@ -162,7 +162,7 @@ def test_a_signal_between_two_steps_loses_nothing(
     settings = tiny_settings(epochs=4, learning_rate=0.01, eval_batch_size=20, **extra)
     undisturbed = run(config_dict={**settings, "checkpoint_dir": "undisturbed"}, **arguments)
     signal_in(find_model(model), method, call)
-    with pytest.raises(interrupts.Interrupted, match="all steps that were done are kept"):
+    with pytest.raises(interrupts.Interrupted, match="all completed steps are kept"):
         run(config_dict=settings, **arguments)
     (last,) = Path("saved").glob(f"*/{LAST_NAME}")
     assert read_checkpoint(last)["training"]["left"]["steps"] == steps
@@ -264,11 +264,11 @@ def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--resume=nowhere"], "there is no run to go on with in"),
+        (["--resume=nowhere"], "there is no run to continue in"),
         (["--resume={run}", "--hidden_size=32"], "has hidden_size 16, not 32"),
         (["--resume={run}", "--model=SASRec"], "has model 'PosKernelSASRec', not 'SASRec'"),
         (["--resume={run}", "--seed=3"], "has seed 2020, not 3"),
-        (["--resume={run}", "--nproc=2"], "is one of 1 processes, not 2"),
+        (["--resume={run}", "--nproc=2"], "has 1 processes, not 2"),
     ],
 )
 def test_another_run_is_not_made_of_it(

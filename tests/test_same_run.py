@@ -143,7 +143,7 @@ def test_a_checkpoint_of_an_older_version_goes_on(
         result = run(config_dict={"epochs": 2, "loss_chunk_size": 64}, command_line=[], resume=folder)
     assert result["epochs"] == 2 and seen_in_training[-1]["loss_chunk_size"] == 64
     assert seen_in_training[-1]["model"].update == 3  # a counter of RecBole's models is taken over
-    assert "was started by a version that kept no digest of its data" in caplog.text
+    assert "was started by a version that stored no digest of its data" in caplog.text
 
 
 # -- what training changes -------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_what_training_changes_is_restored_and_settings_are_not() -> None:
     restore_counters(third, kept, names={"steps"})
     assert (third.steps, third.rate) == (1, 1.0)
     for name, value in (("forward", 1), ("steps", "many"), ("part", 1)):
-        with pytest.raises(ValueError, match=f"{name} of the model is none of its numbers"):
+        with pytest.raises(ValueError, match=f"{name} of the model is not one of its numbers"):
             restore_counters(third, {"": {name: value}})
 
 
@@ -351,7 +351,7 @@ def test_auto_takes_no_run_with_another_encoding(
         settings = tiny_settings(epochs=2, encoding="latin-1")
         again = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
     assert Path(again["checkpoint"]).parent == other != folder
-    assert f"The run in {folder} is not this one: it has encoding 'utf-8', not 'iso8859-1'" in caplog.text
+    assert f"The run in {folder} differs: it has encoding 'utf-8', not 'iso8859-1'" in caplog.text
     back = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[], resume="auto")
     assert Path(back["checkpoint"]).parent == folder
 
@@ -429,7 +429,7 @@ def test_auto_passes_over_a_run_on_other_data(
     write_atomic_file(file.parent.parent, "tiny", without(rows, 1))
     other = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
     assert Path(other["checkpoint"]).parent != folder
-    assert "tiny.inter has 319 rows, not 320" in caplog.text and "it is passed over" in caplog.text
+    assert "tiny.inter has 319 rows, not 320" in caplog.text and "it is skipped" in caplog.text
     write_atomic_file(file.parent.parent, "tiny", rows)
     again = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
     assert Path(again["checkpoint"]).parent == folder

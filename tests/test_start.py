@@ -145,6 +145,11 @@ of_numpy |= {"bool", "int", "float", "complex", "object", "str", "long", "unicod
 where_missing = {f"numpy.{name}" for name in of_numpy}
 where_missing |= {f"{torch.Tensor.__module__}.Tensor.{name}" for name in ("__array__", "__array_wrap__")}
 assert changed - where_missing == listed, sorted((changed - where_missing) ^ listed)[:20]
+from recbole_posattn import compat
+names = recbole_posattn.settings.registry.registered_model_names()
+of_models = {f"{model}{kind}" for model in names for kind in ("Dataset", "Trainer")}
+named_alone = {name.rsplit(".", 1)[1] for name in listed} - of_models - {"SASRecDataset"}
+assert all(name in compat.__doc__ for name in named_alone), named_alone
 assert sorted(set(state()[2][0]) - set(before[2][0])) == ["cov"]
 from recbole.utils import ModelType, get_model, get_trainer
 print(get_model("PosKernelSASRec").__name__, get_trainer(ModelType.SEQUENTIAL, "PosKernelSASRec").__name__)

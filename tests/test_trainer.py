@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import recbole.trainer
 import torch
 from recbole.utils import init_seed
 
 from recbole_posattn import Config, load, run
 from recbole_posattn.training.checkpoint import read_checkpoint
+from recbole_posattn.training.checkpointing import CheckpointMixin
+from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 
@@ -59,3 +62,13 @@ def test_runs_of_the_same_second_have_folders_of_their_own(
     monkeypatch.setattr("recbole_posattn.training.checkpointing.get_local_time", lambda: "now")
     folders = [Path(run("Pop", "tiny", config_dict=tiny_settings())["checkpoint"]).parent.name for _ in range(2)]
     assert folders == ["Pop-tiny-now", "Pop-tiny-now-2"]
+
+
+def test_a_trainer_class_is_a_subclass_of_recboles_made_once(tiny_settings: Callable) -> None:
+    config = Config("BERT4Rec", "tiny", config_dict=tiny_settings(n_heads=1), command_line=[])
+    made = trainer_class(config)
+    assert made is trainer_class(config) and made.__name__ == made.__qualname__ == "Trainer"
+    assert made.__mro__[1:3] == (CheckpointMixin, EngineMixin) and issubclass(made, recbole.trainer.Trainer)
+    pretraining = trainer_class(Config("RecVAE", "tiny", config_dict=tiny_settings(), command_line=[]))
+    assert pretraining.__name__ == "RecVAETrainer" and pretraining is not made
+    assert pretraining.__mro__.index(EngineMixin) < pretraining.__mro__.index(recbole.trainer.RecVAETrainer)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from recbole_posattn.analysis.interference import Interference
-from recbole_posattn.errors import UserError
 from recbole_posattn.nn.kernels.structures import STRUCTURES, KernelOptions, build_kernel
+from recbole_posattn.reporting.page import write_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,15 +58,14 @@ def write_interference(result: Interference, folder: Path) -> list[Path]:
     Raises:
         UserError: If the folder cannot be written.
     """
-    metrics, layers, figure = (folder / f"interference{suffix}" for suffix in ("_metrics.csv", "_layers.csv", ".png"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        result.metrics.to_csv(metrics, index=False)
-        result.layers.to_csv(layers, index=False)
-        draw_interference(result).savefig(figure, dpi=150)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return [metrics, layers, figure]
+    png = io.BytesIO()
+    draw_interference(result).savefig(png, format="png", dpi=150)
+    contents: dict[str, str | bytes] = {
+        "interference_metrics.csv": result.metrics.to_csv(index=False),
+        "interference_layers.csv": result.layers.to_csv(index=False),
+        "interference.png": png.getvalue(),
+    }
+    return write_files(folder, contents)
 
 
 def draw_structures(max_length: int = 32, seed: int = 7) -> dict[str, Figure]:

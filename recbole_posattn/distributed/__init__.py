@@ -1,8 +1,8 @@
-"""Many processes: who this one is, what they tell each other, and starting them. Needs PyTorch only.
+"""Several processes: their ranks, communication between them, and starting them. Needs PyTorch only.
 
-A process learns its place from the variables that ``torchrun`` sets (``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``,
-``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is one process, and every
-function here does what that one needs, nothing.
+A process reads its rank from the variables that ``torchrun`` sets (``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``,
+``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is one process, for which the
+functions here do nothing.
 """
 
 from __future__ import annotations
@@ -37,12 +37,11 @@ from recbole_posattn.errors import (
 
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
-
 _MOST_PROCESSES = 1024
 
-# Who has come to a meeting, and the group through which the processes exchange all but gradients. It uses gloo on GPUs
-# as well: what it carries is small and wanted on the CPU, and a wait there can end with an error, while NCCL can only
-# end a wait together with its process.
+# The attendance at collective calls, and the group for all communication but gradients. The group uses gloo on GPUs as
+# well: its data are small and needed on the CPU, and a timeout there raises an error, while NCCL can only end the whole
+# process.
 _joined = SimpleNamespace(attendance=None, group=None)
 
 
@@ -50,11 +49,11 @@ class Layout(NamedTuple):
     """The processes of a job, in RecBole's terms.
 
     Attributes:
-        nproc: Processes that are started here.
-        world_size: Processes in all groups (machines).
+        nproc: Number of processes started on this machine.
+        world_size: Number of processes in all groups (machines).
         ip: Address of the machine on which the process of rank 0 runs.
         port: A free port there.
-        group_offset: Rank of the first process that is started here.
+        group_offset: Rank of the first process started here.
     """
 
     nproc: int = 1
@@ -65,25 +64,25 @@ class Layout(NamedTuple):
 
 
 def launched_outside() -> bool:
-    """Whether something like ``torchrun`` has started this process as one of several."""
+    """Whether ``torchrun`` or the like started this process as one of several."""
     return all(name in os.environ for name in _PLACE) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def local_rank() -> int:
-    """Number of this process on its machine; 0 if there is only one."""
+    """Rank of this process on its machine; 0 if there is only one."""
     return int(os.environ["LOCAL_RANK"]) if launched_outside() else 0
 
 
 def join(device: torch.device, timeout: float) -> None:
-    """Meet the other processes, once; gradients go over NCCL on GPUs, over gloo on CPUs.
+    """Connect to the other processes, once. Gradients use NCCL on GPUs, gloo on CPUs.
 
     Args:
-        device: Of this process.
-        timeout: Seconds that this process waits for the others, here and later.
+        device: The device of this process.
+        timeout: Seconds to wait for the others, here and in later calls.
 
     Raises:
         SettingError: If the port cannot be used.
-        NoAnswerError: If not all processes come in time.
+        NoAnswerError: If not all processes connect in time.
     """
     if not launched_outside() or dist.is_initialized():
         return
@@ -98,7 +97,7 @@ def join(device: torch.device, timeout: float) -> None:
     )
     place: dict[str, Any] = {"store": store, "rank": own_rank, "world_size": n_processes}
     if device.type == "cuda":
-        # Twice the time: who waits on a GPU for a gradient reaches the next meeting, where the wait ends with an error.
+        # Twice the timeout: a process that waits for a gradient may reach the next gloo call, which raises an error.
         dist.init_process_group("nccl", timeout=2 * limit, **place)
         _joined.group = dist.new_group(backend="gloo", timeout=limit)
     else:
@@ -107,10 +106,10 @@ def join(device: torch.device, timeout: float) -> None:
 
 @contextmanager
 def waits_explained() -> Iterator[None]:
-    """Say who did not answer where one of several processes waits for the others for too long.
+    """If waiting for the other processes times out, name those that did not answer.
 
     Raises:
-        NoAnswerError: If it does.
+        NoAnswerError: If it times out.
     """
     try:
         yield
@@ -124,29 +123,29 @@ def waits_explained() -> Iterator[None]:
 
 
 def leave() -> None:
-    """Take leave of the other processes."""
+    """Disconnect from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
     _joined.attendance = _joined.group = None
 
 
 def world_size() -> int:
-    """The number of processes that have met."""
+    """The number of connected processes; 1 without others."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process among those that have met."""
+    """The rank of this process among the connected ones; 0 without others."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this is rank 0, the process that writes files."""
     return rank() == 0
 
 
 def share_from_main(value: Any) -> Any:
-    """What rank 0 gives, in every process."""
+    """The value of rank 0, in every process."""
     if world_size() == 1:
         return value
     box = [value]
@@ -155,7 +154,7 @@ def share_from_main(value: Any) -> Any:
 
 
 def gather_on_main(value: Any) -> list[Any] | None:
-    """What each process gives, by rank, in rank 0; ``None`` in the others."""
+    """The values of all processes by rank, in rank 0; ``None`` in the others."""
     if world_size() == 1:
         return [value]
     values = [None] * world_size() if is_main() else None
@@ -165,7 +164,7 @@ def gather_on_main(value: Any) -> list[Any] | None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Run a block in rank 0, then in all others, which find what it has left on disk."""
+    """Run a block in rank 0 first, then in all others, which find its files on disk."""
     if not is_main():
         dist.barrier(group=_meeting())
     yield
@@ -210,31 +209,31 @@ def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _meeting() -> Any:
-    """The group for a call that all processes make; this one has come."""
+    """The group for a collective call, at which this process is noted as present."""
     _joined.attendance.come()
     return _joined.group
 
 
 def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: Layout) -> Any:
-    """Call a function in ``layout.nproc`` new processes, each of which knows its place.
+    """Call a function in ``layout.nproc`` new processes, each with its rank.
 
     If one fails or dies, the others are stopped; none outlives this call.
 
     Args:
-        function: A function of a module; what rank 0 returns must be picklable.
+        function: A function at the top level of a module; its result in rank 0 must be picklable.
         arguments: Its keyword arguments, picklable.
-        layout: How many processes, here and elsewhere.
+        layout: The processes, here and on other machines.
 
     Returns:
-        What the function returned in rank 0; ``None`` if that is on another machine.
+        The result of the function in rank 0; ``None`` if rank 0 is on another machine.
 
     Raises:
-        UserError: The first one that a process has raised.
+        UserError: The first one raised in a process.
         ProcessError: If a process failed otherwise or died.
     """
     messages = mp.get_context("spawn").SimpleQueue()
     received: list[tuple[str, Any]] = []
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each process it stops
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it logs each process it stops
     workers = mp.spawn(_worker, (function, dict(arguments), layout, messages), nprocs=layout.nproc, join=False)
     try:
         done = False
@@ -253,9 +252,9 @@ def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: L
 
 
 def _cause(processes: Sequence[Any], failures: Sequence[Exception], layout: Layout) -> Exception:
-    """Why a job ended: a process that died, else the first one that said what it failed at.
+    """Why a job failed: a process that died, else the first reported failure.
 
-    The others fail in turn, for want of an answer, or are stopped with SIGTERM.
+    The other processes then time out, or are stopped with SIGTERM.
     """
     codes = [process.exitcode for process in processes]
     stopped = (0, EXIT_FAILURE, EXIT_USER_ERROR, -signal.SIGTERM)
@@ -292,7 +291,7 @@ def _worker(index: int, function: Callable[..., Any], arguments: dict[str, Any],
 
 def _fail(messages: Any, error: Exception, exit_code: int) -> None:
     messages.put(("failure", error))
-    os._exit(exit_code)  # without the process group's farewell, which would wait for the others
+    os._exit(exit_code)  # destroying the process group would wait for the others
 
 
 def _waiting(messages: Any) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,7 @@
-"""Which of several processes has come to a meeting, a collective call, and which of them let the others wait.
+"""Which of several processes are missing from a collective call.
 
-Each process counts the meetings that it has come to and writes the number into the store through which all of them have
-met. A process that has waited for too long reads the numbers of the others: who has a smaller one is missing.
+Each process counts its collective calls and writes the number to the shared store. A process whose call times out reads
+the numbers of the others: those with a smaller number are missing.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from torch.distributed import DistError, Store
 
 from recbole_posattn.errors import NoAnswerError, SettingError
 
-# Seconds in which the store must tell who has come; it is a process's thread, and that process may be the missing one.
+# Timeout in seconds for reading the store. It runs in a thread of one process, which may be the missing one.
 _STORE_ANSWERS_WITHIN = 10
 
-# What is said when the time is over, by gloo in a plain RuntimeError and by NCCL and the store in errors with a class.
+# Parts of the messages of a timeout: gloo raises a plain RuntimeError, NCCL and the store raise a DistError.
 _GLOO_TIMED_OUT, _STORE_TIMED_OUT = "Timed out waiting", "timeout"
 
 
 class Attendance:
-    """The meetings of one of several processes.
+    """The collective calls of one of several processes.
 
     Args:
-        store: Of all processes.
-        rank: Of this process.
+        store: The store shared by all processes.
+        rank: Rank of this process.
         world_size: Number of all processes.
         limit: Seconds that a process waits for the others.
-        store_is_in_rank_0: Whether the process of rank 0 answers for the store; with ``torchrun`` another one does.
+        store_is_in_rank_0: Whether rank 0 serves the store; with ``torchrun``, another process does.
     """
 
     def __init__(self, store: Store, rank: int, world_size: int, limit: float, store_is_in_rank_0: bool) -> None:
@@ -38,16 +38,16 @@ class Attendance:
         self._world_size = world_size
         self._limit = limit
         self._store_is_in_rank_0 = store_is_in_rank_0
-        self._n_meetings = 0
+        self._n_calls = 0
         store.set(self._key(rank), "0")
 
     def come(self) -> None:
-        """Note that this process comes to the next meeting."""
-        self._n_meetings += 1
-        self._store.set(self._key(self._rank), str(self._n_meetings))
+        """Note that this process enters the next collective call."""
+        self._n_calls += 1
+        self._store.set(self._key(self._rank), str(self._n_calls))
 
     def explained(self, error: Exception) -> Exception:
-        """The error to raise instead of one that ended a meeting: who let this process wait, if that was the reason."""
+        """The error to raise instead of a collective call's: it names the missing processes if the call timed out."""
         if (_STORE_TIMED_OUT if isinstance(error, DistError) else _GLOO_TIMED_OUT) not in str(error):
             return error
         missing = self._missing()
@@ -59,7 +59,7 @@ class Attendance:
         )
 
     def _missing(self) -> list[int]:
-        """The ranks that have come to fewer meetings than this process."""
+        """The ranks that entered fewer collective calls than this process."""
         counts: list[int] = []
 
         def ask() -> None:
@@ -71,7 +71,7 @@ class Attendance:
         asking.join(_STORE_ANSWERS_WITHIN)
         if len(counts) < self._world_size:
             return [0] if self._store_is_in_rank_0 and self._rank != 0 else []
-        return [rank for rank, count in enumerate(counts) if count < self._n_meetings]
+        return [rank for rank, count in enumerate(counts) if count < self._n_calls]
 
     @staticmethod
     def _key(rank: int) -> str:
@@ -79,12 +79,12 @@ class Attendance:
 
 
 def not_met(error: Exception, timeout: float) -> Exception:
-    """The error to raise instead of one that kept the processes from meeting at the place named in the environment."""
+    """The error to raise if the processes could not connect at the address given by the environment."""
     address, port = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
     own_rank, n_processes = os.environ["RANK"], os.environ["WORLD_SIZE"]
     if "EADDRINUSE" in str(error):
         return SettingError(f"port {port} of this machine is in use; name a free one, such as --port={int(port) + 1}.")
     return NoAnswerError(
         f"process {own_rank} of {n_processes} waited {timeout:g} s at {address}, port {port}, and the others did not "
-        "come: see that all are started, with the same address, port and number of processes"
+        "come: make sure that all are started, with the same address, port and number of processes"
     )

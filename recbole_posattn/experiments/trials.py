@@ -26,7 +26,7 @@ import torch
 
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.data.digest import data_digest
-from recbole_posattn.errors import InUseError, SettingError, UserError
+from recbole_posattn.errors import InUseError, SettingError, UserError, one_line
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.run_results import read_result, rewrite_checkpoint
 from recbole_posattn.files import json_text, whole_file
@@ -256,7 +256,7 @@ def _run_alone_in_folder(settings: dict[str, Any], final: Path, **options: Any) 
         shutil.rmtree(final, ignore_errors=True)  # from a failed attempt
         incomplete.rename(final)
     except Exception as error:
-        reason = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+        reason = one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         shutil.rmtree(incomplete)
         _write_failure(final, settings, reason, traceback.format_exc())
         return reason

@@ -44,11 +44,6 @@ def number_cell(value: float | None, form: str) -> Cell:
     return Cell(form.format(value), float(value))
 
 
-def one_line(text: str) -> str:
-    """The text without line breaks."""
-    return " ".join(text.split())
-
-
 def command_line() -> str:
     """The present command line, as typed."""
     name = Path(sys.argv[0]).name

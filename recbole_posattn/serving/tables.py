@@ -17,6 +17,7 @@ import pyarrow.parquet
 from pandas.api.types import is_integer_dtype, is_string_dtype
 
 from recbole_posattn.errors import DataError, SettingError, UserError, shown
+from recbole_posattn.files import whole_file
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 STANDARD_OUTPUT = "-"
@@ -182,14 +183,9 @@ def writing(output: str, schema: pa.Schema) -> Iterator[Write]:
 
 @contextmanager
 def _into_file(file: Path, schema: pa.Schema) -> Iterator[Write]:
-    incomplete = file.with_name(f"{file.name}.incomplete")
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with _WRITERS[file.suffix](incomplete, schema) as write:
-            yield write
-        os.replace(incomplete, file)
-    finally:
-        incomplete.unlink(missing_ok=True)
+    with whole_file(file) as incomplete, _WRITERS[file.suffix](incomplete, schema) as write:
+        yield write
 
 
 @contextmanager

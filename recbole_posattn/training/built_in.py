@@ -1,4 +1,4 @@
-"""The models, loaders and metrics of this package, put where RecBole looks for its own."""
+"""Make this package's models, loaders and metrics available to RecBole."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Checkpoint files: tensors and plain data, whole or not there at all, under a checksum; nothing in one is executed.
 
-A file is what ``torch.save`` writes and ``torch.load(weights_only=True)`` reads; the checksum of all its bytes stands
-in the comment that ends a zip archive. Bytes are compared before anything of them is parsed.
+A file is written by ``torch.save`` and read by ``torch.load(weights_only=True)``; the comment at the end of the zip
+archive holds a checksum of all its bytes, which is verified before anything is parsed.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ FORMAT_VERSION = 1
 
 _CHECKSUM = b"recbole-posattn sha256 "
 _COMMENT_SIZE = len(_CHECKSUM) + 64
-# A zip archive ends with a record of 22 bytes, the last two of which are the length of the comment behind it.
+# A zip archive ends with a record of 22 bytes, the last two of which are the length of the comment after it.
 _LENGTH = struct.Struct("<H")
 
 
 def write_checkpoint(content: Mapping[str, Any], file: str | Path) -> None:
-    """Write a file that is whole or not there at all, whatever happens meanwhile; one of that name is replaced.
+    """Write a file that is whole or not there at all, even after a crash; a file of that name is replaced.
 
     Args:
         content: Tensors and plain data.
         file: The name.
 
     Raises:
-        CheckpointError: If the file cannot be written; one of that name is untouched.
+        CheckpointError: If the file cannot be written; an old file of that name is untouched.
     """
     try:
         with whole_file(file) as incomplete, open(incomplete, "w+b") as stream:
@@ -53,7 +53,7 @@ def write_checkpoint(content: Mapping[str, Any], file: str | Path) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         _flush_folder(Path(file).parent)
-    except (OSError, RuntimeError) as error:  # torch turns what the system says into a RuntimeError, at times
+    except (OSError, RuntimeError) as error:  # torch sometimes turns the system's error into a RuntimeError
         reason = getattr(error, "strerror", None) or getattr(error.__context__, "strerror", None) or error
         raise CheckpointError(
             f"checkpoint {file} cannot be written: {reason}; the one before, if any, is untouched. Make room or "
@@ -79,7 +79,7 @@ def _checksum(stream: BinaryIO, n_bytes: int) -> bytes:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have the new name on the disk as well; not every system can."""
+    """Flush the new name to the disk; not every system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -95,9 +95,9 @@ def read_checkpoint(
 
     Args:
         file: Written by :func:`write_checkpoint`.
-        device: Where its tensors shall be.
-        allow_unsafe_checkpoint: Whether to read a checkpoint of RecBole's own as well, which **runs whatever code is in
-            it**.
+        device: The device for its tensors.
+        allow_unsafe_checkpoint: Whether to read a checkpoint written by RecBole itself as well, which **runs any code
+            in it**.
 
     Raises:
         CheckpointError: If there is no such file, it is damaged, or it is not a checkpoint written by this package.
@@ -105,11 +105,11 @@ def read_checkpoint(
     content = read_plain(file, device, allow_unsafe_checkpoint)
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         return content
-    raise CheckpointError(f"checkpoint {file} holds no settings: it is no checkpoint of a model")
+    raise CheckpointError(f"checkpoint {file} holds no settings: it is not a checkpoint of a model")
 
 
 def read_plain(file: str | Path, device: torch.device | str = "cpu", allow_unsafe_checkpoint: bool = False) -> Any:
-    """What :func:`write_checkpoint` was given, for files that are none of a whole model.
+    """The content given to :func:`write_checkpoint`, also for files that do not hold a whole model.
 
     Raises:
         CheckpointError: See :func:`read_checkpoint`.
@@ -130,25 +130,23 @@ def read_plain(file: str | Path, device: torch.device | str = "cpu", allow_unsaf
     except OSError as error:
         raise CheckpointError(f"checkpoint {file} cannot be read: {error.strerror or error}") from error
     if has_checksum:
-        raise CheckpointError(
-            f"checkpoint {file} is damaged: its checksum is another one; take a copy of it that is not"
-        )
+        raise CheckpointError(f"checkpoint {file} is damaged: its checksum does not match; use an undamaged copy")
     if allow_unsafe_checkpoint:
         return _read_of_recbole(file, device)
     raise CheckpointError(
         f"checkpoint {file} was not written by recbole-posattn, or its end is missing. RecBole's own can run code when "
-        "they are loaded; if you trust whom it comes from, add --allow_unsafe_checkpoint"
+        "they are loaded; if you trust its source, add --allow_unsafe_checkpoint"
     )
 
 
 @contextmanager
 def use_explained(file: str | Path) -> Iterator[None]:
-    """Say that it is the checkpoint where reading or restoring its content fails: anybody may have written it.
+    """Blame the checkpoint if reading or restoring its content fails: anybody may have written the file.
 
-    Only that belongs in the block: what fails when a model is built, trained or evaluated is not the file's fault.
+    Nothing else belongs in the block: failures to build, train or evaluate a model are not the file's fault.
 
     Raises:
-        CheckpointError: If anything fails in the block, but for errors that are explained already.
+        CheckpointError: If anything fails in the block, except for errors that are explained already.
     """
     try:
         yield
@@ -156,13 +154,13 @@ def use_explained(file: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"checkpoint {file} holds what cannot be used ({type(error).__name__}: {one_line(error)}); take one that "
-            "this version of recbole-posattn has written"
+            f"checkpoint {file} cannot be used ({type(error).__name__}: {one_line(error)}); take one that this "
+            "version of recbole-posattn has written"
         ) from error
 
 
 def _check(stream: BinaryIO) -> tuple[bool, bool]:
-    """Whether a file ends with a checksum, and whether that is the one of its content."""
+    """Whether a file ends with a checksum, and whether it matches the content."""
     size = stream.seek(0, os.SEEK_END)
     if size < _COMMENT_SIZE + _LENGTH.size:
         return False, False
@@ -174,12 +172,12 @@ def _check(stream: BinaryIO) -> tuple[bool, bool]:
 
 
 def _load(stream: BinaryIO, device: torch.device | str) -> Any:
-    """Plain data; anyone can put a right checksum under something else."""
+    """Plain data only: anyone can add a correct checksum to something else."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on foreign pickles, which it refuses
+            warnings.simplefilter("ignore")  # torch warns of foreign pickles, which it refuses
             return torch.load(stream, map_location=device, weights_only=True)
-    except Exception as error:  # what is not a checkpoint can fail anywhere in the reader, with any error
+    except Exception as error:  # other files can fail anywhere in the reader, with any error
         raise CheckpointError(
             f"checkpoint {stream.name} is not a checkpoint of recbole-posattn: it holds more than tensors and plain "
             "data"
@@ -190,29 +188,29 @@ def _read_of_recbole(file: str | Path, device: torch.device | str) -> dict[str, 
     try:
         content = torch.load(file, map_location=device, weights_only=False)  # nosec B614  # asked for
         settings = settings_of_recbole(content["config"])
-    except Exception as error:  # the reader runs what is in the file, which fails as it likes
-        raise CheckpointError(f"checkpoint {file} is none of RecBole's either: {one_line(error)}") from error
-    ours = Config(settings["model"], settings["dataset"], command_line=[])  # the keys that RecBole does not have
+    except Exception as error:  # the reader runs code in the file, which can raise anything
+        raise CheckpointError(f"checkpoint {file} was not written by RecBole either: {one_line(error)}") from error
+    ours = Config(settings["model"], settings["dataset"], command_line=[])  # for keys that RecBole does not have
     return {**content, "config": {**ours.plain(), **plain_data(settings)}}
 
 
 def vocabulary(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """What tells whether two data sets number the same users and items in the same way.
+    """A fingerprint that two data sets share if they number the same users and items in the same way.
 
     Returns:
-        For the fields of users and items: their number (``n``, the padding among them), and the SHA-256 of their tokens
+        For the fields of users and items: their number (``n``, including the padding), and the SHA-256 of their tokens
         in the order of their numbers.
     """
-    found = {}
+    fingerprints = {}
     for field in (dataset.uid_field, dataset.iid_field):
         tokens = "\n".join(map(str, dataset.field2id_token[field]))
         digest = hashlib.sha256(tokens.encode("utf-8", "surrogatepass")).hexdigest()
-        found[field] = {"n": len(dataset.field2id_token[field]), "sha256": digest}
-    return found
+        fingerprints[field] = {"n": len(dataset.field2id_token[field]), "sha256": digest}
+    return fingerprints
 
 
 def check_vocabulary(content: Mapping[str, Any], dataset: Dataset) -> None:
-    """See that a model's numbers of users and items mean what they meant in training.
+    """Check that users and items have the same numbers as in training.
 
     Raises:
         CheckpointError: If the data set has changed since.
@@ -220,10 +218,10 @@ def check_vocabulary(content: Mapping[str, Any], dataset: Dataset) -> None:
     for field, now in vocabulary(dataset).items():
         before = (content.get("vocabulary") or {}).get(field, now)
         if before != now:
-            numbers = f"{before['n'] - 1:,} were" if before["n"] != now["n"] else "others, or in another order, were"
+            numbers = f"{before['n'] - 1:,}" if before["n"] != now["n"] else "others, or another order,"
             raise CheckpointError(
                 f"the data set {dataset.dataset_name} in {dataset.dataset_path} has {now['n'] - 1:,} values of "
-                f"{field}, but {numbers} there in training; name the data of then with --data_path, or train again"
+                f"{field}, but had {numbers} in training; name the old data with --data_path, or train again"
             )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -23,7 +21,7 @@ from recbole.utils import get_local_time, set_color
 
 from recbole_posattn import distributed
 from recbole_posattn.data.digest import data_contents
-from recbole_posattn.files import make_new_folder, whole_file
+from recbole_posattn.files import link_or_copy, make_new_folder
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
@@ -36,9 +34,8 @@ from recbole_posattn.training.checkpoint import (
     vocabulary,
     write_checkpoint,
 )
-from recbole_posattn.training.explained_errors import (
-    needs_explained,
-)
+from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.explained_errors import needs_explained
 from recbole_posattn.training.pausable_epoch import PausableEpoch
 from recbole_posattn.training.plain import plain_other_parameter
 from recbole_posattn.training.resume import Resumed, lock_run
@@ -56,19 +53,19 @@ from recbole_posattn.training.state import (
 )
 
 
-class CheckpointMixin:
+class CheckpointMixin(EngineMixin):
     """Checkpoints for any of RecBole's trainers, from which training continues exactly where it stopped.
 
-    RecBole pickles the whole ``Config`` into a checkpoint. Loading a pickle runs whatever it contains, so torch ≥ 2.6
-    refuses to. Here everything is tensors and plain data (:mod:`recbole_posattn.training.checkpoint`). Two epochs are
-    kept: the best one, and the last one with the whole training state (:mod:`recbole_posattn.training.state`). Only
-    rank 0 writes and reads.
+    RecBole pickles the whole ``Config`` into a checkpoint. Loading a pickle can run any code, so torch ≥ 2.6 refuses
+    to. Here everything is tensors and plain data (:mod:`recbole_posattn.training.checkpoint`). Two epochs are kept: the
+    best one, and the last one with the whole training state (:mod:`recbole_posattn.training.state`). Only rank 0 writes
+    and reads.
 
     Attributes:
         run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
-        best_epoch: Epoch of the checkpoint that is kept, counted from 0; −1 before there is one.
-        seconds_before: Of training, in the processes that came before in this run.
-        changes: Settings that have become others on the way, see :class:`recbole_posattn.training.resume.Resumed`.
+        best_epoch: Epoch of the kept checkpoint, counted from 0; −1 before there is one.
+        seconds_before: Seconds of training before the run was last resumed.
+        changes: Settings changed on resume, see :class:`recbole_posattn.training.resume.Resumed`.
     """
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
@@ -86,14 +83,14 @@ class CheckpointMixin:
         self._vocabulary: dict[str, Any] | None = None
         self._data: dict[str, Any] = {}
         self._saved = False
-        self._random_states: list[dict[str, Any]] | None = None  # to go on with, one of each process
-        self._left: dict[str, Any] | None = None  # to go on with, where an epoch was left
-        self._epoch_now: PausableEpoch | None = None  # that is being done or validated
+        self._random_states: list[dict[str, Any]] | None = None  # to restore, one per process
+        self._left: dict[str, Any] | None = None  # the position in an epoch at which to resume
+        self._epoch_now: PausableEpoch | None = None  # the epoch in training or validation
 
     def fit(
         self, train_data: AbstractDataLoader, *arguments: Any, saved: bool = True, **options: Any
     ) -> tuple[float, dict | None]:
-        """See ``Trainer.fit``. A signal waits for the end of the step; what was done by then is kept.
+        """See ``Trainer.fit``. A signal is deferred to the end of the step; all steps done by then are kept.
 
         Raises:
             Interrupted: By a signal.
@@ -103,8 +100,8 @@ class CheckpointMixin:
         first_epoch, self._started = self.start_epoch, time.perf_counter()
         try:
             with interrupts.deferred(), needs_explained(self.config):
-                if first_epoch and self._has_ended():  # which RecBole would take for a run without epochs
-                    self.eval_collector.data_collect(train_data)  # some metrics count the items there
+                if first_epoch and self._has_ended():  # RecBole would fail on a run with no epochs to train
+                    self.eval_collector.data_collect(train_data)  # some metrics count its items
                 else:
                     super().fit(train_data, *arguments, saved=saved, **options)
                 self._epoch_now = None
@@ -114,21 +111,21 @@ class CheckpointMixin:
                 self._restore_random_state()
         except interrupts.Interrupted as interrupted:
             if interrupted.between_steps and self._keep_steps():
-                interrupted.kept = f"all steps that were done are kept: --resume={self.run_dir} goes on after them"
+                interrupted.kept = f"all completed steps are kept: --resume={self.run_dir} continues after them"
             else:
                 interrupted.kept = self._kept()
             raise
         finally:
-            self.tensorboard.close()  # and its thread with it
+            self.tensorboard.close()  # ends its thread
             if self._lock is not None:
                 self._lock.release()
         return self.best_valid_score, self.best_valid_result
 
     def _keep_a_best(self) -> None:
-        """The last epoch where none was validated, or none with a number for a score."""
-        untold = self.best_epoch < 0 and self.train_loss_dict and Path(self.saved_model_file).name == BEST_NAME
-        if self._saved and untold:
-            self.logger.warning("No epoch has a score of the validation: the last one is kept")
+        """Keep the last epoch if none was validated, or if every score is NaN."""
+        has_no_best = self.best_epoch < 0 and self.train_loss_dict and Path(self.saved_model_file).name == BEST_NAME
+        if self._saved and has_no_best:
+            self.logger.warning("No epoch has a validation score: the last one is kept")
             self._save_checkpoint(max(self.train_loss_dict))
 
     def _has_ended(self) -> bool:
@@ -136,7 +133,7 @@ class CheckpointMixin:
 
     @property
     def _n_epochs(self) -> int:
-        """How many epochs there are to train, or to pretrain."""
+        """The number of epochs to train, or to pretrain."""
         is_staged = isinstance(self, recbole.trainer.trainer.PretrainTrainer)
         return self.pretrain_epochs if is_staged and self.model.train_stage != "finetune" else self.epochs
 
@@ -149,7 +146,7 @@ class CheckpointMixin:
     ) -> Any:
         self._epoch_now = None
         if epoch_idx - 1 in self.train_loss_dict and self._random_states is None:
-            self._keep_epoch(epoch_idx - 1)  # with its validation, and all that came of it
+            self._keep_epoch(epoch_idx - 1)  # including its validation
         self._restore_random_state()
         if not self._pausable:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
@@ -162,7 +159,7 @@ class CheckpointMixin:
         return epoch.losses
 
     def _keep_epoch(self, epoch: int) -> None:
-        """Write the last checkpoint after an epoch; always after the last one."""
+        """Write the last checkpoint after an epoch, if it is due; it always is after the final epoch."""
         every = self.config["save_last_every"]
         is_last = epoch + 1 >= self._n_epochs or self.cur_step > self.stopping_step
         if not self._saved or every is None or not (is_last or (epoch + 1) % every == 0):
@@ -170,14 +167,14 @@ class CheckpointMixin:
         self._write_last(epoch)
 
     def _keep_steps(self) -> bool:
-        """Write the last checkpoint in the midst of an epoch, or of its validation; whether that can be done."""
+        """Write the last checkpoint during an epoch or its validation, and return whether that was possible."""
         if not self._saved or self.config["save_last_every"] is None or self._epoch_now is None:
             return False
         self._write_last(self._epoch - 1, self._epoch_now.position())
         return True
 
     def _write_last(self, epoch: int, left: dict[str, Any] | None = None) -> None:
-        """Write the last checkpoint: after an epoch (−1 before the first one), and where the next one was left."""
+        """Write the last checkpoint: the last complete epoch (−1 if none), and the position in the next one."""
         self._claim_run_dir()
         training = {
             "best_epoch": self.best_epoch,
@@ -207,13 +204,13 @@ class CheckpointMixin:
             self._random_states = None
 
     def resume(self, resumed: Resumed) -> None:
-        """Go on with a run where its last checkpoint left it.
+        """Continue a run from its last checkpoint.
 
         Args:
             resumed: The run.
 
         Raises:
-            CheckpointError: If the checkpoint does not fit the model, or holds what cannot be used.
+            CheckpointError: If the checkpoint does not fit the model or cannot be used.
         """
         self.run_dir, self._has_run_dir, self._lock = resumed.folder, True, resumed.lock
         with use_explained(self.run_dir / LAST_NAME):
@@ -221,9 +218,9 @@ class CheckpointMixin:
         n_before = len(resumed.content["training"]["changes"])
         self.changes = resumed.changes
         if any(change["key"] == "train_batch_size" for change in resumed.changes[n_before:]):
-            self._left = None  # its steps are others now, and the epoch begins anew
+            self._left = None  # the steps differ now, so the epoch starts again
         steps = "" if self._left is None else f" and {self._left['steps']} steps"
-        self.logger.info(f"The run in {self.run_dir} goes on after {self.start_epoch} epochs{steps}")
+        self.logger.info(f"The run in {self.run_dir} continues after {self.start_epoch} epochs{steps}")
         self._warn_of_differences(resumed.content["training"])
 
     def _restore(self, content: Mapping[str, Any], training: Mapping[str, Any]) -> None:
@@ -232,7 +229,7 @@ class CheckpointMixin:
         for name, optimizer in optimizers(self).items():
             if name in training["optimizers"]:
                 restore_optimizer(optimizer, training["optimizers"][name])
-        has_arrays = "arrays" in training  # older versions kept every number of the model
+        has_arrays = "arrays" in training  # older versions stored every number of the model
         restore_counters(self.model, training["counters"], None if has_arrays else TRAINED_NUMBERS)
         restore_arrays(self.model, training["arrays"] if has_arrays else {})
         self.start_epoch, self.cur_step = int(content["epoch"]) + 1, int(content["cur_step"])
@@ -251,23 +248,25 @@ class CheckpointMixin:
             ("threads", training["threads"], torch.get_num_threads()),
         ):
             if before != now:
-                self.logger.warning(f"The run goes on with {name} {now} instead of {before}: not to the last digit")
+                self.logger.warning(
+                    f"The run continues with {name} {now} instead of {before}: results may differ in the last digits"
+                )
         for change in self.changes:
             self.logger.warning("From epoch {epoch} on, {key} is {now} instead of {before}".format(**change))
 
     def _kept(self) -> str:
-        """What of this run is on the disk, for the user."""
+        """What this run has saved so far, for the user."""
         if self._train_data is None:
             return ""
         last, best = self.run_dir / LAST_NAME, self.run_dir / BEST_NAME
         if self._has_run_dir and last.is_file():
-            return f"all epochs that had ended are kept: --resume={self.run_dir} goes on after them"
+            return f"all completed epochs are kept: --resume={self.run_dir} continues after them"
         if self._has_run_dir and best.is_file():
             return f"the best epoch so far is kept in {best}"
-        return "no epoch had ended, so that nothing is kept"
+        return "no epoch was completed, so nothing is kept"
 
     def _claim_run_dir(self) -> None:
-        """Make the folder of this run, once, and tell the other processes its name."""
+        """Make the folder of this run, once, and share its name with the other processes."""
         if self._has_run_dir:
             return
         if distributed.is_main():
@@ -287,11 +286,11 @@ class CheckpointMixin:
             self.logger.info(set_color("Saving current", "blue") + f": {file}")
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """The checkpoint between two training stages, of the models that have such (S3Rec, RaCT).
+        """Save the checkpoint between two training stages, for the models that have them (S3Rec, RaCT).
 
-        It is kept in the folder of the run. Where RecBole puts it, in ``checkpoint_dir`` itself, is that of the latest
-        run: the file that ``pre_model_path`` names by custom. There it is written without ``saved``, too, as RecBole
-        does: a pretraining has nothing else to show.
+        It is kept in the folder of the run. RecBole's place for it, ``checkpoint_dir`` itself, holds that of the latest
+        run; ``pre_model_path`` usually names that file. It is written there without
+        ``saved`` as well, as RecBole does: the next stage needs it.
         """
         if not self._saved:
             self._write_checkpoint(epoch, saved_model_file)
@@ -300,7 +299,7 @@ class CheckpointMixin:
         self.saved_model_file = str(self.run_dir / Path(saved_model_file).name)
         self._write_checkpoint(epoch, self.saved_model_file)
         if distributed.is_main():
-            _copy(self.saved_model_file, saved_model_file)
+            link_or_copy(self.saved_model_file, saved_model_file)
 
     def _write_checkpoint(self, epoch: int, file: str | Path, **more: Any) -> None:
         if not distributed.is_main():
@@ -327,13 +326,3 @@ class CheckpointMixin:
             load_state(self.model, distributed.share_from_main(best))
             self.logger.info(f"Loading model structure and parameters from {file}")
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-
-
-def _copy(file: str, name: str) -> None:
-    """Have a file under another name as well, without its bytes twice where the file system can do that."""
-    with whole_file(name) as incomplete:
-        incomplete.unlink(missing_ok=True)
-        try:
-            os.link(file, incomplete)
-        except OSError:
-            shutil.copyfile(file, incomplete)

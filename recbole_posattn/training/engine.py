@@ -25,23 +25,19 @@ from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.target_ranks import user_results
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.explained_errors import (
-    explain_out_of_memory,
-    precision_explained,
-    require_finite,
-)
+from recbole_posattn.training.explained_errors import explain_out_of_memory, precision_explained, require_finite
 from recbole_posattn.training.parallel import autocast_dtype, distribute_model, trainer_of_one_process
 
 
-class EngineMixin:
+class EngineMixin(recbole.trainer.Trainer):
     """Mixed precision, compilation, many processes and blockwise evaluation for any of RecBole's trainers.
 
-    In many processes the gradient of a step is that of the whole batch in one process: each process's loss counts by
-    its share of the targets, and evaluation sees each user once.
+    With several processes, the gradient of a step equals that of the whole batch in one process: each process's loss
+    is weighted by its share of the targets. Evaluation sees each user once.
 
     Attributes:
-        curve: What each epoch told, in order: ``epoch`` (from 0), ``seconds`` (of training), ``loss``, and ``valid``
-            (metrics by name) where it was validated.
+        curve: Per-epoch log, in order: ``epoch`` (from 0), ``seconds`` (of training), ``loss``, and ``valid`` (metrics
+            by name) where it was validated.
     """
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
@@ -51,7 +47,7 @@ class EngineMixin:
             self.distributed_model = distribute_model(self.model, self.device)
         self.eval_collector = BlockwiseCollector(config)
         self.curve: list[dict[str, Any]] = []
-        self._epoch = self._batch = 0  # of the step that is being done
+        self._epoch = self._batch = 0  # of the current step
         self._autocast_dtype = torch.bfloat16
         if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
             self._autocast_dtype = torch.float16
@@ -73,25 +69,25 @@ class EngineMixin:
             losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
         seconds = round(time.perf_counter() - started, 3)
         total = sum(losses) if isinstance(losses, tuple) else losses
-        total = 0.0 if total is None else float(total)  # none where all steps were done before the epoch was left
+        total = 0.0 if total is None else float(total)  # none if the epoch was paused after its last step
         self.curve.append({"epoch": epoch_idx, "seconds": seconds, "loss": total})
         return losses
 
     @property
     def _pausable(self) -> bool:
-        """Whether an epoch is RecBole's plain loop over the batches of one process, and so can be left and taken up."""
+        """Whether an epoch is RecBole's plain loop over batches in one process, and so can be paused and resumed."""
         is_plain = super()._train_epoch.__func__ is recbole.trainer.Trainer._train_epoch
         return is_plain and distributed.world_size() == 1
 
     def _check_nan(self, loss: Tensor) -> None:
-        """What RecBole calls before the backward pass of each step."""
+        """RecBole calls this before the backward pass of each step."""
         if not self._pausable:
             interrupts.check()
         require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept)
         self._batch += 1
 
     def _kept(self) -> str:
-        """What of this run is on the disk, for the user."""
+        """What this run has saved so far, for the user."""
         return ""
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
@@ -113,7 +109,7 @@ class EngineMixin:
             return super().evaluate(eval_data, *arguments, **options)
 
     def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:
-        # From it come the seeds of the loader's workers, and so the negatives: in a resumed run the same ones.
+        # It seeds the loader's workers, and so the negatives, which must be the same in a resumed run.
         valid_data.generator.manual_seed(self.config["seed"] + self._epoch)
         score, result = super()._valid_epoch(valid_data, show_progress)
         if self.curve:
@@ -139,7 +135,7 @@ class EngineMixin:
     def evaluate_users(
         self, eval_data: AbstractDataLoader, load_best_model: bool = True, show_progress: bool = False
     ) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
-        """RecBole's evaluation, and what it found user by user.
+        """RecBole's evaluation, and its results by user.
 
         Returns:
             The metrics, ``None`` for a split without rows; and the table of
@@ -154,15 +150,15 @@ class EngineMixin:
         return result, None if collector.ranks is None else user_results(eval_data._dataset, collector.ranks)
 
     def _map_reduce(self, result: dict[str, float], num_sample: int) -> dict[str, float]:
-        """RecBole takes a mean over the processes; here the collector has gathered their rows already.
+        """RecBole averages over the processes; here the collector has gathered their rows already.
 
-        All go on with what rank 0 has computed, so that they also stop in the same epoch.
+        All processes use the result of rank 0, so that they also stop in the same epoch.
         """
         return distributed.share_from_main(result)
 
 
 def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.device) -> Callable[[Interaction], Any]:
-    """The loss of this process's part of a batch, so that the mean over the processes is the loss of the batch."""
+    """The loss of this process's part of a batch, weighted so that the mean over the processes is the batch's loss."""
 
     def weighted_loss(interaction: Interaction) -> Any:
         labelled = interaction[TARGET_LIST_FIELD] > 0 if TARGET_LIST_FIELD in interaction else None
@@ -176,10 +172,10 @@ def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.
 
 
 def _compile(model: AbstractRecommender, device: torch.device) -> None:
-    """Compile what the model spends its time in: the backbone of ours, ``forward`` of RecBole's.
+    """Compile the expensive part of a model: the backbone of ours, ``forward`` of RecBole's.
 
     Raises:
-        SettingError: If there is no C++ compiler, which code for CPUs needs.
+        SettingError: If the device is a CPU and there is no C++ compiler.
     """
     compiler = os.environ.get("CXX", "g++")
     if device.type == "cpu" and shutil.which(compiler) is None:

@@ -1,4 +1,4 @@
-"""What goes wrong in a training through no fault of the code, in words that help: no memory, a missing package."""
+"""Helpful messages for training failures that are not bugs: out of memory, a missing package, a loss that is NaN."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from recbole_posattn.errors import CheckpointError, SettingError, TrainingError,
 from recbole_posattn.settings.checks import pretrained_file
 from recbole_posattn.training.checkpoint import read_checkpoint
 
-# What makes a step or a batch smaller, in the order in which to try it.
+# Settings that make a step or a batch smaller, in the order in which to try them.
 _SIZES_OF_TRAINING = ("train_batch_size", "MAX_ITEM_LIST_LENGTH", "loss_chunk_size", "n_layers", "hidden_size")
 _SIZES_OF_EVALUATION = ("eval_batch_size", "MAX_ITEM_LIST_LENGTH", "hidden_size")
 
-# How the message begins of a run that failed for its memory.
+# The beginning of the message of a run that ran out of memory.
 OUT_OF_MEMORY = "out of memory"
 
 _HALF_PRECISION = ("BFloat16", "Half")  # as PyTorch's messages name them
@@ -28,13 +28,13 @@ _HALF_PRECISION = ("BFloat16", "Half")  # as PyTorch's messages name them
 def explain_out_of_memory(
     settings: Mapping[str, Any], training: bool, n_items: int, kept: Callable[[], str]
 ) -> Iterator[None]:
-    """Say which settings matter where memory runs out.
+    """If memory runs out, say which settings to change.
 
     Args:
-        settings: Of the run.
-        training: Whether it trains; else it evaluates.
-        n_items: Of the data set.
-        kept: Tells which checkpoint is kept; it is asked if that matters only, for it looks at the disk.
+        settings: Settings of the run.
+        training: Whether the block trains; otherwise it evaluates.
+        n_items: Number of items of the data set.
+        kept: Returns which checkpoint is kept. Called on failure only, because it looks at the disk.
 
     Raises:
         TrainingError: If memory runs out.
@@ -46,25 +46,25 @@ def explain_out_of_memory(
             raise
         names = _SIZES_OF_TRAINING if training else _SIZES_OF_EVALUATION
         sizes = {name: settings[name] for name in names if name in settings and settings[name] is not None}
-        said = ", ".join(f"{name} {value}" for name, value in sizes.items())
+        listed = ", ".join(f"{name} {value}" for name, value in sizes.items())
         first = names[0]
         what = (
-            f"{OUT_OF_MEMORY} in {'training' if training else 'evaluation'} with {n_items:,} items, {said}: lower "
+            f"{OUT_OF_MEMORY} in {'training' if training else 'evaluation'} with {n_items:,} items, {listed}: lower "
             f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
         )
-        known = kept()
-        raise TrainingError(f"{what}; {known}" if known else what) from error
+        what_is_kept = kept()
+        raise TrainingError(f"{what}; {what_is_kept}" if what_is_kept else what) from error
 
 
 @contextmanager
 def precision_explained(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Say it where a model has operations that mixed precision does not know, as products with sparse matrices.
+    """Explain failures of operations without mixed precision, such as products with sparse matrices.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
 
     Raises:
-        TrainingError: If such an operation is met.
+        TrainingError: If such an operation fails.
     """
     try:
         yield
@@ -78,13 +78,13 @@ def precision_explained(settings: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Say what a model needs, where it asks for a package that is missing, for labels or for sampled negatives.
+    """Say what a model needs if a package, labels or sampled negatives are missing.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
 
     Raises:
-        SettingError: If it does.
+        SettingError: If one of them is missing.
     """
     model, samples = settings["model"], "train_neg_sample_args must sample some, as {distribution: uniform} does"
     try:
@@ -110,13 +110,13 @@ def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def pretrained_explained(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Say that it is ``pre_model_path`` where a model cannot be built from that checkpoint.
+    """Name ``pre_model_path`` if the model cannot be built from that checkpoint.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
 
     Raises:
-        SettingError: If it is no checkpoint, or one of another model.
+        SettingError: If it is not a checkpoint, or one of another model.
     """
     file = pretrained_file(settings["model"], settings)
     if file is None:
@@ -135,7 +135,7 @@ def pretrained_explained(settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA's error has a class of its own, and is a RuntimeError; the CPU's is told by its message."""
+    """CUDA's error has its own class; the CPU's is a RuntimeError, recognized by its message."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)
@@ -144,15 +144,15 @@ def _is_out_of_memory(error: Exception) -> bool:
 def require_finite(
     loss: Tensor, model: nn.Module, epoch: int, batch: int, settings: Mapping[str, Any], kept: Callable[[], str]
 ) -> None:
-    """Stop a training whose loss is no number, before that reaches the weights.
+    """Stop training if the loss is not finite, before it reaches the weights.
 
     Args:
-        loss: Of a batch.
-        model: Whose gradients are still those of the step before.
+        loss: The loss of a batch.
+        model: The model, with the gradients of the previous step.
         epoch: Counted from 0.
         batch: Counted from 0.
-        settings: Of the run.
-        kept: Tells which checkpoint is kept; it is asked if that matters only, for it looks at the disk.
+        settings: Settings of the run.
+        kept: Returns which checkpoint is kept. Called on failure only, because it looks at the disk.
 
     Raises:
         TrainingError: If the loss is infinite or not a number.

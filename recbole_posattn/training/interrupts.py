@@ -1,7 +1,7 @@
-"""Ctrl-C (SIGINT) and SIGTERM: a command ends at once, a training after its step, and both say so.
+"""Ctrl-C (SIGINT) and SIGTERM: a command ends at once, training after the current step, and both report it.
 
-The handlers are those of the commands (:func:`handled`). In a program that calls :func:`recbole_posattn.run`, Ctrl-C is
-Python's ``KeyboardInterrupt``, and SIGTERM whatever the program makes of it.
+Only the commands install the handlers (:func:`handled`). In a program that calls :func:`recbole_posattn.run`, Ctrl-C
+raises Python's ``KeyboardInterrupt``, and SIGTERM is up to the program.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _now = SimpleNamespace(handled=False, deferred=False, pending=None, process=None
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has ended the work.
+    """A signal ended the work.
 
     Attributes:
-        signum: Which one.
-        between_steps: Whether it ended the work at a :func:`check`, where all is as it should be.
-        kept: What of the work is kept and how to go on, for the user; may be empty.
+        signum: The signal.
+        between_steps: Whether the work ended at a :func:`check`, where the state is consistent.
+        kept: What is kept and how to continue, for the user; may be empty.
     """
 
     def __init__(self, signum: int, between_steps: bool = False) -> None:
@@ -45,7 +45,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Let a signal raise :class:`Interrupted`, in the main thread; nothing changes in another one."""
+    """Let a signal raise :class:`Interrupted`; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -60,7 +60,7 @@ def handled() -> Iterator[None]:
 
 
 def handle_again() -> None:
-    """Take the signals back from a library that has put its own handlers in the place of :func:`handled`'s."""
+    """Reinstall the handlers of :func:`handled` after a library has replaced them."""
     if _now.handled and threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -69,7 +69,7 @@ def handle_again() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let the first signal wait for the next :func:`check`; a second one does not wait."""
+    """Defer the first signal to the next :func:`check`; a second one acts at once."""
     before, _now.deferred = _now.deferred, True
     try:
         yield
@@ -79,10 +79,10 @@ def deferred() -> Iterator[None]:
 
 
 def check() -> None:
-    """A place where the work can end.
+    """A point at which the work may end.
 
     Raises:
-        Interrupted: If a signal has come.
+        Interrupted: If a signal has arrived.
     """
     if _now.pending is not None:
         signum, _now.pending = _now.pending, None
@@ -97,11 +97,12 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
         _now.pending = None
         raise Interrupted(signum)
     _now.pending = signum
-    os.write(sys.__stderr__.fileno(), b"\nrecbole-posattn: stopping after this step; once more stops at once\n")
+    if sys.__stderr__ is not None:  # a program without a console has none
+        os.write(sys.__stderr__.fileno(), b"\nrecbole-posattn: stopping after this step; once more stops at once\n")
 
 
 def _on_signal_in_fork(signum: int) -> None:
-    """In a loader's worker, which inherits the handler: Ctrl-C is for the training, which ends it; SIGTERM ends it."""
+    """In a loader's worker, which inherits the handler: SIGTERM ends it; on Ctrl-C the training process does."""
     if signum == signal.SIGTERM:
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)

@@ -74,19 +74,19 @@ def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None
 
 
 def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsafe_checkpoint: bool = False) -> Loaded:
-    """Load a trained model with its settings and its data, prepared as they were for training.
+    """Load a trained model with its settings and its data, prepared as for training.
 
     Args:
         checkpoint: A file written by :func:`run`. It is read as plain data; nothing in it is executed.
-        data_path: The folder with the data set's folder in it, if it is not where it was in training.
-        allow_unsafe_checkpoint: Whether to read a checkpoint that RecBole itself has written, which **runs whatever
-            code is in it**; for files of people you trust.
+        data_path: The folder with the data set's folder in it, if it has moved since training.
+        allow_unsafe_checkpoint: Whether to read a checkpoint written by RecBole itself, which **runs any code in it**;
+            for files from people you trust.
 
     Returns:
         Settings, model (in evaluation mode), data set, and the loaders of the three splits.
 
     Raises:
-        CheckpointError: If the file is missing, not one of ours, or does not fit the data set any more.
+        CheckpointError: If the file is missing, not one of ours, or no longer fits the data set.
         DataError: If the data set cannot be read.
         SettingError: If the model is not registered here.
     """
@@ -115,7 +115,7 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
         The data set, and the loaders of its training, validation and test split.
 
     Raises:
-        DataError: If the rows cannot be read, or nothing is left to train on.
+        DataError: If the rows cannot be read, or no rows remain to train on.
     """
     try:
         with no_pickled_caches(config):
@@ -124,7 +124,7 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
             loaders = data_preparation(config, dataset)
     except UserError:
         raise
-    except (KeyError, UnicodeDecodeError, ValueError) as error:  # what RecBole and pandas raise for bad files
+    except (KeyError, UnicodeDecodeError, ValueError) as error:  # raised by RecBole and pandas for bad files
         raise DataError(f"data set {config['dataset']!r} in {config['data_path']}: {error}") from error
     if not loaders[0]:
         raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
@@ -135,7 +135,7 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
 
 
 def _require_sequences(config: Config, dataset: Dataset) -> None:
-    """RecBole drops a user's first interaction as a target, and fails if that leaves none at all."""
+    """Refuse data without sequences: RecBole never uses a user's first interaction as a target, and fails on none."""
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or config["benchmark_filename"] is not None:
         return
     if dataset.inter_feat[dataset.uid_field].value_counts().max() < 2:

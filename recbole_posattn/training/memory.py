@@ -1,18 +1,15 @@
-"""The memory that this process has taken."""
+"""The peak memory of this process."""
 
 from __future__ import annotations
 
 import sys
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
 
 def peak_memory() -> int:
-    """The most memory that this process has had resident since it began, in bytes."""
-    if resource is None:
+    """The largest resident memory of this process since it started, in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
         import psutil
 
         return psutil.Process().memory_info().peak_wset

@@ -13,8 +13,8 @@ from recbole_posattn.compat import without_tensorboard
 def trainer_of_one_process(config: Any) -> Iterator[None]:
     """Build a trainer as if its process were the only one; only rank 0 writes a TensorBoard log.
 
-    RecBole's wraps the model for GPUs there and then, whatever the device: ``DistributedDataParallel`` with device
-    numbers and synchronized batch normalization both refuse a CPU. :func:`distribute_model` does it for either.
+    RecBole's trainer wraps the model for GPUs in its constructor, whatever the device: ``DistributedDataParallel`` with
+    device numbers and synchronized batch normalization both refuse a CPU. :func:`distribute_model` supports both.
     """
     from recbole_posattn.distributed import is_main
 
@@ -28,10 +28,10 @@ def trainer_of_one_process(config: Any) -> Iterator[None]:
 
 
 def distribute_model(model: Any, device: Any) -> Any:
-    """Average the gradients of all processes; the weights of rank 0 are everybody's from here on.
+    """Wrap a model so that gradients are averaged over all processes, and give all the weights of rank 0.
 
-    RecBole's trainer primes the returned wrapper before each step and adds 0 times each parameter to the loss, so that
-    models whose loss is no ``forward`` and leaves parameters out are averaged, too.
+    RecBole's trainer prepares the wrapper before each step and adds 0 times each parameter to the loss. So gradients
+    are averaged even if the loss does not call ``forward`` or does not use all parameters.
     """
     from torch.nn import SyncBatchNorm
     from torch.nn.parallel import DistributedDataParallel
@@ -44,7 +44,7 @@ def distribute_model(model: Any, device: Any) -> Any:
 
 @contextmanager
 def autocast_dtype(device: Any, dtype: Any) -> Iterator[None]:
-    """The type that mixed precision (``enable_amp``) computes in; RecBole leaves it to torch: float16 on GPUs."""
+    """Set the data type of mixed precision (``enable_amp``); RecBole uses torch's default, float16 on GPUs."""
     import torch
 
     default = torch.get_autocast_dtype(device.type)

@@ -1,4 +1,4 @@
-"""An epoch of training that can be left between two of its steps, and be taken up there."""
+"""A training epoch that can be paused between two steps and resumed there."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Losses = float | tuple[float, ...]
 
 
 class PausableEpoch:
-    """The batches of an epoch and the losses of its steps, which RecBole's ``_train_epoch`` takes for its loader.
+    """The batches of an epoch and the losses of its steps; RecBole's ``_train_epoch`` takes it as its loader.
 
-    An epoch that goes on has its loader draw the same order of rows, passes over the batches whose steps are done, and
-    goes on with the random numbers of then.
+    A resumed epoch draws the same order of rows, skips the batches whose steps are done, and continues with the random
+    state of that moment.
 
     Args:
         train_data: The loader.
-        loss_func: The loss of a batch, or several that are added.
-        left: Where the epoch was left, see :meth:`position`; ``None`` for a new one. The random numbers are then those
-            from before its first step, which RecBole's SGL draws its graphs from.
+        loss_func: Returns the loss of a batch, or a tuple of losses that are added.
+        left: The position at which the epoch was paused, see :meth:`position`; ``None`` for a new epoch. The random
+            state is set to the one before its first step, from which RecBole's SGL draws its graphs.
 
     Raises:
-        Exception: Of any kind, if ``left`` holds what cannot be used.
+        Exception: Of any kind, if ``left`` cannot be used.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class PausableEpoch:
             self._total = tuple(map(float, losses)) if isinstance(losses, (list, tuple)) else float(losses)
         restore_loader_states(left["order"], self._train_data)
         self._order = left["order"]
-        restore_random_state(left["random"])  # which shows that it can be done when it has to
-        restore_random_state(left.get("random_at_start", left["random"]))  # that of an older version is missing
+        restore_random_state(left["random"])  # fails now, not in the middle of the epoch, if it cannot be used
+        restore_random_state(left.get("random_at_start", left["random"]))  # older versions did not store it
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._train_data, name)
@@ -75,7 +75,7 @@ class PausableEpoch:
         for _ in range(self._n_done):
             next(batches)
         if self._left is not None:
-            restore_random_state(self._left["random"])  # the loader is where it was then
+            restore_random_state(self._left["random"])  # the loader is at its old position
         while True:
             interrupts.check()
             try:
@@ -88,24 +88,25 @@ class PausableEpoch:
         self._seconds = time.perf_counter() - self._started
 
     def loss(self, interaction: Interaction) -> Any:
-        """The loss of a batch, which is added to those before."""
+        """The loss of a batch; also adds it to the sum of the epoch."""
         losses = self._loss_func(interaction)
         if isinstance(losses, tuple):
             values = tuple(loss.item() for loss in losses)
-            self._total = values if self._total is None else tuple(map(sum, zip(self._total, values)))
+            before: Any = self._total  # a tuple as well
+            self._total = values if before is None else tuple(map(sum, zip(before, values)))
         else:
             self._total = losses.item() if self._total is None else self._total + losses.item()
         return losses
 
     @property
     def losses(self) -> Losses | None:
-        """The sum over all steps, those before the epoch was left among them; as many as the loss has parts."""
+        """The sum over all steps, including those before the pause; a tuple if the loss has several parts."""
         return self._total
 
     def position(self) -> dict[str, Any]:
-        """Where the epoch was when :func:`recbole_posattn.training.interrupts.check` ended it; tensors and plain data.
+        """The position at which :func:`recbole_posattn.training.interrupts.check` ended the epoch, as plain data.
 
-        In the validation behind it, that is its end.
+        During the validation that follows, it is the end of the epoch.
         """
         now = self._random_at_end
         seconds = self._seconds if now is not None else time.perf_counter() - self._started

@@ -1,4 +1,4 @@
-"""What RecBole keeps beside weights, as plain data for checkpoints."""
+"""What RecBole's models keep beside their weights, as plain data for checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUMPY_ARRAY_TAG = "numpy array"
 
 
 def settings_of_recbole(config: Any) -> dict[str, Any]:
-    """The resolved settings of a ``Config`` that RecBole has pickled into a checkpoint."""
+    """The resolved settings of a ``Config`` that RecBole pickled into a checkpoint."""
     return dict(config.final_config_dict)
 
 
@@ -19,7 +19,7 @@ def plain_other_parameter(value: Any) -> Any:
     """What a RecBole model keeps beside its weights (``other_parameter``), as tensors and plain containers.
 
     Several models keep NumPy or SciPy matrices there, which ``torch.load(weights_only=True)``, the default since
-    torch 2.6, refuses. A module among them is left out: its weights are in the model's state already.
+    torch 2.6, refuses. Modules are left out: their weights are part of the model's state already.
     """
     from scipy import sparse
     from torch import nn, tensor

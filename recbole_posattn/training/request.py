@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The arguments of :func:`recbole_posattn.run` but for its processes; each process gets the same.
+    """The arguments of :func:`recbole_posattn.run` except its processes; the same in each process.
 
     Attributes:
         model, dataset, config_file_list, config_dict, saved, test, callback_fn, resume: See
             :func:`recbole_posattn.run`.
-        command_line: Settings ``--key=value``, which win over the others.
+        command_line: Settings ``--key=value``, which override the others.
     """
 
     model: str | type[AbstractRecommender] | None

@@ -1,4 +1,4 @@
-"""The result of a run: what it returns, prints and writes."""
+"""The result of a run, as it is returned, printed and written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", 
 
 
 class RunResult(TypedDict):
-    """What :func:`run` returns: RecBole's four results, then ours."""
+    """The result of :func:`run`: RecBole's four entries, then ours."""
 
     best_valid_score: float
     valid_score_bigger: bool
@@ -41,8 +41,8 @@ class RunResult(TypedDict):
     changes: list[dict[str, Any]]
 
 
-def write_result(config: Config, result: RunResult) -> None:
-    """``result.json`` beside the checkpoint: the result, and what it takes to get it again."""
+def write_result(config: Config, result: RunResult, folder: Path) -> None:
+    """Write ``result.json`` into a folder: the result, and what is needed to reproduce it."""
     report = {
         **result,
         "model": config["model"],
@@ -54,7 +54,7 @@ def write_result(config: Config, result: RunResult) -> None:
         "config": config.plain(),
     }
     text = json_text(report, indent=2, ensure_ascii=False) + "\n"
-    with whole_file(Path(result["checkpoint"]).with_name(RESULT_NAME)) as incomplete:
+    with whole_file(folder / RESULT_NAME) as incomplete:
         incomplete.write_text(text, encoding="utf-8")
 
 
@@ -73,11 +73,11 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
-    return {**found, "torch": torch.__version__}  # which names the build, +cpu say, where the package's does not
+    return {**found, "torch": torch.__version__}  # includes the build, such as +cpu
 
 
 def _git_revision() -> str | None:
-    """The commit of this package's checkout, ``+changes`` behind it if there are any; ``None`` outside a checkout."""
+    """The commit of this package's checkout, with ``+changes`` if it is modified; ``None`` outside a checkout."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
@@ -89,7 +89,7 @@ def _git_revision() -> str | None:
 
 
 def result_table(config: Config, result: RunResult) -> str:
-    """The run on a few lines: each metric on validation and test, then epochs, seconds, parameters and checkpoint."""
+    """A summary of the run: each metric on validation and test, then epochs, seconds, parameters and checkpoint."""
     valid, test = result["best_valid_result"] or {}, result["test_result"] or {}
     header = [f"{config['model']} on {config['dataset']}", "valid", "test"]
     metrics = [[metric, *(_format(split.get(metric)) for split in (valid, test))] for metric in valid or test]

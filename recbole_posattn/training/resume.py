@@ -1,4 +1,4 @@
-"""Which run to go on with, and with which settings."""
+"""Find the run to continue, and its settings."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from recbole_posattn.training.same_run import check_data, setting_differences, s
 AUTO = "auto"
 LOCK_NAME = "run.lock"
 
-# What is recorded of a setting that has changed on the way.
+# What is recorded of a setting that was changed on resume.
 _CHANGE = ("epoch", "key", "before", "now")
 
 
 class Resumed(NamedTuple):
-    """A run to go on with.
+    """A run to continue.
 
     Attributes:
-        config: Its settings, with those of now that may differ.
+        config: Its settings, with the current values of those that may be changed.
         folder: Its folder.
-        content: Of its last checkpoint.
-        changes: Every setting of :data:`recbole_posattn.settings.keys.CHANGEABLE` that has changed on the way: the
-            ``epoch`` from which on (counted from 0), the ``key``, and what it was (``before``) and is (``now``).
-        lock: Of the folder; ``None`` where there is none, as in all processes but the first.
+        content: Content of its last checkpoint.
+        changes: Each change of a setting of :data:`recbole_posattn.settings.keys.CHANGEABLE`: the first ``epoch`` with the new value (counted from
+            0), the ``key``, and the old (``before``) and new value (``now``).
+        lock: Lock of the folder; ``None`` where there is none, as in all processes but the first.
     """
 
     config: Config
@@ -47,58 +47,58 @@ class Resumed(NamedTuple):
     lock: FileLock | None
 
     def release(self) -> None:
-        """Let other processes have the folder."""
+        """Release the folder to other processes."""
         if self.lock is not None:
             self.lock.release()
 
 
 def lock_run(folder: Path) -> FileLock | None:
-    """Take a run's folder for this process, until the lock is released or the process ends.
+    """Lock a run's folder for this process, until the lock is released or the process ends.
 
     Returns:
-        The lock; ``None`` where the file system knows none.
+        The lock; ``None`` if the file system has no locks.
 
     Raises:
-        CheckpointError: If another process has it.
+        CheckpointError: If another process holds it.
     """
     try:
         return lock_file(folder / LOCK_NAME)
     except InUseError:
         raise CheckpointError(
-            f"the run in {folder} is being trained by another process: wait for its end, or start a run of its own "
+            f"the run in {folder} is being trained by another process: wait until it ends, or start a new run "
             "without --resume"
         ) from None
 
 
 def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
-    """The run that is meant, locked.
+    """Find the run to continue, and lock it.
 
-    Of many processes, the first looks for it and tells the others.
+    With several processes, rank 0 finds it and shares it with the others.
 
     Args:
-        resume: A run's folder or a checkpoint in it; or ``auto`` for the run below ``checkpoint_dir`` with the settings
-            of now that has come farthest.
-        given: The settings of now.
+        resume: A run's folder or a checkpoint in it; or ``auto`` for the run below ``checkpoint_dir`` that has the
+            current settings and the most progress.
+        given: The current settings.
 
     Returns:
         The run; ``None`` if there is none for ``auto``.
 
     Raises:
-        CheckpointError: If there is no run in the folder, its checkpoints cannot be read, or another process has it.
-        SettingError: If a setting was given that would make it another run.
+        CheckpointError: If there is no run in the folder, its checkpoints cannot be read, or another process holds it.
+        SettingError: If a given setting differs from the run's and may not be changed.
     """
-    found = None
+    opened = None
     if distributed.is_main():
         folder = _farthest_run(given) if str(resume) == AUTO else _run_folder(resume)
-        found = None if folder is None else _open_run(folder)
-    lock = None if found is None else found[2]
-    shared = distributed.share_from_main(None if found is None else found[:2])
+        opened = None if folder is None else _open_run(folder)
+    lock = None if opened is None else opened[2]
+    shared = distributed.share_from_main(None if opened is None else opened[:2])
     if shared is None:
         return None
     folder, content = shared
     try:
         with use_explained(folder / LAST_NAME):
-            config = _settings_of_now(folder, content, given, str(resume) == AUTO)
+            config = _resumed_settings(folder, content, given, str(resume) == AUTO)
             before = [{key: change[key] for key in _CHANGE} for change in content["training"]["changes"]]
             changes = [*before, *_changes(content, config, given.defaults())]
     except UserError:
@@ -109,10 +109,10 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
 
 
 def names_of_run(resume: str | Path) -> dict[str, str]:
-    """The names of the model and the data set of a run, by the keys ``model`` and ``dataset``.
+    """The names of a run's model and data set, by the keys ``model`` and ``dataset``.
 
     Raises:
-        CheckpointError: If there is no run that could go on.
+        CheckpointError: If there is no run to continue.
     """
     last = _run_folder(resume) / LAST_NAME
     settings = read_checkpoint(last)["config"]
@@ -121,23 +121,23 @@ def names_of_run(resume: str | Path) -> dict[str, str]:
 
 
 def _run_folder(resume: str | Path) -> Path:
-    """The folder of the run that a path means: the folder itself or a checkpoint in it.
+    """The folder of a run, given by itself or by a checkpoint in it.
 
     Raises:
-        CheckpointError: If there is no run that could go on.
+        CheckpointError: If there is no run to continue.
     """
     folder = Path(resume) if Path(resume).is_dir() else Path(resume).parent
     if not (folder / LAST_NAME).is_file():
         raise CheckpointError(
-            f"there is no run to go on with in {folder}: no {LAST_NAME}, which is written after each epoch; name the "
+            f"there is no run to continue in {folder}: no {LAST_NAME}, which is written after each epoch; name the "
             "folder of a run below saved/, or auto"
         )
     return folder
 
 
 def _farthest_run(given: Config) -> Path | None:
-    """Of all runs with these settings and data; they are alike as far as they have come, so that no clock is asked."""
-    found: list[tuple[int, int, Path]] = []
+    """The run with these settings and data that has the most progress; such runs are alike, whenever they started."""
+    candidates: list[tuple[int, int, Path]] = []
     name = glob.escape(f"{given['model']}-{given['dataset']}-")
     for folder in sorted(Path(given["checkpoint_dir"]).glob(f"{name}*")):
         file = folder / LAST_NAME
@@ -151,41 +151,43 @@ def _farthest_run(given: Config) -> Path | None:
                 left = content["training"]["left"] or {"steps": 0}
                 progress = (int(content["epoch"]), int(left["steps"]), folder)
             if differing:
-                logging.getLogger().info(f"The run in {folder} is not this one: it has {shown_differences(differing)}")
+                logging.getLogger().info(f"The run in {folder} differs: it has {shown_differences(differing)}")
                 continue
             check_data(folder, content, given)
         except CheckpointError as error:
-            logging.getLogger().warning(f"{error}; it is passed over")
+            logging.getLogger().warning(f"{error}; it is skipped")
             continue
-        found.append(progress)
-    return max(found)[-1] if found else None
+        candidates.append(progress)
+    return max(candidates)[-1] if candidates else None
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a process has left that died while it wrote the first file of its run."""
+    """Remove the incomplete files of a process that died while writing the first file of its run."""
     if not has_incomplete(folder):
         return
     try:
         lock = lock_run(folder)
     except CheckpointError:
-        return  # it has not died
+        return  # the process is alive
     if lock is not None:
         remove_incomplete(folder)
         lock.release()
 
 
 def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
-    """Lock a run, remove what a process that died while it was writing has left, and read its last checkpoint."""
+    """Lock a run, remove incomplete files of a process that died, and read its last checkpoint."""
     lock = lock_run(folder)
     try:
         remove_incomplete(folder)
         content = read_checkpoint(folder / LAST_NAME)
         if "training" not in content:
-            raise CheckpointError(f"checkpoint {folder / LAST_NAME} holds a model, but no training that could go on")
+            raise CheckpointError(
+                f"checkpoint {folder / LAST_NAME} holds a model, but no training state to continue from"
+            )
         with use_explained(folder / LAST_NAME):
             has_best = content["training"]["best_epoch"] >= 0
         if has_best:
-            read_checkpoint(folder / BEST_NAME)  # without which the run could not end
+            read_checkpoint(folder / BEST_NAME)  # the run could not end without it
     except CheckpointError:
         if lock is not None:
             lock.release()
@@ -193,10 +195,10 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
     return folder, content, lock
 
 
-def _settings_of_now(folder: Path, content: Mapping[str, Any], given: Config, takes_defaults: bool) -> Config:
+def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, takes_defaults: bool) -> Config:
     settings, now, named = content["config"], given.plain(), given.given_keys()
     differing = setting_differences(content, given)
-    if "train_neg_sample_args" in named and "loss_negatives" in settings:  # what our models make of it
+    if "train_neg_sample_args" in named and "loss_negatives" in settings:  # our models resolve it to loss_negatives
         negatives = given.external_config_dict["train_neg_sample_args"]
         drawn = resolved_negatives({**settings, "train_neg_sample_args": negatives})
         if plain_data(drawn) != settings["loss_negatives"]:
@@ -204,15 +206,15 @@ def _settings_of_now(folder: Path, content: Mapping[str, Any], given: Config, ta
     for key, (before, value) in differing.items():
         if key in named and key not in CHANGEABLE:
             raise SettingError(
-                f"the run in {folder} has {key} {before!r}, not {value!r}: leave {key} out to go on with it, "
-                "or --resume to start another run"
+                f"the run in {folder} has {key} {before!r}, not {value!r}: leave {key} out to continue it, "
+                "or --resume to start a new run"
             )
     changed = RESUMABLE & now.keys() if takes_defaults else (RESUMABLE | CHANGEABLE) & named & now.keys()
     n_processes = len(content["training"]["random"])
     if n_processes != distributed.world_size():
         raise SettingError(
-            f"the run in {folder} is one of {n_processes} processes, not {distributed.world_size()}: go on with "
-            f"--nproc={n_processes}"
+            f"the run in {folder} has {n_processes} processes, not {distributed.world_size()}: continue it "
+            f"with --nproc={n_processes}"
         )
     given_keys = set(content["training"].get("given", ())) | (named & changed)
     return Config.from_plain({**settings, **{key: now[key] for key in changed}}, given_keys=given_keys)

@@ -1,4 +1,4 @@
-"""Train and evaluate a model with one call, and load it again."""
+"""Train and evaluate a model with one call."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
+import pandas as pd
 import torch
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.trainer import Trainer
 from recbole.utils import EvaluatorType, get_environment, init_seed, set_color
 
 from recbole_posattn import distributed
@@ -52,47 +54,47 @@ def run(
     callback_fn: Callable[[int, float], None] | None = None,
     resume: str | Path | None = None,
 ) -> RunResult | None:
-    """Train a model, evaluate its best epoch on the test set, and write both beside the checkpoint.
+    """Train a model, evaluate its best epoch on the test set, and write the results beside the checkpoint.
 
-    The successor of ``recbole.quick_start.run`` and ``run_recbole``, for RecBole's own models as well. A process that
-    ``torchrun`` has started trains together with the others of its job.
+    Replaces ``recbole.quick_start.run`` and ``run_recbole``, also for RecBole's own models. A process started by
+    ``torchrun`` trains together with the others of its job.
 
     Args:
-        model: Name or class; by default what the settings say, else PosKernelSASRec.
-        dataset: Name; by default what the settings say, else ml-100k.
+        model: Name or class; by default that of the settings, else PosKernelSASRec.
+        dataset: Name; by default that of the settings, else ml-100k.
         config_file_list: YAML files with settings.
-        config_dict: Settings, stronger than the files.
-        saved: Whether to keep the best epoch. If not, the last epoch is the one tested, and nothing is written but, as
-            in RecBole, what a pretraining leaves for the next stage.
-        command_line: Settings ``--key=value``, strongest of all; none by default. Unlike RecBole's, this function does
-            not read ``sys.argv``, which belongs to the program that calls it.
-        nproc: Processes to train with here, on a GPU each or sharing the CPU.
-        world_size: Processes in all groups (machines); by default ``nproc``.
+        config_dict: Settings; they override the files.
+        saved: Whether to keep the best epoch. If not, the last epoch is tested, and nothing is written
+            but the file that a pretraining leaves for the next stage, as in RecBole.
+        command_line: Settings ``--key=value``, which override all others; none by default. Unlike RecBole's, this
+            function does not read ``sys.argv``, which belongs to the calling program.
+        nproc: Number of processes on this machine, on a GPU each or sharing the CPU.
+        world_size: Number of processes in all groups (machines); by default ``nproc``.
         ip: Address of the machine with the first process.
         port: A free port there.
-        group_offset: Rank of the first process here: the sum of ``nproc`` of the groups before.
-        test: Whether to evaluate on the test set, which :func:`evaluate_checkpoint` does later otherwise.
-        callback_fn: Called with the number of each epoch, from 0, that was validated, and its score, as RecBole's
-            trainers do; must be picklable where there are several processes.
-        resume: Go on with a run that did not come to its end: its folder, or ``auto`` for the one below
-            ``checkpoint_dir`` with the same settings that has come farthest, or a new run if there is none. On a CPU it
-            ends with the weights and metrics that it would have had undisturbed.
+        group_offset: Rank of the first process here: the sum of ``nproc`` of the preceding groups.
+        test: Whether to evaluate on the test set; :func:`evaluate_checkpoint` can do it later.
+        callback_fn: Called after each validation with the number of the epoch, from 0, and its score, as by RecBole's
+            trainers; must be picklable if there are several processes.
+        resume: Continue an unfinished run: its folder, or ``auto`` for the run below ``checkpoint_dir`` that has the
+            same settings and the most progress, or a new run if there is none. On a CPU, the weights and metrics are
+            those of an uninterrupted run.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
         where a split has no rows, or is not evaluated), and: ``checkpoint`` (path, ``None`` unless saved), ``epochs``
         (trained), ``best_epoch`` (counted from 0), ``seconds`` (wall time of ``data``, ``training`` with validation,
-        ``test`` and ``total``), ``trainable_parameters``, ``peak_mebibytes`` (of the process's memory, or of the GPU's
-        where there is one), ``seen_targets`` (share of test targets that their user had before; ``None`` unless
-        ``mask_history`` is given), ``curve`` (what each epoch told, see ``EngineMixin``) and ``learned`` (what a model
-        of ours tells of itself, such as the ``kernel_widths`` of adaptive bands), ``changes`` (settings that became
-        others when the run was resumed). ``None`` where the first process runs on another machine.
+        ``test`` and ``total``), ``trainable_parameters``, ``peak_mebibytes`` (memory of the process, or of the GPU if
+        there is one), ``seen_targets`` (share of test targets in their user's history; ``None`` unless
+        ``mask_history`` is given), ``curve`` (per-epoch log, see ``EngineMixin``), ``learned`` (what our models report
+        of themselves, such as the ``kernel_widths`` of adaptive bands) and ``changes`` (settings that were changed on
+        resume). ``None`` if the first process runs on another machine.
 
     Raises:
-        SettingError: If a setting's key or value cannot be used.
-        DataError: If the data set cannot.
-        CheckpointError: If a checkpoint cannot be written, or the run to go on with cannot be read.
-        TrainingError: If memory runs out or the loss is no number.
+        SettingError: If the key or value of a setting cannot be used.
+        DataError: If the data set cannot be used.
+        CheckpointError: If a checkpoint cannot be written, or the run to continue cannot be read.
+        TrainingError: If memory runs out or the loss is not finite.
         ProcessError: If one of several processes fails for another reason.
     """
     layout = checked_layout(nproc, world_size, ip, port, group_offset)
@@ -123,7 +125,7 @@ def _run(request: RunRequest) -> RunResult:
         with run_logger(config):
             logging.getLogger().info(sys.argv)
             if resume is not None and resumed is None:
-                logging.getLogger().info("There is no run with these settings to go on with: a new one starts")
+                logging.getLogger().info("There is no run with these settings to continue: a new one starts")
             if resumed is not None:
                 check_data(resumed.folder, resumed.content, config)
             result = _train_and_test(config, resumed, started, request)
@@ -135,7 +137,7 @@ def _run(request: RunRequest) -> RunResult:
 
 
 def _require_writable(folder: Path) -> None:
-    """See that checkpoints can be written before anything is trained.
+    """Check before training that checkpoints can be written.
 
     Raises:
         CheckpointError: If they cannot.
@@ -156,9 +158,9 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
 
     Args:
         config: The settings.
-        resumed: The run to go on with, if it is not a new one.
-        started: When, by ``time.perf_counter()``.
-        request: What else is asked for.
+        resumed: The run to continue; ``None`` for a new one.
+        started: Start of the run, a value of ``time.perf_counter()``.
+        request: What else was asked for.
     """
     logger = logging.getLogger()
     logger.info(config)
@@ -168,13 +170,7 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
     logger.info(interactions)
     data_ready = time.perf_counter()
 
-    recommender = build_model(config, train_data)
-    logger.info(recommender)
-    trainer = trainer_class(config)(config, recommender)
-    if resumed is not None:
-        with use_explained(resumed.folder / LAST_NAME):
-            check_vocabulary(resumed.content, train_data._dataset)
-        trainer.resume(resumed)
+    trainer, recommender = _build_trainer(config, resumed, train_data)
     before = getattr(trainer, "seconds_before", 0.0)
     options = {"callback_fn": request.callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
     best_valid_score, best_valid_result = trainer.fit(
@@ -207,20 +203,41 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
         learned=getattr(recommender, "learned", dict)(),
         changes=getattr(trainer, "changes", []),
     )
-    logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
-    logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
-    logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
-    if request.saved and distributed.is_main():
-        if users is not None:
-            with whole_file(Path(result["checkpoint"]).with_name(USERS_NAME)) as incomplete:
-                users.to_parquet(incomplete, index=False)
-        write_result(config, result)
-    logger.info("\n" + result_table(config, result))
+    _report(config, result, users)
     return result
 
 
+def _build_trainer(
+    config: Config, resumed: Resumed | None, train_data: AbstractDataLoader
+) -> tuple[Trainer, AbstractRecommender]:
+    """The trainer and its model, with the state of the run to continue if there is one."""
+    recommender = build_model(config, train_data)
+    logging.getLogger().info(recommender)
+    trainer = trainer_class(config)(config, recommender)
+    if resumed is not None:
+        with use_explained(resumed.folder / LAST_NAME):
+            check_vocabulary(resumed.content, train_data._dataset)
+        trainer.resume(resumed)
+    return trainer, recommender
+
+
+def _report(config: Config, result: RunResult, users: pd.DataFrame | None) -> None:
+    """Log the result and, if the run is saved, write it and the results by user beside the checkpoint."""
+    logger = logging.getLogger()
+    logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
+    logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
+    logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
+    if result["checkpoint"] is not None and distributed.is_main():
+        folder = Path(result["checkpoint"]).parent
+        if users is not None:
+            with whole_file(folder / USERS_NAME) as incomplete:
+                users.to_parquet(incomplete, index=False)
+        write_result(config, result, folder)
+    logger.info("\n" + result_table(config, result))
+
+
 def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoader) -> None:
-    """RecBole fails on a list that is longer than the catalogue, once it has trained for an epoch."""
+    """Refuse lists longer than the catalogue, on which RecBole fails only after the first epoch."""
     n_items, longest = dataset.item_num - 1, max(config["topk"])
     if config["eval_type"] == EvaluatorType.RANKING and longest > n_items and any(evaluated):
         raise SettingError(
@@ -229,6 +246,6 @@ def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoa
 
 
 def _n_parameters(model: AbstractRecommender) -> int:
-    """How many numbers are trained; none of trees."""
+    """The number of trainable weights; 0 for trees."""
     parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
     return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

@@ -10,11 +10,11 @@ from typing import Any
 
 @contextmanager
 def run_logger(config: Any) -> Iterator[None]:
-    """RecBole's log, on screen and in ``log/<model>/``, for one run.
+    """Log one run as RecBole does, on screen and in ``log/<model>/``.
 
     RecBole calls ``logging.basicConfig``, which does nothing while the root logger has a handler: the second run of a
-    process would write into the first one's file, and one started from a host with its own logging into none. Of many
-    processes, only rank 0 has a log.
+    process would write to the first one's file, and a run in a program with its own logging to no file. With several
+    processes, only rank 0 logs.
     """
     from recbole.utils import init_logger
 
@@ -27,7 +27,7 @@ def run_logger(config: Any) -> Iterator[None]:
         root.handlers.clear()
         init_logger(config)
         own_handlers = root.handlers[:]
-        root.handlers = own_handlers + host_handlers  # RecBole names its TensorBoard log by the first one's file
+        root.handlers = own_handlers + host_handlers  # RecBole names its TensorBoard log after the first handler's file
     else:
         root.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""Whether a run is the one that is meant: its settings and its data compared with those of now."""
+"""Compare the settings and the data of an existing run with the current ones."""
 
 from __future__ import annotations
 
@@ -15,59 +15,59 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, RESUMABLE, UNLISTED_RECBOLE_KEYS
 from recbole_posattn.training.checkpoint import LAST_NAME, use_explained
 
-# Flags of the launcher, which are among the settings of a program that reads the command line itself.
+# Flags of the launcher, not settings; a program that reads the command line itself finds them among its settings.
 _NO_SETTINGS = (LAUNCHER_KEYS - {"model", "dataset", "world_size"}) | {"resume"}
 
 
 def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings in which a run differs from one with the settings of now.
+    """The settings in which a run differs from the current ones.
 
-    A key that one of the two lacks, because it was not given or because the version of then did not know it, has its
-    default there.
+        A key that is missing on one side, because it was not given or because an older version did not have it, counts with
+        its default.
 
-    Args:
-        content: Of a checkpoint of the run.
-        given: The settings of now.
+        Args:
+            content: Content of a checkpoint of the run.
+            given: The current settings.
 
-    Returns:
-        What a setting was and what it is, by key; without those of :data:`recbole_posattn.settings.keys.RESUMABLE`.
+        Returns:
+    # Flags of the launcher, not settings; a program that reads the command line itself finds them among its settings.
     """
     before, now, defaults = content["config"], given.plain(), given.defaults()
-    # Some keys are added on the way, by RecBole's transforms for instance, and are not settings.
-    given_then = set(content["training"].get("given", UNLISTED_RECBOLE_KEYS))
-    keys = (now.keys() | (given_then & before.keys())) - RESUMABLE - _NO_SETTINGS
+    # Some keys are added during a run, by RecBole's transforms for instance, and are not settings.
+    given_before = set(content["training"].get("given", UNLISTED_RECBOLE_KEYS))
+    keys = (now.keys() | (given_before & before.keys())) - RESUMABLE - _NO_SETTINGS
     keys -= {key for key in FOUND_OUT_KEYS if key not in before or key not in now}
-    found = {}
+    differences = {}
     for key in sorted(keys):
         values = tuple(_canonical(key, side.get(key, defaults.get(key)), defaults) for side in (before, now))
         if values[0] != values[1]:
-            found[key] = values
-    return found
+            differences[key] = values
+    return differences
 
 
 def _canonical(key: str, value: Any, defaults: Mapping[str, Any]) -> Any:
-    """A value as it is compared: one encoding has many names."""
+    """A value in the form in which it is compared: one encoding has many names."""
     if key != "encoding":
         return value
     name = str(value or defaults[key])
     with suppress(LookupError):
         name = codecs.lookup(name).name
-    return name.removesuffix("-sig")  # which is found out from the file
+    return name.removesuffix("-sig")  # the byte order mark is detected in the file
 
 
 def shown_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """What :func:`setting_differences` found, in words."""
+    """The result of :func:`setting_differences` in words."""
     first = [f"{key} {shown(before)}, not {shown(now)}" for key, (before, now) in list(differing.items())[:3]]
     return ", ".join(first) + (f", and {len(differing) - 3} more" if len(differing) > 3 else "")
 
 
 def check_data(folder: Path, content: Mapping[str, Any], config: Config) -> None:
-    """See that a run goes on with the data that it was trained on, wherever they are now.
+    """Check that a run continues with the data that it was trained on, wherever they are stored now.
 
     Args:
-        folder: Of the run.
-        content: Of its last checkpoint.
-        config: The settings of now.
+        folder: The folder of the run.
+        content: Content of its last checkpoint.
+        config: The current settings.
 
     Raises:
         CheckpointError: If the contents of a file have changed.
@@ -75,8 +75,8 @@ def check_data(folder: Path, content: Mapping[str, Any], config: Config) -> None
     before = content.get("data")
     if before is None:
         logging.getLogger().info(
-            f"The run in {folder} was started by a version that kept no digest of its data: only its users and items "
-            "are compared"
+            f"The run in {folder} was started by a version that stored no digest of its data: only its users and "
+            "items are compared"
         )
         return
     now = data_contents(config)
@@ -89,8 +89,7 @@ def check_data(folder: Path, content: Mapping[str, Any], config: Config) -> None
     if changes:
         raise CheckpointError(
             f"the data in {config['data_path']} have changed since the run in {folder} began: {'; '.join(changes)}. "
-            "Name the folder of the old data with --data_path to go on with it, or leave --resume out to start another "
-            "run"
+            "Name the folder of the old data with --data_path to continue it, or leave --resume out to start a new run"
         )
 
 

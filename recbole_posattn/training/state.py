@@ -1,6 +1,6 @@
-"""Everything beside the weights that decides how a training goes on: random states, optimizers, counters, arrays.
+"""The training state beside the weights: random states, optimizers, counters and arrays.
 
-All of it as tensors and plain data, which a checkpoint can hold.
+All of it is converted to tensors and plain data, which a checkpoint can hold.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch import nn
 from recbole_posattn.errors import shown
 from recbole_posattn.training.plain import plain_other_parameter, restore_other_parameter
 
-# Numbers by the names of a model's modules, then of their attributes.
+# Numbers by module name, then by attribute name.
 Counters = Mapping[str, Mapping[str, bool | int | float]]
 
-# What PyTorch's optimizers keep for each element of a weight.
+# The state that PyTorch's optimizers keep for each element of a weight.
 _OF_EACH_ELEMENT = {
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
     *("momentum_buffer", "sum", "square_avg", "grad_avg", "acc_delta"),
@@ -33,9 +33,10 @@ _OF_EACH_ELEMENT = {
 
 
 def random_state(train_data: AbstractDataLoader) -> dict[str, Any]:
-    """The states of all random numbers that this process draws: Python's, NumPy's, PyTorch's and the loaders' order."""
+    """The states of all random generators of this process: Python's, NumPy's, PyTorch's and those of the loaders."""
     version, numbers, gauss = random.getstate()
-    algorithm, keys, position, has_gauss, cached = np.random.get_state()
+    legacy_state: Any = np.random.get_state()  # NumPy's types leave open that it is a tuple
+    algorithm, keys, position, has_gauss, cached = legacy_state
     state = {
         "python": [version, list(numbers), gauss],
         "numpy": [algorithm, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
@@ -48,7 +49,7 @@ def random_state(train_data: AbstractDataLoader) -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Go on with the random numbers where :func:`random_state` found them, but for those of the loaders."""
+    """Restore the state returned by :func:`random_state`, except for the loaders."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     algorithm, keys, *rest = state["numpy"]
@@ -59,12 +60,12 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 
 def loader_states(train_data: AbstractDataLoader) -> list[torch.Tensor]:
-    """The states of what a loader draws the order of its rows from."""
+    """The states of the generators from which a loader draws the order of its rows."""
     return [generator.get_state() for generator in _generators(train_data)]
 
 
 def restore_loader_states(states: Sequence[torch.Tensor], train_data: AbstractDataLoader) -> None:
-    """The inverse of :func:`loader_states`."""
+    """Restore the states returned by :func:`loader_states`."""
     for generator, kept in zip(_generators(train_data), states):
         generator.set_state(kept.cpu())
 
@@ -86,11 +87,11 @@ def optimizers(trainer: Trainer) -> dict[str, torch.optim.Optimizer]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
-    """Put back what an optimizer has gathered for each weight. Its learning rate and the like stay as the settings say.
+    """Restore an optimizer's state of each weight; its learning rate and other options stay those of the settings.
 
     Args:
-        optimizer: Of the same weights as then.
-        kept: What its ``state_dict()`` gave.
+        optimizer: An optimizer of the same weights.
+        kept: The saved result of ``state_dict()``.
 
     Raises:
         ValueError: If the state does not fit the weights.
@@ -106,7 +107,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Any])
 
 
 def _fits(name: str, value: Any, weight: torch.Tensor) -> bool:
-    """Whether a value can be what an optimizer keeps for a weight."""
+    """Whether a value can be part of an optimizer's state for a weight."""
     is_tensor = isinstance(value, torch.Tensor)
     if name in _OF_EACH_ELEMENT:
         return (value is None and name == "momentum_buffer") or (is_tensor and value.shape == weight.shape)
@@ -128,12 +129,12 @@ def counters(model: nn.Module) -> Counters:
 def changed_counters(model: nn.Module, untrained: Counters) -> Counters:
     """The numbers that training has changed, such as the steps that MultiVAE counts for its annealing.
 
-    PyTorch knows of no such state. Numbers that training leaves alone come from the settings, which may change when a
-    run is resumed.
+    They are not part of PyTorch's state. Numbers that training does not change come from the settings, which may be
+    changed on resume.
 
     Args:
         model: The model.
-        untrained: What :func:`counters` gave before training.
+        untrained: The result of :func:`counters` before training.
     """
     found = {}
     for name, numbers in counters(model).items():
@@ -145,12 +146,12 @@ def changed_counters(model: nn.Module, untrained: Counters) -> Counters:
 
 
 def restore_counters(model: nn.Module, kept: Counters, names: Collection[str] | None = None) -> None:
-    """Set the numbers that :func:`changed_counters` gave.
+    """Restore the numbers returned by :func:`changed_counters`.
 
     Args:
         model: The model, untrained.
         kept: The numbers.
-        names: Those to set; all if ``None``.
+        names: The attributes to set; all if ``None``.
 
     Raises:
         ValueError: If one of them is not a number here.
@@ -161,7 +162,7 @@ def restore_counters(model: nn.Module, kept: Counters, names: Collection[str] | 
             if names is not None and key not in names:
                 continue
             if not (_is_number(value) and _is_number(getattr(modules[name], key, 0))):
-                raise ValueError(f"{key} of {name or 'the model'} is none of its numbers: {shown(value)}")
+                raise ValueError(f"{key} of {name or 'the model'} is not one of its numbers: {shown(value)}")
             setattr(modules[name], key, value)
 
 
@@ -176,7 +177,7 @@ def trained_arrays(model: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def restore_arrays(model: nn.Module, kept: Mapping[str, Mapping[str, Any]]) -> None:
-    """The inverse of :func:`trained_arrays`.
+    """Restore the arrays returned by :func:`trained_arrays`.
 
     Raises:
         ValueError: If one of them does not fit the model.

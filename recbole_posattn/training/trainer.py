@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -12,21 +13,18 @@ from recbole.utils import ModelType, get_trainer
 
 from recbole_posattn import distributed
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training.checkpoint import (
-    write_checkpoint,
-)
+from recbole_posattn.training.checkpoint import write_checkpoint
 from recbole_posattn.training.checkpointing import CheckpointMixin
-from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.trees import TreeMixin
 
 KERNELS_NAME = "kernels"
 
 
-class SequenceTrainer(CheckpointMixin, EngineMixin, recbole.trainer.Trainer):
+class SequenceTrainer(CheckpointMixin):
     """The trainer of the models registered here.
 
-    With ``save_kernel_every``, the kernels as they are before training and after every so many epochs are kept in
-    the folder :data:`KERNELS_NAME` of the run: a file ``epoch-<number>.pth`` each, of tensors and plain data.
+    With ``save_kernel_every``, the kernels before training and after every so many epochs are saved in the folder
+    :data:`KERNELS_NAME` of the run, in files ``epoch-<number>.pth`` of tensors and plain data.
     """
 
     _kernels_kept_every: int | None = None
@@ -56,11 +54,20 @@ class SequenceTrainer(CheckpointMixin, EngineMixin, recbole.trainer.Trainer):
 def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:
     """RecBole's trainer for the configured model, with our checkpoints and engine.
 
-    The tree models of ``recbole.model.exlib_recommender`` are no PyTorch modules, and have no use for the engine.
+    The tree models of ``recbole.model.exlib_recommender`` are not PyTorch modules and do not use the engine.
     """
     base = get_trainer(config["MODEL_TYPE"], config["model"])
     if issubclass(base, CheckpointMixin):
         return base
-    if config["MODEL_TYPE"] == ModelType.DECISIONTREE:
-        return type(base.__name__, (TreeMixin, base), {})
-    return type(base.__name__, (CheckpointMixin, EngineMixin, base), {})
+    return _derived_trainer(TreeMixin if config["MODEL_TYPE"] == ModelType.DECISIONTREE else CheckpointMixin, base)
+
+
+@functools.cache
+def _derived_trainer(mixin: Any, base: Any) -> type[recbole.trainer.Trainer]:
+    """A subclass of ``base`` with the methods of ``mixin``, under the name of ``base``; the same one at each call."""
+
+    class Trainer(mixin, base):
+        __doc__ = base.__doc__
+
+    Trainer.__name__ = Trainer.__qualname__ = base.__name__
+    return Trainer

@@ -1,4 +1,4 @@
-"""RecBole's trainers of boosted trees (LightGBM, XGBoost), with checkpoints of plain data like all others' here."""
+"""RecBole's trainers of boosted trees (LightGBM, XGBoost), with checkpoints of plain data."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.compat import xgboost_by_keyword
 
+import recbole.trainer
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_local_time
@@ -23,21 +24,25 @@ from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.checkpoint import BEST_NAME, read_checkpoint, vocabulary, write_checkpoint
 
-TREES = "trees"  # of a checkpoint: the text in which the library itself keeps its models
+TREES = "trees"  # key of a checkpoint: the model in the text format of its library
 
 
-class TreeMixin:
-    """One round of boosting an epoch, the best of which is kept.
+class TreeMixin(recbole.trainer.DecisionTreeTrainer):
+    """Trains one round of boosting per epoch, and keeps the best epoch.
 
-    RecBole pickles its ``Config`` into the checkpoint, and leaves its intermediate files in ``checkpoint_dir``; without
-    a validation it fails.
+    RecBole's trainer pickles its ``Config`` into the checkpoint, leaves intermediate files in ``checkpoint_dir``, and
+    fails without validation.
 
     Attributes:
         run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
         best_epoch: Epoch of the checkpoint that is kept, counted from 0; −1 before there is one.
-        train_loss_dict: Keys are the epochs that were trained; trees tell no loss.
-        curve: What each epoch told, in order: ``epoch`` (from 0), ``seconds``, and ``valid`` where it was validated.
+        train_loss_dict: The trained epochs as keys; trees report no loss.
+        curve: Per-epoch log, in order: ``epoch`` (from 0), ``seconds``, and ``valid`` where it was validated.
     """
+
+    model: Any  # RecBole's model, then whatever the library returns
+    eval_step: int
+    xgb: Any
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
         if distributed.world_size() > 1:
@@ -49,7 +54,7 @@ class TreeMixin:
         self.saved_model_file = str(self.run_dir / BEST_NAME)
         if hasattr(self, "xgb"):
             self.xgb = xgboost_by_keyword(self.xgb)
-        self._recommender = model  # self.model is whatever the library returns
+        self._recommender = model
         self.best_epoch = -1
         self.train_loss_dict: dict[int, None] = {}
         self.curve: list[dict[str, Any]] = []
@@ -69,7 +74,7 @@ class TreeMixin:
         """See ``DecisionTreeTrainer.fit``.
 
         Raises:
-            SettingError: If there are no rows to validate on, which the libraries want to see.
+            SettingError: If there are no rows to validate on, which the libraries need.
             Interrupted: By a signal, after the epoch.
         """
         if not len(valid_data):
@@ -82,7 +87,7 @@ class TreeMixin:
             with tempfile.TemporaryDirectory() as scratch, interrupts.deferred():
                 self.temp_file, self.temp_best_file = (f"{scratch}/{name}.json" for name in ("last", "best"))
                 super().fit(train_data, valid_data, *arguments, saved=saved, **options)
-                if saved and self.best_epoch < 0:  # never validated, or never with a number for a score
+                if saved and self.best_epoch < 0:  # never validated, or every score is NaN
                     self.model.save_model(self.temp_best_file)
                     self._save_checkpoint(max(self.train_loss_dict))
         finally:
@@ -137,16 +142,16 @@ def load_trees(model: Any, content: Mapping[str, Any]) -> None:
     """Put a checkpoint's trees into a model.
 
     Args:
-        model: Of RecBole's ``exlib_recommender``.
-        content: Of the checkpoint.
+        model: A model of RecBole's ``exlib_recommender``.
+        content: Content of the checkpoint.
 
     Raises:
-        CheckpointError: If they are none.
+        CheckpointError: If it holds no trees of this model.
     """
     try:
         if hasattr(model, "load_model"):  # XGBoost
             model.load_model(bytearray(content[TREES], "utf-8"))
         else:
-            super(type(model), model).__init__(model_str=content[TREES])  # which RecBole's constructor leaves out
-    except Exception as error:  # the libraries' own classes
+            super(type(model), model).__init__(model_str=content[TREES])  # RecBole's constructor does not call it
+    except Exception as error:  # the libraries have their own error classes
         raise CheckpointError(f"the checkpoint holds no trees of {type(model).__name__}: {one_line(error)}") from error

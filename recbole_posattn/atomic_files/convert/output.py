@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from recbole_posattn.atomic_files.convert.interactions import Interactions
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.files import whole_file
 
 # Rows that are made into text at a time.
 _ROWS = 2**18
@@ -63,24 +65,20 @@ class Output:
         Raises:
             UserError: If the folder cannot be written.
         """
-        contents = {self.file: lambda file: _write_rows(interactions, file)}
+        contents: dict[Path, Callable[[BinaryIO], None]] = {self.file: lambda file: _write_rows(interactions, file)}
         if rejects is not None:
-            contents = {self.rejected_file: rejects.write, **contents}
-        incomplete = {file: file.with_name(f"{file.name}.incomplete") for file in contents}
+            contents[self.rejected_file] = rejects.write
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for file, write in contents.items():
-                with open(incomplete[file], "wb") as opened:
-                    write(opened)
-            self.rejected_file.unlink(missing_ok=True)  # of the atomic file that is replaced
-            for file in contents:
-                os.replace(incomplete[file], file)
+            with ExitStack() as whole:  # replaces the files once all are written, the atomic file last
+                for file, write in contents.items():
+                    with open(whole.enter_context(whole_file(file)), "wb") as opened:
+                        write(opened)
+                self.rejected_file.unlink(missing_ok=True)  # of the atomic file that is replaced
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror or error}") from error
         finally:
             with suppress(OSError):
-                for file in incomplete.values():
-                    file.unlink(missing_ok=True)
                 self.folder.rmdir()  # does nothing unless it is empty
         return len(np.unique(interactions.user)), len(np.unique(interactions.item))
 

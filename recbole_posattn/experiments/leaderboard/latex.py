@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from recbole_posattn.errors import one_line
 from recbole_posattn.experiments.leaderboard.board import Board
 from recbole_posattn.experiments.leaderboard.table import (
     PUBLISHED_SUMMARY,
@@ -18,7 +19,7 @@ from recbole_posattn.experiments.leaderboard.table import (
     published_rows,
     rows,
 )
-from recbole_posattn.reporting.page import Cell, one_line
+from recbole_posattn.reporting.page import Cell
 
 _LATEX_MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "tie": "$^{=}$"}
 _LATEX_SIGNS = {

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from recbole_posattn.errors import one_line
 from recbole_posattn.experiments.leaderboard.board import SIGNIFICANCE, Board
 from recbole_posattn.experiments.leaderboard.spec import Published
-from recbole_posattn.reporting.page import MISSING, Cell, number_cell, one_line
+from recbole_posattn.reporting.page import MISSING, Cell, number_cell
 
 # Columns of Board.costs: title and number format.
 COSTS = {

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
+from recbole_posattn.errors import one_line
 from recbole_posattn.experiments.tuning.figures import draw_search
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, TrialRecord, n_failed
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.reporting.drawing import Drawing
-from recbole_posattn.reporting.page import Cell, number_cell, one_line, render_page
+from recbole_posattn.reporting.page import Cell, number_cell, render_page
 
 BEST_NAME = "best.yaml"
 
