@@ -9,7 +9,8 @@ import torch
 
 from recbole_posattn.analysis.interference import Interference
 from recbole_posattn.errors import UserError
-from recbole_posattn.nn.kernels.structures import STRUCTURES, KernelOptions, build_kernel
+from recbole_posattn.nn.kernels.base import KernelOptions
+from recbole_posattn.nn.kernels.structures import STRUCTURES, build_kernel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,13 +19,13 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
-from recbole_posattn.nn.attention import PositionKernelAttention
-from recbole_posattn.nn.backbone import BACKBONES
-from recbole_posattn.nn.encodings.build import EncodingOptions, build_encodings
-from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
-from recbole_posattn.nn.losses.build import LossOptions, build_loss
-
-KernelPair = tuple[PositionKernel, PositionKernel]
+from recbole_posattn.nn.backbone import BlockOptions
+from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
+from recbole_posattn.nn.encodings.base import EncodingOptions
+from recbole_posattn.nn.encodings.build import build_encodings
+from recbole_posattn.nn.kernels.base import IdentityKernel
+from recbole_posattn.nn.losses.base import LossOptions
+from recbole_posattn.nn.losses.build import build_loss
 
 
 class SASRecBase(SequentialRecommender):
@@ -56,23 +56,15 @@ class SASRecBase(SequentialRecommender):
         kernels = self.layer_kernels(config)
         names = self.encoding_names(config)
         encodings = build_encodings(names, config["n_layers"], encoding_options(config))
-        self.backbone = BACKBONES[config["backbone"]](
-            [
-                PositionKernelAttention(
-                    hidden_size,
-                    n_heads,
-                    *pair,
-                    dropout=config["attn_dropout_prob"],
-                    encodings=[encoding for encoding in layer if encoding.enters != "input"],
-                )
-                for pair, layer in zip(kernels, encodings)
-            ],
-            hidden_size=hidden_size,
-            inner_size=config["inner_size"] or hidden_size,
+        block = BlockOptions(
+            hidden_size,
+            inner_size=config["inner_size"],
             hidden_act=config["hidden_act"],
             dropout=config["hidden_dropout_prob"],
             layer_norm_eps=config["layer_norm_eps"],
-            input_encodings=[encoding for encoding in encodings[0] if encoding.enters == "input"],
+        )
+        self.backbone = assemble_encoder(
+            config["backbone"], kernels, encodings, block, n_heads, config["attn_dropout_prob"]
         )
         # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
         lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
@@ -95,10 +87,7 @@ class SASRecBase(SequentialRecommender):
 
     def _init_weights(self, module: nn.Module) -> None:
         """RecBole's initialization; kernels and LayerNorms start as their own classes say."""
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.initializer_range)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+        init_weights(module, self.initializer_range)
         if module is self.item_embedding:
             with torch.no_grad():
                 module.weight[module.padding_idx] = 0.0

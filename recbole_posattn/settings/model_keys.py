@@ -9,11 +9,12 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
-from recbole_posattn.nn.encodings.build import ENCODINGS, check_encodings
+from recbole_posattn.nn.encodings.build import check_encodings
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS
-from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES, parse_kernel_structure
-from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
+from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
+from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
 from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
+from recbole_posattn.settings.part_rules import part_rules
 from recbole_posattn.settings.rules import (
     BOOL,
     LARGEST,
@@ -27,14 +28,6 @@ from recbole_posattn.settings.rules import (
     one_of,
     or_none,
 )
-
-
-def _is_structure(value: Any) -> bool:
-    try:
-        parse_kernel_structure(value)
-    except (TypeError, ValueError, AttributeError):
-        return False
-    return True
 
 
 def is_negatives(value: Any) -> bool:
@@ -73,7 +66,7 @@ MODEL_RULES = {
     "layer_norm_eps": POSITIVE,
     "initializer_range": POSITIVE,
     "backbone": one_of(*BACKBONES),
-    "kernel_structure": Rule(_is_structure, f"<U>-<L>, each one of {', '.join(STRUCTURES)}"),
+    "kernel_structure": part_rules()["kernel_structure"],
     "kernel_bandwidth": or_none(integer(1)),
     "kernel_decays": integer(1, 2**16),
     "kernel_rank": integer(1),
@@ -88,10 +81,7 @@ MODEL_RULES = {
     "kernel_groups": one_of(1, "n_heads", "hidden_size"),
     "kernel_normalization": one_of(*NORMALIZATIONS),
     "position_alignment": one_of(*ALIGNMENTS),
-    "position_encoding": Rule(
-        lambda value: isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value),
-        f"a list of any of {', '.join(ENCODINGS)}",
-    ),
+    "position_encoding": part_rules()["position_encoding"],
     "all_absolute_sharing": one_of(*_SHARINGS),
     "rope_base": POSITIVE,
     "cape_positions": or_none(integer(1, 2**20)),
@@ -101,7 +91,7 @@ MODEL_RULES = {
     "train_objective": one_of("sequence", "augmented"),
     "window_stride": or_none(integer(1)),
     "length_bucketing": BOOL,
-    "loss_type": one_of(*LOSSES),
+    "loss_type": part_rules()["loss_type"],
     "loss_chunk_size": or_none(
         Rule(lambda value: value == "auto" or (is_int(value) and value >= 1), "auto or a positive integer")
     ),

@@ -15,7 +15,7 @@ m decays of a mixture, r rank.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,35 @@ ALIGNMENTS = ("end", "start")
 
 # Standard deviation of the half-normal start of the off-diagonal weights (the authors' released implementation).
 INIT_STD = 0.02
+
+
+class KernelOptions(NamedTuple):
+    """What the structures are built from; each takes what concerns it.
+
+    Args:
+        role: ``u`` for Uᵀ, which mixes the keys, or ``l`` for L, which mixes the values.
+        max_length: The longest sequence, in positions.
+        n_groups: See :class:`PositionKernel`.
+        normalization: See :class:`LearnedKernel`.
+        alignment: See :class:`FullKernel`.
+        bandwidth: Lags that a banded structure keeps.
+        n_decays: See :class:`ExponentialKernel`.
+        rank: See :class:`LowRankKernel`.
+    """
+
+    role: Literal["u", "l"]
+    max_length: int
+    n_groups: int = 1
+    normalization: Normalization = "frobenius"
+    alignment: Alignment = "end"
+    bandwidth: int | None = None
+    n_decays: int = 4
+    rank: int = 8
+
+    @property
+    def common(self) -> tuple[int, int, Normalization]:
+        """The first arguments of every learned kernel."""
+        return self.max_length, self.n_groups, self.normalization
 
 
 class PositionKernel(nn.Module):
@@ -50,6 +79,11 @@ class PositionKernel(nn.Module):
             raise ValueError(f"n_groups must be a positive integer, got {n_groups}")
         self.max_length = max_length
         self.n_groups = n_groups
+
+    @classmethod
+    def from_options(cls, options: KernelOptions) -> Self:
+        """A kernel of this class from the options of a model, for :func:`recbole_posattn.register_kernel`."""
+        return cls(options.max_length, options.n_groups)
 
     def dense(self, length: int | None = None) -> Tensor:
         """The matrix M for sequences of ``length`` positions (default: ``max_length``).
@@ -147,6 +181,11 @@ class LearnedKernel(PositionKernel):
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization must be one of {NORMALIZATIONS}, got {normalization!r}")
         self.normalization = normalization
+
+    @classmethod
+    def from_options(cls, options: KernelOptions) -> Self:
+        """See :meth:`PositionKernel.from_options`."""
+        return cls(*options.common)
 
     def _normalized(self, weights: Tensor) -> Tensor:
         """Divide the weights of a group, shape (g, n), by their L2 norm if normalization is on."""

@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from recbole_posattn.nn.losses.negatives import Distribution
+
+
+class LossOptions(NamedTuple):
+    """What a loss is built from.
+
+    Attributes:
+        loss_type: A name of :data:`LOSSES`.
+        chunk_size: Of ``CE``; see :class:`CrossEntropy`.
+        n_negatives: Of the others: negatives, of each target or (``SSM``) shared by all.
+        distribution: Of the negatives; see :class:`NegativeItems`.
+        alpha: Of the distribution ``popularity``; see :class:`NegativeItems`.
+        calibration: Of ``gBCE``; see :class:`GeneralizedBinaryCrossEntropy`.
+    """
+
+    loss_type: str
+    chunk_size: int | Literal["auto"] | None = "auto"
+    n_negatives: int = 256
+    distribution: Distribution = "uniform"
+    alpha: float = 1.0
+    calibration: float = 0.75
+
 
 class ItemLoss(nn.Module):
     """The interface of all losses. The score of item i for target j is s = ``hidden[j]`` · ``item_weight[i]``."""
+
+    @classmethod
+    def from_options(cls, options: LossOptions, item_counts: Tensor | None) -> Self:
+        """A loss of this class from the options of a model, for :func:`recbole_posattn.register_loss`.
+
+        Args:
+            options: The options of the loss.
+            item_counts: How often each item is a target in training, integers of shape (n,); ``None`` unless the class
+                derives from :class:`SampledLoss`.
+        """
+        return cls()
 
     def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:
         """The mean loss of some targets.
