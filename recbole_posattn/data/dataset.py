@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -198,7 +198,7 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
     def _is_lazy(self) -> bool:
         return isinstance(self.inter_feat, LazyPrefixes)
 
-    def _split(self, rows: list[Tensor | slice]) -> list[SequentialDataset]:
+    def _split(self, rows: Sequence[Tensor | slice]) -> list[SequentialDataset]:
         self._drop_unused_col()
         return [self.copy(self.inter_feat[index]) for index in rows]
 

@@ -42,10 +42,12 @@ class ShardedBatches:
 
     Args:
         batches: The global batches, the same in all processes.
+        n_rows: Rows in all of them together.
     """
 
-    def __init__(self, batches: BatchSampler) -> None:
+    def __init__(self, batches: BatchSampler, n_rows: int) -> None:
         self.batches = batches
+        self.n_rows = n_rows
 
     def __iter__(self) -> Iterator[list[int]]:
         held_back: list[int] = []
@@ -57,9 +59,8 @@ class ShardedBatches:
         yield held_back[rank() :: world_size()]
 
     def __len__(self) -> int:
-        n_rows, batch_size = len(self.batches.sampler), self.batches.batch_size
         n_batches = len(self.batches)
-        return n_batches - (n_batches > 1 and 0 < n_rows % batch_size < world_size())
+        return n_batches - (n_batches > 1 and 0 < self.n_rows % self.batches.batch_size < world_size())
 
 
 class LoaderBase(AbstractDataLoader):
@@ -70,13 +71,14 @@ class LoaderBase(AbstractDataLoader):
     """
 
     trains = True
+    step: int  # rows of a batch, set by _init_batch_size_and_step
 
     def __init__(self, config: Config, dataset: Dataset, sampler: AbstractSampler, shuffle: bool = False) -> None:
         self.shuffle = shuffle
         self.config = config
         self._dataset = dataset
         self._sampler = sampler
-        self._batch_size = self.step = self.model = None
+        self._batch_size = self.model = None
         self._init_batch_size_and_step()
         self.generator = torch.Generator()
         self.generator.manual_seed(config["seed"])
@@ -86,15 +88,16 @@ class LoaderBase(AbstractDataLoader):
         if self.trains and not len(rows):
             raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
         order = RandomSampler(rows, generator=self.generator) if shuffle else SequentialSampler(rows)
-        batches = BatchSampler(order, self.step, drop_last=False)
+        of_all = BatchSampler(order, self.step, drop_last=False)
+        batches: BatchSampler | ShardedBatches = of_all
         if self.trains and world_size() > 1:
             self._require_rows_for_all(config)
-            batches = ShardedBatches(batches)
+            batches = ShardedBatches(of_all, len(rows))
             self.shuffle = False  # tells RecBole's trainer that no sampler here wants to know the epoch
         on_gpu = config["device"].type == "cuda"
         DataLoader.__init__(
             self,
-            dataset=rows,
+            dataset=rows,  # type: ignore[arg-type]  # a range serves
             batch_sampler=batches,
             collate_fn=self._collate_pinned if on_gpu else self.collate_fn,
             num_workers=config["worker"],

@@ -13,8 +13,9 @@ Shape keys: b batch, s sequence length, t queries, d hidden size, h heads, d_h h
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -178,9 +179,12 @@ class PositionKernelAttention(nn.Module):
         value = self._mixed(self.value, self.l_kernel, x)
         return self._rotated(query, first), self._rotated(key), value, self._logit_bias(query, first)
 
+    def _encodings(self) -> Iterator[PositionEncoding]:
+        return (encoding for encoding in self.encodings if isinstance(encoding, PositionEncoding))
+
     def _folds(self, length: int) -> bool:
         """Whether :meth:`_folded` is the same and costs less; not for training, where weights are dropped."""
-        inside = any(encoding.enters != "attention_input" for encoding in self.encodings)  # these need K̃ itself
+        inside = any(encoding.enters != "attention_input" for encoding in self._encodings())  # these need K̃ itself
         groups = {self.u_kernel.n_groups, self.l_kernel.n_groups}
         inference = not (self.training or torch.is_grad_enabled())
         return inference and not inside and groups <= {1, self.n_heads} and length <= DENSE_LENGTH
@@ -204,25 +208,25 @@ class PositionKernelAttention(nn.Module):
     def _with_positions(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """What is projected: both inputs with positions; arguments as in :meth:`forward`."""
         first = x.shape[1] - x_query.shape[1]
-        for encoding in self.encodings:
+        for encoding in self._encodings():
             x_query, x = encoding.at_attention_input(x_query, first), encoding.at_attention_input(x)
         if valid is not None:
             x = x.masked_fill(~valid[:, :, None], 0.0)  # leading padding must not be mixed into the items
         return x_query, x
 
     def _logit_bias(self, unrotated: Tensor, unrotated_first: int) -> LogitBias | None:
-        biases = [encoding.logit_bias for encoding in self.encodings if encoding.enters == "logits"]
+        biases = [encoding.logit_bias for encoding in self._encodings() if encoding.enters == "logits"]
         if not biases:
             return None
 
         def logit_bias(query: Tensor, key: Tensor, first: int) -> Tensor:
             rows = unrotated.narrow(-2, first - unrotated_first, query.shape[-2])
-            return sum(bias(query, key, rows, first) for bias in biases)
+            return functools.reduce(torch.add, [bias(query, key, rows, first) for bias in biases])
 
         return logit_bias
 
     def _rotated(self, x: Tensor, first: int = 0) -> Tensor:
-        for encoding in self.encodings:
+        for encoding in self._encodings():
             x = encoding.rotate(x, first)
         return x
 
@@ -230,8 +234,9 @@ class PositionKernelAttention(nn.Module):
         """M (X W) + b in heads, shape (b, h, s, d_h)."""
         if isinstance(kernel, IdentityKernel):  # the same in one product
             return self._split_heads(projection(x))
-        mixed = kernel(self._split_heads(F.linear(x, projection.weight)))
+        mixed: Tensor = kernel(self._split_heads(F.linear(x, projection.weight)))
         return mixed + projection.bias.view(self.n_heads, 1, -1)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.n_heads, -1))
+        return heads.transpose(1, 2)

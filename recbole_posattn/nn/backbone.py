@@ -112,7 +112,8 @@ class SASRecBlock(Block):
         """See :meth:`Block.forward`."""
         h = self.attention_norm(x[:, -1:] if last_only else x)
         y: Tensor = self.feed_forward_norm(h + self.attention(h, x, valid))
-        return y + self.feed_forward(y)
+        y = y + self.feed_forward(y)
+        return y
 
 
 class RecBoleBlock(Block):
@@ -182,7 +183,8 @@ class Backbone(nn.Module):
 
     def _with_positions(self, x: Tensor) -> Tensor:
         for encoding in self.input_encodings:
-            x = encoding.at_input(x)
+            if isinstance(encoding, PositionEncoding):
+                x = encoding.at_input(x)
         return x
 
 

@@ -56,6 +56,7 @@ class ALiBiEncoding(PositionEncoding):
 
     name = "alibi"
     enters = "logits"
+    slope: Tensor
 
     def __init__(self, n_heads: int, slope_exponent: float = 8.0) -> None:
         super().__init__()
@@ -106,7 +107,8 @@ class T5BiasEncoding(PositionEncoding):
 
     def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
         """See :meth:`PositionEncoding.logit_bias`."""
-        return self.bias(self.bucket(_lags(query, key, first))).movedim(-1, 0)[None]
+        bias: Tensor = self.bias(self.bucket(_lags(query, key, first)))
+        return bias.movedim(-1, 0)[None]
 
 
 def _lags(query: Tensor, key: Tensor, first: int) -> Tensor:

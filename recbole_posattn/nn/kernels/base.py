@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 Alignment = Literal["end", "start"]
 Normalization = Literal["frobenius", "none"]
-NORMALIZATIONS = ("frobenius", "none")
-ALIGNMENTS = ("end", "start")
+NORMALIZATIONS: tuple[Normalization, ...] = ("frobenius", "none")
+ALIGNMENTS: tuple[Alignment, ...] = ("end", "start")
 
 # Standard deviation of the half-normal start of the off-diagonal weights (the authors' released implementation).
 INIT_STD = 0.02
@@ -151,6 +151,8 @@ class PositionKernel(nn.Module):
 class IdentityKernel(PositionKernel):
     """M = I: positions are not mixed, which leaves plain causal attention without positions."""
 
+    one: Tensor
+
     def __init__(self, max_length: int, n_groups: int = 1) -> None:
         super().__init__(max_length, n_groups)
         self.register_buffer("one", torch.ones(()), persistent=False)  # follows the module's device and type
@@ -191,7 +193,8 @@ class LearnedKernel(PositionKernel):
         """Divide the weights of a group, shape (g, n), by their L2 norm if normalization is on."""
         if self.normalization == "none":
             return weights
-        return weights / weights.norm(dim=-1, keepdim=True)
+        normalized: Tensor = weights / weights.norm(dim=-1, keepdim=True)
+        return normalized
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print(model)``."""
@@ -205,9 +208,10 @@ def aligned(alignment: Alignment, length: int, max_length: int) -> slice:
 
 def checked_alignment(alignment: str) -> Alignment:
     """The alignment itself, or a :class:`ValueError` if it is unknown."""
-    if alignment not in ALIGNMENTS:
-        raise ValueError(f"alignment must be one of {ALIGNMENTS}, got {alignment!r}")
-    return alignment
+    for known in ALIGNMENTS:
+        if alignment == known:
+            return known
+    raise ValueError(f"alignment must be one of {ALIGNMENTS}, got {alignment!r}")
 
 
 def checked_bandwidth(bandwidth: int | None, max_length: int) -> int:

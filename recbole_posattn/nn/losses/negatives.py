@@ -38,6 +38,8 @@ class NegativeItems(nn.Module):
         ValueError: If ``distribution`` is unknown, or if fewer than two items can be drawn.
     """
 
+    bounds: Tensor
+
     def __init__(self, distribution: Distribution, item_counts: Tensor, alpha: float = 1.0) -> None:
         super().__init__()
         if distribution not in DISTRIBUTIONS:

@@ -99,7 +99,8 @@ class TargetNegativesLoss(SampledLoss):
         items = torch.cat([target.unsqueeze(-1), negative], dim=-1)
         dtype = torch.promote_types(hidden.dtype, item_weight.dtype)
         chunk_size = targets_per_chunk(GATHERED_ELEMENTS, items.shape[1] * hidden.shape[1], hidden.device)
-        scores = _ItemScores.apply(hidden.to(dtype), items, item_weight.to(dtype), chunk_size)
+        weight = item_weight.to(dtype)
+        scores = _ItemScores.apply(hidden.to(dtype), items, weight, chunk_size)  # type: ignore[no-untyped-call]  # of torch
         return self.of_scores(scores[:, 0], scores[:, 1:]).mean()
 
     def of_scores(self, positive: Tensor, negative: Tensor) -> Tensor:
