@@ -64,7 +64,7 @@ class ShardedBatches:
 
 
 class LoaderBase(AbstractDataLoader):
-    """In the place of ``AbstractDataLoader``: what its constructor does, with the differences the module names.
+    """Replaces ``AbstractDataLoader``: the same constructor, except for what the head of this module names.
 
     Attributes:
         trains: Whether the rows are trained on, and so dealt out batch by batch.
@@ -93,7 +93,7 @@ class LoaderBase(AbstractDataLoader):
         if self.trains and world_size() > 1:
             self._require_rows_for_all(config)
             batches = ShardedBatches(of_all, len(rows))
-            self.shuffle = False  # tells RecBole's trainer that no sampler here wants to know the epoch
+            self.shuffle = False  # RecBole's trainer need not tell a sampler the epoch
         on_gpu = config["device"].type == "cuda"
         DataLoader.__init__(
             self,
@@ -106,7 +106,7 @@ class LoaderBase(AbstractDataLoader):
         )
 
     def __bool__(self) -> bool:
-        """Whether there are rows at all; of many processes, some may have none while others do, and all must agree."""
+        """Whether there are rows at all; some processes may have none while others do, and all must agree."""
         return self.sample_size > 0
 
     def _rows(self) -> range:
@@ -183,7 +183,7 @@ class FullSortEvalLoader(FullSortEvalDataLoader, LoaderBase):
 
 
 class HistoryEvalLoader(FullSortEvalLoader):
-    """Full ranking of one target at a time, whatever the model, with the target's history left out of it.
+    """Full ranking of one target at a time, whatever the model, without the items of the target's history.
 
     RecBole leaves out no history for sequential models and all others' training and validation items. Here the key
     ``mask_history`` says for all models alike: ``none``; ``all``, every item of the user's history, so that a target
@@ -199,7 +199,7 @@ class HistoryEvalLoader(FullSortEvalLoader):
         self._take_as_many_as_fit()
 
     def collate_fn(self, index: Sequence[int]) -> tuple[Interaction, tuple[Tensor, Tensor] | None, Tensor, Tensor]:
-        """A batch: what the model gets, (row, item) of what is left out, and row and item of the targets."""
+        """A batch: the model's input, (row, item) of what is left out, and row and item of the targets."""
         rows = torch.as_tensor(index)
         histories = self._dataset.histories[rows]
         if self.is_sequential:
@@ -220,7 +220,7 @@ LOADERS: dict[type, type[LoaderBase]] = {
 
 
 def loader_in_place_of(loader_class: type, config: Config) -> type:
-    """The loader to take in the place of RecBole's."""
+    """The loader that replaces RecBole's."""
     if loader_class is FullSortEvalDataLoader and config["mask_history"] is not None:
         return HistoryEvalLoader
     return LOADERS.get(loader_class, loader_class)

@@ -34,7 +34,7 @@ _LIST_TYPES = {FeatureType.TOKEN: FeatureType.TOKEN_SEQ, FeatureType.FLOAT: Feat
 
 
 class PreSplitMixin(DatasetMixin):
-    """For RecBole's data sets: what :mod:`recbole_posattn.data.presplit` says.
+    """Data in three files for RecBole's data sets; see :mod:`recbole_posattn.data.presplit`.
 
     Attributes:
         written_lists: Where rows hold their histories, the fields that they hold, with the names of their list fields;
@@ -103,7 +103,7 @@ class PreSplitMixin(DatasetMixin):
                 row = int(np.flatnonzero(others != length)[0])
                 raise DataError(
                     f"{self._row_name(row)}: column {listed!r} has {others[row]} values, but the history {items!r} has "
-                    f"{length[row]}; mend the row, or leave the column out of load_col"
+                    f"{length[row]}; correct the row, or leave the column out of load_col"
                 )
 
     def _row_name(self, row: int) -> str:

@@ -1,4 +1,4 @@
-"""Tokens in arrays that take no more room than they need."""
+"""Tokens in arrays that use no more memory than they need."""
 
 from __future__ import annotations
 

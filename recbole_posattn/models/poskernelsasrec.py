@@ -50,7 +50,7 @@ class PosKernelSASRec(SASRecBase):
         return loss + self.kernel_width_penalty * torch.cat(shares).mean()
 
     def kernel_state(self) -> dict[str, Tensor]:
-        """The part of ``state_dict`` that the kernels are."""
+        """The kernels' part of ``state_dict``."""
         return {name: value for name, value in self.state_dict().items() if "_kernel." in name}
 
     def learned(self) -> dict[str, Any]:

@@ -168,8 +168,8 @@ class Backbone(nn.Module):
         Args:
             item_embedding: Shape (b, s, d).
             valid: Shape (b, s), False at padding; ``None`` where padding stands behind the items only.
-            last_only: Whether the output at the last position is all that is wanted: the last block then computes
-                nothing else.
+            last_only: Whether only the output at the last position is needed; the last block then skips the
+                others.
 
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.

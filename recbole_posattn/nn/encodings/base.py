@@ -14,7 +14,7 @@ Place = Literal["input", "attention_input", "query_key", "logits"]
 
 
 class EncodingOptions(NamedTuple):
-    """What the encodings are built from; each takes what concerns it.
+    """The options from which the encodings are built; each uses those that concern it.
 
     Args:
         max_length: The longest sequence, in positions.
@@ -52,7 +52,7 @@ class PositionEncoding(nn.Module):
     Attributes:
         name: Its name in :data:`ENCODINGS` and in the key ``position_encoding``.
         enters: The place where it enters: the method below that it overrides.
-        lag_only: True if only distances count, so that it does not matter where padding stands.
+        lag_only: True if only distances count, so that the place of the padding does not matter.
         per_layer: True if each layer has one of its own, False if all share one.
     """
 
@@ -94,7 +94,7 @@ class PositionEncoding(nn.Module):
         Args:
             query: Queries of the rows ``first`` to ``first`` + t as they enter the logits, shape (b, h, t, d_h).
             key: Keys of the rows 0 to ``first`` + t as they enter the logits, shape (b, h, s, d_h).
-            unrotated: The queries before :meth:`rotate`, which know nothing of where they stand; shape of ``query``.
+            unrotated: The queries before :meth:`rotate`, which do not depend on their position; shape of ``query``.
             first: Row of the first query.
 
         Returns:

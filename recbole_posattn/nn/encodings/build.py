@@ -22,10 +22,10 @@ ENCODINGS: dict[str, Callable[[EncodingOptions], PositionEncoding]] = {
 # Encodings of which each layer has one of its own; the others are one module for all layers.
 PER_LAYER = {"cape"}
 
-# Encodings that cannot tell more together than one of them alone, each with the reason.
+# Pairs of encodings that express no more together than one of them alone, with the reason.
 MEANINGLESS_TOGETHER = {
     ("absolute", "sinusoidal"): "both add a vector per position to the input, and a learned one can hold the fixed one",
-    ("alibi", "t5_bias"): "both add a bias per distance to the logits, of which only the sum can be told",
+    ("alibi", "t5_bias"): "both add a bias per distance to the logits, of which only the sum matters",
 }
 
 

@@ -2,7 +2,7 @@
 
 One attention block holds two kernels that live purely in position space: **U** (upper triangular) and **L** (lower
 triangular). **C = U L** is the positional kernel of Nabiev & Frolov (arXiv 2602.21052). Keys are mixed by Uᵀ and
-values by L, and both of these are lower triangular: row t mixes positions ≤ t only. Every class here therefore is a
+values by L, and both of these are lower triangular: row t mixes positions ≤ t only. Every class here is therefore a
 lower-triangular matrix M that multiplies a sequence from the left; a U kernel is stored as M = Uᵀ.
 
 Toeplitz, dilated, adaptive and exponential kernels have one weight per *lag* k for all positions, M[t, t − k] = g_k.
@@ -30,7 +30,7 @@ INIT_STD = 0.02
 
 
 class KernelOptions(NamedTuple):
-    """What the structures are built from; each takes what concerns it.
+    """The options from which the structures are built; each uses those that concern it.
 
     Args:
         role: ``u`` for Uᵀ, which mixes the keys, or ``l`` for L, which mixes the values.
@@ -66,7 +66,7 @@ class PositionKernel(nn.Module):
         n_groups: Independent kernels over the feature channels: 1, the number of heads, or the hidden size.
 
     Attributes:
-        lag_only: True if a weight depends on the lag t − s alone, so that it does not matter where padding stands.
+        lag_only: True if a weight depends on the lag t − s alone, so that the place of the padding does not matter.
     """
 
     lag_only = True

@@ -12,7 +12,7 @@ from recbole_posattn.nn.losses.negatives import Distribution
 
 
 class LossOptions(NamedTuple):
-    """What a loss is built from.
+    """The options from which a loss is built.
 
     Attributes:
         loss_type: A name of :data:`LOSSES`.
@@ -49,7 +49,7 @@ class ItemLoss(nn.Module):
         """The mean loss of some targets.
 
         Args:
-            hidden: What predicts each target, shape (m, d). There must be a target: the mean over none is not a number.
+            hidden: What predicts each target, shape (m, d). At least one target is required: the mean over none is NaN.
             target: Items of shape (m,).
             item_weight: Embeddings of all items, shape (n, d).
 
@@ -60,7 +60,7 @@ class ItemLoss(nn.Module):
 
 
 def targets_per_chunk(elements: dict[str, int], elements_per_target: int, device: torch.device) -> int:
-    """Targets whose elements together are about as many as the device likes; one at least."""
+    """Targets per chunk, so that a chunk has about as many elements as suits the device; at least one."""
     return max(1, elements.get(device.type, elements["cuda"]) // elements_per_target)
 
 

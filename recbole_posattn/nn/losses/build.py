@@ -24,7 +24,7 @@ LOSSES: dict[str, Callable[[LossOptions, Tensor | None], ItemLoss]] = {
     "BPR": lambda o, counts: BayesianPersonalizedRanking(negative_items(o, counts), o.n_negatives),
 }
 
-# The losses that take negatives.
+# The losses with sampled negatives.
 SAMPLED_LOSSES = LOSSES.keys() - {"CE"}
 
 
@@ -32,8 +32,8 @@ def build_loss(options: LossOptions, item_counts: Tensor | None) -> ItemLoss:
     """The loss of a model.
 
     Args:
-        options: Its name and what it needs beside.
-        item_counts: How often each item occurs in training, integers of shape (n,); not looked at by ``CE``.
+        options: Its name and options.
+        item_counts: How often each item occurs in training, integers of shape (n,); not used by ``CE``.
 
     Raises:
         ValueError: If ``loss_type`` is unknown or an option of that loss is out of range.
