@@ -16,8 +16,10 @@ import torch
 
 from benchmarks.common import RESULTS, interleaved_medians, peak_mebibytes, report
 from recbole_posattn.nn.attention import PositionKernelAttention
-from recbole_posattn.nn.encodings.build import EncodingOptions, build_encodings
-from recbole_posattn.nn.kernels.structures import KernelOptions, build_kernel
+from recbole_posattn.nn.encodings.base import EncodingOptions
+from recbole_posattn.nn.encodings.build import build_encodings
+from recbole_posattn.nn.kernels.base import KernelOptions
+from recbole_posattn.nn.kernels.structures import build_kernel
 
 BATCH, HIDDEN_SIZE, BANDWIDTH = 4, 64, 32
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)

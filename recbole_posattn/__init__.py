@@ -10,11 +10,23 @@ if TYPE_CHECKING:
     from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
     from recbole_posattn.serving.recommender import Recommender
     from recbole_posattn.settings.config import Config
+    from recbole_posattn.settings.extensions import register_encoding, register_kernel, register_loss
     from recbole_posattn.settings.registry import register
     from recbole_posattn.training.load import load
     from recbole_posattn.training.run import run
 
-__all__ = ["Config", "PosKernelSASRec", "Recommender", "__version__", "load", "register", "run"]
+__all__ = [
+    "Config",
+    "PosKernelSASRec",
+    "Recommender",
+    "__version__",
+    "load",
+    "register",
+    "register_encoding",
+    "register_kernel",
+    "register_loss",
+    "run",
+]
 
 _MODULES = {
     "Config": "recbole_posattn.settings.config",
@@ -22,6 +34,9 @@ _MODULES = {
     "Recommender": "recbole_posattn.serving.recommender",
     "load": "recbole_posattn.training.load",
     "register": "recbole_posattn.settings.registry",
+    "register_encoding": "recbole_posattn.settings.extensions",
+    "register_kernel": "recbole_posattn.settings.extensions",
+    "register_loss": "recbole_posattn.settings.extensions",
     "run": "recbole_posattn.training.run",
 }
 

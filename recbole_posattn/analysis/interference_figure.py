@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from recbole_posattn.analysis.interference import Interference
-from recbole_posattn.nn.kernels.structures import STRUCTURES, KernelOptions, build_kernel
+from recbole_posattn.nn.kernels.base import KernelOptions
+from recbole_posattn.nn.kernels.structures import STRUCTURES, build_kernel
 from recbole_posattn.reporting.page import write_files
 
 if TYPE_CHECKING:

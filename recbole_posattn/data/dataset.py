@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -55,7 +55,7 @@ def lazy_prefixes(
         interactions: Of N interactions.
         uid_field: The field of users.
         length_field: The name of the new column with the length of each history.
-        listed: Fields whose histories are to be had, with the names of their list fields.
+        listed: Fields that get histories, with the names of their list fields.
         max_length: Items that a history holds at most, L.
     """
     target, history_length = prefix_rows(interactions[uid_field], max_length)
@@ -72,11 +72,11 @@ def lazy_prefixes(
 class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
     """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
 
-    For a subclass of RecBole's ``SequentialDataset`` that leaves ``data_augmentation`` as it is. With
+    For a subclass of RecBole's ``SequentialDataset`` that does not override ``data_augmentation``. With
     ``lazy_prefixes: False`` everything is RecBole's.
 
     Beside RecBole's splits there is ``TQ``, by quantiles of all times. Where ``mask_history`` is given, the validation
-    and test parts have :attr:`histories`, and targets that are not to count (``drop_unseen_targets``) are left out.
+    and test parts have :attr:`histories`, and unseen targets are left out (``drop_unseen_targets``).
 
     Attributes:
         sequence_users: The users in the order of their sequences, and how many interactions each has; both int64.
@@ -144,7 +144,7 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
         quantiles = time_quantiles(self.config["eval_args"])
         if self.is_presplit:
             return self._number < self.file_size_list[0]
-        if quantiles is not None:  # what precedes the first boundary, not whatever is no target behind it
+        if quantiles is not None:  # what precedes the first boundary, not all that is no target
             times = self._of_all(self.time_field)
             return torch.from_numpy(quantile_parts(times, times, quantiles)[0])
         trained = torch.ones(len(self._of_all(self.iid_field)), dtype=torch.bool)
@@ -198,7 +198,7 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
     def _is_lazy(self) -> bool:
         return isinstance(self.inter_feat, LazyPrefixes)
 
-    def _split(self, rows: list[Tensor | slice]) -> list[SequentialDataset]:
+    def _split(self, rows: Sequence[Tensor | slice]) -> list[SequentialDataset]:
         self._drop_unused_col()
         return [self.copy(self.inter_feat[index]) for index in rows]
 

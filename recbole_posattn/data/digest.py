@@ -24,7 +24,7 @@ def data_digest(config: Any) -> str:
 
 
 def data_contents(config: Any) -> dict[str, dict[str, str | int]]:
-    """What is in the atomic files that a run reads, by which a resumed run knows them.
+    """Digests of the atomic files that a run reads, by which a resumed run recognizes them.
 
     Args:
         config: The resolved settings of a run.

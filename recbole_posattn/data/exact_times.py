@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import recbole_posattn.compat  # noqa: F401
 
 import pandas as pd
@@ -48,7 +50,7 @@ def _is_single_float(interaction: Interaction, field: str | None) -> bool:
 
 def _round_times(rows: Interaction, fields: set[str], rounded: dict[int, Tensor]) -> None:
     """Make the fields of a part 32-bit floats; ``rounded`` has tensors that the parts share, by their id."""
-    columns = [rows, rows.sequences] if isinstance(rows, LazyPrefixes) else [rows]
+    columns: list[Any] = [rows, rows.sequences] if isinstance(rows, LazyPrefixes) else [rows]
     for column in columns:
         for field in fields & set(column):
             values = column[field]

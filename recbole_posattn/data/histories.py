@@ -1,4 +1,4 @@
-"""Targets with their users' whole histories, however few items of them a model reads.
+"""Targets with their users' whole histories, not only the items that a model reads.
 
 Interactions stand user by user, each user's in time order. A target is the position of an interaction among them; a
 user's first interaction is none, since nothing comes before it.

@@ -42,10 +42,12 @@ class ShardedBatches:
 
     Args:
         batches: The global batches, the same in all processes.
+        n_rows: Rows in all of them together.
     """
 
-    def __init__(self, batches: BatchSampler) -> None:
+    def __init__(self, batches: BatchSampler, n_rows: int) -> None:
         self.batches = batches
+        self.n_rows = n_rows
 
     def __iter__(self) -> Iterator[list[int]]:
         held_back: list[int] = []
@@ -57,26 +59,26 @@ class ShardedBatches:
         yield held_back[rank() :: world_size()]
 
     def __len__(self) -> int:
-        n_rows, batch_size = len(self.batches.sampler), self.batches.batch_size
         n_batches = len(self.batches)
-        return n_batches - (n_batches > 1 and 0 < n_rows % batch_size < world_size())
+        return n_batches - (n_batches > 1 and 0 < self.n_rows % self.batches.batch_size < world_size())
 
 
 class LoaderBase(AbstractDataLoader):
-    """In the place of ``AbstractDataLoader``: what its constructor does, with the differences the module names.
+    """Replaces ``AbstractDataLoader``: the same constructor, except for what the head of this module names.
 
     Attributes:
         trains: Whether the rows are trained on, and so dealt out batch by batch.
     """
 
     trains = True
+    step: int  # rows of a batch, set by _init_batch_size_and_step
 
     def __init__(self, config: Config, dataset: Dataset, sampler: AbstractSampler, shuffle: bool = False) -> None:
         self.shuffle = shuffle
         self.config = config
         self._dataset = dataset
         self._sampler = sampler
-        self._batch_size = self.step = self.model = None
+        self._batch_size = self.model = None
         self._init_batch_size_and_step()
         self.generator = torch.Generator()
         self.generator.manual_seed(config["seed"])
@@ -86,15 +88,16 @@ class LoaderBase(AbstractDataLoader):
         if self.trains and not len(rows):
             raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
         order = RandomSampler(rows, generator=self.generator) if shuffle else SequentialSampler(rows)
-        batches = BatchSampler(order, self.step, drop_last=False)
+        of_all = BatchSampler(order, self.step, drop_last=False)
+        batches: BatchSampler | ShardedBatches = of_all
         if self.trains and world_size() > 1:
             self._require_rows_for_all(config)
-            batches = ShardedBatches(batches)
-            self.shuffle = False  # tells RecBole's trainer that no sampler here wants to know the epoch
+            batches = ShardedBatches(of_all, len(rows))
+            self.shuffle = False  # RecBole's trainer need not tell a sampler the epoch
         on_gpu = config["device"].type == "cuda"
         DataLoader.__init__(
             self,
-            dataset=rows,
+            dataset=rows,  # type: ignore[arg-type]  # a range serves
             batch_sampler=batches,
             collate_fn=self._collate_pinned if on_gpu else self.collate_fn,
             num_workers=config["worker"],
@@ -103,7 +106,7 @@ class LoaderBase(AbstractDataLoader):
         )
 
     def __bool__(self) -> bool:
-        """Whether there are rows at all; of many processes, some may have none while others do, and all must agree."""
+        """Whether there are rows at all; some processes may have none while others do, and all must agree."""
         return self.sample_size > 0
 
     def _rows(self) -> range:
@@ -180,7 +183,7 @@ class FullSortEvalLoader(FullSortEvalDataLoader, LoaderBase):
 
 
 class HistoryEvalLoader(FullSortEvalLoader):
-    """Full ranking of one target at a time, whatever the model, with the target's history left out of it.
+    """Full ranking of one target at a time, whatever the model, without the items of the target's history.
 
     RecBole leaves out no history for sequential models and all others' training and validation items. Here the key
     ``mask_history`` says for all models alike: ``none``; ``all``, every item of the user's history, so that a target
@@ -196,7 +199,7 @@ class HistoryEvalLoader(FullSortEvalLoader):
         self._take_as_many_as_fit()
 
     def collate_fn(self, index: Sequence[int]) -> tuple[Interaction, tuple[Tensor, Tensor] | None, Tensor, Tensor]:
-        """A batch: what the model gets, (row, item) of what is left out, and row and item of the targets."""
+        """A batch: the model's input, (row, item) of what is left out, and row and item of the targets."""
         rows = torch.as_tensor(index)
         histories = self._dataset.histories[rows]
         if self.is_sequential:
@@ -217,7 +220,7 @@ LOADERS: dict[type, type[LoaderBase]] = {
 
 
 def loader_in_place_of(loader_class: type, config: Config) -> type:
-    """The loader to take in the place of RecBole's."""
+    """The loader that replaces RecBole's."""
     if loader_class is FullSortEvalDataLoader and config["mask_history"] is not None:
         return HistoryEvalLoader
     return LOADERS.get(loader_class, loader_class)

@@ -44,9 +44,10 @@ def sequence_start(is_first: Tensor) -> Tensor:
 
 
 class PrefixColumn:
-    """A list field of all rows; stands for a tensor of shape (n, L, …), of which only rows asked for are made.
+    """A list field of all rows, of shape (n, L, …); only the rows that are asked for become a tensor.
 
-    Indexing its rows gives a tensor. Whatever else is done with it is done with the whole tensor.
+    ``column[rows]`` and :meth:`tensor` return tensors. Anything else that needs the whole tensor is refused, since the
+    class exists to avoid it.
     """
 
     def __init__(self, values: Tensor, position: Tensor, length: Tensor, max_length: int) -> None:
@@ -72,22 +73,33 @@ class PrefixColumn:
         return lists.masked_fill_(padding.reshape(padding.shape + (1,) * (lists.dim() - padding.dim())), 0)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.tensor(), name)
+        if not name.startswith("_") and hasattr(Tensor, name):
+            raise AttributeError(self._refusal(f"attribute {name!r}"))
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __iter__(self) -> Iterator[Tensor]:
+        raise TypeError(self._refusal("iteration"))
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise TypeError(self._refusal("a NumPy array"))
 
     @classmethod
     def __torch_function__(
-        cls, function: Callable, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
+        cls,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Let torch's functions see the whole tensor."""
+        """Refuse torch's functions."""
+        raise TypeError(cls._refusal(f"torch function {getattr(function, '__name__', function)!r}"))
 
-        def dense(value: Any) -> Any:
-            if isinstance(value, (list, tuple)):
-                return type(value)(map(dense, value))
-            return value.tensor() if isinstance(value, PrefixColumn) else value
-
-        return function(*dense(args), **{key: dense(value) for key, value in (kwargs or {}).items()})
+    @classmethod
+    def _refusal(cls, what: str) -> str:
+        return (
+            f"{what} of a {cls.__name__} needs the lists of all rows in memory; take the rows you need, column[rows], "
+            "or all of them, column.tensor()"
+        )
 
 
 class LazyPrefixes(Interaction):
@@ -112,7 +124,7 @@ class LazyPrefixes(Interaction):
         sequences: Mapping[str, Tensor],
         max_length: int,
     ) -> None:
-        self._rows = Interaction({**columns, _POSITION: position})
+        self._rows: Interaction = Interaction({**columns, _POSITION: position})
         self.length_field = length_field
         self.sequences = dict(sequences)
         self.max_length = max_length
@@ -130,7 +142,8 @@ class LazyPrefixes(Interaction):
     @property
     def position(self) -> Tensor:
         """Where each row's target is among the interactions; int64, shape (n,)."""
-        return self._rows[_POSITION]
+        position: Tensor = self._rows[_POSITION]
+        return position
 
     @property
     def length(self) -> int:

@@ -11,6 +11,7 @@ Shape keys: N interactions, n rows, L = MAX_ITEM_LIST_LENGTH.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
@@ -23,6 +24,7 @@ from recbole.utils import FeatureSource, FeatureType, ModelType
 from torch import Tensor
 
 from recbole_posattn.data.histories import Histories
+from recbole_posattn.data.mixin import DatasetMixin
 from recbole_posattn.data.prefixes import LazyPrefixes
 from recbole_posattn.data.windows import lay_out
 from recbole_posattn.errors import DataError, shown
@@ -31,8 +33,8 @@ _PARTS = ("training", "validation", "test")
 _LIST_TYPES = {FeatureType.TOKEN: FeatureType.TOKEN_SEQ, FeatureType.FLOAT: FeatureType.FLOAT_SEQ}
 
 
-class PreSplitMixin:
-    """For RecBole's data sets: what :mod:`recbole_posattn.data.presplit` says.
+class PreSplitMixin(DatasetMixin):
+    """Data in three files for RecBole's data sets; see :mod:`recbole_posattn.data.presplit`.
 
     Attributes:
         written_lists: Where rows hold their histories, the fields that they hold, with the names of their list fields;
@@ -40,6 +42,8 @@ class PreSplitMixin:
     """
 
     written_lists: Mapping[str, str] = {}
+    inter_feat: Any  # RecBole's changes its type on the way
+    _rest_fields: np.ndarray
     _number: Tensor  # row in the files of each interaction (row, where histories are written)
     _begins: Tensor  # whether a written history begins at a position; boolean, shape (N,)
 
@@ -99,7 +103,7 @@ class PreSplitMixin:
                 row = int(np.flatnonzero(others != length)[0])
                 raise DataError(
                     f"{self._row_name(row)}: column {listed!r} has {others[row]} values, but the history {items!r} has "
-                    f"{length[row]}; mend the row, or leave the column out of load_col"
+                    f"{length[row]}; correct the row, or leave the column out of load_col"
                 )
 
     def _row_name(self, row: int) -> str:
@@ -162,7 +166,7 @@ class PreSplitMixin:
         self._number = torch.from_numpy(order)
         self.inter_feat = pd.DataFrame(rows.iloc[order]).reset_index(drop=True)
 
-    def _parts_of_files(self) -> list:
+    def _parts_of_files(self) -> list[Any]:
         """The data sets of the three files, their rows in the files' order; see ``Dataset.build``."""
         self._change_feat_format()
         rows = self.inter_feat

@@ -1,4 +1,4 @@
-"""Negatives of RecBole's samplers, where there are none to be drawn.
+"""RecBole's samplers, where there is no negative to draw.
 
 RecBole draws again until no negative is one of a user's items. It looks for users who have all items, but not where a
 popularity distribution draws the items of interactions only (and of these the most popular ones alone, if ``alpha`` is
@@ -53,7 +53,7 @@ def refuse_all_used(sampler: AbstractSampler, keys: Iterable[int], name: Callabl
 
 
 def refuse_single(sampler: AbstractSampler) -> None:
-    """Refuse to draw something else than the positive where there is one item only.
+    """Refuse to draw a negative where there is only one item.
 
     Raises:
         DataError: If there is.
@@ -79,7 +79,7 @@ def refuse_whole_catalogue(items: Collection[int], n_items: int) -> None:
 
 
 def _checked(method: Callable, check: Callable) -> Callable:
-    """A method that does something else first, with the same arguments."""
+    """A method that calls another function first, with the same arguments."""
 
     @functools.wraps(method)
     def checked(self: Any, *arguments: Any) -> Any:
@@ -91,7 +91,7 @@ def _checked(method: Callable, check: Callable) -> Callable:
 
 @functools.cache
 def let_sampling_end() -> None:
-    """Let RecBole's samplers, and its transform that draws negatives, refuse what they would try for ever."""
+    """Let RecBole's samplers, and its transform that draws negatives, refuse draws that would never end."""
     Sampler.set_phase = _of_users(Sampler.set_phase)
     RepeatableSampler.set_phase = _checked(RepeatableSampler.set_phase, _check_rows)
     SeqSampler.sample_neg_sequence = _checked(
@@ -152,7 +152,7 @@ def _of_weights(build_table: Callable) -> Callable:
     return checked
 
 
-# Models that draw negatives by themselves, with the method in front of which their data are looked at.
+# Models that draw negatives themselves, with the method before which their data are checked.
 _OF_MODELS: dict[str, tuple[str, Callable]] = {
     "LINE": ("get_user_id_list", lambda self: _refuse_item_of_all(self)),
     "S3Rec": ("_neg_sample", lambda self, items: refuse_whole_catalogue(items, self.n_items)),
@@ -160,7 +160,7 @@ _OF_MODELS: dict[str, tuple[str, Callable]] = {
 
 
 def let_sampling_of_model_end(model: type) -> None:
-    """The same for a model of RecBole's that draws by itself."""
+    """The same for a model of RecBole that draws negatives itself."""
     if model.__name__ in _OF_MODELS and model.__module__.startswith("recbole."):
         name, check = _OF_MODELS[model.__name__]
         method = getattr(model, name)

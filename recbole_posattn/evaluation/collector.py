@@ -1,4 +1,4 @@
-"""What RecBole's metrics need of each batch's scores, without matrices beside the scores, from all processes.
+"""Collects what RecBole's metrics need from each batch's scores, from all processes, without further matrices.
 
 Shape keys: b users (or sequences) of a batch, n items, k the longest list (``topk``), p pairs (user, positive item).
 """
@@ -63,7 +63,7 @@ class BlockwiseCollector(Collector):
             best_scores, best = torch.topk(scores_tensor, max(self.topk), dim=-1)
         if need("rec.items"):
             self._batches["rec.items"].append(best)
-        if need("rec.recommended"):  # of COV: lists that end where no item is left, filled up with the padding item
+        if need("rec.recommended"):  # of COV: lists that end where no item is left, padded with the padding item
             self._batches["rec.recommended"].append(best.masked_fill(best_scores == -torch.inf, 0))
         if need("rec.topk") or need("rec.meanrank"):
             user, item = torch.unique(torch.stack([positive_u, positive_i]).to(scores_tensor.device), dim=1)
@@ -89,7 +89,7 @@ class BlockwiseCollector(Collector):
             self._batches["ranks"].append(torch.stack([user, item, rank], dim=1))
 
     def get_data_struct(self) -> DataStruct:
-        """All that has been collected since the last call, of all processes, and what the training data told."""
+        """All that was collected since the last call, from all processes, and the values from the training data."""
         struct = DataStruct()
         for name, value in self.data_struct._data_dict.items():
             struct.set(name, value)

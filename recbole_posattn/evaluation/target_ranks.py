@@ -1,4 +1,4 @@
-"""What a model did for each user: the rank of every held-out target, from which metrics and tests follow.
+"""Results by user: the rank of every held-out target, from which metrics and tests follow.
 
 Shape keys: n held-out targets.
 """

@@ -32,6 +32,7 @@ from recbole_posattn.experiments.run_results import read_result, rewrite_checkpo
 from recbole_posattn.files import json_text, whole_file
 from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.extensions import check_known_in_workers
 from recbole_posattn.settings.keys import WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.training.checkpoint import BEST_NAME
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
@@ -118,6 +119,7 @@ def checked_folders(trials: Sequence[Trial], root: Path) -> dict[Path, Trial]:
     folders: dict[Path, Trial] = {}
     for trial in trials:
         try:
+            check_known_in_workers(trial.settings)
             folder = root / fingerprint(trial.settings)
         except UserError as error:
             raise type(error)(f"{trial.name}: {error}") from error

@@ -17,7 +17,7 @@ from recbole_posattn.models.sasrec import SASRecBase
 
 
 class NoPESASRec(SASRecBase):
-    """No positions at all: what is left of order is what causal attention tells."""
+    """No positions at all: causal attention is the only source of order."""
 
 
 class _SingleEncoding(SASRecBase):

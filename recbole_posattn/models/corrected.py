@@ -1,6 +1,6 @@
-"""RecBole's models whose results depend on the size of a batch by a slip, mended.
+"""RecBole's models whose results wrongly depend on the batch size, corrected.
 
-:func:`recbole_posattn.settings.registry.mended` gives these to our ``Config``; RecBole's own classes stay as they are.
+:func:`recbole_posattn.settings.registry.mended` uses these with our ``Config``; RecBole's own classes are unchanged.
 
 Shape keys: b rows of a batch, n items.
 """
@@ -33,7 +33,7 @@ class Pop(pop.Pop):
         self.max_cnt = self.item_cnt.max(dim=0)[0]
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """Zero: everything is counted."""
+        """Zero: the constructor has counted everything."""
         return torch.zeros(1, device=self.device, requires_grad=True)
 
 

@@ -13,10 +13,10 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_posattn.models.sasrec import KernelPair, SASRecBase
-from recbole_posattn.nn.kernels.base import PositionKernel
+from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.encoder import KernelPair, build_layer_kernels
+from recbole_posattn.nn.kernels.base import KernelOptions
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
-from recbole_posattn.nn.kernels.structures import KernelOptions, build_kernel, parse_kernel_structure
 
 
 class PosKernelSASRec(SASRecBase):
@@ -31,7 +31,11 @@ class PosKernelSASRec(SASRecBase):
 
     def layer_kernels(self, config: Config) -> list[KernelPair]:
         """See :meth:`SASRecBase.layer_kernels`."""
-        return build_layer_kernels(config)
+        sharing = config["kernel_sharing"]
+        sharing_u, sharing_l = (sharing["u"], sharing["l"]) if isinstance(sharing, dict) else (sharing, sharing)
+        return build_layer_kernels(
+            config["kernel_structure"], config["n_layers"], kernel_options(config), sharing_u, sharing_l
+        )
 
     def encoding_names(self, config: Config) -> Sequence[str]:
         """See :meth:`SASRecBase.encoding_names`."""
@@ -46,7 +50,7 @@ class PosKernelSASRec(SASRecBase):
         return loss + self.kernel_width_penalty * torch.cat(shares).mean()
 
     def kernel_state(self) -> dict[str, Tensor]:
-        """The part of ``state_dict`` that the kernels are."""
+        """The kernels' part of ``state_dict``."""
         return {name: value for name, value in self.state_dict().items() if "_kernel." in name}
 
     def learned(self) -> dict[str, Any]:
@@ -67,37 +71,18 @@ class PosKernelSASRec(SASRecBase):
         return widths
 
 
-def build_layer_kernels(config: Config) -> list[KernelPair]:
-    """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them.
-
-    Raises:
-        ValueError: If a key of the kernels has a value that :func:`build_kernel` does not know.
-    """
-    structure_u, structure_l = parse_kernel_structure(config["kernel_structure"])
-    n_layers = config["n_layers"]
-
-    def build(role: str, structure: str, sharing: str) -> list[PositionKernel]:
-        kernels = [
-            build_kernel(
-                structure,
-                KernelOptions(
-                    role=role,
-                    max_length=config["MAX_ITEM_LIST_LENGTH"],
-                    n_groups=kernel_groups(config),
-                    normalization=config["kernel_normalization"],
-                    alignment=config["position_alignment"],
-                    bandwidth=config["kernel_bandwidth"],
-                    n_decays=config["kernel_decays"],
-                    rank=config["kernel_rank"],
-                ),
-            )
-            for _ in range(1 if sharing == "shared" else n_layers)
-        ]
-        return kernels * n_layers if sharing == "shared" else kernels
-
-    sharing = config["kernel_sharing"]
-    sharing_u, sharing_l = (sharing["u"], sharing["l"]) if isinstance(sharing, dict) else (sharing, sharing)
-    return list(zip(build("u", structure_u, sharing_u), build("l", structure_l, sharing_l)))
+def kernel_options(config: Config) -> KernelOptions:
+    """The options of the kernels."""
+    return KernelOptions(
+        role="u",
+        max_length=config["MAX_ITEM_LIST_LENGTH"],
+        n_groups=kernel_groups(config),
+        normalization=config["kernel_normalization"],
+        alignment=config["position_alignment"],
+        bandwidth=config["kernel_bandwidth"],
+        n_decays=config["kernel_decays"],
+        rank=config["kernel_rank"],
+    )
 
 
 def kernel_groups(config: Config) -> int:

@@ -1,4 +1,4 @@
-"""What the models here have in common: SASRec with kernels and encodings in its attention, trained on sequences.
+"""The common base of our models: SASRec with kernels and encodings in its attention, trained on sequences.
 
 Shape keys: b batch, s sequence length, d hidden size, n items.
 """
@@ -19,24 +19,24 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
-from recbole_posattn.nn.attention import PositionKernelAttention
-from recbole_posattn.nn.backbone import BACKBONES
-from recbole_posattn.nn.encodings.build import EncodingOptions, build_encodings
-from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
-from recbole_posattn.nn.losses.build import LossOptions, build_loss
-
-KernelPair = tuple[PositionKernel, PositionKernel]
+from recbole_posattn.nn.backbone import BlockOptions
+from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
+from recbole_posattn.nn.encodings.base import EncodingOptions
+from recbole_posattn.nn.encodings.build import build_encodings
+from recbole_posattn.nn.kernels.base import IdentityKernel
+from recbole_posattn.nn.losses.base import LossOptions
+from recbole_posattn.nn.losses.build import build_loss
 
 
 class SASRecBase(SequentialRecommender):
-    """Self-attention over a user's items, without positions until a subclass brings some.
+    """Self-attention over a user's items, without positions unless a subclass adds them.
 
     Args:
         config: Holds the keys of the model's YAML file.
         dataset: The training split, for the number of items.
 
     Attributes:
-        newest_last: True if sequences stand with their newest item at the last position and padding in front.
+        newest_last: True if the newest item is at the last position, with padding in front.
         loss: The loss of the targets in a batch.
 
     Raises:
@@ -56,23 +56,15 @@ class SASRecBase(SequentialRecommender):
         kernels = self.layer_kernels(config)
         names = self.encoding_names(config)
         encodings = build_encodings(names, config["n_layers"], encoding_options(config))
-        self.backbone = BACKBONES[config["backbone"]](
-            [
-                PositionKernelAttention(
-                    hidden_size,
-                    n_heads,
-                    *pair,
-                    dropout=config["attn_dropout_prob"],
-                    encodings=[encoding for encoding in layer if encoding.enters != "input"],
-                )
-                for pair, layer in zip(kernels, encodings)
-            ],
-            hidden_size=hidden_size,
-            inner_size=config["inner_size"] or hidden_size,
+        block = BlockOptions(
+            hidden_size,
+            inner_size=config["inner_size"],
             hidden_act=config["hidden_act"],
             dropout=config["hidden_dropout_prob"],
             layer_norm_eps=config["layer_norm_eps"],
-            input_encodings=[encoding for encoding in encodings[0] if encoding.enters == "input"],
+        )
+        self.backbone = assemble_encoder(
+            config["backbone"], kernels, encodings, block, n_heads, config["attn_dropout_prob"]
         )
         # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
         lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
@@ -90,15 +82,12 @@ class SASRecBase(SequentialRecommender):
         return ()
 
     def learned(self) -> dict[str, Any]:
-        """What the trained model has to tell of itself, for the report of a run: plain data by name."""
+        """What the trained model reports about itself, for the report of a run: plain data by name."""
         return {}
 
     def _init_weights(self, module: nn.Module) -> None:
         """RecBole's initialization; kernels and LayerNorms start as their own classes say."""
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=self.initializer_range)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+        init_weights(module, self.initializer_range)
         if module is self.item_embedding:
             with torch.no_grad():
                 module.weight[module.padding_idx] = 0.0
@@ -128,12 +117,12 @@ class SASRecBase(SequentialRecommender):
 
         Args:
             item_seq: Items, shape (b, s), with padding in front or behind.
-            last_only: Whether the output at the last position is all that is wanted.
+            last_only: Whether only the output at the last position is needed.
 
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
-        padded_in_front = bool((item_seq[:, 0] == 0).any())  # else the causal mask does, which costs less
+        padded_in_front = bool((item_seq[:, 0] == 0).any())  # else the causal mask is enough, which costs less
         valid = item_seq > 0 if padded_in_front else None
         return self.backbone(self.item_embedding(item_seq), valid, last_only)
 
@@ -162,8 +151,8 @@ class SASRecBase(SequentialRecommender):
     def _buckets(self, length: Tensor) -> list[Tensor]:
         """The rows of a batch by length, so that short sequences are not padded to the longest.
 
-        Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The batch stays
-        the random one it is, and its loss the same.
+        Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The rows of the
+        batch and its loss do not change.
         """
         if not self.length_bucketing:
             return [torch.arange(len(length), device=length.device)]
@@ -200,14 +189,14 @@ def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
 
 
 def encoding_options(config: Config) -> EncodingOptions:
-    """The options of the encodings; those whose keys the model's YAML file does not have keep their defaults."""
+    """The options of the encodings; keys that are not in the model's YAML file keep their defaults."""
     keys = set(EncodingOptions._fields) - {"max_length", "alignment"}
     given = {key: config[key] for key in keys if key in config}
     return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=config["position_alignment"], **given)
 
 
 def loss_options(config: Config) -> LossOptions:
-    """The options of the loss; ``loss_negatives`` is what ``train_neg_sample_args`` was given as."""
+    """The options of the loss; ``loss_negatives`` holds the given ``train_neg_sample_args``."""
     negatives = config["loss_negatives"] or {}
     return LossOptions(
         loss_type=config["loss_type"],

@@ -13,8 +13,9 @@ Shape keys: b batch, s sequence length, t queries, d hidden size, h heads, d_h h
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from recbole_posattn.nn.encodings.base import PositionEncoding
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 from recbole_posattn.nn.products import DENSE_LENGTH
 
-# Queries whose logits are in memory together where the fused kernels do not serve (results/kernel_products.md).
+# Queries whose logits are in memory together where the fused kernels cannot be used (results/kernel_products.md).
 ROWS = 256
 
 LogitBias = Callable[[Tensor, Tensor, int], Tensor]
@@ -43,14 +44,14 @@ def causal_attention(
     """softmax(Q Kᵀ / √d_h + B + causal mask) V, padding keys never attended, in memory that is linear in s.
 
     Without mask and bias it is PyTorch's fused attention. Otherwise, and for dropout on a CPU, which has no fused
-    kernel for it, blocks of :data:`ROWS` queries are taken one after the other and computed again for the gradients.
+    kernel for it, blocks of :data:`ROWS` queries are computed one after the other, and again for the gradients.
 
     Args:
         query: Of the last t ≤ s positions, shape (b, h, t, d_h).
         key: Shape (b, h, s, d_h).
         value: Shape (b, h, s, d_h).
-        valid: Shape (b, s), False at padding. ``None`` where padding stands behind the items only: there the causal
-            mask alone keeps every item from attending to it.
+        valid: Shape (b, s), False at padding. ``None`` if padding is only behind the items: the causal mask alone
+            then keeps every item from attending to it.
         dropout: Probability of zeroing an attention weight.
         logit_bias: B for some consecutive queries (b, h, t, d_h), the keys (b, h, s, d_h) up to the last of them, and
             the row of the first; of shape (b or 1, h, t, s).
@@ -71,7 +72,7 @@ def causal_attention(
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         logits = (query / math.sqrt(query.shape[-1])) @ key.mT
         logits = logits if bias is None else logits + bias
-        with torch.no_grad():  # where the softmax is 0 there is no gradient that would have to be masked
+        with torch.no_grad():  # the gradient is 0 where the softmax is 0, and needs no mask
             logits.masked_fill_(~mask, -math.inf)
         return drop(torch.softmax(logits, dim=-1), dropout) @ value
 
@@ -95,8 +96,8 @@ def attention_mask(query: Tensor, key: Tensor, first: int = 0, valid: Tensor | N
         valid: See :func:`causal_attention`.
 
     Returns:
-        Boolean tensor of shape (t, s), or (b, 1, t, s) if ``valid`` is given. A padding row has nothing to attend and
-        would be a softmax over nothing, NaN: it attends to itself, and its output is to be zeroed.
+        Boolean tensor of shape (t, s), or (b, 1, t, s) if ``valid`` is given. A padding row would be
+        a softmax over nothing, NaN: it attends to itself instead, and the caller must zero its output.
     """
     t, s = query.shape[-2], key.shape[-2]
     causal = torch.ones(t, s, dtype=torch.bool, device=query.device).tril(first)
@@ -178,17 +179,20 @@ class PositionKernelAttention(nn.Module):
         value = self._mixed(self.value, self.l_kernel, x)
         return self._rotated(query, first), self._rotated(key), value, self._logit_bias(query, first)
 
+    def _encodings(self) -> Iterator[PositionEncoding]:
+        return (encoding for encoding in self.encodings if isinstance(encoding, PositionEncoding))
+
     def _folds(self, length: int) -> bool:
-        """Whether :meth:`_folded` is the same and costs less; not for training, where weights are dropped."""
-        inside = any(encoding.enters != "attention_input" for encoding in self.encodings)  # these need K̃ itself
+        """Whether :meth:`_folded` applies and costs less; never in training, which drops attention weights."""
+        inside = any(encoding.enters != "attention_input" for encoding in self._encodings())  # these need K̃ itself
         groups = {self.u_kernel.n_groups, self.l_kernel.n_groups}
         inference = not (self.training or torch.is_grad_enabled())
         return inference and not inside and groups <= {1, self.n_heads} and length <= DENSE_LENGTH
 
     def _folded(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> Tensor:
-        """:meth:`forward` for the last position alone, with the products in the order that is cheap for one query.
+        """:meth:`forward` for the last position alone, with the products in the cheapest order for one query.
 
-        q (Uᵀ X W + 1 b)ᵀ = (q Wᵀ) Xᵀ U + q b, of which the softmax does not see q b, and p (L X W + 1 b) =
+        q (Uᵀ X W + 1 b)ᵀ = (q Wᵀ) Xᵀ U + q b, where the softmax cancels q b, and p (L X W + 1 b) =
         ((p L) X) W + b, since p adds up to 1: no position is projected or mixed.
         """
         x_query, x = self._with_positions(x_query, x, valid)
@@ -204,25 +208,25 @@ class PositionKernelAttention(nn.Module):
     def _with_positions(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """What is projected: both inputs with positions; arguments as in :meth:`forward`."""
         first = x.shape[1] - x_query.shape[1]
-        for encoding in self.encodings:
+        for encoding in self._encodings():
             x_query, x = encoding.at_attention_input(x_query, first), encoding.at_attention_input(x)
         if valid is not None:
             x = x.masked_fill(~valid[:, :, None], 0.0)  # leading padding must not be mixed into the items
         return x_query, x
 
     def _logit_bias(self, unrotated: Tensor, unrotated_first: int) -> LogitBias | None:
-        biases = [encoding.logit_bias for encoding in self.encodings if encoding.enters == "logits"]
+        biases = [encoding.logit_bias for encoding in self._encodings() if encoding.enters == "logits"]
         if not biases:
             return None
 
         def logit_bias(query: Tensor, key: Tensor, first: int) -> Tensor:
             rows = unrotated.narrow(-2, first - unrotated_first, query.shape[-2])
-            return sum(bias(query, key, rows, first) for bias in biases)
+            return functools.reduce(torch.add, [bias(query, key, rows, first) for bias in biases])
 
         return logit_bias
 
     def _rotated(self, x: Tensor, first: int = 0) -> Tensor:
-        for encoding in self.encodings:
+        for encoding in self._encodings():
             x = encoding.rotate(x, first)
         return x
 
@@ -230,8 +234,9 @@ class PositionKernelAttention(nn.Module):
         """M (X W) + b in heads, shape (b, h, s, d_h)."""
         if isinstance(kernel, IdentityKernel):  # the same in one product
             return self._split_heads(projection(x))
-        mixed = kernel(self._split_heads(F.linear(x, projection.weight)))
+        mixed: Tensor = kernel(self._split_heads(F.linear(x, projection.weight)))
         return mixed + projection.bias.view(self.n_heads, 1, -1)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.n_heads, -1))
+        return heads.transpose(1, 2)

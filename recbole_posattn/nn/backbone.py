@@ -9,7 +9,8 @@ Shape keys: b batch, s sequence length, d hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -29,92 +30,113 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@dataclass(frozen=True)
+class BlockOptions:
+    """Sizes and options of a block outside its attention.
+
+    Attributes:
+        hidden_size: Channels d.
+        inner_size: Inner channels of the feed-forward network; ``None`` for d.
+        hidden_act: A name of :data:`ACTIVATIONS`.
+        dropout: Probability of zeroing an element of the input and in the feed-forward networks; in [0, 1).
+        layer_norm_eps: Added to the variance in LayerNorm.
+    """
+
+    hidden_size: int
+    inner_size: int | None = None
+    hidden_act: str = "relu"
+    dropout: float = 0.0
+    layer_norm_eps: float = 1e-8
+
+    def layer_norm(self) -> nn.LayerNorm:
+        """A LayerNorm over the channels."""
+        return nn.LayerNorm(self.hidden_size, eps=self.layer_norm_eps)
+
+
 class FeedForward(nn.Module):
     """W₂ dropout(act(W₁ x)), position by position.
 
     Args:
-        hidden_size: Channels d.
-        inner_size: Channels of the inner layer.
-        hidden_act: A name of :data:`ACTIVATIONS`.
-        dropout: Probability of zeroing an element behind each layer.
-        inner_dropout: Whether there is dropout behind the first layer too (the paper's block has it, RecBole's not).
+        options: Sizes, activation and dropout.
+        inner_dropout: Whether there is dropout behind the first layer too (the paper's block has it, RecBole's does
+            not).
     """
 
-    def __init__(self, hidden_size: int, inner_size: int, hidden_act: str, dropout: float, inner_dropout: bool) -> None:
+    def __init__(self, options: BlockOptions, inner_dropout: bool) -> None:
         super().__init__()
-        self.dense_1 = nn.Linear(hidden_size, inner_size)
-        self.dense_2 = nn.Linear(inner_size, hidden_size)
-        self.activation = ACTIVATIONS[hidden_act]
-        self.inner_dropout = Dropout(dropout if inner_dropout else 0.0)
-        self.dropout = Dropout(dropout)
+        inner_size = options.inner_size or options.hidden_size
+        self.dense_1 = nn.Linear(options.hidden_size, inner_size)
+        self.dense_2 = nn.Linear(inner_size, options.hidden_size)
+        self.activation = ACTIVATIONS[options.hidden_act]
+        self.inner_dropout = Dropout(options.dropout if inner_dropout else 0.0)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (b, s, d) to (b, s, d)."""
-        return self.dropout(self.dense_2(self.activation(self.inner_dropout(self.dense_1(x)))))
+        y: Tensor = self.dropout(self.dense_2(self.activation(self.inner_dropout(self.dense_1(x)))))
+        return y
 
 
-class SASRecBlock(nn.Module):
-    """The paper's block: h = LN(x), a = h + Attn(h, x), y = LN(a), out = y + FFN(y).
+class Block(nn.Module):
+    """An attention and a feed-forward network, with the residual connections and LayerNorms of a subclass.
 
     Args:
         attention: The block's attention.
-        hidden_size: Channels d.
-        inner_size: Inner channels of the feed-forward network.
-        hidden_act: A name of :data:`ACTIVATIONS`.
-        dropout: Probability of zeroing an element in the feed-forward network.
-        layer_norm_eps: Added to the variance in LayerNorm.
+        options: The rest of the block.
     """
 
-    def __init__(
-        self,
-        attention: PositionKernelAttention,
-        hidden_size: int,
-        inner_size: int,
-        hidden_act: str,
-        dropout: float,
-        layer_norm_eps: float,
-    ) -> None:
+    attention: PositionKernelAttention
+
+    def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.attention = attention
-        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.feed_forward = FeedForward(hidden_size, inner_size, hidden_act, dropout, inner_dropout=True)
 
     def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """Shape (b, s, d) to (b, s, d), or to (b, 1, d) if ``last_only``; ``valid`` as in ``causal_attention``."""
+        raise NotImplementedError
+
+
+class SASRecBlock(Block):
+    """The paper's block: h = LN(x), a = h + Attn(h, x), y = LN(a), out = y + FFN(y).
+
+    The arguments are those of :class:`Block`.
+    """
+
+    def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
+        super().__init__(attention, options)
+        self.attention_norm = options.layer_norm()
+        self.attention = attention
+        self.feed_forward_norm = options.layer_norm()
+        self.feed_forward = FeedForward(options, inner_dropout=True)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+        """See :meth:`Block.forward`."""
         h = self.attention_norm(x[:, -1:] if last_only else x)
-        y = self.feed_forward_norm(h + self.attention(h, x, valid))
-        return y + self.feed_forward(y)
+        y: Tensor = self.feed_forward_norm(h + self.attention(h, x, valid))
+        y = y + self.feed_forward(y)
+        return y
 
 
-class RecBoleBlock(nn.Module):
+class RecBoleBlock(Block):
     """RecBole's ``TransformerLayer``: a = LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
 
-    The arguments are :class:`SASRecBlock`'s; there is dropout behind the output projection W_O, too.
+    The arguments are those of :class:`Block`; there is dropout behind the output projection W_O, too.
     """
 
-    def __init__(
-        self,
-        attention: PositionKernelAttention,
-        hidden_size: int,
-        inner_size: int,
-        hidden_act: str,
-        dropout: float,
-        layer_norm_eps: float,
-    ) -> None:
-        super().__init__()
+    def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
+        super().__init__(attention, options)
         self.attention = attention
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.dropout = Dropout(dropout)
-        self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.feed_forward = FeedForward(hidden_size, inner_size, hidden_act, dropout, inner_dropout=False)
-        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dense = nn.Linear(options.hidden_size, options.hidden_size)
+        self.dropout = Dropout(options.dropout)
+        self.attention_norm = options.layer_norm()
+        self.feed_forward = FeedForward(options, inner_dropout=False)
+        self.feed_forward_norm = options.layer_norm()
 
     def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
-        """Shape (b, s, d) to (b, s, d), or to (b, 1, d) if ``last_only``; ``valid`` as in ``causal_attention``."""
+        """See :meth:`Block.forward`."""
         h = x[:, -1:] if last_only else x
         a = self.attention_norm(h + self.dropout(self.dense(self.attention(h, x, valid))))
-        return self.feed_forward_norm(a + self.feed_forward(a))
+        y: Tensor = self.feed_forward_norm(a + self.feed_forward(a))
+        return y
 
 
 class Backbone(nn.Module):
@@ -122,34 +144,23 @@ class Backbone(nn.Module):
 
     Args:
         attentions: One attention a block, first block first.
-        hidden_size: Channels d.
-        inner_size: Inner channels of the feed-forward networks.
-        hidden_act: A name of :data:`ACTIVATIONS`.
-        dropout: Probability of zeroing an element of the input and in the blocks.
-        layer_norm_eps: Added to the variance in LayerNorm.
+        options: The rest of each block.
         input_encodings: Positional encodings that enter at the input.
     """
 
-    block_class: type[SASRecBlock] | type[RecBoleBlock]
+    block_class: type[Block]
 
     def __init__(
         self,
-        attentions: Sequence[PositionKernelAttention],
-        hidden_size: int,
-        inner_size: int,
-        hidden_act: str,
-        dropout: float,
-        layer_norm_eps: float,
+        attentions: Iterable[PositionKernelAttention],
+        options: BlockOptions,
         input_encodings: Sequence[PositionEncoding] = (),
     ) -> None:
         super().__init__()
         self.input_encodings = nn.ModuleList(input_encodings)
-        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            self.block_class(attention, hidden_size, inner_size, hidden_act, dropout, layer_norm_eps)
-            for attention in attentions
-        )
+        self.norm = options.layer_norm()
+        self.dropout = Dropout(options.dropout)
+        self.blocks = nn.ModuleList(self.block_class(attention, options) for attention in attentions)
 
     def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """Encode sequences of item embeddings.
@@ -157,8 +168,8 @@ class Backbone(nn.Module):
         Args:
             item_embedding: Shape (b, s, d).
             valid: Shape (b, s), False at padding; ``None`` where padding stands behind the items only.
-            last_only: Whether the output at the last position is all that is wanted: the last block then computes
-                nothing else.
+            last_only: Whether only the output at the last position is needed; the last block then skips the
+                others.
 
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
@@ -172,7 +183,8 @@ class Backbone(nn.Module):
 
     def _with_positions(self, x: Tensor) -> Tensor:
         for encoding in self.input_encodings:
-            x = encoding.at_input(x)
+            if isinstance(encoding, PositionEncoding):
+                x = encoding.at_input(x)
         return x
 
 
@@ -187,7 +199,8 @@ class SASRecBackbone(Backbone):
     def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """See :meth:`Backbone.forward`."""
         x = self.dropout(self._with_positions(item_embedding * item_embedding.shape[-1] ** 0.5))
-        return self.norm(self._through_blocks(x, valid, last_only))
+        y: Tensor = self.norm(self._through_blocks(x, valid, last_only))
+        return y
 
 
 class RecBoleBackbone(Backbone):

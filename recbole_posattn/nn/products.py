@@ -53,7 +53,8 @@ def toeplitz_product(taps: Tensor, x: Tensor) -> Tensor:
 def dense_product(matrix: Tensor, x: Tensor) -> Tensor:
     """M x for lower-triangular M of shape (g, s, s) and x of shape (b, g, s, c), or (b, any, s, c) if g is 1."""
     if len(matrix) == 1:
-        return _TriangularProduct.apply(matrix[0].to(x.dtype), x)
+        y: Tensor = _TriangularProduct.apply(matrix[0].to(x.dtype), x)  # type: ignore[no-untyped-call]  # torch has no types for it
+        return y
     # Folding the batch into the columns keeps the product from copying every matrix once a sequence.
     return torch.einsum("gts,bgsc->bgtc", matrix, x)
 
@@ -106,7 +107,8 @@ def fft_product(taps: Tensor, x: Tensor) -> Tensor:
     length = x.shape[-2]
     size = 2 * 64 * math.ceil(length / 64)  # room for the tail of the convolution; without large prime factors
     spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps, n=size).unsqueeze(1)
-    return torch.fft.irfft(spectrum, n=size)[..., :length].mT.to(x.dtype).contiguous()
+    y: Tensor = torch.fft.irfft(spectrum, n=size)
+    return y[..., :length].mT.to(x.dtype).contiguous()
 
 
 def blocked_band_product(band: Tensor, x: Tensor) -> Tensor:
@@ -150,7 +152,7 @@ def recurrent_product(within: Tensor, write: Tensor, carry: Tensor, read: Tensor
         Tensor of the shape of ``x``.
     """
     length, p, n_blocks = x.shape[-2], within.shape[-1], carry.shape[-1]
-    blocks = F.pad(x, (0, 0, 0, n_blocks * p - length)).unflatten(-2, (n_blocks, p))  # (b, g, n, p, c)
+    blocks: Tensor = F.pad(x, (0, 0, 0, n_blocks * p - length)).unflatten(-2, (n_blocks, p))  # (b, g, n, p, c)
     written = (write @ blocks).transpose(-3, -2)  # (b, g, r, n, c)
     state = (carry @ written).transpose(-3, -2)
     return (within @ blocks + read @ state).flatten(-3, -2)[..., :length, :]

@@ -9,10 +9,10 @@ import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
 from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS
-from recbole_posattn.nn.kernels.structures import STRUCTURES, parse_kernel_structure
-from recbole_posattn.nn.losses.build import LOSSES
+from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
 from recbole_posattn.settings.key import Key, rules_of
+from recbole_posattn.settings.part_rules import part_rules
 from recbole_posattn.settings.rules import (
     BOOL,
     LARGEST,
@@ -26,14 +26,6 @@ from recbole_posattn.settings.rules import (
     one_of,
     or_none,
 )
-
-
-def _is_structure(value: Any) -> bool:
-    try:
-        parse_kernel_structure(value)
-    except (TypeError, ValueError, AttributeError):
-        return False
-    return True
 
 
 def is_negatives(value: Any) -> bool:
@@ -94,7 +86,7 @@ MODEL_KEYS = (
     ),
     Key(
         "kernel_structure",
-        Rule(_is_structure, f"<U>-<L>, each one of {', '.join(STRUCTURES)}"),
+        part_rules()["kernel_structure"],
         "toeplitz-full",
         f"(str) <U>-<L>, each one of {list(STRUCTURES)}.",
     ),
@@ -146,12 +138,7 @@ MODEL_KEYS = (
     ),
     Key(
         "position_encoding",
-        Rule(
-            lambda value: (
-                isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value)
-            ),
-            f"a list of any of {', '.join(ENCODINGS)}",
-        ),
+        part_rules()["position_encoding"],
         [],
         f"(list) Encodings beside the kernel (hybrids); any of {list(ENCODINGS)}.",
     ),
@@ -202,7 +189,7 @@ MODEL_KEYS = (
     ),
     Key(
         "loss_type",
-        one_of(*LOSSES),
+        part_rules()["loss_type"],
         "CE",
         "(str) Over all items: cross-entropy ('CE'); over sampled negatives: in ['SSM', 'BCE', 'gBCE', 'BPR'].",
     ),

@@ -35,8 +35,8 @@ class Resumed(NamedTuple):
         config: Its settings, with the current values of those that may be changed.
         folder: Its folder.
         content: Content of its last checkpoint.
-        changes: Each change of a setting of :data:`recbole_posattn.settings.keys.CHANGEABLE`: the first ``epoch`` with the new value (counted from
-            0), the ``key``, and the old (``before``) and new value (``now``).
+        changes: Each change of a setting of :data:`recbole_posattn.settings.keys.CHANGEABLE`: the first ``epoch`` with
+            the new value (counted from 0), the ``key``, and the old (``before``) and new value (``now``).
         lock: Lock of the folder; ``None`` where there is none, as in all processes but the first.
     """
 

@@ -22,15 +22,15 @@ _NO_SETTINGS = (LAUNCHER_KEYS - {"model", "dataset", "world_size"}) | {"resume"}
 def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, tuple[Any, Any]]:
     """The settings in which a run differs from the current ones.
 
-        A key that is missing on one side, because it was not given or because an older version did not have it, counts with
-        its default.
+    A key that is missing on one side, because it was not given or because an older version did not have it, counts with
+    its default.
 
-        Args:
-            content: Content of a checkpoint of the run.
-            given: The current settings.
+    Args:
+        content: Content of a checkpoint of the run.
+        given: The current settings.
 
-        Returns:
-    # Flags of the launcher, not settings; a program that reads the command line itself finds them among its settings.
+    Returns:
+        The old and the current value by key, without the keys of :data:`recbole_posattn.settings.keys.RESUMABLE`.
     """
     before, now, defaults = content["config"], given.plain(), given.defaults()
     # Some keys are added during a run, by RecBole's transforms for instance, and are not settings.

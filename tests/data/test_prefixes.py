@@ -22,7 +22,7 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config
 from recbole_posattn.data.dataset import LazyKGSeqDataset, LazySequentialDataset
-from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
+from recbole_posattn.data.prefixes import LazyPrefixes, PrefixColumn, prefix_rows
 from recbole_posattn.settings.datasets import knows_histories
 
 SPLITS = {
@@ -75,6 +75,10 @@ def rich_config(rich_data_path: Path) -> Callable[..., Config]:
         return Config(model, "rich", config_dict={**settings, **changes}, command_line=[])
 
     return config
+
+
+def whole(column: torch.Tensor | PrefixColumn) -> torch.Tensor:
+    return column.tensor() if isinstance(column, PrefixColumn) else column
 
 
 def recboles_loaders(config: Config) -> list:
@@ -229,7 +233,7 @@ def test_rows_behave_like_an_interaction(rich_config: Callable) -> None:
         selected, expected = ours[index], theirs[index]
         assert isinstance(selected, LazyPrefixes)
         for field in expected.columns:
-            assert torch.equal(selected[field], expected[field]), (index, field)
+            assert torch.equal(whole(selected[field]), expected[field]), (index, field)
             assert torch.equal(ours[field][index], theirs[field][index]), (index, field)
     for method in (lambda rows: rows.sort("timestamp"), lambda rows: rows.sort(["item_id", "stars"])):
         copies = copy.deepcopy(ours), copy.deepcopy(theirs)
@@ -260,15 +264,37 @@ def test_rows_behave_like_an_interaction(rich_config: Callable) -> None:
     assert not hasattr(ours, "nothing")
 
 
-def test_a_list_column_stands_for_its_tensor(rich_config: Callable) -> None:
+def test_a_list_column_has_the_rows_of_its_tensor(rich_config: Callable) -> None:
     config = rich_config()
     ours, theirs = (part[0].inter_feat for part in (create_dataset(config).build(), SequentialDataset(config).build()))
     column, expected = ours["tags_list"], theirs["tags_list"]
     assert column.shape == expected.shape and column.dtype == expected.dtype and len(column) == len(expected)
     assert torch.equal(column[:, 0], expected[:, 0]) and torch.equal(column[4, 2:], expected[4, 2:])
-    assert torch.equal(torch.cat([column, column]), torch.cat([expected, expected]))
-    assert (column.numpy() == expected.numpy()).all() and torch.equal(column.sum(dim=1), expected.sum(dim=1))
+    assert torch.equal(column[:], expected) and torch.equal(column.tensor(), expected)
     assert not hasattr(column, "no_such_thing")
+
+
+WHOLE = {
+    "torch.cat": lambda column: torch.cat([column, column]),
+    "torch.equal": lambda column: torch.equal(column, torch.zeros(1)),
+    "torch.sum": lambda column: torch.sum(column, dim=1),
+    "a method": lambda column: column.sum(dim=1),
+    "numpy()": lambda column: column.numpy(),
+    "np.asarray": np.asarray,
+    "list": list,
+    "for": lambda column: [row for row in column],
+    "to": lambda column: column.to("cpu"),
+}
+
+
+@pytest.mark.parametrize("use", WHOLE.values(), ids=WHOLE)
+def test_a_list_column_does_not_build_its_tensor_unasked(
+    rich_config: Callable, use: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = create_dataset(rich_config()).build()[0].inter_feat["tags_list"]
+    monkeypatch.setattr(PrefixColumn, "tensor", lambda self: pytest.fail("the tensor was built"))
+    with pytest.raises((TypeError, AttributeError), match=r"take the rows you need, column\[rows\], or all of them"):
+        use(column)
 
 
 @given(users=st.lists(st.integers(0, 5), max_size=40), max_length=st.integers(1, 7))

@@ -16,8 +16,8 @@ from recbole_posattn.analysis.interference_figure import draw_structures, write_
 from recbole_posattn.analysis.switches import DiagonalKernel, positional_parts, switched_off
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
-from recbole_posattn.nn.kernels.base import IdentityKernel
-from recbole_posattn.nn.kernels.structures import STRUCTURES, KernelOptions, build_kernel
+from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions
+from recbole_posattn.nn.kernels.structures import STRUCTURES, build_kernel
 
 HYBRID = {"kernel_structure": "toeplitz-full", "position_encoding": ["absolute", "alibi"], "n_heads": 2}
 

@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recbole_posattn.nn.losses import cross_entropy
-from recbole_posattn.nn.losses import sampled as losses
-from recbole_posattn.nn.losses.base import ItemLoss
-from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES, LossOptions, build_loss
+from recbole_posattn.nn.losses import cross_entropy, sampled
+from recbole_posattn.nn.losses.base import ItemLoss, LossOptions
+from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES, build_loss
 from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
 from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS, NegativeItems
 from recbole_posattn.nn.losses.sampled import (
@@ -415,7 +414,7 @@ SLOW: dict[str, Callable[..., Tensor]] = {
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("loss_type", TARGET_NEGATIVES)
 def test_losses_are_their_formulas(monkeypatch: pytest.MonkeyPatch, loss_type: str, k: int, elements: int) -> None:
-    monkeypatch.setattr(losses, "GATHERED_ELEMENTS", {"cpu": elements, "cuda": 1})
+    monkeypatch.setattr(sampled, "GATHERED_ELEMENTS", {"cpu": elements, "cuda": 1})
     hidden, target, item_weight = case(7, 3, len(COUNTS))
     options = LossOptions(loss_type, n_negatives=k, distribution="popularity", alpha=0.5, calibration=0.6)
     loss = build_loss(options, COUNTS)
@@ -433,7 +432,7 @@ def test_losses_are_their_formulas(monkeypatch: pytest.MonkeyPatch, loss_type: s
 
 @pytest.mark.parametrize("loss_type", TARGET_NEGATIVES)
 def test_embeddings_of_negatives_are_gathered_in_chunks(monkeypatch: pytest.MonkeyPatch, loss_type: str) -> None:
-    monkeypatch.setattr(losses, "GATHERED_ELEMENTS", {"cpu": 500, "cuda": 1})
+    monkeypatch.setattr(sampled, "GATHERED_ELEMENTS", {"cpu": 500, "cuda": 1})
     inputs = case(60, 8, len(COUNTS))
     loss = build_loss(LossOptions(loss_type, n_negatives=9), COUNTS)
     with LargestTensor() as largest:

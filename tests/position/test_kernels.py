@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_posattn.nn import products
-from recbole_posattn.nn.kernels.base import ALIGNMENTS, INIT_STD, NORMALIZATIONS, PositionKernel
+from recbole_posattn.nn.kernels.base import ALIGNMENTS, INIT_STD, NORMALIZATIONS, KernelOptions, PositionKernel
 from recbole_posattn.nn.kernels.structures import (
     BANDED_STRUCTURES,
     STRUCTURES,
-    KernelOptions,
     build_kernel,
     parse_kernel_structure,
     positional_kernel,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
-from recbole_posattn.nn.encodings.base import PositionEncoding, angles
+from recbole_posattn.nn.encodings.base import Place, PositionEncoding, angles
 from recbole_posattn.nn.kernels.base import Alignment, aligned, checked_alignment
 
 
@@ -56,7 +58,7 @@ class AbsoluteEncoding(AddedPositions):
     """
 
     name = "absolute"
-    enters = "input"
+    enters: ClassVar[Place] = "input"
 
     def __init__(self, max_length: int, hidden_size: int, alignment: Alignment = "end") -> None:
         super().__init__(max_length, alignment)
@@ -90,6 +92,7 @@ class SinusoidalEncoding(AddedPositions):
 
     name = "sinusoidal"
     enters = "input"
+    waves: Tensor
 
     def __init__(self, max_length: int, hidden_size: int, alignment: Alignment = "end", base: float = 10000.0) -> None:
         super().__init__(max_length, alignment)

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from recbole_posattn.nn.kernels.base import Alignment
+
 Sharing = Literal["per_layer", "shared"]
 Place = Literal["input", "attention_input", "query_key", "logits"]
+
+
+class EncodingOptions(NamedTuple):
+    """The options from which the encodings are built; each uses those that concern it.
+
+    Args:
+        max_length: The longest sequence, in positions.
+        hidden_size: Channels d.
+        n_heads: Heads h.
+        alignment: See :class:`AddedPositions`.
+        all_absolute_sharing: One embedding of ``all_absolute`` a layer, or one for all.
+        rope_base: See :class:`RotaryEncoding`.
+        cape_positions: P of :class:`CAPEEncoding`; ``max_length`` if ``None``.
+        alibi_slope_exponent: See :class:`ALiBiEncoding`.
+        t5_buckets: See :class:`T5BiasEncoding`.
+        t5_max_distance: See :class:`T5BiasEncoding`.
+    """
+
+    max_length: int
+    hidden_size: int
+    n_heads: int = 1
+    alignment: Alignment = "end"
+    all_absolute_sharing: Sharing = "per_layer"
+    rope_base: float = 10000.0
+    cape_positions: int | None = None
+    alibi_slope_exponent: float = 8.0
+    t5_buckets: int = 32
+    t5_max_distance: int = 128
+
+    @property
+    def head_size(self) -> int:
+        """Channels of a head."""
+        return self.hidden_size // self.n_heads
 
 
 class PositionEncoding(nn.Module):
@@ -17,12 +52,19 @@ class PositionEncoding(nn.Module):
     Attributes:
         name: Its name in :data:`ENCODINGS` and in the key ``position_encoding``.
         enters: The place where it enters: the method below that it overrides.
-        lag_only: True if only distances count, so that it does not matter where padding stands.
+        lag_only: True if only distances count, so that the place of the padding does not matter.
+        per_layer: True if each layer has one of its own, False if all share one.
     """
 
     name: ClassVar[str]
     enters: ClassVar[Place]
     lag_only = True
+    per_layer: ClassVar[bool] = False
+
+    @classmethod
+    def from_options(cls, options: EncodingOptions) -> Self:
+        """An encoding of this class from the options of a model, for :func:`recbole_posattn.register_encoding`."""
+        return cls()
 
     def at_input(self, x: Tensor) -> Tensor:
         """The input of the first block, shape (b, s, d), with positions."""
@@ -52,7 +94,7 @@ class PositionEncoding(nn.Module):
         Args:
             query: Queries of the rows ``first`` to ``first`` + t as they enter the logits, shape (b, h, t, d_h).
             key: Keys of the rows 0 to ``first`` + t as they enter the logits, shape (b, h, s, d_h).
-            unrotated: The queries before :meth:`rotate`, which know nothing of where they stand; shape of ``query``.
+            unrotated: The queries before :meth:`rotate`, which do not depend on their position; shape of ``query``.
             first: Row of the first query.
 
         Returns:

@@ -3,47 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from recbole_posattn.nn.encodings.at_input import AbsoluteEncoding, AllAbsoluteEncoding, SinusoidalEncoding
-from recbole_posattn.nn.encodings.base import PositionEncoding, Sharing
+from recbole_posattn.nn.encodings.base import EncodingOptions, PositionEncoding
 from recbole_posattn.nn.encodings.logit_bias import ALiBiEncoding, CAPEEncoding, T5BiasEncoding
 from recbole_posattn.nn.encodings.rotary import RotaryEncoding
-from recbole_posattn.nn.kernels.base import Alignment
-
-
-class EncodingOptions(NamedTuple):
-    """What the encodings are built from; each takes what concerns it.
-
-    Args:
-        max_length: The longest sequence, in positions.
-        hidden_size: Channels d.
-        n_heads: Heads h.
-        alignment: See :class:`AddedPositions`.
-        all_absolute_sharing: One embedding of ``all_absolute`` a layer, or one for all.
-        rope_base: See :class:`RotaryEncoding`.
-        cape_positions: P of :class:`CAPEEncoding`; ``max_length`` if ``None``.
-        alibi_slope_exponent: See :class:`ALiBiEncoding`.
-        t5_buckets: See :class:`T5BiasEncoding`.
-        t5_max_distance: See :class:`T5BiasEncoding`.
-    """
-
-    max_length: int
-    hidden_size: int
-    n_heads: int = 1
-    alignment: Alignment = "end"
-    all_absolute_sharing: Sharing = "per_layer"
-    rope_base: float = 10000.0
-    cape_positions: int | None = None
-    alibi_slope_exponent: float = 8.0
-    t5_buckets: int = 32
-    t5_max_distance: int = 128
-
-    @property
-    def head_size(self) -> int:
-        """Channels of a head."""
-        return self.hidden_size // self.n_heads
-
 
 ENCODINGS: dict[str, Callable[[EncodingOptions], PositionEncoding]] = {
     "absolute": lambda o: AbsoluteEncoding(o.max_length, o.hidden_size, o.alignment),
@@ -55,10 +19,13 @@ ENCODINGS: dict[str, Callable[[EncodingOptions], PositionEncoding]] = {
     "t5_bias": lambda o: T5BiasEncoding(o.n_heads, o.t5_buckets, o.t5_max_distance),
 }
 
-# Encodings that cannot tell more together than one of them alone, each with the reason.
+# Encodings of which each layer has one of its own; the others are one module for all layers.
+PER_LAYER = {"cape"}
+
+# Pairs of encodings that express no more together than one of them alone, with the reason.
 MEANINGLESS_TOGETHER = {
     ("absolute", "sinusoidal"): "both add a vector per position to the input, and a learned one can hold the fixed one",
-    ("alibi", "t5_bias"): "both add a bias per distance to the logits, of which only the sum can be told",
+    ("alibi", "t5_bias"): "both add a bias per distance to the logits, of which only the sum matters",
 }
 
 
@@ -88,6 +55,6 @@ def build_encodings(names: Sequence[str], n_layers: int, options: EncodingOption
         ValueError: See :func:`check_encodings`; or if an option is out of range.
     """
     check_encodings(names)
-    per_layer = {"cape"} | ({"all_absolute"} if options.all_absolute_sharing == "per_layer" else set())
+    per_layer = PER_LAYER | ({"all_absolute"} if options.all_absolute_sharing == "per_layer" else set())
     shared = {name: ENCODINGS[name](options) for name in names if name not in per_layer}
     return [[shared[name] if name in shared else ENCODINGS[name](options) for name in names] for _ in range(n_layers)]

@@ -11,7 +11,7 @@ from recbole_posattn.nn.encodings.base import PositionEncoding
 
 
 class CAPEEncoding(PositionEncoding):
-    """Contextual-aware positions, CAPE (Yuan et al., arXiv 2502.09027): dissimilar items count, similar ones hardly.
+    """Contextual-aware positions, CAPE (Yuan et al., arXiv 2502.09027): dissimilar items count, similar ones barely.
 
     With the logits s_tj of the attention, the position of key j for query t is p_tj = Σ_{j ≤ i ≤ t} (1 − σ(s_ti)), at
     most P − 1. The bias is q_t · e[p_tj] with learned e, linear between the integers around p_tj, and with q_t before
@@ -51,11 +51,12 @@ class ALiBiEncoding(PositionEncoding):
 
     Args:
         n_heads: Heads h.
-        slope_exponent: E, which is 8 in the paper. Its smallest slope, 2⁻⁸, is all that a single head gets.
+        slope_exponent: E, which is 8 in the paper. A single head gets the smallest slope, 2⁻⁸.
     """
 
     name = "alibi"
     enters = "logits"
+    slope: Tensor
 
     def __init__(self, n_heads: int, slope_exponent: float = 8.0) -> None:
         super().__init__()
@@ -106,7 +107,8 @@ class T5BiasEncoding(PositionEncoding):
 
     def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
         """See :meth:`PositionEncoding.logit_bias`."""
-        return self.bias(self.bucket(_lags(query, key, first))).movedim(-1, 0)[None]
+        bias: Tensor = self.bias(self.bucket(_lags(query, key, first)))
+        return bias.movedim(-1, 0)[None]
 
 
 def _lags(query: Tensor, key: Tensor, first: int) -> Tensor:

@@ -25,6 +25,8 @@ class RotaryEncoding(PositionEncoding):
 
     name = "rope"
     enters = "query_key"
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, max_length: int, head_size: int, base: float = 10000.0) -> None:
         super().__init__()

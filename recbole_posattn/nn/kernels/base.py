@@ -2,7 +2,7 @@
 
 One attention block holds two kernels that live purely in position space: **U** (upper triangular) and **L** (lower
 triangular). **C = U L** is the positional kernel of Nabiev & Frolov (arXiv 2602.21052). Keys are mixed by Uᵀ and
-values by L, and both of these are lower triangular: row t mixes positions ≤ t only. Every class here therefore is a
+values by L, and both of these are lower triangular: row t mixes positions ≤ t only. Every class here is therefore a
 lower-triangular matrix M that multiplies a sequence from the left; a U kernel is stored as M = Uᵀ.
 
 Toeplitz, dilated, adaptive and exponential kernels have one weight per *lag* k for all positions, M[t, t − k] = g_k.
@@ -15,18 +15,47 @@ m decays of a mixture, r rank.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 Alignment = Literal["end", "start"]
 Normalization = Literal["frobenius", "none"]
-NORMALIZATIONS = ("frobenius", "none")
-ALIGNMENTS = ("end", "start")
+NORMALIZATIONS: tuple[Normalization, ...] = ("frobenius", "none")
+ALIGNMENTS: tuple[Alignment, ...] = ("end", "start")
 
 # Standard deviation of the half-normal start of the off-diagonal weights (the authors' released implementation).
 INIT_STD = 0.02
+
+
+class KernelOptions(NamedTuple):
+    """The options from which the structures are built; each uses those that concern it.
+
+    Args:
+        role: ``u`` for Uᵀ, which mixes the keys, or ``l`` for L, which mixes the values.
+        max_length: The longest sequence, in positions.
+        n_groups: See :class:`PositionKernel`.
+        normalization: See :class:`LearnedKernel`.
+        alignment: See :class:`FullKernel`.
+        bandwidth: Lags that a banded structure keeps.
+        n_decays: See :class:`ExponentialKernel`.
+        rank: See :class:`LowRankKernel`.
+    """
+
+    role: Literal["u", "l"]
+    max_length: int
+    n_groups: int = 1
+    normalization: Normalization = "frobenius"
+    alignment: Alignment = "end"
+    bandwidth: int | None = None
+    n_decays: int = 4
+    rank: int = 8
+
+    @property
+    def common(self) -> tuple[int, int, Normalization]:
+        """The first arguments of every learned kernel."""
+        return self.max_length, self.n_groups, self.normalization
 
 
 class PositionKernel(nn.Module):
@@ -37,7 +66,7 @@ class PositionKernel(nn.Module):
         n_groups: Independent kernels over the feature channels: 1, the number of heads, or the hidden size.
 
     Attributes:
-        lag_only: True if a weight depends on the lag t − s alone, so that it does not matter where padding stands.
+        lag_only: True if a weight depends on the lag t − s alone, so that the place of the padding does not matter.
     """
 
     lag_only = True
@@ -50,6 +79,11 @@ class PositionKernel(nn.Module):
             raise ValueError(f"n_groups must be a positive integer, got {n_groups}")
         self.max_length = max_length
         self.n_groups = n_groups
+
+    @classmethod
+    def from_options(cls, options: KernelOptions) -> Self:
+        """A kernel of this class from the options of a model, for :func:`recbole_posattn.register_kernel`."""
+        return cls(options.max_length, options.n_groups)
 
     def dense(self, length: int | None = None) -> Tensor:
         """The matrix M for sequences of ``length`` positions (default: ``max_length``).
@@ -117,6 +151,8 @@ class PositionKernel(nn.Module):
 class IdentityKernel(PositionKernel):
     """M = I: positions are not mixed, which leaves plain causal attention without positions."""
 
+    one: Tensor
+
     def __init__(self, max_length: int, n_groups: int = 1) -> None:
         super().__init__(max_length, n_groups)
         self.register_buffer("one", torch.ones(()), persistent=False)  # follows the module's device and type
@@ -148,11 +184,17 @@ class LearnedKernel(PositionKernel):
             raise ValueError(f"normalization must be one of {NORMALIZATIONS}, got {normalization!r}")
         self.normalization = normalization
 
+    @classmethod
+    def from_options(cls, options: KernelOptions) -> Self:
+        """See :meth:`PositionKernel.from_options`."""
+        return cls(*options.common)
+
     def _normalized(self, weights: Tensor) -> Tensor:
         """Divide the weights of a group, shape (g, n), by their L2 norm if normalization is on."""
         if self.normalization == "none":
             return weights
-        return weights / weights.norm(dim=-1, keepdim=True)
+        normalized: Tensor = weights / weights.norm(dim=-1, keepdim=True)
+        return normalized
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print(model)``."""
@@ -166,9 +208,10 @@ def aligned(alignment: Alignment, length: int, max_length: int) -> slice:
 
 def checked_alignment(alignment: str) -> Alignment:
     """The alignment itself, or a :class:`ValueError` if it is unknown."""
-    if alignment not in ALIGNMENTS:
-        raise ValueError(f"alignment must be one of {ALIGNMENTS}, got {alignment!r}")
-    return alignment
+    for known in ALIGNMENTS:
+        if alignment == known:
+            return known
+    raise ValueError(f"alignment must be one of {ALIGNMENTS}, got {alignment!r}")
 
 
 def checked_bandwidth(bandwidth: int | None, max_length: int) -> int:

@@ -181,7 +181,8 @@ class ExponentialKernel(LagKernel):
         if self.normalization == "none":
             return self.amplitude
         taps = (self.amplitude[..., None] * self._decayed(self.max_length)).sum(dim=1)
-        return self.amplitude / taps.norm(dim=-1, keepdim=True)
+        normalized: Tensor = self.amplitude / taps.norm(dim=-1, keepdim=True)
+        return normalized
 
     def _mix(self, x: Tensor) -> Tensor:
         length = x.shape[-2]

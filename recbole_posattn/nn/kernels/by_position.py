@@ -39,6 +39,7 @@ class FullKernel(LearnedKernel):
     """
 
     lag_only = False
+    entry: Tensor
 
     def __init__(
         self,
@@ -128,7 +129,8 @@ class LowRankKernel(LearnedKernel):
 
     def factors(self, length: int) -> tuple[Tensor, Tensor]:
         """u (normalized) and v of the aligned positions, each of shape (g, s, r)."""
-        u, v = self.u, self.v
+        u: Tensor = self.u
+        v: Tensor = self.v
         if self.normalization == "frobenius":
             gram = (v.unsqueeze(-1) * v.unsqueeze(-2)).cumsum(dim=1)  # Σ_{s ≤ t} v_s v_sᵀ: no T × T matrix
             squared = torch.einsum("gtr,gtrq,gtq->g", u, gram, u)

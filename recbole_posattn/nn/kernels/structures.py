@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from recbole_posattn.nn.kernels.base import Alignment, IdentityKernel, Normalization, PositionKernel
+from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions, PositionKernel
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel, DilatedKernel, ExponentialKernel, ToeplitzKernel
 from recbole_posattn.nn.kernels.by_position import FullKernel, LowRankKernel
-
-
-class KernelOptions(NamedTuple):
-    """What the structures are built from; each takes what concerns it.
-
-    Args:
-        role: ``u`` for Uᵀ, which mixes the keys, or ``l`` for L, which mixes the values.
-        max_length: The longest sequence, in positions.
-        n_groups: See :class:`PositionKernel`.
-        normalization: See :class:`LearnedKernel`.
-        alignment: See :class:`FullKernel`.
-        bandwidth: Lags that a banded structure keeps.
-        n_decays: See :class:`ExponentialKernel`.
-        rank: See :class:`LowRankKernel`.
-    """
-
-    role: Literal["u", "l"]
-    max_length: int
-    n_groups: int = 1
-    normalization: Normalization = "frobenius"
-    alignment: Alignment = "end"
-    bandwidth: int | None = None
-    n_decays: int = 4
-    rank: int = 8
-
-    @property
-    def common(self) -> tuple[int, int, Normalization]:
-        """The first arguments of every learned kernel."""
-        return self.max_length, self.n_groups, self.normalization
-
 
 STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "identity": lambda o: IdentityKernel(o.max_length, o.n_groups),

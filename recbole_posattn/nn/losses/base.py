@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+
+from recbole_posattn.nn.losses.negatives import Distribution
+
+
+class LossOptions(NamedTuple):
+    """The options from which a loss is built.
+
+    Attributes:
+        loss_type: A name of :data:`LOSSES`.
+        chunk_size: Of ``CE``; see :class:`CrossEntropy`.
+        n_negatives: Of the others: negatives, of each target or (``SSM``) shared by all.
+        distribution: Of the negatives; see :class:`NegativeItems`.
+        alpha: Of the distribution ``popularity``; see :class:`NegativeItems`.
+        calibration: Of ``gBCE``; see :class:`GeneralizedBinaryCrossEntropy`.
+    """
+
+    loss_type: str
+    chunk_size: int | Literal["auto"] | None = "auto"
+    n_negatives: int = 256
+    distribution: Distribution = "uniform"
+    alpha: float = 1.0
+    calibration: float = 0.75
 
 
 class ItemLoss(nn.Module):
     """The interface of all losses. The score of item i for target j is s = ``hidden[j]`` · ``item_weight[i]``."""
 
+    @classmethod
+    def from_options(cls, options: LossOptions, item_counts: Tensor | None) -> Self:
+        """A loss of this class from the options of a model, for :func:`recbole_posattn.register_loss`.
+
+        Args:
+            options: The options of the loss.
+            item_counts: How often each item is a target in training, integers of shape (n,); ``None`` unless the class
+                derives from :class:`SampledLoss`.
+        """
+        return cls()
+
     def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:
         """The mean loss of some targets.
 
         Args:
-            hidden: What predicts each target, shape (m, d). There must be a target: the mean over none is not a number.
+            hidden: What predicts each target, shape (m, d). At least one target is required: the mean over none is NaN.
             target: Items of shape (m,).
             item_weight: Embeddings of all items, shape (n, d).
 
@@ -26,7 +60,7 @@ class ItemLoss(nn.Module):
 
 
 def targets_per_chunk(elements: dict[str, int], elements_per_target: int, device: torch.device) -> int:
-    """Targets whose elements together are about as many as the device likes; one at least."""
+    """Targets per chunk, so that a chunk has about as many elements as suits the device; at least one."""
     return max(1, elements.get(device.type, elements["cuda"]) // elements_per_target)
 
 

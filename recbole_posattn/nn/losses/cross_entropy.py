@@ -51,9 +51,10 @@ class CrossEntropy(ItemLoss):
         if chunk_size == "auto":
             chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(LOGIT_ELEMENTS, len(item_weight), hidden.device))
         product_dtype = (hidden[:0] @ item_weight[:0].T).dtype  # that of autocast where it is on
-        return _ChunkedCrossEntropy.apply(
+        loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
             hidden, target, item_weight, chunk_size, product_dtype, torch.is_grad_enabled()
         )
+        return loss
 
     def extra_repr(self) -> str:
         """The options, for ``print(model)``."""
@@ -97,21 +98,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 # Row by row, so in place; log Σ exp(s) = max s − log max p then costs two cheap maxima.
                 probability = torch.softmax(logits, dim=1, out=logits)
                 losses[rows] = highest - probability.amax(dim=1).log() - at_label
-                if not (needs_hidden or needs_weight):
+                if grad_hidden is None and grad_weight is None:
                     continue
                 probability[row, label] -= 1
                 grad_logits = product.copy_(probability) if narrow else probability
-                if needs_hidden:
+                if grad_hidden is not None:
                     torch.mm(grad_logits, weight, out=grad_hidden[rows])
-                if needs_weight and narrow:
+                if grad_weight is not None and narrow:
                     grad_weight += grad_logits.T @ x[rows]  # many chunks: the sum would suffer in a narrow type
-                elif needs_weight:
+                elif grad_weight is not None:
                     grad_weight.addmm_(grad_logits.T, x[rows])
 
             ctx.n_targets = n_targets
             ctx.save_for_backward(
-                grad_hidden.to(hidden.dtype) if needs_hidden else None,
-                grad_weight.to(item_weight.dtype) if needs_weight else None,
+                None if grad_hidden is None else grad_hidden.to(hidden.dtype),
+                None if grad_weight is None else grad_weight.to(item_weight.dtype),
             )
             return losses.mean()
 

@@ -19,12 +19,12 @@ PROBABILITY_PARTS = 2**52
 class NegativeItems(nn.Module):
     """A distribution of negative items, the same as that of RecBole's samplers.
 
-    ``uniform`` takes all items but the padding alike, ``popularity`` in proportion to count^α. Items that never occur
-    in training are drawn by the first and never by the second.
+    ``uniform`` draws all items except the padding with equal probability, ``popularity`` in proportion to count^α.
+    Items that never occur in training are drawn by the first, never by the second.
 
-    Every item owns an interval of the integers 0 … ``total`` − 1, as long as it is probable. A draw is an integer, and
-    a target is kept out of its own negatives by drawing from a range that is shorter by its interval: no draw has to be
-    repeated, however probable the target is.
+    Every item owns an interval of the integers 0 … ``total`` − 1, in proportion to its probability. A draw is an
+    integer. A target is excluded from its own negatives by drawing from a range that is shorter by its interval: no
+    draw is ever repeated, however probable the target is.
 
     Args:
         distribution: ``uniform`` or ``popularity``.
@@ -37,6 +37,8 @@ class NegativeItems(nn.Module):
     Raises:
         ValueError: If ``distribution`` is unknown, or if fewer than two items can be drawn.
     """
+
+    bounds: Tensor
 
     def __init__(self, distribution: Distribution, item_counts: Tensor, alpha: float = 1.0) -> None:
         super().__init__()

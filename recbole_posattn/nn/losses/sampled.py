@@ -1,7 +1,7 @@
 """Losses of next-item prediction, over all items or over sampled negatives.
 
 All have one interface, :class:`ItemLoss`: hidden states, their target items and the item embeddings go in, the mean
-over the targets comes out. A new loss is a class here and a line in :data:`LOSSES`.
+over the targets comes out.
 
 Shape keys: m targets, d hidden size, n items (row 0 is the padding item), k negatives, c targets of a chunk.
 """
@@ -9,19 +9,30 @@ Shape keys: m targets, d hidden size, n items (row 0 is the padding item), k neg
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recbole_posattn.nn.losses.base import ItemLoss, target_chunks, targets_per_chunk
+from recbole_posattn.nn.losses.base import ItemLoss, LossOptions, target_chunks, targets_per_chunk
 from recbole_posattn.nn.losses.negatives import NegativeItems
 
 # Elements of the item embeddings that are gathered at a time, c · k · d. On a CPU, 2^17 to 2^20 take the same time;
 # with more, every chunk needs fresh memory. A GPU (not measured) is kept busy.
 GATHERED_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
+
+
+def negative_items(options: LossOptions, item_counts: Tensor | None) -> NegativeItems:
+    """The distribution of negatives that the options describe; ``item_counts`` as in :func:`build_loss`.
+
+    Raises:
+        ValueError: If ``item_counts`` is ``None``, or see :class:`NegativeItems`.
+    """
+    if item_counts is None:
+        raise ValueError("a loss with sampled negatives needs item_counts")
+    return NegativeItems(options.distribution, item_counts, options.alpha)
 
 
 class SampledLoss(ItemLoss):
@@ -41,6 +52,11 @@ class SampledLoss(ItemLoss):
             raise ValueError(f"n_negatives must be a positive integer, got {n_negatives}")
         self.negatives = negatives
         self.n_negatives = n_negatives
+
+    @classmethod
+    def from_options(cls, options: LossOptions, item_counts: Tensor | None) -> Self:
+        """See :meth:`ItemLoss.from_options`."""
+        return cls(negative_items(options, item_counts), options.n_negatives)
 
     def extra_repr(self) -> str:
         """The options, for ``print(model)``."""
@@ -83,7 +99,8 @@ class TargetNegativesLoss(SampledLoss):
         items = torch.cat([target.unsqueeze(-1), negative], dim=-1)
         dtype = torch.promote_types(hidden.dtype, item_weight.dtype)
         chunk_size = targets_per_chunk(GATHERED_ELEMENTS, items.shape[1] * hidden.shape[1], hidden.device)
-        scores = _ItemScores.apply(hidden.to(dtype), items, item_weight.to(dtype), chunk_size)
+        weight = item_weight.to(dtype)
+        scores = _ItemScores.apply(hidden.to(dtype), items, weight, chunk_size)  # type: ignore[no-untyped-call]  # of torch
         return self.of_scores(scores[:, 0], scores[:, 1:]).mean()
 
     def of_scores(self, positive: Tensor, negative: Tensor) -> Tensor:

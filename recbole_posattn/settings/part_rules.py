@@ -1,0 +1,34 @@
+"""The rules of the keys that name a kernel structure, encodings or a loss; what is registered later counts, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole_posattn.nn.encodings.build import ENCODINGS
+from recbole_posattn.nn.kernels.structures import STRUCTURES, parse_kernel_structure
+from recbole_posattn.nn.losses.build import LOSSES
+from recbole_posattn.settings.rules import Rule, one_of
+
+
+def part_rules() -> dict[str, Rule]:
+    """The rule of each key, by the names known now."""
+    return {
+        "kernel_structure": Rule(_is_structure, f"<U>-<L>, each one of {', '.join(STRUCTURES)}"),
+        "position_encoding": Rule(
+            lambda value: (
+                isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value)
+            ),
+            f"a list of any of {', '.join(ENCODINGS)}",
+        ),
+        "loss_type": one_of(*LOSSES),
+    }
+
+
+def _is_structure(value: Any) -> bool:
+    try:
+        parse_kernel_structure(value)
+    except (TypeError, ValueError, AttributeError):
+        return False
+    return True
