@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Colours of lines and bars in one figure.
 COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf"]
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {  # matplotlib types the keys as literals
     "svg.fonttype": "none",  # text remains searchable
     "text.parse_math": False,  # a name may hold dollar signs
     "font.size": 9,
