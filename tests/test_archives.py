@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_posattn import compat
+from recbole_posattn.atomic_files import download
 from recbole_posattn.atomic_files.convert.convert import convert
 from recbole_posattn.atomic_files.convert.shapes import ReadOptions
 from recbole_posattn.atomic_files.download import download_atomic_files, extract_archive
@@ -62,7 +62,7 @@ def test_a_hostile_download_is_refused_and_leaves_nothing(
 ) -> None:
     data, reason = HOSTILE[case]
     serve(monkeypatch, data)
-    monkeypatch.setattr(compat, "LARGEST_UNPACKED", 2**21)
+    monkeypatch.setattr(download, "LARGEST_UNPACKED", 2**21)
     data_path = empty_folder / "work" / "dataset"
     with pytest.raises(DataError, match=reason) as caught:
         download_atomic_files("https://nowhere.invalid/Amazon.zip", data_path / "beauty", "beauty")
@@ -91,7 +91,7 @@ def test_folders_within_an_archive_are_unpacked(empty_folder: Path) -> None:
 
 def test_text_shrinks_less_than_is_believed(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
     """The most regular interactions there can be are still unpacked, whatever their size."""
-    monkeypatch.setattr(compat, "LARGEST_UNPACKED", 0)
+    monkeypatch.setattr(download, "LARGEST_UNPACKED", 0)
     rows = "".join(f"{n // 100}\t{n % 100}\t{n}\n" for n in range(100_000))
     Path("good.zip").write_bytes(zip_of({"a.inter": rows}, zipfile.ZIP_DEFLATED))
     extract_archive(Path("good.zip"), Path("out"))
