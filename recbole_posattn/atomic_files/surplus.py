@@ -51,10 +51,10 @@ class Surplus:
         if n_fields > n_columns and not names_rows:
             self.n_rows += 1
             left_out = shown(self.separator.join(fields[n_columns:]))
-            self.first = self.first or f"{counts}; as in RecBole, the rest is left out: {left_out}"
+            self.first = self.first or f"{counts}; left out, as RecBole does, is what follows: {left_out}"
             return
         cut_off = "" if line.endswith(("\n", "\r")) else "; it is the last line, and the file seems cut off there"
-        misread = "; pandas would read the first column as row names" if n_fields > n_columns else cut_off
+        misread = "; pandas would take the first column for names of rows" if n_fields > n_columns else cut_off
         raise DataError(f"{self.file}: {counts}: {shown(line.rstrip())}{misread}")
 
     def report(self) -> None:

@@ -196,7 +196,7 @@ def test_names_that_tell_nothing_are_refused(empty_folder: Path) -> None:
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t"))
     with pytest.raises(SettingError, match=r"kind must be one of delimited, jsonl, python, parquet; got 'xml'"):
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t", kind="xml"))
-    with pytest.raises(SettingError, match=r"separates the fields of a.xyz cannot be told"):
+    with pytest.raises(SettingError, match=r"the separator of the fields of a.xyz does not follow from its name"):
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t", kind="delimited"))
     with pytest.raises(SettingError, match=r"needs the columns of its users and items"):
         convert("a.xyz", "mine", ReadOptions(user="u"))

@@ -123,7 +123,7 @@ def test_a_field_too_many_deep_in_a_file(empty_folder: Path, caplog: pytest.LogC
     write("\n".join([HEADER, *rows, ""]))
     with caplog.at_level(logging.WARNING):
         assert len(read()) == 6100
-    assert "but line 6018 has 4; as in RecBole, the rest is left out: '1'" in caplog.text
+    assert "but line 6018 has 4; left out, as RecBole does, is what follows: '1'" in caplog.text
 
 
 @pytest.mark.parametrize("block", [1, 7, 2**24])
