@@ -283,7 +283,7 @@ def test_latex_has_each_cell() -> None:
     )
     (row,) = [line for line in text.splitlines() if line.startswith("Pop &")]
     assert r"0.0100 $\pm$ 0.0000$^{-}$" in row
-    assert r"\caption{ml\_100k, temporal split: 1,940 test targets of 943 users, 12.5 \% of which" in text
+    assert r"\caption{ml\_100k, temporal split: 1,940 test targets of 943 users, 12.5 \% of them" in text
     assert r"$^{+}$ better, $^{-}$ worse, $^{=}$ tie" in text
     assert r"\label{tab:leaderboard-ml-100k-temporal-split}" in text
 
@@ -365,7 +365,7 @@ def test_same_boards_give_the_same_bytes(tmp_path: Path) -> None:
 def test_figures_of_others_are_a_table_of_their_own() -> None:
     for form in (markdown, latex, html):
         plain, text = (form([make_board()], provenance) for provenance in (PROVENANCE, PUBLISHED))
-        assert "Published by others" in text and "Not run here." in text
+        assert "Published by others" in text and "Not run here:" in text
         assert "Published by others" not in plain and "BSARec" not in plain
     own, others = markdown([make_board()], PUBLISHED).split("## Published by others")
     assert "BSARec" not in own

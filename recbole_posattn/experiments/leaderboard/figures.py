@@ -174,8 +174,10 @@ def _line_style(board: Board, model: str) -> dict[str, Any]:
 
 def _label_points(axis: Axes, points: np.ndarray, names: Sequence[str]) -> None:
     """Write each name near its point, at the nearest place where it covers the least of other points and names."""
-    figure = axis.get_figure(root=True)
-    assert figure is not None
+    from matplotlib.figure import Figure
+
+    figure = axis.figure
+    assert isinstance(figure, Figure)  # not a SubFigure
     figure.draw_without_rendering()  # computes the layout
     to_points = 72 / figure.dpi
     pixels = axis.transData.transform(points)

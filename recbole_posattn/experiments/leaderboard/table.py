@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -71,16 +71,13 @@ def rows(board: Board) -> list[list[Cell]]:
             _metric(board, model, watched, best),
             _interval(board, model, watched),
             *(_metric(board, model, metric, best) for metric in others),
-            *(
-                _cost(board, model, column, float(costs.loc[model, column]), form)
-                for column, (_, form) in COSTS.items()
-            ),
+            *(_cost(board, model, column, costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
         ]
         for model in board.models
     ]
 
 
-def _cost(board: Board, model: str, column: str, value: float, form: str) -> Cell:
+def _cost(board: Board, model: str, column: str, value: Any, form: str) -> Cell:
     """A cost; seeds are shown as ``1 of 2`` if some failed."""
     cell, n_failed = number_cell(value, form), sum(failed == model for failed, *_ in board.failures)
     return cell._replace(text=f"{cell.text} of {value + n_failed:,.0f}") if column == "seeds" and n_failed else cell
