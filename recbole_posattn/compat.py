@@ -1,7 +1,7 @@
 """Every work-around for RecBole 1.2.1 on today's Python stack, each in a function of its own with its reason.
 
-None of this changes what RecBole computes. Importing ``recbole_posattn`` changes nothing. These are all lasting changes
-in the process:
+None of this changes what RecBole computes. Importing ``recbole_posattn`` only adds a finder for its own old module
+names to ``sys.meta_path``. These are all other lasting changes in the process:
 
 When a module of this package that uses RecBole is imported, before RecBole itself (:func:`apply`):
 - ``numpy.float_``, ``complex_`` and ``unicode_``, where they are missing;
@@ -14,7 +14,6 @@ When ``Config``, ``run``, ``load``, ``register`` or another public name is first
   in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
 - ``recbole.data.utils.get_dataloader``, which returns our loaders for our ``Config`` and RecBole's for any other;
 - RecBole's ``AbstractDataLoader.__getstate__`` and ``multiprocessing_context``, so that workers run on any system;
-- RecBole's ``Dataset._remap`` and ``_concat_remaped_tokens``, with the same result in less memory;
 - these methods of RecBole's samplers, which refuse data without a negative to draw instead of trying forever
   (``data/sampling.py``): ``Sampler.set_phase``, ``RepeatableSampler.set_phase``,
   ``SeqSampler.sample_neg_sequence``, ``KGSampler.get_used_ids`` and ``AbstractSampler._build_alias_table`` of
