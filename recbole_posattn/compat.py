@@ -14,7 +14,6 @@ When ``Config``, ``run``, ``load``, ``register`` or another public name is first
   in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
 - ``recbole.data.utils.get_dataloader``, which gives our loaders for our ``Config`` and RecBole's for any other;
 - RecBole's ``AbstractDataLoader.__getstate__`` and ``multiprocessing_context``: it can have workers on any system;
-- RecBole's ``Dataset._remap`` and ``_concat_remaped_tokens``, with the same numbers and tokens in less memory;
 - methods of RecBole's samplers, of ``MaskItemSequence``, ``LINE`` and ``S3Rec``, which refuse to draw a negative where
   there is none, and would otherwise never end (``data/sampling.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.

@@ -117,7 +117,8 @@ def state():
     }
     register = recbole.evaluator.register
     tables = [sorted(t) for t in (register.metrics_dict, register.metric_information, register.metric_types)]
-    return found, list(warnings.filters), tables, list(sys.meta_path), list(sys.path_hooks), vars(dok_matrix).keys()
+    finders = [each for each in sys.meta_path if not type(each).__module__.startswith("recbole_posattn")]
+    return found, list(warnings.filters), tables, finders, list(sys.path_hooks), vars(dok_matrix).keys()
 
 before = state()
 import recbole_posattn
@@ -131,7 +132,6 @@ changed = {
     if name in known and value not in modules and then.get((name, key)) != value
 }
 listed = {"recbole.data.utils.get_dataloader", "recbole.data.dataset.SASRecDataset"}
-listed |= {f"recbole.data.dataset.dataset.Dataset.{name}" for name in ("_remap", "_concat_remaped_tokens")}
 loader = "recbole.data.dataloader.abstract_dataloader.AbstractDataLoader"
 listed |= {f"{loader}.{name}" for name in ("__getstate__", "multiprocessing_context")}
 samplers = ("Sampler.set_phase", "RepeatableSampler.set_phase", "SeqSampler.sample_neg_sequence")
