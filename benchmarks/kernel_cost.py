@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.common import RESULTS, interleaved_medians, peak_mebibytes, report
 from recbole_posattn.nn.attention import PositionKernelAttention
-from recbole_posattn.nn.encodings import EncodingOptions, build_encodings
+from recbole_posattn.nn.encodings.build import EncodingOptions, build_encodings
 from recbole_posattn.nn.kernels.structures import KernelOptions, build_kernel
 
 BATCH, HIDDEN_SIZE, BANDWIDTH = 4, 64, 32

@@ -49,7 +49,7 @@ from recbole_posattn import Config, run
 from recbole_posattn.cli.main import launch
 from recbole_posattn.errors import EXIT_USER_ERROR, SettingError, UserError
 from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
-from recbole_posattn.nn.encodings import ENCODINGS, check_encodings
+from recbole_posattn.nn.encodings.build import ENCODINGS, check_encodings
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
 from recbole_posattn.nn.losses.build import LOSSES

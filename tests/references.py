@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from recbole_posattn.nn.encodings import ALiBiEncoding, CAPEEncoding, PositionEncoding, RotaryEncoding, T5BiasEncoding
+from recbole_posattn.nn.encodings.base import PositionEncoding
+from recbole_posattn.nn.encodings.logit_bias import ALiBiEncoding, CAPEEncoding, T5BiasEncoding
+from recbole_posattn.nn.encodings.rotary import RotaryEncoding
 
 
 def rotated(x: Tensor, base: float) -> Tensor:

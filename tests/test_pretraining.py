@@ -91,9 +91,12 @@ def test_a_pretraining_goes_on(settings: Callable, model: str, monkeypatch: pyte
         assert Path(resumed["checkpoint"]) == last.with_name(f"{model}-tiny-4.pth")
 
 
-def test_nothing_is_written_unless_it_shall_be(settings: Callable) -> None:
+def test_unsaved_it_writes_what_the_next_stage_reads_and_no_more(settings: Callable) -> None:
     result = run("S3Rec", "tiny", config_dict=settings("S3Rec"), command_line=[], saved=False)
-    assert result["checkpoint"] is None and not any(path.is_file() for path in Path("saved").rglob("*"))
+    assert result["checkpoint"] is None
+    assert {path.name for path in Path("saved").iterdir()} == {"S3Rec-tiny-2.pth", "S3Rec-tiny-4.pth"}
+    stage = {"train_stage": "finetune", "pre_model_path": "saved/S3Rec-tiny-4.pth"}
+    assert run("S3Rec", "tiny", config_dict=settings("S3Rec", **stage), command_line=[], saved=False)["test_result"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from benchmarks.soak import CARELESS, GENERAL, NOT_DRAWN, OUR_MODELS, SEQUENTIAL, draw_case
-from recbole_posattn.nn.encodings import ENCODINGS
+from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
 

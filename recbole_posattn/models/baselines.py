@@ -1,7 +1,7 @@
 """The positional encodings that PosKernelSASRec is compared with, each as a model on the same backbone and loss.
 
 Each is SASRec without a kernel (U = L = I) and with one encoding; the encodings themselves, their formulas and sources
-are in :mod:`recbole_posattn.nn.encodings`.
+are in :mod:`recbole_posattn.nn.encodings.base`.
 """
 
 from __future__ import annotations

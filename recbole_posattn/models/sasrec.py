@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.backbone import BACKBONES
-from recbole_posattn.nn.encodings import EncodingOptions, build_encodings
+from recbole_posattn.nn.encodings.build import EncodingOptions, build_encodings
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 from recbole_posattn.nn.losses.build import LossOptions, build_loss
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from recbole_posattn.nn.dropout import dropout as drop
-from recbole_posattn.nn.encodings import PositionEncoding
+from recbole_posattn.nn.encodings.base import PositionEncoding
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 from recbole_posattn.nn.products import DENSE_LENGTH
 

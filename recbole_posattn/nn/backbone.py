@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.dropout import Dropout
-from recbole_posattn.nn.encodings import PositionEncoding
+from recbole_posattn.nn.encodings.base import PositionEncoding
 
 # The activations that RecBole's FeedForward offers, by its names.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

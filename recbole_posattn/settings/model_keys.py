@@ -9,7 +9,7 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
-from recbole_posattn.nn.encodings import ENCODINGS, check_encodings
+from recbole_posattn.nn.encodings.build import ENCODINGS, check_encodings
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES

@@ -290,9 +290,11 @@ class CheckpointMixin:
         """The checkpoint between two training stages, of the models that have such (S3Rec, RaCT).
 
         It is kept in the folder of the run. Where RecBole puts it, in ``checkpoint_dir`` itself, is that of the latest
-        run: the file that ``pre_model_path`` names by custom.
+        run: the file that ``pre_model_path`` names by custom. There it is written without ``saved``, too, as RecBole
+        does: a pretraining has nothing else to show.
         """
         if not self._saved:
+            self._write_checkpoint(epoch, saved_model_file)
             return
         self._claim_run_dir()
         self.saved_model_file = str(self.run_dir / Path(saved_model_file).name)

@@ -62,7 +62,8 @@ def run(
         dataset: Name; by default what the settings say, else ml-100k.
         config_file_list: YAML files with settings.
         config_dict: Settings, stronger than the files.
-        saved: Whether to keep the best epoch. If not, the last epoch is the one tested, and nothing is written.
+        saved: Whether to keep the best epoch. If not, the last epoch is the one tested, and nothing is written but, as
+            in RecBole, what a pretraining leaves for the next stage.
         command_line: Settings ``--key=value``, strongest of all; none by default. Unlike RecBole's, this function does
             not read ``sys.argv``, which belongs to the program that calls it.
         nproc: Processes to train with here, on a GPU each or sharing the CPU.

@@ -25,16 +25,12 @@ from recbole_posattn.experiments.leaderboard.figures import (
     draw_scores,
     draw_times,
 )
-from recbole_posattn.experiments.leaderboard.report import (
-    CSV_COLUMNS,
-    Provenance,
-    csv,
-    html,
-    latex,
-    markdown,
-    write_report,
-)
+from recbole_posattn.experiments.leaderboard.latex import latex
+from recbole_posattn.experiments.leaderboard.markdown import markdown
+from recbole_posattn.experiments.leaderboard.page import html
+from recbole_posattn.experiments.leaderboard.report import CSV_COLUMNS, csv, write_report
 from recbole_posattn.experiments.leaderboard.spec import Published
+from recbole_posattn.experiments.leaderboard.table import Provenance
 
 NAN = float("nan")
 NASTY = """<script>alert("1")</script>_50%&'$a$|#"""

@@ -18,7 +18,7 @@ from recbole_posattn import Config, PosKernelSASRec, run
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.nn.encodings import ENCODINGS, MEANINGLESS_TOGETHER
+from recbole_posattn.nn.encodings.build import ENCODINGS, MEANINGLESS_TOGETHER
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 
 SHARINGS = ["per_layer", "shared", {"u": "per_layer", "l": "shared"}, {"u": "shared", "l": "per_layer"}]

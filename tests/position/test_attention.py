@@ -13,13 +13,8 @@ from torch import Tensor
 
 from recbole_posattn.nn import attention as attention_module
 from recbole_posattn.nn.attention import PositionKernelAttention, causal_attention
-from recbole_posattn.nn.encodings import (
-    ENCODINGS,
-    MEANINGLESS_TOGETHER,
-    AllAbsoluteEncoding,
-    EncodingOptions,
-    build_encodings,
-)
+from recbole_posattn.nn.encodings.at_input import AllAbsoluteEncoding
+from recbole_posattn.nn.encodings.build import ENCODINGS, MEANINGLESS_TOGETHER, EncodingOptions, build_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES, KernelOptions, build_kernel
 from tests import references
 from tests.watch import LargestTensor

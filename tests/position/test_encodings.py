@@ -9,19 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_posattn.nn.encodings import (
-    ENCODINGS,
-    AbsoluteEncoding,
-    AddedPositions,
-    ALiBiEncoding,
-    CAPEEncoding,
-    EncodingOptions,
-    RotaryEncoding,
-    SinusoidalEncoding,
-    T5BiasEncoding,
-    build_encodings,
-    check_encodings,
-)
+from recbole_posattn.nn.encodings.at_input import AbsoluteEncoding, AddedPositions, SinusoidalEncoding
+from recbole_posattn.nn.encodings.build import ENCODINGS, EncodingOptions, build_encodings, check_encodings
+from recbole_posattn.nn.encodings.logit_bias import ALiBiEncoding, CAPEEncoding, T5BiasEncoding
+from recbole_posattn.nn.encodings.rotary import RotaryEncoding
 from tests import references
 
 

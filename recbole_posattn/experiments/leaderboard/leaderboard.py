@@ -11,8 +11,9 @@ from rich.console import Console
 from recbole_posattn.errors import UserError
 from recbole_posattn.experiments.leaderboard.board import gather
 from recbole_posattn.experiments.leaderboard.live import LiveTable
-from recbole_posattn.experiments.leaderboard.report import Provenance, write_report
+from recbole_posattn.experiments.leaderboard.report import write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec
+from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.experiments.leaderboard.tuned import tune_rows
 from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
 from recbole_posattn.locks import alone_in

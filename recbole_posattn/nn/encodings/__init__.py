@@ -1,0 +1,1 @@
+"""Positional encodings, by where they enter the model."""

@@ -1,0 +1,93 @@
+"""The encodings by name, and the encodings of each layer of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from recbole_posattn.nn.encodings.at_input import AbsoluteEncoding, AllAbsoluteEncoding, SinusoidalEncoding
+from recbole_posattn.nn.encodings.base import PositionEncoding, Sharing
+from recbole_posattn.nn.encodings.logit_bias import ALiBiEncoding, CAPEEncoding, T5BiasEncoding
+from recbole_posattn.nn.encodings.rotary import RotaryEncoding
+from recbole_posattn.nn.kernels.base import Alignment
+
+
+class EncodingOptions(NamedTuple):
+    """What the encodings are built from; each takes what concerns it.
+
+    Args:
+        max_length: The longest sequence, in positions.
+        hidden_size: Channels d.
+        n_heads: Heads h.
+        alignment: See :class:`AddedPositions`.
+        all_absolute_sharing: One embedding of ``all_absolute`` a layer, or one for all.
+        rope_base: See :class:`RotaryEncoding`.
+        cape_positions: P of :class:`CAPEEncoding`; ``max_length`` if ``None``.
+        alibi_slope_exponent: See :class:`ALiBiEncoding`.
+        t5_buckets: See :class:`T5BiasEncoding`.
+        t5_max_distance: See :class:`T5BiasEncoding`.
+    """
+
+    max_length: int
+    hidden_size: int
+    n_heads: int = 1
+    alignment: Alignment = "end"
+    all_absolute_sharing: Sharing = "per_layer"
+    rope_base: float = 10000.0
+    cape_positions: int | None = None
+    alibi_slope_exponent: float = 8.0
+    t5_buckets: int = 32
+    t5_max_distance: int = 128
+
+    @property
+    def head_size(self) -> int:
+        """Channels of a head."""
+        return self.hidden_size // self.n_heads
+
+
+ENCODINGS: dict[str, Callable[[EncodingOptions], PositionEncoding]] = {
+    "absolute": lambda o: AbsoluteEncoding(o.max_length, o.hidden_size, o.alignment),
+    "all_absolute": lambda o: AllAbsoluteEncoding(o.max_length, o.hidden_size, o.alignment),
+    "sinusoidal": lambda o: SinusoidalEncoding(o.max_length, o.hidden_size, o.alignment),
+    "rope": lambda o: RotaryEncoding(o.max_length, o.head_size, o.rope_base),
+    "cape": lambda o: CAPEEncoding(o.head_size, o.cape_positions or o.max_length),
+    "alibi": lambda o: ALiBiEncoding(o.n_heads, o.alibi_slope_exponent),
+    "t5_bias": lambda o: T5BiasEncoding(o.n_heads, o.t5_buckets, o.t5_max_distance),
+}
+
+# Encodings that cannot tell more together than one of them alone, each with the reason.
+MEANINGLESS_TOGETHER = {
+    ("absolute", "sinusoidal"): "both add a vector per position to the input, and a learned one can hold the fixed one",
+    ("alibi", "t5_bias"): "both add a bias per distance to the logits, of which only the sum can be told",
+}
+
+
+def check_encodings(names: Sequence[str]) -> None:
+    """Refuse encodings that make no sense together.
+
+    Raises:
+        ValueError: If a name is unknown, given twice, or in a pair of :data:`MEANINGLESS_TOGETHER`.
+    """
+    for name in names:
+        if name not in ENCODINGS:
+            raise ValueError(f"position_encoding must hold any of {', '.join(ENCODINGS)}, got {name!r}")
+        if list(names).count(name) > 1:
+            raise ValueError(f"position_encoding must hold {name!r} once, got {list(names)}")
+    for pair, reason in MEANINGLESS_TOGETHER.items():
+        if set(pair) <= set(names):
+            raise ValueError(f"position_encoding {list(names)} makes no sense: of {' and '.join(pair)}, {reason}")
+
+
+def build_encodings(names: Sequence[str], n_layers: int, options: EncodingOptions) -> list[list[PositionEncoding]]:
+    """The encodings of each layer, in the order of their names.
+
+    Layers have a CAPE of their own, as they have queries of their own; ALL-APE's are a matter of its option, and all
+    others are one module for all layers (T5 shares its bias as well).
+
+    Raises:
+        ValueError: See :func:`check_encodings`; or if an option is out of range.
+    """
+    check_encodings(names)
+    per_layer = {"cape"} | ({"all_absolute"} if options.all_absolute_sharing == "per_layer" else set())
+    shared = {name: ENCODINGS[name](options) for name in names if name not in per_layer}
+    return [[shared[name] if name in shared else ENCODINGS[name](options) for name in names] for _ in range(n_layers)]

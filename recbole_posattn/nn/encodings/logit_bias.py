@@ -1,0 +1,115 @@
+"""Encodings that are added to the attention logits."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from recbole_posattn.nn.encodings.base import PositionEncoding
+
+
+class CAPEEncoding(PositionEncoding):
+    """Contextual-aware positions, CAPE (Yuan et al., arXiv 2502.09027): dissimilar items count, similar ones hardly.
+
+    With the logits s_tj of the attention, the position of key j for query t is p_tj = Σ_{j ≤ i ≤ t} (1 − σ(s_ti)), at
+    most P − 1. The bias is q_t · e[p_tj] with learned e, linear between the integers around p_tj, and with q_t before
+    any rotation. e starts at 0.
+
+    Args:
+        head_size: Channels d_h.
+        n_positions: P, the number of learned positions.
+    """
+
+    name = "cape"
+    enters = "logits"
+
+    def __init__(self, head_size: int, n_positions: int) -> None:
+        super().__init__()
+        if n_positions < 1:
+            raise ValueError(f"n_positions must be a positive integer, got {n_positions}")
+        self.n_positions = n_positions
+        self.position = nn.Parameter(torch.zeros(head_size, n_positions))
+
+    def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
+        """See :meth:`PositionEncoding.logit_bias`."""
+        logits = query @ key.mT / math.sqrt(query.shape[-1])
+        gates = (1 - logits.sigmoid()).tril(first)  # keys behind the query do not count
+        position = gates.flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.n_positions - 1)
+        below = position.detach().floor()
+        above = below.add(1).clamp(max=self.n_positions - 1)
+        at_integers = unrotated @ self.position
+        bias_below, bias_above = (at_integers.gather(-1, index.long()) for index in (below, above))
+        return torch.lerp(bias_below, bias_above, position - below)
+
+
+class ALiBiEncoding(PositionEncoding):
+    """A fixed penalty on distance, ALiBi (Press et al., arXiv 2108.12409, §3): −m_i (t − s) is added in head i.
+
+    The slopes are m_i = 2^(−E i / h), i = 1 … h.
+
+    Args:
+        n_heads: Heads h.
+        slope_exponent: E, which is 8 in the paper. Its smallest slope, 2⁻⁸, is all that a single head gets.
+    """
+
+    name = "alibi"
+    enters = "logits"
+
+    def __init__(self, n_heads: int, slope_exponent: float = 8.0) -> None:
+        super().__init__()
+        slope = 2.0 ** (-slope_exponent * torch.arange(1, n_heads + 1) / n_heads)
+        self.register_buffer("slope", slope, persistent=False)
+
+    def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
+        """See :meth:`PositionEncoding.logit_bias`."""
+        return -self.slope[None, :, None, None] * _lags(query, key, first)
+
+
+class T5BiasEncoding(PositionEncoding):
+    """A learned bias for each head and bucket of distances, as in T5 (Raffel et al., arXiv 1910.10683, §2.1).
+
+    Of B buckets, the first B / 2 hold one distance each; the others grow logarithmically up to ``max_distance``,
+    behind which all distances are in the last one.
+
+    Args:
+        n_heads: Heads h.
+        n_buckets: B, at least 2.
+        max_distance: Where the last bucket begins to hold everything, in positions; above B / 2.
+
+    Raises:
+        ValueError: If ``n_buckets`` or ``max_distance`` is out of range.
+    """
+
+    name = "t5_bias"
+    enters = "logits"
+
+    def __init__(self, n_heads: int, n_buckets: int = 32, max_distance: int = 128) -> None:
+        super().__init__()
+        if n_buckets < 2:
+            raise ValueError(f"n_buckets must be at least 2, got {n_buckets}")
+        if max_distance <= n_buckets // 2:
+            raise ValueError(f"max_distance must be above n_buckets / 2, {n_buckets // 2}, got {max_distance}")
+        self.n_buckets = n_buckets
+        self.max_distance = max_distance
+        self.bias = nn.Embedding(n_buckets, n_heads)
+
+    def bucket(self, lag: Tensor) -> Tensor:
+        """The bucket of each lag; negative lags count as 0."""
+        exact = self.n_buckets // 2
+        lag = lag.clamp(min=0)
+        # Rounded before the cut: the logarithm of a bucket's first distance may fall just below an integer.
+        steps = torch.log(lag.clamp(min=1).double() / exact) / math.log(self.max_distance / exact)
+        wide = exact + (steps * (self.n_buckets - exact) + 1e-9).long()
+        return torch.where(lag < exact, lag, wide.clamp(max=self.n_buckets - 1))
+
+    def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
+        """See :meth:`PositionEncoding.logit_bias`."""
+        return self.bias(self.bucket(_lags(query, key, first))).movedim(-1, 0)[None]
+
+
+def _lags(query: Tensor, key: Tensor, first: int) -> Tensor:
+    """t − s for the queries ``first``, ``first`` + 1, … and all keys, shape (t, s)."""
+    row = first + torch.arange(query.shape[-2], device=query.device)
+    return row[:, None] - torch.arange(key.shape[-2], device=query.device)
