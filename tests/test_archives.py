@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_posattn import compat
+from recbole_posattn.atomic_files import download
 from recbole_posattn.atomic_files.convert.convert import convert
-from recbole_posattn.atomic_files.convert.shapes import Reading
+from recbole_posattn.atomic_files.convert.shapes import ReadOptions
 from recbole_posattn.atomic_files.download import download_atomic_files, extract_archive
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import DataError
@@ -62,7 +62,7 @@ def test_a_hostile_download_is_refused_and_leaves_nothing(
 ) -> None:
     data, reason = HOSTILE[case]
     serve(monkeypatch, data)
-    monkeypatch.setattr(compat, "LARGEST_UNPACKED", 2**21)
+    monkeypatch.setattr(download, "LARGEST_UNPACKED", 2**21)
     data_path = empty_folder / "work" / "dataset"
     with pytest.raises(DataError, match=reason) as caught:
         download_atomic_files("https://nowhere.invalid/Amazon.zip", data_path / "beauty", "beauty")
@@ -91,7 +91,7 @@ def test_folders_within_an_archive_are_unpacked(empty_folder: Path) -> None:
 
 def test_text_shrinks_less_than_is_believed(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
     """The most regular interactions there can be are still unpacked, whatever their size."""
-    monkeypatch.setattr(compat, "LARGEST_UNPACKED", 0)
+    monkeypatch.setattr(download, "LARGEST_UNPACKED", 0)
     rows = "".join(f"{n // 100}\t{n % 100}\t{n}\n" for n in range(100_000))
     Path("good.zip").write_bytes(zip_of({"a.inter": rows}, zipfile.ZIP_DEFLATED))
     extract_archive(Path("good.zip"), Path("out"))
@@ -162,9 +162,9 @@ def test_conversion_reads_any_member_and_writes_by_no_name_of_it(member: str, em
     source.write_bytes(zip_of({member: "".join(f"{n}\t{n % 3}\t5\t{n}\n" for n in range(9))}))
     if "\\" in member:  # one name, which no format knows
         with pytest.raises(DataError, match="has no file"):
-            convert(source, "mine", data_path=work / "dataset", reading=Reading(format="ml-100k"))
+            convert(source, "mine", data_path=work / "dataset", reading=ReadOptions(format="ml-100k"))
     else:
-        convert(source, "mine", data_path=work / "dataset", reading=Reading(format="ml-100k"))
+        convert(source, "mine", data_path=work / "dataset", reading=ReadOptions(format="ml-100k"))
     written = {path.relative_to(empty_folder).as_posix() for path in empty_folder.rglob("*") if path.is_file()}
     assert written - {"a/b/dataset/mine/mine.inter"} == {"a/b/dump.zip"}
     assert not Path("/tmp/evil").exists()

@@ -256,7 +256,7 @@ def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("time.time", lambda: float(next(jumping)))
         patch.setattr("recbole.trainer.trainer.time", lambda: float(next(jumping)))
-        patch.setattr("recbole_posattn.training.trainer.get_local_time", lambda: "Jan-01-1970_00-00-00")
+        patch.setattr("recbole_posattn.training.checkpointing.get_local_time", lambda: "Jan-01-1970_00-00-00")
         second = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
     assert_same(first, second)
     assert all(seconds >= 0 for seconds in second["seconds"].values())
@@ -328,7 +328,7 @@ def test_a_setting_that_makes_it_another_run_releases_the_lock(tiny_settings: Ca
 # Ends its process by SIGKILL at the n-th call of a function that writing checkpoints needs, once a last one is there.
 _KILLED = """
 import os, pathlib, signal, sys
-from recbole_posattn.cli import launch
+from recbole_posattn.cli.main import launch
 
 function, fatal, *arguments = sys.argv[1:]
 original, calls = getattr(os, function), 0

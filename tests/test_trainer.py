@@ -56,6 +56,6 @@ def test_training_resumes_from_a_checkpoint(tiny_settings: Callable) -> None:
 def test_runs_of_the_same_second_have_folders_of_their_own(
     tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recbole_posattn.training.trainer.get_local_time", lambda: "now")
+    monkeypatch.setattr("recbole_posattn.training.checkpointing.get_local_time", lambda: "now")
     folders = [Path(run("Pop", "tiny", config_dict=tiny_settings())["checkpoint"]).parent.name for _ in range(2)]
     assert folders == ["Pop-tiny-now", "Pop-tiny-now-2"]

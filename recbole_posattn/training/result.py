@@ -78,7 +78,7 @@ def versions() -> dict[str, str]:
 
 def _git_revision() -> str | None:
     """The commit of this package's checkout, ``+changes`` behind it if there are any; ``None`` outside a checkout."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
     try:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from recbole.data import create_dataset
 from recbole.data.dataset import Dataset, SequentialDataset
 
 from recbole_posattn import Config
@@ -53,7 +54,7 @@ def test_atomic_files(empty_folder: Path, kind: str) -> None:
     file.write_text("\n".join([header, *("\t".join(map(str, row)) for row in rows), ""]))
     config = Config("SASRec", "mine", config_dict={"load_col": None}, command_line=[])
     found = []
-    assert peak_megabytes(lambda: found.append(SequentialDataset(config))) < MEGABYTES
+    assert peak_megabytes(lambda: found.append(create_dataset(config))) < MEGABYTES
     (dataset,) = found
     assert dataset.field2id_token["item_id"].tolist() == ["[PAD]", *(f"i{k}" for k in range(N)), LONG]
     assert dataset.field2token_id["item_id"][LONG] == N + 1
@@ -71,7 +72,7 @@ def test_numbers_are_recboles(tiny_settings: Callable, monkeypatch: pytest.Monke
     file.write_text("\n".join([header, *rows, ""]))
     settings = {"data_path": "data", "load_col": None, "alias_of_user_id": ["place", "places"]}
     config = Config("SASRec", "mine", config_dict=settings, command_line=[])
-    ours = SequentialDataset(config)
+    ours = create_dataset(config)
 
     def in_the_place_of_its_loop(self: Dataset, columns: list) -> None:
         """RecBole's documented rule, field by field: 1, 2, … in the order of the columns, 0 for what is missing."""

@@ -133,7 +133,11 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise UserError("the fuzzed case ends here, before processes are started")
 
-    for name in ("leaderboard.make.run_trials", "tuning.make.run_search", "distributed.launch"):
+    for name in (
+        "experiments.leaderboard.leaderboard.run_trials",
+        "experiments.tuning.tune.run_search",
+        "distributed.launch",
+    ):
         monkeypatch.setattr(f"recbole_posattn.{name}", stop)
 
 

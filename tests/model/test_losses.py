@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from recbole_posattn.nn.losses import cross_entropy
 from recbole_posattn.nn.losses import sampled as losses
 from recbole_posattn.nn.losses.base import ItemLoss
 from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES, LossOptions, build_loss
@@ -77,8 +78,8 @@ def test_chunks_change_nothing(
 
 
 def test_chunks_of_the_automatic_size_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "LOGIT_ELEMENTS", {"cpu": 300, "cuda": 1})
-    monkeypatch.setattr(losses, "MIN_CHUNK_SIZE", 3)
+    monkeypatch.setattr(cross_entropy, "LOGIT_ELEMENTS", {"cpu": 300, "cuda": 1})
+    monkeypatch.setattr(cross_entropy, "MIN_CHUNK_SIZE", 3)
     for n in (50, 200):  # six targets, and the least
         inputs = case(20, 2, n)
         with LargestTensor() as largest:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments.trials import read_result, remove_left_over, validated_epochs
 from recbole_posattn.experiments.tuning.space import Space
-from recbole_posattn.files import json_text, remove_incomplete, whole_file
+from recbole_posattn.files import json_text, whole_file
 from recbole_posattn.training.result import RESULT_NAME
 
 RUNS, SEARCH_NAME, TRIALS_NAME = "runs", "search.json", "trials.jsonl"
@@ -104,7 +104,6 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
         with whole_file(file) as incomplete:
             incomplete.write_text(json_text(searched, indent=2) + "\n", encoding="utf-8")
-        remove_incomplete(folder)
         remove_left_over(folder / RUNS)
         records = {record.number: record for record in read_records(folder)}
         for number, record in _unrecorded(folder, space, records).items():
