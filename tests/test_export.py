@@ -72,11 +72,13 @@ def assert_same_scores(model: SequentialRecommender, run: Callable) -> None:
         assert own.std() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", registered_model_names())
 def test_torch_export_scores_as_the_model(exported: Callable, model: str) -> None:
     assert exported("torch-export", model, n_layers=1).largest_difference < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "changes"),
     [

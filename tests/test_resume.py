@@ -135,6 +135,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, str, int], Non
     return signal_in
 
 
+@pytest.mark.slow
 @of_recbole
 @pytest.mark.parametrize(
     ("model", "method", "call", "steps"),
@@ -357,6 +358,7 @@ def _process(tiny_settings: Callable, *arguments: str, script: list[str], **chan
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "call"), [("fsync", 4), ("replace", 2)], ids=["written", "not yet renamed"])
 @needs_posix
 def test_a_process_killed_while_it_writes_a_checkpoint(tiny_settings: Callable, function: str, call: int) -> None:

@@ -35,7 +35,7 @@ def start_method() -> Iterator[Callable[[str], None]]:
     multiprocessing.set_start_method(before, force=True)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_they_serve_the_same_batches(method: str, loader: Callable, start_method: Callable) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {method}")

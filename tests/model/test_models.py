@@ -272,7 +272,7 @@ LOSS_SETTINGS = [
     pytest.param({"loss_type": "CE", "loss_chunk_size": None}, marks=pytest.mark.slow),
     {"loss_type": "CE", "loss_chunk_size": 7},
     {"loss_type": "SSM", "train_neg_sample_args": {"distribution": "popularity", "sample_num": 15}},
-    {"loss_type": "BCE"},
+    pytest.param({"loss_type": "BCE"}, marks=pytest.mark.slow),
     {"loss_type": "gBCE", "train_neg_sample_args": {"sample_num": 1}, "gbce_calibration": 0.25},
     pytest.param(
         {"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 3}, "train_objective": "augmented"},
