@@ -200,7 +200,7 @@ def test_names_that_tell_nothing_are_refused(empty_folder: Path) -> None:
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t", kind="delimited"))
     with pytest.raises(SettingError, match=r"needs the columns of its users and items"):
         convert("a.xyz", "mine", ReadOptions(user="u"))
-    with pytest.raises(SettingError, match=r"must be given by --time; --time_format=order does without"):
+    with pytest.raises(SettingError, match=r"must be given by --time; --time_format=order needs none"):
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", separator=","))
 
 
