@@ -1,4 +1,4 @@
-"""Tokens in arrays that take no more room than they need."""
+"""Tokens in arrays that use no more memory than they need."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from recbole.utils import FeatureType
 
+from recbole_posattn.data.mixin import DatasetMixin
+
 
 def as_tokens(values: Collection[object]) -> np.ndarray:
     """Values as texts, in an array of objects; shape (n,).
@@ -22,23 +24,23 @@ def as_tokens(values: Collection[object]) -> np.ndarray:
     return np.fromiter(map(str, values), dtype=object, count=len(values))
 
 
-class LongTokensMixin:
+class LongTokensMixin(DatasetMixin):
     """Number tokens in arrays of objects, for a subclass of RecBole's ``Dataset``; the numbers are RecBole's.
 
     Its own arrays of NumPy's texts give each token the room of the longest one.
     """
 
-    def _concat_remaped_tokens(self, remap_list: list) -> tuple[np.ndarray, np.ndarray]:
-        tokens = [
+    def _concat_remaped_tokens(self, remap_list: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+        columns = [
             feat[field]
             if kind == FeatureType.TOKEN
             else itertools.chain.from_iterable(map(np.ndarray.tolist, feat[field]))
             for feat, field, kind in remap_list
         ]
-        tokens = [np.array(list(of_column), dtype=object) for of_column in tokens]
+        tokens = [np.array(list(column), dtype=object) for column in columns]
         return np.concatenate(tokens), np.cumsum([len(of_column) for of_column in tokens])[:-1]
 
-    def _remap(self: Any, remap_list: list) -> None:
+    def _remap(self, remap_list: list[Any]) -> None:
         if not remap_list:
             return
         tokens, begins = self._concat_remaped_tokens(remap_list)
