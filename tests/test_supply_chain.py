@@ -36,7 +36,7 @@ MODULES = [module.name for module in pkgutil.walk_packages(recbole_posattn.__pat
 
 # What is dangerous and meant, each with its reason; as "module, function: what".
 MEANT = {
-    "recbole_posattn.compat, extract_archive: .extractall",  # after a look at all members
+    "recbole_posattn.atomic_files.download, extract_archive: .extractall",  # after a look at all members
     # RecBole's pickles, where --allow_unsafe_checkpoint is given
     "recbole_posattn.training.checkpoint, _read_of_recbole: torch.load without weights_only=True",
 }
@@ -255,7 +255,7 @@ def test_ray_is_told_to_report_no_usage(address: str | None, monkeypatch: pytest
     def init(*_: object, **options: object) -> None:
         seen.update(options, usage=os.environ.get("RAY_USAGE_STATS_ENABLED"))
 
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None, is_initialized=lambda: False))
     with trials.ray_cluster(trials.Resources(address=address)):
         assert seen["usage"] == "0"
         if address is None:

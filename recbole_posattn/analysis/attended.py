@@ -42,8 +42,8 @@ def split_for_attention(model: SASRecBase, items: Tensor, lengths: Tensor) -> It
     device = model.item_embedding.weight.device
     n_heads = attentions_of(model)[0].n_heads
     batch_size = max(1, MAX_LOGITS // (n_heads * items.shape[1] ** 2))
-    for batch, length in zip(items.split(batch_size), lengths.split(batch_size)):
-        yield batch.to(device), length.to(device)
+    for rows in torch.arange(len(lengths)).split(batch_size):  # a column of histories is cut out row by row
+        yield items[rows].to(device), lengths[rows].to(device)
 
 
 def with_and_without(
