@@ -38,14 +38,24 @@ def write_intervals(settings: dict[str, Any]) -> None:
     YAML and Python read the closed interval ``[5,9]`` as a list, and Python reads the open one ``(4,10)`` as a tuple.
     RecBole accepts both, but a tuple would return from a checkpoint as a list.
 
+    Several intervals of counts are put in ascending order: where there is a file of users or items, RecBole takes the
+    lower bound of the first as the least count of all.
+
     Args:
         settings: The settings, changed in place.
     """
     for key in INTERVAL_KEYS:
         if key in settings:
-            settings[key] = _interval_text(settings[key])
+            settings[key] = _in_order(_interval_text(settings[key]))
     if isinstance(settings.get("val_interval"), dict):
         settings["val_interval"] = {key: _interval_text(value) for key, value in settings["val_interval"].items()}
+
+
+def _in_order(value: Any) -> Any:
+    """Several intervals by their lower bounds; anything else unchanged."""
+    if not _is_intervals(value) or ";" not in value:
+        return value
+    return ";".join(sorted(value.split(";"), key=lambda text: float(_INTERVAL.fullmatch(text)[1])))
 
 
 def _interval_text(value: Any) -> Any:
