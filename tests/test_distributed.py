@@ -273,8 +273,8 @@ def test_each_row_goes_to_one_process_in_the_same_number_of_steps(
         patch.setattr(loaders, "world_size", lambda: n_processes)
         for rank in range(n_processes):
             patch.setattr(loaders, "rank", lambda rank=rank: rank)
-            shares.append(list(ShardedBatches(batches())))
-            assert len(shares[-1]) == len(ShardedBatches(batches()))
+            shares.append(list(ShardedBatches(batches(), n_rows)))
+            assert len(shares[-1]) == len(ShardedBatches(batches(), n_rows))
     whole = list(batches())
     assert len({len(share) for share in shares}) == 1 and len(shares[0]) in (len(whole), len(whole) - 1)
     assert all(part for share in shares for part in share)

@@ -185,21 +185,25 @@ def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.Mo
         ([[3.0, 2.0, 1.0]], [[3.001, 2.001, 1.001]], 0),  # no list is another
         ([[3.0, 3.0, 1.0]], [[3.0, 3.000001, 1.0]], 1),  # a tie
         ([[3.0, 2.99999, 1.0], [3.0, 2.0, 1.0]], [[3.0, 3.000001, 1.0], [3.0, 2.0, 1.0]], 1),  # but for rounding
-        ([[3.0, 2.999, 1.0]], [[3.0, 3.0005, 1.0]], "gives other lists .*: at place 1 stands an item .* by 0.001 "),
+        (
+            [[3.0, 2.999, 1.0]],
+            [[3.0, 3.0005, 1.0]],
+            "returns different lists .*: the score of the item at place 1 differs by 0.001 ",
+        ),
         ([[9.0, 3.0, 2.999, 1.0]], [[9.0, 2.999, 3.0, 1.0]], "at place 2"),
         ([[9.0, 8.0, 3.0, 2.999]], [[9.0, 8.0, 2.999, 3.0]], "at place 3"),  # the list ends there
         (
             [[3e-4, 2e-4, 1e-4]],
             [[2e-4, 3e-4, 1e-4]],
-            r"gives other scores .* \(by 0.0001\)",
+            r"returns different scores .* \(by 0.0001\)",
         ),  # small scores, as shares are
-        ([[3e-4, 2.999e-4, 1e-4]], [[3e-4, 3.0005e-4, 1e-4]], "gives other lists"),
+        ([[3e-4, 2.999e-4, 1e-4]], [[3e-4, 3.0005e-4, 1e-4]], "returns different lists"),
         (
             [[9.0, 0.0, 0.0], [1e-3, 0.0, 0.0]],
             [[9.0, 0.0, 0.0], [0.0, 1e-3, 0.0]],
-            "gives other scores",
+            "returns different scores",
         ),  # each by itself
-        ([[3.0, 2.0, 1.0]], [[3.0, float("nan"), 1.0]], "gives other scores"),
+        ([[3.0, 2.0, 1.0]], [[3.0, float("nan"), 1.0]], "returns different scores"),
         ([[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]], 0),
     ],
 )

@@ -379,7 +379,10 @@ def test_a_process_killed_while_it_writes_a_checkpoint(tiny_settings: Callable, 
 
 @pytest.mark.parametrize(
     ("signum", "code", "words"),
-    [(signal.SIGINT, 130, "interrupted; all steps"), (signal.SIGTERM, 143, "stopped by SIGTERM; all steps")],
+    [
+        (signal.SIGINT, 130, "interrupted; all completed steps are kept"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM; all completed steps are kept"),
+    ],
 )
 @needs_posix
 def test_a_signal_ends_a_training_after_its_step(tiny_settings: Callable, signum: int, code: int, words: str) -> None:

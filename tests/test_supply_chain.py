@@ -255,7 +255,9 @@ def test_ray_is_told_to_report_no_usage(address: str | None, monkeypatch: pytest
     def init(*_: object, **options: object) -> None:
         seen.update(options, usage=os.environ.get("RAY_USAGE_STATS_ENABLED"))
 
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None, is_initialized=lambda: False))
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None, is_initialized=lambda: False)
+    )
     with trials.ray_cluster(trials.Resources(address=address)):
         assert seen["usage"] == "0"
         if address is None:

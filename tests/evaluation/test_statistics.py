@@ -138,7 +138,7 @@ def test_p_value_of_no_difference_is_one() -> None:
     values = np.random.default_rng(1).random((2, 30))
     assert p_value(values, values) == 1.0
     assert p_value(values, values + 1, np.zeros(30)) > 0.4  # the sign of a single user tells nothing
-    with pytest.raises(ValueError, match="the same targets, got 29 of 30"):
+    with pytest.raises(ValueError, match="all models need the same targets; got 29 of 30"):
         paired_p_values([(values, values[:, 1:])], np.arange(30))
 
 

@@ -127,7 +127,7 @@ def test_effects_are_those_of_a_slow_reading(measured: Interference, checkpoint:
     hook = attention.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
     changes = logits_squared = pairs = entropy = entropy_without = n_rows = output = output_change = 0.0
     with torch.no_grad():
-        for items, length in zip(rows["item_id_list"], rows["item_length"]):
+        for items, length in zip(rows["item_id_list"].tensor(), rows["item_length"]):
             model.encode(items[None, :length])
             x_query, x, valid = seen.pop()
             readings = []
