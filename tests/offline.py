@@ -46,7 +46,7 @@ def main(data_path: str) -> None:
     """Import, train, load, recommend, inspect and export."""
     attempts = forbid_network()
     modules = import_all()
-    cli, quick_start = sys.modules["recbole_posattn.cli.main"], sys.modules["recbole_posattn.training.run"]
+    cli, quick_start = sys.modules["recbole_posattn.cli.main"], sys.modules["recbole_posattn.quick_start"]
     settings = ("--epochs=1", "--hidden_size=8", "--MAX_ITEM_LIST_LENGTH=10", "--show_progress=False")
     codes = {"run": cli.main(["run", "--dataset=tiny", f"--data_path={data_path}", *settings])}
     (checkpoint,) = map(str, Path("saved").glob("*/best.pth"))

@@ -27,7 +27,7 @@ def free_port() -> str:
     """A port that nobody listens on, below those from which other programs' connections are given theirs."""
     while True:
         with socket.socket() as free, suppress(OSError):
-            free.bind(("", random.randrange(10_000, 32_000)))
+            free.bind(("", random.SystemRandom().randrange(10_000, 32_000)))
             return str(free.getsockname()[1])
 
 
