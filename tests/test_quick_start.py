@@ -16,7 +16,7 @@ from recbole.utils import init_seed
 import recbole_posattn
 from recbole_posattn import load, run
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training.load import prepare_data
+from recbole_posattn.training.load import evaluate_checkpoint, prepare_data
 from recbole_posattn.training.result import result_table
 from recbole_posattn.training.trainer import trainer_class
 
@@ -149,3 +149,13 @@ def test_table_names_metrics_and_facts(tiny_settings: Callable) -> None:
         "best.pth",
     ):
         assert part in table
+
+
+@pytest.mark.parametrize("model", ["NoPESASRec", "Pop"])
+def test_a_checkpoint_is_evaluated_as_at_the_end_of_its_run(tiny_settings: Callable, model: str) -> None:
+    """By all metrics of a protocol, some of which count the training items."""
+    settings = tiny_settings(protocol="leave_one_out_masked", epochs=1)
+    result = run(model, "tiny", config_dict=settings)
+    assert "cov@10" in result["test_result"]
+    metrics, users = evaluate_checkpoint(result["checkpoint"])
+    assert metrics == result["test_result"] and len(users) == 60

@@ -69,6 +69,8 @@ def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None
     with run_logger(loaded.config):
         with without_tensorboard():
             trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+        if isinstance(trainer, EngineMixin):
+            trainer.eval_collector.data_collect(loaded.train_data)  # some metrics count the training items
         result, users = evaluate_trainer(trainer, loaded.test_data, load_best_model=False)
     return plain_data(result), users
 
