@@ -69,6 +69,12 @@ def make_new_folder(path: Path) -> Path:
     raise FileExistsError(f"no free name for {path}")
 
 
+def write_json(file: str | Path, value: Any, **options: Any) -> None:
+    """Write a value as an indented JSON file, whole or not at all; the arguments are those of :func:`json_text`."""
+    with whole_file(file) as incomplete:
+        incomplete.write_text(json_text(value, indent=2, **options) + "\n", encoding="utf-8")
+
+
 def json_text(value: Any, **options: Any) -> str:
     """A value as JSON. Numbers that are not finite become ``null``, because JSON has no infinity and no NaN.
 

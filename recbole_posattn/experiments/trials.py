@@ -29,7 +29,7 @@ from recbole_posattn.data.digest import data_digest
 from recbole_posattn.errors import InUseError, SettingError, UserError, one_line
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.run_results import read_result, rewrite_checkpoint
-from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.files import write_json
 from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.extensions import check_known_in_workers
@@ -288,5 +288,4 @@ def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _write_failure(folder: Path, settings: dict[str, Any], reason: str, details: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     report = {"error": reason, "settings": settings, "details": details}
-    with whole_file(folder / FAILURE_NAME) as incomplete:
-        incomplete.write_text(json_text(report, indent=2, default=str) + "\n", encoding="utf-8")
+    write_json(folder / FAILURE_NAME, report, default=str)

@@ -13,7 +13,7 @@ import recbole_posattn.compat  # noqa: F401
 
 import torch
 
-from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.files import write_json
 from recbole_posattn.reporting.terminal import text_table
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training.memory import peak_memory
@@ -53,9 +53,7 @@ def write_result(config: Config, result: RunResult, folder: Path) -> None:
         "git_revision": _git_revision(),
         "config": config.plain(),
     }
-    text = json_text(report, indent=2, ensure_ascii=False) + "\n"
-    with whole_file(folder / RESULT_NAME) as incomplete:
-        incomplete.write_text(text, encoding="utf-8")
+    write_json(folder / RESULT_NAME, report, ensure_ascii=False)
 
 
 def peak_mebibytes_of(device: torch.device) -> int:

@@ -16,7 +16,7 @@ from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments.run_results import read_result, validated_epochs
 from recbole_posattn.experiments.trials import remove_left_over
 from recbole_posattn.experiments.tuning.space import Space
-from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.files import json_text, write_json
 from recbole_posattn.training.result import RESULT_NAME
 
 RUNS, SEARCH_NAME, TRIALS_NAME = "runs", "search.json", "trials.jsonl"
@@ -106,8 +106,7 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
         raise SettingError(f"there is no search in {folder} to resume; leave --resume out.")
     try:
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as incomplete:
-            incomplete.write_text(json_text(searched, indent=2) + "\n", encoding="utf-8")
+        write_json(file, searched)
         remove_left_over(folder / RUNS)
         records = {record.number: record for record in read_records(folder)}
         for number, record in _unrecorded(folder, space, records).items():
