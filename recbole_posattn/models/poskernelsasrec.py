@@ -20,7 +20,7 @@ from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
 
 
 class PosKernelSASRec(SASRecBase):
-    """Self-attention in which a learnable kernel C = U L multiplies logits and values, in place of position embeddings.
+    """Self-attention with a learnable kernel C = U L on its logits and values instead of position embeddings.
 
     The keys are those of ``properties/model/PosKernelSASRec.yaml``; ``position_encoding`` adds encodings (hybrids).
     """
