@@ -145,7 +145,7 @@ class Config(ServedConfig, recbole.config.Config):
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         build_sparse_tensors_as_today(model_class)
         install_dataset_class(model_name, model_class.type)
-        return model_name, registry.mended(model_class), dataset_name
+        return model_name, registry.corrected(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
