@@ -21,7 +21,7 @@ from recbole_posattn.data.dataset import (
     LazyPrefixesMixin,
     LazySequentialDataset,
 )
-from recbole_posattn.data.loaders import loader_in_place_of
+from recbole_posattn.data.loaders import loader_instead_of
 from recbole_posattn.settings.properties import model_properties
 
 
@@ -82,4 +82,4 @@ def hook_loaders() -> None:
 
 
 def _loader_by_settings(loader_class: type, config: Any) -> type:
-    return loader_in_place_of(loader_class, config) if _is_served(config) else loader_class
+    return loader_instead_of(loader_class, config) if _is_served(config) else loader_class
