@@ -1,8 +1,8 @@
 """Several processes: their ranks, communication between them, and starting them. Needs PyTorch only.
 
 A process reads its rank from the variables that ``torchrun`` sets (``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``,
-``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is one process, for which the
-functions here do nothing.
+``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is only one process, and the
+functions here have no effect.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from recbole_posattn.distributed.attendance import Attendance, not_met
+from recbole_posattn.distributed.attendance import Attendance, connection_error
 from recbole_posattn.errors import (
     EXIT_FAILURE,
     EXIT_USER_ERROR,
@@ -35,14 +35,16 @@ from recbole_posattn.errors import (
     shown,
 )
 
-_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_Result = TypeVar("_Result")
+
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _MOST_PROCESSES = 1024
 
 # The attendance at collective calls, and the group for all communication but gradients. The group uses gloo on GPUs as
 # well: its data are small and needed on the CPU, and a timeout there raises an error, while NCCL can only end the whole
 # process.
-_joined = SimpleNamespace(attendance=None, group=None)
+_connection = SimpleNamespace(attendance=None, group=None)
 
 
 class Layout(NamedTuple):
@@ -64,8 +66,8 @@ class Layout(NamedTuple):
 
 
 def launched_outside() -> bool:
-    """Whether ``torchrun`` or the like started this process as one of several."""
-    return all(name in os.environ for name in _PLACE) and int(os.environ["WORLD_SIZE"]) > 1
+    """Whether ``torchrun`` or a similar program started this process as one of several."""
+    return all(name in os.environ for name in _RANK_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def local_rank() -> int:
@@ -90,16 +92,16 @@ def join(device: torch.device, timeout: float) -> None:
     try:
         store, own_rank, n_processes = next(rendezvous("env://", timeout=limit))
     except (dist.DistNetworkError, dist.DistStoreError) as error:
-        raise not_met(error, timeout) from error
+        raise connection_error(error, timeout) from error
     store.set_timeout(limit)
-    _joined.attendance = Attendance(
+    _connection.attendance = Attendance(
         store, own_rank, n_processes, timeout, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     )
     place: dict[str, Any] = {"store": store, "rank": own_rank, "world_size": n_processes}
     if device.type == "cuda":
         # Twice the timeout: a process that waits for a gradient may reach the next gloo call, which raises an error.
         dist.init_process_group("nccl", timeout=2 * limit, **place)
-        _joined.group = dist.new_group(backend="gloo", timeout=limit)
+        _connection.group = dist.new_group(backend="gloo", timeout=limit)
     else:
         dist.init_process_group("gloo", timeout=limit, **place)
 
@@ -114,9 +116,9 @@ def waits_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if _joined.attendance is None:
+        if _connection.attendance is None:
             raise
-        explained = _joined.attendance.explained(error)
+        explained = _connection.attendance.explained(error)
         if explained is error:
             raise
         raise explained from error
@@ -126,7 +128,7 @@ def leave() -> None:
     """Disconnect from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
-    _joined.attendance = _joined.group = None
+    _connection.attendance = _connection.group = None
 
 
 def world_size() -> int:
@@ -149,7 +151,7 @@ def share_from_main(value: Any) -> Any:
     if world_size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, group=_meeting())
+    dist.broadcast_object_list(box, src=0, group=_collective_group())
     return box[0]
 
 
@@ -158,7 +160,7 @@ def gather_on_main(value: Any) -> list[Any] | None:
     if world_size() == 1:
         return [value]
     values = [None] * world_size() if is_main() else None
-    dist.gather_object(value, values, dst=0, group=_meeting())
+    dist.gather_object(value, values, dst=0, group=_collective_group())
     return values
 
 
@@ -166,10 +168,10 @@ def gather_on_main(value: Any) -> list[Any] | None:
 def main_first() -> Iterator[None]:
     """Run a block in rank 0 first, then in all others, which find its files on disk."""
     if not is_main():
-        dist.barrier(group=_meeting())
+        dist.barrier(group=_collective_group())
     yield
     if is_main() and world_size() > 1:
-        dist.barrier(group=_meeting())
+        dist.barrier(group=_collective_group())
 
 
 def total(values: Tensor) -> Tensor:
@@ -177,7 +179,7 @@ def total(values: Tensor) -> Tensor:
     if world_size() == 1:
         return values
     summed = values.cpu()
-    dist.all_reduce(summed, group=_meeting())
+    dist.all_reduce(summed, group=_collective_group())
     return summed.to(values.device)
 
 
@@ -194,7 +196,9 @@ def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if world_size() == 1:
         return own
     shapes: list[Any] = [None] * world_size()
-    dist.all_gather_object(shapes, {name: (table.shape, table.dtype) for name, table in own.items()}, group=_meeting())
+    dist.all_gather_object(
+        shapes, {name: (table.shape, table.dtype) for name, table in own.items()}, group=_collective_group()
+    )
     known = {name: shape for of_process in shapes for name, shape in of_process.items()}
     gathered = {}
     for name in sorted(known):
@@ -203,18 +207,18 @@ def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
         padded = torch.zeros((max(counts), *row), dtype=dtype)
         padded[: counts[rank()]] = own.get(name, padded[:0])
         parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded, group=_meeting())
+        dist.all_gather(parts, padded, group=_collective_group())
         gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts)])
     return gathered
 
 
-def _meeting() -> Any:
+def _collective_group() -> Any:
     """The group for a collective call, at which this process is noted as present."""
-    _joined.attendance.come()
-    return _joined.group
+    _connection.attendance.enter()
+    return _connection.group
 
 
-def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: Layout) -> Any:
+def launch(function: Callable[..., _Result], arguments: Mapping[str, Any], layout: Layout) -> _Result | None:
     """Call a function in ``layout.nproc`` new processes, each with its rank.
 
     If one fails or dies, the others are stopped; none outlives this call.
@@ -229,7 +233,7 @@ def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: L
 
     Raises:
         UserError: The first one raised in a process.
-        ProcessError: If a process failed otherwise or died.
+        ProcessError: If a process failed for another reason or died.
     """
     messages = mp.get_context("spawn").SimpleQueue()
     received: list[tuple[str, Any]] = []
@@ -271,7 +275,7 @@ def _cause(processes: Sequence[Any], failures: Sequence[Exception], layout: Layo
 def _worker(index: int, function: Callable[..., Any], arguments: dict[str, Any], layout: Layout, messages: Any) -> None:
     own_rank = layout.group_offset + index
     place = (own_rank, index, layout.world_size, layout.ip, layout.port)
-    os.environ.update(dict(zip(_PLACE, map(str, place))))
+    os.environ.update(dict(zip(_RANK_VARIABLES, map(str, place))))
     if "OMP_NUM_THREADS" not in os.environ:  # the processes of a machine share its cores
         torch.set_num_threads(max(1, torch.get_num_threads() // layout.nproc))
     try:

@@ -10,6 +10,7 @@ state of a recurrence, n blocks, p positions of a block.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,8 +54,8 @@ def toeplitz_product(taps: Tensor, x: Tensor) -> Tensor:
 def dense_product(matrix: Tensor, x: Tensor) -> Tensor:
     """M x for lower-triangular M of shape (g, s, s) and x of shape (b, g, s, c), or (b, any, s, c) if g is 1."""
     if len(matrix) == 1:
-        y: Tensor = _TriangularProduct.apply(matrix[0].to(x.dtype), x)  # type: ignore[no-untyped-call]  # torch has no types for it
-        return y
+        product: Callable[..., Tensor] = _TriangularProduct.apply
+        return product(matrix[0].to(x.dtype), x)
     # Folding the batch into the columns keeps the product from copying every matrix once per sequence.
     return torch.einsum("gts,bgsc->bgtc", matrix, x)
 

@@ -20,7 +20,7 @@ from recbole.utils import get_model
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.properties import model_properties, recbole_model_names
 
-# Registers this package's models, as a third-party plugin would; its room stands above this one.
+# Registers this package's models, as a third-party plugin would. Imported by name, since its room is above this one.
 _BUILT_IN = "recbole_posattn.training.built_in"
 
 _lock = threading.RLock()

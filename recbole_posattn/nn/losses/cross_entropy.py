@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -51,10 +52,8 @@ class CrossEntropy(ItemLoss):
         if chunk_size == "auto":
             chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(LOGIT_ELEMENTS, len(item_weight), hidden.device))
         product_dtype = (hidden[:0] @ item_weight[:0].T).dtype  # autocast's if it is on
-        loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
-            hidden, target, item_weight, chunk_size, product_dtype, torch.is_grad_enabled()
-        )
-        return loss
+        loss: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
+        return loss(hidden, target, item_weight, chunk_size, product_dtype, torch.is_grad_enabled())
 
     def extra_repr(self) -> str:
         """The options, for ``print(model)``."""

@@ -9,6 +9,7 @@ Shape keys: m targets, d hidden size, n items (row 0 is the padding item), k neg
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -100,7 +101,8 @@ class TargetNegativesLoss(SampledLoss):
         dtype = torch.promote_types(hidden.dtype, item_weight.dtype)
         chunk_size = targets_per_chunk(GATHERED_ELEMENTS, items.shape[1] * hidden.shape[1], hidden.device)
         weight = item_weight.to(dtype)
-        scores = _ItemScores.apply(hidden.to(dtype), items, weight, chunk_size)  # type: ignore[no-untyped-call]  # of torch
+        score: Callable[..., Tensor] = _ItemScores.apply
+        scores = score(hidden.to(dtype), items, weight, chunk_size)
         return self.of_scores(scores[:, 0], scores[:, 1:]).mean()
 
     def of_scores(self, positive: Tensor, negative: Tensor) -> Tensor:
