@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import get_environment, start_measuring_cpu
 
 import pandas as pd
 import torch
@@ -18,7 +18,7 @@ from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
-from recbole.utils import EvaluatorType, get_environment, init_seed, set_color
+from recbole.utils import EvaluatorType, init_seed, set_color
 
 from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
@@ -110,6 +110,7 @@ def run(
 def _run(request: RunRequest) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
+    start_measuring_cpu()
     resume = request.resume
     fallback = None if resume in (None, AUTO) else names_of_run(resume)
     config = Config(
