@@ -202,23 +202,22 @@ def test_early_stopping_goes_on_counting(tiny_settings: Callable) -> None:
     assert again["epochs"] == undisturbed["epochs"]  # it has stopped, early, and does not begin again
 
 
-def test_a_run_at_its_end_goes_on_with_more_epochs(tiny_settings: Callable) -> None:
+def test_a_finished_run_is_resumed_with_more_epochs(tiny_settings: Callable, finished_run: Callable) -> None:
     long = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=5, checkpoint_dir="other"), command_line=[])
-    short = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[])
-    folder = Path(short["checkpoint"]).parent
+    folder = finished_run(epochs=2)
     resumed = run(config_dict={"epochs": 5, "show_progress": False}, command_line=[], resume=folder)
     assert_same(long, resumed)
     assert Path(resumed["checkpoint"]).parent == folder
 
 
-def test_a_run_that_did_not_get_on_goes_on_with_a_lower_learning_rate(tiny_settings: Callable) -> None:
-    """And with smaller batches; what became another is on record."""
-    first = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[])
-    folder = Path(first["checkpoint"]).parent
+def test_a_run_is_resumed_with_a_lower_learning_rate(finished_run: Callable) -> None:
+    """And with smaller batches; the changes are on record."""
+    folder = finished_run(epochs=2)
+    assert json.loads((folder / "result.json").read_text())["changes"] == []
     lower = {"epochs": 3, "learning_rate": 1e-12, "train_batch_size": 8}
     second = run(config_dict=lower, command_line=[], resume=folder)
     before = read_checkpoint(folder / LAST_NAME)["state_dict"]
-    assert first["changes"] == []
+    assert json.loads((folder / "result.json").read_text())["changes"] == second["changes"]
     assert second["changes"] == [
         {"epoch": 2, "key": "learning_rate", "before": 0.001, "now": 1e-12},
         {"epoch": 2, "key": "train_batch_size", "before": 16, "now": 8},
@@ -230,10 +229,12 @@ def test_a_run_that_did_not_get_on_goes_on_with_a_lower_learning_rate(tiny_setti
     assert json.loads((folder / "result.json").read_text())["config"]["learning_rate"] == 1e-12
 
 
-def test_auto_starts_a_run_where_there_is_none_of_these_settings(tiny_settings: Callable) -> None:
-    other = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2, seed=1), command_line=[])
+def test_auto_starts_a_run_if_there_is_none_with_these_settings(
+    tiny_settings: Callable, finished_run: Callable
+) -> None:
+    other = finished_run(epochs=2, seed=1)
     new = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[], resume="auto")
-    assert other["checkpoint"] != new["checkpoint"] and new["epochs"] == 2
+    assert other != Path(new["checkpoint"]).parent and new["epochs"] == 2
 
 
 def test_auto_takes_the_farthest_run_whatever_the_clock_says(tiny_settings: Callable) -> None:
@@ -273,10 +274,9 @@ def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch
     ],
 )
 def test_another_run_is_not_made_of_it(
-    tiny_settings: Callable, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+    finished_run: Callable, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    folder = Path(result["checkpoint"]).parent
+    folder = finished_run()
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     capsys.readouterr()
     assert main(["run", *(argument.format(run=folder) for argument in arguments)]) == 2
@@ -292,18 +292,16 @@ def test_a_checkpoint_in_the_folder_names_the_run_as_well(tiny_settings: Callabl
 
 
 @pytest.mark.parametrize("name", ["best.pth", LAST_NAME])
-def test_a_damaged_checkpoint_is_not_gone_on_with(tiny_settings: Callable, name: str) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    file = Path(result["checkpoint"]).with_name(name)
+def test_a_damaged_checkpoint_is_not_resumed(finished_run: Callable, name: str) -> None:
+    file = finished_run() / name
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=name):
         run(command_line=[], resume=file.parent)
     lock_run(file.parent).release()  # and is not locked either
 
 
-def test_two_processes_do_not_train_the_same_run(tiny_settings: Callable) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    folder = Path(result["checkpoint"]).parent
+def test_two_processes_do_not_train_the_same_run(finished_run: Callable) -> None:
+    folder = finished_run()
     lock = f"FileLock({str(folder / LOCK_NAME)!r})"
     script = f"from filelock import FileLock; lock = {lock}; lock.acquire(); print('has it', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -317,9 +315,8 @@ def test_two_processes_do_not_train_the_same_run(tiny_settings: Callable) -> Non
     assert run(config_dict={"epochs": 4}, command_line=[], resume=folder)["epochs"] == 4
 
 
-def test_a_setting_that_makes_it_another_run_releases_the_lock(tiny_settings: Callable) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    folder = Path(result["checkpoint"]).parent
+def test_a_setting_that_makes_it_another_run_releases_the_lock(finished_run: Callable) -> None:
+    folder = finished_run()
     with pytest.raises(SettingError):
         run(config_dict={"hidden_size": 32}, command_line=[], resume=folder)
     lock_run(folder).release()

@@ -48,12 +48,11 @@ CHANGES = {
 
 
 @pytest.fixture
-def run_of(tiny_settings: Callable) -> Callable[..., Path]:
+def run_of(finished_run: Callable) -> Callable[..., Path]:
     """The folder of a run of one epoch."""
 
     def run_of(model: str = "PosKernelSASRec", **changes: object) -> Path:
-        settings = tiny_settings(**{"epochs": 1, **changes})
-        return Path(run(model, "tiny", config_dict=settings, command_line=[])["checkpoint"]).parent
+        return finished_run(model, **{"epochs": 1, **changes})
 
     return run_of
 
@@ -99,9 +98,10 @@ def test_every_setting_that_may_change_has_a_test() -> None:
 
 
 @pytest.mark.parametrize("key", CHANGES)
-def test_a_changed_setting_is_used(run_of: Callable, seen_in_training: list[dict], key: str) -> None:
+def test_a_changed_setting_is_used(tiny_settings: Callable, seen_in_training: list[dict], key: str) -> None:
     before, now = CHANGES[key]
-    folder = run_of(**{key: before})
+    settings = tiny_settings(epochs=1, **{key: before})
+    folder = Path(run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]).parent
     assert seen_in_training[0][key] == before
     seen_in_training.clear()
     result = run(config_dict={"epochs": 2, key: now}, command_line=[], resume=folder)
