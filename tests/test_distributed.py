@@ -168,11 +168,11 @@ def test_splits_with_fewer_rows_than_processes(two: Layout, few_rows: Callable) 
         ("BPR", few_rows("one row each", **SAMPLED)),
         ("BPR", few_rows("one row each", mask_history="all", metrics=["NDCG", "ItemCoverage"])),
     ]
-    told = launch(processes.run_each, {"cases": same + drawn}, two)
-    for (model, settings), together in zip(same, told):
+    outcomes = launch(processes.run_each, {"cases": same + drawn}, two)
+    for (model, settings), together in zip(same, outcomes):
         alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
         assert together == {key: alone[key] for key in together}, (model, settings)
-    assert [sorted(key for key, value in case.items() if value is None) for case in told] == [
+    assert [sorted(key for key, value in case.items() if value is None) for case in outcomes] == [
         *([], ["best_valid_result"], ["test_result"], []),
         *([], [], [], []),
     ]
@@ -181,10 +181,10 @@ def test_splits_with_fewer_rows_than_processes(two: Layout, few_rows: Callable) 
 @pytest.mark.slow
 def test_three_processes_share_one_row_or_say_that_they_cannot(two: Layout, few_rows: Callable) -> None:
     cases = [("PosKernelSASRec", few_rows("one row each")), ("GRU4Rec", few_rows("a step", train_batch_size=2))]
-    told = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
+    outcomes = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
     alone = run(cases[0][0], "tiny", config_dict={**cases[0][1], "checkpoint_dir": "alone"}, command_line=[])
-    assert told[0] == {key: alone[key] for key in told[0]}
-    assert told[1]["error"].startswith("train_batch_size must be at least the number of processes")
+    assert outcomes[0] == {key: alone[key] for key in outcomes[0]}
+    assert outcomes[1]["error"].startswith("train_batch_size must be at least the number of processes")
 
 
 @pytest.mark.slow
