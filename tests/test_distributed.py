@@ -25,7 +25,7 @@ from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
 from recbole_posattn.distributed import Layout, attendance, checked_layout, launch
 from recbole_posattn.distributed.attendance import Attendance
-from recbole_posattn.distributed.launching import PLACE
+from recbole_posattn.distributed.launching import RANK_VARIABLES
 from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
 from recbole_posattn.training.result import RunResult
 from tests import processes
@@ -215,7 +215,7 @@ def test_those_who_came_to_fewer_meetings_are_missing(monkeypatch: pytest.Monkey
 
 
 def test_a_port_in_use_and_processes_that_are_not_started(two: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(PLACE, ("0", "0", "2", "localhost", two.port)):
+    for name, value in zip(RANK_VARIABLES, ("0", "0", "2", "localhost", two.port)):
         monkeypatch.setenv(name, value)
     with pytest.raises(
         NoAnswerError, match=rf"process 0 of 2 waited 1 s at localhost, port {two.port}, and the others"
@@ -258,7 +258,7 @@ def test_contradictory_layouts_are_refused(given: dict, message: str) -> None:
 def test_layouts_are_recboles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked_layout(2, -1, "localhost", 5678, 0) == Layout(2, 2, "localhost", "5678", 0)
     assert checked_layout(2, 6, "10.0.0.1", "29500", 4) == Layout(2, 6, "10.0.0.1", "29500", 4)
-    for name, value in zip(PLACE, ("0", "0", "2", "localhost", "1")):
+    for name, value in zip(RANK_VARIABLES, ("0", "0", "2", "localhost", "1")):
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingError, match="torchrun has started the processes already"):
         checked_layout(2, -1, "localhost", "5678", 0)

@@ -31,7 +31,7 @@ def download_atomic_files(url: str, folder: Path, name: str) -> None:
         name: The data set's name, for the names of the files.
 
     Raises:
-        OSError: If the archive cannot be fetched (no network, say) or the folder not be written.
+        OSError: If the archive cannot be fetched, without a network for instance, or the folder cannot be written.
         RuntimeError: If the user declines a large download, or the server does not send a file.
         DataError: If the archive is damaged, or :func:`extract_archive` refuses it.
     """

@@ -268,9 +268,8 @@ def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
             taken.append((number, line))
             yield line
 
-    if len(table.separator) == 1:
-        fields_of = csv.reader(taking(), delimiter=table.separator)
-    else:
+    fields_of: Iterator[list[str]] = csv.reader(taking(), delimiter=table.separator[0])
+    if len(table.separator) > 1:
         # as pandas reads them
         fields_of = (line.strip().split(table.separator) for line in taking())
     while True:

@@ -6,14 +6,16 @@ Shape keys: N interactions.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from recbole_posattn.errors import DataError
+
+if TYPE_CHECKING:  # importing it takes seconds
+    from recbole_posattn.settings.config import Config
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOP_SHARES = (0.01, 0.05, 0.1, 0.2)
@@ -94,7 +96,7 @@ class DataStatistics(NamedTuple):
         return {**figures, **lengths, "file": str(self.file), "top_shares": shares}
 
 
-def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
+def data_statistics(config: Config) -> DataStatistics:
     """Measure a data set.
 
     Args:
@@ -117,8 +119,8 @@ def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
     users, items = (named[column].cat.remove_unused_categories() for column in (user, item))
     of_user, of_item = (np.bincount(column.cat.codes) for column in (users, items))
     pairs = np.unique(users.cat.codes.to_numpy(np.int64) * len(of_item) + items.cat.codes.to_numpy())
-    times = named[config["TIME_FIELD"]].to_numpy() if config["TIME_FIELD"] in named else None
-    known = times is not None and bool(np.isfinite(times).any())
+    times = named[config["TIME_FIELD"]].to_numpy() if config["TIME_FIELD"] in named else np.empty(0)
+    known = bool(np.isfinite(times).any())
     popular = np.argsort(-of_item, kind="stable")
     in_order = of_item[popular]
     return DataStatistics(
@@ -156,11 +158,16 @@ def time_span(first: float, last: float) -> str:
     return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {(end - begin).days:,} days"
 
 
-def _read(file: Path, config: Mapping[str, Any]) -> pd.DataFrame:
+def _read(file: Path, config: Config) -> pd.DataFrame:
     """Users, items and, if there are any, times, as RecBole reads them."""
     separator, encoding = config["field_separator"], config["encoding"]
-    options = {"sep": separator, "encoding": encoding, "engine": "c" if len(separator) == 1 else "python"}
-    wanted = {config["USER_ID_FIELD"]: "category", config["ITEM_ID_FIELD"]: "category", config["TIME_FIELD"]: float}
+    options: dict[str, Any] = {"sep": separator, "encoding": encoding}
+    options["engine"] = "c" if len(separator) == 1 else "python"
+    wanted: dict[str, Any] = {
+        config["USER_ID_FIELD"]: "category",
+        config["ITEM_ID_FIELD"]: "category",
+        config["TIME_FIELD"]: float,
+    }
     try:
         header = pd.read_csv(file, nrows=0, **options).columns
         types = {column: wanted[field] for column in header if (field := _field(column)) in wanted}

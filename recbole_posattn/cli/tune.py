@@ -84,11 +84,11 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
-def _resources(text: str | None) -> dict[str, float]:
+def _resources(text: str | None) -> dict[str, Any]:
     """``cpu=2,gpu=0.5`` as the fields of :class:`~recbole_posattn.experiments.trials.Resources`."""
     from recbole_posattn.settings.yaml import parse_value
 
-    amounts: dict[str, float] = {}
+    amounts: dict[str, Any] = {}
     for part in text.split(",") if text else []:
         name, _, amount = part.strip().partition("=")
         value = parse_value(amount)

@@ -128,7 +128,7 @@ def _pairs_by_block(scores: Tensor, user: Tensor, item: Tensor) -> Iterator[tupl
 
 
 def list_rank(scores: Tensor, best: Tensor, user: Tensor, item: Tensor) -> Tensor:
-    """Place of some items in the lists that metrics are computed from, also behind where these end.
+    """Ranks of items in the lists from which metrics are computed, and beyond the end of these lists.
 
     Args:
         scores: Shape (b, n).
@@ -137,14 +137,14 @@ def list_rank(scores: Tensor, best: Tensor, user: Tensor, item: Tensor) -> Tenso
         item: The items; shape (p,).
 
     Returns:
-        int64, shape (p,): 1 to k in the list; behind it one more than there are higher scores, and k + 1 at least; 0
-        for an item that takes no part, whose score is −∞.
+        int64, shape (p,): 1 to k in the list; beyond it, one more than the number of higher scores, and at least k + 1;
+        0 for a masked item, whose score is −∞.
     """
     ranks = []
     for rows, columns in _pairs_by_block(scores, user, item):
         own = scores[rows, columns]
         listed = best[rows] == columns[:, None]
-        behind = (1 + (scores[rows] > own[:, None]).sum(dim=1)).clamp(min=best.shape[1] + 1)
-        rank = torch.where(listed.any(dim=1), 1 + listed.long().argmax(dim=1), behind)
+        beyond = (1 + (scores[rows] > own[:, None]).sum(dim=1)).clamp(min=best.shape[1] + 1)
+        rank = torch.where(listed.any(dim=1), 1 + listed.long().argmax(dim=1), beyond)
         ranks.append(rank.masked_fill(own == -torch.inf, 0))
     return torch.cat(ranks) if ranks else user.new_empty(0)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat.lookups import add_metric
 
 import numpy as np
-from recbole.evaluator import register
 from recbole.evaluator.collector import DataStruct
 from recbole.evaluator.metrics import ItemCoverage
 
@@ -29,9 +28,5 @@ class COV(ItemCoverage):
 
 
 def register_metrics() -> None:
-    """Let RecBole's ``Config``, ``Collector`` and ``Evaluator`` find the metrics of this module."""
-    for metric in (COV,):
-        name = metric.__name__.lower()
-        register.metrics_dict[name] = metric
-        register.metric_information[name] = metric.metric_need
-        register.metric_types[name] = metric.metric_type
+    """Let RecBole find the metrics of this module."""
+    add_metric(COV)

@@ -47,7 +47,7 @@ def user_results(dataset: Dataset, ranks: Tensor) -> pd.DataFrame:
     table.loc[rank == 0, "rank"] = pd.NA
     if getattr(dataset, "histories", None) is not None:
         table["history_length"] = dataset.histories.length.numpy()
-        table["seen"] = dataset.histories.hold_target().numpy()
+        table["seen"] = dataset.histories.contain_target().numpy()
         table["item_count"] = dataset.training_counts[item].numpy()
     return table
 

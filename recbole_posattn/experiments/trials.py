@@ -247,7 +247,7 @@ def _run_alone_in_folder(settings: dict[str, Any], final: Path, **options: Any) 
         with chdir(incomplete):  # where RecBole leaves its logs
             settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
             result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
-            assert result is not None  # None is returned by runs in several processes only
+            assert result is not None and result["checkpoint"] is not None  # a saved run in one process
             weights = Path(result["checkpoint"])
             for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME}:
                 file = weights.with_name(name)

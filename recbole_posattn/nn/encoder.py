@@ -1,4 +1,4 @@
-"""The encoder of PosKernelSASRec from plain arguments: kernels, encodings and blocks put together."""
+"""Build the encoder of PosKernelSASRec from plain arguments: kernels, encodings and blocks."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def build_encoder(
     block_options: Mapping[str, Any] | None = None,
     initializer_range: float = 0.02,
 ) -> Backbone:
-    """An encoder of sequences, initialized: embeddings of shape (b, s, d) to hidden states of that shape.
+    """Build and initialize an encoder, which maps embeddings of shape (b, s, d) to hidden states of the same shape.
 
     Args:
         max_length: The longest sequence, in positions.
         hidden_size: Channels d.
-        n_layers: Blocks.
+        n_layers: Number of blocks.
         n_heads: Attention heads; must divide ``hidden_size``.
         kernel_structure: ``<U>-<L>``, each a name of :data:`STRUCTURES`.
         encodings: Names of :data:`ENCODINGS`.
         backbone: A name of :data:`BACKBONES`.
         dropout: See :class:`BlockOptions`.
         attention_dropout: Probability of zeroing an attention weight; in [0, 1).
-        kernel_sharing: A kernel for each layer, or one for all.
+        kernel_sharing: One kernel per layer, or one shared by all layers.
         kernel_options: Further fields of :class:`KernelOptions`.
         encoding_options: Further fields of :class:`EncodingOptions`.
         block_options: Further fields of :class:`BlockOptions`.
-        initializer_range: Standard deviation of the normal start of the weights.
+        initializer_range: Standard deviation of the weights' normal initialization.
 
     Raises:
         ValueError: If a name is unknown or an option out of range.
@@ -79,13 +79,13 @@ def assemble_encoder(
     n_heads: int,
     attention_dropout: float,
 ) -> Backbone:
-    """An encoder of given parts, with PyTorch's start values.
+    """Build an encoder from its parts, with PyTorch's initialization.
 
     Args:
         backbone: A name of :data:`BACKBONES`.
         kernels: (Uᵀ, L) of each layer.
         encodings: The encodings of each layer.
-        options: The rest of each block.
+        options: The other sizes and options of each block.
         n_heads: Attention heads.
         attention_dropout: Probability of zeroing an attention weight.
     """
@@ -110,10 +110,10 @@ def build_layer_kernels(
 
     Args:
         kernel_structure: ``<U>-<L>``, each a name of :data:`STRUCTURES`.
-        n_layers: Blocks.
+        n_layers: Number of blocks.
         options: Sizes and options; the role is set here.
-        sharing_u: A U for each layer, or one for all.
-        sharing_l: An L for each layer, or one for all.
+        sharing_u: One U per layer, or one shared by all layers.
+        sharing_l: One L per layer, or one shared by all layers.
 
     Raises:
         ValueError: See :func:`build_kernel`.
@@ -129,7 +129,7 @@ def build_layer_kernels(
 
 
 def init_weights(module: nn.Module, std: float) -> None:
-    """RecBole's start of a layer, N(0, ``std``²) without bias; kernels and LayerNorms keep the start of their class."""
+    """RecBole's initialization, N(0, ``std``²) and zero biases; kernels and LayerNorms keep their own."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear):

@@ -279,8 +279,8 @@ def check_transform(settings: Mapping[str, Any]) -> None:
         SettingError: Naming the key of the share.
     """
     transform = settings.get("transform")
-    key = _SHARES_OF_TRANSFORMS.get(transform)
+    key = _SHARES_OF_TRANSFORMS.get(str(transform))
     if key is not None:
-        share = settings.get(key)
+        share: Any = settings.get(key)
         if not is_number(share) or not 0 <= share <= 1:
             raise SettingError(f"transform {transform!r} needs {key}, a number in [0, 1]; got {share!r}.")

@@ -47,7 +47,7 @@ from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
 
-class Config(ServedConfig, recbole.config.Config):
+class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecBole has no types
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
@@ -133,7 +133,8 @@ class Config(ServedConfig, recbole.config.Config):
 
     def defaults(self) -> dict[str, Any]:
         """The defaults of keys that are not given, as plain data; a missing key has the default ``None``."""
-        return plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
+        defaults: dict[str, Any] = plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
+        return defaults
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
@@ -145,18 +146,18 @@ class Config(ServedConfig, recbole.config.Config):
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         build_sparse_tensors_as_today(model_class)
         install_dataset_class(model_name, model_class.type)
-        return model_name, registry.mended(model_class), dataset_name
+        return model_name, registry.corrected(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
     def _update_internal_config_dict(self, file: str) -> dict[str, Any] | None:
-        settings = super()._update_internal_config_dict(file)
+        settings: dict[str, Any] | None = super()._update_internal_config_dict(file)
         if Path(file).name == "sample.yaml":  # RecBole reads it after the model's file and before the data set's
             for path in properties_files(self.model, self.dataset):
                 self.internal_config_dict.update(read_yaml(path))
         return settings
 
-    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+    def _load_internal_config_dict(self, model: str, model_class: type[Any], dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults = self.internal_config_dict
         mend_tree_settings(defaults)
@@ -210,7 +211,7 @@ class Config(ServedConfig, recbole.config.Config):
     # -- checks --------------------------------------------------------------------------------------------------
 
     def _get_final_config_dict(self) -> dict[str, Any]:
-        settings = super()._get_final_config_dict()
+        settings: dict[str, Any] = super()._get_final_config_dict()
         write_intervals(settings)
         check_rules(settings, RUN_RULES)
         check_caches(settings)
@@ -257,7 +258,8 @@ class Config(ServedConfig, recbole.config.Config):
 
     def plain(self) -> dict[str, Any]:
         """The resolved settings as strings, numbers, booleans, ``None``, lists and dicts."""
-        return plain_data(self.final_config_dict)
+        settings: dict[str, Any] = plain_data(self.final_config_dict)
+        return settings
 
     @classmethod
     def from_plain(

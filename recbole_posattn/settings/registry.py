@@ -2,45 +2,25 @@
 
 RecBole looks up a model, its trainer and its data set by name inside its own package. :func:`register` adds ours
 there, so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does
-the same for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all changes to RecBole.
+the same for the data sets and loaders of RecBole's own models. The head of ``compat/`` lists all changes to RecBole.
 """
 
 from __future__ import annotations
 
-import importlib.machinery
-import sys
 import threading
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import (
-    anomaly_detection_unchanged,
-    build_sparse_tensors_as_today,
-)
+from recbole_posattn.compat import anomaly_detection_unchanged, build_sparse_tensors_as_today, lookups
+from recbole_posattn.compat.samplers import refuse_endless_sampling_of
 
-import recbole
-import recbole.config
-import recbole.data.dataset
-import recbole.data.utils
-import recbole.trainer
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import ModelType, get_model
+from recbole.utils import get_model
 
-from recbole_posattn.data.sampling import let_sampling_of_model_end
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.properties import model_properties, recbole_model_names
 
-_SUBPACKAGES = {
-    ModelType.GENERAL: "general_recommender",
-    ModelType.TRADITIONAL: "general_recommender",
-    ModelType.CONTEXT: "context_aware_recommender",
-    ModelType.SEQUENTIAL: "sequential_recommender",
-    ModelType.KNOWLEDGE: "knowledge_aware_recommender",
-    ModelType.DECISIONTREE: "exlib_recommender",
-}
-# Registers this package's models, as a third-party plugin would; its room stands above this one.
+# Registers this package's models, as a third-party plugin would. Imported by name, since its room is above this one.
 _BUILT_IN = "recbole_posattn.training.built_in"
 
 _lock = threading.RLock()
@@ -94,18 +74,9 @@ def add_model(
     dataset_class: type | None,
     trainer_class: type | None,
 ) -> None:
-    """Add a model where RecBole looks for it."""
-    name = model_class.__name__
-    module_name = f"recbole.model.{_SUBPACKAGES[model_class.type]}.{name.lower()}"
-    module = ModuleType(module_name)
-    module.__spec__ = importlib.machinery.ModuleSpec(module_name, loader=None)
-    setattr(module, name, model_class)
-    sys.modules[module_name] = module  # where get_model looks
-    if dataset_class is not None:
-        setattr(recbole.data.dataset, f"{name}Dataset", dataset_class)  # where create_dataset looks
-    if trainer_class is not None:
-        setattr(recbole.trainer, f"{name}Trainer", trainer_class)  # where get_trainer looks
-    model_properties[name] = properties
+    """Add a model where RecBole looks for it, and where our ``Config`` looks for its defaults."""
+    lookups.add_model(model_class, dataset_class, trainer_class)
+    model_properties[model_class.__name__] = properties
 
 
 def registered_model_names() -> list[str]:
@@ -114,7 +85,7 @@ def registered_model_names() -> list[str]:
     return sorted(model_properties)
 
 
-def mended(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
+def corrected(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
     """The corrected version of a RecBole model whose results are wrong, see :mod:`recbole_posattn.models.corrected`."""
     from recbole_posattn.models.corrected import CORRECTED  # imports all of RecBole's general models, as get_model does
 
@@ -130,7 +101,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            model = mended(get_model(name))
+            model = corrected(get_model(name))
         build_sparse_tensors_as_today(model)
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
@@ -140,5 +111,5 @@ def find_model(name: str) -> type[AbstractRecommender]:
             f"model {shown(name)} is unknown.{did_you_mean(name, known)} "
             f"There are {', '.join(registered_model_names())} and RecBole's own models."
         ) from None
-    let_sampling_of_model_end(model)
+    refuse_endless_sampling_of(model)
     return model

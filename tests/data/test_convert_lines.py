@@ -167,7 +167,7 @@ def test_a_truncated_or_damaged_archive_is_told(empty_folder: Path) -> None:
     packed = gzip.compress(b"u,i,t,r\n" + b"".join(b"%d,%d,3,4\n" % (k, k * 7919) for k in range(300_000)))
     write(packed[: len(packed) // 2], "a.csv.gz")
     for on_error in ("strict", "skip"):
-        with pytest.raises(DataError, match=r"a.csv.gz is damaged or cut off behind line \d{5,}, byte \d+ of \d+ \("):
+        with pytest.raises(DataError, match=r"a.csv.gz is damaged or cut off after line \d{5,}, byte \d+ of \d+ \("):
             convert("a.csv.gz", "mine", OWN, on_error=on_error)
     write(packed[:1000] + bytes(1000) + packed[2000:], "a.csv.gz")
     with pytest.raises(DataError, match=r"a.csv.gz is damaged or cut off"):
@@ -222,7 +222,7 @@ def test_damaged_parquet_is_told(empty_folder: Path) -> None:
     content = bytearray(Path("a.parquet").read_bytes())
     content[4:400] = bytes(396)
     write(bytes(content), "a.parquet")
-    with pytest.raises(DataError, match=r"a.parquet is damaged behind row 0"):
+    with pytest.raises(DataError, match=r"a.parquet is damaged after row 0"):
         convert("a.parquet", "mine", OWN)
 
 

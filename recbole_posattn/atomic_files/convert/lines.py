@@ -59,7 +59,7 @@ def read_lines(stream: Stream, encoding: str, rejects: Rejects) -> Iterator[Line
             block = stream.file.read(BLOCK)
         except READ_ERRORS as error:
             raise DataError(
-                f"{rejects.label} is damaged or cut off behind line {number - 1}, byte {stream.position()} of "
+                f"{rejects.label} is damaged or cut off after line {number - 1}, byte {stream.position()} of "
                 f"{stream.size} ({error or type(error).__name__}); get it again"
             ) from error
         if number == 1 and not rest and encoding == "utf-8":

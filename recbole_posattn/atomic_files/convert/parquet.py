@@ -86,7 +86,7 @@ def parquet_batches(opened: pq.ParquetFile, columns: Columns, rejects: Rejects) 
         try:
             batch = next(rows, None)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{rejects.label} is damaged behind row {done}: {str(error).splitlines()[0]}") from error
+            raise DataError(f"{rejects.label} is damaged after row {done}: {str(error).splitlines()[0]}") from error
         if batch is None:
             return
         number = np.arange(done + 1, done + 1 + len(batch))

@@ -9,18 +9,19 @@ When a module of this package that uses RecBole is imported, before RecBole itse
 - ``torch.Tensor.__array__`` and ``__array_wrap__``, if they do not accept the arguments of NumPy 2;
 - filters in ``warnings.filters`` (:func:`silence_known_warnings`).
 
-When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``):
+When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``, with
+the functions of ``compat/lookups.py`` and ``compat/samplers.py``):
 - for each of our models, and those given to ``register``: the module ``recbole.model.sequential_recommender.<model>``
   in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
 - ``recbole.data.utils.get_dataloader``, which returns our loaders for our ``Config`` and RecBole's for any other;
 - RecBole's ``AbstractDataLoader.__getstate__`` and ``multiprocessing_context``, so that workers run on any system;
 - these methods of RecBole's samplers, which refuse data without a negative to draw instead of trying forever
-  (``data/sampling.py``): ``Sampler.set_phase``, ``RepeatableSampler.set_phase``,
+  (``compat/samplers.py``): ``Sampler.set_phase``, ``RepeatableSampler.set_phase``,
   ``SeqSampler.sample_neg_sequence``, ``KGSampler.get_used_ids`` and ``AbstractSampler._build_alias_table`` of
   ``recbole.sampler.sampler``, and ``MaskItemSequence._neg_sample`` of ``recbole.data.transform``;
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
-When a ``Config`` of ours is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):
+When our ``Config`` is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
   the existing classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` stay and get a ``__new__`` that does so;
 - the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and similar models
