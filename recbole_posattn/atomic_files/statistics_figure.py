@@ -61,7 +61,10 @@ def _length_bins(shortest: int, longest: int) -> np.ndarray:
 
 
 def _log_scale(axis: Axes, *names: str) -> None:
-    """Logarithmic axes with numbers written out: names may hold dollar signs, so no text is read as mathematics."""
+    """Make axes logarithmic, with numbers written out.
+
+    By default matplotlib writes powers as mathematical markup, which is off here: names may contain dollar signs.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     for name in names:
@@ -82,7 +85,7 @@ def _draw_popularity(axis: Axes, counts: np.ndarray) -> None:
     share = axis.twinx()
     share.plot(rank, 100 * np.cumsum(counts) / counts.sum(), color=COLORS[1])
     share.set(ylim=(0, 101))
-    share.set_ylabel("% of the interactions up to it", color=COLORS[1])
+    share.set_ylabel("% of the interactions up to this rank", color=COLORS[1])
 
 
 def _draw_times(axis: Axes, statistics: DataStatistics) -> None:

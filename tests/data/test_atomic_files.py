@@ -28,8 +28,8 @@ def read(name: str = "mine", model: str = "PosKernelSASRec", **settings: object)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "has no interactions"),
-        (HEADER + "\n", "has no interactions"),
+        ("", "has no rows"),
+        (HEADER + "\n", "has no rows"),
         ("user_id:token\titem_id:token\nu1\ti1\n", "has no column 'timestamp', which PosKernelSASRec needs"),
         ("user:token\titem_id:token\ttimestamp:float\nu1\ti1\t1\n", "has no column 'user_id'"),
         (HEADER.replace("\t", ",") + "\nu1,i1,1\n", "its columns look separated by comma"),
