@@ -38,6 +38,7 @@ def check_fields(config: Config, loaded: Loaded) -> None:
     Raises:
         SettingError: Naming the key, the columns that are loaded, and what to set.
     """
+    _check_names(config, loaded)
     _check_aliases(config, loaded)
     if config["benchmark_filename"] is None:  # RecBole does not filter files that are split already
         _check_val_interval(config, loaded)
@@ -68,6 +69,25 @@ def _require(key: str, column: str, columns: Mapping[str, FeatureType], allowed:
             f"{key} needs columns of type {' or '.join(kind.value for kind in allowed)}; {column} is of type "
             f"{columns[column].value}. Loaded and fitting are {_named(fitting)}."
         )
+
+
+def _check_names(config: Config, loaded: Loaded) -> None:
+    """Refuse a column that two files have: RecBole knows one of each name, and would misread the other one.
+
+    Users and items are the exception: the interactions have them, and so has the file of their features.
+    """
+    of_files = {"user": config["USER_ID_FIELD"], "item": config["ITEM_ID_FIELD"]}
+    first: dict[str, str] = {}
+    for source, columns in loaded.items():
+        if source == "link":
+            continue
+        for column in columns:
+            if column in first and of_files.get(source) != column:
+                raise SettingError(
+                    f"the column {shown(column)} is in two files, .{first[column]} and .{source}, of which RecBole "
+                    "would misread one: rename it in one of them, or leave it out of one with load_col or unload_col."
+                )
+            first.setdefault(column, source)
 
 
 def _check_aliases(config: Config, loaded: Loaded) -> None:
