@@ -3,7 +3,7 @@
 RecBole silently fills missing values with the padding token or the mean of the column, drops rows without user or item,
 and accepts infinite times. Here such a row is reported by line and column. In a row with too many fields, RecBole reads
 the first ones; so does this package, with a warning. Correct rows cost one pass of Arrow's reader. Only blocks that
-Arrow cannot read are checked row by row, by the rules of pandas, which RecBole reads with.
+Arrow cannot read are checked row by row, as pandas reads them, which RecBole uses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from recbole_posattn.errors import DataError, SettingError, shown
 
 SEPARATOR_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
 
-# Bytes of a block.
+# How many bytes are checked at a time.
 BLOCK = 2**24
 
 
@@ -42,7 +42,7 @@ class Table(NamedTuple):
     Attributes:
         file: The file.
         columns: All its columns, in their order.
-        separator: Between the fields of a row; a separator of several characters is no regular expression.
+        separator: Between the fields of a row; if it has several characters, it is not a regular expression.
         seq_separator: Between the values of a sequence.
         encoding: The Python name of its encoding.
     """
@@ -55,7 +55,7 @@ class Table(NamedTuple):
 
 
 def check_rows(table: Table) -> set[str]:
-    """Refuse a file whose rows RecBole would misread.
+    """Refuse a file with rows that RecBole would misread.
 
     Each row must have a field for each column. Fields after the last column are left out with a warning. In the first
     row they are refused, because pandas would read the first column as row names. In the columns that are read, numbers
@@ -72,7 +72,7 @@ def check_rows(table: Table) -> set[str]:
     with open(table.file, "rb") as stream, _long_fields():
         separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
         surplus = Surplus(table.file, len(table.columns), table.separator, separator)
-        if _is_plain(table):
+        if _arrow_can_check(table):
             n_rows = _check_blocks(table, stream, surplus, empty)
         else:
             n_rows = _check_records(table, _decoded_lines(table), surplus, empty)
@@ -99,7 +99,7 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _is_plain(table: Table) -> bool:
+def _arrow_can_check(table: Table) -> bool:
     """Whether Arrow can check the file: lines end with byte 10, the separator is one byte, no column holds vectors."""
     if len(table.separator) != 1 or not table.separator.isascii():
         return False
@@ -113,7 +113,7 @@ def _is_plain(table: Table) -> bool:
         return b"\r" not in stream.readline(LONGEST_LINE).removesuffix(b"\r\n")
 
 
-# -- blocks of rows --------------------------------------------------------------------------------------------------
+# -- block by block --------------------------------------------------------------------------------------------------
 
 
 def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus, empty: set[str]) -> int:
@@ -122,7 +122,7 @@ def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus, empty: set[s
     Args:
         table: The file and its format.
         stream: The open file, at its beginning.
-        surplus: Takes up rows with too many fields.
+        surplus: Counts rows with too many fields.
         empty: Columns of numbers; those with a value are removed.
     """
     encoding = checked_encoding(table.encoding)
@@ -133,23 +133,23 @@ def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus, empty: set[s
         if b'"' in block:  # a quoted field may extend beyond the block
             stream.seek(-len(block), io.SEEK_CUR)
             return n_rows + _check_records(table, _lines(table, stream, number, encoding), surplus, empty, n_rows)
-        n_checked = _count_good(table, block, encoding, empty)
+        n_checked = _count_if_correct(table, block, encoding, empty)
         if n_checked is None:
             lines = _lines(table, io.BytesIO(block), number, encoding)
             n_checked = _check_records(table, lines, surplus, empty, n_rows)
         n_rows += n_checked
-        number += _ends(block)
+        number += _count_line_breaks(block)
     return n_rows
 
 
-def _ends(block: bytes) -> int:
+def _count_line_breaks(block: bytes) -> int:
     """Number of line breaks in a block, as Python's universal newlines count them."""
     ends = block.count(b"\n")
     return ends + block.count(b"\r") - block.count(b"\r\n") if b"\r" in block else ends
 
 
-def _count_good(table: Table, block: bytes, encoding: str, empty: set[str]) -> int | None:
-    """The number of rows in a block without quotes if all are certainly correct, else ``None``.
+def _count_if_correct(table: Table, block: bytes, encoding: str, empty: set[str]) -> int | None:
+    """Number of rows in a block without quotes if all are correct; ``None`` if they must be checked one by one.
 
     Columns with a value are removed from ``empty``.
     """
@@ -205,8 +205,9 @@ def _lines(table: Table, stream: Iterable[bytes], number: int, encoding: str) ->
         try:
             text = line.decode(encoding)
         except UnicodeDecodeError as error:
+            bad = number + _count_line_breaks(line[: error.start])
             raise DataError(
-                f"{table.file}, line {number + _ends(line[: error.start])}: not {encoding} ({error.reason}: byte "
+                f"{table.file}, line {bad}: not {encoding} ({error.reason}: byte "
                 f"{line[error.start]:#04x}); give the encoding of the file with --encoding"
             ) from error
         for part in io.StringIO(text, newline="") if "\r" in text else (text,):

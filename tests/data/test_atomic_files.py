@@ -1,4 +1,4 @@
-"""What is wrong with a data set is said before RecBole reads it."""
+"""Faults of a data set are reported before RecBole reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad lines: each is told with its number and its reason, and costs no other line."""
+"""Bad lines: each is reported with its number and its reason, and affects no other line."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ CSV_LINES = [
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_skipped_lines_are_told_one_by_one(empty_folder: Path, line_end: bytes, mark: bytes) -> None:
+def test_skipped_lines_are_reported_one_by_one(empty_folder: Path, line_end: bytes, mark: bytes) -> None:
     write(mark + line_end.join(line for line, _ in CSV_LINES))
     done = convert("a.csv", "mine", OWN, on_error="skip")
     reasons = {number: reason for number, (_, reason) in enumerate(CSV_LINES, start=1) if reason}
@@ -158,7 +158,7 @@ def test_what_holds_for_the_whole_file_is_said_of_it(empty_folder: Path, content
 
 
 @pytest.mark.parametrize("on_error", ["strict", "skip"])
-def test_columns_that_no_object_has_are_told_as_such(empty_folder: Path, on_error: str) -> None:
+def test_columns_that_no_object_has_are_reported_as_such(empty_folder: Path, on_error: str) -> None:
     write('{"user": 1, "i": 2, "t": 3, "r": 4}\n' * 2, "a.jsonl")
     with pytest.raises(DataError, match=r"a.jsonl has no column 'u'; it has 'user', 'i', 't', 'r'"):
         convert("a.jsonl", "mine", OWN, on_error=on_error)
@@ -167,7 +167,7 @@ def test_columns_that_no_object_has_are_told_as_such(empty_folder: Path, on_erro
         convert("a.txt", "mine", OWN._replace(kind="python"), on_error=on_error)
 
 
-def test_a_truncated_or_damaged_archive_is_told(empty_folder: Path) -> None:
+def test_a_truncated_or_damaged_archive_is_reported(empty_folder: Path) -> None:
     packed = gzip.compress(b"u,i,t,r\n" + b"".join(b"%d,%d,3,4\n" % (k, k * 7919) for k in range(300_000)))
     write(packed[: len(packed) // 2], "a.csv.gz")
     for on_error in ("strict", "skip"):
@@ -206,7 +206,7 @@ def test_parquet_that_cannot_be_used(empty_folder: Path, content: bytes | dict, 
         convert("a.parquet", "mine", OWN)
 
 
-def test_rows_of_parquet_are_told_by_number(empty_folder: Path) -> None:
+def test_rows_of_parquet_are_reported_by_number(empty_folder: Path) -> None:
     raw = pa.array([b"a", b"\xff", b"c", None, b"", b"f"], pa.binary())
     users = pa.StringArray.from_buffers(6, *raw.buffers()[1:], raw.buffers()[0], raw.null_count)  # nobody checks it
     columns = {"u": users, "i": ["x"] * 6, "t": [1.5, 1, float("nan"), 1, 1, 1], "r": ["1", "1", "1", "1", "1", "x"]}
@@ -221,7 +221,7 @@ def test_rows_of_parquet_are_told_by_number(empty_folder: Path) -> None:
     ]
 
 
-def test_damaged_parquet_is_told(empty_folder: Path) -> None:
+def test_damaged_parquet_is_reported(empty_folder: Path) -> None:
     pq.write_table(pa.table({key: list(range(10_000)) for key in "uitr"}), "a.parquet", compression="none")
     content = bytearray(Path("a.parquet").read_bytes())
     content[4:400] = bytes(396)

@@ -52,7 +52,7 @@ def test_the_data_set_that_recbole_brings_is_left_alone(empty_folder: Path, tabl
         convert(table, "ml-100k", OWN)
 
 
-def test_a_place_where_nothing_can_be_written_is_told_first(
+def test_a_place_where_nothing_can_be_written_is_reported_first(
     empty_folder: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make, "locate", lambda *_: pytest.fail("the dump was looked at"))

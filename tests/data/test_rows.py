@@ -1,4 +1,4 @@
-"""Rows that RecBole would fill in, drop or misread without a word are told by line and column."""
+"""Rows that RecBole would fill in, drop or misread silently are reported by line and column."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ EXPECTED = [("u1", "i1", 1.0), ("u1", "i2", 2.0), ("u1", "i3", 3.0)]
     ],
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_a_row_that_would_be_misread_is_told(empty_folder: Path, row: str, message: str, newline: str) -> None:
+def test_a_row_that_would_be_misread_is_reported(empty_folder: Path, row: str, message: str, newline: str) -> None:
     content = f"{HEADER}\n{GOOD}{row}\n{GOOD}".replace("\n", newline)
     if newline == "\r" and row.startswith("\t"):
         message = "line 5: begins with an empty field"
