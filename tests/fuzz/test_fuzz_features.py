@@ -34,7 +34,7 @@ Columns = dict[str, tuple[str, list[str]]]
 
 @st.composite
 def columns_of(draw: st.DrawFn, n_rows: int) -> Columns:
-    """Columns by name, each with its type and a cell for each row; most have no missing cells, a few nothing else."""
+    """Columns by name, each with its type and a cell for each row; most have no missing cells, a few have no others."""
     found: Columns = {}
     for name in draw(st.lists(st.sampled_from(NAMES), max_size=3, unique=True)):
         kind = draw(st.sampled_from(TYPES))
@@ -47,7 +47,7 @@ def columns_of(draw: st.DrawFn, n_rows: int) -> Columns:
 
 @st.composite
 def settings_of(draw: st.DrawFn, model: str, of_items: Columns, of_rows: Columns) -> dict[str, Any]:
-    """Settings that name columns, mostly such that are there and that the model can read."""
+    """Settings that name columns; most name columns that exist and that the model can read."""
     well = draw(st.integers(0, 4)) > 0
     known = list(of_items) if well and of_items else [*NAMES, "user_id", "item_id", "nowhere"]
     numbers = [name for name, (kind, _) in {**of_items, **of_rows}.items() if kind.startswith("float")]
