@@ -1,6 +1,6 @@
 """RecBole's models whose results wrongly depend on the batch size, corrected.
 
-:func:`recbole_posattn.settings.registry.mended` uses these with our ``Config``; RecBole's own classes are unchanged.
+:func:`recbole_posattn.settings.registry.corrected` uses these with our ``Config``; RecBole's own classes are unchanged.
 
 Shape keys: b rows of a batch, n items.
 """
