@@ -92,7 +92,7 @@ def test_what_may_be_tuned_is_what_changes_a_result_but_not_its_meaning() -> Non
     assert tunable <= keys.TUNABLE
     others = keys.SAME_IN_ALL_ROWS | keys.WITHOUT_EFFECT_ON_RESULT | keys.DERIVED_KEYS | keys.LAUNCHER_ARGUMENTS
     assert not keys.TUNABLE & others and "model" not in keys.TUNABLE
-    assert {key.name for key in MODEL_KEYS} - keys.TUNABLE == {"valid_metric", "save_kernel_every"} & set(KEYS)
+    assert {key.name for key in MODEL_KEYS} - keys.TUNABLE == {"save_kernel_every"}
 
 
 def test_what_is_filtered_and_what_needs_memory() -> None:

@@ -91,8 +91,7 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each trial that fails
     mode = "max" if config["valid_metric_bigger"] else "min"
     fixed = config.plain()
-    in_parallel = where.jobs > 1 or where.address is not None
-    recorder = _Recorder(folder, known, on_end, in_parallel)
+    recorder = _Recorder(folder, known, on_end, runs_again=where.jobs > 1 or where.address is not None)
     trainable = tune.with_parameters(
         _run_trial,
         settings=from_anywhere(search.settings),
