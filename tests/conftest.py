@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ from recbole_posattn.training.load import Loaded, prepare_data
 from tests.planted import lagged_sequences, write_atomic_file
 
 TINY = "tiny"
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 # The first call of anything in torch is slow; how long an example takes says nothing here. The profile can be named by
 # the environment or by pytest's --hypothesis-profile: "nightly" by `make fuzz`, "fast" by `make test-fast`.
@@ -74,7 +72,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def registrations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registrations(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The tables of registered names and plugins, Python's path and its modules, all restored afterwards."""
     tables = [STRUCTURES, ENCODINGS, LOSSES, model_properties, *origins._origins.values()]
     sets = [PER_LAYER, SAMPLED_LOSSES, plugins._imported, plugins._installed, origins._left_behind]
@@ -87,9 +85,9 @@ def registrations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         each.clear()
         each.update(kept)
     MODEL_RULES.update(part_rules())
+    written_here = str(tmp_path_factory.getbasetemp())
     for name in set(sys.modules) - modules:
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if file.startswith((str(EXAMPLES), tempfile.gettempdir())):
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(written_here):
             del sys.modules[name]
 
 

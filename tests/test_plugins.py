@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable
@@ -414,11 +415,15 @@ def test_a_leaderboard_imports_the_plugins_of_its_file_rows_and_flags(module: Ca
 # -- the template ----------------------------------------------------------------------------------------------------
 
 
+def copied(folder: Path) -> Path:
+    """A copy of the example, as the page says, without what Python has left in it."""
+    return shutil.copytree(EXAMPLE, folder / "example", ignore=shutil.ignore_patterns("__pycache__"))
+
+
 @pytest.fixture
-def template(monkeypatch: pytest.MonkeyPatch) -> dict:
+def template(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The parts of the example by their names."""
-    monkeypatch.chdir(EXAMPLE)
-    import_plugins(["my_model"])
+    import_plugins(["my_model"], copied(tmp_path_factory.mktemp("template")))
     return vars(sys.modules["my_model"])
 
 
@@ -447,12 +452,11 @@ def test_the_templates_parts_compute_their_formulas(template: dict) -> None:
 
 
 def test_the_templates_model_trains_is_exported_and_inspected(
-    template: dict, tiny_settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: dict, tiny_settings: Callable, tmp_path: Path
 ) -> None:
     from recbole_posattn.analysis.inspection import inspect_checkpoint
     from recbole_posattn.serving.export import export
 
-    monkeypatch.chdir(tmp_path)
     settings = tiny_settings(position_encoding=["log_distance"], loss_type="focal", shortcut_start=0.5)
     result = run("ShortcutSASRec", "tiny", config_dict=settings)
     loaded = load(result["checkpoint"])
@@ -466,11 +470,10 @@ def test_the_templates_model_trains_is_exported_and_inspected(
 
 @pytest.mark.slow
 def test_the_template_goes_through_every_command(
-    tiny_data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tiny_data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Named by the flag in the folder of the example; the processes of tune and leaderboard are Ray's."""
-    monkeypatch.chdir(EXAMPLE)
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.chdir(copied(tmp_path))
     small = [
         *("--dataset=tiny", f"--data_path={tiny_data_path}", "--hidden_size=16", "--MAX_ITEM_LIST_LENGTH=10"),
         *("--train_batch_size=16", "--epochs=1", "--use_gpu=False", "--show_progress=False"),
@@ -478,9 +481,7 @@ def test_the_template_goes_through_every_command(
     parts = ["--position_encoding=[log_distance]", "--loss_type=focal"]
     saved = tmp_path / "saved"
     run_flags = ["--plugin=my_model", "--model=ShortcutSASRec", *small, *parts, f"--checkpoint_dir={saved}"]
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("recbole_posattn.training.run_log.LOG_FOLDER", str(tmp_path), raising=False)
-        assert cli.main(["run", *run_flags, "--nproc=2"]) == 0
+    assert cli.main(["run", *run_flags, "--nproc=2"]) == 0
     (checkpoint,) = saved.glob("*/best.pth")
     assert cli.main(["inspect", "--plugin=my_model", str(checkpoint), f"--out={tmp_path / 'inspect'}"]) == 0
     assert (tmp_path / "inspect" / "inspect.html").is_file()
@@ -499,4 +500,6 @@ def test_the_template_goes_through_every_command(
     assert cli.main(board) == 0
     report = (tmp_path / "board" / "leaderboard.md").read_text(encoding="utf-8")
     assert "own" in report and "failed" not in report
-    capsys.readouterr()
+    results = [read_result(file.parent) for file in tmp_path.glob("board/runs/*/result.json")]
+    assert {result["model"] for result in results} == {"PosKernelSASRec", "ShortcutSASRec"}
+    assert all(result["config"]["plugins"] == ["my_model"] for result in results)
