@@ -159,10 +159,14 @@ def check_plugins_of_checkpoint(settings: Mapping[str, Any]) -> None:
 
 
 def _is_known(key: str, name: str) -> bool:
-    tables = {"kernel_structure": STRUCTURES, "position_encoding": ENCODINGS, "loss_type": LOSSES}
-    if key in tables:
-        return name in tables[key]
-    return name in model_properties or name in recbole_model_names()
+    if key == "model":
+        return name in model_properties or name in recbole_model_names()
+    tables: dict[str, Mapping[str, Any]] = {
+        "kernel_structure": STRUCTURES,
+        "position_encoding": ENCODINGS,
+        "loss_type": LOSSES,
+    }
+    return name in tables[key]
 
 
 def check_known_in_workers(settings: Mapping[str, Any]) -> None:
