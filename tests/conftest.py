@@ -38,7 +38,7 @@ settings.register_profile("nightly", settings.get_profile("recbole-posattn"), ma
 settings.register_profile("fast", settings.get_profile("recbole-posattn"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "recbole-posattn"))
 
-with anomaly_detection_unchanged():  # several tests import models of RecBole's by themselves
+with anomaly_detection_unchanged():  # several tests import RecBole's models themselves
     import recbole.model.sequential_recommender  # noqa: F401
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -101,7 +101,7 @@ def test_times_are_loaded_for_a_data_set_without_properties() -> None:
     assert other["load_col"] == {"inter": ["user_id", "item_id"]}
 
 
-def test_use_gpu_is_heeded() -> None:
+def test_use_gpu_is_respected() -> None:
     assert config(use_gpu=False)["device"] == torch.device("cpu")
 
 
@@ -225,7 +225,7 @@ _TEXT_OF_INTERVALS = st.from_regex(r"[\[(]-?[0-9.]{1,3}(e[0-9])?,(inf|nan|[0-9.]
 )
 def test_intervals_have_the_bounds_that_recbole_reads(given_interval: object) -> None:
     def endpoints(interval: object) -> list | None:
-        try:  # RecBole's reading, which logs what is no interval and goes on without it
+        try:  # RecBole's reading, which logs an invalid interval and ignores it
             read = Dataset._parse_intervals_str(SimpleNamespace(logger=logging.getLogger("silent")), interval)
         except (IndexError, ValueError):
             return None

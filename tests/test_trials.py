@@ -1,4 +1,4 @@
-"""Many runs in processes of their own: told apart by what matters, done once, failing alone."""
+"""Many runs in processes of their own: identified by what changes a result, done once, failing alone."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
 def test_runs_that_die_run_once_more_alone(
     settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed for its memory, say: one comes to its end when nothing is beside it, one is killed again, and fails."""
+    """Killed for its memory, say: one finishes when it runs alone, one is killed again and fails."""
     monkeypatch.setattr("recbole_posattn.experiments.trials.run_in_folder", processes.run_or_die)
     given = [Trial(name, settings(seed=seed)) for name, seed in (("fatal", 3), ("once", 2), ("good", 1))]
     outcomes = list(run_trials(checked_folders(given, tmp_path), Resources(jobs=2, cpus=1)))

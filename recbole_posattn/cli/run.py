@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Train and evaluate; returns the exit code."""
     settings = checked_settings(options.settings)
+    from recbole_posattn import distributed
     from recbole_posattn.training.run import run
 
     named = {"model": options.model, "dataset": options.dataset}
@@ -45,4 +46,6 @@ def execute(options: argparse.Namespace) -> int:
         group_offset=options.group_offset,
         resume=options.resume,
     )
+    if distributed.launched_outside():
+        distributed.end_process()
     return 0

@@ -18,7 +18,7 @@ from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
-from recbole.utils import EvaluatorType, get_environment, init_seed, set_color
+from recbole.utils import EvaluatorType, init_seed, set_color
 
 from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
@@ -29,6 +29,7 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import LAST_NAME, check_vocabulary, use_explained
 from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.environment import environment_table, start_watching
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
 from recbole_posattn.training.request import RunRequest
 from recbole_posattn.training.result import USERS_NAME, RunResult, peak_mebibytes_of, result_table, write_result
@@ -110,6 +111,7 @@ def run(
 def _run(request: RunRequest) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
+    start_watching()
     resume = request.resume
     given = (request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line)
     config = Config(*given) if resume in (None, AUTO) else config_to_resume(resume, lambda names: Config(*given, names))
@@ -222,7 +224,7 @@ def _build_trainer(
 def _report(config: Config, result: RunResult, users: pd.DataFrame | None) -> None:
     """Log the result and, if the run is saved, write it and the results by user beside the checkpoint."""
     logger = logging.getLogger()
-    logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
+    logger.info("The running environment of this training is as follows:\n" + environment_table(config))
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
     if result["checkpoint"] is not None and distributed.is_main():

@@ -1,4 +1,4 @@
-"""Bad lines: each is told with its number and its reason, and costs no other line."""
+"""Bad lines: each is reported with its number and its reason, and costs no other line."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ CSV_LINES = [
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_skipped_lines_are_told_one_by_one(empty_folder: Path, line_end: bytes, mark: bytes) -> None:
+def test_skipped_lines_are_reported_one_by_one(empty_folder: Path, line_end: bytes, mark: bytes) -> None:
     write(mark + line_end.join(line for line, _ in CSV_LINES))
     done = convert("a.csv", "mine", OWN, on_error="skip")
     reasons = {number: reason for number, (_, reason) in enumerate(CSV_LINES, start=1) if reason}
     assert rejected(done) == reasons
     assert [row[0] for row in kept(done.file)] == ["1", "1,5", "last"]
-    told = {reason.reason: (reason.count, list(reason.first)) for reason in done.rejected}
-    assert told["not utf-8"] == (2, [20, 21]) and told["user is missing"] == (1, [6])
+    by_reason = {reason.reason: (reason.count, list(reason.first)) for reason in done.rejected}
+    assert by_reason["not utf-8"] == (2, [20, 21]) and by_reason["user is missing"] == (1, [6])
     assert sum(reason.count for reason in done.rejected) == len(reasons)
     assert [reason.count for reason in done.rejected] == sorted((r.count for r in done.rejected), reverse=True)
 
@@ -250,7 +250,7 @@ COLUMNS = ("t", "r", "u", "i")
 
 @st.composite
 def records(draw: st.DrawFn, other: st.SearchStrategy) -> dict:
-    """A good record, or one with something else in the place of a value."""
+    """A good record, or one with something else instead of a value."""
     record = {"t": draw(good_times), "r": draw(good_numbers), "u": draw(good_tokens), "i": draw(good_tokens)}
     if draw(st.booleans()):
         record[draw(st.sampled_from(COLUMNS))] = draw(other)
@@ -355,7 +355,7 @@ def slow_object(line: bytes, parse: Callable[[str], object]) -> tuple | None:
 def check_any_lines(
     content: list[bytes], slow: Callable, reading: ReadOptions, block: int, header: bytes = b""
 ) -> None:
-    """Every good line is kept and every other one told, and nothing else is raised."""
+    """Every good line is kept and every other one reported, and nothing else is raised."""
     first = 2 if header else 1
     file = Path("fuzzed.txt")
     file.write_bytes(b"\n".join([*([header] if header else []), *content]))

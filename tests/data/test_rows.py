@@ -1,4 +1,4 @@
-"""Rows that RecBole would fill in, drop or misread without a word are told by line and column."""
+"""Rows that RecBole would fill in, drop or silently misread are reported by line and column."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     arguments = [argument for argument in flags(tiny_data_path, tmp_path / "out") if "epochs" not in argument]
     arguments = [argument for argument in arguments if not argument.startswith(("--models", "--seeds"))]
     assert cli.main(["leaderboard", str(file), *arguments]) == cli.EXIT_FAILURE
-    told = capsys.readouterr()
-    assert "exploding, seed 1, failed: " in told.err and "nan" in told.err
+    output = capsys.readouterr()
+    assert "exploding, seed 1, failed: " in output.err and "nan" in output.err
     report = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
     assert "Failed:" in report and "exploding, seed 1" in report and "takes a day" in report
     assert "Nothing was tuned" in report
@@ -155,6 +155,6 @@ def test_bad_input_ends_in_one_line_and_code_2(
     given: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
 ) -> None:
     assert cli.main(["leaderboard", *given]) == cli.EXIT_USER_ERROR
-    told = capsys.readouterr()
-    assert told.out == "" and message in told.err and told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == "" and message in output.err and output.err.count("\n") == 1
     assert not list(empty_folder.rglob("leaderboard.*"))
