@@ -387,6 +387,35 @@ def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path) -> No
     assert (settings["mask_history"], settings["topk"]) == ("except_target", [3])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mask_histroy: all", "key 'mask_histroy' is unknown. Did you mean 'mask_history'"),
+        ("hidden_size: 8", "hidden_size does not belong to an evaluation; give it beside the protocol"),
+        ("dataset: ml-1m", "dataset does not belong to an evaluation"),
+        ("device: cpu", "device does not belong to an evaluation"),
+        ("plugins: [os]", "plugins does not belong to an evaluation"),
+    ],
+)
+def test_a_protocol_sets_keys_of_the_evaluation_and_the_data_only(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"topk: [10]\nTIME_FIELD: timestamp\nrm_dup_inter: first\n{text}\n")
+    with pytest.raises(SettingError, match=rf"protocol .*mine\.yaml: {message}"):
+        config(protocol=str(file))
+
+
+def test_a_mistyped_value_and_a_mistyped_key_get_the_nearest_one() -> None:
+    with pytest.raises(SettingError, match=r"loss_type must be one of CE, .*; got 'BBPR'\. Did you mean 'BPR'"):
+        config(loss_type="BBPR")
+    with pytest.raises(SettingError, match="Did you mean 'per_layer'"):
+        config(all_absolute_sharing="per_layr")
+    with pytest.raises(SettingError, match=r"key 'config_file' is unknown. Did you mean 'config_files'"):
+        config(config_file="a.yaml")  # which RecBole lists and never reads
+    with pytest.raises(SettingError, match="key 'kernel_structur' is unknown"):
+        config(kernel_structur="full-full")
+    Config("SASRec", "ml-100k", config_dict={"kernel_structur": "full-full"}, command_line=[])  # not a key of SASRec
+
+
 def test_keys_of_other_models_and_of_ones_own_pass() -> None:
     settings = config(embedding_size=8, gru_type="x", my_own_note="y")
     assert settings["my_own_note"] == "y"

@@ -22,18 +22,12 @@ from recbole_posattn.atomic_files.field import Column
 from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES, Table, check_rows
 from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.keys import FILTER_KEYS, ID_FIELD_KEYS
 from recbole_posattn.settings.properties import RECBOLE_PROPERTIES
-
-# Keys that name columns of ids, in which every row needs a value.
-_ID_KEYS = (
-    *("USER_ID_FIELD", "ITEM_ID_FIELD", "ENTITY_ID_FIELD"),
-    *("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD"),
-)
 
 _INTERACTIONS = "inter"
 
-# Keys by which RecBole filters the interactions of a single file, and intervals that keep all of them.
-_FILTERS = ("rm_dup_inter", "val_interval", "user_inter_num_interval", "item_inter_num_interval")
+# Intervals that filter no interactions.
 _NO_FILTER = ("[0,inf)", "[0, inf)", "(-inf,inf)")
 
 
@@ -130,7 +124,7 @@ def _check_file(file: Path, source: str, config: Config, allow_missing: bool) ->
             for column, kind in types.items()
             if (to_read is None or column in to_read) and column not in left_out
         }
-        required = {config[key] for key in _ID_KEYS}
+        required = {config[key] for key in ID_FIELD_KEYS}  # every row needs a value there
         if source == _INTERACTIONS:
             _check_needed(file, types, config)
             required |= {config["TIME_FIELD"], *label_columns(config)}
@@ -173,7 +167,7 @@ def _check_values(files: Mapping[Path, _Checked]) -> None:
 
 def _warn_of_filters(config: Mapping[str, Any]) -> None:
     """Warn of filters that RecBole silently ignores for files that are split already."""
-    given = [key for key in _FILTERS if config[key] not in (None, False, *_NO_FILTER)]
+    given = [key for key in FILTER_KEYS if config[key] not in (None, False, *_NO_FILTER)]
     if given:
         logging.getLogger().warning(
             f"files that are split already (benchmark_filename) are not filtered; without effect: {', '.join(given)}"

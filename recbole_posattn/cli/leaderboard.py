@@ -7,6 +7,7 @@ import math
 import sys
 from pathlib import Path
 
+from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import EXIT_FAILURE, SettingError
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocols", type=_names, help="protocols, separated by commas (default: leave_one_out)")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: 3)")
     parser.add_argument("--reference", help="the model that all others are tested against (default: the first)")
+    add_plugin_argument(parser)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument("--cpus", type=int, help="CPUs of a run (default: this machine's, shared by the jobs)")
@@ -53,6 +55,8 @@ def execute(options: argparse.Namespace) -> int:
     require_positive(options, "num_samples")
     keys = ("models", "datasets", "protocols", "seeds", "reference")
     flags = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    if options.plugin:
+        flags["plugins"] = options.plugin
     settings = checked_settings(options.settings)
     from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard
     from recbole_posattn.experiments.leaderboard.spec import read_spec

@@ -123,7 +123,16 @@ class SASRecBase(SequentialRecommender):
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
         padded_in_front = bool((item_seq[:, 0] == 0).any())  # otherwise the causal mask is enough, and faster
-        valid = item_seq > 0 if padded_in_front else None
+        return self.hidden_states(item_seq, item_seq > 0 if padded_in_front else None, last_only)
+
+    def hidden_states(self, item_seq: Tensor, valid: Tensor | None, last_only: bool = False) -> Tensor:
+        """:meth:`encode`, where it is known whether padding stands in front; override this one.
+
+        Args:
+            item_seq: Items, shape (b, s).
+            valid: Where an item stands, boolean of shape (b, s); ``None`` if no padding is in front.
+            last_only: See :meth:`encode`.
+        """
         return self.backbone(self.item_embedding(item_seq), valid, last_only)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:

@@ -33,7 +33,7 @@ from recbole_posattn.training.environment import environment_table, start_watchi
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
 from recbole_posattn.training.request import RunRequest
 from recbole_posattn.training.result import USERS_NAME, RunResult, peak_mebibytes_of, result_table, write_result
-from recbole_posattn.training.resume import AUTO, Resumed, names_of_run, resumed_run
+from recbole_posattn.training.resume import AUTO, Resumed, config_to_resume, resumed_run
 from recbole_posattn.training.run_log import run_logger
 from recbole_posattn.training.same_run import check_data
 from recbole_posattn.training.trainer import trainer_class
@@ -113,10 +113,8 @@ def _run(request: RunRequest) -> RunResult:
     started = time.perf_counter()
     start_watching()
     resume = request.resume
-    fallback = None if resume in (None, AUTO) else names_of_run(resume)
-    config = Config(
-        request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line, fallback
-    )
+    given = (request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line)
+    config = Config(*given) if resume in (None, AUTO) else config_to_resume(resume, lambda names: Config(*given, names))
     resumed = None if resume is None else resumed_run(resume, config)
     try:
         config = config if resumed is None else resumed.config

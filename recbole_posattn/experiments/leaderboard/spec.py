@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.experiments.trials import Trial
-from recbole_posattn.settings.properties import named_file
+from recbole_posattn.settings.keys import RUN_NAMES, SAME_IN_ALL_ROWS
+from recbole_posattn.settings.plugins import import_plugins, with_plugins
+from recbole_posattn.settings.protocols import read_protocol
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.settings.yaml import read_yaml
 
@@ -49,6 +51,7 @@ class Spec(NamedTuple):
         not_run: Models that were left out and the reasons, for the report.
         published: Results that others published.
         notes: Further notes for the report.
+        plugins: Modules that register models, kernels, encodings and losses, for all runs.
     """
 
     models: dict[str, dict[str, Any]]
@@ -61,6 +64,7 @@ class Spec(NamedTuple):
     not_run: dict[str, str]
     published: list[Published]
     notes: list[str]
+    plugins: list[str]
 
     def trials(
         self, dataset: str, protocol: str, winners: Mapping[str, Mapping[str, Any]] | None = None
@@ -75,7 +79,9 @@ class Spec(NamedTuple):
     def row(self, name: str, dataset: str, protocol: str) -> dict[str, Any]:
         """The settings of a row on one data set under one protocol, without the seed."""
         tuned = self.tuned.get(dataset, {}).get(name, {})
-        return {**self.settings, **self.models[name], **tuned, "dataset": dataset, "protocol": protocol}
+        plugins = {"plugins": self.plugins} if self.plugins else {}
+        named = {"dataset": dataset, "protocol": protocol}
+        return {**self.settings, **self.models[name], **tuned, **plugins, **named}
 
 
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
@@ -90,7 +96,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         SettingError: If a key or value is invalid.
     """
     where = f"leaderboard {file}" if file is not None else "leaderboard"
-    given = {**(read_yaml(file) if file is not None else {}), **flags}
+    given = with_plugins(read_yaml(file) if file is not None else {}, flags)
     for key in given:
         if key not in Spec._fields:
             raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, Spec._fields)}")
@@ -100,30 +106,30 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     reference = given.get("reference") or next(iter(models))
     if reference not in models:
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
-    tuned = {
-        dataset: {row: {**_tuned_row(of_row, f"{where}: tuned"), **settings} for row, of_row in rows.items()}
-        for dataset, rows in _mapping(given.get("tuned"), f"{where}: tuned").items()
-    }
-    for dataset, rows in tuned.items():
-        for row in rows:
-            if row not in models:
-                raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is not one of the models.")
+    shared = _mapping(given.get("settings"), f"{where}: settings")
+    for of_all in (shared, settings):
+        _check_keys(of_all, RUN_NAMES, f"{where}: settings of all runs")
+    tuned = _tuned(given.get("tuned"), models, where)
+    all_rows = [*models.values(), *(row for rows in tuned.values() for row in rows.values())]
+    plugins = with_plugins(given, shared, settings, *all_rows).get("plugins", [])
+    import_plugins(plugins)
     spec = Spec(
         models={name: {**row, **settings} for name, row in models.items()},
         datasets=_list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets"),
         protocols=_list(given.get("protocols", ["leave_one_out"]), str, f"{where}: protocols"),
         seeds=_seeds(given.get("seeds", 3), where),
         reference=reference,
-        settings=_mapping(given.get("settings"), f"{where}: settings"),
-        tuned=tuned,
+        settings=shared,
+        tuned={dataset: {row: {**own, **settings} for row, own in rows.items()} for dataset, rows in tuned.items()},
         not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
         published=_published(given.get("published"), f"{where}: published"),
         notes=_list(given["notes"], str, f"{where}: notes") if given.get("notes") else [],
+        plugins=plugins,
     )
     for row in spec.models.values():
         find_model(row["model"])
     for protocol in spec.protocols:
-        named_file("protocol", protocol)
+        read_protocol(protocol)
     return spec
 
 
@@ -141,12 +147,40 @@ def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
             chosen = dict(zip(grid, values))
             full_name = ", ".join([str(name), *map(str, values)])
             rows[full_name] = {"model": str(name), **row, **chosen}
+            _check_keys(rows[full_name], SAME_IN_ALL_ROWS, f"{where}: models: {full_name}")
     return rows
 
 
-def _tuned_row(of_row: Any, where: str) -> dict[str, Any]:
-    """Settings as a mapping, or from a file such as the ``best.yaml`` of a search."""
-    return read_yaml(of_row) if isinstance(of_row, str) else _mapping(of_row, where)
+def _check_keys(settings: Mapping[str, Any], same: set[str], what: str) -> None:
+    """Refuse keys whose values a leaderboard sets itself for each run, or that must be the same in all rows."""
+    for key in sorted(same & settings.keys()):
+        instead = f"{key}s" if key in RUN_NAMES else "settings or a protocol"
+        why = "is set by the leaderboard itself" if key in RUN_NAMES else "must be the same in all rows"
+        raise SettingError(f"{what}: {key} {why}; give it under {instead}.")
+
+
+def _tuned(given: Any, models: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Settings by data set and row."""
+    tuned: dict[str, dict[str, dict[str, Any]]] = {}
+    for dataset, rows in _mapping(given, f"{where}: tuned").items():
+        tuned[dataset] = {}
+        for row, of_row in _mapping(rows, f"{where}: tuned: {dataset}").items():
+            if row not in models:
+                raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is not one of the models.")
+            tuned[dataset][row] = _tuned_row(of_row, models[row], f"{where}: tuned: {dataset}: {row}")
+    return tuned
+
+
+def _tuned_row(of_row: Any, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings as a mapping, or from a file such as the ``best.yaml`` of a search, without those of its evaluation."""
+    if not isinstance(of_row, str):
+        settings = _mapping(of_row, where)
+        _check_keys(settings, SAME_IN_ALL_ROWS, where)
+        return settings
+    settings = read_yaml(of_row)
+    if settings.get("model", row["model"]) != row["model"]:
+        raise SettingError(f"{where}: {of_row} is of the model {settings['model']}, and the row of {row['model']}.")
+    return {key: value for key, value in settings.items() if key not in SAME_IN_ALL_ROWS}
 
 
 def _published(entries: Any, where: str) -> list[Published]:
