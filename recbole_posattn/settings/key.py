@@ -23,6 +23,10 @@ class Source(enum.Enum):
     RESOLVED = "the other settings: the key cannot be given"
 
 
+# The value of a new key whose default gives the results of the versions without it.
+AS_DEFAULT: Any = object()
+
+
 @dataclass(frozen=True)
 class Key:
     """A key of the settings.
@@ -37,6 +41,8 @@ class Key:
             is kept on record, because the final settings alone no longer say how the run was trained.
         changes_result: Whether it changes the result of a run, not just where the run takes place or what it prints.
         source: Where its default comes from.
+        before: The value whose results are those of the versions without the key. The record of a finished run that
+            lacks the key counts with it.
     """
 
     name: str
@@ -46,6 +52,7 @@ class Key:
     resumable: Literal["no", "yes", "recorded"] = "no"
     changes_result: bool = True
     source: Source = Source.MODEL
+    before: Any = AS_DEFAULT
 
 
 def rules_of(keys: Iterable[Key]) -> dict[str, Rule]:

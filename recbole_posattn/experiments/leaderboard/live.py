@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from recbole_posattn.experiments.trials import Outcome, Trial
+from recbole_posattn.reporting.terminal import print_line
 
 
 class LiveTable:
@@ -58,7 +59,7 @@ class LiveTable:
         seconds = time.monotonic() - self.started
         seed = outcome.trial.settings["seed"]
         line = f"{self.title}  {done}/{len(self.trials)}  {outcome.trial.name}, seed {seed}: {state}  ({seconds:.0f} s)"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(self.console, line)
 
     def _drawn(self) -> Group:
         table = Table(title=self.title, title_justify="left")
