@@ -287,7 +287,7 @@ def _continue_stopped(final: Path, incomplete: Path, settings: Mapping[str, Any]
     prepared = incomplete.with_name(f".{incomplete.name}")
     shutil.rmtree(prepared, ignore_errors=True)
     folder = prepared / "saved" / f"{settings['model']}-{settings['dataset']}-stopped"
-    shutil.copytree(final, folder, ignore=shutil.ignore_patterns(RESULT_NAME, USERS_NAME))
+    shutil.copytree(final, folder, ignore=shutil.ignore_patterns(RESULT_NAME, USERS_NAME, "log*"))
     prepared.rename(incomplete)
 
 

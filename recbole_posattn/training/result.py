@@ -24,6 +24,13 @@ from recbole_posattn.version import RESULTS_VERSION
 RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
 # The columns of the results by target that count something, and their types.
 _COUNTS = {"rank": "Int64", "history_length": "int64", "item_count": "int64"}
+# Users are all different where each has one target, and their names are alike; items are repeated.
+_COMPRESSION = {
+    "compression": "zstd",
+    "compression_level": 9,
+    "use_dictionary": ["item"],
+    "column_encoding": {"user": "DELTA_BYTE_ARRAY"},
+}
 _REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", "scipy")
 
 
@@ -71,7 +78,7 @@ def write_users(users: pd.DataFrame, folder: Path) -> None:
         column: pd.to_numeric(users[column], downcast="unsigned") for column in _COUNTS if column in users.columns
     }
     with whole_file(folder / USERS_NAME) as incomplete:
-        users.assign(**smallest).to_parquet(incomplete, index=False, compression="zstd", compression_level=9)
+        users.assign(**smallest).to_parquet(incomplete, index=False, **_COMPRESSION)
 
 
 def read_users(folder: Path) -> pd.DataFrame:

@@ -109,7 +109,10 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("{models: [Pop], tuned: {ml-100k: {BPR: {}}}}", "tuned: ml-100k has 'BPR', which is not one of the models"),
         ("{models: {a: {model: 3}}}", "models: a: model must be a name; got 3"),
         ("{models: [Pop], published: [{model: BSARec}]}", "published: each must have the texts model, dataset"),
-        ("{models: [Pop], published: [3]}", "published: each must be a mapping of keys to values or the name of a file; got 3"),
+        (
+            "{models: [Pop], published: [3]}",
+            "published: each must be a mapping of keys to values or the name of a file; got 3",
+        ),
         (
             "{models: [Pop], published: [{model: a, dataset: b, protocol: c, source: d, metrics: {hit@10: high}}]}",
             "metrics, a mapping of names such as ndcg@10 to numbers; got .*'high'",
