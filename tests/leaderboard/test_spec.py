@@ -115,7 +115,7 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ),
         (
             "{models: [Pop], published: [{model: a, dataset: b, protocol: c, source: d, metrics: {hit@10: high}}]}",
-            "metrics, a mapping of names such as ndcg@10 to numbers; got .*'high'",
+            "metrics, a mapping of names such as ndcg@10 to numbers, .*; got .*'high'",
         ),
         ("{models: 3}", "models must be a mapping of keys to values; got 3"),
     ],

@@ -68,8 +68,9 @@ def make_leaderboard(
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     with alone_in(folder, "leaderboard"):
+        budget = Budget(minutes)
         plan = _Plan(spec, folder, where, records, [*runs, *map(Path, ("results", "tuning", "leaderboards"))], console)
-        tuning = plan.tune(n_tuning_trials, budget := Budget(minutes)) if n_tuning_trials else Tuning()
+        tuning = plan.tune(n_tuning_trials, budget) if n_tuning_trials else Tuning()
         records.report(console)
         return _run(plan, tuning, budget)
 
