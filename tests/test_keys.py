@@ -45,8 +45,9 @@ def test_a_key_stands_in_the_table_once() -> None:
     [
         (
             "RESUMABLE",
-            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_wandb max_minutes process_timeout "
-            "save_last_every show_progress single_spec state stopping_step use_gpu wandb_project worker",
+            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_wandb max_minutes "
+            "process_timeout save_last_every show_progress single_spec state stopping_step use_gpu wandb_project "
+            "worker",
         ),
         ("CHANGEABLE", "clip_grad_norm enable_amp learning_rate loss_chunk_size train_batch_size"),
         (

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.identity import Identity
-from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.files import json_lines, whole_file
 from recbole_posattn.reporting.terminal import print_line
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
@@ -39,7 +39,7 @@ _PLACES = ("data_path", "checkpoint_dir", "show_progress", "device")
 
 
 def write_record(file: Path, settings: Mapping[str, Any], checkpoint: str | None) -> None:
-    """Rewrite the ``result.json`` of a run as a record: without the places of this machine, one line an epoch.
+    """Rewrite the ``result.json`` of a run as a record: without the places of this machine, a line for each epoch.
 
     Args:
         file: The file.
@@ -56,14 +56,8 @@ def write_record(file: Path, settings: Mapping[str, Any], checkpoint: str | None
 
 
 def record_text(result: Mapping[str, Any]) -> str:
-    """The content of a ``result.json`` as JSON with a line for each entry and each epoch."""
-    entries = []
-    for key, value in result.items():
-        text = json_text(value, ensure_ascii=False)
-        if key == "curve" and value:
-            text = "[\n" + ",\n".join(f"  {json_text(point)}" for point in value) + "\n ]"
-        entries.append(f" {json_text(key)}: {text}")
-    return "{\n" + ",\n".join(entries) + "\n}\n"
+    """The content of a ``result.json`` as JSON with a line for each epoch."""
+    return json_lines(result, width=1000)
 
 
 def make_records_folder(folder: Path) -> None:

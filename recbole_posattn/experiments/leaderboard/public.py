@@ -16,7 +16,7 @@ from recbole_posattn.experiments.leaderboard.published import Published
 from recbole_posattn.experiments.leaderboard.table import COSTS, Provenance
 from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.trials import Outcome, Trial
-from recbole_posattn.files import json_text
+from recbole_posattn.files import json_lines
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
 
@@ -38,7 +38,7 @@ def json_report(boards: Sequence[Board], provenance: Provenance) -> str:
         "boards": [_plain_board(board) for board in boards],
         "published": [entry._asdict() for entry in provenance.published],
     }
-    return json_text(plain_data(content), indent=1, ensure_ascii=False) + "\n"
+    return json_lines(plain_data(content), width=200)
 
 
 def _plain_board(board: Board) -> dict[str, Any]:
