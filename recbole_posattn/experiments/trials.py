@@ -111,9 +111,10 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
         if folder in folders:
             raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
         folders[folder], identities[folder] = trial, identity
-    for folder, trial in folders.items() if records is not None else ():
-        if not _is_finished(folder, trial.settings):
-            records.take(identities[folder], trial.settings.get("max_minutes"), folder)
+    if records is not None:
+        for folder, trial in folders.items():
+            if not _is_finished(folder, trial.settings):
+                records.take(identities[folder], trial.settings.get("max_minutes"), folder)
     return folders
 
 
@@ -264,7 +265,7 @@ def _run_alone_in_folder(settings: dict[str, Any], final: Path, **options: Any) 
             settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
             result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
             assert result is not None  # None is returned by runs in several processes only
-            weights = Path(result["checkpoint"])
+            weights = Path(str(result["checkpoint"]))
             last = {LAST_NAME} if result["stopped_by"] else set()  # to continue from, if it gets more time
             for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME} | last:
                 file = weights.with_name(name)

@@ -25,7 +25,7 @@ RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
 # The columns of the results by target that count something, and their types.
 _COUNTS = {"rank": "Int64", "history_length": "int64", "item_count": "int64"}
 # Users are all different where each has one target, and their names are alike; items are repeated.
-_COMPRESSION = {
+_COMPRESSION: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 9,
     "use_dictionary": ["item"],

@@ -146,7 +146,7 @@ def test_the_page_says_what_is_missing_stopped_or_of_other_code(
     for name in ("leaderboard.md", "leaderboard.html"):
         text = (out / name).read_text(encoding="utf-8").replace("\\", "")
         assert "Pop, seed 2021: the budget of 60 minutes was spent" in text
-        assert "NoPESASRec, seed 2021: stopped by max_minutes (0.5) after 3 epochs; tested is the best one" in text
+        assert "NoPESASRec, seed 2021: stopped by max_minutes 0.5 after 3 epochs; the best one so far, epoch 1" in text
         assert "0123abcd+changes: NoPESASRec" in text and "Different revisions of the code" in text
         assert "1.0 of 2.0, stopped" in text and "1 of 2" in text
     content = validated(out)

@@ -55,7 +55,8 @@ class LiveTable:
             self.live.update(self._drawn())
             return
         done = sum(map(len, self.outcomes.values()))
-        state = "reused" if outcome.reused else f"failed: {outcome.error}" if outcome.error else "done"
+        unfinished = "failed" if outcome.started else "not started"
+        state = "reused" if outcome.reused else f"{unfinished}: {outcome.error}" if outcome.error else "done"
         seconds = time.monotonic() - self.started
         seed = outcome.trial.settings["seed"]
         line = f"{self.title}  {done}/{len(self.trials)}  {outcome.trial.name}, seed {seed}: {state}  ({seconds:.0f} s)"
@@ -73,15 +74,15 @@ class LiveTable:
             finished = [outcome.result for outcome in outcomes if outcome.error is None]
             scores = [result["best_valid_score"] for result in finished]
             seconds = [point["seconds"] for result in finished for point in result["curve"]]
-            n_failed = len(outcomes) - len(finished)
+            n_missing = len(outcomes) - len(finished)
             n_trials = sum(trial.name == name for trial in self.trials)
             table.add_row(
                 name,
                 f"{len(outcomes)}/{n_trials}",
                 f"{sum(scores) / len(scores):.4f}" if scores else "",
                 f"{sum(seconds) / len(seconds):.1f}" if seconds else "",
-                f"{len(finished)} of {len(outcomes)} seeds, {n_failed} failed"
-                if n_failed
+                f"{len(finished)} of {len(outcomes)} seeds, {n_missing} failed or not started"
+                if n_missing
                 else "done"
                 if len(outcomes) == n_trials
                 else "",

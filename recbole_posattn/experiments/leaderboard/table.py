@@ -169,8 +169,8 @@ def _published_cell(entry: Published, column: str) -> Cell:
 def remarks(board: Board) -> list[tuple[str, list[str]]]:
     """What is to be said about single runs and rows below the table: titles, each with its lines."""
     stopped = [
-        f"{run['row']}, seed {run['seed']}: stopped by {run['stopped_by']} ({run['max_minutes']:g}) after "
-        f"{run['epochs']} epochs; tested is the best one so far, {run['best_epoch']}"
+        f"{run['row']}, seed {run['seed']}: stopped by {run['stopped_by']} {run['max_minutes']:g} after "
+        f"{run['epochs']} epochs; the best one so far, epoch {run['best_epoch']}, was tested"
         for run in board.runs
         if run["stopped_by"]
     ]
@@ -188,7 +188,10 @@ def _not_started(board: Board) -> list[str]:
     seeds: dict[tuple[str, str], list[str]] = {}
     for model, seed, reason in board.not_started:
         seeds.setdefault((model, reason), []).append(str(seed))
-    return [f"{model}, seed {', '.join(of_model)}: {reason}" for (model, reason), of_model in seeds.items()]
+    return [
+        f"{model}, {'seed' if len(of_model) == 1 else 'seeds'} {', '.join(of_model)}: {one_line(reason)}"
+        for (model, reason), of_model in seeds.items()
+    ]
 
 
 def _revisions(board: Board) -> list[str]:
