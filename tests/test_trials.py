@@ -14,15 +14,16 @@ import psutil
 import pytest
 
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.experiments import trials
+from recbole_posattn.experiments import identity
+from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
+from recbole_posattn.experiments.identity import fingerprint
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
     Outcome,
     Trial,
     checked_folders,
-    fingerprint,
     lacks_memory,
     run_in_folder,
     run_trials,
@@ -67,7 +68,7 @@ def test_fingerprints_of_another_version_of_the_method_differ(
     settings: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = fingerprint(settings())
-    monkeypatch.setattr(trials, "RESULTS_VERSION", trials.RESULTS_VERSION + 1)
+    monkeypatch.setattr(identity, "RESULTS_VERSION", identity.RESULTS_VERSION + 1)
     assert fingerprint(settings()) != first
 
 
@@ -161,7 +162,7 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
 ) -> None:
     starts: list[str] = []
 
-    def side_by_side(ray: object, waiting: list, where: Resources) -> Iterator[Outcome]:
+    def side_by_side(ray: object, waiting: list, where: Resources, budget: Budget) -> Iterator[Outcome]:
         for trial, folder in waiting:
             starts.append(trial.name)
             error = "out of memory in training" if trial.name == "big" and starts.count("big") == 1 else None

@@ -95,6 +95,17 @@ RUN_KEYS = (
     _recbole_key("epochs", integer(0), resumable="yes"),
     _recbole_key("eval_step", integer(0)),
     _recbole_key("stopping_step", integer(0), resumable="yes"),
+    Key(
+        "max_minutes",
+        or_none(POSITIVE),
+        None,
+        "(float) Minutes of training after which a run ends with its best epoch so far, at the earliest after one "
+        "epoch; ~ no limit.",
+        resumable="yes",
+        changes_result=False,
+        source=Source.OVERALL,
+        scope=Scope.EXECUTION,
+    ),
     _recbole_key("seed", integer(0, 2**32 - 1), Scope.RUN),
     Key(
         "train_batch_size",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from recbole_posattn.errors import SettingError
-from recbole_posattn.experiments.leaderboard.spec import Published, read_spec
+from recbole_posattn.experiments.leaderboard.published import Published
+from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.experiments.trials import checked_folders
 from recbole_posattn.settings.properties import PROPERTIES, named_file
 
@@ -25,8 +26,8 @@ def test_flags_alone_make_a_leaderboard() -> None:
     trials = spec.trials("ml-100k", "leave_one_out")
     assert [(trial.name, trial.settings["seed"]) for trial in trials] == [
         ("NoPESASRec", 2020),
-        ("NoPESASRec", 2021),
         ("Pop", 2020),
+        ("NoPESASRec", 2021),
         ("Pop", 2021),
     ]
     assert trials[0].settings == {
@@ -108,10 +109,13 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("{models: [Pop], tuned: {ml-100k: {BPR: {}}}}", "tuned: ml-100k has 'BPR', which is not one of the models"),
         ("{models: {a: {model: 3}}}", "models: a: model must be a name; got 3"),
         ("{models: [Pop], published: [{model: BSARec}]}", "published: each must have the texts model, dataset"),
-        ("{models: [Pop], published: [3]}", "published must be a mapping of keys to values; got 3"),
+        (
+            "{models: [Pop], published: [3]}",
+            "published: each must be a mapping of keys to values or the name of a file; got 3",
+        ),
         (
             "{models: [Pop], published: [{model: a, dataset: b, protocol: c, source: d, metrics: {hit@10: high}}]}",
-            "metrics, a mapping of names such as ndcg@10 to numbers; got .*'high'",
+            "metrics, a mapping of names such as ndcg@10 to numbers, .*; got .*'high'",
         ),
         (
             "{models: {a: {model: Pop, mask_history: all}}}",
