@@ -49,6 +49,7 @@ def test_fingerprints_tell_what_matters(settings: Callable, tmp_path: Path) -> N
     moved = shutil.copytree(settings()["data_path"], tmp_path / "moved")
     assert fingerprint(settings(data_path=str(moved))) == first
     others = [{"seed": 1}, {"model": "APESASRec"}, {"epochs": 2}, {"protocol": "leave_one_out_masked"}]
+    others += [{"preset": "paper"}, {"learner_args": {"eps": 1e-6}}]
     found = {fingerprint(settings(**changes)) for changes in others}
     with open(shutil.copytree(moved, tmp_path / "more") / "tiny" / "tiny.inter", "a") as file:
         file.write("1\t2\t9999\n")

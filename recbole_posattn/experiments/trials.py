@@ -280,8 +280,7 @@ def remove_left_over(root: Path, wait: float = 0) -> None:
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
     paths = {"data_path": settings.get("data_path", "dataset")}
-    if Path(str(settings.get("protocol"))).is_file():
-        paths["protocol"] = settings["protocol"]
+    paths |= {key: settings[key] for key in ("protocol", "preset") if Path(str(settings.get(key))).is_file()}
     return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
 
 

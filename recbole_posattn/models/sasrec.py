@@ -17,6 +17,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.nn.backbone import BlockOptions
@@ -48,6 +49,9 @@ class SASRecBase(SequentialRecommender):
     def __init__(self, config: Config, dataset: Dataset) -> None:
         super().__init__(config, dataset)
         self.initializer_range = config["initializer_range"]
+        self.start = _given(config, "initializer", "feed_forward_bias")
+        self.init_padding_row = bool(config["init_padding_row"])
+        self.attend_padding = bool(config["attend_padding"])
         self.train_objective = config["train_objective"]
         self.length_bucketing = config["length_bucketing"]
 
@@ -62,13 +66,14 @@ class SASRecBase(SequentialRecommender):
             hidden_act=config["hidden_act"],
             dropout=config["hidden_dropout_prob"],
             layer_norm_eps=config["layer_norm_eps"],
+            **_given(config, "output_projection", "attend_padding"),
         )
         self.backbone = assemble_encoder(
             config["backbone"], kernels, encodings, block, n_heads, config["attn_dropout_prob"]
         )
         # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
-        lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
-        self.newest_last = config["position_alignment"] == "end" and not lag_only
+        anywhere = all(part.lag_only for layer in (*kernels, *encodings) for part in layer) and not self.attend_padding
+        self.newest_last = config["position_alignment"] == "end" and not anywhere
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
 
@@ -86,9 +91,9 @@ class SASRecBase(SequentialRecommender):
         return {}
 
     def _init_weights(self, module: nn.Module) -> None:
-        """RecBole's initialization; kernels and LayerNorms start as their own classes say."""
-        init_weights(module, self.initializer_range)
-        if module is self.item_embedding:
+        """RecBole's initialization or that of ``initializer``; kernels and LayerNorms start as their classes say."""
+        init_weights(module, self.initializer_range, **self.start)
+        if module is self.item_embedding and not self.init_padding_row:
             with torch.no_grad():
                 module.weight[module.padding_idx] = 0.0
 
@@ -154,7 +159,7 @@ class SASRecBase(SequentialRecommender):
         Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The rows of the
         batch and its loss do not change.
         """
-        if not self.length_bucketing:
+        if not self.length_bucketing or self.attend_padding:
             return [torch.arange(len(length), device=length.device)]
         bucket = torch.log2(length.clamp(min=8)).ceil()
         return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]
@@ -176,9 +181,18 @@ class SASRecBase(SequentialRecommender):
         return hidden @ self.item_embedding.weight.T
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
-        """Cut (b, s) to the longest sequence of the batch and move padding to the front if ``newest_last``."""
-        sequence = sequence[:, : int(length.max())]
+        """Cut (b, s) to :meth:`aligned_length` and move padding to the front if ``newest_last``."""
+        width = self.aligned_length(length)
+        sequence = F.pad(sequence[:, :width], (0, max(width - sequence.shape[1], 0)))
         return padding_in_front(sequence, length) if self.newest_last else sequence
+
+    def aligned_length(self, length: Tensor) -> int:
+        """The positions of a batch with sequences of these lengths, shape (b,).
+
+        Those of the longest; where padding is attended, ``MAX_ITEM_LIST_LENGTH``, so that a sequence has the same
+        padding in every batch.
+        """
+        return self.max_seq_length if self.attend_padding else int(length.max())
 
 
 def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
@@ -190,9 +204,13 @@ def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
 
 def encoding_options(config: Config) -> EncodingOptions:
     """The options of the encodings; keys that are not in the model's YAML file keep their defaults."""
-    keys = set(EncodingOptions._fields) - {"max_length", "alignment"}
-    given = {key: config[key] for key in keys if key in config}
+    given = _given(config, *(set(EncodingOptions._fields) - {"max_length", "alignment"}))
     return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=config["position_alignment"], **given)
+
+
+def _given(config: Config, *keys: str) -> dict[str, Any]:
+    """The settings of those of some keys that the model's YAML file has."""
+    return {key: config[key] for key in keys if key in config}
 
 
 def loss_options(config: Config) -> LossOptions:

@@ -25,7 +25,6 @@ from recbole_posattn.settings import registry
 from recbole_posattn.settings.checks import (
     check_caches,
     check_columns,
-    check_evaluation,
     check_model_types,
     check_recbole_model,
     check_resolved,
@@ -37,10 +36,13 @@ from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
 from recbole_posattn.settings.combinations import check_combinations, check_model_keys, resolved_negatives
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.eval_args import check_eval_args
+from recbole_posattn.settings.evaluation_checks import check_evaluation
 from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_DEFAULTS, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.learner import check_learner_args
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.settings.presets import preset_settings
 from recbole_posattn.settings.properties import ML_100K, named_file, properties_files, property_keys, recbole_model_keys
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
@@ -51,7 +53,7 @@ class Config(ServedConfig, recbole.config.Config):
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
-    the properties of data set and model, ours and RecBole's.
+    the protocol and the preset, then the tuned settings, then the properties of data set and model, ours and RecBole's.
 
     Args:
         model: Name or class of the model; if ``None``, that of the settings, else PosKernelSASRec.
@@ -161,8 +163,12 @@ class Config(ServedConfig, recbole.config.Config):
         defaults = self.internal_config_dict
         mend_tree_settings(defaults)
         external = self.external_config_dict
-        if external.get("protocol") is not None:
-            defaults.update(read_yaml(named_file("protocol", str(external["protocol"]))))
+        preset = external.get("preset", defaults["preset"])
+        if preset is not None:
+            defaults.update(preset_settings(preset, model, defaults))
+        protocol = external.get("protocol", defaults["protocol"])
+        if protocol is not None:
+            defaults.update(read_yaml(named_file("protocol", str(protocol))))
         self._check_keys()
         loss_type = external.get("loss_type", defaults.get("loss_type"))
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
@@ -215,6 +221,7 @@ class Config(ServedConfig, recbole.config.Config):
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"])
+        check_learner_args(settings)
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)

@@ -8,8 +8,10 @@ from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
+from recbole_posattn.settings.evaluation_keys import EVALUATION_KEYS
 from recbole_posattn.settings.intervals import INTERVAL_KEYS, INTERVALS
 from recbole_posattn.settings.key import Key, Source, rules_of
+from recbole_posattn.settings.learner import LEARNERS
 from recbole_posattn.settings.rules import (
     BOOL,
     FINITE,
@@ -51,7 +53,6 @@ _COLUMNS = mapping_of(TEXTS, "a mapping of file suffixes such as inter to lists 
 _PLACES = integer(0, 20)
 _CUT_OFF = Rule(lambda value: is_int(value) and 1 <= value <= LARGEST, "a positive integer")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
-_LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 _TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
 
 # Keys that name files and folders.
@@ -65,13 +66,14 @@ def _recbole_key(name: str, rule: Rule, **known: Any) -> Key:
 # Keys of every run, whatever the model. The defaults of train_batch_size and valid_metric are those of our models.
 RUN_KEYS = (
     Key(
-        "protocol",
+        "preset",
         None,
         None,
-        "(str) How to evaluate: leave_one_out, leave_one_out_masked, temporal, or a YAML file of such keys; ~ "
-        "leaves it to the keys themselves.",
+        "(str) Settings of this package's models that belong together: paper (the released model of arXiv 2602.21052), "
+        "or a YAML file of keys; ~ is none.",
         source=Source.OVERALL,
     ),
+    *EVALUATION_KEYS,
     _recbole_key("epochs", integer(0), resumable="yes"),
     _recbole_key("eval_step", integer(0)),
     _recbole_key("stopping_step", integer(0), resumable="yes"),
@@ -99,21 +101,6 @@ RUN_KEYS = (
         BOOL,
         False,
         "(bool) Compile the model with torch.compile; the first steps take minutes.",
-        source=Source.OVERALL,
-    ),
-    Key(
-        "mask_history",
-        or_none(one_of("none", "all", "except_target")),
-        None,
-        "(str) Items left out of the ranking of each target: none, all (the user's history), except_target; ~ is "
-        "RecBole's way.",
-        source=Source.OVERALL,
-    ),
-    Key(
-        "drop_unseen_targets",
-        BOOL,
-        False,
-        "(bool) With mask_history: whether targets whose item never occurs in training are left out of evaluation.",
         source=Source.OVERALL,
     ),
     Key(
@@ -165,8 +152,16 @@ RUN_KEYS = (
     _recbole_key("checkpoint_dir", PATH, resumable="yes", changes_result=False),
     *(_recbole_key(name, or_none(PATH)) for name in ("dataset_save_path", "dataloaders_save_path")),
     _recbole_key("wandb_project", or_none(TEXT), resumable="yes"),
-    _recbole_key("learner", lower_one_of(*_LEARNERS)),
+    _recbole_key("learner", lower_one_of(*LEARNERS)),
     _recbole_key("weight_decay", NOT_NEGATIVE),
+    Key(
+        "learner_args",
+        Rule(lambda value: isinstance(value, dict), "a mapping of further arguments of the optimizer"),
+        {},
+        "(dict) Further arguments of the optimizer ('learner') beside learning_rate and weight_decay, by PyTorch's "
+        "names, such as {betas: [0.9, 0.98]} of adam.",
+        source=Source.OVERALL,
+    ),
     _recbole_key(
         "clip_grad_norm",
         or_none(
