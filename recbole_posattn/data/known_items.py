@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
-import pandas as pd
 
 from recbole_posattn.data.mixin import DatasetMixin
 from recbole_posattn.data.splits import TimeSplit
@@ -18,7 +19,7 @@ class KnownItemsMixin(DatasetMixin):
     targets nor in histories nor in the catalogue, for whatever model.
     """
 
-    inter_feat: pd.DataFrame  # RecBole's changes its type on the way
+    inter_feat: Any  # RecBole's changes its type on the way
     _part_sizes: np.ndarray | None = None  # interactions left in training, validation and test
 
     def _data_filtering(self) -> None:

@@ -30,10 +30,11 @@ def authors_parts(time: pd.Series) -> pd.Series:
     return (~in_training).astype(int) + (~in_valid & ~in_training).astype(int)
 
 
-def authors_data(file: Path) -> pd.DataFrame:
+def authors_data(file: Path, items: set[str] | None = None) -> pd.DataFrame:
     """The interactions with items of training, in time order: ``user``, ``item``, ``part``, ``nth`` of its user."""
     table = pd.read_csv(file, sep="\t", dtype=str)[["user_id:token", "item_id:token", "timestamp:float"]]
     table.columns = ["user", "item", "time"]
+    table = table if items is None else table[table["item"].isin(items)]
     table["time"] = table["time"].astype(float)
     table["part"] = authors_parts(table["time"])
     table = table[table["item"].isin(table.loc[table["part"] == 0, "item"])]
@@ -83,6 +84,24 @@ def test_temporal_paper_is_the_authors_split(model: str) -> None:
     assert_is_the_authors(loaded, table)
     n_all = len(pd.read_csv(ML_100K / "ml-100k.inter", sep="\t"))
     assert len(table) < n_all and loaded.dataset.item_num - 1 < 1682  # some items are new after training
+
+
+def test_items_of_a_knowledge_graph_are_left_out_too() -> None:
+    """CKE knows no items but those of the graph; the cuts are those of their interactions."""
+    graph, link = (pd.read_csv(ML_100K / f"ml-100k.{kind}", sep="\t", dtype=str) for kind in ("kg", "link"))
+    entities = {*graph["head_id:token"], *graph["tail_id:token"]}
+    linked = set(link.loc[link["entity_id:token"].isin(entities), "item_id:token"])
+    columns = {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+    load_col = {"inter": ["user_id", "item_id", "timestamp"], **columns}
+    loaded = loaded_as("CKE", "ml-100k", load_col=load_col)
+    assert_is_the_authors(loaded, authors_data(ML_100K / "ml-100k.inter", linked))
+
+
+def test_items_of_an_item_file_are_left_out_too() -> None:
+    load_col = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "release_year"]}
+    loaded = loaded_as("PosKernelSASRec", "ml-100k", load_col=load_col)
+    assert_is_the_authors(loaded, authors_data(ML_100K / "ml-100k.inter"))
+    assert len(loaded.dataset.item_feat) == loaded.dataset.item_num
 
 
 def test_training_rows_are_those_of_training() -> None:
