@@ -299,6 +299,7 @@ class Config(ServedConfig, recbole.config.Config):
         config.final_config_dict = {**defaults, **settings}
         check_caches(config.final_config_dict)
         check_resolved(config.final_config_dict)
+        check_learner_args(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
             config.final_config_dict[key] = enum[settings[key]]
         check_validation_metric(config.final_config_dict)

@@ -178,9 +178,7 @@ def test_bias_of_alibi_and_t5_is_the_one_they_add(build: Callable, histories: tu
 @pytest.mark.parametrize(
     "name", ["RoPESASRec", "APESASRec", "AllAPESASRec", "CAPESASRec", "PosKernelSASRec", "NoPESASRec"]
 )
-def test_every_encoding_has_a_bias_by_lag(
-    build: Callable, histories: tuple, name: str, attend_padding: bool
-) -> None:
+def test_every_encoding_has_a_bias_by_lag(build: Callable, histories: tuple, name: str, attend_padding: bool) -> None:
     model, _ = build(name, attend_padding=attend_padding)
     parts = positional_parts(model)
     table = positional_bias(model, *histories, parts)
