@@ -78,13 +78,18 @@ def with_and_without(
 
 
 def first_positions(model: SASRecBase, lengths: Tensor) -> Tensor:
-    """The first position of each sequence, aligned as in the model; shape (b,)."""
-    return model.aligned_length(lengths) - lengths if model.newest_last else torch.zeros_like(lengths)
+    """The first position of each sequence, aligned as in the model and cut to the longest; shape (b,)."""
+    return n_positions(model, lengths) - lengths if model.newest_last else torch.zeros_like(lengths)
+
+
+def n_positions(model: SASRecBase, lengths: Tensor) -> int:
+    """The positions of a batch in the model: those of its longest sequence, or all if padding takes part."""
+    return int(lengths.max()) if model.padded_length is None else model.padded_length
 
 
 def counted_rows(model: SASRecBase, lengths: Tensor, n_before: int = 1) -> Tensor:
     """The rows with an item and at least ``n_before`` items before it, shape (b, s)."""
-    position = torch.arange(model.aligned_length(lengths), device=lengths.device)
+    position = torch.arange(n_positions(model, lengths), device=lengths.device)
     first = first_positions(model, lengths)[:, None]
     return (position >= first + n_before) & (position < first + lengths[:, None])
 

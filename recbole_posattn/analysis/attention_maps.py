@@ -20,6 +20,7 @@ from recbole_posattn.analysis.attended import (
     Attended,
     counted_rows,
     first_positions,
+    n_positions,
     split_for_attention,
     with_and_without,
 )
@@ -140,8 +141,9 @@ def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Se
     """
     attentions = attentions_of(model)
     n_layers, n_heads = len(attentions), attentions[0].n_heads
-    n_lags = model.aligned_length(lengths)
-    sums, pairs = torch.zeros(3, n_layers, n_heads, n_lags, dtype=torch.float64), torch.zeros(n_lags).double()
+    longest = n_positions(model, lengths)
+    sums = torch.zeros(3, n_layers, n_heads, longest, dtype=torch.float64)
+    pairs = torch.zeros(longest, dtype=torch.float64)
     for batch, length in split_for_attention(model, items, lengths):
         counted, held = counted_rows(model, length), counted_rows(model, length, n_before=0)
         for index, (attended, without) in enumerate(with_and_without(model, batch, length, parts)):

@@ -38,6 +38,8 @@ class SASRecBase(SequentialRecommender):
 
     Attributes:
         newest_last: True if the newest item is at the last position, with padding in front.
+        padded_length: The length to which all sequences are padded, where padding takes part in the mixing; else
+            ``None``, and a batch is as long as its longest sequence.
         loss: The loss of the targets in a batch.
 
     Raises:
@@ -51,7 +53,7 @@ class SASRecBase(SequentialRecommender):
         self.initializer_range = config["initializer_range"]
         self.start = _given(config, "initializer", "feed_forward_bias")
         self.init_padding_row = bool(config["init_padding_row"])
-        self.attend_padding = bool(config["attend_padding"])
+        self.padded_length = config["MAX_ITEM_LIST_LENGTH"] if config["attend_padding"] else None
         self.train_objective = config["train_objective"]
         self.length_bucketing = config["length_bucketing"]
 
@@ -72,7 +74,8 @@ class SASRecBase(SequentialRecommender):
             config["backbone"], kernels, encodings, block, n_heads, config["attn_dropout_prob"]
         )
         # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
-        anywhere = all(part.lag_only for layer in (*kernels, *encodings) for part in layer) and not self.attend_padding
+        lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
+        anywhere = lag_only and self.padded_length is None
         self.newest_last = config["position_alignment"] == "end" and not anywhere
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
@@ -159,7 +162,7 @@ class SASRecBase(SequentialRecommender):
         Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The rows of the
         batch and its loss do not change.
         """
-        if not self.length_bucketing or self.attend_padding:
+        if not self.length_bucketing or self.padded_length is not None:
             return [torch.arange(len(length), device=length.device)]
         bucket = torch.log2(length.clamp(min=8)).ceil()
         return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]
@@ -181,18 +184,10 @@ class SASRecBase(SequentialRecommender):
         return hidden @ self.item_embedding.weight.T
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
-        """Cut (b, s) to :meth:`aligned_length` and move padding to the front if ``newest_last``."""
-        width = self.aligned_length(length)
-        sequence = F.pad(sequence[:, :width], (0, max(width - sequence.shape[1], 0)))
+        """Bring (b, s) to the length of the batch, and move padding to the front if ``newest_last``."""
+        end = int(length.max()) if self.padded_length is None else self.padded_length
+        sequence = F.pad(sequence[:, :end], (0, max(0, end - sequence.shape[1])))
         return padding_in_front(sequence, length) if self.newest_last else sequence
-
-    def aligned_length(self, length: Tensor) -> int:
-        """The positions of a batch with sequences of these lengths, shape (b,).
-
-        Those of the longest; where padding is attended, ``MAX_ITEM_LIST_LENGTH``, so that a sequence has the same
-        padding in every batch.
-        """
-        return self.max_seq_length if self.attend_padding else int(length.max())
 
 
 def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
