@@ -64,6 +64,17 @@ def test_fingerprints_tell_what_matters(settings: Callable, tmp_path: Path) -> N
     assert fingerprint(settings(data_path=str(moved))) != first
 
 
+def test_files_named_in_settings_are_found_from_any_folder(empty_folder: Path) -> None:
+    """Runs take place in folders of their own."""
+    (empty_folder / "own.yaml").write_text("hidden_size: 8\n")
+    given = {"preset": "own.yaml", "protocol": "own.yaml", "data_path": "data"}
+    assert trials.from_anywhere({**given, "seed": 1}) == {
+        **{key: str(empty_folder / file) for key, file in given.items()},
+        "seed": 1,
+    }
+    assert trials.from_anywhere({"preset": "paper", "protocol": "temporal"})["preset"] == "paper"
+
+
 def test_fingerprints_of_another_version_of_the_method_differ(
     settings: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

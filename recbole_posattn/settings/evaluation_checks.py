@@ -60,14 +60,14 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
 
 def _check_time_split(settings: Mapping[str, Any]) -> None:
     """Refuse quantiles of the split ``TQ`` that make no split, and its keys beside other splits."""
-    quantiles = time_quantiles(settings["eval_args"])
-    if quantiles is None or settings["benchmark_filename"] is not None:
+    quantiles, files = time_quantiles(settings["eval_args"]), settings["benchmark_filename"]
+    if quantiles is None or files is not None:
+        split = f"the split {shown(settings['eval_args']['split'])}"
         for key in TIME_SPLIT_KEYS:
             if settings[key] != _DEFAULTS[key]:
-                split = settings["eval_args"]["split"] if quantiles is None else "of benchmark_filename"
                 raise SettingError(
-                    f"{key} {settings[key]!r} is for the split TQ of eval_args, like {{TQ: [0.95, 0.97]}}; got the "
-                    f"split {shown(split)}."
+                    f"{key} {settings[key]!r} is for the split TQ of eval_args, like {{TQ: [0.95, 0.97]}}; got "
+                    f"{split if files is None else f'benchmark_filename {shown(files)}, which is split already'}."
                 )
         return
     ascending = settings["time_split_second_of"] == "all"

@@ -198,6 +198,11 @@ def test_temporal_cuts_as_it_did() -> None:
             {"protocol": "temporal_paper", "eval_args": {"split": {"TQ": [0.9, 1.0]}, "order": "TO", "mode": "full"}},
             "TQ must be two quantiles of time in (0, 1), like [0.92, 0.625]; got [0.9, 1.0]",
         ),
+        (
+            {"protocol": "temporal_paper", "benchmark_filename": ["train", "valid", "test"]},
+            "drop_unseen_items True is for the split TQ of eval_args, like {TQ: [0.95, 0.97]}; got benchmark_filename "
+            "['train', 'valid', 'test'], which is split already",
+        ),
         ({"protocol": "temporal_papr"}, "Did you mean 'temporal_paper'?"),
     ],
     ids=str,
