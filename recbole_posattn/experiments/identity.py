@@ -20,8 +20,8 @@ from recbole_posattn.settings.key import AS_DEFAULT
 from recbole_posattn.settings.keys import KEYS, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.version import RESULTS_VERSION
 
-# A protocol may be a file anywhere; the keys that it sets are compared themselves.
-_IGNORED = WITHOUT_EFFECT_ON_RESULT | {"protocol"}
+# A protocol or preset may be a file anywhere; the keys that it sets are compared themselves.
+_IGNORED = WITHOUT_EFFECT_ON_RESULT | {"protocol", "preset"}
 
 _ABSENT = object()
 

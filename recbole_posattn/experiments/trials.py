@@ -313,7 +313,8 @@ def remove_left_over(root: Path, wait: float = 0) -> None:
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
     paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
-    paths |= {key: settings[key] for key in (PRETRAINED, "protocol") if Path(str(settings.get(key))).is_file()}
+    files = (PRETRAINED, "protocol", "preset")
+    paths |= {key: settings[key] for key in files if Path(str(settings.get(key))).is_file()}
     return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
 
 

@@ -77,3 +77,8 @@ class Key:
 def rules_of(keys: Iterable[Key]) -> dict[str, Rule]:
     """The rules of keys that have one, by name."""
     return {key.name: key.rule for key in keys if key.rule is not None}
+
+
+def own_key(name: str, rule: Rule | None, default: Any, doc: str, scope: Scope, **known: Any) -> Key:
+    """A key that this package adds for every model; see :class:`Key`."""
+    return Key(name, rule, default, doc, source=Source.OVERALL, scope=scope, **known)
