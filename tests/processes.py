@@ -5,10 +5,12 @@ RecBole is imported by the functions that need it, because importing takes secon
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -21,7 +23,7 @@ from recbole_posattn import distributed
 from recbole_posattn.errors import DataError, UserError
 
 # The results of a run that several processes must have in common with one.
-COMPARED = ("epochs", "best_epoch", "best_valid_result", "test_result")
+REPORTED = ("epochs", "best_epoch", "best_valid_result", "test_result")
 
 
 def free_port() -> str:
@@ -32,10 +34,19 @@ def free_port() -> str:
             return str(free.getsockname()[1])
 
 
+class AbortsInFinalization:
+    """Stands for a thread of PyTorch that asks for the GIL while the interpreter is finalized."""
+
+    def __del__(self) -> None:
+        os.abort()
+
+
 def exchange(folder: str) -> list:
     """Exchange rows and values, and return what was received."""
     distributed.join(torch.device("cpu"), timeout=600)
     rank = distributed.rank()
+    sys.kept = AbortsInFinalization()
+    atexit.register((Path(folder) / f"{rank}.exited").touch)
     rows = torch.arange(3 * rank).reshape(-1, 3) + 10 * rank  # rank r gives r rows
     order = Path(folder) / "order"
     with distributed.main_first(), order.open("a") as file:
@@ -106,7 +117,7 @@ def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
     for model, settings in cases:
         try:
             result = run_module._run(RunRequest(model, "tiny", None, settings, True, (), True, None, None))
-            results.append({key: result[key] for key in COMPARED})
+            results.append({key: result[key] for key in REPORTED})
         except UserError as error:
             results.append({"error": str(error)})
     everywhere = [None] * distributed.world_size()

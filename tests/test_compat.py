@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import re
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from recbole.data.interaction import Interaction
 from recbole.model.general_recommender.lightgcn import LightGCN
-from recbole.utils import get_environment as recbole_environment
 from recbole.utils import get_tensorboard
 from scipy import sparse
 from torch import nn
@@ -169,24 +166,6 @@ def test_sparse_matrices_are_built_without_a_warning_and_for_recbole_alone() -> 
     finally:
         torch.set_warn_always(before)
     assert torch.sparse.FloatTensor is theirs and module.torch is not torch and module.torch.Tensor is torch.Tensor
-
-
-def test_the_environment_is_recboles_but_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU usage is that since the start of the measurement."""
-    config = Config("SASRec", "ml-100k", config_dict={"use_gpu": False}, command_line=[])
-    with monkeypatch.context() as patch:
-        patch.setattr("time.sleep", lambda seconds: None)
-        rows = recbole_environment(config).draw().splitlines()
-    before = psutil.cpu_percent
-    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
-    compat.start_measuring_cpu()
-    usage = {}
-    for line in compat.get_environment(config).draw().splitlines():
-        if re.match(r"\| (CPU|GPU|Memory)", line):
-            usage[line.split()[1]] = line
-    assert [line.split()[1] for line in rows if re.match(r"\| (CPU|GPU|Memory)", line)] == list(usage)
-    assert re.search(r"[0-9.]+ %", usage["CPU"]) and re.search(r"[0-9.]+ G/[0-9.]+ G", usage["Memory"])
-    assert psutil.cpu_percent is before
 
 
 @pytest.fixture(scope="module")

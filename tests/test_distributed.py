@@ -26,6 +26,7 @@ from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
 from recbole_posattn.distributed import Layout, attendance, checked_layout, launch
 from recbole_posattn.distributed.attendance import Attendance
+from recbole_posattn.distributed.launching import RANK_VARIABLES
 from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
 from tests import processes
 from tests.planted import write_atomic_file
@@ -145,7 +146,7 @@ def test_two_processes_train_and_evaluate_like_one(tiny_settings: Callable, two:
 def test_two_processes_train_a_recbole_model_like_one(together: Together) -> None:
     model, settings = together.cases["much"]
     alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
-    assert together.results["much"] == {key: alone[key] for key in processes.COMPARED}
+    assert together.results["much"] == {key: alone[key] for key in processes.REPORTED}
     assert_close_weights(weights_in("alone"), weights_in(settings["checkpoint_dir"]))
 
 
@@ -184,10 +185,13 @@ def test_bad_input_ends_in_one_line_and_code_2(tiny_data_path: Path, two: Layout
     assert done.stderr.count("recbole-posattn: ") == 1 and not list((empty_folder / "saved").rglob("*"))
 
 
+@pytest.mark.slow
 def test_processes_exchange_rows_and_values(two: Layout, tmp_path: Path) -> None:
     exchanged = launch(processes.exchange, {"folder": str(tmp_path)}, two)
     assert exchanged == [2, True, [[10, 11, 12]], 3.0, "from the first"]
     assert (tmp_path / "order").read_text() == "01"
+    # Exit handlers ran, and the interpreter was not finalized: that would have aborted the process.
+    assert (tmp_path / "0.exited").exists() and (tmp_path / "1.exited").exists()
 
 
 @pytest.mark.slow
@@ -208,7 +212,7 @@ def test_splits_with_fewer_rows_than_processes(together: Together) -> None:
     for name in ("few, masked", "no validation", "no test", "few"):
         model, settings = together.cases[name]
         alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
-        assert together.results[name] == {key: alone[key] for key in processes.COMPARED}, name
+        assert together.results[name] == {key: alone[key] for key in processes.REPORTED}, name
     missing = {
         name: [key for key, value in result.items() if value is None]
         for name, result in together.results.items()
@@ -224,7 +228,7 @@ def test_three_processes_share_one_row_or_say_that_they_cannot(two: Layout, few_
     cases = [("PosKernelSASRec", few_rows("one row each")), ("GRU4Rec", few_rows("a step", train_batch_size=2))]
     result, refused = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
     alone = run(cases[0][0], "tiny", config_dict={**cases[0][1], "checkpoint_dir": "alone"}, command_line=[])
-    assert result == {key: alone[key] for key in processes.COMPARED}
+    assert result == {key: alone[key] for key in processes.REPORTED}
     assert refused["error"].startswith("train_batch_size must be at least 3, the number of processes")
 
 
@@ -256,7 +260,7 @@ def test_processes_with_fewer_collective_calls_are_missing(monkeypatch: pytest.M
 
 
 def test_a_port_in_use_and_processes_that_are_not_started(two: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(distributed._RANK_VARIABLES, ("0", "0", "2", "localhost", two.port)):
+    for name, value in zip(RANK_VARIABLES, ("0", "0", "2", "localhost", two.port)):
         monkeypatch.setenv(name, value)
     with pytest.raises(
         NoAnswerError, match=rf"process 0 of 2 waited 1 s at localhost, port {two.port}, and the others did not connect"
@@ -299,7 +303,7 @@ def test_contradictory_layouts_are_refused(given: dict, message: str) -> None:
 def test_layouts_are_recboles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked_layout(2, -1, "localhost", 5678, 0) == Layout(2, 2, "localhost", "5678", 0)
     assert checked_layout(2, 6, "10.0.0.1", "29500", 4) == Layout(2, 6, "10.0.0.1", "29500", 4)
-    for name, value in zip(distributed._RANK_VARIABLES, ("0", "0", "2", "localhost", "1")):
+    for name, value in zip(RANK_VARIABLES, ("0", "0", "2", "localhost", "1")):
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingError, match="torchrun has started the processes already"):
         checked_layout(2, -1, "localhost", "5678", 0)

@@ -59,7 +59,10 @@ def _length_bins(shortest: int, longest: int) -> list[float]:
 
 
 def _log_scale(axis: Axes, *names: str) -> None:
-    """Logarithmic axes with numbers written out: names may hold dollar signs, so no text is read as mathematics."""
+    """Make axes logarithmic, with numbers written out.
+
+    By default matplotlib writes powers as mathematical markup, which is off here: names may contain dollar signs.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     for name in names:
@@ -80,7 +83,7 @@ def _draw_popularity(axis: Axes, counts: np.ndarray) -> None:
     share = axis.twinx()
     share.plot(rank, 100 * np.cumsum(counts) / counts.sum(), color=COLORS[1])
     share.set(ylim=(0, 101))
-    share.set_ylabel("% of the interactions up to it", color=COLORS[1])
+    share.set_ylabel("% of the interactions up to this rank", color=COLORS[1])
 
 
 def _draw_times(axis: Axes, times: np.ndarray, unix: bool) -> None:

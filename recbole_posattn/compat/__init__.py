@@ -234,29 +234,6 @@ def without_tensorboard() -> Iterator[None]:
         recbole_trainer.get_tensorboard = original
 
 
-def start_measuring_cpu() -> None:
-    """Start the period of which :func:`get_environment` reports the CPU usage."""
-    import psutil
-
-    psutil.cpu_percent(interval=None)
-
-
-def get_environment(config: Any) -> Any:
-    """RecBole's ``get_environment``, with the CPU usage since :func:`start_measuring_cpu` was called in this thread.
-
-    RecBole measures the usage of one second after the end of a run, for which every run waits.
-    """
-    import psutil
-    from recbole.utils import get_environment as of_recbole
-
-    measure = psutil.cpu_percent
-    psutil.cpu_percent = lambda interval: measure(interval=None)
-    try:
-        return of_recbole(config)
-    finally:
-        psutil.cpu_percent = measure
-
-
 @contextmanager
 def no_pickled_caches(config: Any) -> Iterator[None]:
     """Prepare data without looking for caches, which RecBole unpickles: that can run any code.

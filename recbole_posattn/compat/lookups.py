@@ -58,6 +58,11 @@ def dataset_class_of(model: str) -> Any:
     return getattr(recbole.data.dataset, f"{model}Dataset", None)
 
 
+def trainer_class_of(model: str) -> Any:
+    """The trainer class that ``get_trainer`` finds for a model alone; ``None`` if its type decides."""
+    return getattr(recbole.trainer, f"{model}Trainer", None)
+
+
 def set_dataset_class(model: str, dataset_class: Callable[[Config], Dataset]) -> None:
     """Let ``create_dataset`` build the data set of a model with a class, or with a function of the settings."""
     setattr(recbole.data.dataset, f"{model}Dataset", dataset_class)

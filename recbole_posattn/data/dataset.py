@@ -26,15 +26,15 @@ from torch import Tensor
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories
+from recbole_posattn.data.known_items import KnownItemsMixin
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out
 from recbole_posattn.data.splits import (
     GroupedRows,
+    TimeSplit,
     leave_one_out_part,
-    quantile_parts,
     ratio_part,
     time_part,
-    time_quantiles,
 )
 from recbole_posattn.data.windows import Windows, cut_windows
 
@@ -68,7 +68,7 @@ def lazy_prefixes(
     )
 
 
-class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
+class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
     """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
 
     For a subclass of RecBole's ``SequentialDataset`` that does not override ``data_augmentation``. With
@@ -120,15 +120,15 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
         return self.join(rows) if join else rows
 
     def _build_parts(self) -> list[SequentialDataset]:
-        quantiles = time_quantiles(self.config["eval_args"])
+        split = TimeSplit.of(self.config)
         if self.is_presplit:
             parts = self._parts_of_files()
-        elif quantiles is not None:
+        elif split is not None:
             self._change_feat_format()
             self.sort(by=self.time_field)
-            times = self.inter_feat[self.time_field].numpy()
-            in_part = quantile_parts(times, self._values_of_all(self.time_field), quantiles)
-            parts = self._split([torch.from_numpy(part).nonzero().flatten() for part in in_part])
+            times, all_times = self.inter_feat[self.time_field].numpy(), self._values_of_all(self.time_field)
+            in_part = torch.from_numpy(self.part_in_time(split, times, all_times))
+            parts = self._split([torch.nonzero(in_part == part).flatten() for part in range(3)])
         else:
             parts = super()._build_parts()
         if self.config["mask_history"] is not None:
@@ -141,12 +141,12 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
 
     def _training_interactions(self, held_out: list[SequentialDataset]) -> Tensor:
         """Which of all interactions belong to the training part; boolean, shape (N,)."""
-        quantiles = time_quantiles(self.config["eval_args"])
+        split = TimeSplit.of(self.config)
         if self.is_presplit:
             return self._number < self.file_size_list[0]
-        if quantiles is not None:  # those before the first boundary, which are not all that are no target
+        if split is not None:  # those before the first boundary, which are not all that are no target
             times = self._values_of_all(self.time_field)
-            return torch.from_numpy(quantile_parts(times, times, quantiles)[0])
+            return torch.from_numpy(self.part_in_time(split, times, times) == 0)
         trained = torch.ones(len(self._values_of_all(self.iid_field)), dtype=torch.bool)
         for part in held_out:
             trained[part.inter_feat.position] = False
@@ -287,7 +287,8 @@ class SequenceDataset(LazySequentialDataset):
         else:
             item, position = laid_out(self, rows)
         stride = self.config["window_stride"] or self.max_item_list_len
-        return cut_windows(item, position, history_length, self.max_item_list_len, stride)
+        last_only = bool(self.config["last_window_only"])
+        return cut_windows(item, position, history_length, self.max_item_list_len, stride, last_only)
 
     def __len__(self) -> int:
         return super().__len__() if self.windows is None else len(self.windows)

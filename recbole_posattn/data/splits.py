@@ -91,22 +91,72 @@ def time_part(rows: GroupedRows, time: np.ndarray, ratios: list[float]) -> Tenso
     return torch.where(early, (rows.nth >= n_first).long(), 2)
 
 
+@dataclass(frozen=True)
+class TimeSplit:
+    """A split at two cuts in time, ``TQ``: training up to the first cut, validation up to the second, then the test.
+
+    Attributes:
+        quantiles: The two cuts, in (0, 1): the first one of all times; the second one of all times, too, or of the
+            times behind the first cut.
+        second_of: What the second quantile is of: ``all`` times or the ``rest`` behind the first cut.
+        method: How a quantile between two times is found, a ``method`` of ``numpy.quantile``.
+        tie: The part of an interaction at the very time of a cut: the ``earlier`` or the ``later`` one.
+        max_valid_rows: The most rows of validation; with more, the first cut is moved towards the second.
+            ``None`` for no limit.
+    """
+
+    quantiles: tuple[float, float]
+    second_of: str = "all"
+    method: Any = "linear"
+    tie: str = "earlier"
+    max_valid_rows: int | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> TimeSplit | None:
+        """The split that the settings of a run ask for; ``None`` for RecBole's splits."""
+        quantiles = time_quantiles(settings["eval_args"])
+        if quantiles is None:
+            return None
+        return cls(
+            (quantiles[0], quantiles[1]),
+            settings["time_split_second_of"],
+            settings["time_split_method"],
+            settings["time_split_tie"],
+            settings["max_valid_rows"],
+        )
+
+    def part(self, time: np.ndarray, all_times: np.ndarray) -> np.ndarray:
+        """The part of each time: 0 for training, 1 for validation, 2 for the test.
+
+        Args:
+            time: Shape (n,).
+            all_times: Of all interactions, shape (N,).
+
+        Returns:
+            int64, shape (n,).
+        """
+        return self._side(self._cuts(all_times), time)
+
+    def _side(self, cuts: np.ndarray, time: np.ndarray) -> np.ndarray:
+        return np.searchsorted(cuts, time, side="left" if self.tie == "earlier" else "right")
+
+    def _cuts(self, times: np.ndarray) -> np.ndarray:
+        first, second = self._first_quantile(len(times)), self.quantiles[1]
+        cut = np.quantile(times, first, method=self.method)
+        rest = times if self.second_of == "all" else times[self._side(np.array([cut]), times) > 0]
+        return np.array([cut, np.quantile(rest, second, method=self.method) if len(rest) else cut])
+
+    def _first_quantile(self, n_rows: int) -> float:
+        """The first quantile, so high that at most ``max_valid_rows`` of ``n_rows`` are expected in validation."""
+        first, second = self.quantiles
+        share_of_valid = second - first if self.second_of == "all" else (1 - first) * second
+        if self.max_valid_rows is None or n_rows * share_of_valid <= self.max_valid_rows:
+            return first
+        largest_share = self.max_valid_rows / n_rows
+        return second - largest_share if self.second_of == "all" else 1 - largest_share / second
+
+
 def time_quantiles(eval_args: Mapping[str, Any]) -> list[float] | None:
     """The quantiles of a split ``TQ``; ``None`` for RecBole's own splits."""
     split = eval_args["split"]
     return split.get("TQ") if isinstance(split, dict) else None
-
-
-def quantile_parts(time: np.ndarray, all_times: np.ndarray, quantiles: list[float]) -> list[np.ndarray]:
-    """Which times are up to the first quantile of all times, which are after it and up to the second, and so on.
-
-    Args:
-        time: Shape (n,).
-        all_times: Of all interactions, shape (N,).
-        quantiles: Ascending, in (0, 1).
-
-    Returns:
-        One more boolean array of shape (n,) than there are quantiles.
-    """
-    part = np.searchsorted(np.quantile(all_times, quantiles), time, side="left")
-    return [part == p for p in range(len(quantiles) + 1)]

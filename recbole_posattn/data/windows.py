@@ -67,7 +67,9 @@ class Windows:
         )
 
 
-def cut_windows(item: Tensor, target: Tensor, history_length: Tensor, max_length: int, stride: int) -> Windows:
+def cut_windows(
+    item: Tensor, target: Tensor, history_length: Tensor, max_length: int, stride: int, last_only: bool = False
+) -> Windows:
     """Cut the sequences of a split's rows into windows.
 
     A sequence is a run of consecutive targets, preceded by the history of the first one. Its windows are cut from its
@@ -80,9 +82,10 @@ def cut_windows(item: Tensor, target: Tensor, history_length: Tensor, max_length
         history_length: Items before the target that belong to its history, at least 1; int64, shape (n,).
         max_length: Items in a window, L.
         stride: Positions between the ends of neighbouring windows, 1 to L; L cuts windows that do not overlap.
+        last_only: Whether to keep the newest window of each sequence only.
 
     Returns:
-        The windows; every row is a label in exactly one of them.
+        The windows; every row is a label in exactly one of them, and with ``last_only`` in at most one.
     """
     row = torch.full((len(item),), -1)
     row[target] = torch.arange(len(target))
@@ -97,6 +100,8 @@ def cut_windows(item: Tensor, target: Tensor, history_length: Tensor, max_length
 
     beyond_one = (run_end - run_start - max_length).clamp(min=0)
     n_windows = 1 + torch.div(beyond_one + stride - 1, stride, rounding_mode="floor")
+    if last_only:
+        n_windows = torch.ones_like(n_windows)
     run = torch.repeat_interleave(torch.arange(len(first)), n_windows)
     nth_from_end = _count_down(n_windows)
     end = run_end[run] - nth_from_end * stride

@@ -84,6 +84,8 @@ def kernel_options(config: Config) -> KernelOptions:
         bandwidth=config["kernel_bandwidth"],
         n_decays=config["kernel_decays"],
         rank=config["kernel_rank"],
+        normalization_eps=config["kernel_normalization_eps"],
+        first_tap_start=config["kernel_first_tap_start"],
     )
 
 

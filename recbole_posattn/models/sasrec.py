@@ -17,6 +17,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.nn.backbone import BlockOptions
@@ -37,6 +38,8 @@ class SASRecBase(SequentialRecommender):
 
     Attributes:
         newest_last: True if the newest item is at the last position, with padding in front.
+        padded_length: The length to which all sequences are padded, where padding takes part in the mixing; else
+            ``None``, and a batch is as long as its longest sequence.
         loss: The loss of the targets in a batch.
 
     Raises:
@@ -48,6 +51,9 @@ class SASRecBase(SequentialRecommender):
     def __init__(self, config: Config, dataset: Dataset) -> None:
         super().__init__(config, dataset)
         self.initializer_range = config["initializer_range"]
+        self.start = _given(config, "initializer", "feed_forward_bias")
+        self.init_padding_row = bool(config["init_padding_row"])
+        self.padded_length = config["MAX_ITEM_LIST_LENGTH"] if config["attend_padding"] else None
         self.train_objective = config["train_objective"]
         self.length_bucketing = config["length_bucketing"]
 
@@ -62,13 +68,15 @@ class SASRecBase(SequentialRecommender):
             hidden_act=config["hidden_act"],
             dropout=config["hidden_dropout_prob"],
             layer_norm_eps=config["layer_norm_eps"],
+            **_given(config, "output_projection", "attend_padding"),
         )
         self.backbone = assemble_encoder(
             config["backbone"], kernels, encodings, block, n_heads, config["attn_dropout_prob"]
         )
         # If only lags count, items may be at either end; at the start, they need no mask for the padding.
         lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
-        self.newest_last = config["position_alignment"] == "end" and not lag_only
+        anywhere = lag_only and self.padded_length is None
+        self.newest_last = config["position_alignment"] == "end" and not anywhere
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
 
@@ -86,9 +94,9 @@ class SASRecBase(SequentialRecommender):
         return {}
 
     def _init_weights(self, module: nn.Module) -> None:
-        """RecBole's initialization; kernels and LayerNorms keep their own."""
-        init_weights(module, self.initializer_range)
-        if module is self.item_embedding:
+        """RecBole's initialization or that of ``initializer``; kernels and LayerNorms keep their own."""
+        init_weights(module, self.initializer_range, **self.start)
+        if module is self.item_embedding and not self.init_padding_row:
             with torch.no_grad():
                 module.weight[module.padding_idx] = 0.0
 
@@ -123,7 +131,16 @@ class SASRecBase(SequentialRecommender):
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
         padded_in_front = bool((item_seq[:, 0] == 0).any())  # otherwise the causal mask is enough, and faster
-        valid = item_seq > 0 if padded_in_front else None
+        return self.hidden_states(item_seq, item_seq > 0 if padded_in_front else None, last_only)
+
+    def hidden_states(self, item_seq: Tensor, valid: Tensor | None, last_only: bool = False) -> Tensor:
+        """:meth:`encode`, where it is known whether padding stands in front; override this one.
+
+        Args:
+            item_seq: Items, shape (b, s).
+            valid: Where an item stands, boolean of shape (b, s); ``None`` if no padding is in front.
+            last_only: See :meth:`encode`.
+        """
         return self.backbone(self.item_embedding(item_seq), valid, last_only)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
@@ -154,7 +171,7 @@ class SASRecBase(SequentialRecommender):
         Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The rows of the
         batch and its loss do not change.
         """
-        if not self.length_bucketing:
+        if not self.length_bucketing or self.padded_length is not None:
             return [torch.arange(len(length), device=length.device)]
         bucket = torch.log2(length.clamp(min=8)).ceil()
         return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]
@@ -176,8 +193,9 @@ class SASRecBase(SequentialRecommender):
         return hidden @ self.item_embedding.weight.T
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
-        """Cut (b, s) to the longest sequence of the batch and move padding to the front if ``newest_last``."""
-        sequence = sequence[:, : int(length.max())]
+        """Bring (b, s) to the length of the batch, and move padding to the front if ``newest_last``."""
+        end = int(length.max()) if self.padded_length is None else self.padded_length
+        sequence = F.pad(sequence[:, :end], (0, max(0, end - sequence.shape[1])))
         return padding_in_front(sequence, length) if self.newest_last else sequence
 
 
@@ -190,9 +208,13 @@ def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
 
 def encoding_options(config: Config) -> EncodingOptions:
     """The options of the encodings; keys that are not in the model's YAML file keep their defaults."""
-    keys = set(EncodingOptions._fields) - {"max_length", "alignment"}
-    given = {key: config[key] for key in keys if key in config}
+    given = _given(config, *(set(EncodingOptions._fields) - {"max_length", "alignment"}))
     return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=config["position_alignment"], **given)
+
+
+def _given(config: Config, *keys: str) -> dict[str, Any]:
+    """The settings of those of some keys that the model's YAML file has."""
+    return {key: config[key] for key in keys if key in config}
 
 
 def loss_options(config: Config) -> LossOptions:

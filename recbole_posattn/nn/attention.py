@@ -121,6 +121,9 @@ class PositionKernelAttention(nn.Module):
         l_kernel: The kernel that holds L.
         dropout: Probability of zeroing an attention weight during training.
         encodings: Positional encodings that act inside the block.
+        output_projection: Whether a projection follows that mixes the heads, Y W_O + b_O (the authors' code).
+        attend_padding: Whether padding in front of the items is attended, with key b_K and value b_V (the authors'
+            code), instead of masked. The output then depends on how much of it there is.
 
     Raises:
         ValueError: If ``n_heads`` does not divide ``hidden_size``.
@@ -134,6 +137,8 @@ class PositionKernelAttention(nn.Module):
         l_kernel: PositionKernel,
         dropout: float = 0.0,
         encodings: Sequence[PositionEncoding] = (),
+        output_projection: bool = False,
+        attend_padding: bool = False,
     ) -> None:
         super().__init__()
         if hidden_size % n_heads:
@@ -146,6 +151,8 @@ class PositionKernelAttention(nn.Module):
         self.u_kernel = u_kernel
         self.l_kernel = l_kernel
         self.encodings = nn.ModuleList(encodings)
+        self.output = nn.Linear(hidden_size, hidden_size) if output_projection else nn.Identity()
+        self.attend_padding = attend_padding
 
     def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Attend from ``x_query`` to ``x``.
@@ -161,8 +168,17 @@ class PositionKernelAttention(nn.Module):
         if x_query.shape[1] == 1 and self._folds(x.shape[1]):
             return self._folded(x_query, x, valid)
         query, key, value, logit_bias = self.project(x_query, x, valid)
-        y = causal_attention(query, key, value, valid, self.dropout if self.training else 0.0, logit_bias)
-        return y.transpose(1, 2).flatten(-2)
+        dropout = self.dropout if self.training else 0.0
+        return self._output(causal_attention(query, key, value, self.attended(valid), dropout, logit_bias))
+
+    def attended(self, valid: Tensor | None) -> Tensor | None:
+        """Which keys may be attended, the ``valid`` of :func:`causal_attention`; argument as in :meth:`forward`."""
+        return None if self.attend_padding else valid
+
+    def _output(self, y: Tensor) -> Tensor:
+        """The heads (b, h, t, d_h) put together, shape (b, t, d)."""
+        output: Tensor = self.output(y.transpose(1, 2).flatten(-2))
+        return output
 
     def project(
         self, x_query: Tensor, x: Tensor, valid: Tensor | None = None
@@ -199,11 +215,12 @@ class PositionKernelAttention(nn.Module):
         in_heads = (self.n_heads, -1, x.shape[-1])
         query = self._split_heads(self.query(x_query)) @ self.key.weight.view(in_heads)  # (b, h, 1, d)
         logits = query @ x.unsqueeze(1).mT / math.sqrt(x.shape[-1] // self.n_heads) @ self.u_kernel.dense(x.shape[1]).mT
-        if valid is not None:
-            logits = logits.masked_fill(~valid[:, None, None], -math.inf)
+        attended = self.attended(valid)
+        if attended is not None:
+            logits = logits.masked_fill(~attended[:, None, None], -math.inf)
         weights = torch.softmax(logits, dim=-1) @ self.l_kernel.dense(x.shape[1])
-        attended = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
-        return attended.transpose(1, 2).flatten(-2) + self.value.bias
+        y = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
+        return self._output(y + self.value.bias.view(self.n_heads, 1, -1))
 
     def _with_positions(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both inputs with the encodings that enter before the projections; arguments as in :meth:`forward`."""

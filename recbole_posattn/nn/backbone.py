@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """Sizes and options of a block outside its attention.
+    """Sizes and options of a block.
 
     Attributes:
         hidden_size: Channels d.
@@ -40,6 +40,8 @@ class BlockOptions:
         hidden_act: A name of :data:`ACTIVATIONS`.
         dropout: Probability of zeroing an element of the input and in the feed-forward networks; in [0, 1).
         layer_norm_eps: Added to the variance in LayerNorm.
+        output_projection: See :class:`PositionKernelAttention`; the ``recbole`` backbone has a projection of its own.
+        attend_padding: See :class:`PositionKernelAttention`.
     """
 
     hidden_size: int
@@ -47,6 +49,8 @@ class BlockOptions:
     hidden_act: str = "relu"
     dropout: float = 0.0
     layer_norm_eps: float = 1e-8
+    output_projection: bool = False
+    attend_padding: bool = False
 
     def layer_norm(self) -> nn.LayerNorm:
         """A LayerNorm over the channels."""
@@ -123,6 +127,10 @@ class RecBoleBlock(Block):
 
     def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
         super().__init__(attention, options)
+        if options.output_projection:
+            raise ValueError(
+                "output_projection is for the sasrec backbone; the recbole backbone always has a projection"
+            )
         self.attention = attention
         self.dense = nn.Linear(options.hidden_size, options.hidden_size)
         self.dropout = Dropout(options.dropout)
@@ -190,7 +198,7 @@ class Backbone(nn.Module):
 class SASRecBackbone(Backbone):
     """√d-scaled item embeddings, dropout, the paper's blocks, LayerNorm.
 
-    The authors zero the padding rows after each block; here the attention keeps padding out by itself.
+    The authors zero the padding rows after each block; here the attention does so with its input.
     """
 
     block_class = SASRecBlock

@@ -20,4 +20,4 @@ def register_all() -> None:
     hook_loaders()
     register_metrics()
     for model in (PosKernelSASRec, *BASELINES):
-        add_model(model, PROPERTIES / "model" / f"{model.__name__}.yaml", SequenceDataset, SequenceTrainer)
+        add_model(model, (PROPERTIES / "model" / f"{model.__name__}.yaml",), SequenceDataset, SequenceTrainer)

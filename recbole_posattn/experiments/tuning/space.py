@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, did_you_mean
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.keys import KEYS, TUNABLE
 from recbole_posattn.settings.yaml import parse_value, read_yaml
 
 if TYPE_CHECKING:
@@ -183,23 +184,28 @@ class Space:
             yield from self._grid(others, fixed, {**drawn, dimension.key: value})
 
     def check(self, config: Config, where: str) -> None:
-        """Check that all keys are keys of the model.
+        """Check that all keys are keys of the model, and that those that are drawn may be drawn.
 
         Args:
             config: The settings of all keys without a search.
             where: How messages name the space.
 
         Raises:
-            SettingError: If a key is unknown.
+            SettingError: If a key is unknown, or may not be drawn.
         """
         known = config.final_config_dict
+        of_model = known.keys() - KEYS.keys()
+        drawable = sorted(map(str, of_model | (TUNABLE & known.keys())))
         for dimension in self.dimensions:
             named = [dimension.key, *dimension.condition, *(dimension.values if dimension.kind == "like" else ())]
             for key in named:
                 if key not in known:
-                    raise SettingError(
-                        f"{where}: {key!r} is no key of {config['model']}.{did_you_mean(key, map(str, known))}"
-                    )
+                    raise SettingError(f"{where}: {key!r} is no key of {config['model']}.{did_you_mean(key, drawable)}")
+            if dimension.key not in drawable:
+                raise SettingError(
+                    f"{where}: {dimension.key} cannot be searched: it decides {KEYS[dimension.key].scope.value}, which "
+                    f"must be the same in all trials; set it with --{dimension.key}=VALUE."
+                )
 
     def plain(self) -> list[list[Any]]:
         """The space as lists and mappings, to be written as JSON and compared."""

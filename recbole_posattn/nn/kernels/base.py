@@ -24,6 +24,8 @@ Alignment = Literal["end", "start"]
 Normalization = Literal["frobenius", "none"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("frobenius", "none")
 ALIGNMENTS: tuple[Alignment, ...] = ("end", "start")
+TapStart = Literal["identity", "half_normal"]
+TAP_STARTS: tuple[TapStart, ...] = ("identity", "half_normal")
 
 # Standard deviation of the off-diagonal weights' half-normal initialization (the authors' released implementation).
 INIT_STD = 0.02
@@ -41,6 +43,8 @@ class KernelOptions(NamedTuple):
         bandwidth: Lags that a banded structure keeps.
         n_decays: See :class:`ExponentialKernel`.
         rank: See :class:`LowRankKernel`.
+        normalization_eps: See :class:`LearnedKernel`.
+        first_tap_start: See :class:`ToeplitzKernel`.
     """
 
     role: Literal["u", "l"]
@@ -51,6 +55,8 @@ class KernelOptions(NamedTuple):
     bandwidth: int | None = None
     n_decays: int = 4
     rank: int = 8
+    normalization_eps: float = 0.0
+    first_tap_start: TapStart = "identity"
 
     @property
     def common(self) -> tuple[int, int, Normalization]:
@@ -174,9 +180,14 @@ class LearnedKernel(PositionKernel):
         normalization: ``frobenius`` divides the kernel by the norm of its weights at every forward pass (by the L2 norm
             of its weights by lag if all positions share them); ``none`` does not change it.
 
+    Attributes:
+        normalization_eps: Added to the norm before the division (1e-10 in the authors' code).
+
     Raises:
         ValueError: If ``normalization`` is unknown.
     """
+
+    normalization_eps: float = 0.0
 
     def __init__(self, max_length: int, n_groups: int = 1, normalization: Normalization = "frobenius") -> None:
         super().__init__(max_length, n_groups)
@@ -193,7 +204,7 @@ class LearnedKernel(PositionKernel):
         """Divide the weights of a group, shape (g, n), by their L2 norm if normalization is on."""
         if self.normalization == "none":
             return weights
-        normalized: Tensor = weights / weights.norm(dim=-1, keepdim=True)
+        normalized: Tensor = weights / (weights.norm(dim=-1, keepdim=True) + self.normalization_eps)
         return normalized
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.nn import products
-from recbole_posattn.nn.kernels.base import LearnedKernel, Normalization, checked_bandwidth, half_normal
+from recbole_posattn.nn.kernels.base import LearnedKernel, Normalization, TapStart, checked_bandwidth, half_normal
 
 
 class LagKernel(LearnedKernel):
@@ -33,7 +33,7 @@ class LagKernel(LearnedKernel):
 class ToeplitzKernel(LagKernel):
     """One free weight (tap) per lag (arXiv 2602.21052, the Toeplitz structure).
 
-    Initialized with g_0 = 1 and |N(0, 0.02²)| for the other taps.
+    Initialized with g_0 = 1, unless ``first_tap_start`` says otherwise, and |N(0, 0.02²)| for the other taps.
 
     Args:
         max_length: See :class:`PositionKernel`.
@@ -41,6 +41,8 @@ class ToeplitzKernel(LagKernel):
         normalization: See :class:`LearnedKernel`.
         bandwidth: Lags kept, 1 being the diagonal only; ``None`` keeps all ``max_length`` of them.
         unit_first_tap: Fix g_0 to 1 before normalization, as the authors do for U; L learns it.
+        first_tap_start: Where a learned g_0 starts: at 1 (``identity``), or like the other taps (``half_normal``), as
+            in the authors' code.
 
     Raises:
         ValueError: If ``bandwidth`` is not in 1 … ``max_length``.
@@ -53,11 +55,13 @@ class ToeplitzKernel(LagKernel):
         normalization: Normalization = "frobenius",
         bandwidth: int | None = None,
         unit_first_tap: bool = False,
+        first_tap_start: TapStart = "identity",
     ) -> None:
         super().__init__(max_length, n_groups, normalization)
         self.bandwidth = checked_bandwidth(bandwidth, max_length)
         self.unit_first_tap = unit_first_tap
-        first = torch.ones(n_groups, 0 if unit_first_tap else 1)
+        n_first = 0 if unit_first_tap else 1
+        first = torch.ones(n_groups, n_first) if first_tap_start == "identity" else half_normal(n_groups, n_first)
         self.free = nn.Parameter(torch.cat([first, half_normal(n_groups, self.bandwidth - 1)], dim=-1))
 
     def taps(self) -> Tensor:
@@ -84,9 +88,10 @@ class DilatedKernel(ToeplitzKernel):
         n_groups: int = 1,
         normalization: Normalization = "frobenius",
         unit_first_tap: bool = False,
+        first_tap_start: TapStart = "identity",
     ) -> None:
         self.lags = [0] + [2**i for i in range((max_length - 1).bit_length())]
-        super().__init__(max_length, n_groups, normalization, len(self.lags), unit_first_tap)
+        super().__init__(max_length, n_groups, normalization, len(self.lags), unit_first_tap, first_tap_start)
 
     def taps(self) -> Tensor:
         """See :meth:`LagKernel.taps`."""
@@ -109,8 +114,9 @@ class AdaptiveBandKernel(ToeplitzKernel):
         n_groups: int = 1,
         normalization: Normalization = "frobenius",
         unit_first_tap: bool = False,
+        first_tap_start: TapStart = "identity",
     ) -> None:
-        super().__init__(max_length, n_groups, normalization, unit_first_tap=unit_first_tap)
+        super().__init__(max_length, n_groups, normalization, None, unit_first_tap, first_tap_start)
         self.ramp = max(1.0, max_length / 8)
         self.width_logit = nn.Parameter(torch.zeros(n_groups))
 
@@ -181,7 +187,7 @@ class ExponentialKernel(LagKernel):
         if self.normalization == "none":
             return self.amplitude
         taps = (self.amplitude[..., None] * self._decayed(self.max_length)).sum(dim=1)
-        normalized: Tensor = self.amplitude / taps.norm(dim=-1, keepdim=True)
+        normalized: Tensor = self.amplitude / (taps.norm(dim=-1, keepdim=True) + self.normalization_eps)
         return normalized
 
     def _mix(self, x: Tensor) -> Tensor:

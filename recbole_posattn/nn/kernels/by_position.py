@@ -134,7 +134,7 @@ class LowRankKernel(LearnedKernel):
         if self.normalization == "frobenius":
             gram = (v.unsqueeze(-1) * v.unsqueeze(-2)).cumsum(dim=1)  # Σ_{s ≤ t} v_s v_sᵀ: no T × T matrix
             squared = torch.einsum("gtr,gtrq,gtq->g", u, gram, u)
-            u = u / squared.sqrt()[:, None, None]
+            u = u / (squared.sqrt() + self.normalization_eps)[:, None, None]
         rows = aligned(self.alignment, length, self.max_length)
         return u[:, rows], v[:, rows]
 
