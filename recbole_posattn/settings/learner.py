@@ -68,6 +68,7 @@ def check_learner_args(settings: Mapping[str, Any]) -> None:
                 f"learner_args: {name} must be a number, a list of numbers or a bool; got {shown(value)}."
             )
     try:
-        with_arguments(LEARNERS[learner]([torch.zeros(1, requires_grad=True)], lr=1e-3), arguments)  # type: ignore[call-arg]
+        weights = [torch.zeros(1, requires_grad=True)]
+        with_arguments(LEARNERS[learner](weights, lr=1e-3), arguments)  # type: ignore[call-arg]  # each has an lr
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise SettingError(f"learner_args {shown(arguments)} does not suit {learner}: {one_line(error)}.") from error
