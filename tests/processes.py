@@ -89,7 +89,7 @@ def stay_away() -> None:
         distributed.total(torch.ones(1))
 
 
-def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -> str | None:
+def run_or_die(settings: dict, folder: str, n_threads: int, *arguments: object, **options: object) -> str | None:
     """Replaces ``run_in_folder``: the process is killed, always with seed 3 and the first time with seed 2.
 
     What happens is noted in ``order`` beside the folder, in this order.
@@ -101,7 +101,7 @@ def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -
         file.write(f"{seed}{'†' if dies else ''} ")
     if dies:
         os.kill(os.getpid(), signal.SIGKILL)
-    return trials.run_in_folder(settings, folder, n_threads, **options)
+    return trials.run_in_folder(settings, folder, n_threads, *arguments, **options)
 
 
 def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
