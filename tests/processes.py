@@ -23,7 +23,7 @@ from recbole_posattn import distributed
 from recbole_posattn.errors import DataError, UserError
 
 # The results of a run that several processes must have in common with one.
-REPORTED = ("epochs", "best_epoch", "best_valid_result", "test_result")
+COMPARED = ("epochs", "best_epoch", "best_valid_result", "test_result")
 
 
 def free_port() -> str:
@@ -90,7 +90,7 @@ def stay_away() -> None:
         distributed.total(torch.ones(1))
 
 
-def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -> str | None:
+def run_or_die(settings: dict, folder: str, n_threads: int, *arguments: object, **options: object) -> str | None:
     """Replaces ``run_in_folder``: the process is killed, with seed 3 always and with seed 2 the first time.
 
     Each start is noted in the file ``order`` next to the folder.
@@ -104,7 +104,7 @@ def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -
         file.write(f"{seed}{'†' if dies else ''} ")
     if dies:
         os.kill(os.getpid(), signal.SIGKILL)
-    return trials.run_in_folder(settings, folder, n_threads, **options)
+    return trials.run_in_folder(settings, folder, n_threads, *arguments, **options)
 
 
 def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
@@ -117,7 +117,7 @@ def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
     for model, settings in cases:
         try:
             result = run_module._run(RunRequest(model, "tiny", None, settings, True, (), True, None, None))
-            results.append({key: result[key] for key in REPORTED})
+            results.append({key: result[key] for key in COMPARED})
         except UserError as error:
             results.append({"error": str(error)})
     everywhere = [None] * distributed.world_size()

@@ -146,7 +146,7 @@ def test_two_processes_train_and_evaluate_like_one(tiny_settings: Callable, two:
 def test_two_processes_train_a_recbole_model_like_one(together: Together) -> None:
     model, settings = together.cases["much"]
     alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
-    assert together.results["much"] == {key: alone[key] for key in processes.REPORTED}
+    assert together.results["much"] == {key: alone[key] for key in processes.COMPARED}
     assert_close_weights(weights_in("alone"), weights_in(settings["checkpoint_dir"]))
 
 
@@ -212,7 +212,7 @@ def test_splits_with_fewer_rows_than_processes(together: Together) -> None:
     for name in ("few, masked", "no validation", "no test", "few"):
         model, settings = together.cases[name]
         alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
-        assert together.results[name] == {key: alone[key] for key in processes.REPORTED}, name
+        assert together.results[name] == {key: alone[key] for key in processes.COMPARED}, name
     missing = {
         name: [key for key, value in result.items() if value is None]
         for name, result in together.results.items()
@@ -228,7 +228,7 @@ def test_three_processes_share_one_row_or_say_that_they_cannot(two: Layout, few_
     cases = [("PosKernelSASRec", few_rows("one row each")), ("GRU4Rec", few_rows("a step", train_batch_size=2))]
     result, refused = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
     alone = run(cases[0][0], "tiny", config_dict={**cases[0][1], "checkpoint_dir": "alone"}, command_line=[])
-    assert result == {key: alone[key] for key in processes.REPORTED}
+    assert result == {key: alone[key] for key in processes.COMPARED}
     assert refused["error"].startswith("train_batch_size must be at least 3, the number of processes")
 
 
