@@ -85,6 +85,7 @@ def test_torch_export_scores_as_the_model(exported: Callable, model: str) -> Non
         ("PosKernelSASRec", {"position_alignment": "start", "backbone": "recbole", "n_layers": 2, "n_heads": 2}),
         ("PosKernelSASRec", {"kernel_structure": "adaptive_band-lowrank", "kernel_groups": "hidden_size"}),
         ("PosKernelSASRec", {"kernel_structure": "exponential-dilated", "kernel_groups": "n_heads", "n_heads": 2}),
+        ("PosKernelSASRec", {"preset": "paper", "n_layers": 1, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 10}),
         ("SASRec", {"n_heads": 2}),
         ("GRU4Rec", {"embedding_size": 16}),
     ],

@@ -46,14 +46,15 @@ def test_a_key_stands_in_the_table_once() -> None:
     [
         (
             "RESUMABLE",
-            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_wandb plugins "
+            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_wandb max_minutes plugins "
             "process_timeout save_last_every show_progress single_spec state stopping_step use_gpu wandb_project "
             "worker",
         ),
         ("CHANGEABLE", "clip_grad_norm enable_amp learning_rate loss_chunk_size train_batch_size"),
         (
             "WITHOUT_EFFECT_ON_RESULT",
-            "checkpoint_dir data_path device gpu_id local_rank log_wandb plugins process_timeout save_kernel_every "
+            "checkpoint_dir data_path device gpu_id local_rank log_wandb max_minutes plugins process_timeout "
+            "save_kernel_every "
             "save_last_every show_progress state world_size",
         ),
         ("LAUNCHER_ARGUMENTS", "config_files resume nproc ip port group_offset"),
@@ -65,13 +66,14 @@ def test_a_key_stands_in_the_table_once() -> None:
         ),
         (
             "SAME_IN_ALL_ROWS",
-            "dataset protocol seed eval_args mask_history drop_unseen_targets metrics topk valid_metric "
+            "dataset protocol seed eval_args mask_history drop_unseen_items drop_unseen_targets max_valid_rows "
+            "time_split_method time_split_second_of time_split_tie metrics topk valid_metric "
             "valid_metric_bigger metric_decimal_place repeatable rm_dup_inter val_interval benchmark_filename "
             "filter_inter_by_user_or_item user_inter_num_interval item_inter_num_interval",
         ),
         (
             "PLACES",
-            "checkpoint_dir data_path device gpu_id local_rank log_wandb process_timeout save_kernel_every "
+            "checkpoint_dir data_path device gpu_id local_rank log_wandb max_minutes process_timeout save_kernel_every "
             "save_last_every show_progress state world_size",
         ),
         ("PATH_KEYS", "checkpoint_dir data_path"),

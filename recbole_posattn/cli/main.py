@@ -58,10 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.module.add_arguments(parsers.add_parser(name, help=command.help, allow_abbrev=False))
-    options, options.settings = parser.parse_known_args(_readable(parser, arguments))
+    options, settings = parser.parse_known_args(_readable(parser, arguments))
+    options.settings = settings
     command = COMMANDS[options.command]
-    if options.settings and not command.takes_settings:
-        parser.error(f"unrecognized arguments: {one_line(' '.join(options.settings))}")
+    if settings and not command.takes_settings:
+        parser.error(f"unrecognized arguments: {one_line(' '.join(settings))}")
     return _guarded(lambda: _execute(command, options))
 
 
@@ -81,7 +82,8 @@ def launch(arguments: Sequence[str] | None = None) -> int:
     """``run_recbole_posattn.py``, with the flags of RecBole's ``run_recbole.py``; returns the exit code."""
     parser = argparse.ArgumentParser(prog="run_recbole_posattn.py", allow_abbrev=False)
     run.add_arguments(parser)
-    options, options.settings = parser.parse_known_args(_readable(parser, arguments))
+    options, settings = parser.parse_known_args(_readable(parser, arguments))
+    options.settings = settings
     return _guarded(lambda: run.execute(options))
 
 

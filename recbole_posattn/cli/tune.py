@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
@@ -90,11 +91,11 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
-def _resources(text: str | None) -> dict[str, float]:
+def _resources(text: str | None) -> dict[str, Any]:
     """``cpu=2,gpu=0.5`` as the fields of :class:`~recbole_posattn.experiments.trials.Resources`."""
     from recbole_posattn.settings.yaml import parse_value
 
-    amounts: dict[str, float] = {}
+    amounts: dict[str, Any] = {}
     for part in text.split(",") if text else []:
         name, _, amount = part.strip().partition("=")
         value = parse_value(amount)

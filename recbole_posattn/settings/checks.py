@@ -10,7 +10,6 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import EvaluatorType, ModelType
 
-from recbole_posattn.data.splits import time_quantiles
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.settings.eval_args import EVAL_ARGS, check_eval_args
 from recbole_posattn.settings.model_keys import NEGATIVES, NEGATIVES_OF_RECBOLE, is_negatives
@@ -154,58 +153,6 @@ def check_columns(settings: Mapping[str, Any]) -> None:
             )
 
 
-def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None:
-    """Refuse an evaluation of single targets and their histories that is not possible.
-
-    Args:
-        settings: With RecBole's defaults filled in.
-        knows_histories: Whether the model's data set provides histories.
-
-    Raises:
-        SettingError: Naming the keys.
-    """
-    evaluation, mask = settings["eval_args"], settings["mask_history"]
-    sequential = settings["MODEL_TYPE"] == ModelType.SEQUENTIAL
-    if sequential and settings["benchmark_filename"] is not None and not knows_histories:
-        raise SettingError(
-            f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has a data set of its own, "
-            "which cannot read files that are split already; leave the key out."
-        )
-    quantiles = time_quantiles(evaluation)
-    if quantiles is not None and not _are_quantiles(quantiles):
-        raise SettingError(
-            f"eval_args: the split TQ must be two ascending quantiles of time in (0, 1), like [0.95, 0.97]; "
-            f"got {quantiles!r}."
-        )
-    if mask is None:
-        for key, given in {
-            "eval_args with the split TQ": quantiles,
-            "drop_unseen_targets": settings["drop_unseen_targets"],
-        }.items():
-            if given:
-                raise SettingError(f"{key} needs mask_history, one of none, all, except_target; got none of them.")
-        return
-    why = None
-    if not knows_histories:
-        why = f"{settings['model']} uses a data set that provides no histories"
-    elif sequential and not settings["lazy_prefixes"]:
-        why = "without lazy_prefixes no histories are kept"
-    elif evaluation["order"] != "TO":
-        why = f"eval_args must have the order TO, not {evaluation['order']}"
-    elif set(evaluation["mode"].values()) != {"full"}:
-        why = f"eval_args must have the mode full, not {evaluation['mode']}"
-    elif mask == "all" and "gauc" in map(str.lower, settings["metrics"]):
-        why = "GAUC has no value for a target that is left out with its history; use except_target"
-    if why is not None:
-        raise SettingError(f"mask_history {mask!r} is not possible here: {why}.")
-
-
-def _are_quantiles(value: Any) -> bool:
-    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(is_number, value)):
-        return False
-    return 0 < value[0] < value[1] < 1
-
-
 def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
     """Refuse values that a RecBole model fails on once its training begins.
 
@@ -282,8 +229,8 @@ def check_transform(settings: Mapping[str, Any]) -> None:
         SettingError: Naming the key of the share.
     """
     transform = settings.get("transform")
-    key = _SHARES_OF_TRANSFORMS.get(transform)
+    key = _SHARES_OF_TRANSFORMS.get(str(transform))
     if key is not None:
-        share = settings.get(key)
+        share: Any = settings.get(key)
         if not is_number(share) or not 0 <= share <= 1:
             raise SettingError(f"transform {transform!r} needs {key}, a number in [0, 1]; got {share!r}.")

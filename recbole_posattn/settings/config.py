@@ -24,7 +24,6 @@ from recbole_posattn.settings import registry
 from recbole_posattn.settings.checks import (
     check_caches,
     check_columns,
-    check_evaluation,
     check_model_types,
     check_recbole_model,
     check_resolved,
@@ -36,11 +35,14 @@ from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
 from recbole_posattn.settings.combinations import check_combinations, check_model_keys, resolved_negatives
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.eval_args import check_eval_args
+from recbole_posattn.settings.evaluation_checks import check_evaluation
 from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS_OF_EVERY_MODEL, UNLISTED_DEFAULTS
+from recbole_posattn.settings.learner import check_learner_args
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint, import_plugins, plugins_of_run, with_plugins
+from recbole_posattn.settings.presets import preset_settings
 from recbole_posattn.settings.properties import ML_100K, properties_files, property_keys, recbole_model_keys
 from recbole_posattn.settings.protocols import read_protocol
 from recbole_posattn.settings.rules import check_rules
@@ -48,11 +50,11 @@ from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
 
-class Config(ServedConfig, recbole.config.Config):
+class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecBole has no types
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
-    the properties of data set and model, ours and RecBole's.
+    the protocol and the preset, then the tuned settings, then the properties of data set and model, ours and RecBole's.
 
     Args:
         model: Name or class of the model; if ``None``, that of the settings, else PosKernelSASRec.
@@ -134,7 +136,8 @@ class Config(ServedConfig, recbole.config.Config):
 
     def defaults(self) -> dict[str, Any]:
         """The defaults of keys that are not given, as plain data; a missing key has the default ``None``."""
-        return plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
+        defaults: dict[str, Any] = plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
+        return defaults
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
@@ -151,19 +154,23 @@ class Config(ServedConfig, recbole.config.Config):
     # -- defaults ------------------------------------------------------------------------------------------------
 
     def _update_internal_config_dict(self, file: str) -> dict[str, Any] | None:
-        settings = super()._update_internal_config_dict(file)
+        settings: dict[str, Any] | None = super()._update_internal_config_dict(file)
         if Path(file).name == "sample.yaml":  # RecBole reads it after the model's file and before the data set's
             for path in properties_files(self.model, self.dataset):
                 self.internal_config_dict.update(read_yaml(path))
         return settings
 
-    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+    def _load_internal_config_dict(self, model: str, model_class: type[Any], dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults = self.internal_config_dict
         mend_tree_settings(defaults)
         external = self.external_config_dict
-        if external.get("protocol") is not None:
-            defaults.update(read_protocol(str(external["protocol"])))
+        preset = external.get("preset", defaults["preset"])
+        if preset is not None:
+            defaults.update(preset_settings(preset, model, defaults))
+        protocol = external.get("protocol", defaults["protocol"])
+        if protocol is not None:
+            defaults.update(read_protocol(str(protocol)))
         self._check_keys()
         loss_type = external.get("loss_type", defaults.get("loss_type"))
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
@@ -211,11 +218,12 @@ class Config(ServedConfig, recbole.config.Config):
     # -- checks --------------------------------------------------------------------------------------------------
 
     def _get_final_config_dict(self) -> dict[str, Any]:
-        settings = super()._get_final_config_dict()
+        settings: dict[str, Any] = super()._get_final_config_dict()
         write_intervals(settings)
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"])
+        check_learner_args(settings)
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
@@ -258,7 +266,8 @@ class Config(ServedConfig, recbole.config.Config):
 
     def plain(self) -> dict[str, Any]:
         """The resolved settings as strings, numbers, booleans, ``None``, lists and dicts."""
-        return plain_data(self.final_config_dict)
+        settings: dict[str, Any] = plain_data(self.final_config_dict)
+        return settings
 
     @classmethod
     def from_plain(
@@ -294,6 +303,7 @@ class Config(ServedConfig, recbole.config.Config):
         config.final_config_dict = {**defaults, **settings}
         check_caches(config.final_config_dict)
         check_resolved(config.final_config_dict)
+        check_learner_args(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
             config.final_config_dict[key] = enum[settings[key]]
         check_validation_metric(config.final_config_dict)

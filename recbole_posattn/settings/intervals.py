@@ -56,7 +56,7 @@ def _in_order(value: Any) -> Any:
     """Several intervals by their lower bounds; anything else unchanged."""
     if not _is_intervals(value) or ";" not in value:
         return value
-    return ";".join(sorted(value.split(";"), key=lambda text: float(_INTERVAL.fullmatch(text)[1])))
+    return ";".join(sorted(value.split(";"), key=lambda text: float(text.strip()[1:].partition(",")[0])))
 
 
 def _interval_text(value: Any) -> Any:

@@ -36,6 +36,10 @@ class Scope(enum.Enum):
     EXECUTION = "how and where a run is executed, and what it writes and prints"
 
 
+# The value of a new key whose default gives the results of the versions without it.
+AS_DEFAULT: Any = object()
+
+
 @dataclass(frozen=True)
 class Key:
     """A key of the settings.
@@ -53,6 +57,8 @@ class Key:
         scope: What it decides.
         sizes: The phases of a run that need more memory if it is larger.
         filters_rows: Whether it leaves out interactions of a file.
+        before: The value whose results are those of the versions without the key. The record of a finished run that
+            lacks the key counts with it.
     """
 
     name: str
@@ -65,8 +71,14 @@ class Key:
     scope: Scope = Scope.TRAINING
     sizes: tuple[Phase, ...] = ()
     filters_rows: bool = False
+    before: Any = AS_DEFAULT
 
 
 def rules_of(keys: Iterable[Key]) -> dict[str, Rule]:
     """The rules of keys that have one, by name."""
     return {key.name: key.rule for key in keys if key.rule is not None}
+
+
+def own_key(name: str, rule: Rule | None, default: Any, doc: str, scope: Scope, **known: Any) -> Key:
+    """A key that this package adds for every model; see :class:`Key`."""
+    return Key(name, rule, default, doc, source=Source.OVERALL, scope=scope, **known)

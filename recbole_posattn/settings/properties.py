@@ -58,23 +58,18 @@ def inherited_files(model_class: type) -> tuple[Path, ...]:
 
 
 def properties_files(model: str, dataset: str) -> list[Path]:
-    """Our default files for a model and a data set, in the order in which they are read.
-
-    Tuned settings of a data set apply to all models of this package, so that encodings are compared on equal terms.
-    """
+    """Our default files for a model and a data set, in the order in which they are read."""
     of_model = model_properties.get(model, ())
     otherwise_spelt = [_recbole_model_file(model)] if model in _OTHERWISE_SPELT.values() else []
     files = [PROPERTIES / "overall.yaml", *otherwise_spelt, *of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
-    if of_model == (PROPERTIES / "model" / f"{model}.yaml",):
-        files.append(PROPERTIES / "tuned" / f"{dataset}.yaml")
-    return [path for path in files if path.is_file()]
+    return [path for path in (*files, PROPERTIES / "tuned" / dataset / f"{model}.yaml") if path.is_file()]
 
 
 def named_file(kind: str, name: str) -> Path:
     """A settings file named by the user: a name in ``properties/<kind>/``, or a path.
 
     Args:
-        kind: ``protocol``, ``leaderboard`` or ``tuning``.
+        kind: ``protocol``, ``preset``, ``leaderboard`` or ``tuning``.
         name: Without suffix, or a path to a YAML file.
 
     Raises:

@@ -2,47 +2,27 @@
 
 RecBole looks up a model, its trainer and its data set by name inside its own package. :func:`register` adds ours
 there, so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does
-the same for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all changes to RecBole.
+the same for the data sets and loaders of RecBole's own models. The head of ``compat/`` lists all changes to RecBole.
 """
 
 from __future__ import annotations
 
-import importlib.machinery
-import sys
 import threading
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import (
-    anomaly_detection_unchanged,
-    build_sparse_tensors_as_today,
-)
+from recbole_posattn.compat import anomaly_detection_unchanged, build_sparse_tensors_as_today, lookups
+from recbole_posattn.compat.samplers import refuse_endless_sampling_of
 
-import recbole
-import recbole.config
-import recbole.data.dataset
-import recbole.data.utils
-import recbole.trainer
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import ModelType, get_model
+from recbole.utils import get_model
 
-from recbole_posattn.data.sampling import let_sampling_of_model_end
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.origins import holder, may_replace, record
 from recbole_posattn.settings.plugins import import_installed_plugins
 from recbole_posattn.settings.properties import inherited_files, model_properties, recbole_model_names
 
-_SUBPACKAGES = {
-    ModelType.GENERAL: "general_recommender",
-    ModelType.TRADITIONAL: "general_recommender",
-    ModelType.CONTEXT: "context_aware_recommender",
-    ModelType.SEQUENTIAL: "sequential_recommender",
-    ModelType.KNOWLEDGE: "knowledge_aware_recommender",
-    ModelType.DECISIONTREE: "exlib_recommender",
-}
-# Registers this package's models, as a third-party plugin would; its room stands above this one.
+# Registers this package's models, as a third-party plugin would. Imported by name, since its room is above this one.
 _BUILT_IN = "recbole_posattn.training.built_in"
 
 _lock = threading.RLock()
@@ -104,8 +84,8 @@ def register(
     files = (*inherited_files(model_class), *(() if path is None else (path,)))
     base = next((each.__name__ for each in model_class.__mro__[1:] if each.__name__ in model_properties), None)
     if base is not None:
-        dataset_class = dataset_class or getattr(recbole.data.dataset, f"{base}Dataset", None)
-        trainer_class = trainer_class or getattr(recbole.trainer, f"{base}Trainer", None)
+        dataset_class = dataset_class or lookups.dataset_class_of(base)
+        trainer_class = trainer_class or lookups.trainer_class_of(base)
     add_model(model_class, files, dataset_class, trainer_class)
     record("model", name, model_class)
     return model_class
@@ -118,17 +98,8 @@ def add_model(
     trainer_class: type | None,
 ) -> None:
     """Add a model where RecBole looks for it; ``properties`` are the files of its defaults, the strongest last."""
-    name = model_class.__name__
-    module_name = f"recbole.model.{_SUBPACKAGES[model_class.type]}.{name.lower()}"
-    module = ModuleType(module_name)
-    module.__spec__ = importlib.machinery.ModuleSpec(module_name, loader=None)
-    setattr(module, name, model_class)
-    sys.modules[module_name] = module  # where get_model looks
-    if dataset_class is not None:
-        setattr(recbole.data.dataset, f"{name}Dataset", dataset_class)  # where create_dataset looks
-    if trainer_class is not None:
-        setattr(recbole.trainer, f"{name}Trainer", trainer_class)  # where get_trainer looks
-    model_properties[name] = properties
+    lookups.add_model(model_class, dataset_class, trainer_class)
+    model_properties[model_class.__name__] = properties
 
 
 def registered_model_names() -> list[str]:
@@ -164,5 +135,5 @@ def find_model(name: str) -> type[AbstractRecommender]:
             f"There are {', '.join(registered_model_names())} and RecBole's own models; a model of your own needs "
             "--plugin=MODULE, the module that registers it."
         ) from None
-    let_sampling_of_model_end(model)
+    refuse_endless_sampling_of(model)
     return model

@@ -9,8 +9,10 @@ from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
+from recbole_posattn.settings.evaluation_keys import EVALUATION_KEYS
 from recbole_posattn.settings.intervals import INTER_INTERVALS, INTERVALS, KG_INTERVALS
-from recbole_posattn.settings.key import Key, Scope, Source, rules_of
+from recbole_posattn.settings.key import Key, Scope, Source, own_key, rules_of
+from recbole_posattn.settings.learner import LEARNERS
 from recbole_posattn.settings.rules import (
     BOOL,
     FINITE,
@@ -53,7 +55,6 @@ _COLUMNS = mapping_of(TEXTS, "a mapping of file suffixes such as inter to lists 
 _PLACES = integer(0, 20)
 _CUT_OFF = Rule(lambda value: is_int(value) and 1 <= value <= LARGEST, "a positive integer")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
-_LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 _TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
 
 # Keys that name files and folders.
@@ -64,10 +65,6 @@ def _recbole_key(name: str, rule: Rule, scope: Scope = Scope.TRAINING, **known: 
     return Key(name, rule, source=Source.RECBOLE, scope=scope, **known)
 
 
-def _own_key(name: str, rule: Rule | None, default: Any, doc: str, scope: Scope, **known: Any) -> Key:
-    return Key(name, rule, default, doc, source=Source.OVERALL, scope=scope, **known)
-
-
 _data_key = functools.partial(_recbole_key, scope=Scope.DATA)
 _evaluation_key = functools.partial(_recbole_key, scope=Scope.EVALUATION)
 _execution_key = functools.partial(_recbole_key, scope=Scope.EXECUTION)
@@ -75,15 +72,15 @@ _execution_key = functools.partial(_recbole_key, scope=Scope.EXECUTION)
 
 # Keys of every run, whatever the model. The defaults of train_batch_size and valid_metric are those of our models.
 RUN_KEYS = (
-    _own_key(
-        "protocol",
+    own_key(
+        "preset",
         None,
         None,
-        "(str) How to evaluate: leave_one_out, leave_one_out_masked, temporal, or a YAML file of such keys; ~ "
-        "leaves it to the keys themselves.",
-        Scope.RUN,
+        "(str) Settings of this package's models that belong together: paper (the released model of arXiv 2602.21052), "
+        "or a YAML file of keys; ~ is none.",
+        Scope.TRAINING,
     ),
-    _own_key(
+    own_key(
         "plugins",
         MODULES,
         [],
@@ -92,9 +89,21 @@ RUN_KEYS = (
         resumable="yes",
         changes_result=False,
     ),
+    *EVALUATION_KEYS,
     _recbole_key("epochs", integer(0), resumable="yes"),
     _recbole_key("eval_step", integer(0)),
     _recbole_key("stopping_step", integer(0), resumable="yes"),
+    Key(
+        "max_minutes",
+        or_none(POSITIVE),
+        None,
+        "(float) Minutes of training after which a run ends with its best epoch so far, at the earliest after one "
+        "epoch; ~ no limit.",
+        resumable="yes",
+        changes_result=False,
+        source=Source.OVERALL,
+        scope=Scope.EXECUTION,
+    ),
     _recbole_key("seed", integer(0, 2**32 - 1), Scope.RUN),
     Key(
         "train_batch_size",
@@ -107,7 +116,7 @@ RUN_KEYS = (
     _execution_key("eval_batch_size", integer(1), resumable="yes", sizes=("evaluation",)),
     _recbole_key("MAX_ITEM_LIST_LENGTH", integer(1, 2**20), sizes=("training", "evaluation")),
     _recbole_key("learning_rate", POSITIVE, resumable="recorded"),
-    _own_key(
+    own_key(
         "lazy_prefixes",
         BOOL,
         True,
@@ -115,29 +124,14 @@ RUN_KEYS = (
         Scope.EXECUTION,
     ),
     _recbole_key("enable_amp", BOOL, resumable="recorded"),
-    _own_key(
+    own_key(
         "torch_compile",
         BOOL,
         False,
         "(bool) Compile the model with torch.compile; the first steps take minutes.",
         Scope.EXECUTION,
     ),
-    _own_key(
-        "mask_history",
-        or_none(one_of("none", "all", "except_target")),
-        None,
-        "(str) Items left out of the ranking of each target: none, all (the user's history), except_target; ~ is "
-        "RecBole's way.",
-        Scope.EVALUATION,
-    ),
-    _own_key(
-        "drop_unseen_targets",
-        BOOL,
-        False,
-        "(bool) With mask_history: whether targets whose item never occurs in training are left out of evaluation.",
-        Scope.EVALUATION,
-    ),
-    _own_key(
+    own_key(
         "save_last_every",
         or_none(integer(1)),
         1,
@@ -146,7 +140,7 @@ RUN_KEYS = (
         resumable="yes",
         changes_result=False,
     ),
-    _own_key(
+    own_key(
         "process_timeout",
         Rule(lambda value: is_number(value) and 1 <= value <= 10**6, "a number of seconds from 1 to 1e6"),
         1800,
@@ -187,8 +181,16 @@ RUN_KEYS = (
     _execution_key("checkpoint_dir", PATH, resumable="yes", changes_result=False),
     *(_execution_key(name, or_none(PATH)) for name in ("dataset_save_path", "dataloaders_save_path")),
     _execution_key("wandb_project", or_none(TEXT), resumable="yes"),
-    _recbole_key("learner", lower_one_of(*_LEARNERS)),
+    _recbole_key("learner", lower_one_of(*LEARNERS)),
     _recbole_key("weight_decay", NOT_NEGATIVE),
+    own_key(
+        "learner_args",
+        Rule(lambda value: isinstance(value, dict), "a mapping of further arguments of the optimizer"),
+        {},
+        "(dict) Further arguments of the optimizer ('learner') beside learning_rate and weight_decay, by PyTorch's "
+        "names, such as {betas: [0.9, 0.98]} of adam.",
+        Scope.TRAINING,
+    ),
     _recbole_key(
         "clip_grad_norm",
         or_none(

@@ -26,10 +26,11 @@ class YamlLoader(yaml.SafeLoader):
     A duplicate key is an error, and so are anchors that contain themselves or grow without bounds.
     """
 
-    def compose_document(self) -> yaml.Node:
+    def compose_document(self) -> yaml.Node | None:
         """See ``yaml.composer.Composer.compose_document``; also checks the document."""
         node = super().compose_document()
-        self._written_out(node, {}, ())
+        if node is not None:
+            self._written_out(node, {}, ())
         if isinstance(node, yaml.MappingNode):
             self._keep_names(node)
         return node
@@ -108,7 +109,7 @@ def parse_value(text: str) -> Any:
             return text
         if value is None and text.strip().lower() not in ("~", "null") and text:  # a comment, blanks
             return text
-        marks = {str: ("'", '"'), list: ("[",), dict: ("{",)}
+        marks: dict[type, tuple[str, ...]] = {str: ("'", '"'), list: ("[",), dict: ("{",)}
         if type(value) in marks and not text.lstrip().startswith(marks[type(value)]):
             return text
     return value if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)) else text

@@ -47,7 +47,7 @@ def explain_out_of_memory(
         first = names[0]
         what = (
             f"{OUT_OF_MEMORY} in {'training' if training else 'evaluation'} with {n_items:,} items, {listed}: lower "
-            f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
+            f"{first} first, for example to {max(1, settings[first] // 2)}, then the others"
         )
         what_is_kept = kept()
         raise TrainingError(f"{what}; {what_is_kept}" if what_is_kept else what) from error

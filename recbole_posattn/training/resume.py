@@ -38,7 +38,7 @@ class Resumed(NamedTuple):
         content: Content of its last checkpoint.
         changes: Each change of a setting of :data:`recbole_posattn.settings.keys.CHANGEABLE`: the first ``epoch`` with
             the new value (counted from 0), the ``key``, and the old (``before``) and new value (``now``).
-        lock: Lock of the folder; ``None`` where there is none, as in all processes but the first.
+        lock: Lock of the folder; ``None`` if it cannot be locked, and in all processes except the first.
     """
 
     config: Config

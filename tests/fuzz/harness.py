@@ -172,7 +172,7 @@ def check(outcome: Outcome) -> None:
 
 def _is_warning(line: str) -> bool:
     """Whether a line in front of an error is a warning of something else that is strange."""
-    return line.startswith("recbole-posattn: ") or "without effect" in line or "has no end" in line
+    return line.startswith("recbole-posattn: ") or "without effect" in line or "has no line break" in line
 
 
 def refused(kind: str, action: Callable[[], Any]) -> tuple[Any, UserError | None]:

@@ -14,6 +14,7 @@ import pytest
 
 from recbole_posattn import run
 from recbole_posattn.cli import main as cli
+from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard import leaderboard as make
 from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Resources, Trial
 from tests.systems import needs_posix
@@ -92,7 +93,7 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
 ) -> None:
     """The run under the first protocol is a real one; under the second it is said to have failed."""
 
-    def run_trials(trials: dict[Path, Trial], where: Resources) -> Iterator[Outcome]:
+    def run_trials(trials: dict[Path, Trial], where: Resources, budget: Budget) -> Iterator[Outcome]:
         for folder, trial in trials.items():
             failed = trial.settings["protocol"] == "temporal"
             if not failed:

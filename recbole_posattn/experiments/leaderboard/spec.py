@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
+from recbole_posattn.experiments.leaderboard.published import Published, read_published
 from recbole_posattn.experiments.trials import Trial
 from recbole_posattn.settings.keys import RUN_NAMES, SAME_IN_ALL_ROWS
 from recbole_posattn.settings.plugins import import_plugins, with_plugins
@@ -19,24 +20,6 @@ FIRST_SEED = 2020  # RecBole's default
 MOST_SEEDS = 10_000
 
 
-class Published(NamedTuple):
-    """A result that others published, shown in its own table.
-
-    Attributes:
-        model: Name of the model in the source.
-        dataset: The data set; figures of another version of it are not comparable.
-        protocol: The evaluation protocol, in words or as the name of one of our protocols.
-        source: Reference of the publication.
-        metrics: Values by metric, such as ``ndcg@10``.
-    """
-
-    model: str
-    dataset: str
-    protocol: str
-    source: str
-    metrics: dict[str, float]
-
-
 class Spec(NamedTuple):
     """The definition of a leaderboard.
 
@@ -45,9 +28,11 @@ class Spec(NamedTuple):
         datasets: Names of data sets.
         protocols: Names of ``properties/protocol/``, or YAML files.
         seeds: Each seed is one run.
+        seeds_of_rows: Those of the rows that have their own.
         reference: The row that all others are tested against.
         settings: Settings of all runs; those of a row override them.
         tuned: Settings by data set and row, which override the row's; in a file also the path of a ``best.yaml``.
+        priority: Rows and seeds whose runs are started first, in this order.
         not_run: Models that were left out and the reasons, for the report.
         published: Results that others published.
         notes: Further notes for the report.
@@ -58,9 +43,11 @@ class Spec(NamedTuple):
     datasets: list[str]
     protocols: list[str]
     seeds: list[int]
+    seeds_of_rows: dict[str, list[int]]
     reference: str
     settings: dict[str, Any]
     tuned: dict[str, dict[str, dict[str, Any]]]
+    priority: list[str | int]
     not_run: dict[str, str]
     published: list[Published]
     notes: list[str]
@@ -69,11 +56,24 @@ class Spec(NamedTuple):
     def trials(
         self, dataset: str, protocol: str, winners: Mapping[str, Mapping[str, Any]] | None = None
     ) -> list[Trial]:
-        """The runs of one data set under one protocol; ``winners`` are settings by row that override all others."""
+        """The runs of one data set under one protocol, in the order in which they are started.
+
+        Those of :attr:`priority` come first, then the first seed of every row, then the second ones.
+
+        Args:
+            dataset: Name of the data set.
+            protocol: The protocol.
+            winners: Settings by row that override all others.
+        """
+        places = {entry: place for place, entry in enumerate(self.priority)}
+        last = len(places)
+        own = {name: self.seeds_of_rows.get(name, self.seeds) for name in self.models}
+        most = max(map(len, own.values()))
+        runs = [(own[name][nth], name) for nth in range(most) for name in self.models if nth < len(own[name])]
+        runs.sort(key=lambda run: min(places.get(run[0], last), places.get(run[1], last)))
         return [
             Trial(name, {**self.row(name, dataset, protocol), **(winners or {}).get(name, {}), "seed": seed})
-            for name in self.models
-            for seed in self.seeds
+            for seed, name in runs
         ]
 
     def row(self, name: str, dataset: str, protocol: str) -> dict[str, Any]:
@@ -87,6 +87,8 @@ class Spec(NamedTuple):
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
     """Read the definition of a leaderboard from a file and the command line, which overrides the file.
 
+    Published figures of the command line are added to those of the file.
+
     Args:
         file: YAML with the keys of :class:`Spec`, or ``None`` for flags alone.
         flags: The same keys from the command line; ``models`` as a list of model names.
@@ -96,13 +98,19 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         SettingError: If a key or value is invalid.
     """
     where = f"leaderboard {file}" if file is not None else "leaderboard"
-    given = with_plugins(read_yaml(file) if file is not None else {}, flags)
+    in_file = read_yaml(file) if file is not None else {}
+    given = with_plugins(in_file, flags)
+    keys = [field for field in Spec._fields if field != "seeds_of_rows"]
     for key in given:
-        if key not in Spec._fields:
-            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, Spec._fields)}")
+        if key not in keys:
+            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, keys)}")
     if not given.get("models"):
         raise SettingError(f"{where}: no models; name some with --models=PosKernelSASRec,SASRec or in a file.")
     models = _rows(given["models"], where)
+    seeds = _seeds(given.get("seeds", 3), f"{where}: seeds")
+    of_rows = _seeds_of_rows(models, seeds, where)
+    if "seeds" in flags:
+        of_rows = {}
     reference = given.get("reference") or next(iter(models))
     if reference not in models:
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
@@ -117,12 +125,17 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         models={name: {**row, **settings} for name, row in models.items()},
         datasets=_list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets"),
         protocols=_list(given.get("protocols", ["leave_one_out"]), str, f"{where}: protocols"),
-        seeds=_seeds(given.get("seeds", 3), where),
+        seeds=seeds,
+        seeds_of_rows=of_rows,
         reference=reference,
         settings=shared,
         tuned={dataset: {row: {**own, **settings} for row, own in rows.items()} for dataset, rows in tuned.items()},
+        priority=_priority(given.get("priority"), models, {*seeds, *itertools.chain(*of_rows.values())}, where),
         not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
-        published=_published(given.get("published"), f"{where}: published"),
+        published=[
+            *read_published(in_file.get("published"), f"{where}: published"),
+            *read_published(flags.get("published"), "published"),
+        ],
         notes=_list(given["notes"], str, f"{where}: notes") if given.get("notes") else [],
         plugins=plugins,
     )
@@ -183,34 +196,36 @@ def _tuned_row(of_row: Any, row: Mapping[str, Any], where: str) -> dict[str, Any
     return {key: value for key, value in settings.items() if key not in SAME_IN_ALL_ROWS}
 
 
-def _published(entries: Any, where: str) -> list[Published]:
-    published = []
-    for entry in _list(entries, object, where) if entries else []:
-        entry = _mapping(entry, where)
-        texts = set(Published._fields) - {"metrics"}
-        figures = _mapping(entry.get("metrics"), f"{where}: metrics")
-        if (
-            set(entry) != set(Published._fields)
-            or not all(isinstance(entry[key], str) for key in texts)
-            or not figures
-            or not all(type(figure) in (int, float) for figure in figures.values())
-        ):
+def _priority(entries: Any, rows: Iterable[str], seeds: Iterable[int], where: str) -> list[str | int]:
+    entries = _list(entries, object, f"{where}: priority") if entries else []
+    allowed = [*rows, *sorted(seeds)]
+    for entry in entries:
+        if entry not in allowed:
             raise SettingError(
-                f"{where}: each must have the texts model, dataset, protocol and source, and metrics, a mapping of "
-                f"names such as ndcg@10 to numbers; got {entry!r}."
+                f"{where}: priority must be a list of rows and seeds ({', '.join(map(str, allowed))}); got {entry!r}."
             )
-        published.append(Published(**entry))
-    return published
+    return entries
 
 
-def _seeds(seeds: Any, where: str) -> list[int]:
+def _seeds_of_rows(rows: Mapping[str, dict[str, Any]], seeds: Sequence[int], where: str) -> dict[str, list[int]]:
+    """The seeds of the rows that have their own, which are removed from the settings of the rows."""
+    return {
+        name: _seeds(row.pop("seeds"), f"{where}: models: {name}: seeds", seeds)
+        for name, row in rows.items()
+        if "seeds" in row
+    }
+
+
+def _seeds(seeds: Any, where: str, first: Sequence[int] = ()) -> list[int]:
+    """Seeds given as a list, or as their number: the first ones of ``first``, and then consecutive ones."""
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         if seeds > MOST_SEEDS:
-            raise SettingError(f"{where}: seeds must be at most {MOST_SEEDS:,}; got {shown(seeds)}.")
-        return [FIRST_SEED + nth for nth in range(seeds)]
-    listed = _list(seeds, int, f"{where}: seeds") if isinstance(seeds, (list, tuple)) else []
+            raise SettingError(f"{where} must be at most {MOST_SEEDS:,}; got {shown(seeds)}.")
+        others = (seed for seed in itertools.count(FIRST_SEED) if seed not in first)
+        return list(itertools.islice(itertools.chain(first, others), seeds))
+    listed = _list(seeds, int, where) if isinstance(seeds, (list, tuple)) else []
     if not listed or len(set(listed)) < len(listed):
-        raise SettingError(f"{where}: seeds must be their number or a list of different integers; got {shown(seeds)}.")
+        raise SettingError(f"{where} must be their number or a list of different integers; got {shown(seeds)}.")
     return listed
 
 

@@ -134,9 +134,9 @@ class Space:
         """
         drawn: dict[str, Any] = {}
         for dimension in self.dimensions:
-            beside = {**fixed, **drawn}
-            if dimension.is_active(beside):
-                drawn[dimension.key] = dimension.suggest(trial, beside)
+            known = {**fixed, **drawn}
+            if dimension.is_active(known):
+                drawn[dimension.key] = dimension.suggest(trial, known)
         return drawn
 
     def drawn(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,11 +178,11 @@ class Space:
             yield drawn
             return
         dimension, *others = dimensions
-        beside = {**fixed, **drawn}
-        if not dimension.is_active(beside):
+        known = {**fixed, **drawn}
+        if not dimension.is_active(known):
             yield from self._grid(others, fixed, drawn)
             return
-        for value in dimension.grid(beside):
+        for value in dimension.grid(known):
             yield from self._grid(others, fixed, {**drawn, dimension.key: value})
 
     def check(self, config: Config, where: str) -> None:
