@@ -100,10 +100,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     where = f"leaderboard {file}" if file is not None else "leaderboard"
     in_file = read_yaml(file) if file is not None else {}
     given = with_plugins(in_file, flags)
-    keys = [field for field in Spec._fields if field != "seeds_of_rows"]
-    for key in given:
-        if key not in keys:
-            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, keys)}")
+    _check_known(given, where)
     if not given.get("models"):
         raise SettingError(f"{where}: no models; name some with --models=PosKernelSASRec,SASRec or in a file.")
     models = _rows(given["models"], where)
@@ -144,6 +141,14 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     for protocol in spec.protocols:
         read_protocol(protocol)
     return spec
+
+
+def _check_known(given: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that a leaderboard does not have."""
+    keys = [field for field in Spec._fields if field != "seeds_of_rows"]
+    for key in given:
+        if key not in keys:
+            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, keys)}")
 
 
 def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
