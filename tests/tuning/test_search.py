@@ -325,7 +325,7 @@ def test_the_best_is_a_finished_one() -> None:
     [
         (
             ["--model=NoPESASRecc"],
-            "tuning must be one of .* or a YAML file; got 'NoPESASRecc'. Did you mean 'NoPESASRec'",
+            "model 'NoPESASRecc' is unknown. Did you mean 'NoPESASRec'",
         ),
         (["--model=GCSAN"], "tuning must be one of"),
         (["--space=nothing.yaml"], "tuning must be one of"),
