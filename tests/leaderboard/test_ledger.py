@@ -21,6 +21,10 @@ from recbole_posattn.experiments.leaderboard.public import SCHEMA, json_report
 from recbole_posattn.experiments.leaderboard.spec import Spec, read_spec
 from recbole_posattn.experiments.trials import Outcome, Resources, run_in_folder
 from tests.leaderboard.test_report import PROVENANCE, PUBLISHED, make_board
+from tests.test_house import ROOT
+
+# Leaderboards of this clone that have their records.
+COMMITTED = sorted(file.parent for file in (ROOT / "results").glob("*/leaderboard.json"))
 
 FILES = [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex", "html", "json")]
 
@@ -178,6 +182,21 @@ def test_the_format_holds_all_that_the_page_shows(tmp_path: Path) -> None:
     assert board["failures"][0]["seed"] == 2 and content["notes"] == PROVENANCE.notes
     assert [entry["model"] for entry in content["published"]] == ["BSARec", "SASRec"]
     assert content["command"] == PROVENANCE.command and content["versions"] == PROVENANCE.versions
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_committed_leaderboards_have_the_format_and_their_records(folder: Path) -> None:
+    content = validated(folder)
+    recorded = {record.parent.name for record in folder.glob("runs/*/users.parquet")}
+    assert recorded == {run["fingerprint"] for board in content["boards"] for run in board["runs"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_committed_leaderboards_are_made_again_from_their_records(folder: Path, tmp_path: Path) -> None:
+    files = {file.name: file.read_bytes() for file in remake_leaderboard(folder, tmp_path)}
+    assert files["leaderboard.md"] == (folder / "leaderboard.md").read_bytes()
+    assert files["leaderboard.tex"] == (folder / "leaderboard.tex").read_bytes()
 
 
 @pytest.mark.parametrize(
