@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from recbole_posattn import run
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments import identity, trials
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources
@@ -185,6 +185,18 @@ def test_results_of_another_version_are_not_taken(record: Path, settings: Callab
     records.report(Console(file=told))
     assert found == [] and told.getvalue().count("\n") == 1
     assert told.getvalue().startswith(f"{record.parent}: 1 runs are not taken")
+
+
+def test_records_that_cannot_be_copied_are_one_line(
+    record: Path, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("recbole_posattn.experiments.records.shutil.copyfile", full)
+    with pytest.raises(UserError, match=r"no records can be copied to .*own: No space left on device"):
+        taken(settings(), record.parent, tmp_path / "own")
+    assert not [folder for folder in (tmp_path / "own").iterdir() if not folder.name.startswith(".")]
 
 
 @pytest.mark.parametrize("spoil", [lambda f: f.unlink(), lambda f: f.write_text("{"), lambda f: f.write_text("[]")])
