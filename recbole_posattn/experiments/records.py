@@ -24,6 +24,9 @@ from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
 
 RUNS = "runs"
 
+# Why records are not taken that have another version of the results.
+OTHER_RESULTS = "a version of this package made them that computes other results"
+
 _GITIGNORE = f"""# {RESULT_NAME} and {USERS_NAME} are the record of a finished run; all else stays on this machine.
 *
 !*/
@@ -119,7 +122,9 @@ class Records:
             OSError: If the folder cannot be written.
         """
         for folder, result in self._records:
-            if not folder.is_dir() or not is_enough(result, max_minutes) or not identity.is_of(result):
+            if folder.resolve() == target.resolve() or not folder.is_dir():
+                continue
+            if not is_enough(result, max_minutes) or not identity.is_of(result):
                 continue
             if result.get("results_version") != identity.version:
                 self.outdated[folder.parent] += 1
@@ -136,11 +141,9 @@ class Records:
     def report(self, console: Console) -> None:
         """Print a line for each folder that gave records, and for each with records of another version."""
         for folder, n in self.taken.items():
-            print_line(console, f"{folder}: {n} finished runs are taken from here")
+            print_line(console, f"{folder}: {n} finished runs are taken from this folder")
         for folder, n in self.outdated.items():
-            print_line(
-                console, f"{folder}: {n} runs are not taken, as their results are of another version of this package"
-            )
+            print_line(console, f"{folder}: {n} finished runs are not taken: {OTHER_RESULTS}")
 
 
 def _records_in(folder: Path) -> list[Record]:
