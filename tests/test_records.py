@@ -32,7 +32,7 @@ from recbole_posattn.training.result import read_users, write_users
 from tests.test_time_limit import losses, stop_at
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(tiny_settings: Callable) -> Callable[..., dict]:
     def settings(**changes: object) -> dict:
         given = {"model": "Pop", "dataset": "tiny", "protocol": "leave_one_out_masked", "use_gpu": False, "epochs": 1}
@@ -49,12 +49,19 @@ def interruptible() -> Any:
     signal.signal(signal.SIGINT, handler)
 
 
-@pytest.fixture
-def record(settings: Callable, tmp_path: Path) -> Path:
-    """The record of a run, in a folder of records."""
-    folder = tmp_path / "elsewhere" / "runs" / "some name"
+@pytest.fixture(scope="module")
+def finished(settings: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    handler = signal.getsignal(signal.SIGINT)
+    folder = tmp_path_factory.mktemp("finished") / "run"
     assert run_in_folder(settings(), folder, 1) is None
+    signal.signal(signal.SIGINT, handler)
     return folder
+
+
+@pytest.fixture
+def record(finished: Path, tmp_path: Path) -> Path:
+    """The record of a run, in a folder of records."""
+    return shutil.copytree(finished, tmp_path / "elsewhere" / "runs" / "some name")
 
 
 def change(folder: Path, **entries: Any) -> None:
