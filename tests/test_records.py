@@ -23,7 +23,7 @@ from recbole_posattn.experiments import identity, trials
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources
 from recbole_posattn.experiments.identity import identify
-from recbole_posattn.experiments.records import Records, make_records_folder, records_folders
+from recbole_posattn.experiments.records import Records, ignore_all_but_records, records_folders
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Trial, checked_folders, run_in_folder, run_trials
 from recbole_posattn.settings.properties import PROPERTIES
@@ -109,7 +109,7 @@ def test_git_takes_the_records_alone(record: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     root = record.parent
-    make_records_folder(root)
+    ignore_all_but_records(root)
     (root / "other.incomplete" / "saved").mkdir(parents=True)
     (root / "other.incomplete" / "result.json").write_text("{}")
     (root / "failed").mkdir()

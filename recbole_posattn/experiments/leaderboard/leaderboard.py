@@ -18,7 +18,7 @@ from recbole_posattn.experiments.leaderboard.report import write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.experiments.leaderboard.tuned import Tuning, tune_rows
-from recbole_posattn.experiments.records import RUNS, Records, make_records_folder, records_folders
+from recbole_posattn.experiments.records import RUNS, Records, ignore_all_but_records, records_folders
 from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
 from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line
@@ -66,7 +66,7 @@ def make_leaderboard(
     console = console or Console(stderr=True)
     records = Records(records_folders(runs, folder / RUNS))
     try:
-        make_records_folder(folder / RUNS)
+        (folder / RUNS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     with alone_in(folder, "leaderboard"):
@@ -123,6 +123,8 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> tuple[list[Path], list[
         outcomes = []
         with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), plan.console) as table:
             for outcome in run_trials(trials, plan.where, budget):
+                if outcome.error is None:
+                    ignore_all_but_records(plan.folder / RUNS)
                 outcomes.append(outcome)
                 table.add(outcome)
         unfinished += [outcome for outcome in outcomes if outcome.error is not None]
