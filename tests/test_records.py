@@ -206,9 +206,12 @@ def test_records_that_cannot_be_copied_are_one_line(
     assert not [folder for folder in (tmp_path / "own").iterdir() if not folder.name.startswith(".")]
 
 
+@pytest.mark.parametrize("name", ["result.json", "users.parquet"])
 @pytest.mark.parametrize("spoil", [lambda f: f.unlink(), lambda f: f.write_text("{"), lambda f: f.write_text("[]")])
-def test_damaged_records_are_no_records(record: Path, settings: Callable, tmp_path: Path, spoil: Callable) -> None:
-    spoil(record / "result.json")
+def test_damaged_records_are_no_records(
+    record: Path, settings: Callable, tmp_path: Path, spoil: Callable, name: str
+) -> None:
+    spoil(record / name)
     assert taken(settings(), record.parent, tmp_path / "own")[0] == []
 
 

@@ -22,7 +22,7 @@ from recbole_posattn.files import json_lines, whole_file
 from recbole_posattn.reporting.page import write_files
 from recbole_posattn.reporting.terminal import print_line
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
 
 RUNS = "runs"
 
@@ -123,7 +123,7 @@ class Records:
         for folder, result in self._records:
             if folder.resolve() == target.resolve() or not folder.is_dir():
                 continue
-            if not is_enough(result, max_minutes) or not identity.is_of(result):
+            if not is_enough(result, max_minutes) or not identity.is_of(result) or not _has_ranks(folder):
                 continue
             if result.get("results_version") != identity.version:
                 self.outdated[folder.parent] += 1
@@ -143,6 +143,14 @@ class Records:
             print_line(console, f"{folder}: {n} finished runs are taken from this folder")
         for folder, n in self.outdated.items():
             print_line(console, f"{folder}: {n} finished runs are not taken: {OTHER_RESULTS}")
+
+
+def _has_ranks(folder: Path) -> bool:
+    """Whether the results by target can be read."""
+    try:
+        return len(read_users(folder)) > 0
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are among them
+        return False
 
 
 def _records_in(folder: Path) -> list[Record]:

@@ -112,7 +112,12 @@ def test_half_a_board_goes_on_in_a_fresh_folder_and_is_made_again_from_its_recor
     files = remake_leaderboard(clone, clone)
     assert [file.name for file in files] == FILES
     assert {name: (clone / name).read_bytes() for name in FILES} == bytes_before
-    shutil.rmtree(next(folder for folder in (clone / "runs").iterdir() if folder.is_dir()))
+    damaged = next(folder for folder in (clone / "runs").iterdir() if folder.is_dir())
+    for name in ("users.parquet", "result.json"):
+        (damaged / name).write_text("{")
+        with pytest.raises(DataError, match="a record of tiny, leave_one_out_masked cannot be read: "):
+            remake_leaderboard(clone, clone)
+    shutil.rmtree(damaged)
     with pytest.raises(DataError, match=r"result\.json is missing, the record of .*, seed 202"):
         remake_leaderboard(clone, clone)
     assert {name: (clone / name).read_bytes() for name in FILES} == bytes_before
