@@ -100,6 +100,7 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
     Raises:
         SettingError: If the settings of a trial are invalid, or two trials are the same run; nothing is copied then.
         DataError: If the data set of a trial cannot be read.
+        UserError: If a record cannot be copied.
     """
     folders: dict[Path, Trial] = {}
     identities: dict[Path, Identity] = {}
@@ -114,9 +115,12 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
             raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
         folders[folder], identities[folder] = trial, identity
     if records is not None:
-        for folder, trial in folders.items():
-            if not _is_finished(folder, trial.settings):
-                records.take(identities[folder], trial.settings.get("max_minutes"), folder)
+        try:
+            for folder, trial in folders.items():
+                if not _is_finished(folder, trial.settings):
+                    records.take(identities[folder], trial.settings.get("max_minutes"), folder)
+        except OSError as error:
+            raise UserError(f"no records can be copied to {root}: {error.strerror or error}") from error
     return folders
 
 
