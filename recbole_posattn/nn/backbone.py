@@ -1,8 +1,8 @@
 """Transformer backbones around positional-kernel attention.
 
 ``sasrec`` is the paper's block (arXiv 2602.21052, after SASRec, arXiv 1808.09781): pre-norm, queries from the
-normalized and keys and values from the raw input. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one input
-for all three, an output projection.
+normalized input, keys and values from the raw one. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one
+input for all three, an output projection.
 
 Shape keys: b batch, s sequence length, d hidden size.
 """
@@ -62,8 +62,7 @@ class FeedForward(nn.Module):
 
     Args:
         options: Sizes, activation and dropout.
-        inner_dropout: Whether there is dropout behind the first layer too (the paper's block has it, RecBole's does
-            not).
+        inner_dropout: Whether dropout also follows the first layer (it does in the paper's block, not in RecBole's).
     """
 
     def __init__(self, options: BlockOptions, inner_dropout: bool) -> None:
@@ -123,7 +122,7 @@ class SASRecBlock(Block):
 class RecBoleBlock(Block):
     """RecBole's ``TransformerLayer``: a = LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
 
-    The arguments are those of :class:`Block`; there is dropout behind the output projection W_O, too.
+    The arguments are those of :class:`Block`; dropout also follows the output projection W_O.
     """
 
     def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
@@ -148,10 +147,10 @@ class RecBoleBlock(Block):
 
 
 class Backbone(nn.Module):
-    """Blocks between an input stage with dropout and the outputs, with one LayerNorm outside the blocks.
+    """An input stage with dropout, the blocks, and one LayerNorm outside the blocks.
 
     Args:
-        attentions: One attention a block, first block first.
+        attentions: The attention of each block, in order.
         options: The rest of each block.
         input_encodings: Positional encodings that enter at the input.
     """
@@ -175,7 +174,7 @@ class Backbone(nn.Module):
 
         Args:
             item_embedding: Shape (b, s, d).
-            valid: Shape (b, s), False at padding; ``None`` where padding stands behind the items only.
+            valid: Shape (b, s), False at padding; ``None`` if all padding follows the items.
             last_only: Whether only the output at the last position is needed; the last block then skips the
                 others.
 

@@ -91,7 +91,7 @@ def _check_loss(settings: Mapping[str, Any]) -> None:
     loss_type, negatives = settings["loss_type"], settings.get("train_neg_sample_args")
     if loss_type not in SAMPLED_LOSSES and negatives is not None:
         raise SettingError(
-            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which takes all items for negatives; "
+            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which uses all items as negatives; "
             f"got {negatives!r}."
         )
     if loss_type in SAMPLED_LOSSES and settings["loss_chunk_size"] != "auto":
@@ -101,7 +101,7 @@ def _check_loss(settings: Mapping[str, Any]) -> None:
         )
     if loss_type == "gBCE" and negatives is not None and negatives.get("distribution", "uniform") != "uniform":
         raise SettingError(
-            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Take SSM "
+            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Use SSM "
             "for popular ones."
         )
 
@@ -143,9 +143,7 @@ def _check_kernels(settings: Mapping[str, Any]) -> None:
 
 
 def _check_encodings(settings: Mapping[str, Any]) -> None:
-    encodings = settings.get(
-        "position_encoding"
-    )  # ``None``: a model with a fixed encoding has the keys of that encoding instead
+    encodings = settings.get("position_encoding")  # None if the model has a fixed encoding, and the keys of that one
     try:
         check_encodings(encodings or [])
     except ValueError as error:
