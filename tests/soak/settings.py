@@ -24,6 +24,8 @@ NOT_DRAWN = {
         ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"), "refused, being pickles"
     ),
     "torch_compile": "minutes for each run",
+    "max_minutes": "ends a run by the clock, so that a resumed run may train longer",
+    "plugins": "modules of the user, of which there are none",
 }
 
 # Values that are allowed with few others, or not at all: drawn at random, they must be refused before the training.
