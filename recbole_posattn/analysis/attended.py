@@ -40,7 +40,7 @@ class Attended(NamedTuple):
 def split_for_attention(model: SASRecBase, items: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Sequences (n, s) and lengths (n,) on the model's device, in batches of at most :data:`MAX_LOGITS` logits."""
     device = model.item_embedding.weight.device
-    n_heads = attentions_of(model)[0].n_heads
+    n_heads = max((attention.n_heads for attention in attentions_of(model)), default=1)
     batch_size = max(1, MAX_LOGITS // (n_heads * items.shape[1] ** 2))
     for rows in torch.arange(len(lengths)).split(batch_size):  # a column of histories is cut out row by row
         yield items[rows].to(device), lengths[rows].to(device)
@@ -79,12 +79,17 @@ def with_and_without(
 
 def first_positions(model: SASRecBase, lengths: Tensor) -> Tensor:
     """The first position of each sequence, aligned as in the model and cut to the longest; shape (b,)."""
-    return lengths.max() - lengths if model.newest_last else torch.zeros_like(lengths)
+    return n_positions(model, lengths) - lengths if model.newest_last else torch.zeros_like(lengths)
+
+
+def n_positions(model: SASRecBase, lengths: Tensor) -> int:
+    """The positions of a batch in the model: those of its longest sequence, or all if padding takes part."""
+    return int(lengths.max()) if model.padded_length is None else model.padded_length
 
 
 def counted_rows(model: SASRecBase, lengths: Tensor) -> Tensor:
     """The rows with an item and at least one before it, shape (b, s)."""
-    position = torch.arange(int(lengths.max()), device=lengths.device)
+    position = torch.arange(n_positions(model, lengths), device=lengths.device)
     first = first_positions(model, lengths)[:, None]
     return (position > first) & (position < first + lengths[:, None])
 

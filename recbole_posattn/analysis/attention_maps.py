@@ -20,6 +20,7 @@ from recbole_posattn.analysis.attended import (
     Attended,
     counted_rows,
     first_positions,
+    n_positions,
     split_for_attention,
     with_and_without,
 )
@@ -51,7 +52,7 @@ def attention_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Seq
         Y = (P L) V: |P L| over its sum in the row, where L is not the identity.
     """
     tables = []
-    for name, index in history_buckets(lengths):
+    for name, index in history_buckets(lengths) if attentions_of(model) else ():
         table = _mean_maps(model, items[index], lengths[index], parts)
         tables.append(table.assign(history=name, users=len(index)))
     columns = ["history", "users", "layer", "head", "kind", "query", "key", "weight"]
@@ -139,9 +140,12 @@ def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Se
         ``attention_without`` (mean weights) and ``pairs`` (queries with a key at that lag; the means are over these).
     """
     attentions = attentions_of(model)
+    if not attentions:
+        return pd.DataFrame(columns=["layer", "head", "lag", "bias", "attention", "attention_without", "pairs"])
     n_layers, n_heads = len(attentions), attentions[0].n_heads
-    sums = torch.zeros(3, n_layers, n_heads, int(lengths.max()), dtype=torch.float64)
-    pairs = torch.zeros(int(lengths.max()), dtype=torch.float64)
+    longest = n_positions(model, lengths)
+    sums = torch.zeros(3, n_layers, n_heads, longest, dtype=torch.float64)
+    pairs = torch.zeros(longest, dtype=torch.float64)
     for batch, length in split_for_attention(model, items, lengths):
         counted = counted_rows(model, length)
         for index, (attended, without) in enumerate(with_and_without(model, batch, length, parts)):

@@ -28,6 +28,17 @@ BLOCK_SIZE = 64  # positions of a block, unless the band is wider
 def toeplitz_matrix(taps: Tensor, length: int) -> Tensor:
     """M[t, t − k] = taps[k], shape (g, s, s), of taps of shape (g, w); weights beyond the last tap are 0."""
     lags = F.pad(taps[:, :length].flip(-1), (length - min(taps.shape[-1], length), length - 1))
+    return _matrix_of_lags(lags, length)
+
+
+def circulant_matrix(taps: Tensor, length: int) -> Tensor:
+    """M[t, s] = taps[(t − s) mod T], shape (g, s, s), of taps of shape (g, T): the last s rows of a circulant."""
+    earlier, later = taps[:, :length], taps[:, taps.shape[-1] - length + 1 :]
+    return _matrix_of_lags(torch.cat([earlier.flip(-1), later.flip(-1)], dim=-1), length)
+
+
+def _matrix_of_lags(lags: Tensor, length: int) -> Tensor:
+    """M[t, u] by the lag t − u, from the weights of the lags s − 1, …, 0, …, 1 − s, shape (g, 2 s − 1)."""
     return lags.unfold(-1, length, 1).flip(-2)
 
 
@@ -107,6 +118,24 @@ def fft_product(taps: Tensor, x: Tensor) -> Tensor:
     length = x.shape[-2]
     size = 2 * 64 * math.ceil(length / 64)  # room for the tail of the convolution; without large prime factors
     spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps, n=size).unsqueeze(1)
+    y: Tensor = torch.fft.irfft(spectrum, n=size)
+    return y[..., :length].mT.to(x.dtype).contiguous()
+
+
+def circular_product(taps: Tensor, x: Tensor) -> Tensor:
+    """y_t = Σ_s taps[(t − s) mod T] x_s, a circular convolution of T ≥ s positions, of which those behind x are 0.
+
+    Args:
+        taps: Weights by lag, shape (g, T).
+        x: Shape (b, g, s, c), or (b, any, s, c) if g is 1.
+
+    Returns:
+        Tensor of the shape of ``x``.
+    """
+    length, size = x.shape[-2], taps.shape[-1]
+    if length <= DENSE_LENGTH:
+        return torch.einsum("gts,bgsc->bgtc", circulant_matrix(taps, length), x)
+    spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps).unsqueeze(1)
     y: Tensor = torch.fft.irfft(spectrum, n=size)
     return y[..., :length].mT.to(x.dtype).contiguous()
 

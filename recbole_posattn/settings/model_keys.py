@@ -52,16 +52,24 @@ NEGATIVES = (
 )
 _SHARINGS = ("per_layer", "shared")
 
-# The keys of the models registered here; each model has those that its property file names.
+# The keys of the models registered here; each model has those that its property file names, with the default given here
+# unless it is a filter model, whose file has its authors' settings.
 MODEL_KEYS = (
     Key("n_layers", integer(1, 2**10), 2, "(int) Number of transformer blocks; at least 1."),
     Key("n_heads", integer(1, 2**16), 1, "(int) Number of attention heads; must divide hidden_size."),
     Key("hidden_size", integer(1, 2**16), 64, "(int) Channels of the hidden states and item embeddings."),
     Key(
         "inner_size",
-        or_none(integer(1, 2**20)),
+        or_none(
+            Rule(
+                lambda value: value == "4x" or (is_int(value) and value >= 1),
+                "4x or a positive integer",
+                maximum=2**20,
+            )
+        ),
         None,
-        "(int) Inner channels of the feed-forward networks; ~ is hidden_size, as in the paper.",
+        "(int or str) Inner channels of the feed-forward networks; ~ is hidden_size, as in the paper, '4x' four times "
+        "hidden_size.",
     ),
     Key(
         "hidden_dropout_prob",
@@ -85,6 +93,12 @@ MODEL_KEYS = (
         "(str) Block: the paper's ('sasrec') or RecBole's TransformerEncoder ('recbole').",
     ),
     Key(
+        "attention",
+        one_of("softmax", "none"),
+        "softmax",
+        "(str) Causal self-attention ('softmax'), or 'none': kernel_branch mixes the positions alone.",
+    ),
+    Key(
         "kernel_structure",
         part_rules()["kernel_structure"],
         "toeplitz-full",
@@ -97,7 +111,12 @@ MODEL_KEYS = (
         "(int) Lags a banded structure keeps, 1 (the diagonal) to MAX_ITEM_LIST_LENGTH; banded structures need it.",
     ),
     Key("kernel_decays", integer(1, 2**16), 4, "(int) Decays in the mixture of 'exponential'; at least 1."),
-    Key("kernel_rank", integer(1), 8, "(int) Rank of 'lowrank'; 1 to MAX_ITEM_LIST_LENGTH."),
+    Key(
+        "kernel_rank",
+        integer(1),
+        8,
+        "(int) Rank of 'lowrank', and filters in the basis of 'time_variant'; 1 to MAX_ITEM_LIST_LENGTH.",
+    ),
     Key(
         "kernel_width_penalty",
         NOT_NEGATIVE,
@@ -129,6 +148,18 @@ MODEL_KEYS = (
         one_of(*NORMALIZATIONS),
         "frobenius",
         "(str) Divide each kernel by the norm of its weights at every forward ('frobenius'), or 'none'.",
+    ),
+    Key(
+        "kernel_branch",
+        part_rules()["kernel_branch"],
+        None,
+        f"(str) A kernel M beside the attention, which adds γ ⊙ dropout(M LN(x)); ~ or one of {list(STRUCTURES)}.",
+    ),
+    Key(
+        "kernel_branch_groups",
+        one_of(1, "n_heads", "hidden_size"),
+        "hidden_size",
+        "(int or str) Independent kernels of the branch over the channels: 1, 'n_heads' or 'hidden_size'.",
     ),
     Key(
         "position_alignment",
@@ -223,4 +254,33 @@ MODEL_KEYS = (
     ),
 )
 
-MODEL_RULES = rules_of(MODEL_KEYS)
+# Keys of single filter models.
+FILTER_KEYS = (
+    Key(
+        "filter_padding",
+        BOOL,
+        True,
+        "(bool) Padding, with its position embeddings, takes part in the filter, as in the authors' code; False leaves "
+        "it out, which is faster.",
+    ),
+    Key(
+        "bsarec_alpha",
+        Rule(lambda value: is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
+        0.7,
+        "(float) Share of the filter beside the attention; in [0, 1].",
+    ),
+    Key(
+        "bsarec_cutoff",
+        integer(1),
+        5,
+        "(int) Lowest components of the frequencies that are the low pass; 1 to MAX_ITEM_LIST_LENGTH.",
+    ),
+    Key(
+        "tvrec_orthogonality",
+        NOT_NEGATIVE,
+        0.0,
+        "(float) Times the overlap of the filters in each basis, added to the loss; at least 0.",
+    ),
+)
+
+MODEL_RULES = rules_of((*MODEL_KEYS, *FILTER_KEYS))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions, PositionKernel
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel, DilatedKernel, ExponentialKernel, ToeplitzKernel
-from recbole_posattn.nn.kernels.by_position import FullKernel, LowRankKernel
+from recbole_posattn.nn.kernels.by_position import FullKernel, LowRankKernel, TimeVariantKernel
 
 STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "identity": lambda o: IdentityKernel(o.max_length, o.n_groups),
@@ -20,7 +20,11 @@ STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "lowrank": lambda o: LowRankKernel(*o.common, rank=o.rank, alignment=o.alignment),
     "adaptive_band": lambda o: AdaptiveBandKernel(*o.common, unit_first_tap=o.role == "u"),
     "dilated": lambda o: DilatedKernel(*o.common, unit_first_tap=o.role == "u"),
+    "time_variant": lambda o: TimeVariantKernel(*o.common, rank=o.rank, alignment=o.alignment),
 }
+
+# The structures with a rank.
+RANKED_STRUCTURES = ("lowrank", "time_variant")
 
 # The structures that need a bandwidth.
 BANDED_STRUCTURES = ("banded_toeplitz", "banded")
