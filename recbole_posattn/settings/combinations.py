@@ -9,7 +9,7 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
-from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, RANKED_STRUCTURES, parse_kernel_structure
+from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
 from recbole_posattn.settings.model_keys import FILTER_KEYS, MODEL_RULES
 
@@ -49,10 +49,6 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         )
     if "kernel_structure" in settings:
         _check_kernels(settings)
-    elif "kernel_rank" in settings:
-        _check_lags(settings, "kernel_rank")
-    if "bsarec_cutoff" in settings:
-        _check_lags(settings, "bsarec_cutoff")
     _check_encodings(settings)
     _check_loss(settings)
     stride, max_length = settings["window_stride"], settings["MAX_ITEM_LIST_LENGTH"]
@@ -148,7 +144,7 @@ def _check_kernels(settings: Mapping[str, Any]) -> None:
         raise SettingError(f"kernel_bandwidth {bandwidth} is for banded structures; got {structures}.")
     if bandwidth is not None:
         _check_lags(settings, "kernel_bandwidth")
-    if parts & set(RANKED_STRUCTURES):
+    if "lowrank" in parts:
         _check_lags(settings, "kernel_rank")
     if settings["kernel_width_penalty"] and "adaptive_band" not in parts:
         raise SettingError(

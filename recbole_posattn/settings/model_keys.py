@@ -115,7 +115,7 @@ MODEL_KEYS = (
         "kernel_rank",
         integer(1),
         8,
-        "(int) Rank of 'lowrank', and filters in the basis of 'time_variant'; 1 to MAX_ITEM_LIST_LENGTH.",
+        "(int) Rank of 'lowrank', 1 to MAX_ITEM_LIST_LENGTH; filters in the basis of 'time_variant', at least 1.",
     ),
     Key(
         "kernel_width_penalty",
@@ -273,7 +273,7 @@ FILTER_KEYS = (
         "bsarec_cutoff",
         integer(1),
         5,
-        "(int) Lowest components of the frequencies that are the low pass; 1 to MAX_ITEM_LIST_LENGTH.",
+        "(int) Components that the low pass keeps, the lowest of MAX_ITEM_LIST_LENGTH frequencies; at least 1.",
     ),
     Key(
         "tvrec_orthogonality",

@@ -84,17 +84,17 @@ class FrequencyRescaler(CircularKernel):
     Args:
         max_length: See :class:`CircularKernel`.
         hidden_size: Channels d, each of which is a group.
-        cutoff: c in the paper; 1 … T.
+        cutoff: c in the paper, at least 1; from T on, LP keeps everything.
         causal: See :class:`CircularKernel`.
 
     Raises:
-        ValueError: If ``cutoff`` is not in 1 … T.
+        ValueError: If ``cutoff`` is below 1.
     """
 
     def __init__(self, max_length: int, hidden_size: int, cutoff: int, causal: bool = False) -> None:
         super().__init__(max_length, hidden_size, causal)
-        if not 1 <= cutoff <= max_length:
-            raise ValueError(f"cutoff must be in 1 … {max_length} (max_length), got {cutoff}")
+        if cutoff < 1:
+            raise ValueError(f"cutoff must be a positive integer, got {cutoff}")
         self.cutoff = cutoff
         self.beta = nn.Parameter(torch.randn(hidden_size))
 
@@ -102,7 +102,7 @@ class FrequencyRescaler(CircularKernel):
         """The taps of LP, shape (1, T)."""
         t, device = self.max_length, self.beta.device
         lag = torch.arange(t, dtype=torch.float64, device=device)
-        frequency = torch.arange(1, self.cutoff // 2 + 1, dtype=torch.float64, device=device)
+        frequency = torch.arange(1, min(self.cutoff, t) // 2 + 1, dtype=torch.float64, device=device)
         twice = torch.where(2 * frequency == t, 1.0, 2.0)  # each stands for two, but for the highest of all
         waves = twice[:, None] * torch.cos(2 * math.pi / t * torch.outer(frequency, lag))
         return ((1 + waves.sum(dim=0, keepdim=True)) / t).to(self.beta.dtype)

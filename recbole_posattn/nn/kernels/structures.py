@@ -23,9 +23,6 @@ STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "time_variant": lambda o: TimeVariantKernel(*o.common, rank=o.rank, alignment=o.alignment),
 }
 
-# The structures with a rank.
-RANKED_STRUCTURES = ("lowrank", "time_variant")
-
 # The structures that need a bandwidth.
 BANDED_STRUCTURES = ("banded_toeplitz", "banded")
 
