@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_posattn.analysis.inspection import Inspection
+from recbole_posattn.analysis.kernel_tables import MATRICES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,13 +18,13 @@ _DIVERGING, _SEQUENTIAL = "RdBu_r", "Blues"
 
 
 def draw_kernels(inspection: Inspection) -> Figure | None:
-    """U, L and C of each layer and group; the colour scale ends at the largest weight off the diagonal."""
+    """U, L, C and the branch of each layer and group; the colour scale ends at the largest weight off the diagonal."""
     from matplotlib.figure import Figure
 
     table = inspection.kernels
     if table.empty:
         return None
-    names = [name for name in ("U", "L", "C") if name in set(table["kernel"])]
+    names = [name for name in MATRICES if name in set(table["kernel"])]
     lines = list(table[["layer", "group"]].drop_duplicates().itertuples(index=False))
     figure = Figure(figsize=(3.45 * len(names), 3.1 * len(lines)), layout="constrained")
     axes = figure.subplots(len(lines), len(names), squeeze=False)
@@ -91,7 +92,7 @@ def draw_evolution(inspection: Inspection) -> Figure | None:
     if table.empty or table["epochs"].nunique() < 2:
         return None
     table = table[table["lag"] != 0]  # too large for the colour scale of the others
-    names = [name for name in ("U", "L", "C") if name in set(table["kernel"])]
+    names = [name for name in MATRICES if name in set(table["kernel"])]
     layers = sorted(table["layer"].unique())
     figure = Figure(figsize=(3.45 * len(names), 2.7 * len(layers)), layout="constrained")
     axes = figure.subplots(len(layers), len(names), squeeze=False)

@@ -21,9 +21,9 @@ def draw_interference(result: Interference) -> Figure:
     """Bars: the metric with parts switched off, and each part's effect by layer on logits, entropy and output."""
     from matplotlib.figure import Figure
 
-    metric = result.valid_metric
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    axes = figure.subplots(2, 2)
+    metric, size = result.valid_metric, 1 if result.layers.empty else 2
+    figure = Figure(figsize=(5 * size, 3.25 * size), layout="constrained")
+    axes = figure.subplots(size, size, squeeze=False)
 
     names = [f"{row.parts} {row.part}".strip() for row in result.metrics.itertuples()]
     values = result.metrics[metric].tolist()
@@ -34,6 +34,8 @@ def draw_interference(result: Interference) -> Figure:
     axes[0, 0].invert_yaxis()
     axes[0, 0].set(title="parts switched off", xlabel=metric)
 
+    if result.layers.empty:  # no attention
+        return figure
     layers = result.layers.assign(entropy_change=result.layers["entropy"] - result.layers["entropy_without"])
     for axis, column, title, label in (
         (axes[0, 1], "logit_share", "effect on the logits", "RMS of the change / RMS of the logits"),

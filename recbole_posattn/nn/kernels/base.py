@@ -73,9 +73,12 @@ class PositionKernel(nn.Module):
 
     Attributes:
         lag_only: True if a weight depends on the lag t − s alone, so that the place of the padding does not matter.
+        causal: True if the matrix is lower triangular. Kernels of the attention are; a filter over the frequencies of
+            a whole sequence is not.
     """
 
     lag_only = True
+    causal = True
 
     def __init__(self, max_length: int, n_groups: int = 1) -> None:
         super().__init__()
@@ -128,6 +131,10 @@ class PositionKernel(nn.Module):
     def _mix(self, x: Tensor) -> Tensor:
         """y = M x for x of shape (b, g, s, c), or (b, any, s, c) where there is one group."""
         raise NotImplementedError
+
+    def last_row(self, length: int | None = None) -> Tensor:
+        """What the last position takes from each, M[s − 1, :], shape (g, s); ``length`` as in :meth:`dense`."""
+        return self.dense(length)[:, -1]
 
     def diagonal(self, length: int | None = None) -> Tensor:
         """What each position gives itself, M[t, t], shape (g, s); ``length`` as in :meth:`dense`."""

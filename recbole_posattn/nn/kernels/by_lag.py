@@ -26,6 +26,12 @@ class LagKernel(LearnedKernel):
         """See :meth:`PositionKernel.dense`."""
         return products.toeplitz_matrix(self.taps(), self._checked(length))
 
+    def last_row(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.last_row`."""
+        length = self._checked(length)
+        taps = self.taps()[:, :length]
+        return F.pad(taps.flip(-1), (length - taps.shape[-1], 0))
+
     def _mix(self, x: Tensor) -> Tensor:
         return products.toeplitz_product(self.taps(), x)
 

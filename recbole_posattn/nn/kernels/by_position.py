@@ -160,3 +160,85 @@ class LowRankKernel(LearnedKernel):
     def extra_repr(self) -> str:
         """The sizes and options, for ``print(model)``."""
         return f"{super().extra_repr()}, rank={self.rank}, alignment={self.alignment}"
+
+
+class TimeVariantKernel(LearnedKernel):
+    """A filter whose taps change with the position, by a basis of r filters: M[t, t − k] = Σ_m c_t[m] b_m[k] / ‖b_m‖.
+
+    The time-variant filter of TV-Rec (Shin et al., arXiv 2510.25259, NeurIPS 2025), Σ_k diag(h_k) Aᵏ with the shift A
+    of a directed graph of positions and H = C B̄, written without the Fourier transform of that graph: its taps H are
+    of rank r over positions and lags.
+
+    Args:
+        max_length: T; see :class:`PositionKernel`.
+        n_groups: See :class:`PositionKernel`.
+        normalization: See :class:`LearnedKernel`; the norm is that of the whole triangle.
+        rank: r, m in the paper.
+        alignment: See :class:`FullKernel`.
+        near_identity: Whether M starts near the identity, like the other kernels, or near 0, as the authors start it
+            beside a residual connection.
+
+    Raises:
+        ValueError: If ``rank`` is below 1 or ``alignment`` is unknown.
+    """
+
+    lag_only = False
+
+    def __init__(
+        self,
+        max_length: int,
+        n_groups: int = 1,
+        normalization: Normalization = "frobenius",
+        rank: int = 8,
+        alignment: Alignment = "end",
+        near_identity: bool = True,
+    ) -> None:
+        super().__init__(max_length, n_groups, normalization)
+        if rank < 1:
+            raise ValueError(f"rank must be a positive integer, got {rank}")
+        self.rank = rank
+        self.alignment = checked_alignment(alignment)
+        std = INIT_STD if near_identity else 1e-3
+        coefficient, basis = (
+            torch.randn(n_groups, max_length, rank) * std,
+            torch.randn(n_groups, rank, max_length) * std,
+        )
+        if near_identity:
+            coefficient[..., 0], basis[:, 0, 0] = 1.0, 1.0
+        self.coefficient = nn.Parameter(coefficient)
+        self.basis = nn.Parameter(basis)
+
+    def factors(self, length: int) -> tuple[Tensor, Tensor]:
+        """c (normalized) of the aligned positions, shape (g, s, r), and b̂ of the lags below s, shape (g, r, s)."""
+        coefficient: Tensor = self.coefficient
+        basis: Tensor = self.basis / self.basis.norm(dim=-1, keepdim=True)
+        if self.normalization == "frobenius":
+            by_lag = basis.mT
+            gram = (by_lag.unsqueeze(-1) * by_lag.unsqueeze(-2)).cumsum(dim=1)  # Σ_{k ≤ t} b̂[k] b̂[k]ᵀ
+            squared = torch.einsum("gtr,gtrq,gtq->g", coefficient, gram, coefficient)
+            coefficient = coefficient / (squared.sqrt() + self.normalization_eps)[:, None, None]
+        rows = aligned(self.alignment, length, self.max_length)
+        return coefficient[:, rows], basis[..., :length]
+
+    def dense(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.dense`."""
+        length = self._checked(length)
+        coefficient, basis = self.factors(length)
+        position = torch.arange(length, device=basis.device)
+        lag = position[:, None] - position
+        by_lag = coefficient @ basis
+        return by_lag.gather(-1, lag.clamp(min=0).expand_as(by_lag)).masked_fill(lag < 0, 0.0)
+
+    def _mix(self, x: Tensor) -> Tensor:
+        length = x.shape[-2]
+        if length <= products.DENSE_LENGTH:
+            return products.dense_product(self.dense(length), x)
+        coefficient, basis = self.factors(length)
+        y = torch.zeros_like(x)
+        for weight, taps in zip(coefficient.unbind(-1), basis.unbind(1), strict=True):
+            y = y + weight.unsqueeze(-1) * products.toeplitz_product(taps, x)
+        return y
+
+    def extra_repr(self) -> str:
+        """The sizes and options, for ``print(model)``."""
+        return f"{super().extra_repr()}, rank={self.rank}, alignment={self.alignment}"
