@@ -108,9 +108,9 @@ class TVRec(_FilterModel):
 
     def filter(self, config: Config) -> PositionKernel:
         """See :meth:`_FilterModel.filter`."""
-        return TimeVariantKernel(
-            config["MAX_ITEM_LIST_LENGTH"], normalization="none", rank=config["kernel_rank"], near_identity=False
-        )
+        kernel = TimeVariantKernel(config["MAX_ITEM_LIST_LENGTH"], normalization="none", rank=config["kernel_rank"])
+        kernel.start_near_zero()
+        return kernel
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The loss of :class:`SASRecBase`, plus ``tvrec_orthogonality`` times Σ ‖B̂ B̂ᵀ − I‖² over the layers."""

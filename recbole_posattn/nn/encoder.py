@@ -159,20 +159,23 @@ def build_layer_kernels(
 def build_branches(
     structure: str, n_layers: int, options: KernelOptions, hidden_size: int, dropout: float
 ) -> list[KernelBranch]:
-    """The branch of each layer, each with a kernel of its own.
+    """The branch of each layer, each with a kernel of its own, which starts near 0 and is not normalized.
 
     Args:
         structure: A name of :data:`STRUCTURES`.
         n_layers: Blocks.
-        options: Sizes and options of the kernels; their role is that of L, with a free weight at lag 0.
+        options: Sizes and options of the kernels; role and normalization are set here.
         hidden_size: Channels d.
         dropout: See :class:`KernelBranch`.
 
     Raises:
         ValueError: See :func:`build_kernel` and :class:`KernelBranch`.
     """
-    of_values = options._replace(role="l")
-    return [KernelBranch(build_kernel(structure, of_values), hidden_size, dropout) for _ in range(n_layers)]
+    free = options._replace(role="l", normalization="none")  # lag 0 is learned, and the gate has the scale
+    kernels = [build_kernel(structure, free) for _ in range(n_layers)]
+    for kernel in kernels:
+        kernel.start_near_zero()
+    return [KernelBranch(kernel, hidden_size, dropout) for kernel in kernels]
 
 
 def init_weights(

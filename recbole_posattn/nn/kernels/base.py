@@ -94,6 +94,12 @@ class PositionKernel(nn.Module):
         """A kernel of this class from the options of a model, for :func:`recbole_posattn.register_kernel`."""
         return cls(options.max_length, options.n_groups)
 
+    def start_near_zero(self) -> None:
+        """Draw the weights again, for a kernel beside a residual connection, which is the identity already.
+
+        Kernels start near the identity otherwise. Without a start of its own near 0, a class keeps its weights.
+        """
+
     def dense(self, length: int | None = None) -> Tensor:
         """The matrix M for sequences of ``length`` positions (default: ``max_length``).
 

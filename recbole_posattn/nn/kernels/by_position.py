@@ -59,6 +59,10 @@ class FullKernel(LearnedKernel):
         free[:, self.entry[1] == 0] = 1.0
         self.free = nn.Parameter(free)
 
+    def start_near_zero(self) -> None:
+        """N(0, 0.02²) for all weights; see :meth:`PositionKernel.start_near_zero`."""
+        nn.init.normal_(self.free, std=INIT_STD)
+
     def band(self, length: int) -> Tensor:
         """The weights by position and lag, band[t, k] = M[t, t − k], shape (g, s, w).
 
@@ -127,6 +131,10 @@ class LowRankKernel(LearnedKernel):
         self.u = nn.Parameter(start + INIT_STD * torch.randn(n_groups, max_length, rank))
         self.v = nn.Parameter(start + INIT_STD * torch.randn(n_groups, max_length, rank))
 
+    def start_near_zero(self) -> None:
+        """N(0, 0.02²) for all u; v keeps the Fourier basis. See :meth:`PositionKernel.start_near_zero`."""
+        nn.init.normal_(self.u, std=INIT_STD)
+
     def factors(self, length: int) -> tuple[Tensor, Tensor]:
         """u (normalized) and v of the aligned positions, each of shape (g, s, r)."""
         u: Tensor = self.u
@@ -167,7 +175,7 @@ class TimeVariantKernel(LearnedKernel):
 
     The time-variant filter of TV-Rec (Shin et al., arXiv 2510.25259, NeurIPS 2025), Σ_k diag(h_k) Aᵏ with the shift A
     of a directed graph of positions and H = C B̄, written without the Fourier transform of that graph: its taps H are
-    of rank r over positions and lags.
+    of rank r over positions and lags. Starts near the identity: b_1 is a filter of lag 0, and c_t its weight 1.
 
     Args:
         max_length: T; see :class:`PositionKernel`.
@@ -175,8 +183,6 @@ class TimeVariantKernel(LearnedKernel):
         normalization: See :class:`LearnedKernel`; the norm is that of the whole triangle.
         rank: r, m in the paper.
         alignment: See :class:`FullKernel`.
-        near_identity: Whether M starts near the identity, like the other kernels, or near 0, as the authors start it
-            beside a residual connection.
 
     Raises:
         ValueError: If ``rank`` is below 1 or ``alignment`` is unknown.
@@ -191,22 +197,22 @@ class TimeVariantKernel(LearnedKernel):
         normalization: Normalization = "frobenius",
         rank: int = 8,
         alignment: Alignment = "end",
-        near_identity: bool = True,
     ) -> None:
         super().__init__(max_length, n_groups, normalization)
         if rank < 1:
             raise ValueError(f"rank must be a positive integer, got {rank}")
         self.rank = rank
         self.alignment = checked_alignment(alignment)
-        std = INIT_STD if near_identity else 1e-3
-        coefficient, basis = (
-            torch.randn(n_groups, max_length, rank) * std,
-            torch.randn(n_groups, rank, max_length) * std,
-        )
-        if near_identity:
-            coefficient[..., 0], basis[:, 0, 0] = 1.0, 1.0
+        coefficient, basis = torch.randn(n_groups, max_length, rank), torch.randn(n_groups, rank, max_length)
+        coefficient, basis = INIT_STD * coefficient, INIT_STD * basis
+        coefficient[..., 0], basis[:, 0, 0] = 1.0, 1.0
         self.coefficient = nn.Parameter(coefficient)
         self.basis = nn.Parameter(basis)
+
+    def start_near_zero(self) -> None:
+        """N(0, 0.001²) for both, as the authors; see :meth:`PositionKernel.start_near_zero`."""
+        nn.init.normal_(self.coefficient, std=1e-3)
+        nn.init.normal_(self.basis, std=1e-3)
 
     def factors(self, length: int) -> tuple[Tensor, Tensor]:
         """c (normalized) of the aligned positions, shape (g, s, r), and b̂ of the lags below s, shape (g, r, s)."""
