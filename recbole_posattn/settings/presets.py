@@ -1,4 +1,4 @@
-"""Presets: settings of this package's models that belong together, in a file with a name."""
+"""Presets: settings of PosKernelSASRec and the models on its backbone that belong together, in a file with a name."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dic
         defaults: The model's settings without the preset.
 
     Raises:
-        SettingError: If there is no such preset, the model is not one of this package, or a key is unknown.
+        SettingError: If there is no such preset, the model has another backbone, or a key is unknown.
     """
     file = named_file("preset", str(preset))
-    if "train_objective" not in defaults:
-        raise SettingError(f"preset {shown(preset)} is for the models of this package; got {model}: leave it out.")
+    if "backbone" not in defaults:
+        raise SettingError(
+            f"preset {shown(preset)} is for PosKernelSASRec and the models on its backbone; got {model}: leave it out."
+        )
     settings = read_yaml(file)
     for key in settings:
         if key in {"preset"} | LAUNCHER_KEYS | FOUND_OUT_KEYS:
