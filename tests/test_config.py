@@ -23,7 +23,7 @@ from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.filters import FILTER_MODELS
-from recbole_posattn.settings.filter_keys import FILTER_KEYS
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
@@ -104,7 +104,7 @@ def test_times_are_loaded_for_a_data_set_without_properties() -> None:
     assert other["load_col"] == {"inter": ["user_id", "item_id"]}
 
 
-def test_use_gpu_is_heeded() -> None:
+def test_use_gpu_is_respected() -> None:
     assert config(use_gpu=False)["device"] == torch.device("cpu")
 
 
@@ -228,7 +228,7 @@ _TEXT_OF_INTERVALS = st.from_regex(r"[\[(]-?[0-9.]{1,3}(e[0-9])?,(inf|nan|[0-9.]
 )
 def test_intervals_have_the_bounds_that_recbole_reads(given_interval: object) -> None:
     def endpoints(interval: object) -> list | None:
-        try:  # RecBole's reading, which logs what is no interval and goes on without it
+        try:  # RecBole's reading, which logs an invalid interval and ignores it
             read = Dataset._parse_intervals_str(SimpleNamespace(logger=logging.getLogger("silent")), interval)
         except (IndexError, ValueError):
             return None
@@ -396,6 +396,35 @@ def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path) -> No
     assert (settings["mask_history"], settings["topk"]) == ("except_target", [3])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mask_histroy: all", "key 'mask_histroy' is unknown. Did you mean 'mask_history'"),
+        ("hidden_size: 8", "hidden_size does not belong to an evaluation; give it beside the protocol"),
+        ("dataset: ml-1m", "dataset does not belong to an evaluation"),
+        ("device: cpu", "device does not belong to an evaluation"),
+        ("plugins: [os]", "plugins does not belong to an evaluation"),
+    ],
+)
+def test_a_protocol_sets_keys_of_the_evaluation_and_the_data_only(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"topk: [10]\nTIME_FIELD: timestamp\nrm_dup_inter: first\n{text}\n")
+    with pytest.raises(SettingError, match=rf"protocol .*mine\.yaml: {message}"):
+        config(protocol=str(file))
+
+
+def test_a_mistyped_value_and_a_mistyped_key_get_the_nearest_one() -> None:
+    with pytest.raises(SettingError, match=r"loss_type must be one of CE, .*; got 'BBPR'\. Did you mean 'BPR'"):
+        config(loss_type="BBPR")
+    with pytest.raises(SettingError, match="Did you mean 'per_layer'"):
+        config(all_absolute_sharing="per_layr")
+    with pytest.raises(SettingError, match=r"key 'config_file' is unknown. Did you mean 'config_files'"):
+        config(config_file="a.yaml")  # which RecBole lists and never reads
+    with pytest.raises(SettingError, match="key 'kernel_structur' is unknown"):
+        config(kernel_structur="full-full")
+    Config("SASRec", "ml-100k", config_dict={"kernel_structur": "full-full"}, command_line=[])  # not a key of SASRec
+
+
 def test_keys_of_other_models_and_of_ones_own_pass() -> None:
     settings = config(embedding_size=8, gru_type="x", my_own_note="y")
     assert settings["my_own_note"] == "y"
@@ -462,7 +491,7 @@ def test_every_model_key_has_a_rule_and_a_comment(file: Path) -> None:
     assert all(re.fullmatch(r"\w+: \S.*? +# \((int|float|bool|str|dict|list)[^)]*\) .+\.", line) for line in lines)
     keys = set(yaml.safe_load(text))
     assert keys - set(MODEL_RULES) - {"learning_rate"} == {"train_batch_size", "valid_metric"}
-    assert file != MODEL_YAML or set(MODEL_RULES) - {key.name for key in FILTER_KEYS} <= keys
+    assert file != MODEL_YAML or set(MODEL_RULES) - {key.name for key in FILTER_MODEL_KEYS} <= keys
 
 
 @pytest.mark.parametrize("file", BASELINE_YAMLS, ids=lambda file: file.stem)

@@ -183,7 +183,7 @@ def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.Mo
     ("own", "exported", "outcome"),
     [
         ([[3.0, 2.0, 1.0]], [[3.0, 2.0, 1.0]], 0),
-        ([[3.0, 2.0, 1.0]], [[3.001, 2.001, 1.001]], 0),  # no list is another
+        ([[3.0, 2.0, 1.0]], [[3.001, 2.001, 1.001]], 0),  # the lists are equal
         ([[3.0, 3.0, 1.0]], [[3.0, 3.000001, 1.0]], 1),  # a tie
         ([[3.0, 2.99999, 1.0], [3.0, 2.0, 1.0]], [[3.0, 3.000001, 1.0], [3.0, 2.0, 1.0]], 1),  # but for rounding
         (

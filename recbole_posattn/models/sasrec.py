@@ -44,10 +44,10 @@ class SASRecBase(SequentialRecommender):
         loss: The loss of the targets in a batch.
 
     Raises:
-        ValueError: If a key's value is not one of those the YAML file names.
+        ValueError: If a key has a value that the YAML file does not allow.
     """
 
-    input_type = InputType.POINTWISE  # to RecBole's loader: one row a positive, whatever the loss
+    input_type = InputType.POINTWISE  # RecBole's loader then yields one row per positive, whatever the loss
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         super().__init__(config, dataset)
@@ -82,7 +82,7 @@ class SASRecBase(SequentialRecommender):
             branches,
             self.block(config),
         )
-        # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
+        # If only lags count, items may be at either end; at the start, they need no mask for the padding.
         mixing = [branch.kernel for branch in branches if branch is not None]
         lag_only = all(part.lag_only for layer in (*kernels, *encodings, mixing) for part in layer or ())
         anywhere = lag_only and self.padded_length is None
@@ -112,7 +112,7 @@ class SASRecBase(SequentialRecommender):
         return {}
 
     def _init_weights(self, module: nn.Module) -> None:
-        """RecBole's initialization or that of ``initializer``; kernels and LayerNorms start as their classes say."""
+        """RecBole's initialization or that of ``initializer``; kernels and LayerNorms keep their own."""
         init_weights(module, self.initializer_range, **self.start)
         if module is self.item_embedding and not self.init_padding_row:
             with torch.no_grad():
@@ -122,7 +122,7 @@ class SASRecBase(SequentialRecommender):
         """Represent each sequence by the output at its newest item.
 
         Args:
-            item_seq: Items, oldest first, 0 behind the last one; shape (b, s).
+            item_seq: Items, oldest first, followed by zeros; shape (b, s).
             item_seq_len: Items in each sequence, at least 1; shape (b,).
 
         Returns:
@@ -142,20 +142,29 @@ class SASRecBase(SequentialRecommender):
         """Outputs at every position.
 
         Args:
-            item_seq: Items, shape (b, s), with padding in front or behind.
+            item_seq: Items, shape (b, s), with padding at the start or at the end.
             last_only: Whether only the output at the last position is needed.
 
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
-        padded_in_front = bool((item_seq[:, 0] == 0).any())  # else the causal mask is enough, which costs less
-        valid = item_seq > 0 if padded_in_front else None
+        padded_in_front = bool((item_seq[:, 0] == 0).any())  # otherwise the causal mask is enough, and faster
+        return self.hidden_states(item_seq, item_seq > 0 if padded_in_front else None, last_only)
+
+    def hidden_states(self, item_seq: Tensor, valid: Tensor | None, last_only: bool = False) -> Tensor:
+        """:meth:`encode`, where it is known whether padding stands in front; override this one.
+
+        Args:
+            item_seq: Items, shape (b, s).
+            valid: Where an item stands, boolean of shape (b, s); ``None`` if no padding is in front.
+            last_only: See :meth:`encode`.
+        """
         return self.backbone(self.item_embedding(item_seq), valid, last_only)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The mean loss of every target in the batch, by default cross-entropy over all items (arXiv 2602.21052).
 
-        The objective ``sequence`` has a target at each position, ``augmented`` one behind each sequence.
+        The objective ``sequence`` has a target at each position, ``augmented`` one after each sequence.
         """
         item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         if self.train_objective == "augmented":
@@ -169,7 +178,7 @@ class SASRecBase(SequentialRecommender):
         return self.loss(hidden, target, self.item_embedding.weight)
 
     def _labelled(self, item_seq: Tensor, item_seq_len: Tensor, target_list: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs at the positions with a target, and the targets: padding would be most of the products to come."""
+        """Outputs at the positions with a target, and the targets; without padding, most products are saved later."""
         target = self._align(target_list, item_seq_len)
         hidden = self.encode(self._align(item_seq, item_seq_len))
         return hidden[target > 0], target[target > 0]
@@ -197,7 +206,7 @@ class SASRecBase(SequentialRecommender):
     def _scores(self, hidden: Tensor) -> Tensor:
         """Dot products with the item embeddings (tied weights), shape (…, n).
 
-        Like RecBole's SASRec, the padding item takes part; RecBole's evaluation gives it −∞.
+        As in RecBole's SASRec, the padding item is included; RecBole's evaluation sets its score to −∞.
         """
         return hidden @ self.item_embedding.weight.T
 
@@ -209,7 +218,7 @@ class SASRecBase(SequentialRecommender):
 
 
 def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
-    """Move padding from behind the items to their front; shape (b, s)."""
+    """Move padding from the end to the start; shape (b, s)."""
     s = sequence.shape[1]
     source = torch.arange(s, device=sequence.device) - (s - length)[:, None]
     return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)

@@ -1,8 +1,9 @@
 """Transformer backbones around positional-kernel attention.
 
 ``sasrec`` is the paper's block (arXiv 2602.21052, after SASRec, arXiv 1808.09781): pre-norm, queries from the
-normalized and keys and values from the raw input. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one input
-for all three, an output projection. In either, a :class:`KernelBranch` may stand beside the attention or in its place:
+normalized input, keys and values from the raw one. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one
+input for all three, an output projection. In either, a :class:`KernelBranch` may stand beside the attention or in its
+place:
 
     sasrec:  h = LN(x), a = h + Attn(h, x) + γ ⊙ dropout(M h)
     recbole: a = LN(x + W_O Attn(x, x) + γ ⊙ dropout(M x)), where x is normalized already
@@ -66,8 +67,7 @@ class FeedForward(nn.Module):
 
     Args:
         options: Sizes, activation and dropout.
-        inner_dropout: Whether there is dropout behind the first layer too (the paper's block has it, RecBole's does
-            not).
+        inner_dropout: Whether dropout also follows the first layer (it does in the paper's block, not in RecBole's).
     """
 
     def __init__(self, options: BlockOptions, inner_dropout: bool) -> None:
@@ -144,8 +144,8 @@ class SASRecBlock(Block):
 class RecBoleBlock(Block):
     """RecBole's ``TransformerLayer``: a = LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
 
-    A branch adds γ ⊙ dropout(M x) under the first LN. The arguments are those of :class:`Block`; there is dropout
-    behind the output projection W_O, too.
+    A branch adds γ ⊙ dropout(M x) under the first LN. The arguments are those of :class:`Block`; dropout also follows
+    the output projection W_O.
     """
 
     def __init__(
@@ -208,10 +208,10 @@ class BSARecBlock(RecBoleBlock):
 
 
 class Backbone(nn.Module):
-    """Blocks between an input stage with dropout and the outputs, with one LayerNorm outside the blocks.
+    """An input stage with dropout, the blocks, and one LayerNorm outside the blocks.
 
     Args:
-        attentions: One attention a block, first block first; ``None`` in a block without.
+        attentions: The attention of each block, in order; ``None`` in a block without.
         options: The rest of each block.
         input_encodings: Positional encodings that enter at the input.
         branches: One branch a block; ``None`` in a block without.
@@ -243,7 +243,7 @@ class Backbone(nn.Module):
 
         Args:
             item_embedding: Shape (b, s, d).
-            valid: Shape (b, s), False at padding; ``None`` where padding stands behind the items only.
+            valid: Shape (b, s), False at padding; ``None`` if all padding follows the items.
             last_only: Whether only the output at the last position is needed; the last block then skips the
                 others.
 

@@ -1,4 +1,4 @@
-"""The encoder of PosKernelSASRec from plain arguments: kernels, encodings and blocks put together."""
+"""Build the encoder of PosKernelSASRec from plain arguments: kernels, encodings and blocks."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def build_encoder(
     block_options: Mapping[str, Any] | None = None,
     initializer_range: float = 0.02,
 ) -> Backbone:
-    """An encoder of sequences, initialized: embeddings of shape (b, s, d) to hidden states of that shape.
+    """Build and initialize an encoder, which maps embeddings of shape (b, s, d) to hidden states of the same shape.
 
     Args:
         max_length: The longest sequence, in positions.
         hidden_size: Channels d.
-        n_layers: Blocks.
+        n_layers: Number of blocks.
         n_heads: Attention heads; must divide ``hidden_size``.
         kernel_structure: ``<U>-<L>``, each a name of :data:`STRUCTURES`.
         encodings: Names of :data:`ENCODINGS`.
@@ -64,7 +64,7 @@ def build_encoder(
         kernel_options: Further fields of :class:`KernelOptions`.
         encoding_options: Further fields of :class:`EncodingOptions`.
         block_options: Further fields of :class:`BlockOptions`.
-        initializer_range: Standard deviation of the normal start of the weights.
+        initializer_range: Standard deviation of the weights' normal initialization.
 
     Raises:
         ValueError: If a name is unknown or an option out of range.
@@ -96,13 +96,13 @@ def assemble_encoder(
     branches: Sequence[KernelBranch | None] | None = None,
     block: Callable[..., Block] | None = None,
 ) -> Backbone:
-    """An encoder of given parts, with PyTorch's start values.
+    """Build an encoder from its parts, with PyTorch's initialization.
 
     Args:
         backbone: A name of :data:`BACKBONES`.
         kernels: (Uᵀ, L) of each layer; ``None`` in a layer without an attention.
         encodings: The encodings of each layer.
-        options: The rest of each block.
+        options: The other sizes and options of each block.
         n_heads: Attention heads.
         attention_dropout: Probability of zeroing an attention weight.
         branches: See :class:`Backbone`.
@@ -137,11 +137,11 @@ def build_layer_kernels(
 
     Args:
         kernel_structure: ``<U>-<L>``, each a name of :data:`STRUCTURES`.
-        n_layers: Blocks.
+        n_layers: Number of blocks.
         options: Sizes and options; the role is set here.
         sharing_u: A U for each layer, or one for all; ``shared_if_full``: one for all where the structure is ``full``,
             as L in the authors' code.
-        sharing_l: The same of L.
+        sharing_l: The same for L.
 
     Raises:
         ValueError: See :func:`build_kernel`.

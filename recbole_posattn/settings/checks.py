@@ -28,7 +28,7 @@ from recbole_posattn.settings.rules import (
 from recbole_posattn.settings.run_keys import RUN_RULES
 
 
-def _is_negatives_of_recbole(value: Any) -> bool:
+def _is_recbole_negatives(value: Any) -> bool:
     if not isinstance(value, dict) or not set(value) <= NEGATIVES_OF_RECBOLE.keys():
         return False
     given = {**NEGATIVES_OF_RECBOLE, **value}
@@ -46,8 +46,8 @@ def _is_negatives_of_recbole(value: Any) -> bool:
     )
 
 
-_RECBOLES_NEGATIVES = Rule(
-    lambda value: value in (None, "None") or _is_negatives_of_recbole(value),
+_RECBOLE_NEGATIVES = Rule(
+    lambda value: value in (None, "None") or _is_recbole_negatives(value),
     "a dict of distribution (uniform, popularity or none), sample_num (a positive integer), alpha (a number of at "
     "least 0), dynamic (True or False) and candidate_num (an integer of at least 0), or ~",
 )
@@ -64,7 +64,7 @@ def check_model_types(settings: Mapping[str, Any], defaults: Mapping[str, Any]) 
     Raises:
         SettingError: Naming the first one.
     """
-    check_rules(settings, {"train_neg_sample_args": _RECBOLES_NEGATIVES})
+    check_rules(settings, {"train_neg_sample_args": _RECBOLE_NEGATIVES})
     kinds = {bool: BOOL, int: FINITE, float: FINITE, str: Rule(lambda value: isinstance(value, str), "a text")}
     kinds |= {list: Rule(lambda value: isinstance(value, (list, tuple)), "a list")}
     kinds |= {dict: Rule(lambda value: isinstance(value, dict), "a mapping")}
@@ -88,13 +88,13 @@ def check_resolved(settings: Mapping[str, Any]) -> None:
     check_eval_args(evaluation)
     is_whole = isinstance(negatives, Mapping) and negatives.keys() >= NEGATIVES_OF_RECBOLE.keys()
     is_none = is_whole and negatives["distribution"] == "none" and negatives["dynamic"] is False
-    if not is_none and not (is_whole and negatives["distribution"] != "none" and _is_negatives_of_recbole(negatives)):
-        raise SettingError(f"train_neg_sample_args must be {_RECBOLES_NEGATIVES.allowed}; got {shown(negatives)}.")
+    if not is_none and not (is_whole and negatives["distribution"] != "none" and _is_recbole_negatives(negatives)):
+        raise SettingError(f"train_neg_sample_args must be {_RECBOLE_NEGATIVES.allowed}; got {shown(negatives)}.")
     check_rules(settings, {"loss_negatives": or_none(Rule(is_negatives, NEGATIVES))})
 
 
 def check_caches(settings: Mapping[str, Any]) -> None:
-    """Refuse RecBole's caches of prepared data, which are pickles: reading one runs whatever is in it.
+    """Refuse RecBole's caches of prepared data, which are pickles: reading one runs any code in it.
 
     Raises:
         SettingError: Naming the key.
@@ -176,6 +176,9 @@ def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
         )
 
 
+# The key of the checkpoint that a stage of training starts from.
+PRETRAINED = "pre_model_path"
+
 # RecBole's models that are trained in stages: the key of the stage, and whether each stage needs a pretrained model.
 _STAGES = {
     "S3Rec": ("train_stage", {"pretrain": False, "finetune": True}),
@@ -194,7 +197,7 @@ def pretrained_file(model: str, settings: Mapping[str, Any]) -> str | None:
     if model not in _STAGES:
         return None
     key, stages = _STAGES[model]
-    return settings["pre_model_path"] if stages[settings[key]] else None
+    return settings[PRETRAINED] if stages[settings[key]] else None
 
 
 def check_stage(model: str, settings: Mapping[str, Any]) -> None:
@@ -216,7 +219,7 @@ def check_stage(model: str, settings: Mapping[str, Any]) -> None:
         return
     before = "of BPR" if model == "ConvNCF" else f"that an earlier stage of {model} has written"
     what = f"there is no file {shown(str(file))}" if file else "got none"
-    raise SettingError(f"pre_model_path must be a checkpoint {before}, with {key} {settings[key]}; {what}.")
+    raise SettingError(f"{PRETRAINED} must be a checkpoint {before}, with {key} {settings[key]}; {what}.")
 
 
 def check_transform(settings: Mapping[str, Any]) -> None:
@@ -226,8 +229,8 @@ def check_transform(settings: Mapping[str, Any]) -> None:
         SettingError: Naming the key of the share.
     """
     transform = settings.get("transform")
-    key = _SHARES_OF_TRANSFORMS.get(transform)
+    key = _SHARES_OF_TRANSFORMS.get(str(transform))
     if key is not None:
-        share = settings.get(key)
+        share: Any = settings.get(key)
         if not is_number(share) or not 0 <= share <= 1:
             raise SettingError(f"transform {transform!r} needs {key}, a number in [0, 1]; got {share!r}.")

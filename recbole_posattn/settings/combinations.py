@@ -11,7 +11,7 @@ from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
-from recbole_posattn.settings.filter_keys import FILTER_KEYS
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.model_keys import MODEL_RULES
 
 
@@ -27,7 +27,7 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
         SettingError: Naming the key and the model that has it.
     """
     for key in sorted(set(given) & MODEL_RULES.keys() - set(defaults)):
-        if key in {filter_key.name for filter_key in FILTER_KEYS}:
+        if key in {filter_key.name for filter_key in FILTER_MODEL_KEYS}:
             raise SettingError(
                 f"{model} has no key {key!r}: it is for filter models, see docs/models.md; leave it out."
             )
@@ -96,7 +96,7 @@ def _check_loss(settings: Mapping[str, Any]) -> None:
     loss_type, negatives = settings["loss_type"], settings.get("train_neg_sample_args")
     if loss_type not in SAMPLED_LOSSES and negatives is not None:
         raise SettingError(
-            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which takes all items for negatives; "
+            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which uses all items as negatives; "
             f"got {negatives!r}."
         )
     if loss_type in SAMPLED_LOSSES and settings["loss_chunk_size"] != "auto":
@@ -106,7 +106,7 @@ def _check_loss(settings: Mapping[str, Any]) -> None:
         )
     if loss_type == "gBCE" and negatives is not None and negatives.get("distribution", "uniform") != "uniform":
         raise SettingError(
-            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Take SSM "
+            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Use SSM "
             "for popular ones."
         )
 
@@ -187,9 +187,7 @@ def _check_lags(settings: Mapping[str, Any], key: str) -> None:
 
 
 def _check_encodings(settings: Mapping[str, Any]) -> None:
-    encodings = settings.get(
-        "position_encoding"
-    )  # ``None``: a model with a fixed encoding has the keys of that encoding instead
+    encodings = settings.get("position_encoding")  # None if the model has a fixed encoding, and the keys of that one
     try:
         check_encodings(encodings or [])
     except ValueError as error:

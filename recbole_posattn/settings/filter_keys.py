@@ -7,7 +7,7 @@ import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.settings.key import Key
 from recbole_posattn.settings.rules import BOOL, NOT_NEGATIVE, Rule, integer, is_number
 
-FILTER_KEYS = (
+FILTER_MODEL_KEYS = (
     Key(
         "filter_padding",
         BOOL,

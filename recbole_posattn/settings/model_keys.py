@@ -12,8 +12,8 @@ from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
-from recbole_posattn.settings.filter_keys import FILTER_KEYS
-from recbole_posattn.settings.key import Key, rules_of
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
+from recbole_posattn.settings.key import Key, Scope, rules_of
 from recbole_posattn.settings.part_rules import part_rules
 from recbole_posattn.settings.rules import (
     BOOL,
@@ -57,9 +57,15 @@ _SHARINGS = ("per_layer", "shared")
 # The keys of the models registered here; each model has those that its property file names, with the default given here
 # unless it is a filter model, whose file has its authors' settings.
 MODEL_KEYS = (
-    Key("n_layers", integer(1, 2**10), 2, "(int) Number of transformer blocks; at least 1."),
+    Key("n_layers", integer(1, 2**10), 2, "(int) Number of transformer blocks; at least 1.", sizes=("training",)),
     Key("n_heads", integer(1, 2**16), 1, "(int) Number of attention heads; must divide hidden_size."),
-    Key("hidden_size", integer(1, 2**16), 64, "(int) Channels of the hidden states and item embeddings."),
+    Key(
+        "hidden_size",
+        integer(1, 2**16),
+        64,
+        "(int) Channels of the hidden states and item embeddings.",
+        sizes=("training", "evaluation"),
+    ),
     Key(
         "inner_size",
         or_none(
@@ -288,6 +294,7 @@ MODEL_KEYS = (
         "auto",
         "(int or str) CE: targets whose scores exist at a time, 'auto', or ~ for all of them.",
         resumable="recorded",
+        sizes=("training",),
     ),
     Key(
         "gbce_calibration",
@@ -309,7 +316,8 @@ MODEL_KEYS = (
         "(int) Keep the kernels of every so many epochs beside the checkpoint, for 'recbole-posattn inspect'; ~ "
         "keeps none.",
         changes_result=False,
+        scope=Scope.EXECUTION,
     ),
 )
 
-MODEL_RULES = rules_of((*MODEL_KEYS, *FILTER_KEYS))
+MODEL_RULES = rules_of((*MODEL_KEYS, *FILTER_MODEL_KEYS))

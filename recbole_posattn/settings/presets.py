@@ -8,7 +8,7 @@ from typing import Any
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
-from recbole_posattn.settings.keys import FOUND_OUT_KEYS, KEYS, LAUNCHER_KEYS
+from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS, LAUNCHER_ARGUMENTS, RUN_NAMES
 from recbole_posattn.settings.properties import named_file
 from recbole_posattn.settings.yaml import read_yaml
 
@@ -31,7 +31,7 @@ def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dic
         )
     settings = read_yaml(file)
     for key in settings:
-        if key in {"preset"} | LAUNCHER_KEYS | FOUND_OUT_KEYS:
+        if key in {"preset"} | LAUNCHER_ARGUMENTS | RUN_NAMES | DERIVED_KEYS:
             raise SettingError(f"preset {file}: key {key!r} cannot be set by a preset; give it beside the preset.")
         if key not in KEYS and key not in defaults:
             raise SettingError(f"preset {file}: key {shown(key)} is unknown.{did_you_mean(key, {*KEYS, *defaults})}")

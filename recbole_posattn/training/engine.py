@@ -86,9 +86,17 @@ class EngineMixin(recbole.trainer.Trainer):
     def _check_nan(self, loss: Tensor) -> None:
         """RecBole calls this before the backward pass of each step."""
         if not self._pausable:
-            interrupts.check()
+            self._check_between_steps()
         require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept)
         self._batch += 1
+
+    def _check_between_steps(self) -> None:
+        """A point at which training may end.
+
+        Raises:
+            Interrupted: If a signal has arrived.
+        """
+        interrupts.check()
 
     def _kept(self) -> str:
         """What this run has saved so far, for the user."""

@@ -46,10 +46,10 @@ def build_kernel(structure: str, options: KernelOptions) -> PositionKernel:
 
     Args:
         structure: A name of :data:`STRUCTURES`.
-        options: Role, sizes and what the structure needs beside them.
+        options: Role, sizes and options of the structure.
 
     Raises:
-        ValueError: If the structure is unknown, a banded one comes without a bandwidth, or an option is out of range.
+        ValueError: If the structure is unknown, a banded one has no bandwidth, or an option is out of range.
     """
     if structure not in STRUCTURES:
         raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, got {structure!r}")
