@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Source
 from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, SAME_IN_ALL_ROWS, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
