@@ -110,8 +110,8 @@ def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
         if "reranker_CAN_NUM" not in settings or "out of range" not in str(error):
             raise
         raise SettingError(
-            f"reranker_CAN_NUM {settings['reranker_CAN_NUM']}: {model} reranks that many of the best items, and the data set has fewer; "
-            "give smaller numbers"
+            f"reranker_CAN_NUM {settings['reranker_CAN_NUM']}: {model} reranks that many of the best items, and "
+            "the data set has fewer; give smaller numbers"
         ) from error
 
 
