@@ -89,7 +89,12 @@ def _draw_structure(name: str, max_length: int, seed: int) -> Figure:
     kernel = build_kernel(name, options)
     with torch.no_grad():
         for parameter_name, parameter in kernel.named_parameters():
-            if parameter_name in ("free", "amplitude"):  # near 0 off the diagonal before training
+            if parameter_name in (
+                "free",
+                "amplitude",
+                "coefficient",
+                "basis",
+            ):  # near 0 off the diagonal before training
                 parameter.add_(0.35 * torch.randn_like(parameter).abs())
             if parameter_name == "width_logit":
                 parameter.sub_(0.8)

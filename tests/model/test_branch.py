@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from recbole_posattn import Config
+from recbole_posattn.analysis.attention_maps import attention_maps, positional_bias
+from recbole_posattn.analysis.heatmaps import draw_kernels
 from recbole_posattn.analysis.kernel_tables import kernel_reach, kernel_table, lag_profiles
+from recbole_posattn.analysis.line_plots import draw_positions
 from recbole_posattn.analysis.switches import positional_parts, switched_off
 from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.backbone import BlockOptions, RecBoleBlock, SASRecBlock
@@ -229,6 +233,37 @@ def test_a_branch_that_is_switched_off_keeps_its_diagonal(build: Callable, histo
         dense = model.backbone.blocks[0].branch.kernel.dense()
         torch.testing.assert_close(dense, torch.diag_embed(kernel.diagonal()))
     assert torch.equal(model(*histories), before) and model.backbone.blocks[0].branch.kernel is kernel
+
+
+def test_kernels_of_different_numbers_of_groups_are_drawn_side_by_side(build: Callable) -> None:
+    """U, L and C for all channels, the branch in two groups: the second row of a layer has the branch alone."""
+    model, _ = build(kernel_branch="toeplitz", n_heads=2, kernel_branch_groups="n_heads", n_layers=1)
+    figure = draw_kernels(SimpleNamespace(kernels=kernel_table(model)))
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == [
+        *("U, layer 1", "L, layer 1", "C, layer 1", "branch, layer 1, group 1", "branch, layer 1, group 2"),
+    ]
+    model, _ = build(kernel_branch="toeplitz", n_layers=1)
+    figure = draw_kernels(SimpleNamespace(kernels=kernel_table(model)))
+    assert "branch, layer 1, mean of all groups" in [axis.get_title() for axis in figure.axes]
+
+
+@pytest.mark.parametrize("model", ["FMLPRec", "TVRec"])
+def test_models_without_attention_are_measured_as_far_as_they_go(build: Callable, histories: tuple, model: str) -> None:
+    recommender, _ = build(model)
+    parts = positional_parts(recommender)
+    assert attention_maps(recommender, *histories, parts).empty
+    positions = positional_bias(recommender, *histories, parts)
+    assert positions.empty and draw_positions([SimpleNamespace(positions=positions)]) is None
+
+
+def test_maps_of_a_model_whose_padding_takes_part_are_of_its_items(build: Callable, histories: tuple) -> None:
+    """A history is at the end of all positions, however short the longest of the batch is."""
+    model, _ = build("BSARec", n_heads=2)
+    items, lengths = histories[0][2:3], histories[1][2:3]
+    maps = attention_maps(model, items, lengths, positional_parts(model))
+    weights = maps[maps["kind"] == "attention"].groupby(["layer", "head", "query"])["weight"].sum()
+    assert len(weights) == 2 * 2 * int(lengths[0]) and weights.to_numpy() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("model", ["FMLPRec", "BSARec", "TVRec"])
