@@ -1,5 +1,7 @@
 """Time of one training step (forward, loss, backward, Adam) of each model against NoPESASRec's.
 
+A branch is compared with the same model without it as well.
+
     python -m benchmarks.step_time            # writes results/step_time.md
 
 All models of a length take turns in one process and see the same batch: full sequences of random items, the model's
@@ -21,6 +23,7 @@ from recbole_posattn.data.fields import TARGET_LIST_FIELD
 
 N_ITEMS = 1683  # of ml-100k, with the padding item
 BASELINE = "NoPESASRec"
+KERNEL = "PosKernelSASRec toeplitz-full"
 
 VARIANTS = {
     BASELINE: ("NoPESASRec", {}),
@@ -29,9 +32,18 @@ VARIANTS = {
         f"PosKernelSASRec {structure}": ("PosKernelSASRec", {"kernel_structure": structure})
         for structure in ("toeplitz-full", "toeplitz-toeplitz", "exponential-exponential", "adaptive_band-dilated")
     },
+    f"{KERNEL} + branch": ("PosKernelSASRec", {"kernel_branch": "toeplitz"}),
+    "FMLPRec": ("FMLPRec", {"train_objective": "sequence"}),
+    "BSARec": ("BSARec", {"train_objective": "sequence"}),
+    "TVRec": ("TVRec", {"train_objective": "sequence"}),
 }
 LENGTHS = {50: 128, 200: 128, 2048: 4}  # and the batch size
-TARGETS = {(50, "toeplitz-full"): 1.15, (200, "toeplitz-full"): 1.15, (2048, "toeplitz-toeplitz"): 1.5}
+TARGETS = {
+    **dict.fromkeys([(50, KERNEL), (200, KERNEL)], 1.15),
+    (2048, "PosKernelSASRec toeplitz-toeplitz"): 1.5,
+}
+WITHOUT = {f"{KERNEL} + branch": KERNEL}  # what a variant is compared with beside the baseline, at most BRANCH times it
+BRANCH = 1.15
 
 
 def training_step(model: str, settings: dict, length: int, batch_size: int, device: str = "cpu") -> Callable[[], None]:
@@ -73,11 +85,11 @@ def main() -> None:
         steps = {name: training_step(*variant, length, batch_size) for name, variant in VARIANTS.items()}
         seconds = interleaved_medians(steps, options.repeats)
         for name, value in seconds.items():
-            target = TARGETS.get((length, name.partition(" ")[2]))
-            ratio = value / seconds[BASELINE]
-            rows.append(
-                [length, batch_size, name, f"{1000 * value:.0f}", f"{ratio:.2f}", f"≤ {target}" if target else ""]
-            )
+            target, ratio = TARGETS.get((length, name)), value / seconds[BASELINE]
+            row = [length, batch_size, name, f"{1000 * value:.0f}", f"{ratio:.2f}", f"≤ {target}" if target else ""]
+            if name in WITHOUT:
+                row[-1] = f"× {value / seconds[WITHOUT[name]]:.2f} of the same without it; ≤ {BRANCH} up to T = 200"
+            rows.append(row)
     report(
         "step_time",
         "Time of a training step",

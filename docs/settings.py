@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Source
 from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, SAME_IN_ALL_ROWS, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
@@ -96,14 +97,18 @@ def _paragraph(text: str) -> str:
 
 def tables() -> str:
     """The part of the page that is generated."""
-    of_models = [key for key in KEYS.values() if key.source is Source.MODEL]
+    of_filters = {key.name for key in FILTER_MODEL_KEYS}
+    of_models = [key for key in KEYS.values() if key.source is Source.MODEL and key.name not in of_filters]
     of_runs = [key for key in KEYS.values() if key.source is Source.OVERALL]
     parts = [
         "## Keys of PosKernelSASRec",
         "The defaults are in [`properties/model/PosKernelSASRec.yaml`](../properties/model/PosKernelSASRec.yaml). The "
-        "other models of this package have those of these keys that concern them, with the same defaults; a key that a "
-        "model does not have is refused.",
+        "other models of this package have those of these keys that concern them: the encodings with the same "
+        "defaults, FMLPRec, BSARec and TVRec with their authors'. A key that a model does not have is refused.",
         _table(of_models),
+        "## Keys of FMLPRec, BSARec and TVRec",
+        "Each of these models has those of these keys that concern it, see [models.md](models.md).",
+        _table(FILTER_MODEL_KEYS),
         "## Keys of every model",
         "These keys are additions of this package, and apply to RecBole's own models, too.",
         _table(of_runs),
@@ -137,8 +142,12 @@ def property_files() -> list[Path]:
 
 
 def commented(properties: str) -> str:
-    """The text of a property file with the comment of each key from the table."""
-    return re.sub(r"^((\w+): .*? +# ).*$", lambda line: line[1] + KEYS[line[2]].doc, properties, flags=re.MULTILINE)
+    """The text of a property file with the comment of each key from the table; RecBole's keys keep theirs."""
+
+    def comment(line: re.Match[str]) -> str:
+        return line[1] + (KEYS[line[2]].doc or line[3])
+
+    return re.sub(r"^((\w+): .*? +# )(.*)$", comment, properties, flags=re.MULTILINE)
 
 
 if __name__ == "__main__":

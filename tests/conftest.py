@@ -155,7 +155,8 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
     """A model in float64 with random kernels and encodings, and the loaders, for settings given as keywords."""
 
     def build(model: str = "PosKernelSASRec", **changes: object) -> tuple:
-        banded = any(structure in str(changes.get("kernel_structure")) for structure in BANDED_STRUCTURES)
+        named = f"{changes.get('kernel_structure')} {changes.get('kernel_branch')}"
+        banded = any(structure in named for structure in BANDED_STRUCTURES)
         settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **changes)
         config = Config(model, "tiny", config_dict=settings)
         shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"])

@@ -22,6 +22,8 @@ from recbole_posattn.cli.settings import parsed_settings
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.models.baselines import BASELINES
+from recbole_posattn.models.filters import FILTER_MODELS
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
@@ -30,6 +32,7 @@ from recbole_posattn.settings.yaml import parse_value
 from tests.conftest import TINY
 
 MODEL_YAML = PROPERTIES / "model" / "PosKernelSASRec.yaml"
+FILTER_YAMLS = [PROPERTIES / "model" / f"{model.__name__}.yaml" for model in FILTER_MODELS]
 BASELINE_YAMLS = [PROPERTIES / "model" / f"{baseline.__name__}.yaml" for baseline in BASELINES]
 
 
@@ -481,14 +484,14 @@ def test_baselines_refuse_the_keys_of_the_kernel_model(key: str) -> None:
 # -- properties ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", [MODEL_YAML, *BASELINE_YAMLS], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [MODEL_YAML, *BASELINE_YAMLS, *FILTER_YAMLS], ids=lambda file: file.stem)
 def test_every_model_key_has_a_rule_and_a_comment(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"\w+: \S.*? +# \((int|float|bool|str|dict|list)[^)]*\) .+\.", line) for line in lines)
     keys = set(yaml.safe_load(text))
-    assert keys - set(MODEL_RULES) == {"train_batch_size", "valid_metric"}
-    assert file != MODEL_YAML or set(MODEL_RULES) <= keys
+    assert keys - set(MODEL_RULES) - {"learning_rate"} == {"train_batch_size", "valid_metric"}
+    assert file != MODEL_YAML or set(MODEL_RULES) - {key.name for key in FILTER_MODEL_KEYS} <= keys
 
 
 @pytest.mark.parametrize("file", BASELINE_YAMLS, ids=lambda file: file.stem)

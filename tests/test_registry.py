@@ -14,10 +14,11 @@ from recbole_posattn import Config, PosKernelSASRec, register
 from recbole_posattn.data.dataset import SequenceDataset
 from recbole_posattn.errors import SettingError
 from recbole_posattn.models.baselines import BASELINES
+from recbole_posattn.models.filters import FILTER_MODELS
 from recbole_posattn.training.trainer import SequenceTrainer
 
 
-@pytest.mark.parametrize("model", [PosKernelSASRec, *BASELINES], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [PosKernelSASRec, *BASELINES, *FILTER_MODELS], ids=lambda model: model.__name__)
 def test_recbole_finds_model_trainer_and_data_set(model: type) -> None:
     name = model.__name__
     assert get_model(name) is model

@@ -37,6 +37,8 @@ MODELS = {
     "without validation": {"eval_step": 0},
     "every other epoch": {"eval_step": 2},
     "CAPESASRec": {"model": "CAPESASRec"},
+    "branch": {"kernel_branch": "toeplitz", "kernel_structure": "identity-time_variant"},
+    "BSARec": {"model": "BSARec", "train_batch_size": 128},
     "SASRec": {"model": "SASRec", "n_heads": 1},
     "BERT4Rec": {"model": "BERT4Rec", "n_heads": 1},
     "BPR": {"model": "BPR"},

@@ -40,7 +40,7 @@ class Attended(NamedTuple):
 def split_for_attention(model: SASRecBase, items: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Sequences (n, s) and lengths (n,) on the model's device, in batches of at most :data:`MAX_LOGITS` logits."""
     device = model.item_embedding.weight.device
-    n_heads = attentions_of(model)[0].n_heads
+    n_heads = max((attention.n_heads for attention in attentions_of(model)), default=1)
     batch_size = max(1, MAX_LOGITS // (n_heads * items.shape[1] ** 2))
     for rows in torch.arange(len(lengths)).split(batch_size):  # a column of histories is cut out row by row
         yield items[rows].to(device), lengths[rows].to(device)

@@ -52,7 +52,7 @@ def attention_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Seq
         Y = (P L) V: |P L| over its sum in the row, where L is not the identity.
     """
     tables = []
-    for name, index in history_buckets(lengths):
+    for name, index in history_buckets(lengths) if attentions_of(model) else ():
         table = _mean_maps(model, items[index], lengths[index], parts)
         tables.append(table.assign(history=name, users=len(index)))
     columns = ["history", "users", "layer", "head", "kind", "query", "key", "weight"]
@@ -140,6 +140,8 @@ def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Se
         ``attention_without`` (mean weights) and ``pairs`` (queries with a key at that lag; the means are over these).
     """
     attentions = attentions_of(model)
+    if not attentions:
+        return pd.DataFrame(columns=["layer", "head", "lag", "bias", "attention", "attention_without", "pairs"])
     n_layers, n_heads = len(attentions), attentions[0].n_heads
     longest = n_positions(model, lengths)
     sums = torch.zeros(3, n_layers, n_heads, longest, dtype=torch.float64)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_posattn.analysis.inspection import Inspection
+from recbole_posattn.analysis.kernel_tables import MATRICES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,31 +18,38 @@ _DIVERGING, _SEQUENTIAL = "RdBu_r", "Blues"
 
 
 def draw_kernels(inspection: Inspection) -> Figure | None:
-    """U, L and C of each layer and group; the colour scale ends at the largest weight off the diagonal."""
+    """U, L, C and the branch of each layer and group; the colour scale ends at the largest weight off the diagonal."""
     from matplotlib.figure import Figure
 
     table = inspection.kernels
     if table.empty:
         return None
-    names = [name for name in ("U", "L", "C") if name in set(table["kernel"])]
-    lines = list(table[["layer", "group"]].drop_duplicates().itertuples(index=False))
+    names = [name for name in MATRICES if name in set(table["kernel"])]
+    table = table.assign(nth=table.groupby(["layer", "kernel"])["group"].rank("dense").astype(int))
+    lines = list(table[["layer", "nth"]].drop_duplicates().sort_values(["layer", "nth"]).itertuples(index=False))
     figure = Figure(figsize=(3.45 * len(names), 3.1 * len(lines)), layout="constrained")
     axes = figure.subplots(len(lines), len(names), squeeze=False)
-    for (layer, group), line in zip(lines, axes):
+    for (layer, nth), line in zip(lines, axes):
         for name, axis in zip(names, line):
-            chosen = (table["layer"] == layer) & (table["group"] == group) & (table["kernel"] == name)
-            matrix = table[chosen].pivot(index="row", columns="column", values="weight").to_numpy()
-            off_diagonal = matrix[~np.eye(len(matrix), dtype=bool)]
-            limit = float(np.abs(off_diagonal).max(initial=0)) or float(np.abs(matrix).max())
-            shown = np.ma.masked_equal(matrix, 0)  # entries outside the triangle stay white
-            image = axis.imshow(shown, cmap=_DIVERGING, vmin=-limit, vmax=limit)
+            entries = table[(table["layer"] == layer) & (table["nth"] == nth) & (table["kernel"] == name)]
+            if entries.empty:  # another kernel has more groups
+                axis.set_axis_off()
+                continue
+            image = _draw_matrix(axis, entries)
             figure.colorbar(image, ax=axis, shrink=0.8, extend="both").ax.tick_params(labelsize=7)
-            of_group = {0: ", mean of all groups"}.get(
-                group, f", group {group}" if len(set(table["group"])) > 1 else ""
-            )
+            group, several = entries["group"].iloc[0], table.loc[table["kernel"] == name, "group"].nunique() > 1
+            of_group = ", mean of all groups" if group == 0 else f", group {group}" if several else ""
             axis.set(title=f"{name}, layer {layer}{of_group}", xlabel="column (position)", ylabel="row (position)")
             axis.title.set_size(9)
     return figure
+
+
+def _draw_matrix(axis: Axes, entries: pd.DataFrame) -> Any:
+    """One matrix; entries that are 0, outside the triangle, stay white."""
+    matrix = entries.pivot(index="row", columns="column", values="weight").to_numpy()
+    off_diagonal = matrix[~np.eye(len(matrix), dtype=bool)]
+    limit = float(np.abs(off_diagonal).max(initial=0)) or float(np.abs(matrix).max())
+    return axis.imshow(np.ma.masked_equal(matrix, 0), cmap=_DIVERGING, vmin=-limit, vmax=limit)
 
 
 def draw_attention(inspection: Inspection, layer: int) -> Figure | None:
@@ -91,7 +99,7 @@ def draw_evolution(inspection: Inspection) -> Figure | None:
     if table.empty or table["epochs"].nunique() < 2:
         return None
     table = table[table["lag"] != 0]  # too large for the colour scale of the others
-    names = [name for name in ("U", "L", "C") if name in set(table["kernel"])]
+    names = [name for name in MATRICES if name in set(table["kernel"])]
     layers = sorted(table["layer"].unique())
     figure = Figure(figsize=(3.45 * len(names), 2.7 * len(layers)), layout="constrained")
     axes = figure.subplots(len(layers), len(names), squeeze=False)

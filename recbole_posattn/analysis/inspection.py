@@ -19,9 +19,11 @@ from recbole_posattn.training.load import load
 
 # Settings that describe the positional parts of a model.
 _POSITIONAL_KEYS = (
-    *("kernel_structure", "kernel_bandwidth", "kernel_sharing", "kernel_groups", "kernel_normalization"),
-    *("position_encoding", "position_alignment", "attend_padding"),
+    *("attention", "kernel_structure", "kernel_bandwidth", "kernel_sharing", "kernel_groups", "kernel_normalization"),
+    *("kernel_branch", "kernel_branch_groups", "position_encoding", "position_alignment", "attend_padding"),
+    *("bsarec_alpha", "bsarec_cutoff", "filter_padding"),
 )
+_SIZES = {"n_layers": "layers", "n_heads": "heads", "hidden_size": "channels"}
 
 
 class Inspection(NamedTuple):
@@ -96,6 +98,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     lags = lag_profiles(model)
     kept = kernel_evolution(model, Path(checkpoint).parent) if isinstance(model, PosKernelSASRec) else lags.head(0)
     given = [(key, config[key]) for key in _POSITIONAL_KEYS if key in config and config[key] is not None]
+    sizes = [f"{config[key]} {name}" for key, name in _SIZES.items() if key in config]
     return Inspection(
         checkpoint=Path(checkpoint),
         label=config["model"],
@@ -105,7 +108,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
             ("checkpoint", str(checkpoint)),
             ("data set", config["dataset"]),
             ("positional parts", ", ".join(parts) or "none"),
-            ("layers, heads, channels", ", ".join(str(config[key]) for key in ("n_layers", "n_heads", "hidden_size"))),
+            ("size", ", ".join(sizes)),
             *((key, str(value)) for key, value in given),
             ("histories measured on", f"{len(read):,} of validation targets"),
         ],

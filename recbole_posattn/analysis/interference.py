@@ -1,11 +1,11 @@
 """How much each positional part of a trained model contributes, and whether the parts interfere with each other.
 
-The parts are the kernels U and L and the encodings. Two measurements, on the validation or the test rows:
+The parts are the kernels U and L, the branch and the encodings. Two measurements, on the validation or the test rows:
 
 - The *metrics* with a part switched off, with all others switched off, and with all of them off. The weights stay as
   they were trained.
 - Part by part and layer by layer, what the part does to the attention: to its logits, to the entropy of its weights,
-  and to its output.
+  and to its output. The branch is beside the attention and has no effect on it.
 
 See :mod:`recbole_posattn.analysis.switches` for what switching off means.
 
@@ -30,13 +30,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_posattn.analysis.attended import Attended, counted_rows, split_for_attention, with_and_without
-from recbole_posattn.analysis.switches import positional_parts, switched_off
+from recbole_posattn.analysis.switches import BRANCH_PART, attentions_of, positional_parts, switched_off
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.training.load import Loaded, load
 from recbole_posattn.training.trainer import trainer_class
 
 Split = Literal["valid", "test"]
+
+# The columns of the effects of a part on the attention of a layer.
+EFFECTS = ("logit_rms", "logit_share", "entropy", "entropy_without", "output_change")
 
 
 class Interference(NamedTuple):
@@ -124,10 +127,13 @@ def _metrics(loaded: Loaded, parts: Sequence[str], split: Split, show_progress: 
 @torch.no_grad()
 def _effects_by_layer(loaded: Loaded, parts: Sequence[str], split: Split) -> pd.DataFrame:
     model = loaded.model
+    parts = [part for part in parts if part != BRANCH_PART]  # which is beside the attention
     rows = _loader(loaded, split)._dataset.inter_feat
     sums = {
-        key: torch.zeros(8, dtype=torch.float64) for key in itertools.product(range(len(model.backbone.blocks)), parts)
+        key: torch.zeros(8, dtype=torch.float64) for key in itertools.product(range(len(attentions_of(model))), parts)
     }
+    if not sums:
+        return pd.DataFrame(columns=["layer", "part", *EFFECTS])
     for items, lengths in split_for_attention(model, rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]):
         counted = counted_rows(model, lengths)
         for part in parts:
@@ -159,10 +165,11 @@ def _sums(with_part: Attended, without: Attended, counted: Tensor) -> Tensor:
 
 def _effect(sums: Tensor) -> dict[str, float]:
     rows, pairs, logits, logit_change, entropy, entropy_without, output, output_change = sums.tolist()
-    return {
-        "logit_rms": math.sqrt(logit_change / pairs),
-        "logit_share": math.sqrt(logit_change / logits) if logits else 0.0,
-        "entropy": entropy / rows,
-        "entropy_without": entropy_without / rows,
-        "output_change": math.sqrt(output_change / output) if output else 0.0,
-    }
+    values = (
+        math.sqrt(logit_change / pairs),
+        math.sqrt(logit_change / logits) if logits else 0.0,
+        entropy / rows,
+        entropy_without / rows,
+        math.sqrt(output_change / output) if output else 0.0,
+    )
+    return dict(zip(EFFECTS, values, strict=True))

@@ -21,9 +21,9 @@ def draw_interference(result: Interference) -> Figure:
     """Bars: the metric with parts switched off, and each part's effect by layer on logits, entropy and output."""
     from matplotlib.figure import Figure
 
-    metric = result.valid_metric
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    axes = figure.subplots(2, 2)
+    metric, size = result.valid_metric, 1 if result.layers.empty else 2
+    figure = Figure(figsize=(5 * size, 3.25 * size), layout="constrained")
+    axes = figure.subplots(size, size, squeeze=False)
 
     names = [f"{row.parts} {row.part}".strip() for row in result.metrics.itertuples()]
     values = result.metrics[metric].tolist()
@@ -34,6 +34,8 @@ def draw_interference(result: Interference) -> Figure:
     axes[0, 0].invert_yaxis()
     axes[0, 0].set(title="parts switched off", xlabel=metric)
 
+    if result.layers.empty:  # no attention
+        return figure
     layers = result.layers.assign(entropy_change=result.layers["entropy"] - result.layers["entropy_without"])
     for axis, column, title, label in (
         (axes[0, 1], "logit_share", "effect on the logits", "RMS of the change / RMS of the logits"),
@@ -87,7 +89,12 @@ def _draw_structure(name: str, max_length: int, seed: int) -> Figure:
     kernel = build_kernel(name, options)
     with torch.no_grad():
         for parameter_name, parameter in kernel.named_parameters():
-            if parameter_name in ("free", "amplitude"):  # near 0 off the diagonal before training
+            if parameter_name in (
+                "free",
+                "amplitude",
+                "coefficient",
+                "basis",
+            ):  # near 0 off the diagonal before training
                 parameter.add_(0.35 * torch.randn_like(parameter).abs())
             if parameter_name == "width_logit":
                 parameter.sub_(0.8)

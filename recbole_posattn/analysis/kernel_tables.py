@@ -1,8 +1,10 @@
 """The kernels of a model as tables: their matrices, their weights by lag, and how far they reach.
 
 U mixes the keys, L the values, and C = U L is the positional kernel (arXiv 2602.21052). Position 0 is the oldest of the
-T = ``MAX_ITEM_LIST_LENGTH`` positions. A *lag* is how many positions back a weight reaches: L[t, t − k] and
-(Uᵀ)[t, t − k] have lag k ≥ 0. C is not triangular: C[i, j] has lag i − j, of either sign.
+T = ``MAX_ITEM_LIST_LENGTH`` positions. The *branch* is γ M, what is added beside the attention or in its place;
+γ is the mean over the channels of a group. A *lag* is how many positions back a weight reaches: L[t, t − k] and
+(Uᵀ)[t, t − k] have lag k ≥ 0. C is not triangular: C[i, j] has lag i − j, of either sign, as have filters over
+frequencies.
 
 Shape keys: g kernel groups, T positions.
 """
@@ -14,9 +16,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from recbole_posattn.analysis.switches import KERNEL_PARTS
+from recbole_posattn.analysis.switches import BRANCH_PART, KERNEL_PARTS
 from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.kernels.base import IdentityKernel
+
+# The names of the matrices, in the order in which they are shown.
+MATRICES = ("U", "L", "C", BRANCH_PART)
 
 # Kernels with more groups than this are shown as the mean of them all, group 0.
 MAX_GROUPS = 8
@@ -24,7 +30,7 @@ MAX_GROUPS = 8
 
 @torch.no_grad()
 def kernel_matrices(model: SASRecBase) -> dict[tuple[int, str], Tensor]:
-    """The matrices of each layer, by layer (from 1) and name: ``U``, ``L``, ``C``.
+    """The matrices of each layer, by layer (from 1) and name: ``U``, ``L``, ``C``, ``branch``.
 
     A kernel that is the identity is left out, and so is C if it equals the other kernel.
 
@@ -33,12 +39,15 @@ def kernel_matrices(model: SASRecBase) -> dict[tuple[int, str], Tensor]:
     """
     matrices: dict[tuple[int, str], Tensor] = {}
     for layer, block in enumerate(model.backbone.blocks, start=1):
-        learned = {name: getattr(block.attention, attribute) for name, attribute in KERNEL_PARTS.items()}
+        attention = block.attention
+        learned = {} if attention is None else {name: getattr(attention, of) for name, of in KERNEL_PARTS.items()}
         dense = {name: kernel.dense() for name, kernel in learned.items() if not isinstance(kernel, IdentityKernel)}
         if "U" in dense:
             dense["U"] = dense["U"].mT  # the module holds Uᵀ
         if len(dense) == 2:
             dense["C"] = dense["U"] @ dense["L"]
+        if isinstance(block.branch, KernelBranch):
+            dense[BRANCH_PART] = block.branch.effective()
         matrices |= {(layer, name): matrix.cpu() for name, matrix in dense.items()}
     return matrices
 
@@ -77,7 +86,8 @@ def lag_profiles(model: SASRecBase) -> pd.DataFrame:
     tables = []
     for (layer, kernel), matrix in kernel_matrices(model).items():
         size, towards = matrix.shape[-1], 1 if kernel == "U" else -1  # torch counts diagonals to the right
-        for lag in range(1 - size if kernel == "C" else 0, size):
+        both_ways = kernel == "C" or (kernel == BRANCH_PART and not torch.equal(matrix, matrix.tril()))
+        for lag in range(1 - size if both_ways else 0, size):
             entries = matrix.diagonal(towards * lag, dim1=-2, dim2=-1)
             weights = {"weight": entries.mean(dim=-1).numpy(), "magnitude": entries.abs().mean(dim=-1).numpy()}
             groups = {"group": range(1, len(matrix) + 1), "lag": lag}
@@ -86,7 +96,7 @@ def lag_profiles(model: SASRecBase) -> pd.DataFrame:
     if not tables:
         return pd.DataFrame(columns=columns)
     by_group = ["layer", "kernel", "group"]
-    profiles = [rows for _, rows in pd.concat(tables).groupby(by_group, sort=False)]  # in the order U, L, C
+    profiles = [rows for _, rows in pd.concat(tables).groupby(by_group, sort=False)]  # in the order U, L, C, branch
     return pd.concat(profiles, ignore_index=True)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from recbole_posattn.analysis.inspection import Inspection
+from recbole_posattn.analysis.kernel_tables import MATRICES
 from recbole_posattn.reporting.drawing import COLORS, short
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def draw_lag_profiles(inspections: Sequence[Inspection]) -> Figure | None:
     """The mean weight of each kernel by lag, without lag 0; a line for each layer, mean over groups."""
     from matplotlib.figure import Figure
 
-    names = [name for name in ("U", "L", "C") if any(name in set(each.lags["kernel"]) for each in inspections)]
+    names = [name for name in MATRICES if any(name in set(each.lags["kernel"]) for each in inspections)]
     if not names:
         return None
     figure = Figure(figsize=(10.4, 3.5), layout="constrained")
@@ -40,13 +41,17 @@ def draw_lag_profiles(inspections: Sequence[Inspection]) -> Figure | None:
     return figure
 
 
-def draw_positions(inspections: Sequence[Inspection]) -> Figure:
-    """The positional bias and the attention weights by lag, means over heads."""
+def draw_positions(inspections: Sequence[Inspection]) -> Figure | None:
+    """The positional bias and the attention weights by lag, means over heads; ``None`` without any attention."""
     from matplotlib.figure import Figure
 
+    if all(inspection.positions.empty for inspection in inspections):
+        return None
     figure = Figure(figsize=(10.4, 3.9), layout="constrained")
     bias_axis, attention_axis = figure.subplots(1, 2)
     for inspection, style in zip(inspections, _STYLES):
+        if inspection.positions.empty:  # its model has no attention
+            continue
         means = inspection.positions.groupby(["layer", "lag"]).mean()
         _draw_by_layer(bias_axis, means["bias"], inspection.label, style)
         _draw_by_layer(attention_axis, means["attention"], inspection.label, style)

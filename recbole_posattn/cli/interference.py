@@ -31,6 +31,8 @@ def execute(options: argparse.Namespace) -> int:
         options.checkpoint, options.split, show_progress=sys.stderr.isatty(), **reading_options(options)
     )
     for table in (result.metrics, result.layers):
+        if table.empty:
+            continue
         print(table.to_string(index=False, float_format="{:.4f}".format), end="\n\n")
     for file in write_interference(result, options.output or options.checkpoint.parent):
         print(f"written: {file}")

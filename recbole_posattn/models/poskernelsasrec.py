@@ -14,7 +14,8 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.nn.encoder import KernelPair, build_layer_kernels
+from recbole_posattn.nn.branch import KernelBranch
+from recbole_posattn.nn.encoder import KernelPair, build_branches, build_layer_kernels
 from recbole_posattn.nn.kernels.base import KernelOptions
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
 
@@ -22,20 +23,31 @@ from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
 class PosKernelSASRec(SASRecBase):
     """Self-attention with a learnable kernel C = U L on its logits and values instead of position embeddings.
 
-    The keys are those of ``properties/model/PosKernelSASRec.yaml``; ``position_encoding`` adds encodings (hybrids).
+    The keys are those of ``properties/model/PosKernelSASRec.yaml``; ``position_encoding`` adds encodings (hybrids), and
+    ``kernel_branch`` a kernel beside the attention, or in its place with ``attention: none``.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         super().__init__(config, dataset)
         self.kernel_width_penalty = config["kernel_width_penalty"]
 
-    def layer_kernels(self, config: Config) -> list[KernelPair]:
+    def layer_kernels(self, config: Config) -> Sequence[KernelPair | None]:
         """See :meth:`SASRecBase.layer_kernels`."""
+        if config["attention"] == "none":
+            return [None] * config["n_layers"]
         sharing = config["kernel_sharing"]
         sharing_u, sharing_l = (sharing["u"], sharing["l"]) if isinstance(sharing, dict) else (sharing, sharing)
         return build_layer_kernels(
             config["kernel_structure"], config["n_layers"], kernel_options(config), sharing_u, sharing_l
         )
+
+    def layer_branches(self, config: Config) -> Sequence[KernelBranch | None]:
+        """See :meth:`SASRecBase.layer_branches`."""
+        n_layers, structure = config["n_layers"], config["kernel_branch"]
+        if structure is None:
+            return [None] * n_layers
+        options = kernel_options(config)._replace(n_groups=number_of_groups(config, "kernel_branch_groups"))
+        return build_branches(structure, n_layers, options, config["hidden_size"], config["hidden_dropout_prob"])
 
     def encoding_names(self, config: Config) -> Sequence[str]:
         """See :meth:`SASRecBase.encoding_names`."""
@@ -52,8 +64,9 @@ class PosKernelSASRec(SASRecBase):
         return loss
 
     def kernel_state(self) -> dict[str, Tensor]:
-        """The kernels' part of ``state_dict``."""
-        return {name: value for name, value in self.state_dict().items() if "_kernel." in name}
+        """The part of ``state_dict`` that belongs to the kernels and branches."""
+        parts = ("_kernel.", ".branch.")
+        return {name: value for name, value in self.state_dict().items() if any(part in name for part in parts)}
 
     def learned(self) -> dict[str, Any]:
         """See :meth:`SASRecBase.learned`."""
@@ -61,14 +74,18 @@ class PosKernelSASRec(SASRecBase):
         return {"kernel_widths": widths} if widths else {}
 
     def kernel_widths(self) -> dict[str, list[list[int]]]:
-        """The lags that the adaptive kernels keep, by role (``u``, ``l``), then layer, then group.
+        """The lags that the adaptive kernels keep, by role (``u``, ``l``, ``branch``), then layer, then group.
 
         Roles without an ``adaptive_band`` are left out.
         """
         widths = {}
-        for role in ("u", "l"):
-            kernels = [getattr(block.attention, f"{role}_kernel") for block in self.backbone.blocks]
-            if isinstance(kernels[0], AdaptiveBandKernel):
+        for role, path in {"u": "attention.u_kernel", "l": "attention.l_kernel", "branch": "branch.kernel"}.items():
+            kernels = [
+                module
+                for name, module in self.backbone.blocks.named_modules(remove_duplicate=False)
+                if name.endswith(f".{path}")
+            ]
+            if kernels and isinstance(kernels[0], AdaptiveBandKernel):
                 widths[role] = [kernel.hard_width().tolist() for kernel in kernels]
         return widths
 
@@ -78,7 +95,7 @@ def kernel_options(config: Config) -> KernelOptions:
     return KernelOptions(
         role="u",
         max_length=config["MAX_ITEM_LIST_LENGTH"],
-        n_groups=kernel_groups(config),
+        n_groups=number_of_groups(config, "kernel_groups"),
         normalization=config["kernel_normalization"],
         alignment=config["position_alignment"],
         bandwidth=config["kernel_bandwidth"],
@@ -89,7 +106,7 @@ def kernel_options(config: Config) -> KernelOptions:
     )
 
 
-def kernel_groups(config: Config) -> int:
-    """The number of groups that ``kernel_groups`` (1, ``n_heads`` or ``hidden_size``) stands for."""
-    groups = config["kernel_groups"]
+def number_of_groups(config: Config, key: str) -> int:
+    """The number of groups that a key such as ``kernel_groups`` (1, ``n_heads`` or ``hidden_size``) stands for."""
+    groups = config[key]
     return int(config[groups] if isinstance(groups, str) else groups)

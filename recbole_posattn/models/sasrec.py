@@ -5,7 +5,7 @@ Shape keys: b batch, s sequence length, d hidden size, n items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
-from recbole_posattn.nn.backbone import BlockOptions
+from recbole_posattn.nn.backbone import Block, BlockOptions
+from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.encodings.build import build_encodings
-from recbole_posattn.nn.kernels.base import IdentityKernel
+from recbole_posattn.nn.kernels.base import Alignment, IdentityKernel
 from recbole_posattn.nn.losses.base import LossOptions
 from recbole_posattn.nn.losses.build import build_loss
 
@@ -53,37 +54,54 @@ class SASRecBase(SequentialRecommender):
         self.initializer_range = config["initializer_range"]
         self.start = _given(config, "initializer", "feed_forward_bias")
         self.init_padding_row = bool(config["init_padding_row"])
-        self.padded_length = config["MAX_ITEM_LIST_LENGTH"] if config["attend_padding"] else None
         self.train_objective = config["train_objective"]
         self.length_bucketing = config["length_bucketing"]
+        mixes_padding = config["filter_padding"] or config["attend_padding"]
+        self.padded_length = config["MAX_ITEM_LIST_LENGTH"] if mixes_padding else None
 
         hidden_size, n_heads = config["hidden_size"], config["n_heads"]
         self.item_embedding = nn.Embedding(self.n_items, hidden_size, padding_idx=0)
-        kernels = self.layer_kernels(config)
+        kernels, branches = self.layer_kernels(config), self.layer_branches(config)
         names = self.encoding_names(config)
         encodings = build_encodings(names, config["n_layers"], encoding_options(config))
         block = BlockOptions(
             hidden_size,
-            inner_size=config["inner_size"],
+            inner_size=inner_size(config),
             hidden_act=config["hidden_act"],
             dropout=config["hidden_dropout_prob"],
             layer_norm_eps=config["layer_norm_eps"],
             **_given(config, "output_projection", "attend_padding"),
         )
         self.backbone = assemble_encoder(
-            config["backbone"], kernels, encodings, block, n_heads, config["attn_dropout_prob"]
+            config["backbone"] or "recbole",
+            kernels,
+            encodings,
+            block,
+            n_heads,
+            config["attn_dropout_prob"],
+            branches,
+            self.block(config),
         )
         # If only lags count, items may be at either end; at the start, they need no mask for the padding.
-        lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
+        mixing = [branch.kernel for branch in branches if branch is not None]
+        lag_only = all(part.lag_only for layer in (*kernels, *encodings, mixing) for part in layer or ())
         anywhere = lag_only and self.padded_length is None
-        self.newest_last = config["position_alignment"] == "end" and not anywhere
+        self.newest_last = position_alignment(config) == "end" and not anywhere
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
 
-    def layer_kernels(self, config: Config) -> list[KernelPair]:
-        """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them."""
+    def layer_kernels(self, config: Config) -> Sequence[KernelPair | None]:
+        """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them, ``None`` is no attention."""
         identity = IdentityKernel(config["MAX_ITEM_LIST_LENGTH"])
         return [(identity, identity)] * config["n_layers"]
+
+    def layer_branches(self, config: Config) -> Sequence[KernelBranch | None]:
+        """The branch beside the attention of each layer, or in its place; ``None`` for no branch."""
+        return [None] * config["n_layers"]
+
+    def block(self, config: Config) -> Callable[..., Block] | None:
+        """What builds a block, see :class:`Backbone`; ``None`` for the block of the key ``backbone``."""
+        return None
 
     def encoding_names(self, config: Config) -> Sequence[str]:
         """The positional encodings, names of :data:`ENCODINGS`."""
@@ -209,7 +227,17 @@ def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
 def encoding_options(config: Config) -> EncodingOptions:
     """The options of the encodings; keys that are not in the model's YAML file keep their defaults."""
     given = _given(config, *(set(EncodingOptions._fields) - {"max_length", "alignment"}))
-    return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=config["position_alignment"], **given)
+    return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=position_alignment(config), **given)
+
+
+def position_alignment(config: Config) -> Alignment:
+    """Where short sequences stand; a model without the key has the newest item at the last position."""
+    return config["position_alignment"] or "end"
+
+
+def inner_size(config: Config) -> int | None:
+    """The inner channels of the feed-forward networks; ``4x`` is four times ``hidden_size``."""
+    return 4 * config["hidden_size"] if config["inner_size"] == "4x" else config["inner_size"]
 
 
 def _given(config: Config, *keys: str) -> dict[str, Any]:

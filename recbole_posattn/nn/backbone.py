@@ -2,7 +2,11 @@
 
 ``sasrec`` is the paper's block (arXiv 2602.21052, after SASRec, arXiv 1808.09781): pre-norm, queries from the
 normalized input, keys and values from the raw one. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one
-input for all three, an output projection.
+input for all three, an output projection. In either, a :class:`KernelBranch` may stand beside the attention or in its
+place:
+
+    sasrec:  h = LN(x), a = h + Attn(h, x) + γ ⊙ dropout(M h)
+    recbole: a = LN(x + W_O Attn(x, x) + γ ⊙ dropout(M x)), where x is normalized already
 
 Shape keys: b batch, s sequence length, d hidden size.
 """
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.nn.attention import PositionKernelAttention
+from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import Dropout
 from recbole_posattn.nn.encodings.base import PositionEncoding
 
@@ -81,17 +86,26 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """An attention and a feed-forward network, with the residual connections and LayerNorms of a subclass.
+    """A mixer of positions and a feed-forward network, with the residual connections and LayerNorms of a subclass.
 
     Args:
-        attention: The block's attention.
+        attention: The block's attention; ``None`` if the branch is the whole mixer.
         options: The rest of the block.
+        branch: A kernel beside the attention or in its place.
+
+    Raises:
+        ValueError: If there is neither an attention nor a branch.
     """
 
-    attention: PositionKernelAttention
+    attention: PositionKernelAttention | None
+    branch: KernelBranch | None
 
-    def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
+    def __init__(
+        self, attention: PositionKernelAttention | None, options: BlockOptions, branch: KernelBranch | None = None
+    ) -> None:
         super().__init__()
+        if attention is None and branch is None:
+            raise ValueError("a block needs an attention or a branch, got neither")
 
     def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """Shape (b, s, d) to (b, s, d), or to (b, 1, d) if ``last_only``; ``valid`` as in ``causal_attention``."""
@@ -101,20 +115,28 @@ class Block(nn.Module):
 class SASRecBlock(Block):
     """The paper's block: h = LN(x), a = h + Attn(h, x), y = LN(a), out = y + FFN(y).
 
-    The arguments are those of :class:`Block`.
+    A branch adds γ ⊙ dropout(M h) to a. The arguments are those of :class:`Block`.
     """
 
-    def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
-        super().__init__(attention, options)
+    def __init__(
+        self, attention: PositionKernelAttention | None, options: BlockOptions, branch: KernelBranch | None = None
+    ) -> None:
+        super().__init__(attention, options, branch)
         self.attention_norm = options.layer_norm()
         self.attention = attention
+        self.branch = branch
         self.feed_forward_norm = options.layer_norm()
         self.feed_forward = FeedForward(options, inner_dropout=True)
 
     def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """See :meth:`Block.forward`."""
-        h = self.attention_norm(x[:, -1:] if last_only else x)
-        y: Tensor = self.feed_forward_norm(h + self.attention(h, x, valid))
+        normalized = self.attention_norm(x[:, -1:] if last_only and self.branch is None else x)
+        h = a = normalized[:, -1:] if last_only else normalized
+        if self.attention is not None:
+            a = a + self.attention(h, x, valid)
+        if self.branch is not None:
+            a = a + self.branch(normalized, valid, last_only)
+        y: Tensor = self.feed_forward_norm(a)
         y = y + self.feed_forward(y)
         return y
 
@@ -122,17 +144,22 @@ class SASRecBlock(Block):
 class RecBoleBlock(Block):
     """RecBole's ``TransformerLayer``: a = LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
 
-    The arguments are those of :class:`Block`; dropout also follows the output projection W_O.
+    A branch adds γ ⊙ dropout(M x) under the first LN. The arguments are those of :class:`Block`; dropout also follows
+    the output projection W_O.
     """
 
-    def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
-        super().__init__(attention, options)
+    def __init__(
+        self, attention: PositionKernelAttention | None, options: BlockOptions, branch: KernelBranch | None = None
+    ) -> None:
+        super().__init__(attention, options, branch)
         if options.output_projection:
             raise ValueError(
                 "output_projection is for the sasrec backbone; the recbole backbone always has a projection"
             )
         self.attention = attention
-        self.dense = nn.Linear(options.hidden_size, options.hidden_size)
+        self.branch = branch
+        if attention is not None:
+            self.dense = nn.Linear(options.hidden_size, options.hidden_size)
         self.dropout = Dropout(options.dropout)
         self.attention_norm = options.layer_norm()
         self.feed_forward = FeedForward(options, inner_dropout=False)
@@ -140,8 +167,42 @@ class RecBoleBlock(Block):
 
     def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """See :meth:`Block.forward`."""
+        h = a = x[:, -1:] if last_only else x
+        if self.attention is not None:
+            a = a + self.dropout(self.dense(self.attention(h, x, valid)))
+        if self.branch is not None:
+            a = a + self.branch(x, valid, last_only)
+        a = self.attention_norm(a)
+        y: Tensor = self.feed_forward_norm(a + self.feed_forward(a))
+        return y
+
+
+class BSARecBlock(RecBoleBlock):
+    """BSARec's block: a = α LN(x + dropout(F x)) + (1 − α) LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
+
+    Shin et al., arXiv 2312.10325, eqs. 7 to 13, where F is the frequency rescaler, and a LayerNorm each.
+
+    Args:
+        attention: See :class:`Block`.
+        options: See :class:`Block`.
+        branch: F.
+        alpha: α, the share of the filter; in [0, 1].
+    """
+
+    def __init__(
+        self, attention: PositionKernelAttention, options: BlockOptions, branch: KernelBranch, alpha: float
+    ) -> None:
+        super().__init__(attention, options, branch)
+        self.alpha = alpha
+        self.branch_norm = options.layer_norm()
+
+    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+        """See :meth:`Block.forward`."""
+        assert self.attention is not None and self.branch is not None
         h = x[:, -1:] if last_only else x
-        a = self.attention_norm(h + self.dropout(self.dense(self.attention(h, x, valid))))
+        filtered = self.branch_norm(h + self.branch(x, valid, last_only))
+        attended = self.attention_norm(h + self.dropout(self.dense(self.attention(h, x, valid))))
+        a = self.alpha * filtered + (1 - self.alpha) * attended
         y: Tensor = self.feed_forward_norm(a + self.feed_forward(a))
         return y
 
@@ -150,24 +211,32 @@ class Backbone(nn.Module):
     """An input stage with dropout, the blocks, and one LayerNorm outside the blocks.
 
     Args:
-        attentions: The attention of each block, in order.
+        attentions: The attention of each block, in order; ``None`` in a block without.
         options: The rest of each block.
         input_encodings: Positional encodings that enter at the input.
+        branches: One branch a block; ``None`` in a block without.
+        block: What builds a block from its attention, the options and its branch; :attr:`block_class` by default.
     """
 
     block_class: type[Block]
 
     def __init__(
         self,
-        attentions: Iterable[PositionKernelAttention],
+        attentions: Iterable[PositionKernelAttention | None],
         options: BlockOptions,
         input_encodings: Sequence[PositionEncoding] = (),
+        branches: Iterable[KernelBranch | None] | None = None,
+        block: Callable[..., Block] | None = None,
     ) -> None:
         super().__init__()
         self.input_encodings = nn.ModuleList(input_encodings)
         self.norm = options.layer_norm()
         self.dropout = Dropout(options.dropout)
-        self.blocks = nn.ModuleList(self.block_class(attention, options) for attention in attentions)
+        block, attentions = block or self.block_class, list(attentions)
+        self.blocks = nn.ModuleList(
+            block(attention, options, branch)
+            for attention, branch in zip(attentions, branches or [None] * len(attentions), strict=True)
+        )
 
     def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
         """Encode sequences of item embeddings.

@@ -18,8 +18,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from recbole_posattn.nn.channel_products import ChannelConvolution, ChannelProduct, fast_length
+
 # Measured on two CPU cores, forward and backward, d = 64, float32: results/kernel_products.md.
 DENSE_LENGTH = 384  # longest sequence for which the dense product is fastest
+CHANNEL_DENSE_LENGTH = 128  # the same, for a matrix per channel against the FFT
 DENSE_RECURRENCE_LENGTH = 96  # the same, against the blocks of a recurrence
 BLOCKED_LAGS = 64  # widest band of lags for which blocks are faster than the FFT
 LENGTH_PER_LAG = 4  # positions per lag from which blocks are faster for a band of position-dependent weights
@@ -29,6 +32,17 @@ BLOCK_SIZE = 64  # positions of a block, unless the band is wider
 def toeplitz_matrix(taps: Tensor, length: int) -> Tensor:
     """M[t, t − k] = taps[k], shape (g, s, s), of taps of shape (g, w); weights beyond the last tap are 0."""
     lags = F.pad(taps[:, :length].flip(-1), (length - min(taps.shape[-1], length), length - 1))
+    return _matrix_of_lags(lags, length)
+
+
+def circulant_matrix(taps: Tensor, length: int) -> Tensor:
+    """M[t, s] = taps[(t − s) mod T], shape (g, s, s), of taps of shape (g, T): the last s rows of a circulant."""
+    earlier, later = taps[:, :length], taps[:, taps.shape[-1] - length + 1 :]
+    return _matrix_of_lags(torch.cat([earlier.flip(-1), later.flip(-1)], dim=-1), length)
+
+
+def _matrix_of_lags(lags: Tensor, length: int) -> Tensor:
+    """M[t, u] by the lag t − u, from the weights of the lags s − 1, …, 0, …, 1 − s, shape (g, 2 s − 1)."""
     return lags.unfold(-1, length, 1).flip(-2)
 
 
@@ -44,6 +58,10 @@ def toeplitz_product(taps: Tensor, x: Tensor) -> Tensor:
     """
     length = x.shape[-2]
     taps = taps[:, :length]
+    if _is_per_channel(taps, x) and length > CHANNEL_DENSE_LENGTH:
+        n = fast_length(length + taps.shape[-1] - 1)
+        y: Tensor = ChannelConvolution.apply(taps, x.to(taps.dtype), n)  # type: ignore[no-untyped-call]  # no types
+        return y.to(x.dtype)
     if length <= DENSE_LENGTH:
         return dense_product(toeplitz_matrix(taps, length), x)
     if taps.shape[-1] <= BLOCKED_LAGS:
@@ -56,6 +74,9 @@ def dense_product(matrix: Tensor, x: Tensor) -> Tensor:
     if len(matrix) == 1:
         product: Callable[..., Tensor] = _TriangularProduct.apply
         return product(matrix[0].to(x.dtype), x)
+    if _is_per_channel(matrix, x):
+        of_channels: Callable[..., Tensor] = ChannelProduct.apply
+        return of_channels(matrix.to(x.dtype), x, _blocks(matrix.shape[-1]))
     # Folding the batch into the columns keeps the product from copying every matrix once per sequence.
     return torch.einsum("gts,bgsc->bgtc", matrix, x)
 
@@ -110,6 +131,37 @@ def fft_product(taps: Tensor, x: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps, n=size).unsqueeze(1)
     y: Tensor = torch.fft.irfft(spectrum, n=size)
     return y[..., :length].mT.to(x.dtype).contiguous()
+
+
+def circular_product(taps: Tensor, x: Tensor) -> Tensor:
+    """y_t = Σ_s taps[(t − s) mod T] x_s, a circular convolution of T ≥ s positions, of which those behind x are 0.
+
+    Args:
+        taps: Weights by lag, shape (g, T).
+        x: Shape (b, g, s, c), or (b, any, s, c) if g is 1.
+
+    Returns:
+        Tensor of the shape of ``x``.
+    """
+    length, size = x.shape[-2], taps.shape[-1]
+    y: Tensor
+    if _is_per_channel(taps, x):
+        if length <= CHANNEL_DENSE_LENGTH:
+            matrix = circulant_matrix(taps, length).to(x.dtype)
+            y = ChannelProduct.apply(matrix, x, [(0, length)])  # type: ignore[no-untyped-call]  # torch has no types
+        else:
+            y = ChannelConvolution.apply(taps, x.to(taps.dtype), size)  # type: ignore[no-untyped-call]  # no types
+        return y.to(x.dtype)
+    if length <= DENSE_LENGTH:
+        return torch.einsum("gts,bgsc->bgtc", circulant_matrix(taps, length), x)
+    spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps).unsqueeze(1)
+    y = torch.fft.irfft(spectrum, n=size)
+    return y[..., :length].mT.to(x.dtype).contiguous()
+
+
+def _is_per_channel(weights: Tensor, x: Tensor) -> bool:
+    """Whether there are many kernels, one for each channel."""
+    return len(weights) > 1 and x.shape[-1] == 1
 
 
 def blocked_band_product(band: Tensor, x: Tensor) -> Tensor:

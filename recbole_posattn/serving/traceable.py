@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recbole_posattn.models.sasrec import SASRecBase, padding_in_front
 from recbole_posattn.nn.attention import PositionKernelAttention
+from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 
 
@@ -55,6 +56,8 @@ class _PositionScorer(_Scorer):
         for module in self.model.modules():
             if isinstance(module, PositionKernelAttention):
                 module.u_kernel, module.l_kernel = _as_matrix(module.u_kernel), _as_matrix(module.l_kernel)
+            elif isinstance(module, KernelBranch):
+                module.kernel = _as_matrix(module.kernel)
 
     def scores(self, items: Tensor, length: Tensor) -> Tensor:
         """See :meth:`_Scorer.scores`."""

@@ -8,9 +8,10 @@ from typing import Any
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError
-from recbole_posattn.nn.encodings.build import check_encodings
+from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.model_keys import MODEL_RULES
 
 
@@ -26,6 +27,10 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
         SettingError: Naming the key and the model that has it.
     """
     for key in sorted(set(given) & MODEL_RULES.keys() - set(defaults)):
+        if key in {filter_key.name for filter_key in FILTER_MODEL_KEYS}:
+            raise SettingError(
+                f"{model} has no key {key!r}: it is for filter models, see docs/models.md; leave it out."
+            )
         raise SettingError(
             f"{model} has no key {key!r}: its kernel and encoding are fixed; PosKernelSASRec has the key, and "
             "every encoding under position_encoding."
@@ -38,7 +43,7 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
     Raises:
         SettingError: Naming the keys.
     """
-    hidden_size, n_heads = settings["hidden_size"], settings["n_heads"]
+    hidden_size, n_heads = settings["hidden_size"], settings.get("n_heads", 1)
     if hidden_size % n_heads:
         raise SettingError(
             f"hidden_size must be a multiple of n_heads; got hidden_size {hidden_size}, n_heads {n_heads}."
@@ -115,31 +120,70 @@ def resolved_negatives(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"distribution": "uniform", "sample_num": sample_num, "alpha": 1.0, **given}
 
 
+def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
+    """Refuse a model that mixes no positions, and keys that were given for an attention or a branch that is not there.
+
+    Args:
+        settings: With defaults filled in.
+        given: The keys that were given.
+
+    Raises:
+        SettingError: Naming the keys.
+    """
+    if "kernel_branch" not in settings:
+        return
+    branch, given = settings["kernel_branch"], set(given)
+    if branch is None and "kernel_branch_groups" in given:
+        raise SettingError(
+            f"kernel_branch_groups {settings['kernel_branch_groups']} is for a branch; got kernel_branch ~. Name its "
+            "structure, such as --kernel_branch=toeplitz."
+        )
+    if settings["attention"] != "none":
+        return
+    if branch is None:
+        raise SettingError(
+            "attention 'none' needs kernel_branch, which mixes the positions in its place, such as "
+            "--kernel_branch=toeplitz; got ~."
+        )
+    for key in ("kernel_structure", "kernel_groups", "kernel_sharing"):
+        if key in given:
+            raise SettingError(
+                f"{key} {settings[key]!r} is for the kernels U and L of the attention; got attention 'none'. Leave it "
+                "out; the branch has kernel_branch and kernel_branch_groups."
+            )
+
+
 def _check_kernels(settings: Mapping[str, Any]) -> None:
-    structure, bandwidth = settings["kernel_structure"], settings["kernel_bandwidth"]
-    parts = set(parse_kernel_structure(structure))
+    bandwidth, branch = settings["kernel_bandwidth"], settings["kernel_branch"]
+    given = {} if settings["attention"] == "none" else {"kernel_structure": settings["kernel_structure"]}
+    parts = {part for structure in given.values() for part in parse_kernel_structure(structure)}
+    if branch is not None:
+        given["kernel_branch"] = branch
+        parts.add(branch)
+    structures = " and ".join(f"{key} {structure!r}" for key, structure in given.items())
     banded = parts & set(BANDED_STRUCTURES)
     max_length = settings["MAX_ITEM_LIST_LENGTH"]
     if banded and bandwidth is None:
         raise SettingError(
-            f"kernel_structure {structure!r} needs kernel_bandwidth, the lags a banded kernel keeps "
-            f"(1 to {max_length}); got none."
+            f"{structures} needs kernel_bandwidth, the lags a banded kernel keeps (1 to {max_length}); got none."
         )
     if bandwidth is not None and not banded:
-        raise SettingError(
-            f"kernel_bandwidth {bandwidth} is for banded structures; got kernel_structure {structure!r}."
-        )
-    for key, size in {
-        "kernel_bandwidth": bandwidth,
-        "kernel_rank": settings["kernel_rank"] if "lowrank" in parts else None,
-    }.items():
-        if size is not None and size > max_length:
-            raise SettingError(f"{key} must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {size}.")
+        raise SettingError(f"kernel_bandwidth {bandwidth} is for banded structures; got {structures}.")
+    if bandwidth is not None:
+        _check_lags(settings, "kernel_bandwidth")
+    if "lowrank" in parts:
+        _check_lags(settings, "kernel_rank")
     if settings["kernel_width_penalty"] and "adaptive_band" not in parts:
         raise SettingError(
             f"kernel_width_penalty {settings['kernel_width_penalty']} is for the structure adaptive_band; "
-            f"got kernel_structure {structure!r}."
+            f"got {structures}."
         )
+
+
+def _check_lags(settings: Mapping[str, Any], key: str) -> None:
+    max_length = settings["MAX_ITEM_LIST_LENGTH"]
+    if settings[key] > max_length:
+        raise SettingError(f"{key} must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {settings[key]}.")
 
 
 def _check_encodings(settings: Mapping[str, Any]) -> None:
@@ -148,7 +192,13 @@ def _check_encodings(settings: Mapping[str, Any]) -> None:
         check_encodings(encodings or [])
     except ValueError as error:
         raise SettingError(f"{error}.") from None
-    hidden_size, n_heads = settings["hidden_size"], settings["n_heads"]
+    inside = [name for name in encodings or [] if name not in AT_INPUT]
+    if inside and settings["attention"] == "none":
+        raise SettingError(
+            f"position_encoding {inside} acts inside the attention; got attention 'none', with which it must be any of "
+            f"{', '.join(sorted(AT_INPUT))}."
+        )
+    hidden_size, n_heads = settings["hidden_size"], settings.get("n_heads", 1)
     rotary = "rope_base" in settings if encodings is None else "rope" in encodings
     if rotary and hidden_size // n_heads % 2:
         raise SettingError(

@@ -32,7 +32,12 @@ from recbole_posattn.settings.checks import (
     check_validation_metric,
 )
 from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
-from recbole_posattn.settings.combinations import check_combinations, check_model_keys, resolved_negatives
+from recbole_posattn.settings.combinations import (
+    check_attention,
+    check_combinations,
+    check_model_keys,
+    resolved_negatives,
+)
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.eval_args import check_eval_args
 from recbole_posattn.settings.evaluation_checks import check_evaluation
@@ -227,6 +232,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
+            check_attention(settings, self.external_config_dict)
             check_combinations(settings)
             # The loss draws its own negatives; RecBole's loader would repeat each sequence for every one of them.
             settings["loss_negatives"] = resolved_negatives(settings)

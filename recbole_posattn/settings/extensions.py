@@ -12,7 +12,7 @@ from torch import nn
 
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.nn.encodings.base import PositionEncoding
-from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
+from recbole_posattn.nn.encodings.build import AT_INPUT, ENCODINGS, PER_LAYER
 from recbole_posattn.nn.kernels.base import PositionKernel
 from recbole_posattn.nn.kernels.by_lag import LagKernel
 from recbole_posattn.nn.kernels.structures import STRUCTURES
@@ -37,7 +37,7 @@ _METHODS = {
 
 
 def register_kernel(name: str, kernel_class: type[Kernel]) -> type[Kernel]:
-    """Make a kernel structure known, as either part of ``kernel_structure``: ``<name>-full``, ``toeplitz-<name>``, ….
+    """Make a kernel structure known, as either part of ``kernel_structure`` and as ``kernel_branch``.
 
     Args:
         name: Letters, digits and underscores.
@@ -90,6 +90,8 @@ def register_encoding(name: str, encoding_class: type[Encoding]) -> type[Encodin
     ENCODINGS[name] = encoding_class.from_options
     if encoding_class.per_layer:
         PER_LAYER.add(name)
+    if encoding_class.enters == "input":
+        AT_INPUT.add(name)
     _allow("position_encoding", name, encoding_class)
     return encoding_class
 

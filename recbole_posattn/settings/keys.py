@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import recbole_posattn.compat  # noqa: F401
 
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Phase, Scope, Source
 from recbole_posattn.settings.model_keys import MODEL_KEYS
 from recbole_posattn.settings.rules import PATH
@@ -36,7 +37,7 @@ _OTHER_KEYS = (
 )
 
 # Every key that the package knows, by name. RecBole's models have keys of their own, which their property files list.
-KEYS = {key.name: key for key in (*MODEL_KEYS, *RUN_KEYS, *_OTHER_KEYS)}
+KEYS = {key.name: key for key in (*MODEL_KEYS, *FILTER_MODEL_KEYS, *RUN_KEYS, *_OTHER_KEYS)}
 
 
 def _names(*sources: Source) -> set[str]:

@@ -12,6 +12,7 @@ from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Scope, rules_of
 from recbole_posattn.settings.part_rules import part_rules
 from recbole_posattn.settings.rules import (
@@ -53,7 +54,8 @@ NEGATIVES = (
 )
 _SHARINGS = ("per_layer", "shared")
 
-# The keys of the models registered here; each model has those that its property file names.
+# The keys of the models registered here; each model has those that its property file names, with the default given here
+# unless it is a filter model, whose file has its authors' settings.
 MODEL_KEYS = (
     Key("n_layers", integer(1, 2**10), 2, "(int) Number of transformer blocks; at least 1.", sizes=("training",)),
     Key("n_heads", integer(1, 2**16), 1, "(int) Number of attention heads; must divide hidden_size."),
@@ -66,9 +68,16 @@ MODEL_KEYS = (
     ),
     Key(
         "inner_size",
-        or_none(integer(1, 2**20)),
+        or_none(
+            Rule(
+                lambda value: value == "4x" or (is_int(value) and value >= 1),
+                "4x or a positive integer",
+                maximum=2**20,
+            )
+        ),
         None,
-        "(int) Inner channels of the feed-forward networks; ~ is hidden_size, as in the paper.",
+        "(int or str) Inner channels of the feed-forward networks; ~ is hidden_size, as in the paper, '4x' four times "
+        "hidden_size.",
     ),
     Key(
         "hidden_dropout_prob",
@@ -125,6 +134,12 @@ MODEL_KEYS = (
         "mask it.",
     ),
     Key(
+        "attention",
+        one_of("softmax", "none"),
+        "softmax",
+        "(str) Causal self-attention ('softmax'), or 'none': kernel_branch mixes the positions alone.",
+    ),
+    Key(
         "kernel_structure",
         part_rules()["kernel_structure"],
         "toeplitz-full",
@@ -137,7 +152,12 @@ MODEL_KEYS = (
         "(int) Lags a banded structure keeps, 1 (the diagonal) to MAX_ITEM_LIST_LENGTH; banded structures need it.",
     ),
     Key("kernel_decays", integer(1, 2**16), 4, "(int) Decays in the mixture of 'exponential'; at least 1."),
-    Key("kernel_rank", integer(1), 8, "(int) Rank of 'lowrank'; 1 to MAX_ITEM_LIST_LENGTH."),
+    Key(
+        "kernel_rank",
+        integer(1),
+        8,
+        "(int) Rank of 'lowrank', 1 to MAX_ITEM_LIST_LENGTH; filters in the basis of 'time_variant', at least 1.",
+    ),
     Key(
         "kernel_width_penalty",
         NOT_NEGATIVE,
@@ -185,6 +205,18 @@ MODEL_KEYS = (
         "identity",
         "(str) Start of the learned weight at lag 0 of L's Toeplitz structures: 1 ('identity'), or small as at all "
         "other lags ('half_normal').",
+    ),
+    Key(
+        "kernel_branch",
+        part_rules()["kernel_branch"],
+        None,
+        f"(str) A kernel M beside the attention, which adds γ ⊙ dropout(M LN(x)); ~ or one of {list(STRUCTURES)}.",
+    ),
+    Key(
+        "kernel_branch_groups",
+        one_of(1, "n_heads", "hidden_size"),
+        "hidden_size",
+        "(int or str) Independent kernels of the branch over the channels: 1, 'n_heads' or 'hidden_size'.",
     ),
     Key(
         "position_alignment",
@@ -288,4 +320,4 @@ MODEL_KEYS = (
     ),
 )
 
-MODEL_RULES = rules_of(MODEL_KEYS)
+MODEL_RULES = rules_of((*MODEL_KEYS, *FILTER_MODEL_KEYS))

@@ -10,7 +10,7 @@ import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.structures import STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import LOSSES
-from recbole_posattn.settings.rules import Rule, one_of
+from recbole_posattn.settings.rules import Rule, one_of, or_none
 
 
 def part_rules() -> dict[str, Rule]:
@@ -21,6 +21,7 @@ def part_rules() -> dict[str, Rule]:
             f"<U>-<L>, each one of {', '.join(STRUCTURES)}",
             suggested=lambda: map("-".join, itertools.product(STRUCTURES, repeat=2)),
         ),
+        "kernel_branch": or_none(one_of(*STRUCTURES)),
         "position_encoding": Rule(
             lambda value: (
                 isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value)

@@ -75,7 +75,7 @@ def precision_explained(settings: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Say what a model needs if a package, labels or sampled negatives are missing.
+    """Say what a model needs if a package, labels, sampled negatives or items are missing.
 
     Args:
         settings: Settings of the run.
@@ -103,6 +103,13 @@ def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
         if field.startswith(settings["NEG_PREFIX"]):
             raise SettingError(f"model {model} needs items that the users did not have: {samples}") from error
         raise
+    except RuntimeError as error:
+        if "reranker_CAN_NUM" not in settings or "out of range" not in str(error):
+            raise
+        raise SettingError(
+            f"reranker_CAN_NUM {settings['reranker_CAN_NUM']}: {model} reranks that many of the best items, and "
+            "the data set has fewer; give smaller numbers"
+        ) from error
 
 
 @contextmanager

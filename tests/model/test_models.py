@@ -18,7 +18,7 @@ from recbole_posattn import Config, PosKernelSASRec, run
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.nn.encodings.build import ENCODINGS, MEANINGLESS_TOGETHER
+from recbole_posattn.nn.encodings.build import AT_INPUT, ENCODINGS, MEANINGLESS_TOGETHER
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 
 SHARINGS = ["per_layer", "shared", {"u": "per_layer", "l": "shared"}, {"u": "shared", "l": "per_layer"}]
@@ -112,21 +112,31 @@ def test_every_baseline_trains(build: Callable, name: str) -> None:
 
 @st.composite
 def hybrids(draw: st.DrawFn) -> dict:
-    """Settings of PosKernelSASRec with any kernels and any encodings that go together."""
+    """Settings of PosKernelSASRec with any kernels, branches and encodings that go together."""
     encodings = draw(st.lists(st.sampled_from(sorted(ENCODINGS)), unique=True, min_size=1, max_size=3))
     if any(set(pair) <= set(encodings) for pair in MEANINGLESS_TOGETHER):
         encodings = encodings[:1]
     alignment, backbone = draw(st.sampled_from(["end", "start"])), draw(st.sampled_from(["sasrec", "recbole"]))
-    return {
-        "kernel_structure": "-".join(draw(st.tuples(*[st.sampled_from(list(STRUCTURES))] * 2))),
-        "kernel_sharing": draw(st.sampled_from(SHARINGS)),
-        "kernel_groups": draw(st.sampled_from([1, "n_heads", "hidden_size"])),
-        "position_encoding": encodings,
+    settings = {
         "position_alignment": alignment,
         "backbone": backbone,
         "n_heads": draw(st.sampled_from([1, 2])),
         "attend_padding": alignment == "end" and draw(st.booleans()),
         "output_projection": backbone == "sasrec" and draw(st.booleans()),
+    }
+    groups, structure = st.sampled_from([1, "n_heads", "hidden_size"]), st.sampled_from(list(STRUCTURES))
+    if draw(st.booleans()):
+        settings |= {"kernel_branch": draw(structure), "kernel_branch_groups": draw(groups)}
+        if settings["kernel_branch"] != "identity" and draw(st.booleans()):
+            return settings | {
+                "attention": "none",
+                "position_encoding": [name for name in encodings if name in AT_INPUT],
+            }
+    return settings | {
+        "kernel_structure": "-".join(draw(st.tuples(structure, structure))),
+        "kernel_sharing": draw(st.sampled_from(SHARINGS)),
+        "kernel_groups": draw(groups),
+        "position_encoding": encodings,
     }
 
 

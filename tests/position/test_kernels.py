@@ -32,6 +32,7 @@ PARAMETERS: dict[str, Callable[[KernelOptions], int]] = {
     "banded": lambda o: o.max_length * o.bandwidth - o.bandwidth * (o.bandwidth - 1) // 2,
     "exponential": lambda o: 2 * o.n_decays,
     "lowrank": lambda o: 2 * o.max_length * o.rank,
+    "time_variant": lambda o: 2 * o.max_length * o.rank,
     "adaptive_band": lambda o: o.max_length - (o.role == "u") + 1,
     "dilated": lambda o: sum(lag == 0 or lag.bit_count() == 1 for lag in range(o.max_length)) - (o.role == "u"),
 }
@@ -88,6 +89,12 @@ def test_applies_itself_as_its_dense_matrix(drawn: Drawn, data: st.DataObject) -
     torch.testing.assert_close(drawn.kernel(x), apply_dense(drawn.kernel, x), rtol=1e-10, atol=1e-12)
 
 
+@given(drawn=kernels(), data=st.data())
+def test_its_last_row_is_that_of_the_dense_matrix(drawn: Drawn, data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, drawn.kernel.max_length))
+    torch.testing.assert_close(drawn.kernel.last_row(length), drawn.kernel.dense(length)[:, -1], rtol=0, atol=0)
+
+
 @given(drawn=kernels(longest=40), data=st.data())
 def test_long_sequences_give_the_same_without_a_matrix(drawn: Drawn, data: st.DataObject) -> None:
     """The FFT, the blocks and the recurrence that long sequences take, on short ones; outputs and gradients."""
@@ -105,6 +112,7 @@ def test_long_sequences_give_the_same_without_a_matrix(drawn: Drawn, data: st.Da
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "DENSE_LENGTH", 0)
         patch.setattr(products, "DENSE_RECURRENCE_LENGTH", 0)
+        patch.setattr(products, "CHANNEL_DENSE_LENGTH", 0)
         patch.setattr(products, "BLOCKED_LAGS", data.draw(st.sampled_from([0, 3, 1000])))
         patch.setattr(products, "LENGTH_PER_LAG", 0)
         patch.setattr(products, "BLOCK_SIZE", data.draw(st.sampled_from([1, 4, 64])))

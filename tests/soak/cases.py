@@ -18,6 +18,7 @@ from tests.soak.settings import (
     RUN_KEYS,
     draw_encodings,
     draw_evaluation,
+    draw_filter,
     draw_kernel,
     draw_loss,
     draw_recbole_negatives,
@@ -105,6 +106,7 @@ def draw_case(rng: random.Random, disturbed: bool) -> Case:
             **draw_transformer(rng),
             **draw_kernel(rng, max_length),
             **draw_encodings(rng),
+            **draw_filter(rng),
             **draw_loss(rng, max_length),
         }
         settings |= {key: value for key, value in drawn.items() if key in keys}

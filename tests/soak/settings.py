@@ -142,7 +142,7 @@ def draw_transformer(rng: random.Random) -> dict[str, Any]:
     n_heads = rng.choice([1, 1, 2, 4])
     keys = {
         "n_layers": one_of(1, 2, 3),
-        "inner_size": one_of(None, 8, 64),
+        "inner_size": one_of(None, 8, 64, "4x"),
         "hidden_dropout_prob": one_of(0.0, 0.1, 0.5, 0.9),
         "attn_dropout_prob": one_of(0.0, 0.1, 0.5, 0.9),
         "hidden_act": one_of(*ACTIVATIONS),
@@ -178,6 +178,15 @@ def draw_kernel(rng: random.Random, max_length: int) -> dict[str, Any]:
         "kernel_first_tap_start": one_of(*TAP_STARTS),
     }
     settings = {"kernel_structure": "-".join(parts), **some(rng, keys, 0.5)}
+    if rng.random() < 0.4:
+        settings["kernel_branch"] = rng.choice(list(STRUCTURES))
+        settings |= some(rng, {"kernel_branch_groups": one_of(1, "n_heads", "hidden_size")}, 0.5)
+        parts.append(settings["kernel_branch"])
+        if rng.random() < 0.4:
+            parts = parts[2:]
+            of_attention = {"kernel_structure", "kernel_sharing", "kernel_groups"}
+            settings = {key: value for key, value in settings.items() if key not in of_attention}
+            settings["attention"] = "none"
     if set(parts) & set(BANDED_STRUCTURES):
         settings["kernel_bandwidth"] = rng.randint(1, max_length)
     if "lowrank" in parts or rng.random() < 0.1:
@@ -185,6 +194,16 @@ def draw_kernel(rng: random.Random, max_length: int) -> dict[str, Any]:
     if "adaptive_band" in parts and rng.random() < 0.5:
         settings["kernel_width_penalty"] = rng.choice([0.01, 1.0])
     return settings
+
+
+def draw_filter(rng: random.Random) -> dict[str, Any]:
+    keys = {
+        "filter_padding": one_of(True, False),
+        "bsarec_alpha": one_of(0, 0.3, 1.0),
+        "bsarec_cutoff": one_of(1, 3, 8, 100),
+        "tvrec_orthogonality": one_of(0.0, 0.1),
+    }
+    return some(rng, keys, 0.6)
 
 
 def draw_encodings(rng: random.Random) -> dict[str, Any]:

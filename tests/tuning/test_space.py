@@ -14,6 +14,7 @@ from recbole_posattn import Config, PosKernelSASRec, register
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.tuning.space import Dimension, Space, read_hyper, read_space, space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
+from recbole_posattn.models.filters import FILTER_MODELS
 from recbole_posattn.settings.properties import PROPERTIES
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -213,7 +214,7 @@ def test_a_condition_may_name_any_key_and_a_models_own_key_can_be_searched(tmp_p
 
 
 def test_every_model_that_comes_along_has_a_space() -> None:
-    assert len(OWN_MODELS) == 9 and set(OWN_MODELS) <= {file.stem for file in SPACES}
+    assert len(OWN_MODELS) == 12 and set(OWN_MODELS) <= {file.stem for file in SPACES}
 
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
@@ -226,10 +227,25 @@ def test_spaces_that_come_along_hold_settings_that_their_model_takes(file: Path)
 
 
 def test_our_models_are_searched_alike() -> None:
-    """The same values of the same keys but for what a model has of its own: the same chance for all."""
+    """The same values of the same keys but for what a model has of its own: the same chance for all.
+
+    The filter models have all of these values, and more where a published recipe needs it.
+    """
     common = read_space(PROPERTIES / "tuning" / "NoPESASRec.yaml").dimensions
-    for model in OWN_MODELS:
+    filters = {model.__name__ for model in FILTER_MODELS}
+    for model in set(OWN_MODELS) - filters:
         assert read_space(PROPERTIES / "tuning" / f"{model}.yaml").dimensions[: len(common)] == common
+    for model in filters:
+        space = {
+            dimension.key: dimension for dimension in read_space(PROPERTIES / "tuning" / f"{model}.yaml").dimensions
+        }
+        for dimension in common:
+            if dimension.key == "learning_rate":
+                low, high = space["learning_rate"].values
+                assert low <= dimension.values[0] and high >= dimension.values[1]
+            elif dimension.key != "attn_dropout_prob":
+                assert space[dimension.key] == dimension
+        assert ("attn_dropout_prob" in space) == (model == "BSARec")
 
 
 def test_the_papers_grid_is_the_papers() -> None:

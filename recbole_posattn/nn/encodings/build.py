@@ -19,6 +19,9 @@ ENCODINGS: dict[str, Callable[[EncodingOptions], PositionEncoding]] = {
     "t5_bias": lambda o: T5BiasEncoding(o.n_heads, o.t5_buckets, o.t5_max_distance),
 }
 
+# Encodings that enter at the input, and so do without an attention.
+AT_INPUT = {"absolute", "sinusoidal"}
+
 # Encodings that each layer has its own copy of; the others are one module shared by all layers.
 PER_LAYER = {"cape"}
 

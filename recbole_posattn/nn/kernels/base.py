@@ -73,9 +73,12 @@ class PositionKernel(nn.Module):
 
     Attributes:
         lag_only: True if a weight depends on the lag t − s alone, so that it does not matter where the padding is.
+        causal: True if the matrix is lower triangular. Kernels of the attention are; a filter over the frequencies of
+            a whole sequence is not.
     """
 
     lag_only = True
+    causal = True
 
     def __init__(self, max_length: int, n_groups: int = 1) -> None:
         super().__init__()
@@ -90,6 +93,12 @@ class PositionKernel(nn.Module):
     def from_options(cls, options: KernelOptions) -> Self:
         """A kernel of this class from the options of a model, for :func:`recbole_posattn.register_kernel`."""
         return cls(options.max_length, options.n_groups)
+
+    def start_near_zero(self) -> None:
+        """Draw the weights again, for a kernel beside a residual connection, which is the identity already.
+
+        Kernels start near the identity otherwise. Without a start of its own near 0, a class keeps its weights.
+        """
 
     def dense(self, length: int | None = None) -> Tensor:
         """The matrix M for sequences of ``length`` positions (default: ``max_length``).
@@ -128,6 +137,10 @@ class PositionKernel(nn.Module):
     def _mix(self, x: Tensor) -> Tensor:
         """y = M x for x of shape (b, g, s, c), or (b, any, s, c) if there is one group."""
         raise NotImplementedError
+
+    def last_row(self, length: int | None = None) -> Tensor:
+        """What the last position takes from each, M[s − 1, :], shape (g, s); ``length`` as in :meth:`dense`."""
+        return self.dense(length)[:, -1]
 
     def diagonal(self, length: int | None = None) -> Tensor:
         """The diagonal, M[t, t], shape (g, s); ``length`` as in :meth:`dense`."""

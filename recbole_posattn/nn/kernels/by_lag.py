@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.nn import products
-from recbole_posattn.nn.kernels.base import LearnedKernel, Normalization, TapStart, checked_bandwidth, half_normal
+from recbole_posattn.nn.kernels.base import (
+    INIT_STD,
+    LearnedKernel,
+    Normalization,
+    TapStart,
+    checked_bandwidth,
+    half_normal,
+)
 
 
 class LagKernel(LearnedKernel):
@@ -25,6 +32,12 @@ class LagKernel(LearnedKernel):
     def dense(self, length: int | None = None) -> Tensor:
         """See :meth:`PositionKernel.dense`."""
         return products.toeplitz_matrix(self.taps(), self._checked(length))
+
+    def last_row(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.last_row`."""
+        length = self._checked(length)
+        taps = self.taps()[:, :length]
+        return F.pad(taps.flip(-1), (length - taps.shape[-1], 0))
 
     def _mix(self, x: Tensor) -> Tensor:
         return products.toeplitz_product(self.taps(), x)
@@ -67,6 +80,10 @@ class ToeplitzKernel(LagKernel):
     def taps(self) -> Tensor:
         """See :meth:`LagKernel.taps`."""
         return self._normalized(self._unnormalized_taps())
+
+    def start_near_zero(self) -> None:
+        """N(0, 0.02²) for all taps; see :meth:`PositionKernel.start_near_zero`."""
+        nn.init.normal_(self.free, std=INIT_STD)
 
     def _unnormalized_taps(self) -> Tensor:
         return F.pad(self.free, (1, 0), value=1.0) if self.unit_first_tap else self.free
@@ -176,6 +193,10 @@ class ExponentialKernel(LagKernel):
     def taps(self) -> Tensor:
         """See :meth:`LagKernel.taps`."""
         return (self._normalized_amplitude()[..., None] * self._decayed(self.max_length)).sum(dim=1)
+
+    def start_near_zero(self) -> None:
+        """N(0, 0.02²) for all amplitudes; see :meth:`PositionKernel.start_near_zero`."""
+        nn.init.normal_(self.amplitude, std=INIT_STD)
 
     def _decayed(self, length: int, stride: int = 1) -> Tensor:
         """λ_m^(k · stride) for k < ``length``, shape (g, m, k)."""

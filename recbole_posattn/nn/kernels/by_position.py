@@ -59,6 +59,10 @@ class FullKernel(LearnedKernel):
         free[:, self.entry[1] == 0] = 1.0
         self.free = nn.Parameter(free)
 
+    def start_near_zero(self) -> None:
+        """N(0, 0.02²) for all weights; see :meth:`PositionKernel.start_near_zero`."""
+        nn.init.normal_(self.free, std=INIT_STD)
+
     def band(self, length: int) -> Tensor:
         """The weights by position and lag, band[t, k] = M[t, t − k], shape (g, s, w).
 
@@ -127,6 +131,10 @@ class LowRankKernel(LearnedKernel):
         self.u = nn.Parameter(start + INIT_STD * torch.randn(n_groups, max_length, rank))
         self.v = nn.Parameter(start + INIT_STD * torch.randn(n_groups, max_length, rank))
 
+    def start_near_zero(self) -> None:
+        """N(0, 0.02²) for all u; v keeps the Fourier basis. See :meth:`PositionKernel.start_near_zero`."""
+        nn.init.normal_(self.u, std=INIT_STD)
+
     def factors(self, length: int) -> tuple[Tensor, Tensor]:
         """u (normalized) and v of the aligned positions, each of shape (g, s, r)."""
         u: Tensor = self.u
@@ -156,6 +164,86 @@ class LowRankKernel(LearnedKernel):
         return products.recurrent_product(
             within=(u @ v.mT).tril(), write=v.mT, carry=earlier.expand(self.n_groups, self.rank, -1, -1), read=u, x=x
         )
+
+    def extra_repr(self) -> str:
+        """The sizes and options, for ``print(model)``."""
+        return f"{super().extra_repr()}, rank={self.rank}, alignment={self.alignment}"
+
+
+class TimeVariantKernel(LearnedKernel):
+    """A filter whose taps change with the position, by a basis of r filters: M[t, t − k] = Σ_m c_t[m] b_m[k] / ‖b_m‖.
+
+    The time-variant filter of TV-Rec (Shin et al., arXiv 2510.25259, NeurIPS 2025), Σ_k diag(h_k) Aᵏ with the shift A
+    of a directed graph of positions and H = C B̄, written without the Fourier transform of that graph: its taps H are
+    of rank r over positions and lags. Starts near the identity: b_1 is a filter of lag 0, and c_t its weight 1.
+
+    Args:
+        max_length: T; see :class:`PositionKernel`.
+        n_groups: See :class:`PositionKernel`.
+        normalization: See :class:`LearnedKernel`; the norm is that of the whole triangle.
+        rank: r, m in the paper.
+        alignment: See :class:`FullKernel`.
+
+    Raises:
+        ValueError: If ``rank`` is below 1 or ``alignment`` is unknown.
+    """
+
+    lag_only = False
+
+    def __init__(
+        self,
+        max_length: int,
+        n_groups: int = 1,
+        normalization: Normalization = "frobenius",
+        rank: int = 8,
+        alignment: Alignment = "end",
+    ) -> None:
+        super().__init__(max_length, n_groups, normalization)
+        if rank < 1:
+            raise ValueError(f"rank must be a positive integer, got {rank}")
+        self.rank = rank
+        self.alignment = checked_alignment(alignment)
+        coefficient, basis = torch.randn(n_groups, max_length, rank), torch.randn(n_groups, rank, max_length)
+        coefficient, basis = INIT_STD * coefficient, INIT_STD * basis
+        coefficient[..., 0], basis[:, 0, 0] = 1.0, 1.0
+        self.coefficient = nn.Parameter(coefficient)
+        self.basis = nn.Parameter(basis)
+
+    def start_near_zero(self) -> None:
+        """N(0, 0.001²) for both, as the authors; see :meth:`PositionKernel.start_near_zero`."""
+        nn.init.normal_(self.coefficient, std=1e-3)
+        nn.init.normal_(self.basis, std=1e-3)
+
+    def factors(self, length: int) -> tuple[Tensor, Tensor]:
+        """c (normalized) of the aligned positions, shape (g, s, r), and b̂ of the lags below s, shape (g, r, s)."""
+        coefficient: Tensor = self.coefficient
+        basis: Tensor = self.basis / self.basis.norm(dim=-1, keepdim=True)
+        if self.normalization == "frobenius":
+            by_lag = basis.mT
+            gram = (by_lag.unsqueeze(-1) * by_lag.unsqueeze(-2)).cumsum(dim=1)  # Σ_{k ≤ t} b̂[k] b̂[k]ᵀ
+            squared = torch.einsum("gtr,gtrq,gtq->g", coefficient, gram, coefficient)
+            coefficient = coefficient / (squared.sqrt() + self.normalization_eps)[:, None, None]
+        rows = aligned(self.alignment, length, self.max_length)
+        return coefficient[:, rows], basis[..., :length]
+
+    def dense(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.dense`."""
+        length = self._checked(length)
+        coefficient, basis = self.factors(length)
+        position = torch.arange(length, device=basis.device)
+        lag = position[:, None] - position
+        by_lag = coefficient @ basis
+        return by_lag.gather(-1, lag.clamp(min=0).expand_as(by_lag)).masked_fill(lag < 0, 0.0)
+
+    def _mix(self, x: Tensor) -> Tensor:
+        length = x.shape[-2]
+        if length <= products.DENSE_LENGTH:
+            return products.dense_product(self.dense(length), x)
+        coefficient, basis = self.factors(length)
+        y = torch.zeros_like(x)
+        for weight, taps in zip(coefficient.unbind(-1), basis.unbind(1), strict=True):
+            y = y + weight.unsqueeze(-1) * products.toeplitz_product(taps, x)
+        return y
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print(model)``."""

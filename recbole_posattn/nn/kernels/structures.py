@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions, LearnedKernel, PositionKernel
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel, DilatedKernel, ExponentialKernel, ToeplitzKernel
-from recbole_posattn.nn.kernels.by_position import FullKernel, LowRankKernel
+from recbole_posattn.nn.kernels.by_position import FullKernel, LowRankKernel, TimeVariantKernel
 
 STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "identity": lambda o: IdentityKernel(o.max_length, o.n_groups),
@@ -20,6 +20,7 @@ STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "lowrank": lambda o: LowRankKernel(*o.common, rank=o.rank, alignment=o.alignment),
     "adaptive_band": lambda o: AdaptiveBandKernel(*o.common, o.role == "u", o.first_tap_start),
     "dilated": lambda o: DilatedKernel(*o.common, o.role == "u", o.first_tap_start),
+    "time_variant": lambda o: TimeVariantKernel(*o.common, rank=o.rank, alignment=o.alignment),
 }
 
 # The structures that need a bandwidth.
