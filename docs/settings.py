@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Source
-from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, WITHOUT_EFFECT_ON_RESULT
-from recbole_posattn.settings.model_keys import FILTER_KEYS
+from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, SAME_IN_ALL_ROWS, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
 from recbole_posattn.settings.rules import LARGEST
 from recbole_posattn.settings.yaml import YamlLoader
@@ -97,7 +97,7 @@ def _paragraph(text: str) -> str:
 
 def tables() -> str:
     """The part of the page that is generated."""
-    of_filters = {key.name for key in FILTER_KEYS}
+    of_filters = {key.name for key in FILTER_MODEL_KEYS}
     of_models = [key for key in KEYS.values() if key.source is Source.MODEL and key.name not in of_filters]
     of_runs = [key for key in KEYS.values() if key.source is Source.OVERALL]
     parts = [
@@ -108,7 +108,7 @@ def tables() -> str:
         _table(of_models),
         "## Keys of FMLPRec, BSARec and TVRec",
         "Each of these models has those of these keys that concern it, see [models.md](models.md).",
-        _table(FILTER_KEYS),
+        _table(FILTER_MODEL_KEYS),
         "## Keys of every model",
         "These keys are additions of this package, and apply to RecBole's own models, too.",
         _table(of_runs),
@@ -120,6 +120,9 @@ def tables() -> str:
         f"A resumed run (`--resume`) keeps its settings. These may be changed: {_names(RESUMABLE)}.",
         "These may be changed by naming them, and the change is recorded in the checkpoint and in `result.json`: "
         f"{_names(CHANGEABLE)}.",
+        "## What is the same in all rows and trials",
+        "A protocol sets keys of the evaluation and of the data. The rows of a leaderboard and the trials of a search "
+        f"may not differ in these: {_names(SAME_IN_ALL_ROWS)}. Nor does a search draw what does not change a result.",
         "## What does not change a result",
         "Leaderboards and tuning reuse a finished run if its settings differ only in these keys: "
         f"{_names(WITHOUT_EFFECT_ON_RESULT)}. They identify the data by its contents, not its path.",

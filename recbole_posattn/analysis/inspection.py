@@ -20,7 +20,7 @@ from recbole_posattn.training.load import load
 # Settings that describe the positional parts of a model.
 _POSITIONAL_KEYS = (
     *("attention", "kernel_structure", "kernel_bandwidth", "kernel_sharing", "kernel_groups", "kernel_normalization"),
-    *("kernel_branch", "kernel_branch_groups", "position_encoding", "position_alignment"),
+    *("kernel_branch", "kernel_branch_groups", "position_encoding", "position_alignment", "attend_padding"),
     *("bsarec_alpha", "bsarec_cutoff", "filter_padding"),
 )
 _SIZES = {"n_layers": "layers", "n_heads": "heads", "hidden_size": "channels"}

@@ -1,8 +1,9 @@
 """Transformer backbones around positional-kernel attention.
 
 ``sasrec`` is the paper's block (arXiv 2602.21052, after SASRec, arXiv 1808.09781): pre-norm, queries from the
-normalized and keys and values from the raw input. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one input
-for all three, an output projection. In either, a :class:`KernelBranch` may stand beside the attention or in its place:
+normalized input, keys and values from the raw one. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one
+input for all three, an output projection. In either, a :class:`KernelBranch` may stand beside the attention or in its
+place:
 
     sasrec:  h = LN(x), a = h + Attn(h, x) + γ ⊙ dropout(M h)
     recbole: a = LN(x + W_O Attn(x, x) + γ ⊙ dropout(M x)), where x is normalized already
@@ -36,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """Sizes and options of a block outside its attention.
+    """Sizes and options of a block.
 
     Attributes:
         hidden_size: Channels d.
@@ -44,6 +45,8 @@ class BlockOptions:
         hidden_act: A name of :data:`ACTIVATIONS`.
         dropout: Probability of zeroing an element of the input and in the feed-forward networks; in [0, 1).
         layer_norm_eps: Added to the variance in LayerNorm.
+        output_projection: See :class:`PositionKernelAttention`; the ``recbole`` backbone has a projection of its own.
+        attend_padding: See :class:`PositionKernelAttention`.
     """
 
     hidden_size: int
@@ -51,6 +54,8 @@ class BlockOptions:
     hidden_act: str = "relu"
     dropout: float = 0.0
     layer_norm_eps: float = 1e-8
+    output_projection: bool = False
+    attend_padding: bool = False
 
     def layer_norm(self) -> nn.LayerNorm:
         """A LayerNorm over the channels."""
@@ -62,8 +67,7 @@ class FeedForward(nn.Module):
 
     Args:
         options: Sizes, activation and dropout.
-        inner_dropout: Whether there is dropout behind the first layer too (the paper's block has it, RecBole's does
-            not).
+        inner_dropout: Whether dropout also follows the first layer (it does in the paper's block, not in RecBole's).
     """
 
     def __init__(self, options: BlockOptions, inner_dropout: bool) -> None:
@@ -140,14 +144,18 @@ class SASRecBlock(Block):
 class RecBoleBlock(Block):
     """RecBole's ``TransformerLayer``: a = LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
 
-    A branch adds γ ⊙ dropout(M x) under the first LN. The arguments are those of :class:`Block`; there is dropout
-    behind the output projection W_O, too.
+    A branch adds γ ⊙ dropout(M x) under the first LN. The arguments are those of :class:`Block`; dropout also follows
+    the output projection W_O.
     """
 
     def __init__(
         self, attention: PositionKernelAttention | None, options: BlockOptions, branch: KernelBranch | None = None
     ) -> None:
         super().__init__(attention, options, branch)
+        if options.output_projection:
+            raise ValueError(
+                "output_projection is for the sasrec backbone; the recbole backbone always has a projection"
+            )
         self.attention = attention
         self.branch = branch
         if attention is not None:
@@ -200,10 +208,10 @@ class BSARecBlock(RecBoleBlock):
 
 
 class Backbone(nn.Module):
-    """Blocks between an input stage with dropout and the outputs, with one LayerNorm outside the blocks.
+    """An input stage with dropout, the blocks, and one LayerNorm outside the blocks.
 
     Args:
-        attentions: One attention a block, first block first; ``None`` in a block without.
+        attentions: The attention of each block, in order; ``None`` in a block without.
         options: The rest of each block.
         input_encodings: Positional encodings that enter at the input.
         branches: One branch a block; ``None`` in a block without.
@@ -235,7 +243,7 @@ class Backbone(nn.Module):
 
         Args:
             item_embedding: Shape (b, s, d).
-            valid: Shape (b, s), False at padding; ``None`` where padding stands behind the items only.
+            valid: Shape (b, s), False at padding; ``None`` if all padding follows the items.
             last_only: Whether only the output at the last position is needed; the last block then skips the
                 others.
 
@@ -259,7 +267,7 @@ class Backbone(nn.Module):
 class SASRecBackbone(Backbone):
     """√d-scaled item embeddings, dropout, the paper's blocks, LayerNorm.
 
-    The authors zero the padding rows after each block; here the attention keeps padding out by itself.
+    The authors zero the padding rows after each block; here the attention does so with its input.
     """
 
     block_class = SASRecBlock

@@ -11,7 +11,8 @@ from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
-from recbole_posattn.settings.model_keys import FILTER_KEYS, MODEL_RULES
+from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
+from recbole_posattn.settings.model_keys import MODEL_RULES
 
 
 def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) -> None:
@@ -26,7 +27,7 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
         SettingError: Naming the key and the model that has it.
     """
     for key in sorted(set(given) & MODEL_RULES.keys() - set(defaults)):
-        if key in {filter_key.name for filter_key in FILTER_KEYS}:
+        if key in {filter_key.name for filter_key in FILTER_MODEL_KEYS}:
             raise SettingError(
                 f"{model} has no key {key!r}: it is for filter models, see docs/models.md; leave it out."
             )
@@ -51,6 +52,7 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         _check_kernels(settings)
     _check_encodings(settings)
     _check_loss(settings)
+    _check_block(settings)
     stride, max_length = settings["window_stride"], settings["MAX_ITEM_LIST_LENGTH"]
     if stride is not None and stride > max_length:
         raise SettingError(f"window_stride must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {stride}.")
@@ -58,6 +60,7 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         raise SettingError(
             f"window_stride {stride} is for train_objective 'sequence'; got 'augmented', which has no windows."
         )
+    _check_last_window(settings)
     if settings["train_objective"] == "sequence" and settings.get("transform") is not None:
         raise SettingError(
             f"transform {settings['transform']!r} rewrites single histories; it needs train_objective 'augmented', "
@@ -65,11 +68,35 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         )
 
 
+def _check_last_window(settings: Mapping[str, Any]) -> None:
+    if not settings.get("last_window_only"):
+        return
+    stride, objective = settings["window_stride"], settings["train_objective"]
+    if objective != "sequence":
+        raise SettingError(f"last_window_only is for train_objective 'sequence'; got {objective!r}, without windows.")
+    if stride is not None:
+        raise SettingError(
+            f"last_window_only leaves one window of a history; got window_stride {stride}: leave it out."
+        )
+
+
+def _check_block(settings: Mapping[str, Any]) -> None:
+    if settings.get("attend_padding") and settings["position_alignment"] != "end":
+        raise SettingError(
+            "attend_padding needs position_alignment 'end': padding behind the items is never attended; "
+            f"got {settings['position_alignment']!r}."
+        )
+    if settings.get("output_projection") and settings["backbone"] != "sasrec":
+        raise SettingError(
+            f"output_projection is for backbone 'sasrec'; got {settings['backbone']!r}, which always has a projection."
+        )
+
+
 def _check_loss(settings: Mapping[str, Any]) -> None:
     loss_type, negatives = settings["loss_type"], settings.get("train_neg_sample_args")
     if loss_type not in SAMPLED_LOSSES and negatives is not None:
         raise SettingError(
-            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which takes all items for negatives; "
+            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which uses all items as negatives; "
             f"got {negatives!r}."
         )
     if loss_type in SAMPLED_LOSSES and settings["loss_chunk_size"] != "auto":
@@ -79,7 +106,7 @@ def _check_loss(settings: Mapping[str, Any]) -> None:
         )
     if loss_type == "gBCE" and negatives is not None and negatives.get("distribution", "uniform") != "uniform":
         raise SettingError(
-            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Take SSM "
+            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Use SSM "
             "for popular ones."
         )
 
@@ -124,6 +151,9 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
                 f"{key} {settings[key]!r} is for the kernels U and L of the attention; got attention 'none'. Leave it "
                 "out; the branch has kernel_branch and kernel_branch_groups."
             )
+    for key in ("output_projection", "attend_padding"):
+        if settings[key]:
+            raise SettingError(f"{key} {settings[key]} is for the attention; got attention 'none'. Leave it out.")
 
 
 def _check_kernels(settings: Mapping[str, Any]) -> None:
@@ -160,9 +190,7 @@ def _check_lags(settings: Mapping[str, Any], key: str) -> None:
 
 
 def _check_encodings(settings: Mapping[str, Any]) -> None:
-    encodings = settings.get(
-        "position_encoding"
-    )  # ``None``: a model with a fixed encoding has the keys of that encoding instead
+    encodings = settings.get("position_encoding")  # None if the model has a fixed encoding, and the keys of that one
     try:
         check_encodings(encodings or [])
     except ValueError as error:

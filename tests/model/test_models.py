@@ -116,10 +116,13 @@ def hybrids(draw: st.DrawFn) -> dict:
     encodings = draw(st.lists(st.sampled_from(sorted(ENCODINGS)), unique=True, min_size=1, max_size=3))
     if any(set(pair) <= set(encodings) for pair in MEANINGLESS_TOGETHER):
         encodings = encodings[:1]
+    alignment, backbone = draw(st.sampled_from(["end", "start"])), draw(st.sampled_from(["sasrec", "recbole"]))
     settings = {
-        "position_alignment": draw(st.sampled_from(["end", "start"])),
-        "backbone": draw(st.sampled_from(["sasrec", "recbole"])),
+        "position_alignment": alignment,
+        "backbone": backbone,
         "n_heads": draw(st.sampled_from([1, 2])),
+        "attend_padding": alignment == "end" and draw(st.booleans()),
+        "output_projection": backbone == "sasrec" and draw(st.booleans()),
     }
     groups, structure = st.sampled_from([1, "n_heads", "hidden_size"]), st.sampled_from(list(STRUCTURES))
     if draw(st.booleans()):
@@ -128,6 +131,8 @@ def hybrids(draw: st.DrawFn) -> dict:
             return settings | {
                 "attention": "none",
                 "position_encoding": [name for name in encodings if name in AT_INPUT],
+                "attend_padding": False,
+                "output_projection": False,
             }
     return settings | {
         "kernel_structure": "-".join(draw(st.tuples(structure, structure))),
