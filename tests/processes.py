@@ -123,5 +123,5 @@ def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
     everywhere = [None] * distributed.world_size()
     dist.all_gather_object(everywhere, results)
     leave()
-    assert all(of_one == results for of_one in everywhere)
+    assert {*map(repr, everywhere)} == {repr(results)}  # as text, because a metric may be NaN, which equals nothing
     return results

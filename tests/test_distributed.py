@@ -163,6 +163,13 @@ def test_two_processes_resume_each_with_its_own_random_numbers(together: Togethe
 
 
 @pytest.mark.slow
+def test_two_processes_end_in_time_together(tiny_settings: Callable, two: Layout) -> None:
+    settings = tiny_settings(epochs=5, max_minutes=1e-9)
+    result = run("NoPESASRec", "tiny", config_dict=settings, nproc=2, port=two.port)
+    assert (result["stopped_by"], result["epochs"], result["best_epoch"]) == ("max_minutes", 1, 0)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--epochs=1", "--hidden_size=16", "--use_gpu=False"]

@@ -85,6 +85,7 @@ def test_a_key_stands_in_the_table_once() -> None:
             "USER_ID_FIELD ITEM_ID_FIELD ENTITY_ID_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD RELATION_ID_FIELD",
         ),
         ("RUN_NAMES", "model dataset protocol seed"),
+        ("NAMES_OF_SETTINGS", "protocol preset"),
     ],
 )
 def test_checkpoints_and_trials_rely_on_these_sets(name: str, expected: str) -> None:

@@ -147,7 +147,7 @@ def test_a_plugin_that_failed_can_be_mended_and_imported_again(module: Callable)
     assert sys.modules["late"].mended and "halving" in STRUCTURES
 
 
-def test_a_misspelt_model_or_key_is_told_about_plugins(tiny_settings: Callable) -> None:
+def test_a_misspelt_model_or_key_points_to_plugins(tiny_settings: Callable) -> None:
     with pytest.raises(
         SettingError, match=r"model 'ShortcutSASRec' is unknown.*a model of your own needs --plugin=MOD"
     ):
@@ -192,6 +192,7 @@ def test_a_model_inherits_defaults_data_set_and_trainer(module: Callable, tiny_s
     import_plugins([module("inheriting", BIASED.format(name="OwnSASRec", options=", properties='own.yaml'"))])
     settings = Config("OwnSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
     assert (settings["n_layers"], settings["my_key"], settings["kernel_structure"]) == (1, 3, "toeplitz-full")
+    assert settings["plugins"] == ["inheriting"]
     assert trainer_class(settings) is SequenceTrainer
     assert sys.modules["recbole.data.dataset"].OwnSASRecDataset is SequenceDataset
     assert "OwnSASRec" in registered_model_names()
@@ -287,10 +288,9 @@ def test_names_that_are_none_are_refused_in_one_line(module: Callable, trained: 
     module("hostile", HOSTILE)
     forged = changed(trained, plugins=names)
     for _ in range(2):
-        if names != ["x" * 10**5]:
-            with pytest.raises((SettingError, CheckpointError)) as error:
-                load(forged)
-            assert len(one_line(error)) < 1000
+        with pytest.raises((SettingError, CheckpointError)) as error:
+            load(forged)
+        assert len(one_line(error)) < 1000
         forget_plugins()
     assert not Path("harm").exists()
 

@@ -26,7 +26,7 @@ def test_returns_what_recbole_returns_and_more(tiny_settings: Callable) -> None:
     assert set(result) == {
         *("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"),  # RecBole's
         *("checkpoint", "epochs", "best_epoch", "seconds", "trainable_parameters", "learned"),
-        "changes",
+        *("changes", "stopped_by"),
         *("peak_mebibytes", "seen_targets", "curve"),
     }
     assert result["valid_score_bigger"] is True

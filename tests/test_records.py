@@ -18,12 +18,12 @@ import pytest
 from rich.console import Console
 
 from recbole_posattn import run
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments import identity, trials
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources
 from recbole_posattn.experiments.identity import identify
-from recbole_posattn.experiments.records import Records, make_records_folder, records_folders
+from recbole_posattn.experiments.records import Records, ignore_all_but_records, records_folders
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Trial, checked_folders, run_in_folder, run_trials
 from recbole_posattn.settings.properties import PROPERTIES
@@ -32,7 +32,7 @@ from recbole_posattn.training.result import read_users, write_users
 from tests.test_time_limit import losses, stop_at
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(tiny_settings: Callable) -> Callable[..., dict]:
     def settings(**changes: object) -> dict:
         given = {"model": "Pop", "dataset": "tiny", "protocol": "leave_one_out_masked", "use_gpu": False, "epochs": 1}
@@ -49,12 +49,19 @@ def interruptible() -> Any:
     signal.signal(signal.SIGINT, handler)
 
 
-@pytest.fixture
-def record(settings: Callable, tmp_path: Path) -> Path:
-    """The record of a run, in a folder of records."""
-    folder = tmp_path / "elsewhere" / "runs" / "some name"
+@pytest.fixture(scope="module")
+def finished(settings: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    handler = signal.getsignal(signal.SIGINT)
+    folder = tmp_path_factory.mktemp("finished") / "run"
     assert run_in_folder(settings(), folder, 1) is None
+    signal.signal(signal.SIGINT, handler)
     return folder
+
+
+@pytest.fixture
+def record(finished: Path, tmp_path: Path) -> Path:
+    """The record of a run, in a folder of records."""
+    return shutil.copytree(finished, tmp_path / "elsewhere" / "runs" / "some name")
 
 
 def change(folder: Path, **entries: Any) -> None:
@@ -102,7 +109,7 @@ def test_git_takes_the_records_alone(record: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     root = record.parent
-    make_records_folder(root)
+    ignore_all_but_records(root)
     (root / "other.incomplete" / "saved").mkdir(parents=True)
     (root / "other.incomplete" / "result.json").write_text("{}")
     (root / "failed").mkdir()
@@ -184,12 +191,27 @@ def test_results_of_another_version_are_not_taken(record: Path, settings: Callab
     found, records = taken(settings(), record.parent, tmp_path / "own")
     records.report(Console(file=told))
     assert found == [] and told.getvalue().count("\n") == 1
-    assert told.getvalue().startswith(f"{record.parent}: 1 runs are not taken")
+    assert told.getvalue().startswith(f"{record.parent}: 1 finished runs are not taken")
 
 
+def test_records_that_cannot_be_copied_are_one_line(
+    record: Path, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("recbole_posattn.experiments.records.shutil.copyfile", full)
+    with pytest.raises(UserError, match=r"no records can be copied to .*own: No space left on device"):
+        taken(settings(), record.parent, tmp_path / "own")
+    assert not [folder for folder in (tmp_path / "own").iterdir() if not folder.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["result.json", "users.parquet"])
 @pytest.mark.parametrize("spoil", [lambda f: f.unlink(), lambda f: f.write_text("{"), lambda f: f.write_text("[]")])
-def test_damaged_records_are_no_records(record: Path, settings: Callable, tmp_path: Path, spoil: Callable) -> None:
-    spoil(record / "result.json")
+def test_damaged_records_are_no_records(
+    record: Path, settings: Callable, tmp_path: Path, spoil: Callable, name: str
+) -> None:
+    spoil(record / name)
     assert taken(settings(), record.parent, tmp_path / "own")[0] == []
 
 

@@ -27,11 +27,11 @@ def losses(result: dict[str, Any]) -> list[tuple]:
     return [(point["loss"], point.get("valid")) for point in result["curve"]]
 
 
-@pytest.mark.parametrize("model", ["NoPESASRec", "BPR"])
-@pytest.mark.parametrize("call", [1, 4])  # before the second epoch, and within it
+@pytest.mark.parametrize(("model", "call"), [("NoPESASRec", 1), ("NoPESASRec", 4), ("BPR", 4)])
 def test_a_stopped_run_tests_its_best_epoch_and_continues(
     model: str, call: int, tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # before the second epoch (1), and within it
     settings = {"learning_rate": 0.01, "save_last_every": 3}
     first = run(model, "tiny", config_dict=tiny_settings(epochs=1, **settings))
     whole = run(model, "tiny", config_dict=tiny_settings(epochs=3, **settings))

@@ -42,7 +42,10 @@ def test_holds_the_properties_and_the_typing_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     properties = {f"recbole_posattn/{path.relative_to(ROOT)}" for path in (ROOT / "properties").rglob("*.yaml")}
     assert properties and properties <= names
-    assert {"recbole_posattn/py.typed", "recbole_posattn/experiments/leaderboard/leaderboard.html.j2"} <= names
+    of_leaderboards = {
+        f"recbole_posattn/experiments/leaderboard/leaderboard.{kind}" for kind in ("html.j2", "schema.json")
+    }
+    assert {"recbole_posattn/py.typed", *of_leaderboards} <= names
     assert not any(name.startswith(("tests/", "properties/")) for name in names)
 
 

@@ -7,6 +7,7 @@ is one; it may hold the weights as well, which the file ``.gitignore`` beside it
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,15 @@ from rich.console import Console
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.identity import Identity
 from recbole_posattn.files import json_lines, whole_file
+from recbole_posattn.reporting.page import write_files
 from recbole_posattn.reporting.terminal import print_line
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
 
 RUNS = "runs"
+
+# Why records are not taken that have another version of the results.
+OTHER_RESULTS = "a version of this package made them that computes other results"
 
 _GITIGNORE = f"""# {RESULT_NAME} and {USERS_NAME} are the record of a finished run; all else stays on this machine.
 *
@@ -62,17 +67,14 @@ def record_text(result: Mapping[str, Any]) -> str:
     return json_lines(result, width=1000)
 
 
-def make_records_folder(folder: Path) -> None:
-    """Create a folder of records that can be committed as it is.
+def ignore_all_but_records(folder: Path) -> None:
+    """Write the ``.gitignore`` with which a folder of runs can be committed as it is, if there is none.
 
     Raises:
-        OSError: If it cannot be written.
+        UserError: If it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        with whole_file(ignore) as incomplete:
-            incomplete.write_text(_GITIGNORE, encoding="utf-8")
+    if not (folder / ".gitignore").exists():
+        write_files(folder, {".gitignore": _GITIGNORE})
 
 
 def is_enough(result: Mapping[str, Any], max_minutes: float | None) -> bool:
@@ -119,7 +121,9 @@ class Records:
             OSError: If the folder cannot be written.
         """
         for folder, result in self._records:
-            if not folder.is_dir() or not is_enough(result, max_minutes) or not identity.is_of(result):
+            if folder.resolve() == target.resolve() or not folder.is_dir():
+                continue
+            if not is_enough(result, max_minutes) or not identity.is_of(result) or not _has_ranks(folder):
                 continue
             if result.get("results_version") != identity.version:
                 self.outdated[folder.parent] += 1
@@ -136,11 +140,17 @@ class Records:
     def report(self, console: Console) -> None:
         """Print a line for each folder that gave records, and for each with records of another version."""
         for folder, n in self.taken.items():
-            print_line(console, f"{folder}: {n} finished runs are taken from here")
+            print_line(console, f"{folder}: {n} finished runs are taken from this folder")
         for folder, n in self.outdated.items():
-            print_line(
-                console, f"{folder}: {n} runs are not taken, as their results are of another version of this package"
-            )
+            print_line(console, f"{folder}: {n} finished runs are not taken: {OTHER_RESULTS}")
+
+
+def _has_ranks(folder: Path) -> bool:
+    """Whether the results by target can be read."""
+    try:
+        return len(read_users(folder)) > 0
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are among them
+        return False
 
 
 def _records_in(folder: Path) -> list[Record]:
@@ -182,6 +192,6 @@ def records_folders(given: Sequence[Path], own: Path) -> list[Path]:
         SettingError: If a given folder does not exist.
     """
     for folder in given:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike Path.is_dir, it takes names of any length
             raise SettingError(f"runs must be a folder with the records of runs; there is no folder {folder}.")
     return [*given, own, *(folder.parent for folder in sorted(Path("results").glob(f"*/{RUNS}")))]

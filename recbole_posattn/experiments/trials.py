@@ -31,7 +31,7 @@ from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.files import write_json
 from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.checks import PRETRAINED
-from recbole_posattn.settings.keys import PATH_KEYS
+from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, PATH_KEYS
 from recbole_posattn.settings.plugins import check_known_in_workers, import_plugins
 from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
@@ -100,6 +100,7 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
     Raises:
         SettingError: If the settings of a trial are invalid, or two trials are the same run; nothing is copied then.
         DataError: If the data set of a trial cannot be read.
+        UserError: If a record cannot be copied.
     """
     folders: dict[Path, Trial] = {}
     identities: dict[Path, Identity] = {}
@@ -114,9 +115,12 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
             raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
         folders[folder], identities[folder] = trial, identity
     if records is not None:
-        for folder, trial in folders.items():
-            if not _is_finished(folder, trial.settings):
-                records.take(identities[folder], trial.settings.get("max_minutes"), folder)
+        try:
+            for folder, trial in folders.items():
+                if not _is_finished(folder, trial.settings):
+                    records.take(identities[folder], trial.settings.get("max_minutes"), folder)
+        except OSError as error:
+            raise UserError(f"no records can be copied to {root}: {error.strerror or error}") from error
     return folders
 
 
@@ -313,8 +317,7 @@ def remove_left_over(root: Path, wait: float = 0) -> None:
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
     paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
-    files = (PRETRAINED, "protocol", "preset")
-    paths |= {key: settings[key] for key in files if Path(str(settings.get(key))).is_file()}
+    paths |= {key: settings[key] for key in (PRETRAINED, *NAMES_OF_SETTINGS) if Path(str(settings.get(key))).is_file()}
     return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
 
 

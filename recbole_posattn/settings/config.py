@@ -243,7 +243,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
         check_transform(settings)
-        settings["plugins"] = plugins_of_run(settings)
+        settings["plugins"] = plugins_of_run({**settings, "model": self.model})
         return settings
 
     def _set_default_parameters(self) -> None:

@@ -15,6 +15,7 @@ EVALUATION_KEYS = (
         "(str) How to evaluate: leave_one_out, leave_one_out_masked, temporal, temporal_paper, or a YAML file of such "
         "keys; ~ leaves it to the keys themselves.",
         Scope.RUN,
+        names_settings=True,
     ),
     own_key(
         "mask_history",

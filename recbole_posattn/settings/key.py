@@ -57,6 +57,7 @@ class Key:
         scope: What it decides.
         sizes: The phases of a run that need more memory if it is larger.
         filters_rows: Whether it leaves out interactions of a file.
+        names_settings: Whether it names a set of settings, perhaps a file. Runs are compared by these settings.
         before: The value whose results are those of the versions without the key. The record of a finished run that
             lacks the key counts with it.
     """
@@ -71,6 +72,7 @@ class Key:
     scope: Scope = Scope.TRAINING
     sizes: tuple[Phase, ...] = ()
     filters_rows: bool = False
+    names_settings: bool = False
     before: Any = AS_DEFAULT
 
 

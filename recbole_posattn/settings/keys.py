@@ -88,6 +88,9 @@ PLACES = _of_scope(Scope.EXECUTION) & WITHOUT_EFFECT_ON_RESULT
 # Paths, which are relative to the folder in which a command was started.
 PATH_KEYS = {key.name for key in KEYS.values() if key.rule is PATH}
 
+# Keys that name a set of settings, perhaps a file.
+NAMES_OF_SETTINGS = {key.name for key in KEYS.values() if key.names_settings}
+
 # Keys that name columns of ids, and keys that leave out interactions of a file.
 ID_FIELD_KEYS = {name for name in KEYS if name.endswith("_ID_FIELD")}
 FILTER_KEYS = [key.name for key in KEYS.values() if key.filters_rows]

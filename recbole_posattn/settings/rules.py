@@ -101,8 +101,8 @@ def is_name(value: Any) -> bool:
 
 
 def is_module(value: Any) -> bool:
-    """Whether a value can be the dotted name of a module."""
-    parts = value.split(".") if isinstance(value, str) else [""]
+    """Whether a value can be the dotted name of a module, of at most 200 characters."""
+    parts = value.split(".") if isinstance(value, str) and len(value) <= 200 else [""]
     return all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
 
 

@@ -79,6 +79,7 @@ RUN_KEYS = (
         "(str) Settings of this package's models that belong together: paper (the released model of arXiv 2602.21052), "
         "or a YAML file of keys; ~ is none.",
         Scope.TRAINING,
+        names_settings=True,
     ),
     own_key(
         "plugins",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import recbole_posattn.compat  # noqa: F401
+
 import psutil
 from recbole.config import Config
 from recbole.utils import get_gpu_usage

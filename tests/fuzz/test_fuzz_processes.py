@@ -73,6 +73,7 @@ def test_two_processes_end_as_one_does() -> None:
     n_cases, seed = max(1, 12 * profile.max_examples // 100), 0
     if profile.max_examples > 100:
         seed = random.randrange(2**32)
+    print(f"seed {seed}")  # pytest shows it if the processes fail
     rng = random.Random(seed)
     cases = [draw(rng, f"data-{number}") for number in range(n_cases)]
     outcomes = launch(processes.run_each, {"cases": cases}, Layout(2, 2, "localhost", processes.free_port(), 0))

@@ -21,6 +21,10 @@ from recbole_posattn.experiments.leaderboard.public import SCHEMA, json_report
 from recbole_posattn.experiments.leaderboard.spec import Spec, read_spec
 from recbole_posattn.experiments.trials import Outcome, Resources, run_in_folder
 from tests.leaderboard.test_report import PROVENANCE, PUBLISHED, make_board
+from tests.test_house import ROOT
+
+# Leaderboards of this clone that have their records.
+COMMITTED = sorted(file.parent for file in (ROOT / "results").glob("*/leaderboard.json"))
 
 FILES = [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex", "html", "json")]
 
@@ -108,7 +112,12 @@ def test_half_a_board_goes_on_in_a_fresh_folder_and_is_made_again_from_its_recor
     files = remake_leaderboard(clone, clone)
     assert [file.name for file in files] == FILES
     assert {name: (clone / name).read_bytes() for name in FILES} == bytes_before
-    shutil.rmtree(next(folder for folder in (clone / "runs").iterdir() if folder.is_dir()))
+    damaged = next(folder for folder in (clone / "runs").iterdir() if folder.is_dir())
+    for name in ("users.parquet", "result.json"):
+        (damaged / name).write_text("{")
+        with pytest.raises(DataError, match="a record of tiny, leave_one_out_masked cannot be read: "):
+            remake_leaderboard(clone, clone)
+    shutil.rmtree(damaged)
     with pytest.raises(DataError, match=r"result\.json is missing, the record of .*, seed 202"):
         remake_leaderboard(clone, clone)
     assert {name: (clone / name).read_bytes() for name in FILES} == bytes_before
@@ -180,6 +189,21 @@ def test_the_format_holds_all_that_the_page_shows(tmp_path: Path) -> None:
     assert content["command"] == PROVENANCE.command and content["versions"] == PROVENANCE.versions
 
 
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_committed_leaderboards_have_the_format_and_their_records(folder: Path) -> None:
+    content = validated(folder)
+    recorded = {record.parent.name for record in folder.glob("runs/*/users.parquet")}
+    assert recorded == {run["fingerprint"] for board in content["boards"] for run in board["runs"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_committed_leaderboards_are_made_again_from_their_records(folder: Path, tmp_path: Path) -> None:
+    files = {file.name: file.read_bytes() for file in remake_leaderboard(folder, tmp_path)}
+    assert files["leaderboard.md"] == (folder / "leaderboard.md").read_bytes()
+    assert files["leaderboard.tex"] == (folder / "leaderboard.tex").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -209,6 +233,10 @@ def test_what_is_no_leaderboard_is_not_made_again(
         (["--models=Pop", "--budget=-1"], "budget must be a number of minutes, at least 0; got -1.0"),
         (["--models=Pop", "--budget=nan"], "budget must be a number of minutes"),
         (["--models=Pop", "--runs=nowhere"], "there is no folder nowhere"),
+        (["--models=Pop", f"--runs={'x' * 3000}"], "there is no folder xxx"),
+        ([f"--from={'x' * 3000}"], "cannot be read: File name too long"),
+        (["--from=a\0b"], "is not a leaderboard of this package: ValueError"),
+        (["--models=Pop", f"--published={'x' * 3000}"], "cannot be read: File name too long"),
         (["--models=Pop", "--max_minutes=0"], "max_minutes must be a number above 0"),
         (["--models=Pop", "--published=nowhere.json"], "published file nowhere.json cannot be read: No such file"),
     ],

@@ -78,21 +78,21 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     space.write_text("learning_rate: {loguniform: [1e-3, 1e-2]}\n")
     arguments = [
         *("tune", "--model=NoPESASRec", "--dataset=tiny"),
-        *(f"--data_path={tiny_data_path}", f"--space={space}", "--num_samples=4", "--scheduler=none", "--jobs=2"),
+        *(f"--data_path={tiny_data_path}", f"--space={space}", "--num_samples=3", "--scheduler=none", "--jobs=2"),
         *("--epochs=2", "--hidden_size=16", "--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", f"--output={folder}"),
     ]
     died = subprocess.run([sys.executable, "-c", KILLED_AFTER_A_TRIAL, *arguments], capture_output=True)
     assert died.returncode == -signal.SIGKILL
     before, runs = read_records(folder), started_at(folder)
-    assert 1 <= len(before) < 4 and not (folder / "best.yaml").exists()
+    assert 1 <= len(before) < 3 and not (folder / "best.yaml").exists()
 
     assert cli.main(arguments) == cli.EXIT_USER_ERROR
     assert "continue it with --resume" in capsys.readouterr().err
     assert cli.main([*arguments, "--resume"]) == 0
     after = read_records(folder)
     assert after[: len(before)] == before
-    assert len({record.number for record in after}) == len(after) == 4
-    assert len({record.settings["learning_rate"] for record in after}) == 4
+    assert len({record.number for record in after}) == len(after) == 3
+    assert len({record.settings["learning_rate"] for record in after}) == 3
     assert [record.settings["learning_rate"] for record in after].count(0.001) == 1  # the default is a trial
     assert {name: started_at(folder)[name] for name in runs} == runs
     assert not list(folder.rglob("*.incomplete")) and not (folder / "ray").exists()
@@ -101,7 +101,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     best = best_trial(after, bigger=True)
     assert yaml.safe_load((folder / "best.yaml").read_text())["learning_rate"] == best.settings["learning_rate"]
     table = pd.read_csv(folder / "trials.csv")
-    assert len(table) == 4 and table["ndcg@10"].max() == best.best(bigger=True)
+    assert len(table) == 3 and table["ndcg@10"].max() == best.best(bigger=True)
     assert [file.parent.name for file in folder.rglob(BEST_NAME)] == [f"{best.number:04d}"]
     evaluated = (folder / "best.json").stat().st_mtime
     (folder / "report.html").unlink()
@@ -325,7 +325,7 @@ def test_the_best_is_a_finished_one() -> None:
     [
         (
             ["--model=NoPESASRecc"],
-            "tuning must be one of .* or a YAML file; got 'NoPESASRecc'. Did you mean 'NoPESASRec'",
+            "model 'NoPESASRecc' is unknown. Did you mean 'NoPESASRec'",
         ),
         (["--model=GCSAN"], "tuning must be one of"),
         (["--space=nothing.yaml"], "tuning must be one of"),

@@ -6,7 +6,6 @@ import datetime
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,12 +18,15 @@ from recbole_posattn.experiments.leaderboard.report import write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.experiments.leaderboard.tuned import Tuning, tune_rows
-from recbole_posattn.experiments.records import RUNS, Records, make_records_folder, records_folders
+from recbole_posattn.experiments.records import RUNS, Records, ignore_all_but_records, records_folders
 from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
 from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line
 
 TUNING = "tuning"
+
+# Folders below the working folder in which earlier searches are looked for.
+_SEARCHES = ("results", "tuning", "leaderboards")
 
 
 def make_leaderboard(
@@ -64,13 +66,15 @@ def make_leaderboard(
     console = console or Console(stderr=True)
     records = Records(records_folders(runs, folder / RUNS))
     try:
-        make_records_folder(folder / RUNS)
+        (folder / RUNS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     with alone_in(folder, "leaderboard"):
         budget = Budget(minutes)
-        plan = _Plan(spec, folder, where, records, [*runs, *map(Path, ("results", "tuning", "leaderboards"))], console)
-        tuning = plan.tune(n_tuning_trials, budget) if n_tuning_trials else Tuning()
+        # the settings of rows to be tuned are not yet known, but errors in them are found now
+        plan, tuning = _Plan(spec, folder, where, console, None if n_tuning_trials else records), Tuning()
+        if n_tuning_trials:
+            plan.tune(n_tuning_trials, [*runs, *map(Path, _SEARCHES)], tuning, budget, records)
         records.report(console)
         return _run(plan, tuning, budget)
 
@@ -93,41 +97,23 @@ def remake_leaderboard(source: Path, folder: Path) -> list[Path]:
 
 
 class _Plan:
-    """The trials of a leaderboard by their folders, for each data set and protocol."""
+    """The trials of a leaderboard, for each data set and protocol.
 
-    def __init__(
-        self,
-        spec: Spec,
-        folder: Path,
-        where: Resources,
-        records: Records,
-        searches: Sequence[Path],
-        console: Console,
-    ) -> None:
+    Attributes:
+        trials: By data set and protocol, and then by the folder of the run.
+    """
+
+    def __init__(self, spec: Spec, folder: Path, where: Resources, console: Console, records: Records | None) -> None:
         self.spec, self.folder, self.where, self.console = spec, folder, where, console
-        self._records, self._searches = records, searches
-        self.trials = {pair: self._checked(pair) for pair in itertools.product(spec.datasets, spec.protocols)}
+        pairs = itertools.product(spec.datasets, spec.protocols)
+        self.trials = {pair: checked_folders(spec.trials(*pair), folder / RUNS, records) for pair in pairs}
 
-    def _checked(self, pair: tuple[str, str], winners: Any = None) -> Any:
-        return checked_folders(self.spec.trials(*pair, winners), self.folder / RUNS, self._records)
-
-    def tune(self, n_trials: int, budget: Budget) -> Tuning:
-        """Tune the rows, and plan the trials with the winners."""
-        tuning = Tuning()
+    def tune(self, n_trials: int, searches: Sequence[Path], tuning: Tuning, budget: Budget, records: Records) -> None:
+        """Search the best settings of each row, see :func:`tune_rows`, and plan the trials with the winners."""
+        own = self.folder / TUNING
         for pair in self.trials:
-            winners = tune_rows(
-                self.spec,
-                *pair,
-                n_trials,
-                self.folder / TUNING,
-                self.where,
-                self.console,
-                self._searches,
-                tuning,
-                budget,
-            )
-            self.trials[pair] = self._checked(pair, winners)
-        return tuning
+            winners = tune_rows(self.spec, *pair, n_trials, own, self.where, self.console, searches, tuning, budget)
+            self.trials[pair] = checked_folders(self.spec.trials(*pair, winners), self.folder / RUNS, records)
 
 
 def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> tuple[list[Path], list[Outcome]]:
@@ -137,6 +123,8 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> tuple[list[Path], list[
         outcomes = []
         with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), plan.console) as table:
             for outcome in run_trials(trials, plan.where, budget):
+                if outcome.error is None:
+                    ignore_all_but_records(plan.folder / RUNS)
                 outcomes.append(outcome)
                 table.add(outcome)
         unfinished += [outcome for outcome in outcomes if outcome.error is not None]

@@ -109,8 +109,19 @@ def read_report(folder: Path) -> tuple[list[Board], Provenance]:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is not a leaderboard of this package: {type(error).__name__} {error}") from error
-    boards = [gather(outcomes, board["dataset"], board["protocol"], board["reference"]) for board, outcomes in planned]
+    boards = [_gathered(board, outcomes) for board, outcomes in planned]
     return [board for board in boards if board is not None], provenance
+
+
+def _gathered(board: dict[str, Any], outcomes: Sequence[Outcome]) -> Board | None:
+    try:
+        return gather(outcomes, board["dataset"], board["protocol"], board["reference"])
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"a record of {board['dataset']}, {board['protocol']} cannot be read: {type(error).__name__} {error}"
+        ) from error
 
 
 def _outcomes(board: dict[str, Any], runs: Path) -> list[Outcome]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments.records import RUNS, make_records_folder
+from recbole_posattn.experiments.records import RUNS, ignore_all_but_records
 from recbole_posattn.experiments.run_results import read_result, validated_epochs
 from recbole_posattn.experiments.trials import remove_left_over
 from recbole_posattn.experiments.tuning.space import Space
@@ -115,7 +115,8 @@ def open_search(
     elif resume:
         raise SettingError(f"there is no search in {folder} to resume; leave --resume out.")
     try:
-        make_records_folder(folder / RUNS)
+        (folder / RUNS).mkdir(parents=True, exist_ok=True)
+        ignore_all_but_records(folder / RUNS)
         write_json(file, {**searched, "identity": identity} if identity is not None else searched)
         remove_left_over(folder / RUNS)
         records = {record.number: record for record in read_records(folder)}

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from recbole_posattn.experiments.identity import Identity, identify
+from recbole_posattn.experiments.records import OTHER_RESULTS
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, SEARCH_NAME, TrialRecord, read_records
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.files import json_text
@@ -47,7 +48,7 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
         search: The new search.
         folders: Searches are looked for in these folders and all below them.
         own: The folder of the new search, which is left out.
-        console: Gets a line for each search whose trials are taken, or are of another version of the results.
+        console: Gets a line for each search whose trials have another version of the results.
 
     Returns:
         The trials, each with the folder of its search as ``source``; those of the longest search first, and of equal
@@ -65,9 +66,7 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
         if not identity.is_of(before["identity"]):
             continue
         if before["identity"].get("results_version") != identity.version:
-            print_line(
-                console, f"{file.parent}: its trials are not taken, as they are of another version of this package"
-            )
+            print_line(console, f"{file.parent}: its trials are not taken: {OTHER_RESULTS}")
             continue
         ended = [record for record in read_records(file.parent) if record.state in (FINISHED, PRUNED)]
         found.append((file.parent, sorted(ended, key=lambda record: record.number)))
