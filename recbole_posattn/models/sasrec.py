@@ -56,7 +56,7 @@ class SASRecBase(SequentialRecommender):
         self.init_padding_row = bool(config["init_padding_row"])
         self.train_objective = config["train_objective"]
         self.length_bucketing = config["length_bucketing"]
-        mixes_padding = config["filter_padding"] or config["attend_padding"]
+        mixes_padding = config["attend_padding"] or config["filter_padding"]
         self.padded_length = config["MAX_ITEM_LIST_LENGTH"] if mixes_padding else None
 
         hidden_size, n_heads = config["hidden_size"], config["n_heads"]

@@ -8,6 +8,7 @@ Shape keys: b batch, g channels, s sequence length, w lags, n positions of a Fou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +16,38 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-class ChannelProduct(torch.autograd.Function):
-    """M_c x_c for each channel c: M of shape (g, s, s), x of shape (b, g, s, 1).
+def channel_product(matrix: Tensor, x: Tensor, blocks: list[tuple[int, int]]) -> Tensor:
+    """M_c x_c for each channel c.
 
-    ``blocks`` are rows (first, last) of M that need no column behind ``last``; [(0, s)] if it is not triangular.
+    Args:
+        matrix: M, shape (g, s, s).
+        x: Shape (b, g, s, 1).
+        blocks: Rows (first, last) of M that need no column behind ``last``; [(0, s)] if M is not triangular.
+
+    Returns:
+        Tensor of the shape of ``x``.
     """
+    product: Callable[..., Tensor] = _ChannelProduct.apply
+    return product(matrix, x, blocks)
+
+
+def channel_convolution(taps: Tensor, x: Tensor, n: int) -> Tensor:
+    """Σ_k taps_c[k] x_c[(t − k) mod n] for each channel c by the Fourier transform over n positions.
+
+    Args:
+        taps: Weights by lag, shape (g, w), w ≤ n.
+        x: Shape (b, g, s, 1), s ≤ n; the positions behind s are zeros. With n ≥ s + w − 1 nothing wraps around.
+        n: Positions of the transform, see :func:`fast_length`.
+
+    Returns:
+        Tensor of the shape of ``x``.
+    """
+    convolution: Callable[..., Tensor] = _ChannelConvolution.apply
+    return convolution(taps, x, n)
+
+
+class _ChannelProduct(torch.autograd.Function):
+    """See :func:`channel_product`."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, x: Tensor, blocks: list[tuple[int, int]]) -> Tensor:
@@ -52,12 +80,8 @@ class ChannelProduct(torch.autograd.Function):
         return grad_matrix, grad_x, None
 
 
-class ChannelConvolution(torch.autograd.Function):
-    """Σ_k taps_c[k] x_c[(t − k) mod n] for each channel c by the Fourier transform over n ≥ s positions.
-
-    taps have the shape (g, w), w ≤ n, and x the shape (b, g, s, 1); positions behind s are zeros. With n ≥ s + w − 1
-    nothing wraps around.
-    """
+class _ChannelConvolution(torch.autograd.Function):
+    """See :func:`channel_convolution`."""
 
     @staticmethod
     def forward(ctx: Any, taps: Tensor, x: Tensor, n: int) -> Tensor:

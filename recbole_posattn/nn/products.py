@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from recbole_posattn.nn.channel_products import ChannelConvolution, ChannelProduct, fast_length
+from recbole_posattn.nn.channel_products import channel_convolution, channel_product, fast_length
 
 # Measured on two CPU cores, forward and backward, d = 64, float32: results/kernel_products.md.
 DENSE_LENGTH = 384  # longest sequence for which the dense product is fastest
@@ -60,8 +60,7 @@ def toeplitz_product(taps: Tensor, x: Tensor) -> Tensor:
     taps = taps[:, :length]
     if _is_per_channel(taps, x) and length > CHANNEL_DENSE_LENGTH:
         n = fast_length(length + taps.shape[-1] - 1)
-        y: Tensor = ChannelConvolution.apply(taps, x.to(taps.dtype), n)  # type: ignore[no-untyped-call]  # no types
-        return y.to(x.dtype)
+        return channel_convolution(taps, x.to(taps.dtype), n).to(x.dtype)
     if length <= DENSE_LENGTH:
         return dense_product(toeplitz_matrix(taps, length), x)
     if taps.shape[-1] <= BLOCKED_LAGS:
@@ -75,8 +74,7 @@ def dense_product(matrix: Tensor, x: Tensor) -> Tensor:
         product: Callable[..., Tensor] = _TriangularProduct.apply
         return product(matrix[0].to(x.dtype), x)
     if _is_per_channel(matrix, x):
-        of_channels: Callable[..., Tensor] = ChannelProduct.apply
-        return of_channels(matrix.to(x.dtype), x, _blocks(matrix.shape[-1]))
+        return channel_product(matrix.to(x.dtype), x, _blocks(matrix.shape[-1]))
     # Folding the batch into the columns keeps the product from copying every matrix once per sequence.
     return torch.einsum("gts,bgsc->bgtc", matrix, x)
 
@@ -144,18 +142,14 @@ def circular_product(taps: Tensor, x: Tensor) -> Tensor:
         Tensor of the shape of ``x``.
     """
     length, size = x.shape[-2], taps.shape[-1]
-    y: Tensor
     if _is_per_channel(taps, x):
         if length <= CHANNEL_DENSE_LENGTH:
-            matrix = circulant_matrix(taps, length).to(x.dtype)
-            y = ChannelProduct.apply(matrix, x, [(0, length)])  # type: ignore[no-untyped-call]  # torch has no types
-        else:
-            y = ChannelConvolution.apply(taps, x.to(taps.dtype), size)  # type: ignore[no-untyped-call]  # no types
-        return y.to(x.dtype)
+            return channel_product(circulant_matrix(taps, length).to(x.dtype), x, [(0, length)])
+        return channel_convolution(taps, x.to(taps.dtype), size).to(x.dtype)
     if length <= DENSE_LENGTH:
         return torch.einsum("gts,bgsc->bgtc", circulant_matrix(taps, length), x)
     spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps).unsqueeze(1)
-    y = torch.fft.irfft(spectrum, n=size)
+    y: Tensor = torch.fft.irfft(spectrum, n=size)
     return y[..., :length].mT.to(x.dtype).contiguous()
 
 

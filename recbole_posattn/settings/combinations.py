@@ -151,6 +151,9 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
                 f"{key} {settings[key]!r} is for the kernels U and L of the attention; got attention 'none'. Leave it "
                 "out; the branch has kernel_branch and kernel_branch_groups."
             )
+    for key in ("output_projection", "attend_padding"):
+        if settings[key]:
+            raise SettingError(f"{key} {settings[key]} is for the attention; got attention 'none'. Leave it out.")
 
 
 def _check_kernels(settings: Mapping[str, Any]) -> None:

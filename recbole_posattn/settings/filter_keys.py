@@ -1,4 +1,4 @@
-"""The keys of single filter models, FMLPRec, BSARec and TVRec."""
+"""The keys of single filter models: FMLPRec, BSARec and TVRec."""
 
 from __future__ import annotations
 

@@ -33,8 +33,7 @@ class Origin(NamedTuple):
 _origins: dict[str, dict[str, Origin]] = {
     key: {} for key in ("model", "kernel_structure", "position_encoding", "loss_type")
 }
-# Keys whose values are the names of another key.
-_SAME_NAMES = {"kernel_branch": "kernel_structure"}
+_origins["kernel_branch"] = _origins["kernel_structure"]  # a structure has one name for both keys
 # The plugins that are being imported, the innermost last, and what an earlier attempt to import them registered.
 _importing: list[str] = []
 _left_behind: set[tuple[str, str]] = set()
@@ -93,8 +92,10 @@ def holder(key: str, name: str) -> str:
 
 def used_names(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The names in settings, each with its key; lists of values, as in a search space, are searched as well."""
-    for key in (*_origins, *_SAME_NAMES):
+    for key in _origins:
         values = settings.get(key, ())
         for value in values if isinstance(values, (list, tuple)) else [values]:
+            if value is None:  # no branch
+                continue
             parts = value if isinstance(value, (list, tuple)) else str(value).split("-")
-            yield from ((_SAME_NAMES.get(key, key), str(part)) for part in parts if value is not None)
+            yield from ((key, str(part)) for part in parts)

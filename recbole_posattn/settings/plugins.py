@@ -163,6 +163,7 @@ def _is_known(key: str, name: str) -> bool:
         return name in model_properties or name in recbole_model_names()
     tables: dict[str, Mapping[str, Any]] = {
         "kernel_structure": STRUCTURES,
+        "kernel_branch": STRUCTURES,
         "position_encoding": ENCODINGS,
         "loss_type": LOSSES,
     }

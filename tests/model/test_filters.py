@@ -137,8 +137,10 @@ class _Catalogue:
 
 
 RECIPES = {
-    "paper": {"learning_rate": 5e-4, "weight_decay": 0.0, "hidden_dropout_prob": 0.5, "attn_dropout_prob": 0.5},
-    "RecBoard": {"learning_rate": 1e-4, "weight_decay": 1e-4, "hidden_dropout_prob": 0.5, "attn_dropout_prob": 0.0},
+    "paper": {"learning_rate": 5e-4, "weight_decay": 0.0, "attn_dropout_prob": 0.5, "initializer": "normal"},
+    "RecBoard": {
+        **{"learning_rate": 1e-4, "weight_decay": 1e-4, "attn_dropout_prob": 0.0, "initializer": "xavier_uniform"},
+    },
 }
 
 

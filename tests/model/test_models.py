@@ -131,6 +131,8 @@ def hybrids(draw: st.DrawFn) -> dict:
             return settings | {
                 "attention": "none",
                 "position_encoding": [name for name in encodings if name in AT_INPUT],
+                "attend_padding": False,
+                "output_projection": False,
             }
     return settings | {
         "kernel_structure": "-".join(draw(st.tuples(structure, structure))),
