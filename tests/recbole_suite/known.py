@@ -32,6 +32,11 @@ _VALID_METRIC = Known(
     "valid_metric must be one of", "topk lacks 10 while valid_metric stays MRR@10, which nothing would compute"
 )
 
+_ALL_ROWS = Known(
+    "needs the lists of all rows in memory",
+    "it transforms all rows at once, whose histories are cut out batch by batch; lazy_prefixes: False writes them out",
+)
+
 # By the name of class and test, which are unique among RecBole's.
 KNOWN = {
     "TestGeneralRecommender::test_NCL": _FAISS,
@@ -44,6 +49,10 @@ KNOWN = {
         "has all 50 items of which popularity negatives are drawn",
         "a user has all items; RecBole builds the loader, and drawing from it never ends",
     ),
+    "TestTransform::test_mask_itemseq": _ALL_ROWS,
+    "TestTransform::test_inverse_itemseq": _ALL_ROWS,
+    "TestTransform::test_crop_itemseq": _ALL_ROWS,
+    "TestTransform::test_reorder_itemseq": _ALL_ROWS,
     "TestConfigClass::test_config_dict": _VALID_METRIC,
     "TestConfigClass::test_config_file_list": _VALID_METRIC,
     "TestConfigClass::test_priority": _VALID_METRIC,
