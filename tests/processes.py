@@ -1,11 +1,16 @@
-"""What the processes of the tests do; functions of a module, as new processes want them."""
+"""What new processes of the tests do: functions at the top level of a module, as they must be.
+
+RecBole is imported by the functions that need it, because importing takes seconds.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -16,11 +21,9 @@ import torch.distributed as dist
 
 from recbole_posattn import distributed
 from recbole_posattn.errors import DataError, UserError
-from recbole_posattn.experiments import trials
-from recbole_posattn.training import run as run_module
-from recbole_posattn.training.request import RunRequest
 
-TOLD = ("epochs", "best_epoch", "best_valid_result", "test_result")
+# The results of a run that several processes must have in common with one.
+COMPARED = ("epochs", "best_epoch", "best_valid_result", "test_result")
 
 
 def free_port() -> str:
@@ -31,15 +34,24 @@ def free_port() -> str:
             return str(free.getsockname()[1])
 
 
+class AbortsInFinalization:
+    """Stands for a thread of PyTorch that asks for the GIL while the interpreter is finalized."""
+
+    def __del__(self) -> None:
+        os.abort()
+
+
 def exchange(folder: str) -> list:
-    """Meet, exchange rows and values, and report what arrived."""
+    """Exchange rows and values, and return what was received."""
     distributed.join(torch.device("cpu"), timeout=600)
     rank = distributed.rank()
+    sys.kept = AbortsInFinalization()
+    atexit.register((Path(folder) / f"{rank}.exited").touch)
     rows = torch.arange(3 * rank).reshape(-1, 3) + 10 * rank  # rank r gives r rows
     order = Path(folder) / "order"
     with distributed.main_first(), order.open("a") as file:
         file.write(str(rank))
-    told = [
+    received = [
         distributed.world_size(),
         distributed.is_main(),
         distributed.gather_rows({"rows": rows} if rank else {})["rows"].tolist(),
@@ -47,7 +59,7 @@ def exchange(folder: str) -> list:
         distributed.share_from_main("from the first" if rank == 0 else "from another"),
     ]
     distributed.leave()
-    return told
+    return received
 
 
 def die(folder: str, rank: int) -> None:
@@ -68,21 +80,23 @@ def fail(kind: str) -> None:
 
 
 def stay_away() -> None:
-    """All meet, then the last process comes to no more meetings."""
+    """All processes exchange a value, then the last one enters no further collective call."""
     distributed.join(torch.device("cpu"), timeout=600)
     distributed.total(torch.ones(1))
-    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # what it took to start says nothing
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # starting may take longer
     if distributed.rank() + 1 == distributed.world_size():
         time.sleep(600)
     with distributed.waits_explained():
         distributed.total(torch.ones(1))
 
 
-def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -> str | None:
-    """In the place of ``run_in_folder``: a process that is killed, always with seed 3 and the first time with seed 2.
+def run_or_die(settings: dict, folder: str, n_threads: int, *arguments: object, **options: object) -> str | None:
+    """Replaces ``run_in_folder``: the process is killed, with seed 3 always and with seed 2 the first time.
 
-    What happens is noted in ``order`` beside the folder, in this order.
+    Each start is noted in the file ``order`` next to the folder.
     """
+    from recbole_posattn.experiments import trials
+
     order, seed = Path(folder).with_name("order"), settings["seed"]
     before = order.read_text() if order.exists() else ""
     dies = seed == 3 or (seed == 2 and "2" not in before)
@@ -90,21 +104,24 @@ def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -
         file.write(f"{seed}{'†' if dies else ''} ")
     if dies:
         os.kill(os.getpid(), signal.SIGKILL)
-    return trials.run_in_folder(settings, folder, n_threads, **options)
+    return trials.run_in_folder(settings, folder, n_threads, *arguments, **options)
 
 
 def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
-    """Train and evaluate one case after the other, all in the same processes; what each told, or how it was refused."""
+    """Train and evaluate cases one after the other in the same processes; the result or the error of each."""
+    from recbole_posattn.training import run as run_module
+    from recbole_posattn.training.request import RunRequest
+
     leave, distributed.leave = distributed.leave, lambda: None
-    told = []
+    results = []
     for model, settings in cases:
         try:
             result = run_module._run(RunRequest(model, "tiny", None, settings, True, (), True, None, None))
-            told.append({key: result[key] for key in TOLD})
+            results.append({key: result[key] for key in COMPARED})
         except UserError as error:
-            told.append({"error": str(error)})
+            results.append({"error": str(error)})
     everywhere = [None] * distributed.world_size()
-    dist.all_gather_object(everywhere, told)
+    dist.all_gather_object(everywhere, results)
     leave()
-    assert all(of_one == told for of_one in everywhere)
-    return told
+    assert {*map(repr, everywhere)} == {repr(results)}  # as text, because a metric may be NaN, which equals nothing
+    return results

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import EXIT_FAILURE, SettingError
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocols", type=_names, help="protocols, separated by commas (default: leave_one_out)")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: 3)")
     parser.add_argument("--reference", help="the model that all others are tested against (default: the first)")
+    add_plugin_argument(parser)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument("--cpus", type=int, help="CPUs of a run (default: this machine's, shared by the jobs)")
@@ -67,15 +69,10 @@ def execute(options: argparse.Namespace) -> int:
     """Run what is missing, print and write the tables; returns the exit code."""
     if options.source is not None:
         return _remake(options)
-    if options.jobs < 1 or (options.cpus is not None and options.cpus < 1) or not 0 <= options.gpus < math.inf:
-        raise SettingError(
-            "jobs and cpus must be positive integers and gpus a number of at least 0; "
-            f"got jobs {options.jobs}, cpus {options.cpus}, gpus {options.gpus}."
-        )
-    require_positive(options, "num_samples")
-    if options.budget is not None and not 0 <= options.budget < math.inf:
-        raise SettingError(f"budget must be a number of minutes, at least 0; got {options.budget}.")
+    _check_numbers(options)
     flags = {key: getattr(options, key) for key in _KEYS if getattr(options, key) is not None}
+    if options.plugin:
+        flags["plugins"] = options.plugin
     settings = checked_settings(options.settings)
     from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard
     from recbole_posattn.experiments.leaderboard.spec import read_spec
@@ -111,6 +108,17 @@ def execute(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return EXIT_FAILURE if failed else 0
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    if options.jobs < 1 or (options.cpus is not None and options.cpus < 1) or not 0 <= options.gpus < math.inf:
+        raise SettingError(
+            "jobs and cpus must be positive integers and gpus a number of at least 0; "
+            f"got jobs {options.jobs}, cpus {options.cpus}, gpus {options.gpus}."
+        )
+    require_positive(options, "num_samples")
+    if options.budget is not None and not 0 <= options.budget < math.inf:
+        raise SettingError(f"budget must be a number of minutes, at least 0; got {options.budget}.")
 
 
 def _remake(options: argparse.Namespace) -> int:

@@ -1,71 +1,51 @@
 """Several processes: their ranks, communication between them, and starting them. Needs PyTorch only.
 
 A process reads its rank from the variables that ``torchrun`` sets (``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``,
-``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is one process, for which the
-functions here do nothing.
+``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is only one process, and the
+functions here have no effect.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import signal
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from recbole_posattn.distributed.attendance import Attendance, not_met
-from recbole_posattn.errors import (
-    EXIT_FAILURE,
-    EXIT_USER_ERROR,
-    NoAnswerError,
-    ProcessError,
-    SettingError,
-    UserError,
-    shown,
-)
+from recbole_posattn.distributed.attendance import Attendance, connection_error
+from recbole_posattn.distributed.launching import Layout, checked_layout, end_process, launch, launched_outside
 
-_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-_MOST_PROCESSES = 1024
+__all__ = [
+    "Layout",
+    "checked_layout",
+    "end_process",
+    "gather_on_main",
+    "gather_rows",
+    "is_main",
+    "join",
+    "launch",
+    "launched_outside",
+    "leave",
+    "local_rank",
+    "main_first",
+    "rank",
+    "share_from_main",
+    "total",
+    "waits_explained",
+    "world_size",
+]
 
 # The attendance at collective calls, and the group for all communication but gradients. The group uses gloo on GPUs as
 # well: its data are small and needed on the CPU, and a timeout there raises an error, while NCCL can only end the whole
 # process.
-_joined = SimpleNamespace(attendance=None, group=None)
-
-
-class Layout(NamedTuple):
-    """The processes of a job, in RecBole's terms.
-
-    Attributes:
-        nproc: Number of processes started on this machine.
-        world_size: Number of processes in all groups (machines).
-        ip: Address of the machine on which the process of rank 0 runs.
-        port: A free port there.
-        group_offset: Rank of the first process started here.
-    """
-
-    nproc: int = 1
-    world_size: int = 1
-    ip: str = "localhost"
-    port: str = "5678"
-    group_offset: int = 0
-
-
-def launched_outside() -> bool:
-    """Whether ``torchrun`` or the like started this process as one of several."""
-    return all(name in os.environ for name in _PLACE) and int(os.environ["WORLD_SIZE"]) > 1
+_connection = SimpleNamespace(attendance=None, group=None)
 
 
 def local_rank() -> int:
@@ -90,16 +70,16 @@ def join(device: torch.device, timeout: float) -> None:
     try:
         store, own_rank, n_processes = next(rendezvous("env://", timeout=limit))
     except (dist.DistNetworkError, dist.DistStoreError) as error:
-        raise not_met(error, timeout) from error
+        raise connection_error(error, timeout) from error
     store.set_timeout(limit)
-    _joined.attendance = Attendance(
+    _connection.attendance = Attendance(
         store, own_rank, n_processes, timeout, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     )
     place: dict[str, Any] = {"store": store, "rank": own_rank, "world_size": n_processes}
     if device.type == "cuda":
         # Twice the timeout: a process that waits for a gradient may reach the next gloo call, which raises an error.
         dist.init_process_group("nccl", timeout=2 * limit, **place)
-        _joined.group = dist.new_group(backend="gloo", timeout=limit)
+        _connection.group = dist.new_group(backend="gloo", timeout=limit)
     else:
         dist.init_process_group("gloo", timeout=limit, **place)
 
@@ -114,9 +94,9 @@ def waits_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if _joined.attendance is None:
+        if _connection.attendance is None:
             raise
-        explained = _joined.attendance.explained(error)
+        explained = _connection.attendance.explained(error)
         if explained is error:
             raise
         raise explained from error
@@ -126,7 +106,7 @@ def leave() -> None:
     """Disconnect from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
-    _joined.attendance = _joined.group = None
+    _connection.attendance = _connection.group = None
 
 
 def world_size() -> int:
@@ -149,7 +129,7 @@ def share_from_main(value: Any) -> Any:
     if world_size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, group=_meeting())
+    dist.broadcast_object_list(box, src=0, group=_collective_group())
     return box[0]
 
 
@@ -158,7 +138,7 @@ def gather_on_main(value: Any) -> list[Any] | None:
     if world_size() == 1:
         return [value]
     values = [None] * world_size() if is_main() else None
-    dist.gather_object(value, values, dst=0, group=_meeting())
+    dist.gather_object(value, values, dst=0, group=_collective_group())
     return values
 
 
@@ -166,10 +146,10 @@ def gather_on_main(value: Any) -> list[Any] | None:
 def main_first() -> Iterator[None]:
     """Run a block in rank 0 first, then in all others, which find its files on disk."""
     if not is_main():
-        dist.barrier(group=_meeting())
+        dist.barrier(group=_collective_group())
     yield
     if is_main() and world_size() > 1:
-        dist.barrier(group=_meeting())
+        dist.barrier(group=_collective_group())
 
 
 def total(values: Tensor) -> Tensor:
@@ -177,7 +157,7 @@ def total(values: Tensor) -> Tensor:
     if world_size() == 1:
         return values
     summed = values.cpu()
-    dist.all_reduce(summed, group=_meeting())
+    dist.all_reduce(summed, group=_collective_group())
     return summed.to(values.device)
 
 
@@ -194,7 +174,9 @@ def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if world_size() == 1:
         return own
     shapes: list[Any] = [None] * world_size()
-    dist.all_gather_object(shapes, {name: (table.shape, table.dtype) for name, table in own.items()}, group=_meeting())
+    dist.all_gather_object(
+        shapes, {name: (table.shape, table.dtype) for name, table in own.items()}, group=_collective_group()
+    )
     known = {name: shape for of_process in shapes for name, shape in of_process.items()}
     gathered = {}
     for name in sorted(known):
@@ -203,122 +185,12 @@ def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
         padded = torch.zeros((max(counts), *row), dtype=dtype)
         padded[: counts[rank()]] = own.get(name, padded[:0])
         parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded, group=_meeting())
+        dist.all_gather(parts, padded, group=_collective_group())
         gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts)])
     return gathered
 
 
-def _meeting() -> Any:
+def _collective_group() -> Any:
     """The group for a collective call, at which this process is noted as present."""
-    _joined.attendance.come()
-    return _joined.group
-
-
-def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: Layout) -> Any:
-    """Call a function in ``layout.nproc`` new processes, each with its rank.
-
-    If one fails or dies, the others are stopped; none outlives this call.
-
-    Args:
-        function: A function at the top level of a module; its result in rank 0 must be picklable.
-        arguments: Its keyword arguments, picklable.
-        layout: The processes, here and on other machines.
-
-    Returns:
-        The result of the function in rank 0; ``None`` if rank 0 is on another machine.
-
-    Raises:
-        UserError: The first one raised in a process.
-        ProcessError: If a process failed otherwise or died.
-    """
-    messages = mp.get_context("spawn").SimpleQueue()
-    received: list[tuple[str, Any]] = []
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it logs each process it stops
-    workers = mp.spawn(_worker, (function, dict(arguments), layout, messages), nprocs=layout.nproc, join=False)
-    try:
-        done = False
-        while not done:
-            done = workers.join(timeout=1)
-            received += _waiting(messages)
-    except mp.ProcessExitedException:
-        received += _waiting(messages)
-        raise _cause(workers.processes, [content for kind, content in received if kind == "failure"], layout) from None
-    finally:
-        for process in workers.processes:
-            if process.is_alive():
-                process.kill()
-            process.join()
-    return next((content for kind, content in received if kind == "result"), None)
-
-
-def _cause(processes: Sequence[Any], failures: Sequence[Exception], layout: Layout) -> Exception:
-    """Why a job failed: a process that died, else the first reported failure.
-
-    The other processes then time out, or are stopped with SIGTERM.
-    """
-    codes = [process.exitcode for process in processes]
-    stopped = (0, EXIT_FAILURE, EXIT_USER_ERROR, -signal.SIGTERM)
-    died = [index for index, code in enumerate(codes) if code not in stopped]
-    if failures and (not died or isinstance(failures[0], NoAnswerError)):  # one that hangs may have to be killed
-        return failures[0]
-    index = next(iter(died), next(index for index, code in enumerate(codes) if code))
-    how = signal.Signals(-codes[index]).name if codes[index] < 0 else f"exit code {codes[index]}"
-    return ProcessError(
-        f"process {layout.group_offset + index} of {layout.world_size} died ({how}); the others were stopped"
-    )
-
-
-def _worker(index: int, function: Callable[..., Any], arguments: dict[str, Any], layout: Layout, messages: Any) -> None:
-    own_rank = layout.group_offset + index
-    place = (own_rank, index, layout.world_size, layout.ip, layout.port)
-    os.environ.update(dict(zip(_PLACE, map(str, place))))
-    if "OMP_NUM_THREADS" not in os.environ:  # the processes of a machine share its cores
-        torch.set_num_threads(max(1, torch.get_num_threads() // layout.nproc))
-    try:
-        result = function(**arguments)
-        if own_rank == 0:
-            messages.put(("result", result))
-    except KeyboardInterrupt:
-        os._exit(128 + signal.SIGINT)
-    except UserError as error:
-        _fail(messages, error, EXIT_USER_ERROR)
-    except ProcessError as error:
-        _fail(messages, error, EXIT_FAILURE)
-    except BaseException:
-        failed = f"process {own_rank} of {layout.world_size} failed:\n{traceback.format_exc()}"
-        _fail(messages, ProcessError(failed), EXIT_FAILURE)
-
-
-def _fail(messages: Any, error: Exception, exit_code: int) -> None:
-    messages.put(("failure", error))
-    os._exit(exit_code)  # destroying the process group would wait for the others
-
-
-def _waiting(messages: Any) -> Iterator[tuple[str, Any]]:
-    while not messages.empty():
-        yield messages.get()
-
-
-def checked_layout(nproc: int, world_size: int, ip: str, port: str | int, group_offset: int) -> Layout:
-    """The layout that RecBole's five flags describe.
-
-    Raises:
-        SettingError: If the numbers contradict each other or the process is already one of several.
-    """
-    processes = nproc if world_size <= 0 else world_size
-    if nproc > _MOST_PROCESSES:
-        raise SettingError(
-            f"nproc must be at most {_MOST_PROCESSES}, the processes of one machine; got {shown(nproc)}."
-        )
-    if nproc < 1 or group_offset < 0 or nproc + group_offset > processes:
-        raise SettingError(
-            "nproc processes start here with the ranks group_offset, group_offset + 1, …, all below world_size; "
-            f"got nproc {nproc}, group_offset {group_offset}, world_size {processes}."
-        )
-    if not re.fullmatch("[0-9]{1,5}", str(port)) or not 0 < int(port) < 2**16:
-        raise SettingError(f"port must be a number from 1 to 65535; got {port!r}.")
-    if processes > 1 and launched_outside():
-        raise SettingError(
-            f"nproc {nproc}, world_size {processes}: torchrun has started the processes already; leave these flags out."
-        )
-    return Layout(nproc, processes, ip, str(port), group_offset)
+    _connection.attendance.enter()
+    return _connection.group

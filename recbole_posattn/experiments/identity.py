@@ -17,11 +17,11 @@ from recbole_posattn.data.digest import data_digest
 from recbole_posattn.files import json_text
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.key import AS_DEFAULT
-from recbole_posattn.settings.keys import KEYS, WITHOUT_EFFECT_ON_RESULT
+from recbole_posattn.settings.keys import KEYS, NAMES_OF_SETTINGS, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.version import RESULTS_VERSION
 
-# A protocol may be a file anywhere; the keys that it sets are compared themselves.
-_IGNORED = WITHOUT_EFFECT_ON_RESULT | {"protocol"}
+# A protocol or preset may be a file anywhere; the keys that it sets are compared themselves.
+_IGNORED = WITHOUT_EFFECT_ON_RESULT | NAMES_OF_SETTINGS
 
 _ABSENT = object()
 

@@ -30,7 +30,9 @@ from recbole_posattn.experiments.records import INCOMPLETE, Records, is_enough, 
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.files import write_json
 from recbole_posattn.locks import FOR_EVER, locked
-from recbole_posattn.settings.extensions import check_known_in_workers
+from recbole_posattn.settings.checks import PRETRAINED
+from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, PATH_KEYS
+from recbole_posattn.settings.plugins import check_known_in_workers, import_plugins
 from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
@@ -210,7 +212,7 @@ def start_run(ray: Any, settings: Mapping[str, Any], folder: Path, where: Resour
         A reference that :func:`end_of_run` takes.
     """
     task = ray.remote(num_cpus=where.threads, num_gpus=where.gpus, max_calls=1, max_retries=0)(run_in_folder)
-    return task.remote(from_anywhere(settings), str(folder.absolute()), where.threads, **options)
+    return task.remote(from_anywhere(settings), str(folder.absolute()), where.threads, str(Path.cwd()), **options)
 
 
 def end_of_run(ray: Any, started: Any, settings: Mapping[str, Any], folder: Path) -> tuple[str | None, bool]:
@@ -230,13 +232,16 @@ def lacks_memory(error: str | None) -> bool:
     return error is not None and error.startswith((OUT_OF_MEMORY, MemoryError.__name__))
 
 
-def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, **options: Any) -> str | None:
+def run_in_folder(
+    settings: dict[str, Any], folder: str | Path, n_threads: int, working_folder: str | Path = ".", **options: Any
+) -> str | None:
     """Do one run in this process and give its folder its name; the reason if it fails.
 
     Args:
         settings: Of the run.
         folder: Receives ``result.json``, the checkpoint and the results by user; or ``failure.json``.
         n_threads: Number of CPU threads.
+        working_folder: Where plugins that are not installed are found.
         options: Of :func:`recbole_posattn.run`.
     """
     if threading.current_thread() is threading.main_thread():
@@ -248,7 +253,7 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
     with locked(lock_of_run(final), FOR_EVER):
         if _is_finished(final, settings):
             return None
-        return _run_alone_in_folder(settings, final, **options)
+        return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), **options)
 
 
 def lock_of_run(folder: Path) -> Path:
@@ -256,17 +261,18 @@ def lock_of_run(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _run_alone_in_folder(settings: dict[str, Any], final: Path, **options: Any) -> str | None:
+def _run_alone_in_folder(settings: dict[str, Any], final: Path, working_folder: Path, **options: Any) -> str | None:
     incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
     if not incomplete.exists() and (final / LAST_NAME).is_file():
         _continue_stopped(final, incomplete, settings)
     incomplete.mkdir(exist_ok=True)  # exists if the run was killed; it continues there
     try:
+        import_plugins(settings.get("plugins", ()), working_folder)
         with chdir(incomplete):  # where RecBole leaves its logs
             settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
             result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
-            assert result is not None  # None is returned by runs in several processes only
-            weights = Path(str(result["checkpoint"]))
+            assert result is not None and result["checkpoint"] is not None  # a saved run in one process
+            weights = Path(result["checkpoint"])
             write_record(weights.with_name(RESULT_NAME), settings, weights.name)
             last = {LAST_NAME} if result["stopped_by"] else set()  # to continue from, if it gets more time
             for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME} | last:
@@ -307,9 +313,8 @@ def remove_left_over(root: Path, wait: float = 0) -> None:
 
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
-    paths = {"data_path": settings.get("data_path", "dataset")}
-    if Path(str(settings.get("protocol"))).is_file():
-        paths["protocol"] = settings["protocol"]
+    paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
+    paths |= {key: settings[key] for key in (PRETRAINED, *NAMES_OF_SETTINGS) if Path(str(settings.get(key))).is_file()}
     return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
 
 

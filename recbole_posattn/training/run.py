@@ -18,7 +18,7 @@ from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
-from recbole.utils import EvaluatorType, get_environment, init_seed, set_color
+from recbole.utils import EvaluatorType, init_seed, set_color
 
 from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
@@ -28,10 +28,11 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import LAST_NAME, check_vocabulary, use_explained
 from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.environment import environment_table, start_watching
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
 from recbole_posattn.training.request import RunRequest
 from recbole_posattn.training.result import RunResult, peak_mebibytes_of, result_table, write_result, write_users
-from recbole_posattn.training.resume import AUTO, Resumed, names_of_run, resumed_run
+from recbole_posattn.training.resume import AUTO, Resumed, config_to_resume, resumed_run
 from recbole_posattn.training.run_log import run_logger
 from recbole_posattn.training.same_run import check_data
 from recbole_posattn.training.trainer import trainer_class
@@ -110,11 +111,10 @@ def run(
 def _run(request: RunRequest) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
+    start_watching()
     resume = request.resume
-    fallback = None if resume in (None, AUTO) else names_of_run(resume)
-    config = Config(
-        request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line, fallback
-    )
+    given = (request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line)
+    config = Config(*given) if resume in (None, AUTO) else config_to_resume(resume, lambda names: Config(*given, names))
     resumed = None if resume is None else resumed_run(resume, config)
     try:
         config = config if resumed is None else resumed.config
@@ -225,7 +225,7 @@ def _build_trainer(
 def _report(config: Config, result: RunResult, users: pd.DataFrame | None) -> None:
     """Log the result and, if the run is saved, write it and the results by user beside the checkpoint."""
     logger = logging.getLogger()
-    logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
+    logger.info("The running environment of this training is as follows:\n" + environment_table(config))
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     logger.info(set_color("test result", "yellow") + f": {result['test_result']}")
     if result["checkpoint"] is not None and distributed.is_main():

@@ -14,10 +14,9 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any, NamedTuple
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 from recbole_posattn.cli import main as cli
@@ -145,7 +144,7 @@ def call(kind: str, arguments: Sequence[str], start: Callable[[Sequence[str]], i
     """
     before = _files()
     out, err = _Captured(), _Captured()
-    with time_limit(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _quiet(), _without_waiting():
+    with time_limit(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _quiet():
         try:
             code = start(list(arguments))
         except SystemExit as stop:  # argparse's
@@ -164,8 +163,8 @@ def check(outcome: Outcome) -> None:
         lines = outcome.err.splitlines()
         by_argparse = outcome.err.startswith("usage: ") and ": error: " in lines[-1]
         assert by_argparse or lines[-1].startswith("recbole-posattn: "), outcome
-        told = lines[-1].partition(": ")[2]
-        assert len(told) > 10 and told.isprintable(), outcome
+        message = lines[-1].partition(": ")[2]
+        assert len(message) > 10 and message.isprintable(), outcome
         assert outcome.files == set(), outcome
         logged = any(Path("log").rglob("*.log"))  # a run that has begun writes its log to the screen, too
         assert by_argparse or logged or not [line for line in lines[:-1] if not _is_warning(line)], outcome
@@ -173,7 +172,7 @@ def check(outcome: Outcome) -> None:
 
 def _is_warning(line: str) -> bool:
     """Whether a line in front of an error is a warning of something else that is strange."""
-    return line.startswith("recbole-posattn: ") or "without effect" in line or "has no end" in line
+    return line.startswith("recbole-posattn: ") or "without effect" in line or "has no line break" in line
 
 
 def refused(kind: str, action: Callable[[], Any]) -> tuple[Any, UserError | None]:
@@ -214,14 +213,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         root.handlers[:], root.level = handlers, level
-
-
-@contextlib.contextmanager
-def _without_waiting() -> Iterator[None]:
-    """Without the table of the machine in the log, for which RecBole watches the CPU for a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recbole_posattn.training.run.get_environment", lambda config: SimpleNamespace(draw=str))
-        yield
 
 
 def _files() -> set[str]:

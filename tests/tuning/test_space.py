@@ -10,9 +10,9 @@ import optuna
 import pytest
 from recbole.trainer import HyperTuning
 
-from recbole_posattn import Config
+from recbole_posattn import Config, PosKernelSASRec, register
 from recbole_posattn.errors import SettingError
-from recbole_posattn.experiments.tuning.space import Dimension, Space, read_hyper, read_space
+from recbole_posattn.experiments.tuning.space import Dimension, Space, read_hyper, read_space, space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.settings.properties import PROPERTIES
 
@@ -188,6 +188,30 @@ def test_keys_of_no_model_are_refused(tmp_path: Path) -> None:
         check_search(Search({"model": "NoPESASRec", "dataset": "ml-100k"}, space, 1))
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("valid_metric", "decides the interactions that there are, and how they are held out, ranked and measured"),
+        ("eval_args", "must be the same in all trials; set it with --eval_args=VALUE"),
+        ("seed", "decides which run it is"),
+        ("checkpoint_dir", "decides how and where a run is executed"),
+        ("gpu_id", "decides how and where a run is executed"),
+        ("user_inter_num_interval", "cannot be searched"),
+        ("plugins", "cannot be searched"),
+    ],
+)
+def test_keys_that_make_trials_incomparable_are_refused(tmp_path: Path, key: str, message: str) -> None:
+    space = read_space(written(tmp_path, f"{key}: {{choice: [1]}}"))
+    with pytest.raises(SettingError, match=message) as error:
+        check_search(Search({"model": "NoPESASRec", "dataset": "ml-100k"}, space, 1))
+    assert "\n" not in str(error.value)
+
+
+def test_a_condition_may_name_any_key_and_a_models_own_key_can_be_searched(tmp_path: Path) -> None:
+    text = "dropout_prob: {choice: [0.1, 0.3], if: {seed: 2020}}\nnormalize_all: {choice: [True, False]}"
+    check_search(Search({"model": "GRU4Rec", "dataset": "ml-100k"}, read_space(written(tmp_path, text)), 1))
+
+
 def test_every_model_that_comes_along_has_a_space() -> None:
     assert len(OWN_MODELS) == 9 and set(OWN_MODELS) <= {file.stem for file in SPACES}
 
@@ -212,4 +236,18 @@ def test_the_papers_grid_is_the_papers() -> None:
     grid = read_space(PROPERTIES / "tuning" / "PosKernelSASRec_paper.yaml").grid({})
     assert len(grid) == 2 * 3 * 3 * 2 * 2
     best = {"train_batch_size": 128, "n_layers": 2, "hidden_size": 128, "n_heads": 1, "learning_rate": 3e-4}
-    assert {**best, "hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3} in grid
+    best |= {"hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3}
+    assert best in grid
+    preset = Config("PosKernelSASRec", "ml-100k", config_dict={"preset": "paper"}, command_line=[])
+    assert read_space(PROPERTIES / "tuning" / "PosKernelSASRec_paper.yaml").defaults(preset.plain()) == best
+
+
+@pytest.mark.usefixtures("registrations")
+def test_a_model_of_ones_own_is_searched_as_the_one_it_derives_from() -> None:
+    register(type("DerivedSASRec", (PosKernelSASRec,), {}))
+    assert space_of_model("DerivedSASRec").plain() == read_space(PROPERTIES / "tuning" / "PosKernelSASRec.yaml").plain()
+    assert space_of_model("GRU4Rec").plain() == read_space(PROPERTIES / "tuning" / "GRU4Rec.yaml").plain()
+    with pytest.raises(SettingError, match="model 'NARM2' is unknown"):
+        space_of_model("NARM2")
+    with pytest.raises(SettingError, match=r"tuning must be one of .*, or a YAML file; got 'DMF'"):
+        space_of_model("DMF")

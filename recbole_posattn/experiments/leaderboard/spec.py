@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.experiments.leaderboard.published import Published, read_published
 from recbole_posattn.experiments.trials import Trial
-from recbole_posattn.settings.properties import named_file
+from recbole_posattn.settings.keys import RUN_NAMES, SAME_IN_ALL_ROWS
+from recbole_posattn.settings.plugins import import_plugins, with_plugins
+from recbole_posattn.settings.protocols import read_protocol
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.settings.yaml import read_yaml
 
@@ -34,6 +36,7 @@ class Spec(NamedTuple):
         not_run: Models that were left out and the reasons, for the report.
         published: Results that others published.
         notes: Further notes for the report.
+        plugins: Modules that register models, kernels, encodings and losses, for all runs.
     """
 
     models: dict[str, dict[str, Any]]
@@ -48,6 +51,7 @@ class Spec(NamedTuple):
     not_run: dict[str, str]
     published: list[Published]
     notes: list[str]
+    plugins: list[str]
 
     def trials(
         self, dataset: str, protocol: str, winners: Mapping[str, Mapping[str, Any]] | None = None
@@ -75,7 +79,9 @@ class Spec(NamedTuple):
     def row(self, name: str, dataset: str, protocol: str) -> dict[str, Any]:
         """The settings of a row on one data set under one protocol, without the seed."""
         tuned = self.tuned.get(dataset, {}).get(name, {})
-        return {**self.settings, **self.models[name], **tuned, "dataset": dataset, "protocol": protocol}
+        plugins = {"plugins": self.plugins} if self.plugins else {}
+        named = {"dataset": dataset, "protocol": protocol}
+        return {**self.settings, **self.models[name], **tuned, **plugins, **named}
 
 
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
@@ -93,11 +99,8 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     """
     where = f"leaderboard {file}" if file is not None else "leaderboard"
     in_file = read_yaml(file) if file is not None else {}
-    given = {**in_file, **flags}
-    keys = [field for field in Spec._fields if field != "seeds_of_rows"]
-    for key in given:
-        if key not in keys:
-            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, keys)}")
+    given = with_plugins(in_file, flags)
+    _check_known(given, where)
     if not given.get("models"):
         raise SettingError(f"{where}: no models; name some with --models=PosKernelSASRec,SASRec or in a file.")
     models = _rows(given["models"], where)
@@ -108,6 +111,13 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     reference = given.get("reference") or next(iter(models))
     if reference not in models:
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
+    shared = _mapping(given.get("settings"), f"{where}: settings")
+    for of_all in (shared, settings):
+        _check_keys(of_all, RUN_NAMES, f"{where}: settings of all runs")
+    tuned = _tuned(given.get("tuned"), models, where)
+    all_rows = [*models.values(), *(row for rows in tuned.values() for row in rows.values())]
+    plugins = with_plugins(given, shared, settings, *all_rows).get("plugins", [])
+    import_plugins(plugins)
     spec = Spec(
         models={name: {**row, **settings} for name, row in models.items()},
         datasets=_list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets"),
@@ -115,8 +125,8 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         seeds=seeds,
         seeds_of_rows=of_rows,
         reference=reference,
-        settings=_mapping(given.get("settings"), f"{where}: settings"),
-        tuned=_tuned(given.get("tuned"), models, settings, f"{where}: tuned"),
+        settings=shared,
+        tuned={dataset: {row: {**own, **settings} for row, own in rows.items()} for dataset, rows in tuned.items()},
         priority=_priority(given.get("priority"), models, {*seeds, *itertools.chain(*of_rows.values())}, where),
         not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
         published=[
@@ -124,12 +134,21 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
             *read_published(flags.get("published"), "published"),
         ],
         notes=_list(given["notes"], str, f"{where}: notes") if given.get("notes") else [],
+        plugins=plugins,
     )
     for row in spec.models.values():
         find_model(row["model"])
     for protocol in spec.protocols:
-        named_file("protocol", protocol)
+        read_protocol(protocol)
     return spec
+
+
+def _check_known(given: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that a leaderboard does not have."""
+    keys = [field for field in Spec._fields if field != "seeds_of_rows"]
+    for key in given:
+        if key not in keys:
+            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, keys)}")
 
 
 def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
@@ -146,27 +165,40 @@ def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
             chosen = dict(zip(grid, values))
             full_name = ", ".join([str(name), *map(str, values)])
             rows[full_name] = {"model": str(name), **row, **chosen}
+            _check_keys(rows[full_name], SAME_IN_ALL_ROWS, f"{where}: models: {full_name}")
     return rows
 
 
-def _tuned(
-    tuned: Any, models: Mapping[str, Any], settings: Mapping[str, Any], where: str
-) -> dict[str, dict[str, dict[str, Any]]]:
+def _check_keys(settings: Mapping[str, Any], same: set[str], what: str) -> None:
+    """Refuse keys whose values a leaderboard sets itself for each run, or that must be the same in all rows."""
+    for key in sorted(same & settings.keys()):
+        instead = f"{key}s" if key in RUN_NAMES else "settings or a protocol"
+        why = "is set by the leaderboard itself" if key in RUN_NAMES else "must be the same in all rows"
+        raise SettingError(f"{what}: {key} {why}; give it under {instead}.")
+
+
+def _tuned(given: Any, models: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings by data set and row."""
-    found = {
-        dataset: {row: {**_tuned_row(of_row, where), **settings} for row, of_row in rows.items()}
-        for dataset, rows in _mapping(tuned, where).items()
-    }
-    for dataset, rows in found.items():
-        for row in rows:
+    tuned: dict[str, dict[str, dict[str, Any]]] = {}
+    for dataset, rows in _mapping(given, f"{where}: tuned").items():
+        tuned[dataset] = {}
+        for row, of_row in _mapping(rows, f"{where}: tuned: {dataset}").items():
             if row not in models:
-                raise SettingError(f"{where}: {dataset} has {row!r}, which is not one of the models.")
-    return found
+                raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is not one of the models.")
+            tuned[dataset][row] = _tuned_row(of_row, models[row], f"{where}: tuned: {dataset}: {row}")
+    return tuned
 
 
-def _tuned_row(of_row: Any, where: str) -> dict[str, Any]:
-    """Settings as a mapping, or from a file such as the ``best.yaml`` of a search."""
-    return read_yaml(of_row) if isinstance(of_row, str) else _mapping(of_row, where)
+def _tuned_row(of_row: Any, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings as a mapping, or from a file such as the ``best.yaml`` of a search, without those of its evaluation."""
+    if not isinstance(of_row, str):
+        settings = _mapping(of_row, where)
+        _check_keys(settings, SAME_IN_ALL_ROWS, where)
+        return settings
+    settings = read_yaml(of_row)
+    if settings.get("model", row["model"]) != row["model"]:
+        raise SettingError(f"{where}: {of_row} is of the model {settings['model']}, and the row of {row['model']}.")
+    return {key: value for key, value in settings.items() if key not in SAME_IN_ALL_ROWS}
 
 
 def _priority(entries: Any, rows: Iterable[str], seeds: Iterable[int], where: str) -> list[str | int]:

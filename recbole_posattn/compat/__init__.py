@@ -9,18 +9,19 @@ When a module of this package that uses RecBole is imported, before RecBole itse
 - ``torch.Tensor.__array__`` and ``__array_wrap__``, if they do not accept the arguments of NumPy 2;
 - filters in ``warnings.filters`` (:func:`silence_known_warnings`).
 
-When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``):
+When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``, with
+the functions of ``compat/lookups.py`` and ``compat/samplers.py``):
 - for each of our models, and those given to ``register``: the module ``recbole.model.sequential_recommender.<model>``
   in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
 - ``recbole.data.utils.get_dataloader``, which returns our loaders for our ``Config`` and RecBole's for any other;
 - RecBole's ``AbstractDataLoader.__getstate__`` and ``multiprocessing_context``, so that workers run on any system;
 - these methods of RecBole's samplers, which refuse data without a negative to draw instead of trying forever
-  (``data/sampling.py``): ``Sampler.set_phase``, ``RepeatableSampler.set_phase``,
+  (``compat/samplers.py``): ``Sampler.set_phase``, ``RepeatableSampler.set_phase``,
   ``SeqSampler.sample_neg_sequence``, ``KGSampler.get_used_ids`` and ``AbstractSampler._build_alias_table`` of
   ``recbole.sampler.sampler``, and ``MaskItemSequence._neg_sample`` of ``recbole.data.transform``;
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
-When a ``Config`` of ours is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):
+When our ``Config`` is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
   the existing classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` stay and get a ``__new__`` that does so;
 - the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and similar models
@@ -39,13 +40,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import multiprocessing.context
 import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FunctionType, ModuleType, SimpleNamespace
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,36 +121,6 @@ def let_tensors_take_numpys_arguments() -> None:
         setattr(torch.Tensor, "__array__", array_of_numpy_2)  # noqa: B010  # mypy allows no assignment to a method
     if "return_scalar" not in inspect.signature(wrap).parameters:
         setattr(torch.Tensor, "__array_wrap__", wrap_of_numpy_2)  # noqa: B010
-
-
-def let_loaders_have_workers() -> None:
-    """Let a loader have worker processes on every system.
-
-    Where workers are not forked (macOS, Windows), the whole loader is pickled for them. What draws the order of the
-    rows is left out, which workers do not need: the state of a ``torch.Generator`` is sent in shared memory that is
-    freed before the worker opens it. On Linux, workers are forked, which is no longer the default in Python 3.14: its
-    fork server accepts at most 255 tensors.
-    """
-    from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
-    from torch.utils.data import DataLoader
-
-    def state_for_worker(loader: AbstractDataLoader) -> dict[str, Any]:
-        if multiprocessing.context.get_spawning_popen() is None:
-            return vars(loader)
-        order = ("generator", "sampler", "batch_sampler")
-        return {name: value for name, value in vars(loader).items() if name not in order}
-
-    context: Any = DataLoader.multiprocessing_context  # a property
-
-    def context_of_workers(loader: AbstractDataLoader) -> Any:
-        given = context.fget(loader)
-        by_server = sys.version_info >= (3, 14) and multiprocessing.get_start_method() == "forkserver"
-        if given is None and loader.num_workers > 0 and sys.platform == "linux" and by_server:
-            return multiprocessing.get_context("fork")
-        return given
-
-    AbstractDataLoader.__getstate__ = state_for_worker
-    AbstractDataLoader.multiprocessing_context = property(context_of_workers, context.fset)
 
 
 def build_sparse_tensors_as_today(model_class: type) -> None:
@@ -262,29 +232,6 @@ def without_tensorboard() -> Iterator[None]:
         yield
     finally:
         recbole_trainer.get_tensorboard = original
-
-
-def load_feat_by_c_parser(dataset: Any, filepath: str, source: Any) -> Any:
-    """RecBole's ``Dataset._load_feat`` with pandas' C parser; the result is the same frame.
-
-    RecBole uses the Python parser, which takes several times as long and much more memory: 7 GB for 20 million rows. It
-    is still used for separators of several characters, which only it supports, and for files on which the C parser
-    fails. RecBole's own function runs; only its name ``pd`` refers to a replacement.
-    """
-    from recbole.data.dataset import Dataset
-
-    load_feat = Dataset._load_feat
-    names = {**load_feat.__globals__, "pd": SimpleNamespace(read_csv=_read_csv)}
-    return FunctionType(load_feat.__code__, names)(dataset, filepath, source)
-
-
-def _read_csv(*args: Any, **options: Any) -> Any:
-    import pandas
-
-    if options.get("engine") == "python" and len(options.get("delimiter") or "") == 1:
-        with suppress(ValueError):
-            return pandas.read_csv(*args, **{**options, "engine": "c"})
-    return pandas.read_csv(*args, **options)
 
 
 @contextmanager
