@@ -215,6 +215,12 @@ def test_damaged_records_are_no_records(
     assert taken(settings(), record.parent, tmp_path / "own")[0] == []
 
 
+@pytest.mark.parametrize("name", ["0123.incomplete", ".0123"])
+def test_folders_in_the_making_are_no_records(record: Path, settings: Callable, tmp_path: Path, name: str) -> None:
+    record.rename(record.with_name(name))
+    assert taken(settings(), record.parent, tmp_path / "own")[0] == []
+
+
 def test_folders_that_do_not_exist_are_refused(tmp_path: Path, record: Path) -> None:
     with pytest.raises(SettingError, match="there is no folder nowhere"):
         records_folders([Path("nowhere")], tmp_path)

@@ -26,6 +26,9 @@ from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
 
 RUNS = "runs"
 
+# Suffix of the folder of a run that is not complete.
+INCOMPLETE = ".incomplete"
+
 # Why records are not taken that have another version of the results.
 OTHER_RESULTS = "a version of this package made them that computes other results"
 
@@ -35,7 +38,7 @@ _GITIGNORE = f"""# {RESULT_NAME} and {USERS_NAME} are the record of a finished r
 !.gitignore
 !*/{RESULT_NAME}
 !*/{USERS_NAME}
-*.incomplete/
+*{INCOMPLETE}/
 """
 
 # Settings and entries of result.json that name places on the machine of the run.
@@ -156,6 +159,8 @@ def _has_ranks(folder: Path) -> bool:
 def _records_in(folder: Path) -> list[Record]:
     records = []
     for file in sorted([*folder.glob(f"*/{RESULT_NAME}"), *folder.glob(f"{RUNS}/*/{RESULT_NAME}")]):
+        if file.parent.name.startswith(".") or file.parent.name.endswith(INCOMPLETE):
+            continue
         result = read_header(file)
         if result is not None and (file.parent / USERS_NAME).is_file():
             records.append(Record(file.parent, result))

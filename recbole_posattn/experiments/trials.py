@@ -26,7 +26,7 @@ from recbole_posattn.errors import InUseError, SettingError, UserError, one_line
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.identity import Identity, identify
-from recbole_posattn.experiments.records import Records, is_enough, read_header, write_record
+from recbole_posattn.experiments.records import INCOMPLETE, Records, is_enough, read_header, write_record
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.files import write_json
 from recbole_posattn.locks import FOR_EVER, locked
@@ -41,9 +41,6 @@ from recbole_posattn.training.run import run
 from recbole_posattn.training.trainer import KERNELS_NAME
 
 FAILURE_NAME = "failure.json"
-
-# Suffix of the folder of a run that is not complete.
-INCOMPLETE = ".incomplete"
 
 
 class Trial(NamedTuple):
@@ -276,12 +273,12 @@ def _run_alone_in_folder(settings: dict[str, Any], final: Path, working_folder: 
             result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
             assert result is not None and result["checkpoint"] is not None  # a saved run in one process
             weights = Path(result["checkpoint"])
+            write_record(weights.with_name(RESULT_NAME), settings, weights.name)
             last = {LAST_NAME} if result["stopped_by"] else set()  # to continue from, if it gets more time
             for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME} | last:
                 file = weights.with_name(name)
                 if file.exists():
                     shutil.move(file, name)
-            write_record(Path(RESULT_NAME), settings, weights.name)
             shutil.rmtree("saved")
         shutil.rmtree(final, ignore_errors=True)  # from a failed attempt
         incomplete.rename(final)
