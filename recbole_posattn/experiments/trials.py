@@ -31,6 +31,7 @@ from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.run_results import read_result, rewrite_checkpoint
 from recbole_posattn.files import write_json
 from recbole_posattn.locks import FOR_EVER, locked
+from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.extensions import check_known_in_workers
 from recbole_posattn.settings.keys import WITHOUT_EFFECT_ON_RESULT
@@ -104,7 +105,8 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     """
     config = Config(config_dict=settings, command_line=[])
     ensure_atomic_files(config)
-    matter = {key: value for key, value in config.plain().items() if key not in WITHOUT_EFFECT_ON_RESULT}
+    without_effect = WITHOUT_EFFECT_ON_RESULT | (set() if reads_padded_histories(config) else {"trim_padding"})
+    matter = {key: value for key, value in config.plain().items() if key not in without_effect}
     text = json.dumps([RESULTS_VERSION, matter, data_digest(config)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

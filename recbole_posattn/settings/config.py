@@ -34,7 +34,12 @@ from recbole_posattn.settings.checks import (
     check_validation_metric,
 )
 from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
-from recbole_posattn.settings.combinations import check_combinations, check_model_keys, resolved_negatives
+from recbole_posattn.settings.combinations import (
+    check_combinations,
+    check_model_keys,
+    check_whole_sequences,
+    resolved_negatives,
+)
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.eval_args import check_eval_args
 from recbole_posattn.settings.intervals import write_intervals
@@ -42,7 +47,7 @@ from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTE
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.properties import ML_100K, named_file, properties_files, property_keys, recbole_model_keys
-from recbole_posattn.settings.rules import check_rules
+from recbole_posattn.settings.rules import Rule, check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
@@ -227,6 +232,7 @@ class Config(ServedConfig, recbole.config.Config):
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
+            check_whole_sequences(self.model_class, settings)
         check_transform(settings)
         return settings
 
@@ -275,8 +281,7 @@ class Config(ServedConfig, recbole.config.Config):
         Raises:
             SettingError: If the model is unknown here, or a setting is not allowed.
         """
-        rules = NAME_RULES | RUN_RULES | (MODEL_RULES if "train_objective" in settings else {})
-        check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
+        _check_resolved_rules(settings, NAME_RULES | RUN_RULES)
         registry.hook_recbole()
         config = cls.__new__(cls)
         config._given_keys = set(given_keys)
@@ -288,6 +293,8 @@ class Config(ServedConfig, recbole.config.Config):
         install_dataset_class(config.model, config.model_class.type)
         config.external_config_dict = {}
         config._load_internal_config_dict(config.model, config.model_class, config.dataset)
+        if "train_objective" in config.internal_config_dict:  # a model of ours, or one derived from it
+            _check_resolved_rules(settings, MODEL_RULES)
         defaults = {key: value for key, value in config.internal_config_dict.items() if key not in FOUND_OUT_KEYS}
         config.final_config_dict = {**defaults, **settings}
         check_caches(config.final_config_dict)
@@ -308,4 +315,10 @@ class Config(ServedConfig, recbole.config.Config):
 
 # RecBole resolves these to values that the rules for given values do not allow.
 _RESOLVED_OTHERWISE = {"train_neg_sample_args"}
+
+
+def _check_resolved_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
+
+
 _ENUM_KEYS = {"MODEL_TYPE": ModelType, "MODEL_INPUT_TYPE": InputType, "eval_type": EvaluatorType}

@@ -93,6 +93,14 @@ RUN_KEYS = (
         "(bool) Sequential models: cut histories out per batch (True), or write them all out as RecBole does (False).",
         source=Source.OVERALL,
     ),
+    Key(
+        "trim_padding",
+        one_of("auto", True, False),
+        "auto",
+        "(bool or str) RecBole's sequential models: compute batches without most of the padding, where that gives the "
+        "same loss and scores (auto), or else refuse the model (True); False is RecBole's own run.",
+        source=Source.OVERALL,
+    ),
     _recbole_key("enable_amp", BOOL, resumable="recorded"),
     Key(
         "torch_compile",
