@@ -155,7 +155,7 @@ def _training(
                     return reason
         except Exception as error:
             return _FAILS.format(type(error).__name__)
-        cut = result_of(model, lambda batch: loss_func(cutter.cut(batch)), batches.short)
+        cut = result_of(model, loss_func, cutter.cut(batches.short))
         return _IN_VAIN if cut.kept >= all_padded[1].kept else ""
 
     try:
@@ -191,7 +191,9 @@ def result_of(model: AbstractRecommender, loss_func: LossFunction, batch: Intera
     with _kept_bytes(model) as kept:
         losses = loss_func(_copy(batch))
     parts = losses if isinstance(losses, tuple) else (losses,)
-    gradients = torch.autograd.grad(sum(parts), list(weights.values()), allow_unused=True)
+    gradients = torch.autograd.grad(
+        torch.stack([part.sum() for part in parts]).sum(), list(weights.values()), allow_unused=True
+    )
     found = {name: gradient for name, gradient in zip(weights, gradients) if gradient is not None}
     return Result(torch.stack([part.detach().sum() for part in parts]), found, sum(kept))
 
@@ -232,7 +234,7 @@ def _why_not_scores(model: SequentialRecommender, batches: _Batches, cutter: His
             for (padded, _), batch in zip(all_padded, batches):
                 if not _are_equal(padded, _scores_of(model, shorter, batch)[0], 0.0):
                     return "its scores differ"
-            _, kept = _scores_of(model, lambda batch, predict=predict: predict(cutter.cut(batch)), batches.short)
+            _, kept = _scores_of(model, predict, cutter.cut(batches.short))
         except Exception as error:
             return _FAILS.format(type(error).__name__)
         if kept >= all_padded[1][1]:
