@@ -369,8 +369,8 @@ def test_without_dropout_a_trimmed_run_ends_as_a_padded_one(
         ("GRU4Rec", "GRU4Rec is trained in groups of similar length and evaluated in such groups"),
         (
             "STAMP",
-            "STAMP is trained with all padding (the gradients of b_a differ) and evaluated with all padding (its scores "
-            "differ)",
+            "STAMP is trained with all padding (the gradients of b_a differ) and evaluated with all padding (its "
+            "scores differ)",
         ),
         ("PosKernelSASRec", None),
         ("BPR", None),

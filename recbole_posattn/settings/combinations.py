@@ -69,11 +69,12 @@ def trains_on_whole_sequences(config: Config) -> bool:
     return config["train_objective"] == "sequence" and "train_objective" not in config.internal_config_dict
 
 
-def check_whole_sequences(model_class: type[AbstractRecommender], settings: Mapping[str, Any]) -> None:
+def check_whole_sequences(model: str, model_class: type[AbstractRecommender], settings: Mapping[str, Any]) -> None:
     """Check ``train_objective`` and ``window_stride`` for a RecBole model, which has neither by default.
 
     Args:
-        model_class: The model.
+        model: Its name.
+        model_class: Its class.
         settings: With RecBole's defaults filled in.
 
     Raises:
@@ -82,26 +83,27 @@ def check_whole_sequences(model_class: type[AbstractRecommender], settings: Mapp
     objective = settings.get("train_objective")
     if model_class.type != ModelType.SEQUENTIAL or objective is None:
         return
-    name = settings["model"]
-    check_rules(
-        {"window_stride": None, **settings}, {key: MODEL_RULES[key] for key in ("train_objective", "window_stride")}
-    )
-    _check_windows({"window_stride": None, **settings})
-    if objective != "sequence":
-        return
+    values = {"window_stride": None, **settings}
+    check_rules(values, {key: MODEL_RULES[key] for key in ("train_objective", "window_stride")})
+    if objective == "sequence":
+        _check_outputs(model, model_class, settings)
+    _check_windows(values)
+
+
+def _check_outputs(model: str, model_class: type[AbstractRecommender], settings: Mapping[str, Any]) -> None:
     if not any(base.__name__ in WHOLE_SEQUENCE_MODELS for base in model_class.__mro__):
         raise SettingError(
-            f"train_objective 'sequence' is not possible with {name}, which has no outputs at every position that "
+            f"train_objective 'sequence' is not possible with {model}, which has no outputs at every position that "
             f"depend on the items up to there alone; of RecBole's models, {', '.join(WHOLE_SEQUENCE_MODELS)} have "
             "them. Leave the key out."
         )
     if settings["loss_type"] != "CE":
         raise SettingError(
-            f"train_objective 'sequence' needs loss_type CE with {name}, whose negatives are drawn one a row; "
+            f"train_objective 'sequence' needs loss_type CE with {model}, whose negatives are drawn one a row; "
             f"got {settings['loss_type']}."
         )
     if settings.get("train_stage") == "pretrain":
-        raise SettingError(f"train_objective 'sequence' needs train_stage finetune with {name}; got pretrain.")
+        raise SettingError(f"train_objective 'sequence' needs train_stage finetune with {model}; got pretrain.")
 
 
 def _check_windows(settings: Mapping[str, Any]) -> None:

@@ -232,7 +232,7 @@ class Config(ServedConfig, recbole.config.Config):
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
-            check_whole_sequences(self.model_class, settings)
+            check_whole_sequences(self.model, self.model_class, settings)
         check_transform(settings)
         return settings
 
