@@ -34,17 +34,9 @@ from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training.load import build_model, prepare_data
 from recbole_posattn.training.trim_check import Found, find_trimming
 from recbole_posattn.training.trimming import trimmed_loss
+from tests.features import settings_of
 
-# DIN and DIEN predict labels, not the next item, and each of DIEN's rows takes samples of its own.
-RANKED_BY_LABELS = {
-    "threshold": {"rating": 3},
-    "train_neg_sample_args": None,
-    "eval_args": {"mode": "labeled", "order": "TO"},
-    "metrics": ["AUC"],
-    "valid_metric": "AUC",
-}
-SETTINGS = {"DIN": RANKED_BY_LABELS, "DIEN": RANKED_BY_LABELS}
-# Of their own: BERT4Rec's scores of one batch of RecBole's size, 2,048 × 10 × 12,102 numbers, take 1 GB four times.
+# BERT4Rec's scores of one batch of RecBole's size, 2,048 × 10 × 12,102 numbers, take 1 GB four times.
 BATCH_SIZES = {"BERT4Rec": 256}
 
 TEXT = """
@@ -103,15 +95,12 @@ def write_features(source: Path, dataset: str, folder: Path) -> None:
 
 def configured(model: str, dataset: str, folder: Path, batch_size: int) -> Config:
     """The settings of a model: RecBole's defaults."""
-    columns = {"inter": "*", "item": ["item_id", "class"], "kg": "*", "link": "*", "ent": "*", "rel": "*"}
     given = {
         "data_path": str(folder),
-        "load_col": columns,
         "MAX_ITEM_LIST_LENGTH": 50,
         "train_batch_size": BATCH_SIZES.get(model, batch_size),
-        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
         "use_gpu": False,
-        **SETTINGS.get(model, {}),
+        **settings_of(model),
     }
     files = [PROPERTIES / "dataset" / f"{dataset}.yaml"]
     return Config(model, f"{dataset}-features", [file for file in files if file.is_file()], given, command_line=[])
@@ -122,6 +111,8 @@ def measure(config: Config, n_steps: int) -> tuple[Found, Times | None]:
     init_seed(config["seed"], config["reproducibility"])
     _, (loader, _, _) = prepare_data(config)
     model = build_model(config, loader)
+    if config["model"] == "KSR":  # RecBole keeps them in float64, and fails
+        model.relation_Matrix = model.relation_Matrix.float()
     cutter = HistoryCutter(config, loader._dataset)
     found = find_trimming(model, cutter, loader, model.calculate_loss)
     if found.trimming.training == "no":
@@ -170,7 +161,7 @@ def main() -> None:
         for dataset, source in sources.items():
             write_features(source, dataset, folder / "features" / f"{dataset}-features")
         for dataset, model in tqdm(list(itertools.product(sources, options.models))):
-            if dataset == "amazon-beauty" and model in SETTINGS:
+            if dataset == "amazon-beauty" and "threshold" in settings_of(model):
                 continue  # it has no ratings
             config = configured(model, dataset, folder / "features", options.batch_size)
             found, times = measure(config, options.steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,6 +199,17 @@ def test_the_comparison_leaves_no_trace() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_compiled_model_is_compared_without_being_compiled() -> None:
+    model = ToyModel()
+    called = []
+    compiled = vars(model)["forward"] = called.append
+    model.calculate_loss = lambda batch: (
+        model.forward(batch) if vars(model).get("forward") else model.outputs(batch).sum()
+    )
+    find_trimming(model, CUTTER, toy_loader([1, 5, 10]), model.calculate_loss)
+    assert not called and vars(model)["forward"] is compiled
+
+
 def test_a_method_is_replaced_for_a_while() -> None:
     model = ToyModel()
     own = vars(model)["predict"] = lambda batch: 2
@@ -297,6 +309,13 @@ def test_how_a_model_of_recboles_is_computed(prepared_model: Callable, name: str
 def test_every_sequential_model_of_recboles_is_listed() -> None:
     sequential = Path(recbole.model.sequential_recommender.__file__).parent.glob("[a-z]*.py")
     assert {file.stem for file in sequential} == {name.lower() for name in MODELS}
+
+
+def test_the_page_says_how_they_are_computed() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "recbole.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (groups|batch|no) \| (groups|no) \| (.*?) \|", page, flags=re.M)
+    assert {name: (training, evaluation == "groups") for name, training, evaluation, _ in rows} == MODELS
+    assert all(why for _, training, _, why in rows if training != GROUPS)
 
 
 @settings(max_examples=25)

@@ -102,6 +102,8 @@ def _check_outputs(model: str, model_class: type[AbstractRecommender], settings:
             f"train_objective 'sequence' needs loss_type CE with {model}, whose negatives are drawn one a row; "
             f"got {settings['loss_type']}."
         )
+    if settings["torch_compile"]:
+        raise SettingError(f"torch_compile is not possible with train_objective 'sequence' and {model}; leave it out.")
     if settings.get("train_stage") == "pretrain":
         raise SettingError(f"train_objective 'sequence' needs train_stage finetune with {model}; got pretrain.")
 

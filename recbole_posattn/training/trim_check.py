@@ -118,12 +118,14 @@ def find_trimming(
 
 @contextmanager
 def undisturbed(model: AbstractRecommender, data: AbstractDataLoader) -> Iterator[None]:
-    """Leave a model's mode and all random generators as they were before the block."""
-    state, trained = random_state(data), model.training
+    """Leave a model's mode and all random generators as they were before the block, and compile nothing in it."""
+    state, trained, compiled = random_state(data), model.training, vars(model).pop("forward", None)
     try:
         with torch.backends.cudnn.flags(enabled=False):  # whose recurrent networks have gradients in training mode only
             yield
     finally:
+        if compiled is not None:
+            vars(model)["forward"] = compiled
         model.train(trained)
         restore_random_state(state)
 
