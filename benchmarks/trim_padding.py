@@ -31,6 +31,7 @@ from recbole_posattn import Config
 from recbole_posattn.data.shorter import GROUP_COST, HistoryCutter
 from recbole_posattn.settings.properties import ML_100K, PROPERTIES, recbole_model_names
 from recbole_posattn.settings.registry import find_model
+from recbole_posattn.training.lazy_scores import with_lazy_scores
 from recbole_posattn.training.load import build_model, prepare_data
 from recbole_posattn.training.trim_check import Found, find_trimming
 from recbole_posattn.training.trimming import trimmed_loss
@@ -114,13 +115,14 @@ def measure(config: Config, n_steps: int) -> tuple[Found, Times | None]:
     if config["model"] == "KSR":  # RecBole keeps them in float64, and fails
         model.relation_Matrix = model.relation_Matrix.float()
     cutter = HistoryCutter(config, loader._dataset)
-    found = find_trimming(model, cutter, loader, model.calculate_loss)
+    faster = with_lazy_scores(model.calculate_loss)
+    found = find_trimming(model, cutter, loader, model.calculate_loss, faster)
     if found.trimming.training == "no":
         return found, None
     optimizer = torch.optim.Adam(model.parameters(), lr=config["learning_rate"])
     losses = {
         "padded": model.calculate_loss,
-        "trimmed": trimmed_loss(model.calculate_loss, found.trimming, cutter, GROUP_COST["cpu"]),
+        "trimmed": trimmed_loss(faster, found.trimming, cutter, GROUP_COST["cpu"]),
     }
     seconds: dict[str, list[float]] = {name: [] for name in losses}
     model.train()

@@ -89,7 +89,11 @@ class Result(NamedTuple):
 
 
 def find_trimming(
-    model: SequentialRecommender, cutter: HistoryCutter, data: AbstractDataLoader, loss_func: LossFunction | None
+    model: SequentialRecommender,
+    cutter: HistoryCutter,
+    data: AbstractDataLoader,
+    loss_func: LossFunction | None = None,
+    faster_loss: LossFunction | None = None,
 ) -> Found:
     """Compare a model's loss, gradients and scores with and without padding.
 
@@ -100,6 +104,7 @@ def find_trimming(
         cutter: Cuts batches of the data.
         data: A loader of rows.
         loss_func: Returns the loss of a batch, or a tuple of losses that are added; ``None`` if there is no training.
+        faster_loss: The function to trim, which must have the same losses; ``loss_func`` by default.
     """
     with undisturbed(model, data):
         batch = _rows_of_all_lengths(data, cutter).to(model.device)
@@ -112,7 +117,7 @@ def find_trimming(
         why_not_scores = _why_not_scores(model, batches, cutter)
         training, why_not_groups = Trimming(), "it is not trained"
         if loss_func is not None:
-            training, why_not_groups = _training(model, batches, cutter, loss_func)
+            training, why_not_groups = _training(model, batches, cutter, loss_func, faster_loss or loss_func)
     return Found(replace(training, evaluation=not why_not_scores), why_not_groups, why_not_scores)
 
 
@@ -143,12 +148,16 @@ def _rows_of_all_lengths(data: AbstractDataLoader, cutter: HistoryCutter) -> Int
 
 
 def _training(
-    model: AbstractRecommender, batches: _Batches, cutter: HistoryCutter, loss_func: LossFunction
+    model: AbstractRecommender,
+    batches: _Batches,
+    cutter: HistoryCutter,
+    loss_func: LossFunction,
+    faster_loss: LossFunction,
 ) -> tuple[Trimming, str]:
     """How to train, and why not in groups."""
 
     def why_not(candidate: Trimming) -> str:
-        shorter = trimmed_loss(loss_func, candidate, cutter, _GROUP_COST)
+        shorter = trimmed_loss(faster_loss, candidate, cutter, _GROUP_COST)
         try:
             for padded, batch in zip(all_padded, batches):
                 found = result_of(model, shorter, batch)

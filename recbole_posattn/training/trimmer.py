@@ -17,6 +17,7 @@ from recbole_posattn.data.shorter import GROUP_COST, HistoryCutter
 from recbole_posattn.errors import SettingError
 from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
+from recbole_posattn.training.lazy_scores import with_lazy_scores
 from recbole_posattn.training.trim_check import Found, find_trimming
 from recbole_posattn.training.trimming import LossFunction, Trimming, trimmed_loss, trimmed_predictions
 
@@ -75,7 +76,7 @@ class Trimmer:
         self._cutter = HistoryCutter(self._config, train_data._dataset)
         if self.trimming is not None:
             return
-        found = self._found(train_data, loss_func)
+        found = self._found(train_data, loss_func, self._faster(loss_func))
         self.trimming, name = found.trimming, self._config["model"]
         if self.trimming.training == "no" and self._config["trim_padding"] is True:
             raise SettingError(
@@ -85,17 +86,20 @@ class Trimmer:
         scores = "in such groups" if self.trimming.evaluation else f"with all padding ({found.why_not_scores})"
         logging.getLogger().info(f"trim_padding: {name} is {training} and evaluated {scores}")
 
-    def _found(self, data: AbstractDataLoader, loss_func: LossFunction | None) -> Found:
+    def _found(self, data: AbstractDataLoader, *loss_funcs: LossFunction) -> Found:
         """What can be trimmed; the same in all processes."""
         assert self._cutter is not None
-        found = find_trimming(self._model, self._cutter, data, loss_func) if distributed.is_main() else None
+        found = find_trimming(self._model, self._cutter, data, *loss_funcs) if distributed.is_main() else None
         return distributed.share_from_main(found)
+
+    def _faster(self, loss_func: LossFunction) -> LossFunction:
+        return loss_func if self._config["torch_compile"] else with_lazy_scores(loss_func)
 
     def loss(self, loss_func: LossFunction) -> LossFunction:
         """A function with the same losses, computed on shorter histories where that is possible."""
-        if self._cutter is None or self.trimming is None:
+        if self._cutter is None or self.trimming is None or self.trimming.training == "no":
             return loss_func
-        return trimmed_loss(loss_func, self.trimming, self._cutter, self._group_cost)
+        return trimmed_loss(self._faster(loss_func), self.trimming, self._cutter, self._group_cost)
 
     @contextmanager
     def scores(self, eval_data: AbstractDataLoader) -> Iterator[None]:
@@ -106,6 +110,6 @@ class Trimmer:
         if self._cutter is None:
             self._cutter = HistoryCutter(self._config, eval_data._dataset)
         if self.trimming is None:  # the model was not trained here
-            self.trimming = self._found(eval_data, None).trimming
+            self.trimming = self._found(eval_data).trimming
         with trimmed_predictions(self._model, self.trimming, self._cutter, self._group_cost):
             yield
