@@ -29,9 +29,9 @@ from tqdm import tqdm
 from benchmarks.common import report, scratch_folder
 from recbole_posattn import Config
 from recbole_posattn.data.shorter import GROUP_COST, HistoryCutter
+from recbole_posattn.models.lazy_scores import with_lazy_scores
 from recbole_posattn.settings.properties import ML_100K, PROPERTIES, recbole_model_names
 from recbole_posattn.settings.registry import find_model
-from recbole_posattn.training.lazy_scores import with_lazy_scores
 from recbole_posattn.training.load import build_model, prepare_data
 from recbole_posattn.training.trim_check import Found, find_trimming
 from recbole_posattn.training.trimming import trimmed_loss

@@ -15,9 +15,9 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole_posattn import distributed
 from recbole_posattn.data.shorter import GROUP_COST, HistoryCutter
 from recbole_posattn.errors import SettingError
+from recbole_posattn.models.lazy_scores import with_lazy_scores
 from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training.lazy_scores import with_lazy_scores
 from recbole_posattn.training.trim_check import Found, find_trimming
 from recbole_posattn.training.trimming import LossFunction, Trimming, trimmed_loss, trimmed_predictions
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_posattn.models.lazy_scores import ItemScores, with_lazy_scores
 from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
-from recbole_posattn.training.lazy_scores import ItemScores, with_lazy_scores
 
 TARGET = torch.tensor([3, 0, 8, 8])
 
