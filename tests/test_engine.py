@@ -38,6 +38,7 @@ def test_a_model_of_recboles_gets_the_metrics_of_recboles_own_classes(tiny_setti
         metrics=["Hit", "NDCG", "MRR"],
         train_neg_sample_args=None,
         load_col={"inter": ["user_id", "item_id", "timestamp"]},
+        trim_padding=False,
     )
     ours = run(model, "tiny", config_dict=settings, saved=False)
 

@@ -203,12 +203,56 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
         return [self.copy(self.inter_feat[index]) for index in rows]
 
 
-class LazySequentialDataset(LazyPrefixesMixin, SequentialDataset):
-    """RecBole's ``SequentialDataset`` with lazy prefixes."""
+class WindowsMixin(LazyPrefixesMixin):
+    """With ``train_objective: sequence``, the training split is served as windows with a label at every position.
+
+    Loading, filtering, ordering and splitting are RecBole's, and so are the rows of the validation and test splits.
+    With any other objective the training split is RecBole's, too.
+    """
+
+    windows: Windows | None = None
+
+    def build(self) -> list[SequentialDataset]:
+        """Split as RecBole does, then cut the sequences of the training rows into windows if the objective asks."""
+        train, valid, test = super().build()
+        if self.config["train_objective"] == "sequence":
+            train.windows = train._cut_windows()
+        return [train, valid, test]
+
+    def _cut_windows(self) -> Windows:
+        rows = self.inter_feat
+        history_length = rows[self.item_list_length_field]
+        if isinstance(rows, LazyPrefixes) and not self.written_lists:
+            item, position = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]], rows.position
+        else:
+            item, position = laid_out(self, rows)
+        stride = self.config["window_stride"] or self.max_item_list_len
+        last_only = bool(self.config["last_window_only"])
+        return cut_windows(item, position, history_length, self.max_item_list_len, stride, last_only)
+
+    def __len__(self) -> int:
+        return super().__len__() if self.windows is None else len(self.windows)
+
+    def __getitem__(self, index: Any, join: bool = True) -> Interaction:
+        if self.windows is None:
+            return super().__getitem__(index, join)
+        items, length, target, row = self.windows.gather(torch.as_tensor(index), self.max_item_list_len)
+        return Interaction(
+            {
+                self.uid_field: self.inter_feat[self.uid_field][row.max(dim=-1).values],
+                self.iid_field + self.config["LIST_SUFFIX"]: items,
+                self.item_list_length_field: length,
+                TARGET_LIST_FIELD: target,
+            }
+        )
 
 
-class LazyKGSeqDataset(LazyPrefixesMixin, KGSeqDataset):
-    """RecBole's ``KGSeqDataset`` with lazy prefixes."""
+class LazySequentialDataset(WindowsMixin, SequentialDataset):
+    """RecBole's ``SequentialDataset`` with lazy prefixes, or with windows for training."""
+
+
+class LazyKGSeqDataset(WindowsMixin, KGSeqDataset):
+    """RecBole's ``KGSeqDataset`` with lazy prefixes, or with windows for training."""
 
 
 class HeldOutDatasetMixin(LazyPrefixesMixin):
@@ -264,44 +308,4 @@ class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):
 
 
 class SequenceDataset(LazySequentialDataset):
-    """The data set of our models: the training split consists of windows with a label at every position.
-
-    Loading, filtering, ordering and splitting are RecBole's, and so are the rows of the validation and test splits.
-    With ``train_objective: augmented``, the training split is RecBole's as well.
-    """
-
-    windows: Windows | None = None
-
-    def build(self) -> list[SequenceDataset]:
-        """Split as RecBole does, then cut the training rows into windows if ``train_objective`` needs sequences."""
-        train, valid, test = super().build()
-        if self.config["train_objective"] == "sequence":
-            train.windows = train._cut_windows()
-        return [train, valid, test]
-
-    def _cut_windows(self) -> Windows:
-        rows = self.inter_feat
-        history_length = rows[self.item_list_length_field]
-        if isinstance(rows, LazyPrefixes) and not self.written_lists:
-            item, position = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]], rows.position
-        else:
-            item, position = laid_out(self, rows)
-        stride = self.config["window_stride"] or self.max_item_list_len
-        last_only = bool(self.config["last_window_only"])
-        return cut_windows(item, position, history_length, self.max_item_list_len, stride, last_only)
-
-    def __len__(self) -> int:
-        return super().__len__() if self.windows is None else len(self.windows)
-
-    def __getitem__(self, index: Any, join: bool = True) -> Interaction:
-        if self.windows is None:
-            return super().__getitem__(index, join)
-        items, length, target, row = self.windows.gather(torch.as_tensor(index), self.max_item_list_len)
-        return Interaction(
-            {
-                self.uid_field: self.inter_feat[self.uid_field][row.max(dim=-1).values],
-                self.iid_field + self.config["LIST_SUFFIX"]: items,
-                self.item_list_length_field: length,
-                TARGET_LIST_FIELD: target,
-            }
-        )
+    """The data set of our models, whose ``train_objective`` is ``sequence`` by default."""

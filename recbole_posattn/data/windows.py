@@ -41,6 +41,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
+    @property
+    def length(self) -> Tensor:
+        """The number of items in each window; int64, shape (m,)."""
+        return self.end - self.start
+
     def gather(self, index: Tensor, max_length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Windows as right-padded rows, like RecBole's item lists.
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.data.digest import data_digest
 from recbole_posattn.files import json_text
+from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.key import AS_DEFAULT
-from recbole_posattn.settings.keys import KEYS, NAMES_OF_SETTINGS, WITHOUT_EFFECT_ON_RESULT
+from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, VALUES_BEFORE, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.version import RESULTS_VERSION
 
 # A protocol or preset may be a file anywhere; the keys that it sets are compared themselves.
@@ -59,12 +59,13 @@ class Identity(NamedTuple):
         if result.get("data_digest") != self.data:
             return False
         before = relevant(result["config"])
+        if "trim_padding" not in self.settings:
+            before.pop("trim_padding", None)
         keys = self.settings.keys() | before.keys()
         return all(before.get(key, self._before(key)) == self.settings.get(key, _ABSENT) for key in keys)
 
     def _before(self, key: str) -> Any:
-        known = KEYS.get(key)
-        return self.defaults.get(key, _ABSENT) if known is None or known.before is AS_DEFAULT else known.before
+        return VALUES_BEFORE.get(key, self.defaults.get(key, _ABSENT))
 
 
 def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +85,10 @@ def identify(settings: Mapping[str, Any]) -> Identity:
     """
     config = Config(config_dict=settings, command_line=[])
     ensure_atomic_files(config)
-    return Identity(relevant(config.plain()), config.defaults(), data_digest(config), RESULTS_VERSION)
+    matter = relevant(config.plain())
+    if not reads_padded_histories(config):
+        matter.pop("trim_padding", None)
+    return Identity(matter, config.defaults(), data_digest(config), RESULTS_VERSION)
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

@@ -79,6 +79,7 @@ def check_resolved(settings: Mapping[str, Any]) -> None:
     Raises:
         SettingError: Naming the first one.
     """
+    check_caches(settings)
     for key in ("topk", "metrics"):
         if not isinstance(settings[key], (list, tuple)):
             raise SettingError(f"{key} must be a list; got {shown(settings[key])}.")
@@ -234,3 +235,12 @@ def check_transform(settings: Mapping[str, Any]) -> None:
         share: Any = settings.get(key)
         if not is_number(share) or not 0 <= share <= 1:
             raise SettingError(f"transform {transform!r} needs {key}, a number in [0, 1]; got {share!r}.")
+
+
+# RecBole resolves these to values that the rules for given values do not allow.
+_RESOLVED_OTHERWISE = {"train_neg_sample_args"}
+
+
+def check_resolved_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """:func:`recbole_posattn.settings.rules.check_rules`, for the settings of a finished configuration."""
+    check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})

@@ -7,12 +7,21 @@ from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
+from recbole.config import Config
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import ModelType
+
 from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
 from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.model_keys import MODEL_RULES
+from recbole_posattn.settings.rules import check_rules
+
+# RecBole's models with outputs at all positions, each of which depends on no later item, and which the model takes by
+# gather_indexes at the very end: they can be trained on whole sequences. S3Rec is one in its last stage.
+WHOLE_SEQUENCE_MODELS = ("FDSA", "GRU4Rec", "GRU4RecF", "GRU4RecKG", "S3Rec", "SASRec", "SASRecF")
 
 
 def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) -> None:
@@ -53,6 +62,59 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
     _check_encodings(settings)
     _check_loss(settings)
     _check_block(settings)
+    _check_windows(settings)
+
+
+def reads_padded_histories(config: Config) -> bool:
+    """Whether a model reads histories padded by RecBole, and does not cut them itself as ours do."""
+    return config["MODEL_TYPE"] == ModelType.SEQUENTIAL and "length_bucketing" not in config.internal_config_dict
+
+
+def trains_on_whole_sequences(config: Config) -> bool:
+    """Whether a RecBole model, which has no such key, is trained with a loss at every position."""
+    return config["train_objective"] == "sequence" and "train_objective" not in config.internal_config_dict
+
+
+def check_whole_sequences(model: str, model_class: type[AbstractRecommender], settings: Mapping[str, Any]) -> None:
+    """Check ``train_objective`` and ``window_stride`` for a RecBole model, which has neither by default.
+
+    Args:
+        model: Its name.
+        model_class: Its class.
+        settings: With RecBole's defaults filled in.
+
+    Raises:
+        SettingError: If the model cannot be trained on whole sequences, or other settings do not allow it.
+    """
+    objective = settings.get("train_objective")
+    if model_class.type != ModelType.SEQUENTIAL or objective is None:
+        return
+    values = {"window_stride": None, **settings}
+    check_rules(values, {key: MODEL_RULES[key] for key in ("train_objective", "window_stride")})
+    if objective == "sequence":
+        _check_outputs(model, model_class, settings)
+    _check_windows(values)
+
+
+def _check_outputs(model: str, model_class: type[AbstractRecommender], settings: Mapping[str, Any]) -> None:
+    if not any(base.__name__ in WHOLE_SEQUENCE_MODELS for base in model_class.__mro__):
+        raise SettingError(
+            f"train_objective 'sequence' is not possible with {model}, which has no outputs at every position that "
+            f"depend on the items up to there alone; of RecBole's models, {', '.join(WHOLE_SEQUENCE_MODELS)} have "
+            "them. Leave the key out."
+        )
+    if settings["loss_type"] != "CE":
+        raise SettingError(
+            f"train_objective 'sequence' needs loss_type CE with {model}, whose negatives are drawn one a row; "
+            f"got {settings['loss_type']}."
+        )
+    if settings["torch_compile"]:
+        raise SettingError(f"torch_compile is not possible with train_objective 'sequence' and {model}; leave it out.")
+    if settings.get("train_stage") == "pretrain":
+        raise SettingError(f"train_objective 'sequence' needs train_stage finetune with {model}; got pretrain.")
+
+
+def _check_windows(settings: Mapping[str, Any]) -> None:
     stride, max_length = settings["window_stride"], settings["MAX_ITEM_LIST_LENGTH"]
     if stride is not None and stride > max_length:
         raise SettingError(f"window_stride must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {stride}.")

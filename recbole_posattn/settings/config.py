@@ -27,6 +27,7 @@ from recbole_posattn.settings.checks import (
     check_model_types,
     check_recbole_model,
     check_resolved,
+    check_resolved_rules,
     check_stage,
     check_transform,
     check_validation_metric,
@@ -36,13 +37,14 @@ from recbole_posattn.settings.combinations import (
     check_attention,
     check_combinations,
     check_model_keys,
+    check_whole_sequences,
     resolved_negatives,
 )
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.eval_args import check_eval_args
 from recbole_posattn.settings.evaluation_checks import check_evaluation
 from recbole_posattn.settings.intervals import write_intervals
-from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS_OF_EVERY_MODEL, UNLISTED_DEFAULTS
+from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS_OF_EVERY_MODEL, UNLISTED_DEFAULTS, VALUES_BEFORE
 from recbole_posattn.settings.learner import check_learner_args
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
@@ -154,7 +156,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         build_sparse_tensors_as_today(model_class)
         install_dataset_class(model_name, model_class.type)
-        return model_name, registry.corrected(model_class), dataset_name
+        return model_name, registry.mended(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
@@ -242,6 +244,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
+            check_whole_sequences(self.model, self.model_class, settings)
         check_transform(settings)
         settings["plugins"] = plugins_of_run({**settings, "model": self.model})
         return settings
@@ -281,7 +284,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
     ) -> Config:
         """The inverse of :meth:`plain`; the device and the path of RecBole's own ml-100k are determined anew.
 
-        Keys that an older version did not have get their defaults.
+        Keys that an older version did not have get the values that continue its results.
 
         Args:
             settings: As :meth:`plain` returned them.
@@ -291,10 +294,9 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         Raises:
             SettingError: If the model is unknown here, a plugin is missing, or a setting is not allowed.
         """
+        check_resolved_rules(settings, NAME_RULES | RUN_RULES)
         registry.hook_recbole()
         check_plugins_of_checkpoint(settings)
-        rules = NAME_RULES | RUN_RULES | (MODEL_RULES if "train_objective" in settings else {})
-        check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
         config = cls.__new__(cls)
         config._given_keys = set(given_keys)
         config.compatibility_settings()
@@ -305,9 +307,10 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         install_dataset_class(config.model, config.model_class.type)
         config.external_config_dict = {}
         config._load_internal_config_dict(config.model, config.model_class, config.dataset)
-        defaults = {key: value for key, value in config.internal_config_dict.items() if key not in DERIVED_KEYS}
-        config.final_config_dict = {**defaults, **settings}
-        check_caches(config.final_config_dict)
+        if "train_objective" in config.internal_config_dict:  # a model of ours
+            check_resolved_rules(settings, MODEL_RULES)
+        defaults = {key: VALUES_BEFORE.get(key, value) for key, value in config.internal_config_dict.items()}
+        config.final_config_dict = {**{key: defaults[key] for key in defaults.keys() - DERIVED_KEYS}, **settings}
         check_resolved(config.final_config_dict)
         check_learner_args(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
@@ -324,6 +327,4 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         return config
 
 
-# RecBole resolves these to values that the rules for given values do not allow.
-_RESOLVED_OTHERWISE = {"train_neg_sample_args"}
 _ENUM_KEYS = {"MODEL_TYPE": ModelType, "MODEL_INPUT_TYPE": InputType, "eval_type": EvaluatorType}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
-from recbole_posattn.settings.key import Key, Phase, Scope, Source
+from recbole_posattn.settings.key import AS_DEFAULT, Key, Phase, Scope, Source
 from recbole_posattn.settings.model_keys import MODEL_KEYS
 from recbole_posattn.settings.rules import PATH
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_KEYS
@@ -70,6 +70,9 @@ CHANGEABLE = {key.name for key in KEYS.values() if key.resumable == "recorded"}
 # Settings that change where a run takes place or what it prints, but not its result. The data is identified by its
 # contents, not its path.
 WITHOUT_EFFECT_ON_RESULT = {key.name for key in KEYS.values() if not key.changes_result}
+
+# Values of keys that continue the results of runs that were made before there was the key.
+VALUES_BEFORE = {key.name: key.before for key in KEYS.values() if key.before is not AS_DEFAULT}
 
 # Keys that a search may draw, with the models' own, which RecBole's property files list. Runs that differ in any other
 # cannot be compared, or do not differ in their result.

@@ -15,7 +15,7 @@ from recbole_posattn.compat import anomaly_detection_unchanged, build_sparse_ten
 from recbole_posattn.compat.samplers import refuse_endless_sampling_of
 
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import get_model
+from recbole.utils import ModelType, get_model
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.origins import holder, may_replace, record
@@ -108,9 +108,18 @@ def registered_model_names() -> list[str]:
     return sorted(model_properties)
 
 
-def corrected(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
-    """The corrected version of a RecBole model whose results are wrong, see :mod:`recbole_posattn.models.corrected`."""
-    from recbole_posattn.models.corrected import CORRECTED  # imports all of RecBole's general models, as get_model does
+def mended(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
+    """Our version of a RecBole model whose results are wrong, or that takes long for no reason.
+
+    See :mod:`recbole_posattn.models.corrected` and :mod:`recbole_posattn.models.faster`.
+    """
+    # Each of these imports all of RecBole's models of a type, as get_model does
+    if model_class.type == ModelType.SEQUENTIAL:
+        with anomaly_detection_unchanged():
+            from recbole_posattn.models.faster import FASTER
+
+        return FASTER.get(model_class, model_class)
+    from recbole_posattn.models.corrected import CORRECTED
 
     return CORRECTED.get(model_class, model_class)
 
@@ -124,7 +133,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            model = corrected(get_model(name))
+            model = mended(get_model(name))
         build_sparse_tensors_as_today(model)
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()

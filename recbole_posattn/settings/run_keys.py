@@ -124,6 +124,15 @@ RUN_KEYS = (
         "(bool) Sequential models: cut histories out per batch (True), or write them all out as RecBole does (False).",
         Scope.EXECUTION,
     ),
+    own_key(
+        "trim_padding",
+        one_of("auto", True, False),
+        "auto",
+        "(bool or str) RecBole's sequential models: compute batches without most of the padding, where that gives the "
+        "same loss and scores (auto), or else refuse the model (True); False is RecBole's own run.",
+        Scope.TRAINING,
+        before=False,
+    ),
     _recbole_key("enable_amp", BOOL, resumable="recorded"),
     own_key(
         "torch_compile",

@@ -97,6 +97,7 @@ class CheckpointMixin(TimeLimitMixin):
                 if first_epoch and self._has_ended():  # RecBole would fail on a run with no epochs to train
                     self.eval_collector.data_collect(train_data)  # some metrics count its items
                 else:
+                    self._prepare_losses(train_data)
                     super().fit(train_data, *arguments, saved=saved, **options)
                 self._epoch_now = None
                 self._keep_a_best()
@@ -125,11 +126,6 @@ class CheckpointMixin(TimeLimitMixin):
     def _has_ended(self) -> bool:
         return self.start_epoch >= self._n_epochs or self.cur_step > self.stopping_step
 
-    @property
-    def _n_epochs(self) -> int:
-        """The number of epochs to train, or to pretrain."""
-        return self.pretrain_epochs if self._is_pretraining else self.epochs
-
     def _train_epoch(
         self,
         train_data: AbstractDataLoader,
@@ -143,10 +139,10 @@ class CheckpointMixin(TimeLimitMixin):
         self._restore_random_state()
         if out_of_time:
             raise OutOfTime
+        loss_func = self._trimmed_loss(loss_func)
         if not self._pausable:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         with nullcontext() if self._left is None else use_explained(self.run_dir / LAST_NAME):
-            loss_func = loss_func or self.model.calculate_loss
             epoch = PausableEpoch(train_data, loss_func, self._left, self._check_between_steps)
         self._epoch_now, self._left = epoch, None
         super()._train_epoch(epoch, epoch_idx, epoch.loss, show_progress)
@@ -184,6 +180,7 @@ class CheckpointMixin(TimeLimitMixin):
             "counters": changed_counters(self.model, self._untrained_counters),
             "arrays": trained_arrays(self.model),
             "changes": self.changes,
+            "trimming": self._trimmer.plain(),
             "given": sorted(self.config.given_keys()),
             "random": distributed.gather_on_main(random_state(self._train_data)),
             "threads": torch.get_num_threads(),
@@ -235,6 +232,7 @@ class CheckpointMixin(TimeLimitMixin):
         self.train_loss_dict = {int(epoch): loss for epoch, loss in training["train_loss_dict"].items()}
         self.curve = [{**point, "epoch": int(point["epoch"])} for point in training["curve"]]
         self.seconds_before = float(training["seconds"])
+        self._trimmer.restore(training.get("trimming"))  # older versions did not trim
         self._random_states, left = list(training["random"]), training["left"]
         self._left = None if left is None else {**left, "steps": int(left["steps"])}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
@@ -19,15 +20,19 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
 from recbole_posattn import distributed
-from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.shorter import targets_per_row
 from recbole_posattn.errors import SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.target_ranks import user_results
+from recbole_posattn.settings.combinations import trains_on_whole_sequences
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.learner import with_arguments
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.explained_errors import explain_out_of_memory, precision_explained, require_finite
 from recbole_posattn.training.parallel import autocast_dtype, distribute_model, trainer_of_one_process
+from recbole_posattn.training.trimmer import Trimmer
+from recbole_posattn.training.trimming import LossFunction
+from recbole_posattn.training.whole_sequences import require_whole_sequences, whole_sequence_loss
 
 
 class EngineMixin(recbole.trainer.Trainer):
@@ -55,6 +60,41 @@ class EngineMixin(recbole.trainer.Trainer):
             self.enable_scaler = self.enable_amp  # gradients in half precision vanish unless they are scaled
         if config["torch_compile"]:
             _compile(self.model, self.device)
+        self._trimmer = Trimmer(config, self.model)
+
+    def _prepare_losses(self, train_data: AbstractDataLoader) -> None:
+        """Find out how the losses and scores of this model can be computed, before it is trained.
+
+        Raises:
+            SettingError: If ``train_objective`` or ``trim_padding`` is not possible with the model.
+        """
+        if self.config["train_neg_sample_args"].get("dynamic"):
+            train_data.get_model(self.model)  # which scores the candidates
+        if self._on_whole_sequences:
+            require_whole_sequences(self.model, train_data)
+        self._trimmer.prepare(train_data, self._own_loss())
+
+    @property
+    def _on_whole_sequences(self) -> bool:
+        return isinstance(self.config, Config) and trains_on_whole_sequences(self.config)
+
+    def _own_loss(self) -> LossFunction:
+        """The model's loss of a batch."""
+        return (
+            functools.partial(whole_sequence_loss, self.model)
+            if self._on_whole_sequences
+            else self.model.calculate_loss
+        )
+
+    def _trimmed_loss(self, loss_func: LossFunction | None) -> LossFunction:
+        """The loss of a batch, by default the model's, computed on shorter histories where that is possible."""
+        return self._trimmer.loss(loss_func or self._own_loss())
+
+    @property
+    def _n_epochs(self) -> int:
+        """The number of epochs to train, or to pretrain."""
+        is_staged = isinstance(self, recbole.trainer.trainer.PretrainTrainer)
+        return self.pretrain_epochs if is_staged and self.model.train_stage != "finetune" else self.epochs
 
     def _build_optimizer(self, **options: Any) -> torch.optim.Optimizer:
         return with_arguments(super()._build_optimizer(**options), self.config["learner_args"] or {})
@@ -63,7 +103,7 @@ class EngineMixin(recbole.trainer.Trainer):
         self,
         train_data: AbstractDataLoader,
         epoch_idx: int,
-        loss_func: Callable[[Interaction], Any] | None = None,
+        loss_func: LossFunction | None = None,
         show_progress: bool = False,
     ) -> Any:
         started = time.perf_counter()
@@ -117,7 +157,7 @@ class EngineMixin(recbole.trainer.Trainer):
             TrainingError: If memory runs out.
         """
         n_items = eval_data._dataset.item_num if eval_data else 0
-        with explain_out_of_memory(self.config, False, n_items, self._kept):
+        with explain_out_of_memory(self.config, False, n_items, self._kept), self._trimmer.scores(eval_data):
             return super().evaluate(eval_data, *arguments, **options)
 
     def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:
@@ -173,8 +213,7 @@ def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.
     """The loss of this process's part of a batch, weighted so that the mean over the processes is the batch's loss."""
 
     def weighted_loss(interaction: Interaction) -> Any:
-        labelled = interaction[TARGET_LIST_FIELD] > 0 if TARGET_LIST_FIELD in interaction else None
-        own = len(interaction) if labelled is None else int(labelled.sum())
+        own = int(targets_per_row(interaction).sum())
         everywhere = distributed.total(torch.tensor(own, dtype=torch.float64, device=device)).item()
         weight = own * distributed.world_size() / everywhere
         losses = loss_func(interaction)

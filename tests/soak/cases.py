@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
+from recbole_posattn.settings.combinations import WHOLE_SEQUENCE_MODELS
 from recbole_posattn.settings.properties import PROPERTIES
 from tests.planted import lagged_sequences, write_atomic_file
 from tests.soak.settings import (
@@ -112,7 +113,11 @@ def draw_case(rng: random.Random, disturbed: bool) -> Case:
         settings |= {key: value for key, value in drawn.items() if key in keys}
         settings |= some(rng, {"preset": one_of("paper", None)}, 0.1)
     elif sequential:
-        settings |= some(rng, {"lazy_prefixes": lambda rng: rng.random() < 0.5}, 0.3)
+        settings |= some(
+            rng, {"lazy_prefixes": lambda rng: rng.random() < 0.5, "trim_padding": one_of("auto", False)}, 0.3
+        )
+        if model in WHOLE_SEQUENCE_MODELS and rng.random() < 0.3:
+            settings |= {"train_objective": "sequence"}
     else:
         settings |= some(rng, {"train_neg_sample_args": draw_recbole_negatives}, 0.2)
     if rng.random() < 0.05:
