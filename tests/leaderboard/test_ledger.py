@@ -16,10 +16,13 @@ import pytest
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import DataError
 from recbole_posattn.experiments import trials
+from recbole_posattn.experiments.identity import identify
 from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard, remake_leaderboard
 from recbole_posattn.experiments.leaderboard.public import SCHEMA, json_report
 from recbole_posattn.experiments.leaderboard.spec import Spec, read_spec
+from recbole_posattn.experiments.records import read_header
 from recbole_posattn.experiments.trials import Outcome, Resources, run_in_folder
+from recbole_posattn.settings.properties import named_file
 from tests.leaderboard.test_report import PROVENANCE, PUBLISHED, make_board
 from tests.test_house import ROOT
 
@@ -194,6 +197,20 @@ def test_committed_leaderboards_have_the_format_and_their_records(folder: Path) 
     content = validated(folder)
     recorded = {record.parent.name for record in folder.glob("runs/*/users.parquet")}
     assert recorded == {run["fingerprint"] for board in content["boards"] for run in board["runs"]}
+
+
+@pytest.mark.skipif(not COMMITTED, reason="the results are part of a clone, not of the wheel")
+def test_committed_records_are_known_to_this_version() -> None:
+    """Their settings lack the keys that were added since: see ``before`` in ``settings/key.py`` if this fails."""
+    spec = read_spec(named_file("leaderboard", "encodings"), {"protocols": ["temporal"], "seeds": 1}, {})
+    folder = ROOT / "results" / "encodings_ml-100k_temporal" / "runs"
+    results = [read_header(file) for file in folder.glob("*/result.json")]
+    unknown = [
+        trial.name
+        for trial in spec.trials("ml-100k", "temporal")
+        if sum(identify(trial.settings).is_of(result) for result in results) != 1
+    ]
+    assert unknown == []
 
 
 @pytest.mark.slow
