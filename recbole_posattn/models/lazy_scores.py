@@ -112,12 +112,17 @@ class _LazyProducts(TorchFunctionMode):
         if function in _MATMULS and len(args) == 2 and not kwargs:
             hidden, transposed = args
             table = transposed._base if isinstance(transposed, Tensor) else None
-            if isinstance(hidden, Tensor) and hidden.dim() == 2 and _is_transpose(transposed, table):
+            if (
+                table is not None
+                and isinstance(hidden, Tensor)
+                and hidden.dim() == 2
+                and _is_transpose(transposed, table)
+            ):
                 return ItemScores(hidden, table)
         return function(*args, **(kwargs or {}))
 
 
-def _is_transpose(transposed: Any, table: Tensor | None) -> bool:
+def _is_transpose(transposed: Any, table: Tensor) -> bool:
     if not isinstance(table, nn.Parameter) or table.dim() != 2 or transposed.dim() != 2:
         return False
     same = (transposed.shape, transposed.stride()) == (table.shape[::-1], table.stride()[::-1])
