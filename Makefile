@@ -65,6 +65,7 @@ bench-engine: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.dropout_speed
 	$(BIN)/python -m benchmarks.precision_speed
 	$(BIN)/python -m benchmarks.recommend_speed
+	$(BIN)/python -m benchmarks.trim_padding
 
 # Random settings, a third of them stopped by random signals and resumed; one thread, as forks need
 soak: $(VENV)/.installed

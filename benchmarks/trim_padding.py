@@ -45,7 +45,7 @@ RecBole's sequential models with its default settings, batches of {batch_size:,}
 50 items, float32, {threads} CPU threads. Medians of {steps} training steps on random batches, loading not included;
 both ways take turns on the same batches. *groups*: rows of similar length are computed together, each group cut to its
 longest history. *batch*: the batch is cut to its longest history. *no*: nothing is trimmed, for the reason given.
-amazon-beauty has histories of 5 items on average, ml-100k of 39. Where models need them, features of items are drawn at
+amazon-beauty has histories of 8 items on average, ml-100k of 39. Where models need them, features of items are drawn at
 random for amazon-beauty, and embeddings of entities for both.
 """
 
