@@ -42,6 +42,7 @@ from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTE
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.properties import ML_100K, named_file, properties_files, property_keys, recbole_model_keys
+from recbole_posattn.settings.recipe_checks import check_recipe, resolved_decay_epochs
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
@@ -228,6 +229,8 @@ class Config(ServedConfig, recbole.config.Config):
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
         check_transform(settings)
+        check_recipe(settings)
+        settings["lr_decay_epochs"] = resolved_decay_epochs(settings)
         return settings
 
     def _set_default_parameters(self) -> None:

@@ -10,6 +10,7 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.settings.intervals import INTERVAL_KEYS, INTERVALS
 from recbole_posattn.settings.key import Key, Source, rules_of
+from recbole_posattn.settings.recipe_keys import RECIPE_RUN_KEYS
 from recbole_posattn.settings.rules import (
     BOOL,
     FINITE,
@@ -125,6 +126,7 @@ RUN_KEYS = (
         changes_result=False,
         source=Source.OVERALL,
     ),
+    *RECIPE_RUN_KEYS,
     Key(
         "process_timeout",
         Rule(lambda value: is_number(value) and 1 <= value <= 10**6, "a number of seconds from 1 to 1e6"),

@@ -34,10 +34,10 @@ from recbole_posattn.training.checkpoint import (
     vocabulary,
     write_checkpoint,
 )
-from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.explained_errors import needs_explained
 from recbole_posattn.training.pausable_epoch import PausableEpoch
 from recbole_posattn.training.plain import plain_other_parameter
+from recbole_posattn.training.recipe import RecipeMixin
 from recbole_posattn.training.resume import Resumed, lock_run
 from recbole_posattn.training.state import (
     changed_counters,
@@ -53,7 +53,7 @@ from recbole_posattn.training.state import (
 )
 
 
-class CheckpointMixin(EngineMixin):
+class CheckpointMixin(RecipeMixin):
     """Checkpoints for any of RecBole's trainers, from which training continues exactly where it stopped.
 
     RecBole pickles the whole ``Config`` into a checkpoint. Loading a pickle can run any code, so torch ≥ 2.6 refuses
@@ -108,6 +108,7 @@ class CheckpointMixin(EngineMixin):
                 self._keep_a_best()
                 if self.train_loss_dict and self._random_states is None:
                     self._keep_epoch(max(self.train_loss_dict))
+                self._use_averaged_weights()
                 self._restore_random_state()
         except interrupts.Interrupted as interrupted:
             if interrupted.between_steps and self._keep_steps():
@@ -187,6 +188,7 @@ class CheckpointMixin(EngineMixin):
             "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(self).items()},
             "counters": changed_counters(self.model, self._untrained_counters),
             "arrays": trained_arrays(self.model),
+            "recipe": self._recipe_state(),
             "changes": self.changes,
             "given": sorted(self.config.given_keys()),
             "random": distributed.gather_on_main(random_state(self._train_data)),
@@ -239,6 +241,7 @@ class CheckpointMixin(EngineMixin):
         self.train_loss_dict = {int(epoch): loss for epoch, loss in training["train_loss_dict"].items()}
         self.curve = [{**point, "epoch": int(point["epoch"])} for point in training["curve"]]
         self.seconds_before = float(training["seconds"])
+        self._restore_recipe(training.get("recipe"))  # older versions had none
         self._random_states, left = list(training["random"]), training["left"]
         self._left = None if left is None else {**left, "steps": int(left["steps"])}
 
@@ -304,18 +307,19 @@ class CheckpointMixin(EngineMixin):
     def _write_checkpoint(self, epoch: int, file: str | Path, **more: Any) -> None:
         if not distributed.is_main():
             return
-        state = {
-            "config": self.config.plain(),
-            "epoch": epoch,
-            "cur_step": self.cur_step,
-            "best_valid_score": float(self.best_valid_score),
-            "state_dict": self.model.state_dict(),
-            "other_parameter": plain_other_parameter(self.model.other_parameter()),
-            "optimizer": self.optimizer.state_dict(),
-            "vocabulary": self._vocabulary,
-            "data": self._data,
-        }
-        write_checkpoint({**state, **more}, file)
+        with nullcontext() if "training" in more else self.averaged_weights():
+            state = {
+                "config": self.config.plain(),
+                "epoch": epoch,
+                "cur_step": self.cur_step,
+                "best_valid_score": float(self.best_valid_score),
+                "state_dict": self.model.state_dict(),
+                "other_parameter": plain_other_parameter(self.model.other_parameter()),
+                "optimizer": self.optimizer.state_dict(),
+                "vocabulary": self._vocabulary,
+                "data": self._data,
+            }
+            write_checkpoint({**state, **more}, file)
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):

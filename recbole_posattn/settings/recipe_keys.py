@@ -1,0 +1,104 @@
+"""The keys of the training recipe that are not about positions: scores, regularization, averaging, schedule."""
+
+from __future__ import annotations
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole_posattn.nn.item_scores import ITEM_SCORES
+from recbole_posattn.settings.key import Key, Source
+from recbole_posattn.settings.rules import POSITIVE, PROBABILITY, Rule, integer, is_number, one_of, or_none
+
+LR_SCHEDULERS = ("constant", "linear", "cosine")
+
+# Schedules that lower the learning rate, and so need to know how long a run is.
+DECAYING_SCHEDULERS = ("linear", "cosine")
+
+# Of our models.
+RECIPE_MODEL_KEYS = (
+    Key(
+        "item_dropout_prob",
+        PROBABILITY,
+        0.0,
+        "(float) Probability of zeroing the whole embedding of an item in the history, in training; in [0, 1).",
+    ),
+    Key(
+        "score",
+        one_of(*ITEM_SCORES),
+        "dot",
+        "(str) Score of an item: dot product ('dot'), or cosine over score_temperature ('cosine').",
+    ),
+    Key(
+        "score_temperature",
+        POSITIVE,
+        0.07,
+        "(float) Score cosine: the temperature τ that divides it, fixed; above 0.",
+    ),
+    Key(
+        "label_smoothing",
+        PROBABILITY,
+        0.0,
+        "(float) CE: share of the target's probability that is spread over all items; in [0, 1).",
+    ),
+    Key(
+        "weight_decay_on",
+        one_of("all", "matrices"),
+        "all",
+        "(str) Weights that weight_decay applies to: 'all', as in RecBole, or 'matrices': linear layers and item "
+        "embeddings, without biases, LayerNorms, kernels and encodings.",
+    ),
+)
+
+# Of every model.
+RECIPE_RUN_KEYS = (
+    Key(
+        "lr_scheduler",
+        or_none(one_of(*LR_SCHEDULERS)),
+        None,
+        "(str) Learning rate by step after the warm-up: constant, linear or cosine decay; ~ is no schedule.",
+        source=Source.OVERALL,
+    ),
+    Key(
+        "lr_warmup_steps",
+        integer(0),
+        0,
+        "(int) With lr_scheduler: steps in which the learning rate rises linearly to learning_rate.",
+        source=Source.OVERALL,
+    ),
+    Key(
+        "lr_decay_epochs",
+        or_none(integer(1)),
+        None,
+        "(int) Schedules linear and cosine: epochs, with the warm-up, until the learning rate is at its end; ~ is "
+        "epochs.",
+        source=Source.OVERALL,
+    ),
+    Key(
+        "lr_end_factor",
+        Rule(lambda value: is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
+        0.0,
+        "(float) Schedules linear and cosine: the last learning rate as a share of learning_rate; in [0, 1].",
+        source=Source.OVERALL,
+    ),
+    Key(
+        "weight_averaging",
+        or_none(one_of("ema", "swa")),
+        None,
+        "(str) Validate, keep and test averaged weights: a moving average over steps (ema), the mean over epochs (swa); "
+        "~ is none.",
+        source=Source.OVERALL,
+    ),
+    Key(
+        "ema_decay",
+        PROBABILITY,
+        0.999,
+        "(float) Averaging ema: share of the average that is kept at each step; in [0, 1).",
+        source=Source.OVERALL,
+    ),
+    Key(
+        "averaging_start_epoch",
+        integer(0),
+        0,
+        "(int) With weight_averaging: epochs trained before the average begins.",
+        source=Source.OVERALL,
+    ),
+)
