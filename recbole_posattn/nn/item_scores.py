@@ -71,4 +71,5 @@ def unit_vectors(x: Tensor) -> Tensor:
     The gradient of ``F.normalize`` is 10¹² times as large at 0, which would spoil a clipped gradient norm.
     """
     norm = x.norm(dim=-1, keepdim=True)
-    return x / norm.masked_fill(norm == 0, math.inf)
+    unit: Tensor = x / norm.masked_fill(norm == 0, math.inf)
+    return unit

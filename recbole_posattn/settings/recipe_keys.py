@@ -83,8 +83,8 @@ RECIPE_RUN_KEYS = (
         "weight_averaging",
         or_none(one_of("ema", "swa")),
         None,
-        "(str) Validate, keep and test averaged weights: a moving average over steps (ema), the mean over epochs (swa); "
-        "~ is none.",
+        "(str) Averaged weights are validated, kept and tested: moving average over steps (ema) or mean over epochs "
+        "(swa); ~ is none.",
         source=Source.OVERALL,
     ),
     Key(

@@ -77,12 +77,11 @@ class CheckpointMixin(RecipeMixin):
         self.changes: list[dict[str, Any]] = []
         self._untrained_counters = counters(self.model)
         self._started = 0.0
-        self._has_run_dir = False
+        self._has_run_dir = self._saved = False
         self._lock: FileLock | None = None
         self._train_data: AbstractDataLoader | None = None
         self._vocabulary: dict[str, Any] | None = None
         self._data: dict[str, Any] = {}
-        self._saved = False
         self._random_states: list[dict[str, Any]] | None = None  # to restore, one per process
         self._left: dict[str, Any] | None = None  # the position in an epoch at which to resume
         self._epoch_now: PausableEpoch | None = None  # the epoch in training or validation
@@ -292,8 +291,7 @@ class CheckpointMixin(RecipeMixin):
         """Save the checkpoint between two training stages, for the models that have them (S3Rec, RaCT).
 
         It is kept in the folder of the run. RecBole's place for it, ``checkpoint_dir`` itself, holds that of the latest
-        run; ``pre_model_path`` usually names that file. It is written there without
-        ``saved`` as well, as RecBole does: the next stage needs it.
+        run; ``pre_model_path`` usually names that file. It is written there without ``saved`` as well, as by RecBole.
         """
         if not self._saved:
             self._write_checkpoint(epoch, saved_model_file)
