@@ -85,6 +85,7 @@ def test_torch_export_scores_as_the_model(exported: Callable, model: str) -> Non
         ("PosKernelSASRec", {"position_alignment": "start", "backbone": "recbole", "n_layers": 2, "n_heads": 2}),
         ("PosKernelSASRec", {"kernel_structure": "adaptive_band-lowrank", "kernel_groups": "hidden_size"}),
         ("PosKernelSASRec", {"kernel_structure": "exponential-dilated", "kernel_groups": "n_heads", "n_heads": 2}),
+        ("PosKernelSASRec", {"score": "cosine", "score_temperature": 0.5}),
         ("SASRec", {"n_heads": 2}),
         ("GRU4Rec", {"embedding_size": 16}),
     ],
@@ -100,7 +101,7 @@ def test_kernels_and_recboles_models_are_exported_as_well(exported: Callable, mo
     ("model", "changes"),
     [
         ("PosKernelSASRec", {"position_encoding": ["absolute", "all_absolute", "rope", "cape", "t5_bias"]}),
-        ("ALiBiSASRec", {"position_alignment": "start", "backbone": "recbole"}),
+        ("ALiBiSASRec", {"position_alignment": "start", "backbone": "recbole", "score": "cosine"}),
     ],
     ids=str,
 )

@@ -229,7 +229,7 @@ class Config(ServedConfig, recbole.config.Config):
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
         check_transform(settings)
-        check_recipe(settings)
+        check_recipe(self.model, settings)
         settings["lr_decay_epochs"] = resolved_decay_epochs(settings)
         return settings
 

@@ -30,10 +30,11 @@ _ONLY_WITH = {
 _DEFAULTS = {key.name: key.default for key in (*RECIPE_MODEL_KEYS, *RECIPE_RUN_KEYS)}
 
 
-def check_recipe(settings: Mapping[str, Any]) -> None:
+def check_recipe(model: str, settings: Mapping[str, Any]) -> None:
     """Refuse values that would have no effect, or cannot have one with this model.
 
     Args:
+        model: Its name.
         settings: With RecBole's defaults filled in.
 
     Raises:
@@ -50,7 +51,7 @@ def check_recipe(settings: Mapping[str, Any]) -> None:
         )
     for key in ("lr_scheduler", "weight_averaging"):
         if settings[key] is not None and settings["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
-            raise SettingError(f"{key} must be ~ with {settings['model']}, which is not trained by gradients.")
+            raise SettingError(f"{key} must be ~ with {model}, which is not trained by gradients.")
     start, epochs = settings["averaging_start_epoch"], settings["epochs"]
     if settings["weight_averaging"] is not None and start >= epochs > 0:
         raise SettingError(f"averaging_start_epoch must be below epochs, which is {epochs}; got {start}.")

@@ -54,8 +54,8 @@ class RecipeMixin(EngineMixin):
             return
         if len(optimizers(self)) > 1 or not self._has_plain_epochs:
             raise SettingError(
-                f"{keys[0]} must be ~ with {self.config['model']}, which is not trained by one optimizer in one pass "
-                f"over the batches of an epoch; got {self.config[keys[0]]!r}."
+                f"{keys[0]} must be ~ with {self.config['model']}, which has a training loop of its own; "
+                f"got {self.config[keys[0]]!r}."
             )
         scheduler: LambdaLR | None = None
         if self.config["lr_scheduler"] is not None:
