@@ -114,10 +114,13 @@ def test_schedules_are_pytorchs(name: str, warmup: int, end_factor: float) -> No
 
 
 def test_each_step_has_the_learning_rate_of_its_schedule(tiny_settings: Callable, caplog: Any) -> None:
-    settings = tiny_settings(epochs=3, learning_rate=0.01, lr_scheduler="linear", lr_warmup_steps=4, lr_end_factor=0.1)
+    settings = tiny_settings(
+        epochs=3, learning_rate=0.01, lr_scheduler="linear", lr_warmup_epochs=0.6, lr_end_factor=0.1
+    )
     with caplog.at_level("INFO"):
         watched = Watched(settings)
     n = watched.n_batches
+    assert n == 6 and round(0.6 * n) == 4
     expected = [0.01 * min((step + 1) / 4, 1 - 0.9 * max(0, step - 4) / (3 * n - 4)) for step in range(3 * n)]
     assert watched.rates == pytest.approx(expected, rel=1e-12)
     logged = [point["learning_rate"] for point in watched.trainer.curve]
@@ -232,7 +235,7 @@ def test_a_run_stopped_in_its_validation_takes_an_epoch_in_once(
 @pytest.mark.slow
 def test_two_processes_average_as_one(tiny_settings: Callable) -> None:
     still = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "learning_rate": 0.01}
-    recipe = {"weight_averaging": "ema", "ema_decay": 0.9, "lr_scheduler": "cosine", "lr_warmup_steps": 3}
+    recipe = {"weight_averaging": "ema", "ema_decay": 0.9, "lr_scheduler": "cosine", "lr_warmup_epochs": 0.5}
     settings = tiny_settings(score="cosine", label_smoothing=0.1, **still, **recipe)
     alone = run("PosKernelSASRec", "tiny", config_dict=settings)
     together = run("PosKernelSASRec", "tiny", config_dict=settings, nproc=2, port=processes.free_port())
@@ -303,10 +306,14 @@ def test_decay_is_decoupled_with_adamw_and_added_to_the_gradient_with_adam(
         ({"item_dropout_prob": 1}, "item_dropout_prob must be a number in [0, 1); got 1."),
         ({"weight_decay_on": "biases"}, "weight_decay_on must be one of all, matrices; got 'biases'."),
         ({"lr_scheduler": "step"}, "lr_scheduler must be one of constant, linear, cosine, or ~; got 'step'."),
-        ({"lr_warmup_steps": 9}, "lr_warmup_steps 9 is for lr_scheduler constant, linear, cosine; got None."),
+        ({"lr_warmup_epochs": 9}, "lr_warmup_epochs 9 is for lr_scheduler constant, linear, cosine; got None."),
         (
             {"lr_scheduler": "constant", "lr_end_factor": 0.1},
             "lr_end_factor 0.1 is for lr_scheduler linear, cosine; got 'constant'.",
+        ),
+        (
+            {"lr_scheduler": "cosine", "lr_warmup_epochs": 2.0},
+            "lr_warmup_epochs must be below lr_decay_epochs (by default epochs), which is 2; got 2.0.",
         ),
         ({"lr_decay_epochs": 3}, "lr_decay_epochs 3 is for lr_scheduler linear, cosine; got None."),
         ({"weight_averaging": "mean"}, "weight_averaging must be one of ema, swa, or ~; got 'mean'."),
@@ -333,7 +340,6 @@ def test_settings_without_effect_are_refused(tiny_settings: Callable, settings: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["--lr_scheduler=cosine", "--lr_warmup_steps=99"], "lr_warmup_steps must be below 12, the steps of 2 epochs"),
         (
             ["--model=RecVAE", "--weight_averaging=ema"],
             "weight_averaging must be ~ with RecVAE, which has a training loop of its own; got 'ema'.",

@@ -21,7 +21,7 @@ from recbole_posattn.settings.recipe_keys import (
 # Keys that have an effect with some values of another key only.
 _ONLY_WITH = {
     "score_temperature": ("score", ("cosine",)),
-    "lr_warmup_steps": ("lr_scheduler", LR_SCHEDULERS),
+    "lr_warmup_epochs": ("lr_scheduler", LR_SCHEDULERS),
     "lr_decay_epochs": ("lr_scheduler", DECAYING_SCHEDULERS),
     "lr_end_factor": ("lr_scheduler", DECAYING_SCHEDULERS),
     "ema_decay": ("weight_averaging", ("ema",)),
@@ -52,6 +52,11 @@ def check_recipe(model: str, settings: Mapping[str, Any]) -> None:
     for key in ("lr_scheduler", "weight_averaging"):
         if settings[key] is not None and settings["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
             raise SettingError(f"{key} must be ~ with {model}, which is not trained by gradients.")
+    warmup, decay = settings["lr_warmup_epochs"], resolved_decay_epochs(settings)
+    if decay is not None and warmup >= decay:
+        raise SettingError(
+            f"lr_warmup_epochs must be below lr_decay_epochs (by default epochs), which is {decay}; got {warmup}."
+        )
     start, epochs = settings["averaging_start_epoch"], settings["epochs"]
     if settings["weight_averaging"] is not None and start >= epochs > 0:
         raise SettingError(f"averaging_start_epoch must be below epochs, which is {epochs}; got {start}.")

@@ -6,7 +6,16 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.nn.item_scores import ITEM_SCORES
 from recbole_posattn.settings.key import Key, Source
-from recbole_posattn.settings.rules import POSITIVE, PROBABILITY, Rule, integer, is_number, one_of, or_none
+from recbole_posattn.settings.rules import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    Rule,
+    integer,
+    is_number,
+    one_of,
+    or_none,
+)
 
 LR_SCHEDULERS = ("constant", "linear", "cosine")
 
@@ -58,17 +67,18 @@ RECIPE_RUN_KEYS = (
         source=Source.OVERALL,
     ),
     Key(
-        "lr_warmup_steps",
-        integer(0),
-        0,
-        "(int) With lr_scheduler: steps in which the learning rate rises linearly to learning_rate.",
+        "lr_warmup_epochs",
+        NOT_NEGATIVE,
+        0.0,
+        "(float) With lr_scheduler: epochs, or a part of one, in which the learning rate rises, step by step, to "
+        "learning_rate.",
         source=Source.OVERALL,
     ),
     Key(
         "lr_decay_epochs",
         or_none(integer(1)),
         None,
-        "(int) Schedules linear and cosine: epochs, with the warm-up, until the learning rate is at its end; ~ is "
+        "(int) Schedules linear and cosine: epochs, including the warm-up, until the learning rate is at its end; ~ is "
         "epochs.",
         source=Source.OVERALL,
     ),

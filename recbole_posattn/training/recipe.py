@@ -41,7 +41,7 @@ class RecipeMixin(EngineMixin):
         """See ``Trainer.fit``.
 
         Raises:
-            SettingError: If ``lr_scheduler`` or ``weight_averaging`` is not possible with this model or this data.
+            SettingError: If ``lr_scheduler`` or ``weight_averaging`` is not possible with this model.
         """
         with self._following_steps(train_data):
             return super().fit(train_data, *arguments, **options)
@@ -118,15 +118,6 @@ def schedule_of(config: Config, n_batches: int) -> Schedule:
     Args:
         config: With ``lr_scheduler``.
         n_batches: Steps of an epoch.
-
-    Raises:
-        SettingError: If the warm-up leaves no steps for the decay.
     """
-    warmup, epochs = config["lr_warmup_steps"], config["lr_decay_epochs"]
-    last_step = (epochs or 0) * n_batches
-    if config["lr_scheduler"] != "constant" and warmup >= last_step:
-        raise SettingError(
-            f"lr_warmup_steps must be below {last_step:,}, the steps of {epochs} epochs (lr_decay_epochs, or epochs); "
-            f"got {warmup}."
-        )
-    return Schedule(config["lr_scheduler"], warmup, last_step, config["lr_end_factor"])
+    warmup_steps, last_step = (round((config[key] or 0) * n_batches) for key in ("lr_warmup_epochs", "lr_decay_epochs"))
+    return Schedule(config["lr_scheduler"], warmup_steps, last_step, config["lr_end_factor"])

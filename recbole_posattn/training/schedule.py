@@ -33,7 +33,7 @@ class Schedule(NamedTuple):
             return (step + 1) / self.warmup_steps
         if self.name == "constant":
             return 1.0
-        done = min(1.0, (step - self.warmup_steps) / (self.last_step - self.warmup_steps))
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.last_step - self.warmup_steps))
         left = 1 - done if self.name == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.end_factor + (1 - self.end_factor) * left
 
