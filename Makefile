@@ -73,6 +73,7 @@ soak: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

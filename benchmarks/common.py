@@ -45,11 +45,11 @@ def interleaved_medians(functions: Mapping[str, Callable[[], object]], repeats: 
 
 def taking_turns(functions: Mapping[str, Callable[[], float]], n_rounds: int, title: str) -> dict[str, list[float]]:
     """What functions that time themselves tell in each round, and in one before that warms up, all taking turns."""
-    told: dict[str, list[float]] = {name: [] for name in functions}
+    results: dict[str, list[float]] = {name: [] for name in functions}
     for _ in tqdm(range(n_rounds + 1), desc=title):
         for name, function in functions.items():
-            told[name].append(function())
-    return told
+            results[name].append(function())
+    return results
 
 
 def peak_mebibytes(function: Callable[[], object]) -> float:

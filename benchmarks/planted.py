@@ -105,7 +105,7 @@ def repetitive_task() -> Task:
     return Task(
         title="Long repetitive sequences",
         text="256 users with 514 items each out of 250. Each repeats a loop of 20 to 200 items of their own; one item "
-        "in ten is noise, so that a Hit@1 of 0.9 is the best there is and 0.004 is chance. What comes next is told by "
+        "in ten is noise, so that a Hit@1 of 0.9 is the best there is and 0.004 is chance. The next item depends on "
         "what came next the last time round, at a distance that differs from user to user. T = 512, 2 layers, 1 head, "
         "30 epochs (1,920 steps) for all. The figures are Hit@1 on each user's last item, at the epoch that is best "
         "on the item before it; with 256 users the standard error of one seed is at most 0.03.",

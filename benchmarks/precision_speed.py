@@ -40,9 +40,9 @@ def main() -> None:
                 way: ours(model, "ml-100k", length, options, use_gpu=use_gpu, **given).seconds
                 for way, given in WAYS.items()
             }
-            told = taking_turns(functions, options.rounds, f"{model}, L = {length}")
-            medians = {way: statistics.median(seconds[1:]) for way, seconds in told.items()}
-            for way, seconds in told.items():
+            results = taking_turns(functions, options.rounds, f"{model}, L = {length}")
+            medians = {way: statistics.median(seconds[1:]) for way, seconds in results.items()}
+            for way, seconds in results.items():
                 figures = [f"{medians[way]:.2f}", f"{medians[BASELINE] / medians[way]:.2f}", f"{seconds[0]:.0f}"]
                 rows.append([length, model, way, *figures])
     report(

@@ -82,13 +82,13 @@ def ways(recommender: Recommender, requests: Requests) -> dict[str, Callable[[],
 
 def measured(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
     """Median seconds and CPU seconds of each function, all taking turns after a round that warms up."""
-    told: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
     for _ in tqdm(range(rounds + 1), leave=False):
         for name, function in functions.items():
             wall, cpu = time.perf_counter(), time.process_time()
             function()
-            told[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {name: tuple(map(statistics.median, zip(*values[1:]))) for name, values in told.items()}
+            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {name: tuple(map(statistics.median, zip(*values[1:]))) for name, values in times.items()}
 
 
 def waits(recommender: Recommender, calls: int) -> tuple[str, str]:

@@ -85,6 +85,27 @@ def json_text(value: Any, **options: Any) -> str:
     return json.dumps(_finite(value), allow_nan=False, **options)
 
 
+def json_lines(value: Any, width: int = 120) -> str:
+    """A value as JSON text for readers and for ``git diff``: what fits into a line stands on one.
+
+    Args:
+        value: Plain data; see :func:`json_text` for numbers that are not finite.
+        width: The most characters of a mapping or list on one line, without its indentation.
+    """
+    return _json_lines(_finite(value), width, "\n") + "\n"
+
+
+def _json_lines(value: Any, width: int, newline: str) -> str:
+    text = json_text(value, ensure_ascii=False)
+    if len(text) <= width or not isinstance(value, (dict, list)):
+        return text
+    inner = f"{newline} "
+    if isinstance(value, dict):
+        parts = [f"{json_text(key)}: {_json_lines(item, width, inner)}" for key, item in value.items()]
+        return f"{{{inner}{f',{inner}'.join(parts)}{newline}}}"
+    return f"[{inner}{f',{inner}'.join(_json_lines(item, width, inner) for item in value)}{newline}]"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

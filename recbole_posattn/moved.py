@@ -25,9 +25,12 @@ MOVED = {
     "recbole_posattn.tuning.objective": "recbole_posattn.experiments.tuning.objective",
 }
 
+# Documented names that have changed with the path: old and new name, by the old path.
+RENAMED = {"recbole_posattn.data.convert.shapes": {"Reading": "ReadOptions"}}
+
 
 class MovedModules(MetaPathFinder, Loader):
-    """Imports a module of :data:`MOVED` from its new path; both names then refer to the same module."""
+    """Imports a module of :data:`MOVED` from its new path; both paths then refer to the same module."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -39,7 +42,9 @@ class MovedModules(MetaPathFinder, Loader):
         """See ``importlib.abc.Loader.exec_module``."""
         old, new = module.__name__, MOVED[module.__name__]
         warnings.warn(f"{old} has moved to {new}; import it from there", DeprecationWarning, stacklevel=2)
-        sys.modules[old] = importlib.import_module(new)
+        moved = sys.modules[old] = importlib.import_module(new)
+        for old_name, new_name in RENAMED.get(old, {}).items():
+            setattr(moved, old_name, getattr(moved, new_name))
 
 
 def keep_old_import_paths() -> None:

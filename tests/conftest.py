@@ -19,7 +19,13 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
 from recbole_posattn import Config
-from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES
+from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
+from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
+from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
+from recbole_posattn.settings import origins, plugins
+from recbole_posattn.settings.model_keys import MODEL_RULES
+from recbole_posattn.settings.part_rules import part_rules
+from recbole_posattn.settings.properties import model_properties
 from recbole_posattn.training.load import Loaded, prepare_data
 from tests.planted import lagged_sequences, write_atomic_file
 
@@ -32,7 +38,7 @@ settings.register_profile("nightly", settings.get_profile("recbole-posattn"), ma
 settings.register_profile("fast", settings.get_profile("recbole-posattn"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "recbole-posattn"))
 
-with anomaly_detection_unchanged():  # several tests import models of RecBole's by themselves
+with anomaly_detection_unchanged():  # several tests import RecBole's models themselves
     import recbole.model.sequential_recommender  # noqa: F401
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -63,6 +69,26 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run_recbole_posattn.py"])
     return tmp_path
+
+
+@pytest.fixture
+def registrations(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tables of registered names and plugins, Python's path and its modules, all restored afterwards."""
+    tables = [STRUCTURES, ENCODINGS, LOSSES, model_properties, *origins._origins.values()]
+    sets = [PER_LAYER, SAMPLED_LOSSES, plugins._imported, plugins._installed, origins._left_behind]
+    before = [(each, each.copy()) for each in (*tables, *sets)]
+    modules = set(sys.modules)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(plugins, "_installed_are_imported", plugins._installed_are_imported)
+    yield
+    for each, kept in before:
+        each.clear()
+        each.update(kept)
+    MODEL_RULES.update(part_rules())
+    written_here = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - modules:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(written_here):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Finds calls in Python source that can run what a file or a text holds, told from the syntax tree."""
+"""Finds calls in Python source that can execute the contents of a file or a text, from the syntax tree."""
 
 from __future__ import annotations
 

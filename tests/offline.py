@@ -60,8 +60,8 @@ def main(data_path: str) -> None:
     ):
         codes[f"{command[0]} {command[-1]}"] = cli.main(command)
     loaded = quick_start.load(checkpoint)
-    told = {"modules": modules, "codes": codes, "items": loaded.dataset.item_num, "attempts": attempts}
-    Path("told.json").write_text(json.dumps(told))
+    report = {"modules": modules, "codes": codes, "items": loaded.dataset.item_num, "attempts": attempts}
+    Path("report.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":

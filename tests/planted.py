@@ -34,7 +34,7 @@ def looped_sequences(n_users: int, length: int, periods: range, n_items: int, no
     """Rows (user, item, time) of users who repeat a loop of items of their own, but for a share of noise.
 
     A user's period is drawn from ``periods`` and the items of the loop, all different, from the catalogue. What comes
-    next is told only by what came next the last time round, up to the longest period ago.
+    next depends only on what came next the last time round, up to the longest period ago.
     """
     rng = np.random.default_rng(seed)
     rows = []

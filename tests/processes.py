@@ -1,4 +1,4 @@
-"""What the processes of the tests do; functions of a module, as new processes want them."""
+"""Functions that the tests run in new processes, which need them at the top level of a module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recbole_posattn.experiments import trials
 from recbole_posattn.training import run as run_module
 from recbole_posattn.training.request import RunRequest
 
-TOLD = ("epochs", "best_epoch", "best_valid_result", "test_result")
+REPORTED = ("epochs", "best_epoch", "best_valid_result", "test_result")
 
 
 def free_port() -> str:
@@ -41,7 +41,7 @@ class AbortsInFinalization:
 
 
 def exchange(folder: str) -> list:
-    """Meet, exchange rows and values, and report what arrived."""
+    """Meet, exchange rows and values, and return what arrived."""
     distributed.join(torch.device("cpu"), timeout=600)
     rank = distributed.rank()
     sys.kept = AbortsInFinalization()
@@ -50,7 +50,7 @@ def exchange(folder: str) -> list:
     order = Path(folder) / "order"
     with distributed.main_first(), order.open("a") as file:
         file.write(str(rank))
-    told = [
+    outcomes = [
         distributed.world_size(),
         distributed.is_main(),
         distributed.gather_rows({"rows": rows} if rank else {})["rows"].tolist(),
@@ -58,7 +58,7 @@ def exchange(folder: str) -> list:
         distributed.share_from_main("from the first" if rank == 0 else "from another"),
     ]
     distributed.leave()
-    return told
+    return outcomes
 
 
 def die(folder: str, rank: int) -> None:
@@ -82,7 +82,7 @@ def stay_away() -> None:
     """All meet, then the last process comes to no more meetings."""
     distributed.join(torch.device("cpu"), timeout=600)
     distributed.total(torch.ones(1))
-    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # what it took to start says nothing
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # the time to start does not count
     if distributed.rank() + 1 == distributed.world_size():
         time.sleep(600)
     with distributed.waits_explained():
@@ -90,7 +90,7 @@ def stay_away() -> None:
 
 
 def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -> str | None:
-    """In the place of ``run_in_folder``: a process that is killed, always with seed 3 and the first time with seed 2.
+    """Replaces ``run_in_folder``: the process is killed, always with seed 3 and the first time with seed 2.
 
     What happens is noted in ``order`` beside the folder, in this order.
     """
@@ -105,17 +105,17 @@ def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -
 
 
 def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
-    """Train and evaluate one case after the other, all in the same processes; what each told, or how it was refused."""
+    """Train and evaluate one case after the other in the same processes; return the result or refusal of each."""
     leave, distributed.leave = distributed.leave, lambda: None
-    told = []
+    outcomes = []
     for model, settings in cases:
         try:
             result = run_module._run(RunRequest(model, "tiny", None, settings, True, (), True, None, None))
-            told.append({key: result[key] for key in TOLD})
+            outcomes.append({key: result[key] for key in REPORTED})
         except UserError as error:
-            told.append({"error": str(error)})
+            outcomes.append({"error": str(error)})
     everywhere = [None] * distributed.world_size()
-    dist.all_gather_object(everywhere, told)
+    dist.all_gather_object(everywhere, outcomes)
     leave()
-    assert all(of_one == told for of_one in everywhere)
-    return told
+    assert all(of_one == outcomes for of_one in everywhere)
+    return outcomes

@@ -24,7 +24,7 @@ from recbole_posattn.errors import DataError
 from tests.archives import serve, zip_of, zip_of_special
 
 HEADER = "user_id:token\n"
-NOT_BELOW = "is not a name below the folder it is unpacked into"
+NOT_BELOW = "leads out of the folder that it is unpacked into"
 
 
 def lying_about_its_size() -> bytes:
@@ -47,7 +47,7 @@ HOSTILE = {
         zip_of({"Amazon.inter": bytes(2**21 + 1)}, zipfile.ZIP_DEFLATED),
         "it would grow from 2,[0-9]{3} to 2,097,153 bytes; at most 100 times its size is accepted",
     ),
-    "many small files": (zip_of({f"{n}": "" for n in range(1001)}), "it has 1,001 members; a data set has 1,000"),
+    "many small files": (zip_of({f"{n}": "" for n in range(1001)}), "it has 1,001 members; at most 1,000 are accepted"),
     "a lie about its size": (lying_about_its_size(), "it cannot be unpacked"),
     "cut off": (zip_of({"Amazon.inter": HEADER * 100})[:-30], "it cannot be unpacked"),
     "no archive": (b"<html>not found</html>", "it cannot be unpacked"),
@@ -79,7 +79,7 @@ def test_the_command_ends_in_one_line(
     assert cli.main(["run", "--dataset=amazon-beauty"]) == 2
     err = capsys.readouterr().err
     (line,) = [line for line in err.splitlines() if "recbole-posattn: " in line]
-    assert "'../evil' is not a name below" in line and "Traceback" not in err
+    assert "'../evil' leads out of the folder" in line and "Traceback" not in err
     assert [path.name for path in empty_folder.rglob("*")] == ["dataset"]
 
 

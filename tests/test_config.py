@@ -101,7 +101,7 @@ def test_times_are_loaded_for_a_data_set_without_properties() -> None:
     assert other["load_col"] == {"inter": ["user_id", "item_id"]}
 
 
-def test_use_gpu_is_heeded() -> None:
+def test_use_gpu_is_respected() -> None:
     assert config(use_gpu=False)["device"] == torch.device("cpu")
 
 
@@ -225,7 +225,7 @@ _TEXT_OF_INTERVALS = st.from_regex(r"[\[(]-?[0-9.]{1,3}(e[0-9])?,(inf|nan|[0-9.]
 )
 def test_intervals_have_the_bounds_that_recbole_reads(given_interval: object) -> None:
     def endpoints(interval: object) -> list | None:
-        try:  # RecBole's reading, which logs what is no interval and goes on without it
+        try:  # RecBole's reading, which logs an invalid interval and ignores it
             read = Dataset._parse_intervals_str(SimpleNamespace(logger=logging.getLogger("silent")), interval)
         except (IndexError, ValueError):
             return None
@@ -293,9 +293,12 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
         ({"hidden_dropout_prob": 1}, "hidden_dropout_prob must be a number in [0, 1); got 1"),
         ({"hidden_act": "rleu"}, "hidden_act must be one of gelu, relu, swish, tanh, sigmoid; got 'rleu'"),
         ({"backbone": "bert"}, "backbone must be one of sasrec, recbole; got 'bert'"),
-        ({"kernel_sharing": {"u": "shared"}}, "kernel_sharing must be per_layer or shared, or a mapping of both"),
-        ({"kernel_sharing": ["shared"]}, "kernel_sharing must be per_layer or shared"),
-        ({"kernel_sharing": {"u": [], "l": "shared"}}, "kernel_sharing must be per_layer or shared"),
+        (
+            {"kernel_sharing": {"u": "shared"}},
+            "kernel_sharing must be per_layer, shared, shared_if_full, or a mapping of",
+        ),
+        ({"kernel_sharing": ["shared"]}, "kernel_sharing must be per_layer, shared, shared_if_full"),
+        ({"kernel_sharing": {"u": [], "l": "shared"}}, "kernel_sharing must be per_layer, shared, shared_if_full"),
         ({"kernel_groups": True}, "kernel_groups must be one of 1, n_heads, hidden_size; got True"),
         ({"kernel_groups": 1.0}, "kernel_groups must be one of 1, n_heads, hidden_size; got 1.0"),
         ({"kernel_groups": 3}, "kernel_groups must be one of 1, n_heads, hidden_size; got 3"),
@@ -346,7 +349,10 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
         ({"MAX_ITEM_LIST_LENGTH": -1}, "MAX_ITEM_LIST_LENGTH must be a positive integer; got -1"),
         ({"valid_metric": "NDCG@20"}, "valid_metric must be one of Recall@10, MRR@10, NDCG@10"),
         ({"metrics": ["Hitt"]}, "There is no metric named 'Hitt'"),
-        ({"protocol": "leave_one"}, "protocol must be one of leave_one_out, leave_one_out_masked, temporal, or a YAML"),
+        (
+            {"protocol": "leave_one"},
+            "must be one of leave_one_out, leave_one_out_masked, temporal, temporal_paper, or a",
+        ),
         ({"mask_history": "some"}, "mask_history must be one of none, all, except_target, or ~; got 'some'"),
         ({"mask_history": "all", "lazy_prefixes": False}, "without lazy_prefixes no histories are kept"),
         ({"mask_history": "all", "metrics": ["GAUC"], "valid_metric": "GAUC"}, "GAUC has no value for a target"),
@@ -385,6 +391,35 @@ def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path) -> No
     file.write_text("mask_history: except_target\ntopk: [3]\nvalid_metric: Recall@3\n")
     settings = config(protocol=str(file))
     assert (settings["mask_history"], settings["topk"]) == ("except_target", [3])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mask_histroy: all", "key 'mask_histroy' is unknown. Did you mean 'mask_history'"),
+        ("hidden_size: 8", "hidden_size does not belong to an evaluation; give it beside the protocol"),
+        ("dataset: ml-1m", "dataset does not belong to an evaluation"),
+        ("device: cpu", "device does not belong to an evaluation"),
+        ("plugins: [os]", "plugins does not belong to an evaluation"),
+    ],
+)
+def test_a_protocol_sets_keys_of_the_evaluation_and_the_data_only(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"topk: [10]\nTIME_FIELD: timestamp\nrm_dup_inter: first\n{text}\n")
+    with pytest.raises(SettingError, match=rf"protocol .*mine\.yaml: {message}"):
+        config(protocol=str(file))
+
+
+def test_a_mistyped_value_and_a_mistyped_key_get_the_nearest_one() -> None:
+    with pytest.raises(SettingError, match=r"loss_type must be one of CE, .*; got 'BBPR'\. Did you mean 'BPR'"):
+        config(loss_type="BBPR")
+    with pytest.raises(SettingError, match="Did you mean 'per_layer'"):
+        config(all_absolute_sharing="per_layr")
+    with pytest.raises(SettingError, match=r"key 'config_file' is unknown. Did you mean 'config_files'"):
+        config(config_file="a.yaml")  # which RecBole lists and never reads
+    with pytest.raises(SettingError, match="key 'kernel_structur' is unknown"):
+        config(kernel_structur="full-full")
+    Config("SASRec", "ml-100k", config_dict={"kernel_structur": "full-full"}, command_line=[])  # not a key of SASRec
 
 
 def test_keys_of_other_models_and_of_ones_own_pass() -> None:
@@ -495,15 +530,23 @@ def test_data_set_properties_are_for_names_that_recbole_downloads() -> None:
         assert settings["load_col"] == {"inter": columns} and settings["MAX_ITEM_LIST_LENGTH"] > 0
 
 
-def test_tuned_settings_are_for_our_models_on_their_data_set() -> None:
-    (file,) = (PROPERTIES / "tuned").glob("*.yaml")
-    tuned = yaml.safe_load(file.read_text(encoding="utf-8"))
-    assert tuned["hidden_size"] != config()["hidden_size"]
-    for model in ("PosKernelSASRec", "NoPESASRec"):
-        settings = Config(model, file.stem, config_dict={"learning_rate": 0.5}, command_line=[])
-        assert {key: settings[key] for key in tuned} == {**tuned, "learning_rate": 0.5}
-    of_recbole = Config("SASRec", file.stem, command_line=[])
-    assert of_recbole["hidden_size"] == Config("SASRec", "ml-100k", command_line=[])["hidden_size"]
+TUNED = sorted((PROPERTIES / "tuned").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("file", TUNED, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_tuned_settings_are_for_their_model_on_their_data_set(file: Path) -> None:
+    tuned, dataset = yaml.safe_load(file.read_text(encoding="utf-8")), file.parent.name
+    key, value = next((key, value) for key, value in tuned.items() if key != "learning_rate")
+    settings = Config(file.stem, dataset, config_dict={"learning_rate": 0.5}, command_line=[])
+    assert {key: settings[key] for key in tuned} == {**tuned, "learning_rate": 0.5}
+    assert Config(file.stem, "ml-100k", command_line=[])[key] != value
+    for other in {"NoPESASRec", "SASRec", "PosKernelSASRec"} - {path.stem for path in file.parent.iterdir()}:
+        of_other = [Config(other, name, command_line=[])[key] for name in (dataset, "ml-100k")]
+        assert of_other[0] == of_other[1] != value
+
+
+def test_tuned_settings_lie_in_the_folder_of_a_data_set() -> None:
+    assert TUNED and not list((PROPERTIES / "tuned").glob("*.yaml"))
 
 
 # -- plain data ------------------------------------------------------------------------------------------------------

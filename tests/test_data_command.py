@@ -33,8 +33,8 @@ def test_convert_says_what_it_did(empty_folder: Path, capsys: pytest.CaptureFixt
     assert printed.out.splitlines() == [
         "ratings.dat: 24 interactions (ml-1m)",
         "skipped: 1 where rating is not a number (25)",
-        "skipped: 1 where not 4 fields but 2 (26)",
-        "skipped: 1 where not 4 fields but 5 (27)",
+        "skipped: 1 where the number of fields is 2, not 4 (26)",
+        "skipped: 1 where the number of fields is 5, not 4 (27)",
         "rating of 2 or more: 19 interactions",
         "without repetitions (last): 19 interactions",
         "1 a user, 3 an item or more (0 rounds): 19 interactions",

@@ -25,7 +25,7 @@ from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
 from recbole_posattn.distributed import Layout, attendance, checked_layout, launch
 from recbole_posattn.distributed.attendance import Attendance
-from recbole_posattn.distributed.launching import PLACE
+from recbole_posattn.distributed.launching import RANK_VARIABLES
 from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
 from recbole_posattn.training.result import RunResult
 from tests import processes
@@ -168,11 +168,11 @@ def test_splits_with_fewer_rows_than_processes(two: Layout, few_rows: Callable) 
         ("BPR", few_rows("one row each", **SAMPLED)),
         ("BPR", few_rows("one row each", mask_history="all", metrics=["NDCG", "ItemCoverage"])),
     ]
-    told = launch(processes.run_each, {"cases": same + drawn}, two)
-    for (model, settings), together in zip(same, told):
+    outcomes = launch(processes.run_each, {"cases": same + drawn}, two)
+    for (model, settings), together in zip(same, outcomes):
         alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
         assert together == {key: alone[key] for key in together}, (model, settings)
-    assert [sorted(key for key, value in case.items() if value is None) for case in told] == [
+    assert [sorted(key for key, value in case.items() if value is None) for case in outcomes] == [
         *([], ["best_valid_result"], ["test_result"], []),
         *([], [], [], []),
     ]
@@ -181,10 +181,10 @@ def test_splits_with_fewer_rows_than_processes(two: Layout, few_rows: Callable) 
 @pytest.mark.slow
 def test_three_processes_share_one_row_or_say_that_they_cannot(two: Layout, few_rows: Callable) -> None:
     cases = [("PosKernelSASRec", few_rows("one row each")), ("GRU4Rec", few_rows("a step", train_batch_size=2))]
-    told = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
+    outcomes = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
     alone = run(cases[0][0], "tiny", config_dict={**cases[0][1], "checkpoint_dir": "alone"}, command_line=[])
-    assert told[0] == {key: alone[key] for key in told[0]}
-    assert told[1]["error"].startswith("train_batch_size must be at least the number of processes")
+    assert outcomes[0] == {key: alone[key] for key in outcomes[0]}
+    assert outcomes[1]["error"].startswith("train_batch_size must be at least the number of processes")
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_those_who_came_to_fewer_meetings_are_missing(monkeypatch: pytest.Monkey
 
 
 def test_a_port_in_use_and_processes_that_are_not_started(two: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(PLACE, ("0", "0", "2", "localhost", two.port)):
+    for name, value in zip(RANK_VARIABLES, ("0", "0", "2", "localhost", two.port)):
         monkeypatch.setenv(name, value)
     with pytest.raises(
         NoAnswerError, match=rf"process 0 of 2 waited 1 s at localhost, port {two.port}, and the others"
@@ -258,7 +258,7 @@ def test_contradictory_layouts_are_refused(given: dict, message: str) -> None:
 def test_layouts_are_recboles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked_layout(2, -1, "localhost", 5678, 0) == Layout(2, 2, "localhost", "5678", 0)
     assert checked_layout(2, 6, "10.0.0.1", "29500", 4) == Layout(2, 6, "10.0.0.1", "29500", 4)
-    for name, value in zip(PLACE, ("0", "0", "2", "localhost", "1")):
+    for name, value in zip(RANK_VARIABLES, ("0", "0", "2", "localhost", "1")):
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingError, match="torchrun has started the processes already"):
         checked_layout(2, -1, "localhost", "5678", 0)

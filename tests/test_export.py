@@ -86,6 +86,7 @@ def test_torch_export_scores_as_the_model(exported: Callable, model: str) -> Non
         ("PosKernelSASRec", {"kernel_structure": "adaptive_band-lowrank", "kernel_groups": "hidden_size"}),
         ("PosKernelSASRec", {"kernel_structure": "exponential-dilated", "kernel_groups": "n_heads", "n_heads": 2}),
         ("PosKernelSASRec", {"score": "cosine", "score_temperature": 0.5}),
+        ("PosKernelSASRec", {"preset": "paper", "n_layers": 1, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 10}),
         ("SASRec", {"n_heads": 2}),
         ("GRU4Rec", {"embedding_size": 16}),
     ],
@@ -183,7 +184,7 @@ def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.Mo
     ("own", "exported", "outcome"),
     [
         ([[3.0, 2.0, 1.0]], [[3.0, 2.0, 1.0]], 0),
-        ([[3.0, 2.0, 1.0]], [[3.001, 2.001, 1.001]], 0),  # no list is another
+        ([[3.0, 2.0, 1.0]], [[3.001, 2.001, 1.001]], 0),  # the lists are equal
         ([[3.0, 3.0, 1.0]], [[3.0, 3.000001, 1.0]], 1),  # a tie
         ([[3.0, 2.99999, 1.0], [3.0, 2.0, 1.0]], [[3.0, 3.000001, 1.0], [3.0, 2.0, 1.0]], 1),  # but for rounding
         (

@@ -63,6 +63,61 @@ def test_nn_is_pure_pytorch(house: ModuleType) -> None:
     assert "'torch'" in loaded and "'recbole'" not in loaded
 
 
+def changes_of_recbole(source: str) -> list[str]:
+    """Statements that assign to attributes or items of what a module imports from RecBole, or delete them."""
+    tree = ast.parse(source)
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname or "recbole" for alias in node.names if alias.name.split(".")[0] == "recbole"}
+        elif isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "recbole":
+            imported |= {alias.asname or alias.name for alias in node.names}
+
+    def of_recbole(target: ast.expr) -> bool:
+        if isinstance(target, (ast.Tuple, ast.List)):
+            return any(map(of_recbole, target.elts))
+        while isinstance(target, (ast.Attribute, ast.Subscript)):
+            target = target.value
+            if isinstance(target, ast.Name) and target.id in imported:
+                return True
+        return False
+
+    found = []
+    for node in ast.walk(tree):
+        targets = list(getattr(node, "targets", []))
+        if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+            targets = [node.target]
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("setattr", "delattr"):
+            targets = [ast.Attribute(node.args[0], "any")]
+        found += [ast.unparse(node) for target in targets if of_recbole(target)]
+    return found
+
+
+def test_recbole_is_changed_in_compat_alone(house: ModuleType) -> None:
+    found = {
+        str(file.relative_to(ROOT)): changes
+        for room, files in house.rooms().items()
+        for file in files
+        if room != "compat" and (changes := changes_of_recbole(file.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+    assert sum(len(changes_of_recbole(file.read_text(encoding="utf-8"))) for file in house.rooms()["compat"]) >= 10
+
+
+@pytest.mark.parametrize(
+    ("source", "n_changes"),
+    [
+        ("import recbole.data.utils\nrecbole.data.utils.get_dataloader = None", 1),
+        ("from recbole.trainer import trainer as theirs\ntheirs.get_tensorboard, mine = 1, 2", 1),
+        ("from recbole.evaluator import register\nregister.metrics_dict['cov'] = 1\ndel register.metric_types", 2),
+        ("from recbole.data import dataset\nsetattr(dataset, 'ModelDataset', 1)\nsetattr(mine, 'dataset', 1)", 1),
+        ("from recbole.config import Config\nconfig = Config()\nconfig.seed = 1\nConfig = None", 0),
+    ],
+)
+def test_changes_of_recbole_are_noticed(source: str, n_changes: int) -> None:
+    assert len(changes_of_recbole(source)) == n_changes
+
+
 def test_the_diagram_is_that_of_the_code(house: ModuleType) -> None:
     page = house.PAGE.read_text(encoding="utf-8")
     assert house.drawn_page(page) == page, "run: python docs/house.py"
@@ -92,6 +147,29 @@ def test_modules_and_functions_are_short(house: ModuleType) -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
     assert {name: n for name, n in functions.items() if n > MOST_LINES_OF_CODE} == {}
+
+
+# What the documentation imported before the modules moved.
+DOCUMENTED = {
+    "recbole_posattn": ("run", "load", "Config", "register", "Recommender"),
+    "recbole_posattn.data.convert.filters": ("Filters",),
+    "recbole_posattn.data.convert.make": ("convert",),
+    "recbole_posattn.data.convert.shapes": ("Reading",),
+    "recbole_posattn.data.statistics": ("data_statistics",),
+    "recbole_posattn.evaluation.users": ("metric_by_target",),
+    "recbole_posattn.inspect.inspection": ("inspect_checkpoint",),
+    "recbole_posattn.inspect.interference": ("interference",),
+    "recbole_posattn.tuning.objective": ("objective_function",),
+}
+
+
+@pytest.mark.filterwarnings("ignore:recbole_posattn.* has moved:DeprecationWarning")
+@pytest.mark.parametrize("module", DOCUMENTED)
+def test_names_of_the_old_documentation_can_be_imported(module: str) -> None:
+    sys.modules.pop(module, None)
+    imported = importlib.import_module(module)
+    assert all(callable(getattr(imported, name)) for name in DOCUMENTED[module])
+    assert module == "recbole_posattn" or module in MOVED
 
 
 @pytest.mark.parametrize("old", MOVED)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
 from recbole_posattn.settings import keys
 from recbole_posattn.settings.key import Source
@@ -45,27 +46,71 @@ def test_a_key_stands_in_the_table_once() -> None:
     [
         (
             "RESUMABLE",
-            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_wandb process_timeout "
-            "save_last_every show_progress single_spec state stopping_step use_gpu wandb_project worker",
+            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_wandb max_minutes plugins "
+            "process_timeout save_last_every show_progress single_spec state stopping_step use_gpu wandb_project "
+            "worker",
         ),
         ("CHANGEABLE", "clip_grad_norm enable_amp learning_rate loss_chunk_size train_batch_size"),
         (
             "WITHOUT_EFFECT_ON_RESULT",
-            "checkpoint_dir data_path device gpu_id local_rank log_wandb process_timeout save_kernel_every "
+            "checkpoint_dir data_path device gpu_id local_rank log_wandb max_minutes plugins process_timeout "
+            "save_kernel_every "
             "save_last_every show_progress state world_size",
         ),
-        ("LAUNCHER_KEYS", "model dataset config_files nproc ip port world_size group_offset"),
+        ("LAUNCHER_ARGUMENTS", "config_files resume nproc ip port group_offset"),
         ("UNLISTED_RECBOLE_KEYS", "encoding neg_sampling training_neg_sample_num xgb_early_stopping_rounds"),
         (
-            "FOUND_OUT_KEYS",
+            "DERIVED_KEYS",
             "MODEL_TYPE MODEL_INPUT_TYPE eval_type device local_rank offset single_spec valid_neg_sample_args "
             "test_neg_sample_args loss_negatives",
         ),
+        (
+            "SAME_IN_ALL_ROWS",
+            "dataset protocol seed eval_args mask_history drop_unseen_items drop_unseen_targets max_valid_rows time_split_method "
+            "time_split_second_of time_split_tie metrics topk valid_metric "
+            "valid_metric_bigger metric_decimal_place repeatable rm_dup_inter val_interval benchmark_filename "
+            "filter_inter_by_user_or_item user_inter_num_interval item_inter_num_interval",
+        ),
+        (
+            "PLACES",
+            "checkpoint_dir data_path device gpu_id local_rank log_wandb max_minutes process_timeout save_kernel_every "
+            "save_last_every show_progress state world_size",
+        ),
+        ("PATH_KEYS", "checkpoint_dir data_path"),
+        (
+            "ID_FIELD_KEYS",
+            "USER_ID_FIELD ITEM_ID_FIELD ENTITY_ID_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD RELATION_ID_FIELD",
+        ),
+        ("RUN_NAMES", "model dataset protocol seed"),
     ],
 )
 def test_checkpoints_and_trials_rely_on_these_sets(name: str, expected: str) -> None:
     """A key that leaves one of them makes runs of before another run, one that joins them mixes runs up."""
     assert getattr(keys, name) == set(expected.split())
+
+
+def test_what_may_be_tuned_is_what_changes_a_result_but_not_its_meaning() -> None:
+    tunable = {"learning_rate", "train_batch_size", "kernel_structure", "loss_type", "epochs", "MAX_ITEM_LIST_LENGTH"}
+    assert tunable <= keys.TUNABLE
+    others = keys.SAME_IN_ALL_ROWS | keys.WITHOUT_EFFECT_ON_RESULT | keys.DERIVED_KEYS | keys.LAUNCHER_ARGUMENTS
+    assert not keys.TUNABLE & others and "model" not in keys.TUNABLE
+    assert {key.name for key in MODEL_KEYS} - keys.TUNABLE == {"save_kernel_every"}
+
+
+def test_what_is_filtered_and_what_needs_memory() -> None:
+    filters = ["rm_dup_inter", "val_interval", "user_inter_num_interval", "item_inter_num_interval"]
+    assert filters == keys.FILTER_KEYS
+    assert keys.sizes_of("training") == [
+        *("train_batch_size", "loss_chunk_size"),  # the run can go on with smaller ones
+        *("MAX_ITEM_LIST_LENGTH", "n_layers", "hidden_size"),
+    ]
+    assert keys.sizes_of("evaluation") == ["eval_batch_size", "MAX_ITEM_LIST_LENGTH", "hidden_size"]
+
+
+def test_every_key_that_recbole_reads_is_in_the_table() -> None:
+    """But for one that nothing reads any more."""
+    of_recbole = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments} - {"config_file"}
+    assert of_recbole - KEYS.keys() == set()
 
 
 # -- defaults and comments -------------------------------------------------------------------------------------------

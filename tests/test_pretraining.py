@@ -1,4 +1,4 @@
-"""Models that are trained in stages: each pretraining has a folder of its own, and goes on like any other run."""
+"""Models that are trained in stages: each pretraining has a folder of its own, and resumes like any other run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_next_stage_begins_with_what_was_pretrained(settings: Callable) -> N
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_pretraining_goes_on(settings: Callable, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has more epochs than the training, and no validation; at its end, it is evaluated only."""
+    """It has more epochs than the training, and no validation; once finished, it is only evaluated."""
     arguments = {"model": model, "dataset": "tiny", "command_line": []}
     undisturbed = run(config_dict=settings(model, checkpoint_dir="undisturbed"), **arguments)
     original = EngineMixin._train_epoch

@@ -117,13 +117,13 @@ def test_ours_stands_in_the_place_of_recboles(checkout: Path, tmp_path: Path) ->
     before = sorted(map(str, checkout.rglob("*")))
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    told = done.stdout.splitlines()
-    assert f"fails as known: TestConfigClass::test_priority: {KNOWN['TestConfigClass::test_priority'].reason}" in told
+    output = done.stdout.splitlines()
+    assert f"fails as known: TestConfigClass::test_priority: {KNOWN['TestConfigClass::test_priority'].reason}" in output
     passes = [
-        line for line in told if line.startswith("passes, but is known to fail: TestConfigClass::test_config_dict")
+        line for line in output if line.startswith("passes, but is known to fail: TestConfigClass::test_config_dict")
     ]
-    (fails,) = [line for line in told if line.startswith("FAILS: ")]
+    (fails,) = [line for line in output if line.startswith("FAILS: ")]
     assert passes and "TestGeneralRecommender::test_caught: AssertionError" in fails
     assert "after SettingError: model 'Nope' is unknown" in fails, "the reason, which the test has caught"
-    assert told[-1] == "5 tests: 3 passed, 1 failed as known, 2 unexpected", "the script is one of them"
+    assert output[-1] == "5 tests: 3 passed, 1 failed as known, 2 unexpected", "the script is one of them"
     assert sorted(map(str, checkout.rglob("*"))) == before, "nothing is written into the checkout"

@@ -173,7 +173,7 @@ def test_a_model_that_knows_no_mixed_precision(tiny_settings: Callable) -> None:
 
 
 @pytest.mark.parametrize("error", [interrupts.Interrupted(signal.SIGINT), KeyboardInterrupt(), DataError("no rows")])
-def test_what_an_ended_command_holds_is_let_go(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def test_what_an_ended_command_holds_is_released(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Before the process ends: loaders end their workers then, which otherwise leave temporary folders."""
     gone = []
 

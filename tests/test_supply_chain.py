@@ -217,9 +217,9 @@ def test_nothing_reaches_for_the_network(tiny_data_path: Path, empty_folder: Pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(Path("told.json").read_text())
-    assert told["attempts"] == []
-    assert told["modules"] == MODULES and set(told["codes"].values()) == {0} and len(told["codes"]) == 7
+    report = json.loads(Path("report.json").read_text())
+    assert report["attempts"] == []
+    assert report["modules"] == MODULES and set(report["codes"].values()) == {0} and len(report["codes"]) == 7
 
 
 def test_an_attempt_would_be_seen() -> None:

@@ -1,4 +1,4 @@
-"""Many runs in processes of their own: told apart by what matters, done once, failing alone."""
+"""Many runs in processes of their own: identified by what changes a result, done once, failing alone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import psutil
 import pytest
 
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.experiments import trials
+from recbole_posattn.experiments import identity, trials
+from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
+from recbole_posattn.experiments.identity import fingerprint
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import (
     FAILURE_NAME,
     Outcome,
     Trial,
     checked_folders,
-    fingerprint,
     lacks_memory,
     run_in_folder,
     run_trials,
@@ -49,6 +50,7 @@ def test_fingerprints_tell_what_matters(settings: Callable, tmp_path: Path) -> N
     moved = shutil.copytree(settings()["data_path"], tmp_path / "moved")
     assert fingerprint(settings(data_path=str(moved))) == first
     others = [{"seed": 1}, {"model": "APESASRec"}, {"epochs": 2}, {"protocol": "leave_one_out_masked"}]
+    others += [{"preset": "paper"}, {"learner_args": {"eps": 1e-6}}]
     found = {fingerprint(settings(**changes)) for changes in others}
     with open(shutil.copytree(moved, tmp_path / "more") / "tiny" / "tiny.inter", "a") as file:
         file.write("1\t2\t9999\n")
@@ -63,11 +65,22 @@ def test_fingerprints_tell_what_matters(settings: Callable, tmp_path: Path) -> N
     assert fingerprint(settings(data_path=str(moved))) != first
 
 
+def test_files_named_in_settings_are_found_from_any_folder(empty_folder: Path) -> None:
+    """Runs take place in folders of their own."""
+    (empty_folder / "own.yaml").write_text("hidden_size: 8\n")
+    given = {"preset": "own.yaml", "protocol": "own.yaml", "data_path": "data"}
+    assert trials.from_anywhere({**given, "seed": 1}) == {
+        **{key: str(empty_folder / file) for key, file in given.items()},
+        "seed": 1,
+    }
+    assert trials.from_anywhere({"preset": "paper", "protocol": "temporal"})["preset"] == "paper"
+
+
 def test_fingerprints_of_another_version_of_the_method_differ(
     settings: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = fingerprint(settings())
-    monkeypatch.setattr(trials, "RESULTS_VERSION", trials.RESULTS_VERSION + 1)
+    monkeypatch.setattr(identity, "RESULTS_VERSION", identity.RESULTS_VERSION + 1)
     assert fingerprint(settings()) != first
 
 
@@ -142,7 +155,7 @@ def test_runs_are_done_once_and_fail_alone(settings: Callable, tmp_path: Path) -
 def test_runs_that_die_run_once_more_alone(
     settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed for its memory, say: one comes to its end when nothing is beside it, one is killed again, and fails."""
+    """Killed for its memory, say: one finishes when it runs alone, one is killed again and fails."""
     monkeypatch.setattr("recbole_posattn.experiments.trials.run_in_folder", processes.run_or_die)
     given = [Trial(name, settings(seed=seed)) for name, seed in (("fatal", 3), ("once", 2), ("good", 1))]
     outcomes = list(run_trials(checked_folders(given, tmp_path), Resources(jobs=2, cpus=1)))
@@ -161,7 +174,7 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
 ) -> None:
     starts: list[str] = []
 
-    def side_by_side(ray: object, waiting: list, where: Resources) -> Iterator[Outcome]:
+    def side_by_side(ray: object, waiting: list, where: Resources, budget: Budget) -> Iterator[Outcome]:
         for trial, folder in waiting:
             starts.append(trial.name)
             error = "out of memory in training" if trial.name == "big" and starts.count("big") == 1 else None

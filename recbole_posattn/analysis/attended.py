@@ -79,14 +79,19 @@ def with_and_without(
 
 def first_positions(model: SASRecBase, lengths: Tensor) -> Tensor:
     """The first position of each sequence, aligned as in the model and cut to the longest; shape (b,)."""
-    return lengths.max() - lengths if model.newest_last else torch.zeros_like(lengths)
+    return n_positions(model, lengths) - lengths if model.newest_last else torch.zeros_like(lengths)
 
 
-def counted_rows(model: SASRecBase, lengths: Tensor) -> Tensor:
-    """The rows with an item and at least one before it, shape (b, s)."""
-    position = torch.arange(int(lengths.max()), device=lengths.device)
+def n_positions(model: SASRecBase, lengths: Tensor) -> int:
+    """The positions of a batch in the model: those of its longest sequence, or all if padding takes part."""
+    return int(lengths.max()) if model.padded_length is None else model.padded_length
+
+
+def counted_rows(model: SASRecBase, lengths: Tensor, n_before: int = 1) -> Tensor:
+    """The rows with an item and at least ``n_before`` items before it, shape (b, s)."""
+    position = torch.arange(n_positions(model, lengths), device=lengths.device)
     first = first_positions(model, lengths)[:, None]
-    return (position > first) & (position < first + lengths[:, None])
+    return (position >= first + n_before) & (position < first + lengths[:, None])
 
 
 class _Input(NamedTuple):
@@ -116,7 +121,7 @@ def _attend(attention: PositionKernelAttention, given: _Input) -> Attended:
     logits = query @ key.mT / math.sqrt(query.shape[-1])
     if logit_bias is not None:
         logits = logits + logit_bias(query, key, 0)
-    mask = attention_mask(query, key, valid=given.valid).expand(len(query), 1, -1, -1)
+    mask = attention_mask(query, key, valid=attention.attended(given.valid)).expand(len(query), 1, -1, -1)
     weights = logits.masked_fill(~mask, -math.inf).softmax(dim=-1)
     mean = logits.masked_fill(~mask, 0.0).sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True)
     return Attended((logits - mean).masked_fill(~mask, 0.0), mask, weights, weights @ value)

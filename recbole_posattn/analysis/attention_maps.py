@@ -20,6 +20,7 @@ from recbole_posattn.analysis.attended import (
     Attended,
     counted_rows,
     first_positions,
+    n_positions,
     split_for_attention,
     with_and_without,
 )
@@ -140,14 +141,15 @@ def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Se
     """
     attentions = attentions_of(model)
     n_layers, n_heads = len(attentions), attentions[0].n_heads
-    sums = torch.zeros(3, n_layers, n_heads, int(lengths.max()), dtype=torch.float64)
-    pairs = torch.zeros(int(lengths.max()), dtype=torch.float64)
+    longest = n_positions(model, lengths)
+    sums = torch.zeros(3, n_layers, n_heads, longest, dtype=torch.float64)
+    pairs = torch.zeros(longest, dtype=torch.float64)
     for batch, length in split_for_attention(model, items, lengths):
-        counted = counted_rows(model, length)
+        counted, held = counted_rows(model, length), counted_rows(model, length, n_before=0)
         for index, (attended, without) in enumerate(with_and_without(model, batch, length, parts)):
             change = attended.logits - without.logits
             values = (_from_itself(change), attended.weights, without.weights)
-            mask = attended.mask & counted[:, None, :, None]
+            mask = attended.mask & counted[:, None, :, None] & held[:, None, None, :]  # padding has no lag
             for number, value in enumerate(values):
                 by_lag = _sum_by_lag(value * mask)
                 sums[number, index, :, : by_lag.shape[-1]] += by_lag.cpu()

@@ -20,7 +20,7 @@ from recbole_posattn.training.load import load
 # Settings that describe the positional parts of a model.
 _POSITIONAL_KEYS = (
     *("kernel_structure", "kernel_bandwidth", "kernel_sharing", "kernel_groups", "kernel_normalization"),
-    *("position_encoding", "position_alignment"),
+    *("position_encoding", "position_alignment", "attend_padding"),
 )
 
 

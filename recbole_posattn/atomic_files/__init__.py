@@ -1,1 +1,1 @@
-"""Files on disk in RecBole's format: download, check, convert to and describe."""
+"""Data sets on disk in RecBole's format: download, check, convert and describe them."""

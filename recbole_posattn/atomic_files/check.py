@@ -2,82 +2,80 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
 
 import yaml
 from recbole.utils import FeatureType, ModelType
 
-from recbole_posattn.atomic_files.columns import check_fields
+from recbole_posattn.atomic_files.columns import check_fields, label_columns
 from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE
 from recbole_posattn.atomic_files.download import download_atomic_files
-from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES, Column, Table, begins_with_utf8_mark, check_rows
+from recbole_posattn.atomic_files.field import Column
+from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES, Table, check_rows
 from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.keys import FILTER_KEYS, ID_FIELD_KEYS
 from recbole_posattn.settings.properties import RECBOLE_PROPERTIES
-
-# Keys that name the columns of ids; every row needs a value in such a column.
-_ID_KEYS = (
-    *("USER_ID_FIELD", "ITEM_ID_FIELD", "ENTITY_ID_FIELD"),
-    *("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD"),
-)
 
 _INTERACTIONS = "inter"
 
-# Keys that filter the interactions of a single file, and intervals that filter none.
-_FILTERS = ("rm_dup_inter", "val_interval", "user_inter_num_interval", "item_inter_num_interval")
+# Intervals that filter no interactions.
 _NO_FILTER = ("[0,inf)", "[0, inf)", "(-inf,inf)")
 
 
 def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
-    """Make sure that the files exist, and that RecBole will read them as they are meant.
+    """Make sure that the files exist and that RecBole will not misread them.
 
     A missing data set that RecBole knows is downloaded. A byte order mark in the first file becomes the ``encoding``
-    utf-8-sig, without which it would be part of the first column's name.
+    utf-8-sig; otherwise the mark would become part of the first column's name.
 
     Args:
         config: Resolved settings.
-        allow_missing: Whether rows may lack a user, an item or a time.
+        allow_missing: Whether rows may lack a user, an item or a time, and columns of numbers all values.
 
     Raises:
         DataError: If the data set is missing and cannot be downloaded; if a file is empty, has no header of
-            ``name:type`` columns, lacks a column that the model needs, or has a row that would be misread
-            (see :func:`recbole_posattn.atomic_files.rows.check_rows`).
+            ``name:type`` columns, lacks a column that the model needs, has a row that would be misread
+            (see :func:`recbole_posattn.atomic_files.rows.check_rows`), or has no value in a column of numbers.
         SettingError: If settings or the model ask for columns that are not loaded
             (see :func:`recbole_posattn.atomic_files.columns.check_fields`).
     """
     folder, name = Path(config["data_path"]), config["dataset"]
     if not os.path.exists(folder):  # Path.exists raises for a name that is too long
         _download(folder, name)
-    loaded: dict[str, dict[str, FeatureType]] = {}
-    if config["benchmark_filename"] is None:
-        loaded[_INTERACTIONS] = _check_file(folder / f"{name}.inter", _INTERACTIONS, config, allow_missing)
-    else:
-        files = [folder / f"{name}.{suffix}.inter" for suffix in config["benchmark_filename"]]
-        columns = {file: _check_file(file, _INTERACTIONS, config, allow_missing) for file in files}
-        _check_alike(columns)
+    suffixes = config["benchmark_filename"]
+    files = [folder / f"{name}.{_INTERACTIONS}"]
+    if suffixes is not None:
+        files = [folder / f"{name}.{suffix}.{_INTERACTIONS}" for suffix in suffixes]
+    checked = {_INTERACTIONS: {file: _check_file(file, _INTERACTIONS, config, allow_missing) for file in files}}
+    if suffixes is not None:
+        _check_alike({file: found.types for file, found in checked[_INTERACTIONS].items()})
         _warn_of_filters(config)
-        loaded[_INTERACTIONS] = columns[files[0]]
     features = [*("user", "item"), *(config["additional_feat_suffix"] or [])]
-    # RecBole reads a knowledge graph for some models only, whose properties name its columns
+    # RecBole reads a knowledge graph only for models whose properties name its columns in load_col
     features += [source for source in ("kg", "link") if source in (config["load_col"] or {})]
     for source in features:
         file = folder / f"{name}.{source}"
         if file.is_file() and _columns_to_read(source, config) != (set(), set()):
-            loaded[source] = _check_file(file, source, config, allow_missing)
-    check_fields(config, loaded)
+            checked[source] = {file: _check_file(file, source, config, allow_missing)}
+    if not allow_missing:
+        for of_source in checked.values():
+            _check_values(of_source)
+    check_fields(config, {source: next(iter(of_source.values())).types for source, of_source in checked.items()})
 
 
 def _download(folder: Path, name: str) -> None:
     file = folder / f"{name}.inter"
     urls = yaml.safe_load((RECBOLE_PROPERTIES / "dataset" / "url.yaml").read_text(encoding="utf-8"))
-    where = f"put it at {file.absolute()} or name its folder's parent with --data_path"
+    where = f"put it at {file.absolute()}, or set --data_path to the folder above its own"
     if name not in urls:
         raise DataError(
             f"data set {name!r} not found: there is no {file.absolute()}, and RecBole offers no download of that name."
@@ -88,28 +86,37 @@ def _download(folder: Path, name: str) -> None:
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise DataError(
             f"data set {name!r} not found: there is no {file.absolute()}, and the download from {urls[name]} failed "
-            f"({getattr(error, 'reason', error)}); get the file by other means and {where}"
+            f"({getattr(error, 'reason', error)}); download the file by other means and {where}"
         ) from error
 
 
-def _check_file(file: Path, source: str, config: Config, allow_missing: bool) -> dict[str, FeatureType]:
-    """Check a file; returns the columns that RecBole will read, with their types."""
+class _Checked(NamedTuple):
+    """What the check of a file found.
+
+    Attributes:
+        types: The columns that RecBole will read, with their types.
+        empty: Those of them that hold numbers and have no value in any row.
+    """
+
+    types: dict[str, FeatureType]
+    empty: set[str]
+
+
+def _check_file(file: Path, source: str, config: Config, allow_missing: bool) -> _Checked:
     separator = config["field_separator"]
     try:
-        if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and begins_with_utf8_mark(file):
+        if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and _begins_with_utf8_mark(file):
             config["encoding"] = "utf-8-sig"  # which also reads files without a mark
         encoding = config["encoding"] or "utf-8"
         with open(file, encoding=encoding, errors="replace") as lines:
             header = lines.readline(LONGEST_LINE).rstrip("\n")
         if "\ufffd" in header or "\0" in header:
             raise DataError(
-                f"{file}, line 1: not {encoding}: {shown(header)}; name the file's encoding by --encoding, such as "
-                "utf-16"
+                f"{file}, line 1: not {encoding}: {shown(header)}; give the file's encoding with --encoding, for "
+                "example utf-16"
             )
         if not header:
-            raise DataError(
-                f"{file} has no interactions; it needs a header line of name:type columns and a line for each"
-            )
+            raise DataError(f"{file} has no rows; it needs a header line of name:type columns, then one line per row")
         types = _parse_header(file, header, separator)
         to_read, left_out = _columns_to_read(source, config)
         read = {
@@ -117,10 +124,10 @@ def _check_file(file: Path, source: str, config: Config, allow_missing: bool) ->
             for column, kind in types.items()
             if (to_read is None or column in to_read) and column not in left_out
         }
-        required = {config[key] for key in _ID_KEYS}
+        required = {config[key] for key in ID_FIELD_KEYS}  # every row needs a value there
         if source == _INTERACTIONS:
             _check_needed(file, types, config)
-            required.add(config["TIME_FIELD"])
+            required |= {config["TIME_FIELD"], *label_columns(config)}
             if config["benchmark_filename"] is not None:
                 required |= _check_history(file, types, read, config)
         columns = [
@@ -132,15 +139,35 @@ def _check_file(file: Path, source: str, config: Config, allow_missing: bool) ->
             )
             for column, kind in types.items()
         ]
-        check_rows(Table(file, columns, separator, config["seq_separator"], encoding))
+        empty = check_rows(Table(file, columns, separator, config["seq_separator"], encoding))
     except (OSError, UnicodeError, LookupError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return read
+    return _Checked(read, empty)
+
+
+def _begins_with_utf8_mark(file: Path) -> bool:
+    """Whether a file begins with the byte order mark of UTF-8, which editors and spreadsheets write."""
+    with open(file, "rb") as stream:
+        return stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
+def _check_values(files: Mapping[Path, _Checked]) -> None:
+    """Refuse a column of numbers without a value in all files of one source.
+
+    RecBole fills missing numbers with the mean of the column, which is NaN here, and a model that reads it cannot be
+    trained.
+    """
+    for column in sorted(set.intersection(*(found.empty for found in files.values()))):
+        kind = next(iter(files.values())).types[column].value
+        raise DataError(
+            f"{', '.join(map(str, files))}: column {column!r} ({kind}) is read, but has no value in any row; fill it "
+            "in, or leave it out with load_col or unload_col"
+        )
 
 
 def _warn_of_filters(config: Mapping[str, Any]) -> None:
     """Warn of filters that RecBole silently ignores for files that are split already."""
-    given = [key for key in _FILTERS if config[key] not in (None, False, *_NO_FILTER)]
+    given = [key for key in FILTER_KEYS if config[key] not in (None, False, *_NO_FILTER)]
     if given:
         logging.getLogger().warning(
             f"files that are split already (benchmark_filename) are not filtered; without effect: {', '.join(given)}"
@@ -148,7 +175,7 @@ def _warn_of_filters(config: Mapping[str, Any]) -> None:
 
 
 def _check_alike(files: Mapping[Path, Mapping[str, FeatureType]]) -> None:
-    """Refuse files of one data set with different columns, which RecBole would fill in or mix."""
+    """Refuse files with different columns in one data set: RecBole would fill in the missing ones or mix types."""
     (first, columns), *others = files.items()
     for file, own in others:
         if own != columns:
@@ -167,7 +194,7 @@ def _described(column: str, types: Mapping[str, FeatureType]) -> str:
 def _check_history(
     file: Path, types: Mapping[str, FeatureType], read: Mapping[str, FeatureType], config: Mapping[str, Any]
 ) -> set[str]:
-    """Check the columns for histories in a file that is split already; returns the column that holds them, if any.
+    """Check the histories in a file that is split already; returns the columns that every row must have a value in.
 
     Args:
         file: The file.
@@ -192,14 +219,14 @@ def _check_history(
             )
     if listed in types and listed not in read:
         logging.getLogger().warning(
-            f"{file} has histories in the column {listed!r}, which load_col leaves out: histories are "
-            "built from the rows"
+            f"{file} has histories in the column {listed!r}, but load_col leaves it out: histories are built from the "
+            "rows"
         )
     return {listed}
 
 
 def _columns_to_read(source: str, config: Mapping[str, Any]) -> tuple[set[str] | None, set[str]]:
-    """The columns that RecBole reads from a file, ``None`` for all, and the columns that it leaves out of these."""
+    """The columns that load_col names for a file (``None`` for all), and those that unload_col excludes."""
     load = config["load_col"]
     of_source = load.get(source, ()) if load is not None else "*"
     return None if of_source == "*" else set(of_source), set((config["unload_col"] or {}).get(source, ()))

@@ -8,6 +8,7 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import EvaluatorType, FeatureType, ModelType
 
+from recbole_posattn.atomic_files.field import NUMBERS
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
 
@@ -16,8 +17,9 @@ Loaded = Mapping[str, Mapping[str, FeatureType]]
 
 _TOKENS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
-# RecBole's models with item features, and models derived from them: the key that names the features, and the types that
-# the model reads. Numbers must be among numerical_features; SASRecF leaves vectors out of its width.
+# RecBole's models with item features: the key that names the features, and the types that the model reads. The same
+# holds for models derived from them. Numbers must be in numerical_features. SASRecF cannot read vectors: it does not
+# count them in the width of its layers.
 _FEATURE_MODELS = {
     "SASRecF": ("selected_features", (*_TOKENS, FeatureType.FLOAT)),
     "GRU4RecF": ("selected_features", tuple(FeatureType)),
@@ -27,15 +29,16 @@ _FEATURE_MODELS = {
 
 
 def check_fields(config: Config, loaded: Loaded) -> None:
-    """Refuse settings and models that need columns that are missing; RecBole fails on most with a ``KeyError``.
+    """Refuse settings and models that need missing columns, on most of which RecBole fails with a ``KeyError``.
 
     Args:
         config: Resolved settings.
-        loaded: The columns.
+        loaded: The columns that are read, by file.
 
     Raises:
         SettingError: Naming the key, the columns that are loaded, and what to set.
     """
+    _check_names(config, loaded)
     _check_aliases(config, loaded)
     if config["benchmark_filename"] is None:  # RecBole does not filter files that are split already
         _check_val_interval(config, loaded)
@@ -66,6 +69,25 @@ def _require(key: str, column: str, columns: Mapping[str, FeatureType], allowed:
             f"{key} needs columns of type {' or '.join(kind.value for kind in allowed)}; {column} is of type "
             f"{columns[column].value}. Loaded and fitting are {_named(fitting)}."
         )
+
+
+def _check_names(config: Config, loaded: Loaded) -> None:
+    """Refuse a column that two files have: RecBole knows one of each name, and would misread the other one.
+
+    Users and items are the exception: the interactions have them, and so has the file of their features.
+    """
+    of_files = {"user": config["USER_ID_FIELD"], "item": config["ITEM_ID_FIELD"]}
+    first: dict[str, str] = {}
+    for source, columns in loaded.items():
+        if source == "link":
+            continue
+        for column in columns:
+            if column in first and of_files.get(source) != column:
+                raise SettingError(
+                    f"the column {shown(column)} is in two files, .{first[column]} and .{source}, of which RecBole "
+                    "would misread one: rename it in one of them, or leave it out of one with load_col or unload_col."
+                )
+            first.setdefault(column, source)
 
 
 def _check_aliases(config: Config, loaded: Loaded) -> None:
@@ -99,7 +121,12 @@ def _check_numbers(config: Config, loaded: Loaded) -> None:
         _require("threshold", column, loaded["inter"], (FeatureType.FLOAT,))
     for key in ("discretization", "numerical_features"):
         for column in config[key] or ():
-            _require(key, column, columns, (FeatureType.FLOAT, FeatureType.FLOAT_SEQ))
+            _require(key, column, columns, NUMBERS)
+    if config["normalize_field"] and config["normalize_all"]:
+        raise SettingError(
+            f"normalize_field must be ~ if normalize_all is True; got {shown(config['normalize_field'])}: set "
+            "normalize_all to False to normalize these columns alone."
+        )
     for column in config["normalize_field"] or ():
         _require("normalize_field", column, columns, tuple(FeatureType))  # tokens are left alone, with a warning
 
@@ -129,14 +156,13 @@ def _check_item_features(config: Config, loaded: Loaded) -> None:
 
 def _check_labels(config: Config, loaded: Loaded) -> None:
     """Check the labels for models that are trained or evaluated on labelled rows."""
-    labelled = [split for split, mode in config["eval_args"]["mode"].items() if mode == "labeled"]
-    if labelled and config["eval_type"] == EvaluatorType.RANKING:
+    if _evaluates_labels(config) and config["eval_type"] == EvaluatorType.RANKING:
         raise SettingError(
             f"eval_args: the mode labeled is for metrics of single rows, such as AUC, LogLoss, MAE and RMSE; got "
             f"metrics {shown(config['metrics'])}, which rank items: take the mode full or uni100."
         )
     label, columns = config["LABEL_FIELD"], loaded["inter"]
-    for why in _reasons_for_labels(config, labelled):
+    for why in _reasons_for_labels(config):
         if config["threshold"] is None and label not in columns:
             numbers = [name for name, kind in columns.items() if kind == FeatureType.FLOAT]
             rating = config["RATING_FIELD"] if config["RATING_FIELD"] in numbers else "rating"
@@ -149,9 +175,18 @@ def _check_labels(config: Config, loaded: Loaded) -> None:
             _require(f"LABEL_FIELD {label!r}", label, columns, (FeatureType.FLOAT,))
 
 
-def _reasons_for_labels(config: Config, labelled: list[str]) -> Iterator[str]:
+def label_columns(config: Config) -> set[str]:
+    """The columns of interactions that labels are made from, if the model or the evaluation needs labels."""
+    return set(config["threshold"] or [config["LABEL_FIELD"]]) if any(_reasons_for_labels(config)) else set()
+
+
+def _evaluates_labels(config: Config) -> bool:
+    return "labeled" in config["eval_args"]["mode"].values()
+
+
+def _reasons_for_labels(config: Config) -> Iterator[str]:
     samples = config["train_neg_sample_args"]["distribution"] not in (None, "none")
     if config["MODEL_TYPE"] == ModelType.DECISIONTREE or (config["MODEL_TYPE"] == ModelType.CONTEXT and not samples):
         yield config["model"]
-    if labelled:
+    if _evaluates_labels(config):
         yield "the mode labeled of eval_args"

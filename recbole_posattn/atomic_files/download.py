@@ -14,16 +14,16 @@ from pathlib import Path
 
 from recbole_posattn.errors import DataError
 
-# Limits for the archive of a data set. Interactions as text shrink to a third or a tenth; the zip format allows a
-# thousandth. The expansion does not matter if the unpacked size is small.
+# Limits for the archive of a data set. Compression shrinks interactions to between a third and a tenth, but the zip
+# format allows a thousandth. An archive that is small when unpacked may expand by more than LARGEST_EXPANSION.
 MOST_MEMBERS, LARGEST_EXPANSION, LARGEST_UNPACKED = 1000, 100, 2**30
 
 
 def download_atomic_files(url: str, folder: Path, name: str) -> None:
-    """Download and unpack a data set that RecBole knows, under its own size prompt.
+    """Download and unpack a data set that RecBole knows; RecBole asks before a large download.
 
-    ``Dataset._download`` waits at a process-group barrier even in a single process, where it fails, and leaves a
-    half-filled folder that it uses as the data set the next time. Here the folder appears only when it is complete.
+    RecBole's ``Dataset._download`` waits for other processes even if there is only one, and fails there. It leaves a
+    half-filled folder, which the next run takes for the data set. Here the folder appears only when it is complete.
 
     Args:
         url: Address of the zip archive, from RecBole's list.
@@ -31,7 +31,7 @@ def download_atomic_files(url: str, folder: Path, name: str) -> None:
         name: The data set's name, for the names of the files.
 
     Raises:
-        OSError: If the archive cannot be fetched (no network, say) or the folder not be written.
+        OSError: If the archive cannot be fetched (for example without a network), or the folder cannot be written.
         RuntimeError: If the user declines a large download, or the server does not send a file.
         DataError: If the archive is damaged, or :func:`extract_archive` refuses it.
     """
@@ -64,7 +64,7 @@ def _download_failures() -> Iterator[None]:
         yield
     except EOFError as error:
         raise RuntimeError("it is larger than 1 GB, and there is no terminal to confirm the download") from error
-    except TypeError as error:  # it reads the length from the response's headers
+    except TypeError as error:  # RecBole reads the length from the headers of the response
         raise RuntimeError("the server does not say how large the file is") from error
     except HTTPException as error:
         raise RuntimeError(f"the response is not HTTP: {type(error).__name__}") from error
@@ -73,7 +73,7 @@ def _download_failures() -> Iterator[None]:
 def extract_archive(archive: Path, folder: Path) -> None:
     """Check a zip archive of a data set, and unpack it.
 
-    The standard library, which RecBole's ``extract_zip`` calls, rewrites names that lead out of the folder, writes the
+    RecBole's ``extract_zip`` calls the standard library, which rewrites names that lead out of the folder, writes the
     target of a link as a file, and may fill the disk. Here such an archive is refused as a whole.
 
     Args:
@@ -90,7 +90,7 @@ def extract_archive(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             _check_members(opened.infolist(), archive.stat().st_size)
-            opened.extractall(folder)  # never more of a member than the checked size
+            opened.extractall(folder)  # writes no more of a member than the size that was checked
     except DataError:
         raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
@@ -99,12 +99,12 @@ def extract_archive(archive: Path, folder: Path) -> None:
 
 def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     if len(members) > MOST_MEMBERS:
-        raise DataError(f"it has {len(members):,} members; a data set has {MOST_MEMBERS:,} at most")
+        raise DataError(f"it has {len(members):,} members; at most {MOST_MEMBERS:,} are accepted")
     for member in members:
         name = member.orig_filename  # as written in the archive
         kind = stat.S_IFMT(member.external_attr >> 16)
         if name.startswith("/") or ".." in name.split("/") or set(name) & set("\\:\0"):
-            raise DataError(f"its member {name!r} is not a name below the folder it is unpacked into")
+            raise DataError(f"the name of its member {name!r} leads out of the folder that it is unpacked into")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise DataError(f"its member {name!r} is a link or a device, not a file")
     unpacked = sum(member.file_size for member in members)

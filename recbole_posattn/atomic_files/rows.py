@@ -1,18 +1,16 @@
 """Checks the rows of an atomic file before RecBole reads them.
 
 RecBole silently fills missing values with the padding token or the mean of the column, drops rows without user or item,
-and accepts infinite times. Here such a row is reported by line and column. Of a row with too many fields RecBole reads
-the first ones; so does this package, with a warning. Correct rows cost one pass of Arrow's reader; only blocks that
-Arrow cannot read are checked row by row, by the rules of pandas, with which RecBole reads.
+and accepts infinite times. Here such a row is reported by line and column. In a row with too many fields, RecBole reads
+the first ones; so does this package, with a warning. Correct rows cost one pass of Arrow's reader. Only blocks that
+Arrow cannot read are checked row by row, as pandas reads them, which RecBole uses.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,34 +26,14 @@ from recbole.utils import FeatureType
 
 from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
 from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE, checked_encoding
+from recbole_posattn.atomic_files.field import LARGEST, NUMBERS, SEQUENCES, Column, has_value, problem
 from recbole_posattn.atomic_files.surplus import Surplus
 from recbole_posattn.errors import DataError, SettingError, shown
 
 SEPARATOR_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
 
-# Bytes of a block.
+# How many bytes are checked at a time.
 BLOCK = 2**24
-
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
-_SEQUENCES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
-_LARGEST = float(np.finfo(np.float32).max)  # RecBole keeps numbers in 32 bits
-
-
-class Column(NamedTuple):
-    """A column of an atomic file.
-
-    Attributes:
-        name: Without its type.
-        type: As the header says.
-        read: Whether RecBole reads it.
-        required: Whether every row needs a value; for a sequence, at least one.
-    """
-
-    name: str
-    type: FeatureType
-    read: bool
-    required: bool
 
 
 class Table(NamedTuple):
@@ -64,9 +42,9 @@ class Table(NamedTuple):
     Attributes:
         file: The file.
         columns: All its columns, in their order.
-        separator: Of the fields of a row; several characters are taken literally.
-        seq_separator: Of the values of a sequence.
-        encoding: Python's name of it.
+        separator: Between the fields of a row; if it has several characters, it is not a regular expression.
+        seq_separator: Between the values of a sequence.
+        encoding: The Python name of its encoding.
     """
 
     file: Path
@@ -76,34 +54,40 @@ class Table(NamedTuple):
     encoding: str
 
 
-def check_rows(table: Table) -> None:
-    """Refuse a file whose rows RecBole would misread.
+def check_rows(table: Table) -> set[str]:
+    """Refuse a file with rows that RecBole would misread.
 
-    Each row must have a field for each column. Fields after the last column are left out with a warning, but refused
-    in the first row, where they would make pandas read the first column as row names. In the columns that are read,
-    numbers must be valid and finite in 32 bits, and required columns must have a value in each row. Empty lines are
-    ignored, as in RecBole.
+    Each row must have a field for each column. Fields after the last column are left out with a warning. In the first
+    row they are refused, because pandas would read the first column as row names. In the columns that are read, numbers
+    must be valid and finite in 32 bits, and required columns must have a value in each row. Empty lines are ignored, as
+    in RecBole.
+
+    Returns:
+        The columns of numbers that are read and have no value in any row.
 
     Raises:
         DataError: Naming the first such row, or if there are no rows.
     """
+    empty = {column.name for column in table.columns if column.read and column.type in NUMBERS}
     with open(table.file, "rb") as stream, _long_fields():
         separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
         surplus = Surplus(table.file, len(table.columns), table.separator, separator)
-        if _is_plain(table):
-            n_rows = _check_blocks(table, stream, surplus)
+        if _arrow_can_check(table):
+            n_rows = _check_blocks(table, stream, surplus, empty)
         else:
-            n_rows = _check_records(table, _decoded_lines(table), surplus)
+            n_rows = _check_records(table, _decoded_lines(table), surplus, empty)
         surplus.report()
         if n_rows == 0:
             raise DataError(
-                f"{table.file} has no interactions; it needs a header line of name:type columns and a line for each"
+                f"{table.file} has no rows; it needs a header line of name:type columns, then one line per row"
             )
         stream.seek(-1, io.SEEK_END)
-        if stream.read(1) not in (b"\n", b"\r", b"\0"):  # the last: half a character of UTF-16
+        if stream.read(1) not in (b"\n", b"\r", b"\0"):  # \0 ends a line break of UTF-16
             logging.getLogger().warning(
-                f"{table.file}: the last line has no end; if the file was cut off there, its last value is not whole"
+                f"{table.file}: the last line has no line break; if the file was cut off there, its last value is "
+                "incomplete"
             )
+    return empty
 
 
 @contextmanager
@@ -115,8 +99,8 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _is_plain(table: Table) -> bool:
-    """Whether lines end with byte 10, the separator is one byte, and there are no sequences of numbers."""
+def _arrow_can_check(table: Table) -> bool:
+    """Whether Arrow can check the file: lines end with byte 10, the separator is one byte, no column holds vectors."""
     if len(table.separator) != 1 or not table.separator.isascii():
         return False
     if any(column.read and column.type == FeatureType.FLOAT_SEQ for column in table.columns):
@@ -129,11 +113,18 @@ def _is_plain(table: Table) -> bool:
         return b"\r" not in stream.readline(LONGEST_LINE).removesuffix(b"\r\n")
 
 
-# -- blocks of rows --------------------------------------------------------------------------------------------------
+# -- block by block --------------------------------------------------------------------------------------------------
 
 
-def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus) -> int:
-    """Check all rows after the header, block by block; returns their number."""
+def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus, empty: set[str]) -> int:
+    """Check all rows after the header, block by block; returns their number.
+
+    Args:
+        table: The file and its format.
+        stream: The open file, at its beginning.
+        surplus: Counts rows with too many fields.
+        empty: Columns of numbers; those with a value are removed.
+    """
     encoding = checked_encoding(table.encoding)
     stream.readline()
     number, n_rows = 2, 0
@@ -141,23 +132,27 @@ def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus) -> int:
         block += stream.readline()
         if b'"' in block:  # a quoted field may extend beyond the block
             stream.seek(-len(block), io.SEEK_CUR)
-            return n_rows + _check_records(table, _lines(table, stream, number, encoding), surplus, n_rows)
-        n_checked = _count_good(table, block, encoding)
+            return n_rows + _check_records(table, _lines(table, stream, number, encoding), surplus, empty, n_rows)
+        n_checked = _count_if_correct(table, block, encoding, empty)
         if n_checked is None:
-            n_checked = _check_records(table, _lines(table, io.BytesIO(block), number, encoding), surplus, n_rows)
+            lines = _lines(table, io.BytesIO(block), number, encoding)
+            n_checked = _check_records(table, lines, surplus, empty, n_rows)
         n_rows += n_checked
-        number += _ends(block)
+        number += _count_line_breaks(block)
     return n_rows
 
 
-def _ends(block: bytes) -> int:
-    """Line ends in a block, as Python's universal newlines count them."""
+def _count_line_breaks(block: bytes) -> int:
+    """Number of line breaks in a block, as Python's universal newlines count them."""
     ends = block.count(b"\n")
     return ends + block.count(b"\r") - block.count(b"\r\n") if b"\r" in block else ends
 
 
-def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
-    """The number of rows in a block without quotes if all are certainly correct, else ``None``."""
+def _count_if_correct(table: Table, block: bytes, encoding: str, empty: set[str]) -> int | None:
+    """Number of rows in a block without quotes if all are correct; ``None`` if they must be checked one by one.
+
+    Columns with a value are removed from ``empty``.
+    """
     if b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
         return None
     try:
@@ -188,14 +183,16 @@ def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
         column, values = table.columns[int(place)], rows[place]
         if column.required and values.null_count:
             return None
-        if column.required and column.type in _SEQUENCES:
+        if column.required and column.type in SEQUENCES:
             blank = pa.compute.equal(pa.compute.replace_substring(values, table.seq_separator, ""), "")
             if pa.compute.any(blank).as_py():
                 return None
         if column.type == FeatureType.FLOAT:
             numbers = values.to_numpy()  # NaN for a null
-            if np.nanmax(np.abs(numbers), initial=0) > _LARGEST or np.isnan(numbers).sum() > values.null_count:
+            if np.nanmax(np.abs(numbers), initial=0) > LARGEST or np.isnan(numbers).sum() > values.null_count:
                 return None
+            if values.null_count < len(values):
+                empty.discard(column.name)
     return len(rows)
 
 
@@ -203,14 +200,15 @@ def _count_good(table: Table, block: bytes, encoding: str) -> int | None:
 
 
 def _lines(table: Table, stream: Iterable[bytes], number: int, encoding: str) -> Iterator[tuple[int, str]]:
-    """Lines with their line ends, each with its number, counted from ``number``."""
+    """Lines with their line breaks, each with its number, counted from ``number``."""
     for line in stream:
         try:
             text = line.decode(encoding)
         except UnicodeDecodeError as error:
+            bad = number + _count_line_breaks(line[: error.start])
             raise DataError(
-                f"{table.file}, line {number + _ends(line[: error.start])}: not {encoding} ({error.reason}: byte "
-                f"{line[error.start]:#04x}); name the encoding of the file by --encoding"
+                f"{table.file}, line {bad}: not {encoding} ({error.reason}: byte "
+                f"{line[error.start]:#04x}); give the encoding of the file with --encoding"
             ) from error
         for part in io.StringIO(text, newline="") if "\r" in text else (text,):
             yield number, part
@@ -233,24 +231,28 @@ def _decoded_lines(table: Table) -> Iterator[tuple[int, str]]:
             number += 1
 
 
-def _check_records(table: Table, lines: Iterator[tuple[int, str]], surplus: Surplus, before: int = 0) -> int:
-    """Check rows one by one, after ``before`` others; returns their number."""
+def _check_records(
+    table: Table, lines: Iterator[tuple[int, str]], surplus: Surplus, empty: set[str], before: int = 0
+) -> int:
+    """Check rows one by one, after ``before`` others; returns their number. See :func:`_check_blocks`."""
     n_rows = 0
     for number, fields, line in _records(table, lines):
         n_rows += 1
         if len(fields) != len(table.columns):
             surplus.check(before + n_rows, number, fields, line)
         for column, field in zip(table.columns, fields):
-            problem = _problem(table, column, field) if column.read else None
-            if problem is not None:
+            wrong = problem(column, field, table.seq_separator) if column.read else None
+            if wrong is not None:
                 raise DataError(
-                    f"{table.file}, line {number}: column {column.name!r} {problem}; correct the row or leave it out"
+                    f"{table.file}, line {number}: column {column.name!r} {wrong}; correct the row or leave it out"
                 )
+            if column.name in empty and has_value(field, table.seq_separator):
+                empty.remove(column.name)
     return n_rows
 
 
 def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str], str]]:
-    """The rows that are not empty: number of the first line, fields, and the text of all lines."""
+    """The rows that are not empty: the number of the first line, the fields, and the text of all lines of each."""
     taken: list[tuple[int, str]] = []
 
     def taking() -> Iterator[str]:
@@ -264,20 +266,22 @@ def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
                 )
             previous = line
             if "\0" in line:
-                raise DataError(f"{table.file}, line {number}: a NUL byte, which no text has; the file is damaged")
+                raise DataError(
+                    f"{table.file}, line {number}: a NUL byte, which does not occur in text; the file is damaged"
+                )
             taken.append((number, line))
             yield line
 
     if len(table.separator) == 1:
-        fields_of = csv.reader(taking(), delimiter=table.separator)
+        fields_of: Iterator[list[str]] = csv.reader(taking(), delimiter=table.separator)
     else:
-        # as pandas reads them
+        # as pandas does
         fields_of = (line.strip().split(table.separator) for line in taking())
     while True:
         try:
             fields = next(fields_of)
             whole = "".join(line for _, line in taken)
-            if len(taken) > 1:  # a lone quote may have swallowed whole rows
+            if len(taken) > 1:  # a single quote may have swallowed whole rows
                 next(csv.reader(io.StringIO(whole, newline=""), delimiter=table.separator, strict=True))
         except StopIteration:
             return
@@ -289,32 +293,3 @@ def _records(table: Table, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[i
         if whole.strip(" \t\r\n") or table.separator in whole.rstrip("\r\n"):
             yield taken[0][0], fields, whole
         taken.clear()
-
-
-def _problem(table: Table, column: Column, field: str) -> str | None:
-    """What is wrong with a field; ``None`` if it is correct."""
-    if not field or field in READ_AS_MISSING:
-        missing = f"is {field!r}, which is read as a missing value" if field else "has no value"
-        return missing if column.required else None
-    if column.type == FeatureType.FLOAT:
-        return _number_problem(field)
-    if column.required and column.type in _SEQUENCES and not any(field.split(table.seq_separator)):
-        return f"has no value, only separators: {shown(field)}"
-    if column.type == FeatureType.FLOAT_SEQ:
-        return next(filter(None, map(_number_problem, filter(None, field.split(table.seq_separator)))), None)
-    return None
-
-
-def _number_problem(text: str) -> str | None:
-    number = text.strip(" \t\r\n\v\f")
-    if _NUMBER.fullmatch(number):
-        return None if abs(float(number)) <= _LARGEST else f"must be a number of at most 3.4e38; got {shown(text)}"
-    if _INFINITE.fullmatch(number):
-        return f"must be a finite number; got {shown(text)}"
-    return f"must be a number; got {shown(text)}"
-
-
-def begins_with_utf8_mark(file: Path) -> bool:
-    """Whether a file begins with the byte order mark of UTF-8, which editors and spreadsheets write."""
-    with open(file, "rb") as stream:
-        return stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8

@@ -6,14 +6,16 @@ Shape keys: N interactions.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from recbole_posattn.errors import DataError
+
+if TYPE_CHECKING:  # importing it takes seconds
+    from recbole_posattn.settings.config import Config
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOP_SHARES = (0.01, 0.05, 0.1, 0.2)
@@ -27,9 +29,9 @@ class Lengths(NamedTuple):
     """A summary of numbers of interactions.
 
     Attributes:
-        min: The smallest.
-        quantiles: At :data:`QUANTILES`, with linear interpolation.
-        max: The largest.
+        min: The smallest number.
+        quantiles: The quantiles at :data:`QUANTILES`, with linear interpolation.
+        max: The largest number.
         mean: The mean.
     """
 
@@ -43,20 +45,21 @@ class DataStatistics(NamedTuple):
     """The result of :func:`data_statistics`.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         file: Its atomic file.
         users: Number of users.
         items: Number of items.
         interactions: Number of interactions, N.
-        without_id: Number of further rows, without a user or an item, which RecBole drops.
-        density: Interactions / (users × items); repetitions may lift it above 1.
+        without_id: Number of rows without a user or an item, which RecBole drops and N does not count.
+        density: Interactions / (users × items); above 1 only if users repeat items.
         of_user: Interactions per user.
         of_item: Interactions per item.
         repeat_rate: Share of interactions with an item that the user had before.
         first: The earliest time; ``None`` if there are no times.
         last: The latest time; ``None`` if there are no times.
         unix: Whether the times look like seconds since 1970.
-        top_shares: Share of the interactions of the most popular items, by the share of items (at least one item).
+        top_shares: Share of the interactions that belong to the most popular items, by the share of items that are
+            counted as such (at least one item).
         top_items: The most popular items and their numbers of interactions.
         user_counts: Interactions of each user, descending; int64, shape (users,).
         item_counts: Interactions of each item, descending; int64, shape (items,).
@@ -83,7 +86,7 @@ class DataStatistics(NamedTuple):
     times: np.ndarray | None
 
     def plain(self) -> dict[str, Any]:
-        """The figures without the arrays, for JSON."""
+        """The figures that JSON can hold: all except the arrays."""
         arrays = ("user_counts", "item_counts", "times")
         figures = {key: value for key, value in self._asdict().items() if key not in arrays}
         lengths = {
@@ -94,7 +97,7 @@ class DataStatistics(NamedTuple):
         return {**figures, **lengths, "file": str(self.file), "top_shares": shares}
 
 
-def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
+def data_statistics(config: Config) -> DataStatistics:
     """Measure a data set.
 
     Args:
@@ -106,19 +109,19 @@ def data_statistics(config: Mapping[str, Any]) -> DataStatistics:
     """
     from recbole_posattn.atomic_files.check import ensure_atomic_files  # imports RecBole, which time_span does not need
 
-    ensure_atomic_files(config, allow_missing=True)  # they are counted
+    ensure_atomic_files(config, allow_missing=True)  # missing ids are counted
     name = config["dataset"]
     file = Path(config["data_path"]) / f"{name}.inter"
     table = _read(file, config)
     user, item = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
     named = table.dropna(subset=[user, item])
     if named.empty:
-        raise DataError(f"{file} has no interactions")
+        raise DataError(f"{file} has no interactions with a user and an item")
     users, items = (named[column].cat.remove_unused_categories() for column in (user, item))
     of_user, of_item = (np.bincount(column.cat.codes) for column in (users, items))
     pairs = np.unique(users.cat.codes.to_numpy(np.int64) * len(of_item) + items.cat.codes.to_numpy())
-    times = named[config["TIME_FIELD"]].to_numpy() if config["TIME_FIELD"] in named else None
-    known = times is not None and bool(np.isfinite(times).any())
+    times = named[config["TIME_FIELD"]].to_numpy() if config["TIME_FIELD"] in named else np.empty(0)
+    known = bool(np.isfinite(times).any())
     popular = np.argsort(-of_item, kind="stable")
     in_order = of_item[popular]
     return DataStatistics(
@@ -156,11 +159,16 @@ def time_span(first: float, last: float) -> str:
     return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {(end - begin).days:,} days"
 
 
-def _read(file: Path, config: Mapping[str, Any]) -> pd.DataFrame:
-    """Users, items and, if there are any, times, as RecBole reads them."""
+def _read(file: Path, config: Config) -> pd.DataFrame:
+    """Users, items and times (if there are any), as RecBole reads them."""
     separator, encoding = config["field_separator"], config["encoding"]
-    options = {"sep": separator, "encoding": encoding, "engine": "c" if len(separator) == 1 else "python"}
-    wanted = {config["USER_ID_FIELD"]: "category", config["ITEM_ID_FIELD"]: "category", config["TIME_FIELD"]: float}
+    options: dict[str, Any] = {"sep": separator, "encoding": encoding}
+    options["engine"] = "c" if len(separator) == 1 else "python"
+    wanted: dict[str, Any] = {
+        config["USER_ID_FIELD"]: "category",
+        config["ITEM_ID_FIELD"]: "category",
+        config["TIME_FIELD"]: float,
+    }
     try:
         header = pd.read_csv(file, nrows=0, **options).columns
         types = {column: wanted[field] for column in header if (field := _field(column)) in wanted}

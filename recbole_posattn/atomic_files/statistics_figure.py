@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recbole_posattn.atomic_files.statistics import DataStatistics
-from recbole_posattn.reporting.drawing import COLORS, drawing
+from recbole_posattn.reporting.drawing import COLORS, png_picture
 from recbole_posattn.reporting.page import write_files
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def draw_statistics(statistics: DataStatistics) -> Figure:
     _draw_lengths(lengths, statistics.user_counts)
     _draw_popularity(popularity, statistics.item_counts)
     if statistics.times is not None:
-        _draw_times(over_time, statistics)
+        _draw_times(over_time, statistics.times, statistics.unix)
     else:
         over_time.set_axis_off()
     return figure
@@ -40,9 +40,7 @@ def write_statistics(statistics: DataStatistics, folder: Path) -> Path:
     Raises:
         UserError: If the folder cannot be written.
     """
-    name = f"{statistics.name}-stats"
-    picture = drawing(lambda: draw_statistics(statistics), name, note="", wide=True, salt="", with_png=True)
-    return write_files(folder, {f"{name}.png": picture.png})[0]
+    return write_files(folder, {f"{statistics.name}-stats.png": png_picture(lambda: draw_statistics(statistics))})[0]
 
 
 def _draw_lengths(axis: Axes, counts: np.ndarray) -> None:
@@ -55,13 +53,16 @@ def _draw_lengths(axis: Axes, counts: np.ndarray) -> None:
     axis.legend()
 
 
-def _length_bins(shortest: int, longest: int) -> np.ndarray:
+def _length_bins(shortest: int, longest: int) -> list[float]:
     """Bounds of bars of equal logarithmic width, each with at least one whole number."""
-    return np.unique(np.geomspace(shortest, longest + 1, _BARS + 1).round()) - 0.5
+    return [float(bound) - 0.5 for bound in np.unique(np.geomspace(shortest, longest + 1, _BARS + 1).round())]
 
 
 def _log_scale(axis: Axes, *names: str) -> None:
-    """Logarithmic axes with numbers written out: names may hold dollar signs, so no text is read as mathematics."""
+    """Make axes logarithmic, with numbers written out.
+
+    By default matplotlib writes powers as mathematical markup, which is off here: names may contain dollar signs.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     for name in names:
@@ -82,13 +83,13 @@ def _draw_popularity(axis: Axes, counts: np.ndarray) -> None:
     share = axis.twinx()
     share.plot(rank, 100 * np.cumsum(counts) / counts.sum(), color=COLORS[1])
     share.set(ylim=(0, 101))
-    share.set_ylabel("% of the interactions up to it", color=COLORS[1])
+    share.set_ylabel("% of the interactions up to this rank", color=COLORS[1])
 
 
-def _draw_times(axis: Axes, statistics: DataStatistics) -> None:
-    times = statistics.times[np.isfinite(statistics.times)]
+def _draw_times(axis: Axes, times: np.ndarray, unix: bool) -> None:
+    times = times[np.isfinite(times)]
     label = "time"
-    if statistics.unix:
+    if unix:
         times, label = (1e6 * times).astype("datetime64[us]"), ""
     axis.hist(times, bins=_BARS, color=COLORS[0])
     axis.set(title="interactions over time", xlabel=label, ylabel="interactions")

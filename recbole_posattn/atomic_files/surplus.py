@@ -12,15 +12,15 @@ from recbole_posattn.errors import DataError, shown
 
 @dataclass
 class Surplus:
-    """Rows with more fields than columns; RecBole reads the first fields.
+    """Counts rows with more fields than columns, of which RecBole reads the first fields.
 
     Attributes:
         file: The file.
         n_columns: Columns in its header.
-        separator: Of the fields of a row.
+        separator: Between the fields of a row.
         separator_name: Its name in messages.
         n_rows: The number of such rows.
-        first: What is wrong with the first of them.
+        first: What is wrong with the first of these rows.
     """
 
     file: Path
@@ -35,26 +35,26 @@ class Surplus:
 
         Args:
             place: Position of the row in the file, from 1.
-            number: Number of its first line.
+            number: Number of its first line, from 1.
             fields: Its fields.
-            line: All its lines.
+            line: The text of all its lines.
 
         Raises:
-            DataError: Naming the line.
+            DataError: If it has fewer fields, or more where pandas misreads them; names the line.
         """
         n_fields, n_columns = len(fields), self.n_columns
         counts = (
             f"the header has {n_columns} columns separated by {self.separator_name}, but line {number} has {n_fields}"
         )
-        # pandas reads columns as row names if the first row has more fields, or the second row at least twice as many
+        # pandas takes columns for row names if the first row has too many fields, or the second at least twice as many
         names_rows = place == 1 or (place == 2 and n_fields >= 2 * n_columns)
         if n_fields > n_columns and not names_rows:
             self.n_rows += 1
             left_out = shown(self.separator.join(fields[n_columns:]))
-            self.first = self.first or f"{counts}; left out, as RecBole does, is what follows: {left_out}"
+            self.first = self.first or f"{counts}; the rest is left out, as in RecBole: {left_out}"
             return
-        cut_off = "" if line.endswith(("\n", "\r")) else "; it is the last line, and the file seems cut off there"
-        misread = "; pandas would take the first column for names of rows" if n_fields > n_columns else cut_off
+        cut_off = "" if line.endswith(("\n", "\r")) else "; it is the last line, and the file seems to be cut off there"
+        misread = "; pandas would read the first column as row names" if n_fields > n_columns else cut_off
         raise DataError(f"{self.file}: {counts}: {shown(line.rstrip())}{misread}")
 
     def report(self) -> None:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from recbole_posattn.cli.plugins import add_plugin_argument
+
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the checkpoint and the options for reading it."""
@@ -16,6 +18,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read one of RecBole's own checkpoints, which RUNS any code in it; only for files from people you trust",
     )
+    add_plugin_argument(parser)
 
 
 def reading_options(options: argparse.Namespace) -> dict[str, Any]:

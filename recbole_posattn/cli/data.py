@@ -159,13 +159,14 @@ def figures(statistics: DataStatistics) -> str:
     from recbole_posattn.reporting.drawing import short
     from recbole_posattn.reporting.terminal import text_table
 
+    first, last = statistics.first, statistics.last
     rows = [
         ("users", f"{statistics.users:,}"),
         ("items", f"{statistics.items:,}"),
         ("interactions", f"{statistics.interactions:,}"),
         ("density", f"{100 * statistics.density:#.3g} %"),
         ("repeat rate", f"{100 * statistics.repeat_rate:#.3g} %"),
-        ("time span", "no times" if statistics.first is None else time_span(statistics.first, statistics.last)),
+        ("time span", "no times" if first is None or last is None else time_span(first, last)),
     ]
     if statistics.without_id:
         rows.insert(3, ("without user or item", f"{statistics.without_id:,}"))

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import EXIT_FAILURE, SettingError
+
+_KEYS = ("models", "datasets", "protocols", "seeds", "reference", "published")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
         "Train models on data sets under protocols with several seeds, each run in a process of its own, and write "
-        "leaderboard.md, .csv, .tex and .html. The same command continues a leaderboard that was stopped."
+        "leaderboard.md, .csv, .tex, .html and .json. The same command continues a leaderboard that was stopped."
     )
     parser.epilog = "Any setting for all runs is given as --key=value, e.g. --epochs=20."
     parser.add_argument(
@@ -28,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocols", type=_names, help="protocols, separated by commas (default: leave_one_out)")
     parser.add_argument("--seeds", type=int, help="number of seeds (default: 3)")
     parser.add_argument("--reference", help="the model that all others are tested against (default: the first)")
+    add_plugin_argument(parser)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument("--cpus", type=int, help="CPUs of a run (default: this machine's, shared by the jobs)")
@@ -36,6 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tune", action="store_true", help="first tune every model, each with the same number of trials"
     )
     parser.add_argument("--num_samples", type=int, default=20, help="trials of each model with --tune (default: 20)")
+    parser.add_argument("--budget", type=float, help="minutes for all runs together (default: no limit)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder with the records of finished runs, or with searches; may be repeated (results/ is always read)",
+    )
+    parser.add_argument(
+        "--published", type=_names, help="files with results of others in RecBoard's format, separated by commas"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        help="write the report of the leaderboard in this folder again, from its records alone",
+    )
     parser.add_argument("--output", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
 
 
@@ -45,14 +67,12 @@ def _names(text: str) -> list[str]:
 
 def execute(options: argparse.Namespace) -> int:
     """Run what is missing, print and write the tables; returns the exit code."""
-    if options.jobs < 1 or (options.cpus is not None and options.cpus < 1) or not 0 <= options.gpus < math.inf:
-        raise SettingError(
-            "jobs and cpus must be positive integers and gpus a number of at least 0; "
-            f"got jobs {options.jobs}, cpus {options.cpus}, gpus {options.gpus}."
-        )
-    require_positive(options, "num_samples")
-    keys = ("models", "datasets", "protocols", "seeds", "reference")
-    flags = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    if options.source is not None:
+        return _remake(options)
+    _check_numbers(options)
+    flags = {key: getattr(options, key) for key in _KEYS if getattr(options, key) is not None}
+    if options.plugin:
+        flags["plugins"] = options.plugin
     settings = checked_settings(options.settings)
     from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard
     from recbole_posattn.experiments.leaderboard.spec import read_spec
@@ -65,14 +85,55 @@ def execute(options: argparse.Namespace) -> int:
     folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")
     where = Resources(options.jobs, options.address, options.cpus, options.gpus)
     try:
-        files, failed = make_leaderboard(spec, folder, where, options.num_samples if options.tune else 0)
+        files, unfinished = make_leaderboard(
+            spec,
+            folder,
+            where,
+            options.num_samples if options.tune else 0,
+            runs=options.runs,
+            minutes=options.budget,
+        )
     except KeyboardInterrupt:
         print("recbole-posattn: finished runs are kept; the same command continues with the others", file=sys.stderr)
         raise
-    print(files[0].read_text(encoding="utf-8"))
-    for written in files:
-        print(f"written: {written}")
+    _print_files(files)
+    failed = [outcome for outcome in unfinished if outcome.started]
     for outcome in failed:
         name, seed = outcome.trial.name, outcome.trial.settings["seed"]
         print(f"recbole-posattn: {name}, seed {seed}, failed: {outcome.error}", file=sys.stderr)
+    if len(unfinished) > len(failed):
+        print(
+            f"recbole-posattn: {len(unfinished) - len(failed)} runs were not started in the budget of "
+            f"{options.budget:g} minutes; the same command continues with them",
+            file=sys.stderr,
+        )
     return EXIT_FAILURE if failed else 0
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    if options.jobs < 1 or (options.cpus is not None and options.cpus < 1) or not 0 <= options.gpus < math.inf:
+        raise SettingError(
+            "jobs and cpus must be positive integers and gpus a number of at least 0; "
+            f"got jobs {options.jobs}, cpus {options.cpus}, gpus {options.gpus}."
+        )
+    require_positive(options, "num_samples")
+    if options.budget is not None and not 0 <= options.budget < math.inf:
+        raise SettingError(f"budget must be a number of minutes, at least 0; got {options.budget}.")
+
+
+def _remake(options: argparse.Namespace) -> int:
+    """Write the report of a finished leaderboard again; returns the exit code."""
+    others = [f"--{key}" for key in (*_KEYS, "budget", "runs", "tune") if getattr(options, key)]
+    others += [text for text in (options.spec, *options.settings) if text]
+    if others:
+        raise SettingError(f"--from takes all but --output from the leaderboard; leave out {' '.join(others)}.")
+    from recbole_posattn.experiments.leaderboard.leaderboard import remake_leaderboard
+
+    _print_files(remake_leaderboard(options.source, options.output or options.source))
+    return 0
+
+
+def _print_files(files: Sequence[Path]) -> None:
+    print(files[0].read_text(encoding="utf-8"))
+    for written in files:
+        print(f"written: {written}")

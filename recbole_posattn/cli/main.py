@@ -58,18 +58,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.module.add_arguments(parsers.add_parser(name, help=command.help, allow_abbrev=False))
-    options, options.settings = parser.parse_known_args(_readable(parser, arguments))
+    options, settings = parser.parse_known_args(_readable(parser, arguments))
+    options.settings = settings
     command = COMMANDS[options.command]
-    if options.settings and not command.takes_settings:
-        parser.error(f"unrecognized arguments: {one_line(' '.join(options.settings))}")
-    return _guarded(lambda: command.module.execute(options))
+    if settings and not command.takes_settings:
+        parser.error(f"unrecognized arguments: {one_line(' '.join(settings))}")
+    return _guarded(lambda: _execute(command, options))
+
+
+def _execute(command: Command, options: argparse.Namespace) -> int:
+    """Run a command, after the import of its plugins; those of a command that takes settings are a setting."""
+    plugins = getattr(options, "plugin", [])
+    if plugins and not command.takes_settings:
+        from recbole_posattn.settings.plugins import import_plugins
+        from recbole_posattn.settings.registry import hook_recbole
+
+        hook_recbole()
+        import_plugins(plugins)
+    return command.module.execute(options)
 
 
 def launch(arguments: Sequence[str] | None = None) -> int:
     """``run_recbole_posattn.py``, with the flags of RecBole's ``run_recbole.py``; returns the exit code."""
     parser = argparse.ArgumentParser(prog="run_recbole_posattn.py", allow_abbrev=False)
     run.add_arguments(parser)
-    options, options.settings = parser.parse_known_args(_readable(parser, arguments))
+    options, settings = parser.parse_known_args(_readable(parser, arguments))
+    options.settings = settings
     return _guarded(lambda: run.execute(options))
 
 
@@ -91,7 +105,7 @@ def _guarded(command: Callable[[], int]) -> int:
             try:
                 return command()
             except BaseException as error:
-                _let_go(error)
+                _release_frames(error)
                 raise
     except UserError as error:
         print(f"recbole-posattn: {one_line(error)}", file=sys.stderr)
@@ -116,8 +130,8 @@ def _guarded(command: Callable[[], int]) -> int:
         return interrupted.exit_code
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Release what the frames of an error still hold, so that loaders wait for their workers, which clean up.
+def _release_frames(error: BaseException | None) -> None:
+    """Release what the frames of an error still hold, so that loaders wait until their workers have cleaned up.
 
     Workers that still run when the process ends are killed by a signal, and leave their temporary folders behind.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings
 
 
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", help="name of the model (default: PosKernelSASRec)")
     parser.add_argument("--dataset", "-d", help="name of the data set (default: ml-100k)")
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
+    add_plugin_argument(parser)
     parser.add_argument(
         "--resume",
         metavar="PATH|auto",
@@ -36,7 +38,7 @@ def execute(options: argparse.Namespace) -> int:
     strongest = [f"--{key}={value}" for key, value in named.items() if value is not None]
     run(
         config_file_list=options.config_files.split(),
-        command_line=[*strongest, *settings],
+        command_line=[*strongest, *(f"--plugin={name}" for name in options.plugin), *settings],
         nproc=options.nproc,
         world_size=options.world_size,
         ip=options.ip,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import SettingError
 from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAULT_MODEL, SCHEDULERS
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", default=DEFAULT_MODEL, help=f"name of the model (default: {DEFAULT_MODEL})")
     parser.add_argument("--dataset", "-d", default=DEFAULT_DATASET, help=f"data set (default: {DEFAULT_DATASET})")
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
+    add_plugin_argument(parser)
     spaces = parser.add_mutually_exclusive_group()
     spaces.add_argument("--space", help="one of properties/tuning or a YAML file (default: the model's)")
     spaces.add_argument("--params_file", type=Path, help="a search space as a RecBole .hyper file")
@@ -50,14 +52,13 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.experiments.tuning.space import read_hyper, read_space
     from recbole_posattn.experiments.tuning.spec import Search
     from recbole_posattn.experiments.tuning.tune import tune
+    from recbole_posattn.settings.plugins import with_plugins
     from recbole_posattn.settings.properties import named_file
     from recbole_posattn.settings.yaml import read_yaml
 
-    given = parsed_settings(checked)
-    settings: dict[str, Any] = {}
-    for file in options.config_files.split():
-        settings.update(read_yaml(file))
-    settings |= {**given, "model": options.model, "dataset": options.dataset}
+    given = {**parsed_settings(checked), "model": options.model, "dataset": options.dataset}
+    plugins = {"plugins": options.plugin} if options.plugin else {}
+    settings = with_plugins(*map(read_yaml, options.config_files.split()), given, plugins)
     if options.params_file is not None:
         space = read_hyper(options.params_file)
     else:
@@ -84,11 +85,11 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
-def _resources(text: str | None) -> dict[str, float]:
+def _resources(text: str | None) -> dict[str, Any]:
     """``cpu=2,gpu=0.5`` as the fields of :class:`~recbole_posattn.experiments.trials.Resources`."""
     from recbole_posattn.settings.yaml import parse_value
 
-    amounts: dict[str, float] = {}
+    amounts: dict[str, Any] = {}
     for part in text.split(",") if text else []:
         name, _, amount = part.strip().partition("=")
         value = parse_value(amount)

@@ -1,4 +1,4 @@
-"""RecBole's data sets with histories cut out per batch and held-out targets that know theirs, and ours for training."""
+"""RecBole's data sets with histories built per batch and for each held-out target, and our data set for training."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from torch import Tensor
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories
+from recbole_posattn.data.known_items import KnownItemsMixin
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out
 from recbole_posattn.data.splits import (
     GroupedRows,
+    TimeSplit,
     leave_one_out_part,
-    quantile_parts,
     ratio_part,
     time_part,
-    time_quantiles,
 )
 from recbole_posattn.data.windows import Windows, cut_windows
 
-# The length of a history where no model asks for it.
+# The field with the length of a history, for models that do not read it.
 _LENGTH = "history length"
 
-# RecBole's modes of leave_one_out, and the parts behind the training rows that are filled in this order.
+# RecBole's modes of leave_one_out, with the parts after the training rows that are filled in this order.
 _LEFT_OUT_PARTS = {"valid_and_test": [1, 2], "valid_only": [1], "test_only": [2]}
 
 
 def lazy_prefixes(
     interactions: Interaction, uid_field: str, length_field: str, listed: Mapping[str, str], max_length: int
 ) -> LazyPrefixes:
-    """The rows (history → target) of interactions that stand user by user, each user's in time order.
+    """The rows (history → target) of interactions grouped by user, each user's in time order.
 
     Args:
         interactions: Of N interactions.
         uid_field: The field of users.
         length_field: The name of the new column with the length of each history.
         listed: Fields that get histories, with the names of their list fields.
-        max_length: Items that a history holds at most, L.
+        max_length: The most items in a history, L.
     """
     target, history_length = prefix_rows(interactions[uid_field], max_length)
     columns = {field: interactions[field][target] for field in interactions}
@@ -69,20 +69,21 @@ def lazy_prefixes(
     )
 
 
-class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
+class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
     """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
 
     For a subclass of RecBole's ``SequentialDataset`` that does not override ``data_augmentation``. With
-    ``lazy_prefixes: False`` everything is RecBole's.
+    ``lazy_prefixes: False`` everything is as in RecBole.
 
-    Beside RecBole's splits there is ``TQ``, by quantiles of all times. Where ``mask_history`` is given, the validation
-    and test parts have :attr:`histories`, and unseen targets are left out (``drop_unseen_targets``).
+    Besides RecBole's splits there is ``TQ``, by quantiles of all times. If ``mask_history`` is given, the validation
+    and test parts have :attr:`histories`, and unseen targets are dropped (``drop_unseen_targets``).
 
     Attributes:
         sequence_users: The users in the order of their sequences, and how many interactions each has; both int64.
-            ``None`` where the rows are not lazy.
-        histories: What the users did before each target of this part; ``None`` where ``mask_history`` is not given.
-        training_counts: How often each item occurs in the training part; int64, shape (items,), or ``None`` likewise.
+            ``None`` if the rows are not lazy.
+        histories: The interactions before each target of this part; ``None`` if ``mask_history`` is not given.
+        training_counts: How often each item occurs in the training part; int64, shape (items,); ``None`` if
+            ``mask_history`` is not given.
     """
 
     sequence_users: tuple[Tensor, Tensor] | None = None
@@ -105,7 +106,7 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
         self._cut_prefixes()
 
     def _cut_prefixes(self) -> None:
-        """Make rows (history → target) of interactions that stand user by user, each user's in time order."""
+        """Make rows (history → target) of interactions that are grouped by user, each user's in time order."""
         interactions = self.inter_feat
         self.sequence_users = torch.unique_consecutive(interactions[self.uid_field], return_counts=True)
         listed = {field: getattr(self, f"{field}_list_field") for field in interactions if field != self.uid_field}
@@ -120,34 +121,34 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
         return self.join(rows) if join else rows
 
     def _build_parts(self) -> list[SequentialDataset]:
-        quantiles = time_quantiles(self.config["eval_args"])
+        split = TimeSplit.of(self.config)
         if self.is_presplit:
             parts = self._parts_of_files()
-        elif quantiles is not None:
+        elif split is not None:
             self._change_feat_format()
             self.sort(by=self.time_field)
-            times = self.inter_feat[self.time_field].numpy()
-            in_part = quantile_parts(times, self._of_all(self.time_field), quantiles)
-            parts = self._split([torch.from_numpy(part).nonzero().flatten() for part in in_part])
+            times, all_times = self.inter_feat[self.time_field].numpy(), self._values_of_all(self.time_field)
+            in_part = torch.from_numpy(self.part_in_time(split, times, all_times))
+            parts = self._split([torch.nonzero(in_part == part).flatten() for part in range(3)])
         else:
             parts = super()._build_parts()
         if self.config["mask_history"] is not None:
             self._attach_histories(parts)
         return parts
 
-    def _of_all(self, field: str) -> np.ndarray:
-        """A field of all interactions, user by user."""
+    def _values_of_all(self, field: str) -> np.ndarray:
+        """A field of all interactions, user by user; shape (N,)."""
         return self.inter_feat.sequences[field + self.config["LIST_SUFFIX"]].numpy()
 
     def _training_interactions(self, held_out: list[SequentialDataset]) -> Tensor:
         """Which of all interactions belong to the training part; boolean, shape (N,)."""
-        quantiles = time_quantiles(self.config["eval_args"])
+        split = TimeSplit.of(self.config)
         if self.is_presplit:
             return self._number < self.file_size_list[0]
-        if quantiles is not None:  # what precedes the first boundary, not all that is no target
-            times = self._of_all(self.time_field)
-            return torch.from_numpy(quantile_parts(times, times, quantiles)[0])
-        trained = torch.ones(len(self._of_all(self.iid_field)), dtype=torch.bool)
+        if split is not None:  # those before the first boundary, which are not all that are no target
+            times = self._values_of_all(self.time_field)
+            return torch.from_numpy(self.part_in_time(split, times, times) == 0)
+        trained = torch.ones(len(self._values_of_all(self.iid_field)), dtype=torch.bool)
         for part in held_out:
             trained[part.inter_feat.position] = False
         return trained
@@ -159,7 +160,7 @@ class LazyPrefixesMixin(PreSplitMixin, ExactTimesMixin):
             trained_on, _ = laid_out(self, train.inter_feat)
         else:
             self._trained = self._training_interactions(held_out)
-            trained_on = torch.from_numpy(self._of_all(self.iid_field))[self._trained]
+            trained_on = torch.from_numpy(self._values_of_all(self.iid_field))[self._trained]
         self.training_counts = torch.bincount(trained_on, minlength=self.item_num)
         for part in held_out:
             part.training_counts = self.training_counts
@@ -212,11 +213,11 @@ class LazyKGSeqDataset(LazyPrefixesMixin, KGSeqDataset):
 
 
 class HeldOutDatasetMixin(LazyPrefixesMixin):
-    """RecBole's data sets of models that read no sequences; with ``mask_history``, on the targets of those that do.
+    """RecBole's data sets for models without sequences; with ``mask_history``, they have sequential models' targets.
 
-    RecBole evaluates such a model once a user, on all of the user's held-out items, and would split by other rules.
-    Here each held-out interaction but a user's first is a target of its own, the same ones as for sequential models,
-    and the other interactions of the training part are trained on.
+    RecBole evaluates such a model once per user, on all of the user's held-out items, and splits by other rules. Here
+    each held-out interaction except a user's first is a target of its own, as for sequential models, and the model is
+    trained on the interactions of the same training part.
     """
 
     def _change_feat_format(self) -> None:
@@ -249,31 +250,31 @@ class HeldOutKGDataset(HeldOutDatasetMixin, KnowledgeBasedDataset):
 
 
 class ExactTimesDataset(ExactTimesMixin, Dataset):
-    """RecBole's ``Dataset``, ordered by exact times; for context-aware models, which read whole rows."""
+    """RecBole's ``Dataset`` ordered by exact times, for context-aware models, which read whole rows."""
 
 
 class ExactTimesDecisionTreeDataset(ExactTimesMixin, DecisionTreeDataset):
-    """RecBole's data set for trees, which its ``create_dataset`` does not take, ordered by exact times.
+    """RecBole's data set for tree models, ordered by exact times.
 
-    Without it their one-hot encoding (``convert_token_to_onehot``) fails.
+    RecBole's ``create_dataset`` does not use it, and their one-hot encoding (``convert_token_to_onehot``) then fails.
     """
 
 
 class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):
-    """RecBole's ``DIENDataset``, which writes negative histories as well, ordered by exact times."""
+    """RecBole's ``DIENDataset``, which also builds negative histories, ordered by exact times."""
 
 
 class SequenceDataset(LazySequentialDataset):
-    """The data set of our models: the training split is served as windows with a label at every position.
+    """The data set of our models: the training split consists of windows with a label at every position.
 
     Loading, filtering, ordering and splitting are RecBole's, and so are the rows of the validation and test splits.
-    With ``train_objective: augmented`` the training split is RecBole's, too.
+    With ``train_objective: augmented``, the training split is RecBole's as well.
     """
 
     windows: Windows | None = None
 
     def build(self) -> list[SequenceDataset]:
-        """Split as RecBole does, then cut the sequences of the training rows into windows if the objective asks."""
+        """Split as RecBole does, then cut the training rows into windows if ``train_objective`` needs sequences."""
         train, valid, test = super().build()
         if self.config["train_objective"] == "sequence":
             train.windows = train._cut_windows()
@@ -287,7 +288,8 @@ class SequenceDataset(LazySequentialDataset):
         else:
             item, position = laid_out(self, rows)
         stride = self.config["window_stride"] or self.max_item_list_len
-        return cut_windows(item, position, history_length, self.max_item_list_len, stride)
+        last_only = bool(self.config["last_window_only"])
+        return cut_windows(item, position, history_length, self.max_item_list_len, stride, last_only)
 
     def __len__(self) -> int:
         return super().__len__() if self.windows is None else len(self.windows)

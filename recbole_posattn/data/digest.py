@@ -1,4 +1,4 @@
-"""A digest of a data set's contents, by which runs on the same data are recognized wherever the files are."""
+"""Digests of a data set's contents, by which runs on the same data are recognized wherever the files are."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ def data_digest(config: Any) -> str:
     Args:
         config: The resolved settings of a run: ``data_path`` and ``dataset``.
     """
-    files = sorted(Path(config["data_path"]).glob(f"{glob.escape(config['dataset'])}.*"))
-    contents = [(file.name, file_digest(file)) for file in files if file.is_file()]
+    contents = [(file.name, file_digest(file)) for file in _data_files(config)]
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
 def data_contents(config: Any) -> dict[str, dict[str, str | int]]:
-    """Digests of the atomic files that a run reads, by which a resumed run recognizes them.
+    """Digests of those files of a data set that a run reads, by which a resumed run recognizes them.
 
     Args:
         config: The resolved settings of a run.
@@ -32,17 +31,23 @@ def data_contents(config: Any) -> dict[str, dict[str, str | int]]:
     Returns:
         By the names of the files: ``sha256``, 64 hexadecimal digits, and ``rows``, without the header.
     """
-    folder, name, columns = Path(config["data_path"]), config["dataset"], config["load_col"]
-    parts = config["benchmark_filename"]
+    columns, parts = config["load_col"], config["benchmark_filename"]
     sources = ["inter"] if parts is None else [f"{part}.inter" for part in parts]
     features = ["user", "item", "kg", "link", "net", *(config["additional_feat_suffix"] or [])]
     sources += [source for source in features if columns is None or source in columns]
-    files = [folder / f"{name}.{source}" for source in sources]
-    return {file.name: {"sha256": file_digest(file), "rows": _n_rows(file)} for file in files if file.is_file()}
+    read = {f"{config['dataset']}.{source}" for source in sources}
+    files = [file for file in _data_files(config) if file.name in read]
+    return {file.name: {"sha256": file_digest(file), "rows": _n_rows(file)} for file in files}
+
+
+def _data_files(config: Any) -> list[Path]:
+    """The files of a data set, ``<data_path>/<dataset>.*``, by name."""
+    files = sorted(Path(config["data_path"]).glob(f"{glob.escape(config['dataset'])}.*"))
+    return [file for file in files if file.is_file()]
 
 
 def _n_rows(file: Path) -> int:
-    """The lines of a file behind the first one."""
+    """The number of lines of a file after the first one."""
     n_lines, last = 0, b"\n"
     with file.open("rb") as opened:
         while part := opened.read(2**20):

@@ -1,4 +1,4 @@
-"""RecBole's data sets with times in 64 bits until the data are ordered and split."""
+"""RecBole's data sets with times in 64 bits until the data is ordered and split."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_posattn.data.numbers import NumbersMixin
 from recbole_posattn.data.prefixes import LazyPrefixes
 from recbole_posattn.data.tokens import LongTokensMixin
 
 
-class ExactTimesMixin(LongTokensMixin):
+class ExactTimesMixin(LongTokensMixin, NumbersMixin):
     """Order and split by the times of the file, for a subclass of RecBole's ``Dataset``.
 
-    RecBole makes 32-bit floats of times before it sorts by them. Today's Unix seconds then come in steps of 128 s, and
-    what happened within a step keeps the order of the file. Here times are rounded once the data are split, so that
-    what a model sees is RecBole's. A subclass overrides :meth:`_build_parts` instead of ``build``.
+    RecBole converts times to 32-bit floats before it sorts by them. Today's Unix seconds then have steps of 128 s, and
+    interactions within a step keep the order of the file. Here times are converted after the split, so that a model
+    gets the same values as with RecBole. A subclass overrides :meth:`_build_parts` instead of ``build``.
     """
 
     def _dataframe_to_interaction(self, data: pd.DataFrame) -> Interaction:
@@ -44,12 +45,12 @@ class ExactTimesMixin(LongTokensMixin):
 
 
 def _is_single_float(interaction: Interaction, field: str | None) -> bool:
-    """Whether each row has one float in a field; times may also be tokens, or pairs as numerical features."""
+    """Whether each row has one float in a field; times may also be tokens, or pairs if they are numerical features."""
     return field in interaction and interaction[field].is_floating_point() and interaction[field].dim() == 1
 
 
 def _round_times(rows: Interaction, fields: set[str], rounded: dict[int, Tensor]) -> None:
-    """Make the fields of a part 32-bit floats; ``rounded`` has tensors that the parts share, by their id."""
+    """Convert fields of a part to 32-bit floats; ``rounded`` holds the tensors that parts share, by their id."""
     columns: list[Any] = [rows, rows.sequences] if isinstance(rows, LazyPrefixes) else [rows]
     for column in columns:
         for field in fields & set(column):

@@ -1,7 +1,7 @@
 """Targets with their users' whole histories, not only the items that a model reads.
 
-Interactions stand user by user, each user's in time order. A target is the position of an interaction among them; a
-user's first interaction is none, since nothing comes before it.
+Interactions are grouped by user, each user's in time order. A target is the position of an interaction among them; a
+user's first interaction is no target, since nothing comes before it.
 
 Shape keys: N interactions, n targets.
 """
@@ -17,19 +17,19 @@ from torch import Tensor
 from recbole_posattn.data.prefixes import sequence_start
 from recbole_posattn.data.splits import count_up
 
-# Targets whose histories are laid out at a time.
+# Targets whose histories are built at a time.
 _TARGETS = 4096
 
 
 @dataclass(frozen=True)
 class Histories:
-    """What the users of some targets did before.
+    """The interactions of users before their targets.
 
     Attributes:
         item: Items of all interactions; int64, shape (N,).
         start: Position of the first interaction of each target's user; int64, shape (n,).
-        position: Position of each target; int64, shape (n,). A target that is yet to come is behind its user's newest
-            interaction, and :attr:`target` has no meaning.
+        position: Position of each target; int64, shape (n,). A future target follows its user's newest interaction, and
+            :attr:`target` is undefined.
     """
 
     item: Tensor
@@ -38,7 +38,7 @@ class Histories:
 
     @classmethod
     def of_parts(cls, item: Tensor, parts: Sequence[Tensor], every_position: Tensor) -> list[Histories]:
-        """Histories of the targets of some parts of the data.
+        """Histories of the targets in parts of the data.
 
         Args:
             item: See :class:`Histories`.
@@ -67,12 +67,12 @@ class Histories:
         return self.item[self.position]
 
     def flat(self) -> tuple[Tensor, Tensor]:
-        """All histories, one behind the other: the number of the target, 0 … n − 1, and the item; both int64."""
+        """All histories, one after the other: the number of the target, 0 … n − 1, and the item; both int64."""
         row = torch.repeat_interleave(torch.arange(len(self)), self.length)
         return row, self.item[self.start[row] + count_up(self.length)]
 
-    def left_out(self, mask: str) -> tuple[Tensor, Tensor] | None:
-        """What the key ``mask_history`` leaves out of the rankings: row and item as of :meth:`flat`, or nothing."""
+    def masked(self, mask: str) -> tuple[Tensor, Tensor] | None:
+        """What ``mask_history`` removes from the rankings: row and item as in :meth:`flat`, or ``None`` for nothing."""
         if mask == "none":
             return None
         row, item = self.flat()
@@ -81,7 +81,7 @@ class Histories:
         others = item != self.target[row]
         return row[others], item[others]
 
-    def hold_target(self) -> Tensor:
+    def contain_target(self) -> Tensor:
         """Whether each target's item is in its history; boolean, shape (n,)."""
         held = torch.zeros(len(self), dtype=torch.bool)
         for targets in torch.arange(len(self)).split(_TARGETS):

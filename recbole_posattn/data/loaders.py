@@ -1,6 +1,6 @@
-"""RecBole's data loaders without a Python list of all rows, sharded exactly over processes, and bounded in evaluation.
+"""RecBole's data loaders without a Python list of all rows, with exact shards and bounded batches in evaluation.
 
-In one process they serve the batches of RecBole's own loaders, in the same order for the same seed.
+In one process they yield the batches of RecBole's own loaders, in the same order for the same seed.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from recbole_posattn.distributed import rank, world_size
 from recbole_posattn.errors import DataError, SettingError
 
-# Scores of one batch of a full ranking, users times items: 64 MiB on a CPU, 1 GiB on a GPU.
+# Most scores in a batch of a full ranking, users times items: 64 MiB on a CPU, 1 GiB on a GPU.
 SCORES_PER_BATCH = {"cpu": 2**24, "cuda": 2**28}
 
 
 class ShardedBatches:
-    """This process's share of the batches that one process would see.
+    """This process's share of the batches that a single process would see.
 
-    Each global batch is dealt out to all processes, so that every row is seen once an epoch by exactly one of them,
-    and all take the same number of steps. A last batch with fewer rows than processes joins the one before.
+    Each global batch is divided among all processes, so that every epoch has each row once, in exactly one process, and
+    all processes take the same number of steps. A last batch with fewer rows than processes is added to the one before.
 
     Args:
         batches: The global batches, the same in all processes.
-        n_rows: Rows in all of them together.
+        n_rows: The number of rows in all global batches.
     """
 
     def __init__(self, batches: BatchSampler, n_rows: int) -> None:
@@ -64,14 +64,14 @@ class ShardedBatches:
 
 
 class LoaderBase(AbstractDataLoader):
-    """Replaces ``AbstractDataLoader``: the same constructor, except for what the head of this module names.
+    """Replaces ``AbstractDataLoader`` and its constructor; the head of this module names the differences.
 
     Attributes:
-        trains: Whether the rows are trained on, and so dealt out batch by batch.
+        trains: Whether the rows are trained on, and so divided among the processes batch by batch.
     """
 
     trains = True
-    step: int  # rows of a batch, set by _init_batch_size_and_step
+    step: int  # rows per batch, set by _init_batch_size_and_step
 
     def __init__(self, config: Config, dataset: Dataset, sampler: AbstractSampler, shuffle: bool = False) -> None:
         self.shuffle = shuffle
@@ -88,16 +88,16 @@ class LoaderBase(AbstractDataLoader):
         if self.trains and not len(rows):
             raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
         order = RandomSampler(rows, generator=self.generator) if shuffle else SequentialSampler(rows)
-        of_all = BatchSampler(order, self.step, drop_last=False)
-        batches: BatchSampler | ShardedBatches = of_all
+        global_batches = BatchSampler(order, self.step, drop_last=False)
+        batches: BatchSampler | ShardedBatches = global_batches
         if self.trains and world_size() > 1:
             self._require_rows_for_all(config)
-            batches = ShardedBatches(of_all, len(rows))
-            self.shuffle = False  # RecBole's trainer need not tell a sampler the epoch
+            batches = ShardedBatches(global_batches, len(rows))
+            self.shuffle = False  # so that RecBole's trainer does not look for a DistributedSampler
         on_gpu = config["device"].type == "cuda"
         DataLoader.__init__(
             self,
-            dataset=rows,  # type: ignore[arg-type]  # a range serves
+            dataset=rows,  # type: ignore[arg-type]  # a range has all that DataLoader needs
             batch_sampler=batches,
             collate_fn=self._collate_pinned if on_gpu else self.collate_fn,
             num_workers=config["worker"],
@@ -106,11 +106,11 @@ class LoaderBase(AbstractDataLoader):
         )
 
     def __bool__(self) -> bool:
-        """Whether there are rows at all; some processes may have none while others do, and all must agree."""
+        """Whether any process has rows: one may have none while others do, and all must agree."""
         return self.sample_size > 0
 
     def _rows(self) -> range:
-        """Rows of the data set that this process goes through: all for training, its own part for evaluation."""
+        """Rows of the data set that this process reads: all of them for training, its own part for evaluation."""
         if self.trains:
             return range(self.sample_size)
         begin, end = (self.sample_size * (rank() + part) // world_size() for part in (0, 1))
@@ -119,8 +119,8 @@ class LoaderBase(AbstractDataLoader):
     def _require_rows_for_all(self, config: Config) -> None:
         if self.step < world_size():
             raise SettingError(
-                f"train_batch_size must be at least the number of processes, which deal each batch out: {world_size()} "
-                f"(times the samples a row needs); got {config['train_batch_size']}."
+                f"train_batch_size must be at least {world_size()}, the number of processes that share each batch "
+                f"(times the samples per row); got {config['train_batch_size']}."
             )
         if self.sample_size < world_size():
             raise SettingError(
@@ -129,13 +129,13 @@ class LoaderBase(AbstractDataLoader):
 
     def _collate_pinned(self, index: Sequence[int]) -> Any:
         batch = self.collate_fn(index)
-        if isinstance(batch, tuple):  # of evaluation: rows, and what belongs to them
+        if isinstance(batch, tuple):  # in evaluation, rows come first
             return PinnedRows(batch[0].interaction), *batch[1:]
         return PinnedRows(batch.interaction)
 
 
 class PinnedRows(Interaction):
-    """A batch that a GPU fetches while it computes on the one before."""
+    """A batch that a GPU fetches while it computes on the previous one."""
 
     def pin_memory(self) -> PinnedRows:
         """The same rows in page-locked memory."""
@@ -163,10 +163,10 @@ class NegSampleEvalLoader(NegSampleEvalDataLoader, LoaderBase):
 
 
 class FullSortEvalLoader(FullSortEvalDataLoader, LoaderBase):
-    """RecBole's ``FullSortEvalDataLoader``; for sequential models, too, a batch has no more scores than fit.
+    """RecBole's ``FullSortEvalDataLoader`` with a limit to the scores in a batch, for sequential models as well.
 
-    RecBole takes ``eval_batch_size`` sequences at a time however many items there are, 4,096 by default: with half a
-    million items their scores alone fill 8 GB. Here that key is an upper bound.
+    RecBole takes ``eval_batch_size`` sequences at a time, 4,096 by default, however many items there are: with half a
+    million items, their scores alone fill 8 GB. Here that key is an upper bound.
     """
 
     trains = False
@@ -174,20 +174,20 @@ class FullSortEvalLoader(FullSortEvalDataLoader, LoaderBase):
     def _init_batch_size_and_step(self) -> None:
         super()._init_batch_size_and_step()
         if self.is_sequential:
-            self._take_as_many_as_fit()
+            self._limit_batch_size()
 
-    def _take_as_many_as_fit(self) -> None:
+    def _limit_batch_size(self) -> None:
         most = max(1, SCORES_PER_BATCH[self.config["device"].type] // self._dataset.item_num)
         self.step = min(self.config["eval_batch_size"], most)
         self.set_batch_size(self.step)
 
 
 class HistoryEvalLoader(FullSortEvalLoader):
-    """Full ranking of one target at a time, whatever the model, without the items of the target's history.
+    """Full ranking, target by target for all models, without the items of the target's history.
 
-    RecBole leaves out no history for sequential models and all others' training and validation items. Here the key
-    ``mask_history`` says for all models alike: ``none``; ``all``, every item of the user's history, so that a target
-    the user had before cannot be found; or ``except_target``, which spares such a target.
+    RecBole masks nothing for sequential models, and training and validation items for all others. Here the key
+    ``mask_history`` holds for all models: ``none``; ``all``, every item of the user's history, so that a target which
+    the user had before cannot be found; or ``except_target``, every item of it except the target.
     """
 
     def __init__(self, config: Config, dataset: Dataset, sampler: AbstractSampler, shuffle: bool = False) -> None:
@@ -196,21 +196,21 @@ class HistoryEvalLoader(FullSortEvalLoader):
         LoaderBase.__init__(self, config, dataset, sampler)
 
     def _init_batch_size_and_step(self) -> None:
-        self._take_as_many_as_fit()
+        self._limit_batch_size()
 
     def collate_fn(self, index: Sequence[int]) -> tuple[Interaction, tuple[Tensor, Tensor] | None, Tensor, Tensor]:
-        """A batch: the model's input, (row, item) of what is left out, and row and item of the targets."""
+        """A batch: the model's input, (row, item) of what is masked, and row and item of the targets."""
         rows = torch.as_tensor(index)
         histories = self._dataset.histories[rows]
         if self.is_sequential:
             batch = self.transform(self._dataset, self._dataset[rows])
         else:
             batch = self._dataset.join(Interaction({self.uid_field: self._dataset.inter_feat[self.uid_field][rows]}))
-        left_out = histories.left_out(self.config["mask_history"])
-        return batch, left_out, torch.arange(len(rows)), histories.target
+        masked = histories.masked(self.config["mask_history"])
+        return batch, masked, torch.arange(len(rows)), histories.target
 
 
-# By RecBole's class; the loader of the knowledge-aware models, which is two loaders, stays RecBole's.
+# Our loaders by RecBole's class; the loader of knowledge-aware models, which combines two, is not replaced.
 LOADERS: dict[type, type[LoaderBase]] = {
     TrainDataLoader: TrainLoader,
     UserDataLoader: UserLoader,
@@ -219,7 +219,7 @@ LOADERS: dict[type, type[LoaderBase]] = {
 }
 
 
-def loader_in_place_of(loader_class: type, config: Config) -> type:
+def loader_instead_of(loader_class: type, config: Config) -> type:
     """The loader that replaces RecBole's."""
     if loader_class is FullSortEvalDataLoader and config["mask_history"] is not None:
         return HistoryEvalLoader

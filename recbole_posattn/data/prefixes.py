@@ -1,6 +1,6 @@
-"""The rows of sequential recommendation, (history → target), with histories cut out only when they are asked for.
+"""The rows of sequential recommendation, (history → target), with histories that are built only when they are read.
 
-RecBole writes the history of every row into a matrix: n rows times L items, for every field. Here each interaction is
+RecBole writes the history of every row into a matrix of n rows times L items, for every field. Here each interaction is
 stored once, in the order of its user's sequence, and a row is the position of its target and the length of its history.
 
 Shape keys: N interactions, n rows, L = MAX_ITEM_LIST_LENGTH, … further axes of a field (a sequence of tokens, say).
@@ -25,12 +25,12 @@ def prefix_rows(user: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
     """The rows that RecBole's ``data_augmentation`` makes of sequences: one for each interaction but a user's first.
 
     Args:
-        user: User of each interaction, those of a user side by side and in time order; shape (N,).
-        max_length: Items that a history holds at most, L.
+        user: User of each interaction; users are grouped, and each user's interactions in time order; shape (N,).
+        max_length: The most items in a history, L.
 
     Returns:
-        Positions of the targets among the interactions, ascending, and lengths of the histories in front of them, 1 to
-        L; both int64, shape (n,).
+        Positions of the targets among the interactions, ascending, and lengths of the histories before them, 1 to L;
+        both int64, shape (n,).
     """
     is_first = torch.ones(len(user), dtype=torch.bool)
     torch.ne(user[1:], user[:-1], out=is_first[1:])
@@ -39,15 +39,19 @@ def prefix_rows(user: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
 
 
 def sequence_start(is_first: Tensor) -> Tensor:
-    """For each interaction the position of its user's first one, by which interactions are such; int64, shape (N,)."""
+    """The position of the first interaction of each interaction's user; int64, shape (N,).
+
+    Args:
+        is_first: Whether an interaction is its user's first; boolean, shape (N,).
+    """
     return torch.where(is_first, torch.arange(len(is_first)), 0).cummax(dim=0).values
 
 
 class PrefixColumn:
-    """A list field of all rows, of shape (n, L, …); only the rows that are asked for become a tensor.
+    """A list field of all rows, of shape (n, L, …), of which only selected rows become a tensor.
 
     ``column[rows]`` and :meth:`tensor` return tensors. Anything else that needs the whole tensor is refused, since the
-    class exists to avoid it.
+    purpose of this class is to avoid it.
     """
 
     def __init__(self, values: Tensor, position: Tensor, length: Tensor, max_length: int) -> None:
@@ -98,22 +102,23 @@ class PrefixColumn:
     def _refusal(cls, what: str) -> str:
         return (
             f"{what} of a {cls.__name__} needs the lists of all rows in memory; take the rows you need, column[rows], "
-            "or all of them, column.tensor()"
+            "or all of them, column.tensor(), and for all columns rows.dense()"
         )
 
 
 class LazyPrefixes(Interaction):
     """RecBole's rows (history → target) in memory that grows with the number of interactions, not times L.
 
-    Selecting, sorting and shuffling rows leaves the histories alone. :meth:`dense` makes the ordinary ``Interaction``
-    of a batch, equal to RecBole's. Methods of ``Interaction`` that are not overridden here see the dense columns.
+    Selecting, sorting and shuffling rows does not build histories. :meth:`dense` builds the ordinary ``Interaction`` of
+    a batch, equal to RecBole's. Methods of ``Interaction`` that need the histories of all rows, such as ``to`` and
+    ``repeat``, raise the error of :class:`PrefixColumn`.
 
     Args:
-        columns: What belongs to the targets, by field; each of shape (n, …).
-        position: Where each row's target is among the interactions; int64, shape (n,).
-        length_field: The column that holds the length of each history.
+        columns: The targets' values by field; each of shape (n, …).
+        position: The position of each row's target among the interactions; int64, shape (n,).
+        length_field: The column with the length of each history.
         sequences: Values of all interactions by list field; each of shape (N, …). They are not copied.
-        max_length: Items that a history holds at most, L.
+        max_length: The most items in a history, L.
     """
 
     def __init__(
@@ -130,18 +135,21 @@ class LazyPrefixes(Interaction):
         self.max_length = max_length
 
     def dense(self) -> Interaction:
-        """The same rows as an ordinary ``Interaction``."""
-        return Interaction(self.interaction)
+        """The same rows as an ordinary ``Interaction``, with all histories built."""
+        columns = self.interaction.items()
+        return Interaction(
+            {field: column.tensor() if isinstance(column, PrefixColumn) else column for field, column in columns}
+        )
 
     @property
-    def interaction(self) -> dict[str, Tensor]:
-        """All columns as tensors, the histories made anew."""
+    def interaction(self) -> dict[str, Tensor | PrefixColumn]:
+        """All columns; the list fields are not built."""
         columns = {field: self._rows[field] for field in self._eager_fields()}
-        return {**columns, **{field: self._column(field).tensor() for field in self.sequences}}
+        return {**columns, **{field: self._column(field) for field in self.sequences}}
 
     @property
     def position(self) -> Tensor:
-        """Where each row's target is among the interactions; int64, shape (n,)."""
+        """The position of each row's target among the interactions; int64, shape (n,)."""
         position: Tensor = self._rows[_POSITION]
         return position
 
@@ -175,7 +183,7 @@ class LazyPrefixes(Interaction):
         return LazyPrefixes(columns, self.position[rows], self.length_field, self.sequences, self.max_length)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self:  # not yet there while a copy is made
+        if name.startswith("_") or name not in self:  # a copy in the making has no attributes yet
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self[name]
 
@@ -204,12 +212,12 @@ class LazyPrefixes(Interaction):
         self._rows.shuffle()
 
     def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
-        """See ``Interaction.sort``; not by a list field."""
+        """See ``Interaction.sort``; list fields cannot be sorted by."""
         self._rows.sort(by, ascending)
 
 
 def _as_index(index: Any) -> Tensor | slice | int:
-    """What selects rows of a tensor, for all that RecBole selects rows with: lists, arrays, tensors, ranges, slices."""
+    """An index of a tensor's rows, from whatever RecBole selects rows with: lists, arrays, tensors, ranges, slices."""
     if isinstance(index, (slice, int)):
         return index
     array = np.asarray(index)

@@ -1,9 +1,9 @@
-"""Data that comes in three files, split already (``benchmark_filename``): with each row's history, or without.
+"""Data that is already split into three files (``benchmark_filename``), with or without the history of each row.
 
-RecBole reads files whose rows hold their histories (``item_id_list``), and takes the lists as they are: numbered apart
-from the items unless ``alias_of_item_id`` says otherwise, and longer than MAX_ITEM_LIST_LENGTH if they are. Here items
-have one number, wherever they stand, and a model reads the newest items of a history. Of files without histories each
-row is an interaction, and histories are cut as from a single file.
+RecBole reads files whose rows contain histories (``item_id_list``), and uses the lists as they are: their items are
+numbered separately unless ``alias_of_item_id`` is set, and they may be longer than MAX_ITEM_LIST_LENGTH. Here an item
+has one number everywhere, and a model reads the newest items of a history. In files without histories, each row is an
+interaction, and histories are built as for a single file.
 
 Shape keys: N interactions, n rows, L = MAX_ITEM_LIST_LENGTH.
 """
@@ -37,23 +37,23 @@ class PreSplitMixin(DatasetMixin):
     """Data in three files for RecBole's data sets; see :mod:`recbole_posattn.data.presplit`.
 
     Attributes:
-        written_lists: Where rows hold their histories, the fields that they hold, with the names of their list fields;
-            else empty.
+        written_lists: The fields whose histories the files contain, with the names of their list fields; empty if rows
+            have no histories.
     """
 
     written_lists: Mapping[str, str] = {}
-    inter_feat: Any  # RecBole's changes its type on the way
+    inter_feat: Any  # a DataFrame, later an Interaction
     _rest_fields: np.ndarray
-    _number: Tensor  # row in the files of each interaction (row, where histories are written)
-    _begins: Tensor  # whether a written history begins at a position; boolean, shape (N,)
+    _number: Tensor  # row in the files of each interaction (of each row, if it has its history)
+    _begins: Tensor  # whether a history of the files begins at a position; boolean, shape (N,)
 
     @property
     def is_presplit(self) -> bool:
-        """Whether the data comes in three files whose rows are targets with histories to this model."""
+        """Whether the data comes in three files whose rows are targets with histories for this model."""
         sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         return self.benchmark_filename_list is not None and (sequential or self.config["mask_history"] is not None)
 
-    # -- while files are read ----------------------------------------------------------------------------------------
+    # -- reading the files -------------------------------------------------------------------------------------------
 
     def _init_alias(self) -> None:
         super()._init_alias()
@@ -61,18 +61,19 @@ class PreSplitMixin(DatasetMixin):
             for field in self.token_like_fields:
                 listed = field + self.config["LIST_SUFFIX"]
                 if self._is_list_of(listed, field) and listed in self._rest_fields:
-                    self._number_alike(field, listed)
+                    self._share_numbers(field, listed)
 
     def _is_list_of(self, listed: str, field: str) -> bool:
-        """Whether a field of the interactions holds lists of what another one holds."""
-        are_there = field in self.inter_feat and listed in self.inter_feat
-        return are_there and self.field2type[listed] == _LIST_TYPES.get(self.field2type[field])
+        """Whether a field of the interactions holds lists of another field's values."""
+        both_exist = field in self.inter_feat and listed in self.inter_feat
+        return both_exist and self.field2type[listed] == _LIST_TYPES.get(self.field2type[field])
 
-    def _number_alike(self, field: str, listed: str) -> None:
+    def _share_numbers(self, field: str, listed: str) -> None:
+        """Let RecBole number the tokens of a field and those of its list field together."""
         name = next((name for name, fields in self.alias.items() if field in fields), field)
         self.alias[name] = np.array([*self.alias.get(name, [field]), listed])
         self._rest_fields = np.setdiff1d(self._rest_fields, [field, listed], assume_unique=True)
-        self.logger.info(f"{listed} gets the numbers of {field}: both hold the same tokens")
+        self.logger.info(f"{listed} gets the numbers of {field}: both have the same tokens")
 
     def _benchmark_presets(self) -> None:
         """See ``SequentialDataset._benchmark_presets``, which needs a list of items."""
@@ -83,7 +84,7 @@ class PreSplitMixin(DatasetMixin):
                 self._del_col(rows, listed)
             self._aug_presets()
             return
-        # RecBole writes the lists of discretized numbers otherwise
+        # RecBole stores the lists of discretized numbers differently
         self.written_lists = {
             field: listed for field, listed in lists.items() if field not in self.config["numerical_features"]
         }
@@ -111,7 +112,7 @@ class PreSplitMixin(DatasetMixin):
         name = f"{self.dataset_name}.{self.benchmark_filename_list[file]}.inter"
         return f"{name}, row {row - sum(self.file_size_list[:file]) + 1} below the header"
 
-    # -- rows with histories -----------------------------------------------------------------------------------------
+    # -- building rows with histories --------------------------------------------------------------------------------
 
     def _change_feat_format(self) -> None:
         if not self.is_presplit:
@@ -120,15 +121,15 @@ class PreSplitMixin(DatasetMixin):
         if self.written_lists:
             written = {listed: self.inter_feat.pop(listed).to_list() for listed in self.written_lists.values()}
             super()._change_feat_format()
-            self._take_written(written)
+            self._use_written(written)
         else:
             self._order_rows()
             super()._change_feat_format()
             if self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
                 self._cut_prefixes()
 
-    def _take_written(self, written: Mapping[str, list[np.ndarray]]) -> None:
-        """Rows whose histories were written out, each with its target behind it on one line of interactions."""
+    def _use_written(self, written: Mapping[str, list[np.ndarray]]) -> None:
+        """Make rows of the files' histories, each followed by its target in one sequence of interactions."""
         length = torch.tensor([len(history) for history in written[self.written_lists[self.iid_field]]])
         position = (length + 1).cumsum(0) - 1
         in_history = torch.ones(int((length + 1).sum()), dtype=torch.bool).index_fill_(0, position, False)
@@ -145,7 +146,7 @@ class PreSplitMixin(DatasetMixin):
         self.inter_feat = LazyPrefixes(columns, position, self.item_list_length_field, lines, self.max_item_list_len)
 
     def _order_rows(self) -> None:
-        """Put the interactions of the three files user by user, each user's in time order, or in that of the files."""
+        """Group the interactions of the three files by user, each user's in time order or in the order of the files."""
         rows = self.inter_feat
         user = rows[self.uid_field].to_numpy()
         timed = self.time_field in rows
@@ -157,12 +158,13 @@ class PreSplitMixin(DatasetMixin):
             name = self.field2id_token[self.uid_field][user[order][back[0]]]
             raise DataError(
                 f"data set {self.dataset_name!r}: user {shown(str(name))} has an interaction in the file {earlier!r} "
-                f"that is earlier than one in {later!r}, which would get into its history. Each user's held-out "
-                f"interactions must be the last ones; or leave {self.time_field} out of load_col, and what counts is "
-                "the order of the files and of their rows"
+                f"that is earlier than one in {later!r}, which would be in its history. Each user's held-out "
+                f"interactions must be the last ones; or leave {self.time_field} out of load_col to use the order of "
+                "the files and of their rows"
             )
-        by = f"by {self.time_field}" if timed else "in the order of the files and of their rows"
-        self.logger.info(f"The rows of {', '.join(self.benchmark_filename_list)} hold no histories: they are cut {by}")
+        order_name = self.time_field if timed else "the order of the files and of their rows"
+        files = ", ".join(self.benchmark_filename_list)
+        self.logger.info(f"The rows of {files} have no histories: they are built by {order_name}")
         self._number = torch.from_numpy(order)
         self.inter_feat = pd.DataFrame(rows.iloc[order]).reset_index(drop=True)
 
@@ -177,20 +179,20 @@ class PreSplitMixin(DatasetMixin):
             if len(part.inter_feat) < size:
                 self.logger.warning(
                     f"{size - len(part.inter_feat):,} of {size:,} {name} rows are their user's first interactions: "
-                    "there is no history to predict them from, and they are left out"
+                    "they have no history to be predicted from, and are left out"
                 )
         if not self.config["lazy_prefixes"]:
             for dataset in [self, *parts]:
                 dataset.inter_feat = dataset.inter_feat.dense()
         return parts
 
-    # -- what histories there are ------------------------------------------------------------------------------------
+    # -- histories of targets ----------------------------------------------------------------------------------------
 
     def histories_before(self, rows: LazyPrefixes, every: LazyPrefixes) -> Histories:
-        """What the users did before the targets of some rows.
+        """The interactions before the targets of some rows.
 
         Args:
-            rows: The rows; those of a part, say.
+            rows: The rows, of a part for instance.
             every: All rows of the data set.
         """
         later = torch.nonzero(~self._begins).flatten() if self.written_lists else every.position
@@ -199,10 +201,10 @@ class PreSplitMixin(DatasetMixin):
 
 
 def laid_out(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Tensor]:
-    """:func:`~recbole_posattn.data.windows.lay_out` of rows whose histories are written out.
+    """:func:`~recbole_posattn.data.windows.lay_out` of rows that come with their histories.
 
     Args:
-        dataset: Of RecBole's or, where the rows are lazy, with :class:`PreSplitMixin`.
+        dataset: The data set of the rows; if they are lazy, one with :class:`PreSplitMixin`.
         rows: Some of its rows.
     """
     if isinstance(rows, LazyPrefixes):

@@ -20,7 +20,7 @@ class GroupedRows:
 
     Attributes:
         row: Index of the row; int64, shape (n,).
-        nth: How many rows of the same group stand before; int64, shape (n,).
+        nth: How many rows of the same group come before; int64, shape (n,).
         size: Rows in the group; int64, shape (n,).
     """
 
@@ -34,7 +34,7 @@ class GroupedRows:
         row = torch.argsort(key, stable=True)
         _, size = torch.unique_consecutive(key[row], return_counts=True)
         begin = size.cumsum(0) - size
-        order = torch.argsort(row[begin])  # of the groups, by their first row
+        order = torch.argsort(row[begin])  # groups by their first row
         size = size[order]
         nth = count_up(size)
         return cls(
@@ -44,20 +44,20 @@ class GroupedRows:
         )
 
     def parts(self, part: Tensor, n_parts: int) -> list[Tensor]:
-        """Rows of part 0, 1, …, for the part of each row in the order of ``row``; shape (n,)."""
+        """The rows of each part, from the part of each row in the order of :attr:`row`, shape (n,)."""
         return [self.row[part == p] for p in range(n_parts)]
 
 
 def count_up(counts: Tensor) -> Tensor:
-    """0, 1, …, count − 1 for each of the counts, one after the other; int64."""
+    """0, 1, …, count − 1 for each count, one after the other; int64."""
     start = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     return torch.arange(len(start)) - start
 
 
 def leave_one_out_part(rows: GroupedRows, n_left_out: int) -> Tensor:
-    """Part 0, but for the last ``n_left_out`` rows of each group, which go to parts 1, 2, … (fewer in short groups).
+    """Part 0, except for the last ``n_left_out`` rows of each group, which go to parts 1, 2, …, one each.
 
-    As in RecBole, a group keeps its first row in part 0, and one with too few others leaves out the later parts' first.
+    As in RecBole, a group keeps its first row in part 0; if it has too few others, the last parts get them first.
     """
     from_end = rows.size - 1 - rows.nth
     left_out = from_end < (rows.size - 1).clamp(max=n_left_out)
@@ -65,9 +65,9 @@ def leave_one_out_part(rows: GroupedRows, n_left_out: int) -> Tensor:
 
 
 def ratio_part(rows: GroupedRows, split_points: Callable[[int], list[int]]) -> Tensor:
-    """Part by the place in the group; ``split_points(size)`` gives the first place of part 1, 2, ….
+    """Part by position in the group; ``split_points(size)`` gives the first positions of parts 1, 2, ….
 
-    It is called once for each size of group there is.
+    It is called once for each group size.
     """
     sizes, which = torch.unique(rows.size, return_inverse=True)
     points = torch.tensor([split_points(size) for size in sizes.tolist()])
@@ -75,11 +75,11 @@ def ratio_part(rows: GroupedRows, split_points: Callable[[int], list[int]]) -> T
 
 
 def time_part(rows: GroupedRows, time: np.ndarray, ratios: list[float]) -> Tensor:
-    """Part 2 for what is later than a quantile of all times; the rest of each group is cut between part 0 and part 1.
+    """Part 2 for rows later than a quantile of all times; the rest of each group is divided into part 0 and part 1.
 
     Args:
         rows: Rows in time order in each group.
-        time: Time of each row, in the order of the rows themselves; shape (n,).
+        time: Time of each row, before grouping; shape (n,).
         ratios: Shares of the three parts, of sum 1.
     """
     boundary = np.percentile(time, 100 * (1 - ratios[-1]))
@@ -91,22 +91,72 @@ def time_part(rows: GroupedRows, time: np.ndarray, ratios: list[float]) -> Tenso
     return torch.where(early, (rows.nth >= n_first).long(), 2)
 
 
+@dataclass(frozen=True)
+class TimeSplit:
+    """A split at two cuts in time, ``TQ``: training up to the first cut, validation up to the second, then the test.
+
+    Attributes:
+        quantiles: The two cuts, in (0, 1): the first one of all times; the second one of all times, too, or of the
+            times behind the first cut.
+        second_of: What the second quantile is of: ``all`` times or the ``rest`` behind the first cut.
+        method: How a quantile between two times is found, a ``method`` of ``numpy.quantile``.
+        tie: The part of an interaction at the very time of a cut: the ``earlier`` or the ``later`` one.
+        max_valid_rows: The most rows of validation; with more, the first cut is moved towards the second.
+            ``None`` for no limit.
+    """
+
+    quantiles: tuple[float, float]
+    second_of: str = "all"
+    method: Any = "linear"
+    tie: str = "earlier"
+    max_valid_rows: int | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> TimeSplit | None:
+        """The split that the settings of a run ask for; ``None`` for RecBole's splits."""
+        quantiles = time_quantiles(settings["eval_args"])
+        if quantiles is None:
+            return None
+        return cls(
+            (quantiles[0], quantiles[1]),
+            settings["time_split_second_of"],
+            settings["time_split_method"],
+            settings["time_split_tie"],
+            settings["max_valid_rows"],
+        )
+
+    def part(self, time: np.ndarray, all_times: np.ndarray) -> np.ndarray:
+        """The part of each time: 0 for training, 1 for validation, 2 for the test.
+
+        Args:
+            time: Shape (n,).
+            all_times: Of all interactions, shape (N,).
+
+        Returns:
+            int64, shape (n,).
+        """
+        return self._side(self._cuts(all_times), time)
+
+    def _side(self, cuts: np.ndarray, time: np.ndarray) -> np.ndarray:
+        return np.searchsorted(cuts, time, side="left" if self.tie == "earlier" else "right")
+
+    def _cuts(self, times: np.ndarray) -> np.ndarray:
+        first, second = self._first_quantile(len(times)), self.quantiles[1]
+        cut = np.quantile(times, first, method=self.method)
+        rest = times if self.second_of == "all" else times[self._side(np.array([cut]), times) > 0]
+        return np.array([cut, np.quantile(rest, second, method=self.method) if len(rest) else cut])
+
+    def _first_quantile(self, n_rows: int) -> float:
+        """The first quantile, so high that at most ``max_valid_rows`` of ``n_rows`` are expected in validation."""
+        first, second = self.quantiles
+        share_of_valid = second - first if self.second_of == "all" else (1 - first) * second
+        if self.max_valid_rows is None or n_rows * share_of_valid <= self.max_valid_rows:
+            return first
+        largest_share = self.max_valid_rows / n_rows
+        return second - largest_share if self.second_of == "all" else 1 - largest_share / second
+
+
 def time_quantiles(eval_args: Mapping[str, Any]) -> list[float] | None:
-    """The quantiles of a split ``TQ``; ``None`` for RecBole's splits."""
+    """The quantiles of a split ``TQ``; ``None`` for RecBole's own splits."""
     split = eval_args["split"]
     return split.get("TQ") if isinstance(split, dict) else None
-
-
-def quantile_parts(time: np.ndarray, all_times: np.ndarray, quantiles: list[float]) -> list[np.ndarray]:
-    """Which times are up to the first of some quantiles of all times, behind it and up to the second, and so on.
-
-    Args:
-        time: Shape (n,).
-        all_times: Of all interactions, shape (N,).
-        quantiles: Ascending, in (0, 1).
-
-    Returns:
-        One boolean array of shape (n,) more than there are quantiles.
-    """
-    part = np.searchsorted(np.quantile(all_times, quantiles), time, side="left")
-    return [part == p for p in range(len(quantiles) + 1)]

@@ -1,4 +1,4 @@
-"""Tokens in arrays that use no more memory than they need."""
+"""Tokens in arrays whose memory does not depend on the longest one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from recbole_posattn.data.mixin import DatasetMixin
 
 
 def as_tokens(values: Collection[object]) -> np.ndarray:
-    """Values as texts, in an array of objects; shape (n,).
+    """Values as strings, in an array of objects; shape (n,).
 
-    An array of NumPy's own texts gives each of them the room of the longest one: with one of 20 kB among 20,000 it
-    takes 1.5 GB.
+    A NumPy array of strings reserves the length of the longest one for each: 20,000 strings with one of 20 kB take
+    1.5 GB.
     """
     return np.fromiter(map(str, values), dtype=object, count=len(values))
 
@@ -27,7 +27,7 @@ def as_tokens(values: Collection[object]) -> np.ndarray:
 class LongTokensMixin(DatasetMixin):
     """Number tokens in arrays of objects, for a subclass of RecBole's ``Dataset``; the numbers are RecBole's.
 
-    Its own arrays of NumPy's texts give each token the room of the longest one.
+    RecBole's NumPy arrays of strings reserve the length of the longest token for each.
     """
 
     def _concat_remaped_tokens(self, remap_list: list[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
-"""Whole-sequence training data: every target of a user in few rows instead of one row a target.
+"""Whole-sequence training data: all targets of a user in few rows, instead of one row per target.
 
 RecBole cuts a user's sequence into all its prefixes, one row (history → target) each. Here consecutive rows of a user
-are the sequence they came from, which is cut into windows of at most L items with a label at each position. Nothing but
-the rows of RecBole's own training split goes in, and each row is a label exactly once.
+are joined into the sequence they came from, which is cut into windows of at most L items with a label at each position.
+Only the rows of RecBole's own training split are used, each exactly once as a label.
 
 Items are stored once; a window is a pair of positions among them.
 
@@ -23,12 +23,12 @@ from recbole_posattn.data.splits import count_up
 class Windows:
     """Training windows over the items of all users.
 
-    The window w reads the items ``start[w]`` to ``end[w]`` (exclusive). Behind the item at position p the one at p + 1
-    is to be predicted, if that is the target of a row and p is not left to an older window (``label_start``).
+    Window w reads the items ``start[w]`` to ``end[w]`` (exclusive). The label at position p is the item at p + 1, if
+    that is the target of a row and p does not belong to an older window (``label_start``).
 
     Attributes:
-        item: Items of all sequences, one sequence behind the other; int64, shape (N,).
-        row: The row whose target stands here, −1 where there is none; int64, shape (N,).
+        item: Items of all sequences, one sequence after the other; int64, shape (N,).
+        row: The row whose target is at this position, −1 for none; int64, shape (N,).
         start, end, label_start: Positions of each window; int64, shape (m,).
     """
 
@@ -45,13 +45,13 @@ class Windows:
         """Windows as right-padded rows, like RecBole's item lists.
 
         Args:
-            index: The windows wanted; int64, shape (b,).
+            index: The windows; int64, shape (b,).
             max_length: Items in a row, L.
 
         Returns:
-            Items, oldest first, 0 behind the last one, shape (b, L); the number of items, shape (b,); the item to be
-            predicted at each position, 0 where there is none, shape (b, L); and the row of the split that this item is
-            the target of, −1 where there is none, shape (b, L). All int64.
+            Items, oldest first, followed by zeros, shape (b, L); the number of items, shape (b,); the label at each
+            position, 0 for none, shape (b, L); and the row of the split whose target the label is, −1 for none, shape
+            (b, L). All int64.
         """
         start, end = self.start[index], self.end[index]
         position = start[:, None] + torch.arange(max_length)
@@ -67,22 +67,25 @@ class Windows:
         )
 
 
-def cut_windows(item: Tensor, target: Tensor, history_length: Tensor, max_length: int, stride: int) -> Windows:
-    """Cut the sequences behind the rows of a split into windows.
+def cut_windows(
+    item: Tensor, target: Tensor, history_length: Tensor, max_length: int, stride: int, last_only: bool = False
+) -> Windows:
+    """Cut the sequences of a split's rows into windows.
 
-    A sequence is a run of targets that follow each other, with the history of the first of them in front. Its windows
-    are cut from its newest item backwards, each ``stride`` positions before the next one. So only the oldest window is
-    shorter than L, and in all others a label has at least L − ``stride`` items in front of it besides its own.
+    A sequence is a run of consecutive targets, preceded by the history of the first one. Its windows are cut from its
+    newest item backwards, each ``stride`` positions before the next one. So only the oldest window is shorter than L,
+    and in all others at least L − ``stride`` items precede each position with a label.
 
     Args:
-        item: Items of all users, one user's sequence behind the other's; int64, shape (N,).
+        item: Items of all users, one user's sequence after the other's; int64, shape (N,).
         target: Position of each row's target among them, all different; int64, shape (n,).
-        history_length: Items in front of the target that belong to its history, at least 1; int64, shape (n,).
+        history_length: Items before the target that belong to its history, at least 1; int64, shape (n,).
         max_length: Items in a window, L.
         stride: Positions between the ends of neighbouring windows, 1 to L; L cuts windows that do not overlap.
+        last_only: Whether to keep the newest window of each sequence only.
 
     Returns:
-        The windows; every row is a label in exactly one of them.
+        The windows; every row is a label in exactly one of them, and with ``last_only`` in at most one.
     """
     row = torch.full((len(item),), -1)
     row[target] = torch.arange(len(target))
@@ -97,40 +100,42 @@ def cut_windows(item: Tensor, target: Tensor, history_length: Tensor, max_length
 
     beyond_one = (run_end - run_start - max_length).clamp(min=0)
     n_windows = 1 + torch.div(beyond_one + stride - 1, stride, rounding_mode="floor")
+    if last_only:
+        n_windows = torch.ones_like(n_windows)
     run = torch.repeat_interleave(torch.arange(len(first)), n_windows)
     nth_from_end = _count_down(n_windows)
     end = run_end[run] - nth_from_end * stride
     start = torch.maximum(end - max_length, run_start[run])
     oldest = nth_from_end == n_windows[run] - 1
     label_start = torch.where(oldest, start, end - stride)
-    kept = end >= first[run]  # a window that lies in the first target's history has nothing to predict
+    kept = end >= first[run]  # a window inside the first target's history has no label
     return Windows(item, row, start[kept], end[kept], label_start[kept])
 
 
 def lay_out(
     user: Tensor, history: Tensor, history_length: Tensor, target: Tensor, longest: int
 ) -> tuple[Tensor, Tensor]:
-    """One line of items for rows that come with their histories written out, as session files do.
+    """Put the items of rows that come with their histories, as in session files, into one sequence.
 
-    Rows whose history is the previous row's plus its target share their items, the others get items of their own.
+    Rows whose history is the previous row's plus its target share items with it, the others get items of their own.
 
     Args:
         user: User of each row; int64, shape (n,). Rows of a user are in time order, users in any order.
-        history: Items before the target, oldest first, one row's behind the other's; int64, of the lengths' sum.
+        history: Items before the target, oldest first, one row's after the other's; int64, as many as the lengths' sum.
         history_length: Items in each history, at least 1; int64, shape (n,).
         target: Item to be predicted; int64, shape (n,).
-        longest: Length at which a history has lost its older items.
+        longest: Length from which histories lack their older items.
 
     Returns:
         The items, int64, shape (N,), and the position of each row's target among them, int64, shape (n,).
     """
-    row = torch.argsort(user, stable=True)  # rows of a user side by side, still in time order
+    row = torch.argsort(user, stable=True)  # grouped by user, still in time order
     begin = (history_length.cumsum(0) - history_length)[row]
     user, history_length, target = user[row], history_length[row], target[row]
     history = history[torch.repeat_interleave(begin, history_length) + count_up(history_length)]
     starts_anew = ~_continues_previous(user, history, history_length, target, longest)
 
-    # Each row adds its target, and in front of it the whole history if it starts a sequence.
+    # Each row adds its target, after its whole history if it starts a sequence.
     added = torch.where(starts_anew, history_length, 0) + 1
     target_position = added.cumsum(0) - 1
     item = torch.empty(int(added.sum()), dtype=torch.int64)
@@ -143,7 +148,7 @@ def lay_out(
 
 
 def _continues_previous(user: Tensor, history: Tensor, length: Tensor, target: Tensor, longest: int) -> Tensor:
-    """Whether row i's history is row i−1's plus its target (less the oldest item at the longest length); bool, (n,)."""
+    """Whether row i's history is row i−1's plus its target, less the oldest item at the longest length; bool, (n,)."""
     continues = torch.zeros(len(user), dtype=torch.bool)
     continues[1:] = (user[1:] == user[:-1]) & (length[1:] == (length[:-1] + 1).clamp(max=longest))
     row = torch.repeat_interleave(torch.arange(len(user)), length)
@@ -157,5 +162,5 @@ def _continues_previous(user: Tensor, history: Tensor, length: Tensor, target: T
 
 
 def _count_down(counts: Tensor) -> Tensor:
-    """counts − 1, …, 1, 0 for each of the counts, one after the other."""
+    """count − 1, …, 1, 0 for each count, one after the other."""
     return torch.repeat_interleave(counts, counts) - 1 - count_up(counts)

@@ -1,8 +1,8 @@
 """Several processes: their ranks, communication between them, and starting them. Needs PyTorch only.
 
 A process reads its rank from the variables that ``torchrun`` sets (``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``,
-``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is one process, for which the
-functions here do nothing.
+``MASTER_ADDR``, ``MASTER_PORT``); :func:`launch` sets the same ones. Without them there is only one process, and the
+functions here have no effect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from recbole_posattn.distributed.attendance import Attendance, not_met
+from recbole_posattn.distributed.attendance import Attendance, connection_error
 from recbole_posattn.distributed.launching import Layout, checked_layout, end_process, launch, launched_outside
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
 # The attendance at collective calls, and the group for all communication but gradients. The group uses gloo on GPUs as
 # well: its data are small and needed on the CPU, and a timeout there raises an error, while NCCL can only end the whole
 # process.
-_joined = SimpleNamespace(attendance=None, group=None)
+_connection = SimpleNamespace(attendance=None, group=None)
 
 
 def local_rank() -> int:
@@ -70,16 +70,16 @@ def join(device: torch.device, timeout: float) -> None:
     try:
         store, own_rank, n_processes = next(rendezvous("env://", timeout=limit))
     except (dist.DistNetworkError, dist.DistStoreError) as error:
-        raise not_met(error, timeout) from error
+        raise connection_error(error, timeout) from error
     store.set_timeout(limit)
-    _joined.attendance = Attendance(
+    _connection.attendance = Attendance(
         store, own_rank, n_processes, timeout, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     )
     place: dict[str, Any] = {"store": store, "rank": own_rank, "world_size": n_processes}
     if device.type == "cuda":
         # Twice the timeout: a process that waits for a gradient may reach the next gloo call, which raises an error.
         dist.init_process_group("nccl", timeout=2 * limit, **place)
-        _joined.group = dist.new_group(backend="gloo", timeout=limit)
+        _connection.group = dist.new_group(backend="gloo", timeout=limit)
     else:
         dist.init_process_group("gloo", timeout=limit, **place)
 
@@ -94,9 +94,9 @@ def waits_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if _joined.attendance is None:
+        if _connection.attendance is None:
             raise
-        explained = _joined.attendance.explained(error)
+        explained = _connection.attendance.explained(error)
         if explained is error:
             raise
         raise explained from error
@@ -106,7 +106,7 @@ def leave() -> None:
     """Disconnect from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
-    _joined.attendance = _joined.group = None
+    _connection.attendance = _connection.group = None
 
 
 def world_size() -> int:
@@ -129,7 +129,7 @@ def share_from_main(value: Any) -> Any:
     if world_size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, group=_meeting())
+    dist.broadcast_object_list(box, src=0, group=_collective_group())
     return box[0]
 
 
@@ -138,7 +138,7 @@ def gather_on_main(value: Any) -> list[Any] | None:
     if world_size() == 1:
         return [value]
     values = [None] * world_size() if is_main() else None
-    dist.gather_object(value, values, dst=0, group=_meeting())
+    dist.gather_object(value, values, dst=0, group=_collective_group())
     return values
 
 
@@ -146,10 +146,10 @@ def gather_on_main(value: Any) -> list[Any] | None:
 def main_first() -> Iterator[None]:
     """Run a block in rank 0 first, then in all others, which find its files on disk."""
     if not is_main():
-        dist.barrier(group=_meeting())
+        dist.barrier(group=_collective_group())
     yield
     if is_main() and world_size() > 1:
-        dist.barrier(group=_meeting())
+        dist.barrier(group=_collective_group())
 
 
 def total(values: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def total(values: Tensor) -> Tensor:
     if world_size() == 1:
         return values
     summed = values.cpu()
-    dist.all_reduce(summed, group=_meeting())
+    dist.all_reduce(summed, group=_collective_group())
     return summed.to(values.device)
 
 
@@ -174,7 +174,9 @@ def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if world_size() == 1:
         return own
     shapes: list[Any] = [None] * world_size()
-    dist.all_gather_object(shapes, {name: (table.shape, table.dtype) for name, table in own.items()}, group=_meeting())
+    dist.all_gather_object(
+        shapes, {name: (table.shape, table.dtype) for name, table in own.items()}, group=_collective_group()
+    )
     known = {name: shape for of_process in shapes for name, shape in of_process.items()}
     gathered = {}
     for name in sorted(known):
@@ -183,12 +185,12 @@ def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
         padded = torch.zeros((max(counts), *row), dtype=dtype)
         padded[: counts[rank()]] = own.get(name, padded[:0])
         parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded, group=_meeting())
+        dist.all_gather(parts, padded, group=_collective_group())
         gathered[name] = torch.cat([part[:count] for part, count in zip(parts, counts)])
     return gathered
 
 
-def _meeting() -> Any:
+def _collective_group() -> Any:
     """The group for a collective call, at which this process is noted as present."""
-    _joined.attendance.come()
-    return _joined.group
+    _connection.attendance.enter()
+    return _connection.group

@@ -41,7 +41,7 @@ class Attendance:
         self._n_calls = 0
         store.set(self._key(rank), "0")
 
-    def come(self) -> None:
+    def enter(self) -> None:
         """Note that this process enters the next collective call."""
         self._n_calls += 1
         self._store.set(self._key(self._rank), str(self._n_calls))
@@ -78,7 +78,7 @@ class Attendance:
         return f"recbole-posattn/{rank}"
 
 
-def not_met(error: Exception, timeout: float) -> Exception:
+def connection_error(error: Exception, timeout: float) -> Exception:
     """The error to raise if the processes could not connect at the address given by the environment."""
     address, port = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
     own_rank, n_processes = os.environ["RANK"], os.environ["WORLD_SIZE"]
@@ -86,5 +86,5 @@ def not_met(error: Exception, timeout: float) -> Exception:
         return SettingError(f"port {port} of this machine is in use; name a free one, such as --port={int(port) + 1}.")
     return NoAnswerError(
         f"process {own_rank} of {n_processes} waited {timeout:g} s at {address}, port {port}, and the others did not "
-        "come: make sure that all are started, with the same address, port and number of processes"
+        "connect: make sure that all are started, with the same address, port and number of processes"
     )

@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.multiprocessing as mp
@@ -26,8 +26,10 @@ from recbole_posattn.errors import (
     shown,
 )
 
+_Result = TypeVar("_Result")
+
 # The variables that tell a process its rank, those that torchrun sets
-PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _MOST_PROCESSES = 1024
 
@@ -51,8 +53,8 @@ class Layout(NamedTuple):
 
 
 def launched_outside() -> bool:
-    """Whether ``torchrun`` or the like started this process as one of several."""
-    return all(name in os.environ for name in PLACE) and int(os.environ["WORLD_SIZE"]) > 1
+    """Whether ``torchrun`` or a similar program started this process as one of several."""
+    return all(name in os.environ for name in RANK_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def checked_layout(nproc: int, world_size: int, ip: str, port: str | int, group_offset: int) -> Layout:
@@ -80,7 +82,7 @@ def checked_layout(nproc: int, world_size: int, ip: str, port: str | int, group_
     return Layout(nproc, processes, ip, str(port), group_offset)
 
 
-def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: Layout) -> Any:
+def launch(function: Callable[..., _Result], arguments: Mapping[str, Any], layout: Layout) -> _Result | None:
     """Call a function in ``layout.nproc`` new processes, each with its rank.
 
     If one fails or dies, the others are stopped; none outlives this call.
@@ -95,7 +97,7 @@ def launch(function: Callable[..., Any], arguments: Mapping[str, Any], layout: L
 
     Raises:
         UserError: The first one raised in a process.
-        ProcessError: If a process failed otherwise or died.
+        ProcessError: If a process failed for another reason or died.
     """
     messages = mp.get_context("spawn").SimpleQueue()
     received: list[tuple[str, Any]] = []
@@ -137,7 +139,7 @@ def _cause(processes: Sequence[Any], failures: Sequence[Exception], layout: Layo
 def _worker(index: int, function: Callable[..., Any], arguments: dict[str, Any], layout: Layout, messages: Any) -> None:
     own_rank = layout.group_offset + index
     place = (own_rank, index, layout.world_size, layout.ip, layout.port)
-    os.environ.update(dict(zip(PLACE, map(str, place))))
+    os.environ.update(dict(zip(RANK_VARIABLES, map(str, place))))
     if "OMP_NUM_THREADS" not in os.environ:  # the processes of a machine share its cores
         torch.set_num_threads(max(1, torch.get_num_threads() // layout.nproc))
     try:

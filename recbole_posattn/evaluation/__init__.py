@@ -1,1 +1,1 @@
-"""What is measured on held-out interactions."""
+"""Measures models on held-out interactions."""

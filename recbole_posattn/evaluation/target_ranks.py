@@ -1,4 +1,4 @@
-"""Results by user: the rank of every held-out target, from which metrics and tests follow.
+"""Results by user: the rank of every held-out target, from which metrics and paired tests are computed.
 
 Shape keys: n held-out targets.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recbole_posattn.data.tokens import as_tokens
 
-# A target's contribution to each metric, by its rank; with one target, Recall is Hit.
+# What a target contributes to each metric, given its rank from 1; with one target per list, Recall equals Hit.
 RANK_METRICS = {
     "hit": lambda rank: np.ones_like(rank),
     "recall": lambda rank: np.ones_like(rank),
@@ -24,17 +24,17 @@ RANK_METRICS = {
 
 
 def user_results(dataset: Dataset, ranks: Tensor) -> pd.DataFrame:
-    """The results of a full ranking, target by target.
+    """The results of a full ranking, with one row per target.
 
     Args:
-        dataset: The part of the data that was evaluated; of ours, it may know the targets' histories.
+        dataset: The part of the data that was evaluated; our data sets may know the histories of the targets.
         ranks: A row (user, item, rank) for each target, see ``BlockwiseCollector.ranks``; int64, shape (n, 3).
 
     Returns:
-        Columns ``user`` and ``item`` (tokens of the data set) and ``rank`` (1 for the best; missing where the item took
-        no part because it was in the masked history). Where histories are known also ``history_length`` (interactions
-        before the target), ``seen`` (whether the target's item is among them) and ``item_count`` (how often it occurs
-        in training).
+        A table of n rows with the columns ``user`` and ``item`` (tokens of the data set) and ``rank`` (1 for the best;
+        missing if the item was not ranked because the masked history contains it). If histories are known, also
+        ``history_length`` (number of interactions before the target), ``seen`` (whether the target's item is among
+        them) and ``item_count`` (how often it occurs in training).
     """
     user, item, rank = ranks.numpy().T
     table = pd.DataFrame(
@@ -47,20 +47,20 @@ def user_results(dataset: Dataset, ranks: Tensor) -> pd.DataFrame:
     table.loc[rank == 0, "rank"] = pd.NA
     if getattr(dataset, "histories", None) is not None:
         table["history_length"] = dataset.histories.length.numpy()
-        table["seen"] = dataset.histories.hold_target().numpy()
+        table["seen"] = dataset.histories.contain_target().numpy()
         table["item_count"] = dataset.training_counts[item].numpy()
     return table
 
 
 def metric_by_target(results: pd.DataFrame, metric: str) -> np.ndarray:
-    """What each target contributes to a metric of the form ``NDCG@10``, whose mean over the targets is the metric.
+    """What each target contributes to a metric such as ``NDCG@10``; the metric is the mean over all targets.
 
     Args:
         results: See :func:`user_results`.
-        metric: A name of :data:`RANK_METRICS`, in any case, with a cut-off.
+        metric: A name of :data:`RANK_METRICS`, in upper or lower case, with a cut-off.
 
     Returns:
-        float64, shape (n,).
+        The contributions; float64, shape (n,).
 
     Raises:
         ValueError: If the metric is not of this form.

@@ -1,4 +1,4 @@
-"""What finished runs have left in their folders: read back, and rewritten when the weights move or are deleted."""
+"""What finished runs have left in their folders: read back, and rewritten when the weights are deleted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_posattn.files import json_text, whole_file
+from recbole_posattn.experiments.records import record_text
+from recbole_posattn.files import whole_file
 from recbole_posattn.training.checkpoint import BEST_NAME
 from recbole_posattn.training.result import RESULT_NAME
 
@@ -35,17 +36,12 @@ def with_nan(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def forget_checkpoint(folder: Path) -> None:
     """Delete the weights of a run and their name in its ``result.json``."""
     (folder / BEST_NAME).unlink(missing_ok=True)
-    if (folder / RESULT_NAME).is_file():
-        rewrite_checkpoint(folder / RESULT_NAME, None)
-
-
-def rewrite_checkpoint(file: Path, checkpoint: Path | None) -> None:
-    """Write the path of the weights into a ``result.json``, and keep its modification time, the end of the run."""
-    result, times = json.loads(file.read_text(encoding="utf-8")), file.stat()
-    result["checkpoint"] = None if checkpoint is None else str(checkpoint)
-    with whole_file(file) as incomplete:
-        incomplete.write_text(json_text(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.utime(incomplete, ns=(times.st_atime_ns, times.st_mtime_ns))
+    file = folder / RESULT_NAME
+    if file.is_file():
+        result, times = json.loads(file.read_text(encoding="utf-8")), file.stat()
+        with whole_file(file) as incomplete:
+            incomplete.write_text(record_text({**result, "checkpoint": None}), encoding="utf-8")
+            os.utime(incomplete, ns=(times.st_atime_ns, times.st_mtime_ns))  # the time is the end of the run
 
 
 def validated_epochs(result: Mapping[str, Any]) -> list[tuple[int, float, float]]:

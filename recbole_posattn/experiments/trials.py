@@ -1,16 +1,14 @@
 """Many runs, one process each, on this machine's cores or a Ray cluster: for leaderboards and for tuning.
 
 The folder of a run is named by a fingerprint of its resolved settings, with the suffix ``.incomplete`` until the run is
-complete. A run whose folder has its final name is not run again. A killed run continues after its last epoch. A
-failed run leaves the reason and does not stop the others.
+complete. A run whose folder has its final name is not run again, unless ``max_minutes`` stopped it and it has more time
+now. A killed run continues after its last epoch. A failed run leaves the reason and does not stop the others.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import logging
 import shutil
 import signal
@@ -24,23 +22,23 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from recbole_posattn.atomic_files.check import ensure_atomic_files
-from recbole_posattn.data.digest import data_digest
 from recbole_posattn.errors import InUseError, SettingError, UserError, one_line
+from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
-from recbole_posattn.experiments.run_results import read_result, rewrite_checkpoint
+from recbole_posattn.experiments.identity import Identity, identify
+from recbole_posattn.experiments.records import Records, is_enough, read_header, write_record
+from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.files import write_json
 from recbole_posattn.locks import FOR_EVER, locked
-from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.extensions import check_known_in_workers
-from recbole_posattn.settings.keys import WITHOUT_EFFECT_ON_RESULT
-from recbole_posattn.training.checkpoint import BEST_NAME
+from recbole_posattn.settings.checks import PRETRAINED
+from recbole_posattn.settings.keys import PATH_KEYS
+from recbole_posattn.settings.plugins import check_known_in_workers, import_plugins
+from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
-from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
 from recbole_posattn.training.resume import AUTO
 from recbole_posattn.training.run import run
 from recbole_posattn.training.trainer import KERNELS_NAME
-from recbole_posattn.version import RESULTS_VERSION
 
 FAILURE_NAME = "failure.json"
 
@@ -67,9 +65,10 @@ class Outcome:
     Attributes:
         trial: The trial.
         folder: Its folder.
-        error: Why it failed; ``None`` if it succeeded.
+        error: Why it failed, or was not started; ``None`` if it succeeded.
         lacked_memory: Whether it may have failed for lack of memory.
         reused: Whether an earlier call had finished it.
+        started: Whether it was started, or had been.
     """
 
     trial: Trial
@@ -77,6 +76,7 @@ class Outcome:
     error: str | None = None
     lacked_memory: bool = False
     reused: bool = False
+    started: bool = True
 
     @functools.cached_property
     def result(self) -> dict[str, Any]:
@@ -86,75 +86,84 @@ class Outcome:
     @property
     def users(self) -> pd.DataFrame:
         """The table of :func:`recbole_posattn.evaluation.target_ranks.user_results`."""
-        return pd.read_parquet(self.folder / USERS_NAME)
+        return read_users(self.folder)
 
 
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that identify a run's result.
-
-    They are a hash of the settings that change a result, the contents of the data and :data:`RESULTS_VERSION`. A
-    missing data set is downloaded.
+def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None = None) -> dict[Path, Trial]:
+    """Trials by their folders below ``root``, into which the records of finished runs are copied.
 
     Args:
-        settings: Of the trial.
+        trials: The trials.
+        root: The folder of all runs.
+        records: Records of other folders.
 
     Raises:
-        SettingError: If the settings are invalid.
-        DataError: If the data set cannot be read.
-    """
-    config = Config(config_dict=settings, command_line=[])
-    ensure_atomic_files(config)
-    matter = {key: value for key, value in config.plain().items() if key not in WITHOUT_EFFECT_ON_RESULT}
-    text = json.dumps([RESULTS_VERSION, matter, data_digest(config)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def checked_folders(trials: Sequence[Trial], root: Path) -> dict[Path, Trial]:
-    """Trials by their folders below ``root``.
-
-    Raises:
-        SettingError: If the settings of a trial are invalid, or two trials are the same run.
+        SettingError: If the settings of a trial are invalid, or two trials are the same run; nothing is copied then.
         DataError: If the data set of a trial cannot be read.
     """
     folders: dict[Path, Trial] = {}
+    identities: dict[Path, Identity] = {}
     for trial in trials:
         try:
             check_known_in_workers(trial.settings)
-            folder = root / fingerprint(trial.settings)
+            identity = identify(trial.settings)
         except UserError as error:
             raise type(error)(f"{trial.name}: {error}") from error
+        folder = root / identity.fingerprint
         if folder in folders:
             raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
-        folders[folder] = trial
+        folders[folder], identities[folder] = trial, identity
+    if records is not None:
+        for folder, trial in folders.items():
+            if not _is_finished(folder, trial.settings):
+                records.take(identities[folder], trial.settings.get("max_minutes"), folder)
     return folders
 
 
-def run_trials(trials: Mapping[Path, Trial], where: Resources) -> Iterator[Outcome]:
+def _is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a run is complete, and was not stopped with less time than it has now."""
+    result = read_header(folder / RESULT_NAME)
+    return result is not None and is_enough(result, settings.get("max_minutes"))
+
+
+def run_trials(trials: Mapping[Path, Trial], where: Resources, budget: Budget | None = None) -> Iterator[Outcome]:
     """Run the trials that are not finished, and yield each outcome when it is available; reused ones first.
 
     Args:
-        trials: By their folders, as :func:`checked_folders` returns them.
+        trials: By their folders, as :func:`checked_folders` returns them, in the order in which they are started.
         where: Where to run them.
+        budget: The time for all of them. When it is spent, runs are stopped with their best epoch so far, and no
+            other is started.
 
     Raises:
         SettingError: If Ray is not installed or does not answer at its address.
     """
+    budget = budget or Budget()
     waiting = []
     for folder, trial in trials.items():
-        if (folder / RESULT_NAME).is_file():
+        if _is_finished(folder, trial.settings):
             yield Outcome(trial, folder, reused=True)
+        elif budget.is_spent:
+            yield _without_time(trial, folder, budget)
         else:
             waiting.append((trial, folder))
     if waiting:
-        yield from _run_on_ray(waiting, where)
+        yield from _run_on_ray(waiting, where, budget)
 
 
-def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Resources) -> Iterator[Outcome]:
+def _without_time(trial: Trial, folder: Path, budget: Budget) -> Outcome:
+    """The outcome of a trial for which no time is left: what an earlier call left, or that it was not started."""
+    if (folder / RESULT_NAME).is_file():
+        return Outcome(trial, folder, reused=True)
+    return Outcome(trial, folder, f"the budget of {budget.minutes:g} minutes was spent", started=False)
+
+
+def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Resources, budget: Budget) -> Iterator[Outcome]:
     """Run trials in parallel, then rerun those that lacked memory one at a time."""
     in_parallel = len(waiting) > 1 and (where.jobs > 1 or where.address is not None)
     with ray_cluster(where) as ray:
         again = []
-        for outcome in _run_in_parallel(ray, waiting, where):
+        for outcome in _run_in_parallel(ray, waiting, where, budget):
             if outcome.lacked_memory and in_parallel:
                 name, seed = outcome.trial.name, outcome.trial.settings.get("seed", "of the defaults")
                 logging.getLogger().warning(
@@ -164,17 +173,25 @@ def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Resources) -> Iter
             else:
                 yield outcome
         for one in again:
-            yield from _run_in_parallel(ray, [one], where)
+            yield from _run_in_parallel(ray, [one], where, budget)
 
 
-def _run_in_parallel(ray: Any, waiting: Sequence[tuple[Trial, Path]], where: Resources) -> Iterator[Outcome]:
+def _run_in_parallel(
+    ray: Any, waiting: Sequence[tuple[Trial, Path]], where: Resources, budget: Budget
+) -> Iterator[Outcome]:
     remaining = list(waiting)
     running: dict[Any, tuple[Trial, Path]] = {}
     limit = where.jobs if where.address is None else len(remaining)
+    if where.address is not None and budget.minutes is not None:  # the time of a run counts from its start
+        limit = max(1, int(ray.cluster_resources().get("CPU", 1) // where.threads))
     while remaining or running:
+        while remaining and budget.is_spent:
+            yield _without_time(*remaining.pop(0), budget)
         while remaining and len(running) < limit:
             trial, folder = remaining.pop(0)
-            running[start_run(ray, trial.settings, folder, where)] = (trial, folder)
+            running[start_run(ray, budget.within(trial.settings, folder), folder, where)] = (trial, folder)
+        if not running:
+            return
         (done, *_), _ = ray.wait(list(running), num_returns=1)
         trial, folder = running.pop(done)
         yield Outcome(trial, folder, *end_of_run(ray, done, trial.settings, folder))
@@ -194,7 +211,7 @@ def start_run(ray: Any, settings: Mapping[str, Any], folder: Path, where: Resour
         A reference that :func:`end_of_run` takes.
     """
     task = ray.remote(num_cpus=where.threads, num_gpus=where.gpus, max_calls=1, max_retries=0)(run_in_folder)
-    return task.remote(from_anywhere(settings), str(folder.absolute()), where.threads, **options)
+    return task.remote(from_anywhere(settings), str(folder.absolute()), where.threads, str(Path.cwd()), **options)
 
 
 def end_of_run(ray: Any, started: Any, settings: Mapping[str, Any], folder: Path) -> tuple[str | None, bool]:
@@ -214,13 +231,16 @@ def lacks_memory(error: str | None) -> bool:
     return error is not None and error.startswith((OUT_OF_MEMORY, MemoryError.__name__))
 
 
-def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, **options: Any) -> str | None:
+def run_in_folder(
+    settings: dict[str, Any], folder: str | Path, n_threads: int, working_folder: str | Path = ".", **options: Any
+) -> str | None:
     """Do one run in this process and give its folder its name; the reason if it fails.
 
     Args:
         settings: Of the run.
         folder: Receives ``result.json``, the checkpoint and the results by user; or ``failure.json``.
         n_threads: Number of CPU threads.
+        working_folder: Where plugins that are not installed are found.
         options: Of :func:`recbole_posattn.run`.
     """
     if threading.current_thread() is threading.main_thread():
@@ -230,9 +250,9 @@ def run_in_folder(settings: dict[str, Any], folder: str | Path, n_threads: int, 
     final.parent.mkdir(parents=True, exist_ok=True)
     # a process left behind by a killed driver may hold the lock; it ends soon, with or without a result
     with locked(lock_of_run(final), FOR_EVER):
-        if (final / RESULT_NAME).is_file():
+        if _is_finished(final, settings):
             return None
-        return _run_alone_in_folder(settings, final, **options)
+        return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), **options)
 
 
 def lock_of_run(folder: Path) -> Path:
@@ -240,20 +260,24 @@ def lock_of_run(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _run_alone_in_folder(settings: dict[str, Any], final: Path, **options: Any) -> str | None:
+def _run_alone_in_folder(settings: dict[str, Any], final: Path, working_folder: Path, **options: Any) -> str | None:
     incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
+    if not incomplete.exists() and (final / LAST_NAME).is_file():
+        _continue_stopped(final, incomplete, settings)
     incomplete.mkdir(exist_ok=True)  # exists if the run was killed; it continues there
     try:
+        import_plugins(settings.get("plugins", ()), working_folder)
         with chdir(incomplete):  # where RecBole leaves its logs
             settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
             result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
-            assert result is not None  # None is returned by runs in several processes only
+            assert result is not None and result["checkpoint"] is not None  # a saved run in one process
             weights = Path(result["checkpoint"])
-            for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME}:
+            last = {LAST_NAME} if result["stopped_by"] else set()  # to continue from, if it gets more time
+            for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME} | last:
                 file = weights.with_name(name)
                 if file.exists():
                     shutil.move(file, name)
-            rewrite_checkpoint(Path(RESULT_NAME), final / weights.name)
+            write_record(Path(RESULT_NAME), settings, weights.name)
             shutil.rmtree("saved")
         shutil.rmtree(final, ignore_errors=True)  # from a failed attempt
         incomplete.rename(final)
@@ -263,6 +287,15 @@ def _run_alone_in_folder(settings: dict[str, Any], final: Path, **options: Any) 
         _write_failure(final, settings, reason, traceback.format_exc())
         return reason
     return None
+
+
+def _continue_stopped(final: Path, incomplete: Path, settings: Mapping[str, Any]) -> None:
+    """Lay out a run that ``max_minutes`` stopped as if it had been killed; its record stays until it is finished."""
+    prepared = incomplete.with_name(f".{incomplete.name}")
+    shutil.rmtree(prepared, ignore_errors=True)
+    folder = prepared / "saved" / f"{settings['model']}-{settings['dataset']}-stopped"
+    shutil.copytree(final, folder, ignore=shutil.ignore_patterns(RESULT_NAME, USERS_NAME, "log*"))
+    prepared.rename(incomplete)
 
 
 def remove_left_over(root: Path, wait: float = 0) -> None:
@@ -279,9 +312,9 @@ def remove_left_over(root: Path, wait: float = 0) -> None:
 
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
-    paths = {"data_path": settings.get("data_path", "dataset")}
-    if Path(str(settings.get("protocol"))).is_file():
-        paths["protocol"] = settings["protocol"]
+    paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
+    files = (PRETRAINED, "protocol", "preset")
+    paths |= {key: settings[key] for key in files if Path(str(settings.get(key))).is_file()}
     return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
 
 

@@ -1,7 +1,7 @@
 """The positional encodings that PosKernelSASRec is compared with, each as a model on the same backbone and loss.
 
-Each is SASRec without a kernel (U = L = I) and with one encoding; the encodings themselves, their formulas and sources
-are in :mod:`recbole_posattn.nn.encodings.base`.
+Each is SASRec without a kernel (U = L = I) and with one encoding; formulas and sources of the encodings are in
+:mod:`recbole_posattn.nn.encodings`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from recbole_posattn.models.sasrec import SASRecBase
 
 
 class NoPESASRec(SASRecBase):
-    """No positions at all: causal attention is the only source of order."""
+    """No positional encoding: the causal mask is the only source of order."""
 
 
 class _SingleEncoding(SASRecBase):

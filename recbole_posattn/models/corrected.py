@@ -1,6 +1,6 @@
 """RecBole's models whose results wrongly depend on the batch size, corrected.
 
-:func:`recbole_posattn.settings.registry.mended` uses these with our ``Config``; RecBole's own classes are unchanged.
+:func:`recbole_posattn.settings.registry.corrected` uses these with our ``Config``; RecBole's own classes are unchanged.
 
 Shape keys: b rows of a batch, n items.
 """
@@ -22,8 +22,8 @@ from torch import Tensor
 class Pop(pop.Pop):
     """The items with the most training interactions.
 
-    RecBole's counts an item once in each batch, however often it occurs there, and sampled negatives like positives, so
-    that its scores depend on the batch size and on the seed. With several processes each counts its own share alone.
+    RecBole's Pop counts an item once per batch, however often it occurs there, and sampled negatives like positives, so
+    that its scores depend on the batch size and on the seed. With several processes, each counts only its own share.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
@@ -38,9 +38,9 @@ class Pop(pop.Pop):
 
 
 class Random(random.Random):
-    """Scores drawn at random for each user, the same whenever they are asked for.
+    """Random scores, which are always the same for the same user.
 
-    RecBole's draws one list for all users of a batch, so that coverage, say, depends on ``eval_batch_size``.
+    RecBole's Random draws one list for all users of a batch, so that coverage depends on ``eval_batch_size``.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
@@ -62,5 +62,5 @@ class Random(random.Random):
         return self._scores(interaction[self.USER_ID]).view(-1)
 
 
-# By RecBole's class.
+# The corrected class by RecBole's class.
 CORRECTED: dict[type[AbstractRecommender], type[AbstractRecommender]] = {pop.Pop: Pop, random.Random: Random}

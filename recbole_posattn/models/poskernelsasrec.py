@@ -20,7 +20,7 @@ from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
 
 
 class PosKernelSASRec(SASRecBase):
-    """Self-attention in which a learnable kernel C = U L multiplies logits and values, in place of position embeddings.
+    """Self-attention with a learnable kernel C = U L on its logits and values instead of position embeddings.
 
     The keys are those of ``properties/model/PosKernelSASRec.yaml``; ``position_encoding`` adds encodings (hybrids).
     """
@@ -39,15 +39,17 @@ class PosKernelSASRec(SASRecBase):
 
     def encoding_names(self, config: Config) -> Sequence[str]:
         """See :meth:`SASRecBase.encoding_names`."""
-        return config["position_encoding"]
+        names: list[str] = config["position_encoding"]
+        return names
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The loss of :class:`SASRecBase`, plus ``kernel_width_penalty`` times the mean width z / T of the kernels."""
-        loss = super().calculate_loss(interaction)
+        loss: Tensor = super().calculate_loss(interaction)
         if not self.kernel_width_penalty:
             return loss
         shares = [kernel.width_share() for kernel in self.modules() if isinstance(kernel, AdaptiveBandKernel)]
-        return loss + self.kernel_width_penalty * torch.cat(shares).mean()
+        loss = loss + self.kernel_width_penalty * torch.cat(shares).mean()
+        return loss
 
     def kernel_state(self) -> dict[str, Tensor]:
         """The kernels' part of ``state_dict``."""
@@ -82,10 +84,12 @@ def kernel_options(config: Config) -> KernelOptions:
         bandwidth=config["kernel_bandwidth"],
         n_decays=config["kernel_decays"],
         rank=config["kernel_rank"],
+        normalization_eps=config["kernel_normalization_eps"],
+        first_tap_start=config["kernel_first_tap_start"],
     )
 
 
 def kernel_groups(config: Config) -> int:
     """The number of groups that ``kernel_groups`` (1, ``n_heads`` or ``hidden_size``) stands for."""
     groups = config["kernel_groups"]
-    return config[groups] if isinstance(groups, str) else groups
+    return int(config[groups] if isinstance(groups, str) else groups)

@@ -17,6 +17,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.nn.backbone import BlockOptions
@@ -40,17 +41,22 @@ class SASRecBase(SequentialRecommender):
 
     Attributes:
         newest_last: True if the newest item is at the last position, with padding in front.
+        padded_length: The length to which all sequences are padded, where padding takes part in the mixing; else
+            ``None``, and a batch is as long as its longest sequence.
         loss: The loss of the targets in a batch.
 
     Raises:
-        ValueError: If a key's value is not one of those the YAML file names.
+        ValueError: If a key has a value that the YAML file does not allow.
     """
 
-    input_type = InputType.POINTWISE  # to RecBole's loader: one row a positive, whatever the loss
+    input_type = InputType.POINTWISE  # RecBole's loader then yields one row per positive, whatever the loss
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         super().__init__(config, dataset)
         self.initializer_range = config["initializer_range"]
+        self.start = _given(config, "initializer", "feed_forward_bias")
+        self.init_padding_row = bool(config["init_padding_row"])
+        self.padded_length = config["MAX_ITEM_LIST_LENGTH"] if config["attend_padding"] else None
         self.train_objective = config["train_objective"]
         self.length_bucketing = config["length_bucketing"]
 
@@ -68,13 +74,15 @@ class SASRecBase(SequentialRecommender):
             hidden_act=config["hidden_act"],
             dropout=config["hidden_dropout_prob"],
             layer_norm_eps=config["layer_norm_eps"],
+            **_given(config, "output_projection", "attend_padding"),
         )
         self.backbone = assemble_encoder(
             config["backbone"], kernels, encodings, block, n_heads, config["attn_dropout_prob"]
         )
-        # Where only the lag counts, items may stand at either end: behind the items, padding needs no mask.
+        # If only lags count, items may be at either end; at the start, they need no mask for the padding.
         lag_only = all(part.lag_only for layer in (*kernels, *encodings) for part in layer)
-        self.newest_last = config["position_alignment"] == "end" and not lag_only
+        anywhere = lag_only and self.padded_length is None
+        self.newest_last = config["position_alignment"] == "end" and not anywhere
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
 
@@ -96,9 +104,9 @@ class SASRecBase(SequentialRecommender):
         return {}
 
     def _init_weights(self, module: nn.Module) -> None:
-        """RecBole's initialization; kernels and LayerNorms start as their own classes say."""
-        init_weights(module, self.initializer_range)
-        if module is self.item_embedding:
+        """RecBole's initialization or that of ``initializer``; kernels and LayerNorms keep their own."""
+        init_weights(module, self.initializer_range, **self.start)
+        if module is self.item_embedding and not self.init_padding_row:
             with torch.no_grad():
                 module.weight[module.padding_idx] = 0.0
 
@@ -106,7 +114,7 @@ class SASRecBase(SequentialRecommender):
         """Represent each sequence by the output at its newest item.
 
         Args:
-            item_seq: Items, oldest first, 0 behind the last one; shape (b, s).
+            item_seq: Items, oldest first, followed by zeros; shape (b, s).
             item_seq_len: Items in each sequence, at least 1; shape (b,).
 
         Returns:
@@ -126,21 +134,30 @@ class SASRecBase(SequentialRecommender):
         """Outputs at every position.
 
         Args:
-            item_seq: Items, shape (b, s), with padding in front or behind.
+            item_seq: Items, shape (b, s), with padding at the start or at the end.
             last_only: Whether only the output at the last position is needed.
 
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
-        padded_in_front = bool((item_seq[:, 0] == 0).any())  # else the causal mask is enough, which costs less
-        valid = item_seq > 0 if padded_in_front else None
+        padded_in_front = bool((item_seq[:, 0] == 0).any())  # otherwise the causal mask is enough, and faster
+        return self.hidden_states(item_seq, item_seq > 0 if padded_in_front else None, last_only)
+
+    def hidden_states(self, item_seq: Tensor, valid: Tensor | None, last_only: bool = False) -> Tensor:
+        """:meth:`encode`, where it is known whether padding stands in front; override this one.
+
+        Args:
+            item_seq: Items, shape (b, s).
+            valid: Where an item stands, boolean of shape (b, s); ``None`` if no padding is in front.
+            last_only: See :meth:`encode`.
+        """
         embedding = self.item_dropout(self.item_embedding(item_seq), item_seq)
         return self.backbone(embedding, valid, last_only)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The mean loss of every target in the batch, by default cross-entropy over all items (arXiv 2602.21052).
 
-        The objective ``sequence`` has a target at each position, ``augmented`` one behind each sequence.
+        The objective ``sequence`` has a target at each position, ``augmented`` one after each sequence.
         """
         item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         if self.train_objective == "augmented":
@@ -155,7 +172,7 @@ class SASRecBase(SequentialRecommender):
         return self.loss(hidden, target, item_weight)
 
     def _labelled(self, item_seq: Tensor, item_seq_len: Tensor, target_list: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs at the positions with a target, and the targets: padding would be most of the products to come."""
+        """Outputs at the positions with a target, and the targets; without padding, most products are saved later."""
         target = self._align(target_list, item_seq_len)
         hidden = self.encode(self._align(item_seq, item_seq_len))
         return hidden[target > 0], target[target > 0]
@@ -166,7 +183,7 @@ class SASRecBase(SequentialRecommender):
         Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The rows of the
         batch and its loss do not change.
         """
-        if not self.length_bucketing:
+        if not self.length_bucketing or self.padded_length is not None:
             return [torch.arange(len(length), device=length.device)]
         bucket = torch.log2(length.clamp(min=8)).ceil()
         return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]
@@ -184,19 +201,20 @@ class SASRecBase(SequentialRecommender):
     def _scores(self, hidden: Tensor) -> Tensor:
         """Scores of all items by their embeddings (tied weights), shape (…, n).
 
-        Like RecBole's SASRec, the padding item takes part; RecBole's evaluation gives it −∞.
+        As in RecBole's SASRec, the padding item is included; RecBole's evaluation sets its score to −∞.
         """
         hidden, item_weight = self.item_score.operands(hidden, self.item_embedding.weight)
         return hidden @ item_weight.T
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
-        """Cut (b, s) to the longest sequence of the batch and move padding to the front if ``newest_last``."""
-        sequence = sequence[:, : int(length.max())]
+        """Bring (b, s) to the length of the batch, and move padding to the front if ``newest_last``."""
+        end = int(length.max()) if self.padded_length is None else self.padded_length
+        sequence = F.pad(sequence[:, :end], (0, max(0, end - sequence.shape[1])))
         return padding_in_front(sequence, length) if self.newest_last else sequence
 
 
 def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
-    """Move padding from behind the items to their front; shape (b, s)."""
+    """Move padding from the end to the start; shape (b, s)."""
     s = sequence.shape[1]
     source = torch.arange(s, device=sequence.device) - (s - length)[:, None]
     return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)
@@ -204,9 +222,13 @@ def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
 
 def encoding_options(config: Config) -> EncodingOptions:
     """The options of the encodings; keys that are not in the model's YAML file keep their defaults."""
-    keys = set(EncodingOptions._fields) - {"max_length", "alignment"}
-    given = {key: config[key] for key in keys if key in config}
+    given = _given(config, *(set(EncodingOptions._fields) - {"max_length", "alignment"}))
     return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=config["position_alignment"], **given)
+
+
+def _given(config: Config, *keys: str) -> dict[str, Any]:
+    """The settings of those of some keys that the model's YAML file has."""
+    return {key: config[key] for key in keys if key in config}
 
 
 def loss_options(config: Config) -> LossOptions:

@@ -1,12 +1,12 @@
-"""Causal self-attention whose logits and values go through a positional kernel, with positional encodings beside it.
+"""Causal self-attention with a positional kernel on its logits and values, and optional positional encodings.
 
     S = (Q Kᵀ / √d_h) U + B        P = softmax(S + causal mask)        Y = P (L V)
 
 Since (Q Kᵀ) U = Q (Uᵀ K)ᵀ, this is ordinary causal attention of Q to the mixed keys Uᵀ K and values L V, and PyTorch's
 fused kernels apply unchanged (arXiv 2602.21052). Encodings enter at the inputs of Q, K and V, as a rotation R of Q and
-of the mixed keys, S = R(Q) R(Uᵀ K)ᵀ / √d_h + B, or as a bias B of the logits. R comes after the mixing, as it does
-where U mixes the block's input (the authors' code): a rotation before it would tie pairs of channels together that
-kernels per channel mix apart, and the logits would not depend on distances alone.
+of the mixed keys, S = R(Q) R(Uᵀ K)ᵀ / √d_h + B, or as a bias B of the logits. R follows the mixing, as it does in the
+authors' code, where U mixes the block's input. In the opposite order, the logits would not depend on distances alone,
+since a rotation couples pairs of channels, which kernels per channel mix separately.
 
 Shape keys: b batch, s sequence length, t queries, d hidden size, h heads, d_h head size.
 """
@@ -27,7 +27,7 @@ from recbole_posattn.nn.encodings.base import PositionEncoding
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 from recbole_posattn.nn.products import DENSE_LENGTH
 
-# Queries whose logits are in memory together where the fused kernels cannot be used (results/kernel_products.md).
+# Queries whose logits are in memory at once where the fused kernels cannot be used (results/kernel_products.md).
 ROWS = 256
 
 LogitBias = Callable[[Tensor, Tensor, int], Tensor]
@@ -41,20 +41,20 @@ def causal_attention(
     dropout: float = 0.0,
     logit_bias: LogitBias | None = None,
 ) -> Tensor:
-    """softmax(Q Kᵀ / √d_h + B + causal mask) V, padding keys never attended, in memory that is linear in s.
+    """softmax(Q Kᵀ / √d_h + B + causal mask) V without attention to padding keys, in memory that is linear in s.
 
-    Without mask and bias it is PyTorch's fused attention. Otherwise, and for dropout on a CPU, which has no fused
-    kernel for it, blocks of :data:`ROWS` queries are computed one after the other, and again for the gradients.
+    Without a mask and a bias, this is PyTorch's fused attention. Otherwise, and for dropout on a CPU (it has no fused
+    kernel for it), blocks of :data:`ROWS` queries are computed one by one, and recomputed for the gradients.
 
     Args:
         query: Of the last t ≤ s positions, shape (b, h, t, d_h).
         key: Shape (b, h, s, d_h).
         value: Shape (b, h, s, d_h).
-        valid: Shape (b, s), False at padding. ``None`` if padding is only behind the items: the causal mask alone
-            then keeps every item from attending to it.
+        valid: Shape (b, s), False at padding. ``None`` if all padding follows the items: the causal mask alone then
+            keeps items from attending to it.
         dropout: Probability of zeroing an attention weight.
-        logit_bias: B for some consecutive queries (b, h, t, d_h), the keys (b, h, s, d_h) up to the last of them, and
-            the row of the first; of shape (b or 1, h, t, s).
+        logit_bias: Computes B, shape (b or 1, h, t, s), from consecutive queries (b, h, t, d_h), the keys (b, h, s,
+            d_h) up to the last of them, and the row of the first query.
 
     Returns:
         Tensor of shape (b, h, t, d_h); rows at padding are zero where ``valid`` is given.
@@ -96,8 +96,8 @@ def attention_mask(query: Tensor, key: Tensor, first: int = 0, valid: Tensor | N
         valid: See :func:`causal_attention`.
 
     Returns:
-        Boolean tensor of shape (t, s), or (b, 1, t, s) if ``valid`` is given. A padding row would be
-        a softmax over nothing, NaN: it attends to itself instead, and the caller must zero its output.
+        Boolean tensor of shape (t, s), or (b, 1, t, s) if ``valid`` is given. A softmax over no keys would be NaN, so
+        a padding row attends to itself; the caller must zero its output.
     """
     t, s = query.shape[-2], key.shape[-2]
     causal = torch.ones(t, s, dtype=torch.bool, device=query.device).tril(first)
@@ -112,7 +112,7 @@ class PositionKernelAttention(nn.Module):
 
     Q = X_q W_Q + b_Q, K̃ = Uᵀ (X W_K) + b_K, Ṽ = L (X W_V) + b_V. The biases are not mixed, as in the authors' code,
     which mixes X before the projection; with one kernel for all channels the two orders are equal. With a kernel per
-    head or per channel it is the projected channels that are mixed.
+    head or per channel, the projected channels are mixed.
 
     Args:
         hidden_size: Channels d.
@@ -121,6 +121,9 @@ class PositionKernelAttention(nn.Module):
         l_kernel: The kernel that holds L.
         dropout: Probability of zeroing an attention weight during training.
         encodings: Positional encodings that act inside the block.
+        output_projection: Whether a projection follows that mixes the heads, Y W_O + b_O (the authors' code).
+        attend_padding: Whether padding in front of the items is attended, with key b_K and value b_V (the authors'
+            code), instead of masked. The output then depends on how much of it there is.
 
     Raises:
         ValueError: If ``n_heads`` does not divide ``hidden_size``.
@@ -134,6 +137,8 @@ class PositionKernelAttention(nn.Module):
         l_kernel: PositionKernel,
         dropout: float = 0.0,
         encodings: Sequence[PositionEncoding] = (),
+        output_projection: bool = False,
+        attend_padding: bool = False,
     ) -> None:
         super().__init__()
         if hidden_size % n_heads:
@@ -146,6 +151,8 @@ class PositionKernelAttention(nn.Module):
         self.u_kernel = u_kernel
         self.l_kernel = l_kernel
         self.encodings = nn.ModuleList(encodings)
+        self.output = nn.Linear(hidden_size, hidden_size) if output_projection else nn.Identity()
+        self.attend_padding = attend_padding
 
     def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Attend from ``x_query`` to ``x``.
@@ -161,16 +168,25 @@ class PositionKernelAttention(nn.Module):
         if x_query.shape[1] == 1 and self._folds(x.shape[1]):
             return self._folded(x_query, x, valid)
         query, key, value, logit_bias = self.project(x_query, x, valid)
-        y = causal_attention(query, key, value, valid, self.dropout if self.training else 0.0, logit_bias)
-        return y.transpose(1, 2).flatten(-2)
+        dropout = self.dropout if self.training else 0.0
+        return self._output(causal_attention(query, key, value, self.attended(valid), dropout, logit_bias))
+
+    def attended(self, valid: Tensor | None) -> Tensor | None:
+        """Which keys may be attended, the ``valid`` of :func:`causal_attention`; argument as in :meth:`forward`."""
+        return None if self.attend_padding else valid
+
+    def _output(self, y: Tensor) -> Tensor:
+        """The heads (b, h, t, d_h) put together, shape (b, t, d)."""
+        output: Tensor = self.output(y.transpose(1, 2).flatten(-2))
+        return output
 
     def project(
         self, x_query: Tensor, x: Tensor, valid: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, LogitBias | None]:
-        """What enters the softmax; arguments as in :meth:`forward`.
+        """Queries, mixed keys and values, and the bias of the logits; arguments as in :meth:`forward`.
 
         Returns:
-            Q of shape (b, h, t, d_h), K̃ and Ṽ of shape (b, h, s, d_h), and B, ``None`` if no encoding has any.
+            Q of shape (b, h, t, d_h), K̃ and Ṽ of shape (b, h, s, d_h), and B, or ``None`` if no encoding has a bias.
         """
         first = x.shape[1] - x_query.shape[1]
         x_query, x = self._with_positions(x_query, x, valid)
@@ -199,14 +215,15 @@ class PositionKernelAttention(nn.Module):
         in_heads = (self.n_heads, -1, x.shape[-1])
         query = self._split_heads(self.query(x_query)) @ self.key.weight.view(in_heads)  # (b, h, 1, d)
         logits = query @ x.unsqueeze(1).mT / math.sqrt(x.shape[-1] // self.n_heads) @ self.u_kernel.dense(x.shape[1]).mT
-        if valid is not None:
-            logits = logits.masked_fill(~valid[:, None, None], -math.inf)
+        attended = self.attended(valid)
+        if attended is not None:
+            logits = logits.masked_fill(~attended[:, None, None], -math.inf)
         weights = torch.softmax(logits, dim=-1) @ self.l_kernel.dense(x.shape[1])
-        attended = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
-        return attended.transpose(1, 2).flatten(-2) + self.value.bias
+        y = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
+        return self._output(y + self.value.bias.view(self.n_heads, 1, -1))
 
     def _with_positions(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is projected: both inputs with positions; arguments as in :meth:`forward`."""
+        """Both inputs with the encodings that enter before the projections; arguments as in :meth:`forward`."""
         first = x.shape[1] - x_query.shape[1]
         for encoding in self._encodings():
             x_query, x = encoding.at_attention_input(x_query, first), encoding.at_attention_input(x)

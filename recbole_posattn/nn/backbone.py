@@ -1,8 +1,8 @@
 """Transformer backbones around positional-kernel attention.
 
 ``sasrec`` is the paper's block (arXiv 2602.21052, after SASRec, arXiv 1808.09781): pre-norm, queries from the
-normalized and keys and values from the raw input. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one input
-for all three, an output projection.
+normalized input, keys and values from the raw one. ``recbole`` is RecBole's ``TransformerEncoder``: post-norm, one
+input for all three, an output projection.
 
 Shape keys: b batch, s sequence length, d hidden size.
 """
@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """Sizes and options of a block outside its attention.
+    """Sizes and options of a block.
 
     Attributes:
         hidden_size: Channels d.
@@ -40,6 +40,8 @@ class BlockOptions:
         hidden_act: A name of :data:`ACTIVATIONS`.
         dropout: Probability of zeroing an element of the input and in the feed-forward networks; in [0, 1).
         layer_norm_eps: Added to the variance in LayerNorm.
+        output_projection: See :class:`PositionKernelAttention`; the ``recbole`` backbone has a projection of its own.
+        attend_padding: See :class:`PositionKernelAttention`.
     """
 
     hidden_size: int
@@ -47,6 +49,8 @@ class BlockOptions:
     hidden_act: str = "relu"
     dropout: float = 0.0
     layer_norm_eps: float = 1e-8
+    output_projection: bool = False
+    attend_padding: bool = False
 
     def layer_norm(self) -> nn.LayerNorm:
         """A LayerNorm over the channels."""
@@ -58,8 +62,7 @@ class FeedForward(nn.Module):
 
     Args:
         options: Sizes, activation and dropout.
-        inner_dropout: Whether there is dropout behind the first layer too (the paper's block has it, RecBole's does
-            not).
+        inner_dropout: Whether dropout also follows the first layer (it does in the paper's block, not in RecBole's).
     """
 
     def __init__(self, options: BlockOptions, inner_dropout: bool) -> None:
@@ -119,11 +122,15 @@ class SASRecBlock(Block):
 class RecBoleBlock(Block):
     """RecBole's ``TransformerLayer``: a = LN(x + W_O Attn(x, x)), out = LN(a + FFN(a)).
 
-    The arguments are those of :class:`Block`; there is dropout behind the output projection W_O, too.
+    The arguments are those of :class:`Block`; dropout also follows the output projection W_O.
     """
 
     def __init__(self, attention: PositionKernelAttention, options: BlockOptions) -> None:
         super().__init__(attention, options)
+        if options.output_projection:
+            raise ValueError(
+                "output_projection is for the sasrec backbone; the recbole backbone always has a projection"
+            )
         self.attention = attention
         self.dense = nn.Linear(options.hidden_size, options.hidden_size)
         self.dropout = Dropout(options.dropout)
@@ -140,10 +147,10 @@ class RecBoleBlock(Block):
 
 
 class Backbone(nn.Module):
-    """Blocks between an input stage with dropout and the outputs, with one LayerNorm outside the blocks.
+    """An input stage with dropout, the blocks, and one LayerNorm outside the blocks.
 
     Args:
-        attentions: One attention a block, first block first.
+        attentions: The attention of each block, in order.
         options: The rest of each block.
         input_encodings: Positional encodings that enter at the input.
     """
@@ -167,7 +174,7 @@ class Backbone(nn.Module):
 
         Args:
             item_embedding: Shape (b, s, d).
-            valid: Shape (b, s), False at padding; ``None`` where padding stands behind the items only.
+            valid: Shape (b, s), False at padding; ``None`` if all padding follows the items.
             last_only: Whether only the output at the last position is needed; the last block then skips the
                 others.
 
@@ -191,7 +198,7 @@ class Backbone(nn.Module):
 class SASRecBackbone(Backbone):
     """√d-scaled item embeddings, dropout, the paper's blocks, LayerNorm.
 
-    The authors zero the padding rows after each block; here the attention keeps padding out by itself.
+    The authors zero the padding rows after each block; here the attention does so with its input.
     """
 
     block_class = SASRecBlock

@@ -1,4 +1,4 @@
-"""Dropout whose random numbers do not take a fifth of the training time on a CPU."""
+"""Dropout with cheap random numbers on a CPU, where PyTorch's take a fifth of the training time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LEVELS = 2**16
 def dropout(x: Tensor, p: float) -> Tensor:
     """Zero each element with probability p, multiply the others by 1 / (1 − p).
 
-    On a CPU, PyTorch draws a float for each element, one after the other. Here 64 random bits serve for four elements
-    (six times as fast, ``python -m benchmarks.dropout_speed``); p is rounded to a multiple of 2⁻¹⁶, and the factor
-    with it, so that the mean stays what it was.
+    On a CPU, PyTorch draws a float for each element, one by one. Here 64 random bits serve four elements, which is six
+    times as fast (``python -m benchmarks.dropout_speed``). p is rounded to a multiple of 2⁻¹⁶ here and in the factor,
+    so that the mean does not change.
 
     Args:
         x: Of any shape.
@@ -36,7 +36,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """:func:`dropout` during training; takes the place of ``torch.nn.Dropout``.
+    """:func:`dropout` during training; replaces ``torch.nn.Dropout``.
 
     Args:
         p: Probability of zeroing an element, in [0, 1).

@@ -1,20 +1,27 @@
-"""The encoder of PosKernelSASRec from plain arguments: kernels, encodings and blocks put together."""
+"""Build the encoder of PosKernelSASRec from plain arguments: kernels, encodings and blocks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
 
 from recbole_posattn.nn.attention import PositionKernelAttention
-from recbole_posattn.nn.backbone import BACKBONES, Backbone, BlockOptions
-from recbole_posattn.nn.encodings.base import EncodingOptions, PositionEncoding, Sharing
+from recbole_posattn.nn.backbone import BACKBONES, Backbone, BlockOptions, FeedForward
+from recbole_posattn.nn.encodings.base import EncodingOptions, PositionEncoding
 from recbole_posattn.nn.encodings.build import build_encodings
 from recbole_posattn.nn.kernels.base import KernelOptions, PositionKernel
 from recbole_posattn.nn.kernels.structures import build_kernel, parse_kernel_structure
 
 KernelPair = tuple[PositionKernel, PositionKernel]
+KernelSharing = Literal["per_layer", "shared", "shared_if_full"]
+KERNEL_SHARINGS: tuple[KernelSharing, ...] = ("per_layer", "shared", "shared_if_full")
+Initializer = Literal["normal", "xavier_uniform", "xavier_uniform_stacked"]
+BiasInitializer = Literal["zeros", "uniform"]
+INITIALIZERS: tuple[Initializer, ...] = ("normal", "xavier_uniform", "xavier_uniform_stacked")
+BIAS_INITIALIZERS: tuple[BiasInitializer, ...] = ("zeros", "uniform")
 
 
 def build_encoder(
@@ -28,29 +35,29 @@ def build_encoder(
     backbone: str = "sasrec",
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
-    kernel_sharing: Sharing = "per_layer",
+    kernel_sharing: KernelSharing = "per_layer",
     kernel_options: Mapping[str, Any] | None = None,
     encoding_options: Mapping[str, Any] | None = None,
     block_options: Mapping[str, Any] | None = None,
     initializer_range: float = 0.02,
 ) -> Backbone:
-    """An encoder of sequences, initialized: embeddings of shape (b, s, d) to hidden states of that shape.
+    """Build and initialize an encoder, which maps embeddings of shape (b, s, d) to hidden states of the same shape.
 
     Args:
         max_length: The longest sequence, in positions.
         hidden_size: Channels d.
-        n_layers: Blocks.
+        n_layers: Number of blocks.
         n_heads: Attention heads; must divide ``hidden_size``.
         kernel_structure: ``<U>-<L>``, each a name of :data:`STRUCTURES`.
         encodings: Names of :data:`ENCODINGS`.
         backbone: A name of :data:`BACKBONES`.
         dropout: See :class:`BlockOptions`.
         attention_dropout: Probability of zeroing an attention weight; in [0, 1).
-        kernel_sharing: A kernel for each layer, or one for all.
+        kernel_sharing: See :func:`build_layer_kernels`, for U and L.
         kernel_options: Further fields of :class:`KernelOptions`.
         encoding_options: Further fields of :class:`EncodingOptions`.
         block_options: Further fields of :class:`BlockOptions`.
-        initializer_range: Standard deviation of the normal start of the weights.
+        initializer_range: Standard deviation of the weights' normal initialization.
 
     Raises:
         ValueError: If a name is unknown or an option out of range.
@@ -79,13 +86,13 @@ def assemble_encoder(
     n_heads: int,
     attention_dropout: float,
 ) -> Backbone:
-    """An encoder of given parts, with PyTorch's start values.
+    """Build an encoder from its parts, with PyTorch's initialization.
 
     Args:
         backbone: A name of :data:`BACKBONES`.
         kernels: (Uᵀ, L) of each layer.
         encodings: The encodings of each layer.
-        options: The rest of each block.
+        options: The other sizes and options of each block.
         n_heads: Attention heads.
         attention_dropout: Probability of zeroing an attention weight.
     """
@@ -96,6 +103,8 @@ def assemble_encoder(
             *pair,
             dropout=attention_dropout,
             encodings=[encoding for encoding in layer if encoding.enters != "input"],
+            output_projection=options.output_projection,
+            attend_padding=options.attend_padding,
         )
         for pair, layer in zip(kernels, encodings, strict=True)
     ]
@@ -104,33 +113,63 @@ def assemble_encoder(
 
 
 def build_layer_kernels(
-    kernel_structure: str, n_layers: int, options: KernelOptions, sharing_u: Sharing, sharing_l: Sharing
+    kernel_structure: str,
+    n_layers: int,
+    options: KernelOptions,
+    sharing_u: KernelSharing,
+    sharing_l: KernelSharing,
 ) -> list[KernelPair]:
     """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them.
 
     Args:
         kernel_structure: ``<U>-<L>``, each a name of :data:`STRUCTURES`.
-        n_layers: Blocks.
+        n_layers: Number of blocks.
         options: Sizes and options; the role is set here.
-        sharing_u: A U for each layer, or one for all.
-        sharing_l: An L for each layer, or one for all.
+        sharing_u: A U for each layer, or one for all; ``shared_if_full``: one for all where the structure is ``full``,
+            as L in the authors' code.
+        sharing_l: The same for L.
 
     Raises:
         ValueError: See :func:`build_kernel`.
     """
     structure_u, structure_l = parse_kernel_structure(kernel_structure)
 
-    def build(role: Literal["u", "l"], structure: str, sharing: Sharing) -> list[PositionKernel]:
-        n_kernels = 1 if sharing == "shared" else n_layers
-        kernels = [build_kernel(structure, options._replace(role=role)) for _ in range(n_kernels)]
-        return kernels * n_layers if sharing == "shared" else kernels
+    def build(role: Literal["u", "l"], structure: str, sharing: KernelSharing) -> list[PositionKernel]:
+        shared = sharing == "shared" or (sharing == "shared_if_full" and structure == "full")
+        kernels = [build_kernel(structure, options._replace(role=role)) for _ in range(1 if shared else n_layers)]
+        return kernels * n_layers if shared else kernels
 
     return list(zip(build("u", structure_u, sharing_u), build("l", structure_l, sharing_l), strict=True))
 
 
-def init_weights(module: nn.Module, std: float) -> None:
-    """RecBole's start of a layer, N(0, ``std``²) without bias; kernels and LayerNorms keep the start of their class."""
+def init_weights(
+    module: nn.Module,
+    std: float,
+    initializer: Initializer = "normal",
+    feed_forward_bias: BiasInitializer = "zeros",
+) -> None:
+    """The start of a layer, for ``nn.Module.apply``; kernels and LayerNorms keep the start of their class.
+
+    Args:
+        module: A layer, whose own layers have started.
+        std: Standard deviation of ``normal``.
+        initializer: Of matrices. ``normal``: N(0, ``std``²), as in RecBole; ``xavier_uniform``: U(−a, a) with
+            a² = 6 / (inputs + outputs); ``xavier_uniform_stacked``: the same, W_Q, W_K and W_V taken for one matrix of
+            3 d outputs, as in PyTorch's ``MultiheadAttention``.
+        feed_forward_bias: Of the biases of feed-forward networks. ``zeros``, as all other biases; ``uniform``: U(−a, a)
+            with a² = 1 / inputs, PyTorch's start of linear and convolution layers.
+    """
     if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=std)
+        if initializer == "normal":
+            nn.init.normal_(module.weight, std=std)
+        else:
+            nn.init.xavier_uniform_(module.weight)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
+    if isinstance(module, PositionKernelAttention) and initializer == "xavier_uniform_stacked":
+        for projection in (module.query, module.key, module.value):
+            nn.init.xavier_uniform_(projection.weight, gain=math.sqrt(1 / 2))  # 6 / (d + 3 d) = 1/2 · 6 / (d + d)
+    if isinstance(module, FeedForward) and feed_forward_bias == "uniform":
+        for dense in (module.dense_1, module.dense_2):
+            bound = 1 / math.sqrt(dense.in_features)
+            nn.init.uniform_(dense.bias, -bound, bound)

@@ -1,7 +1,7 @@
-"""Products of a lower-triangular matrix over positions with a sequence, each in the cheapest of the exact ways.
+"""Exact products of a lower-triangular matrix over positions with a sequence, each computed in the fastest way.
 
-Up to :data:`DENSE_LENGTH` positions the plain product with the dense matrix is fastest. Beyond, the structure of the
-matrix pays: the time stays below T², and no T × T matrix is made.
+Up to :data:`DENSE_LENGTH` positions the plain product with the dense matrix is fastest. Longer sequences use the
+structure of the matrix, in less than O(s²) time and without an s × s matrix.
 
 Shape keys: b batch, g kernel groups, s sequence length, c channels of a group, w bandwidth (lags), r size of the
 state of a recurrence, n blocks, p positions of a block.
@@ -10,6 +10,7 @@ state of a recurrence, n blocks, p positions of a block.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Measured on two CPU cores, forward and backward, d = 64, float32: results/kernel_products.md.
-DENSE_LENGTH = 384  # longest sequence for which the dense product wins
+DENSE_LENGTH = 384  # longest sequence for which the dense product is fastest
 DENSE_RECURRENCE_LENGTH = 96  # the same, against the blocks of a recurrence
-BLOCKED_LAGS = 64  # widest band of lags for which blocks win over the FFT
-LENGTH_PER_LAG = 4  # positions a lag from which a band of position-dependent weights is worth the blocks
+BLOCKED_LAGS = 64  # widest band of lags for which blocks are faster than the FFT
+LENGTH_PER_LAG = 4  # positions per lag from which blocks are faster for a band of position-dependent weights
 BLOCK_SIZE = 64  # positions of a block, unless the band is wider
 
 
@@ -53,17 +54,17 @@ def toeplitz_product(taps: Tensor, x: Tensor) -> Tensor:
 def dense_product(matrix: Tensor, x: Tensor) -> Tensor:
     """M x for lower-triangular M of shape (g, s, s) and x of shape (b, g, s, c), or (b, any, s, c) if g is 1."""
     if len(matrix) == 1:
-        y: Tensor = _TriangularProduct.apply(matrix[0].to(x.dtype), x)  # type: ignore[no-untyped-call]  # torch has no types for it
-        return y
-    # Folding the batch into the columns keeps the product from copying every matrix once a sequence.
+        product: Callable[..., Tensor] = _TriangularProduct.apply
+        return product(matrix[0].to(x.dtype), x)
+    # Folding the batch into the columns keeps the product from copying every matrix once per sequence.
     return torch.einsum("gts,bgsc->bgtc", matrix, x)
 
 
 class _TriangularProduct(torch.autograd.Function):
-    """M x for one matrix M of shape (s, s) and x of shape (b, any, s, c), without most of what is zero.
+    """M x for one matrix M of shape (s, s) and x of shape (b, any, s, c), which skips most of the zeros.
 
-    The first block of rows needs as many columns of M only, and so on: 5/8 of the products of a square matrix with four
-    blocks, and so in the gradients.
+    A block of rows needs the columns of M up to its last row only: with four blocks, 5/8 of the products of a square
+    matrix. The same holds for the gradients.
     """
 
     @staticmethod
@@ -97,7 +98,7 @@ class _TriangularProduct(torch.autograd.Function):
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
-    """Blocks of at most :data:`BLOCK_SIZE` positions, all about as long as each other."""
+    """Blocks of at most :data:`BLOCK_SIZE` positions, of about equal length."""
     size = math.ceil(length / math.ceil(length / BLOCK_SIZE))
     return [(first, min(first + size, length)) for first in range(0, length, size)]
 
@@ -136,16 +137,16 @@ def blocked_band_product(band: Tensor, x: Tensor) -> Tensor:
 
 
 def recurrent_product(within: Tensor, write: Tensor, carry: Tensor, read: Tensor, x: Tensor) -> Tensor:
-    """A linear recurrence run block by block: dense inside a block, a state of shape (r, c) from block to block.
+    """A linear recurrence, block by block: dense inside a block, with a state of shape (r, c) between blocks.
 
-    y_n = within_n x_n + read_n Σ_{m < n} carry[n, m] ⊙ (write_m x_m) for block n. With p = :func:`block_of_root`
+    y_n = within_n x_n + read_n Σ_{m < n} carry[n, m] ⊙ (write_m x_m) for block n. With p = :func:`square_root_blocks`
     positions a block, the four matrices have O(s) entries where the blocks share them.
 
     Args:
-        within: What a block gives itself, shape (g, n, p, p), or (g, 1, p, p) for the same in all blocks.
-        write: What a block leaves in the state, shape (g, n, r, p) or (g, 1, r, p).
-        carry: What is left at block n of the state of block m, shape (g, r, n, n), strictly lower triangular.
-        read: What a block takes from the state, shape (g, n, p, r) or (g, 1, p, r).
+        within: From a block to itself, shape (g, n, p, p), or (g, 1, p, p) if all blocks share it.
+        write: From a block to the state, shape (g, n, r, p) or (g, 1, r, p).
+        carry: From the state of block m to block n, shape (g, r, n, n), strictly lower triangular.
+        read: From the state to a block, shape (g, n, p, r) or (g, 1, p, r).
         x: Shape (b, g, s, c), or (b, any, s, c) if g is 1.
 
     Returns:
@@ -158,7 +159,7 @@ def recurrent_product(within: Tensor, write: Tensor, carry: Tensor, read: Tensor
     return (within @ blocks + read @ state).flatten(-3, -2)[..., :length, :]
 
 
-def block_of_root(length: int) -> tuple[int, int]:
+def square_root_blocks(length: int) -> tuple[int, int]:
     """Blocks of √s positions for :func:`recurrent_product`: their number n and their size p, n p ≥ s."""
     p = math.isqrt(length - 1) + 1
     return math.ceil(length / p), p

@@ -64,6 +64,14 @@ def drawing(
         return None if figure is None else Drawing(title, note, wide, _svg(figure), _png(figure) if with_png else None)
 
 
+def png_picture(draw: Callable[[], Figure]) -> bytes:
+    """A figure as a PNG file alone; ``draw`` is called in our style."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        return _png(draw())
+
+
 def short(name: str, length: int = 28) -> str:
     """A name, shortened for an axis or a legend."""
     return name if len(name) <= length else f"{name[: length - 1]}…"

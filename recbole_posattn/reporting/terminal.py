@@ -1,4 +1,4 @@
-"""Tables as plain text, for terminals and Markdown files."""
+"""Lines and tables as plain text, for terminals and Markdown files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from rich.text import Text
 
 _UNDERLINED = box.Box("    \n    \n == \n    \n    \n    \n    \n    \n", ascii=True)
 _WIDTH = 100_000  # characters; no terminal's width, so that no cell is wrapped or cut
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a text as it is, on one line however long it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def text_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

@@ -161,7 +161,7 @@ def _description(loaded: Loaded, format: str, comparison: Comparison | None) -> 
         "format": format,
         "file": MODEL_NAMES[format],
         "inputs": {
-            INPUT_NAMES[0]: {"type": "int64", "shape": ["batch", length], "order": "oldest first, 0 behind the last"},
+            INPUT_NAMES[0]: {"type": "int64", "shape": ["batch", length], "order": "oldest first, then zeros"},
             INPUT_NAMES[1]: {"type": "int64", "shape": ["batch"], "range": [1, length]},
         },
         "outputs": {OUTPUT_NAME: {"type": "float32", "shape": ["batch", loaded.dataset.item_num]}},

@@ -52,8 +52,8 @@ def _highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     candidates = torch.cat([in_chunks[row, chunk].flatten(1), scores[:, n_chunks * CHUNK :]], dim=1)
     best, place = torch.topk(candidates, k)
     nth, inside = place // CHUNK, place % CHUNK
-    behind = nth >= k  # the remainder after the last chunk
-    column = torch.where(behind, n_chunks + nth - k, chunk.gather(1, nth.clamp(max=k - 1))) * CHUNK + inside
+    in_rest = nth >= k  # after the last whole chunk
+    column = torch.where(in_rest, n_chunks + nth - k, chunk.gather(1, nth.clamp(max=k - 1))) * CHUNK + inside
     return best, column
 
 

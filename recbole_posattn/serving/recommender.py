@@ -104,7 +104,8 @@ class Recommender:
             restrict_to=restrict_to,
             exclude=exclude,
         )
-        return pa.concat_tables(blocks).to_pandas()
+        table: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
+        return table
 
     def recommend_users(
         self,
@@ -142,7 +143,8 @@ class Recommender:
             restrict_to=restrict_to,
             exclude=exclude,
         )
-        return pa.concat_tables(blocks).to_pandas()
+        table: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
+        return table
 
     def known_users(self, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
         """Users of the data set, as :meth:`recommend_users` takes them, for :meth:`blocks`."""
@@ -244,7 +246,7 @@ class Recommender:
             batch = block.rows(rows)
             scores = all_scores(self.loaded, model_input(self.loaded, batch))
             scores.index_fill_(1, left_out, -torch.inf)
-            done = batch.histories.left_out(mask)
+            done = batch.histories.masked(mask)
             if done is not None:
                 scores[done] = -torch.inf
             best_scores, number = best_items(scores, k)

@@ -148,7 +148,7 @@ def _in_time(dataset: Dataset, rows: Interaction) -> Tensor:
 
 
 def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor]:
-    """User and item of the interactions behind rows with written-out histories."""
+    """User and item of the interactions of rows that come with their histories."""
     user = rows[dataset.uid_field]
     item, position = laid_out(dataset, rows)
     position, order = position.sort()

@@ -61,9 +61,9 @@ class _PositionScorer(_Scorer):
         model = self.model
         if model.newest_last:
             items = padding_in_front(items, length)
-            hidden = model.backbone(model.item_embedding(items), items > 0, last_only=True)[:, -1]
+            hidden = model.hidden_states(items, items > 0, last_only=True)[:, -1]
         else:
-            hidden = model.gather_indexes(model.backbone(model.item_embedding(items)), length - 1)
+            hidden = model.gather_indexes(model.hidden_states(items, None), length - 1)
         return model._scores(hidden)
 
 

@@ -10,7 +10,6 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import EvaluatorType, ModelType
 
-from recbole_posattn.data.splits import time_quantiles
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.settings.eval_args import EVAL_ARGS, check_eval_args
 from recbole_posattn.settings.model_keys import NEGATIVES, NEGATIVES_OF_RECBOLE, is_negatives
@@ -29,7 +28,7 @@ from recbole_posattn.settings.rules import (
 from recbole_posattn.settings.run_keys import RUN_RULES
 
 
-def _is_negatives_of_recbole(value: Any) -> bool:
+def _is_recbole_negatives(value: Any) -> bool:
     if not isinstance(value, dict) or not set(value) <= NEGATIVES_OF_RECBOLE.keys():
         return False
     given = {**NEGATIVES_OF_RECBOLE, **value}
@@ -47,8 +46,8 @@ def _is_negatives_of_recbole(value: Any) -> bool:
     )
 
 
-_RECBOLES_NEGATIVES = Rule(
-    lambda value: value in (None, "None") or _is_negatives_of_recbole(value),
+_RECBOLE_NEGATIVES = Rule(
+    lambda value: value in (None, "None") or _is_recbole_negatives(value),
     "a dict of distribution (uniform, popularity or none), sample_num (a positive integer), alpha (a number of at "
     "least 0), dynamic (True or False) and candidate_num (an integer of at least 0), or ~",
 )
@@ -65,7 +64,7 @@ def check_model_types(settings: Mapping[str, Any], defaults: Mapping[str, Any]) 
     Raises:
         SettingError: Naming the first one.
     """
-    check_rules(settings, {"train_neg_sample_args": _RECBOLES_NEGATIVES})
+    check_rules(settings, {"train_neg_sample_args": _RECBOLE_NEGATIVES})
     kinds = {bool: BOOL, int: FINITE, float: FINITE, str: Rule(lambda value: isinstance(value, str), "a text")}
     kinds |= {list: Rule(lambda value: isinstance(value, (list, tuple)), "a list")}
     kinds |= {dict: Rule(lambda value: isinstance(value, dict), "a mapping")}
@@ -89,13 +88,13 @@ def check_resolved(settings: Mapping[str, Any]) -> None:
     check_eval_args(evaluation)
     is_whole = isinstance(negatives, Mapping) and negatives.keys() >= NEGATIVES_OF_RECBOLE.keys()
     is_none = is_whole and negatives["distribution"] == "none" and negatives["dynamic"] is False
-    if not is_none and not (is_whole and negatives["distribution"] != "none" and _is_negatives_of_recbole(negatives)):
-        raise SettingError(f"train_neg_sample_args must be {_RECBOLES_NEGATIVES.allowed}; got {shown(negatives)}.")
+    if not is_none and not (is_whole and negatives["distribution"] != "none" and _is_recbole_negatives(negatives)):
+        raise SettingError(f"train_neg_sample_args must be {_RECBOLE_NEGATIVES.allowed}; got {shown(negatives)}.")
     check_rules(settings, {"loss_negatives": or_none(Rule(is_negatives, NEGATIVES))})
 
 
 def check_caches(settings: Mapping[str, Any]) -> None:
-    """Refuse RecBole's caches of prepared data, which are pickles: reading one runs whatever is in it.
+    """Refuse RecBole's caches of prepared data, which are pickles: reading one runs any code in it.
 
     Raises:
         SettingError: Naming the key.
@@ -154,58 +153,6 @@ def check_columns(settings: Mapping[str, Any]) -> None:
             )
 
 
-def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None:
-    """Refuse an evaluation of single targets and their histories that is not possible.
-
-    Args:
-        settings: With RecBole's defaults filled in.
-        knows_histories: Whether the model's data set provides histories.
-
-    Raises:
-        SettingError: Naming the keys.
-    """
-    evaluation, mask = settings["eval_args"], settings["mask_history"]
-    sequential = settings["MODEL_TYPE"] == ModelType.SEQUENTIAL
-    if sequential and settings["benchmark_filename"] is not None and not knows_histories:
-        raise SettingError(
-            f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has a data set of its own, "
-            "which cannot read files that are split already; leave the key out."
-        )
-    quantiles = time_quantiles(evaluation)
-    if quantiles is not None and not _are_quantiles(quantiles):
-        raise SettingError(
-            f"eval_args: the split TQ must be two ascending quantiles of time in (0, 1), like [0.95, 0.97]; "
-            f"got {quantiles!r}."
-        )
-    if mask is None:
-        for key, given in {
-            "eval_args with the split TQ": quantiles,
-            "drop_unseen_targets": settings["drop_unseen_targets"],
-        }.items():
-            if given:
-                raise SettingError(f"{key} needs mask_history, one of none, all, except_target; got none of them.")
-        return
-    why = None
-    if not knows_histories:
-        why = f"{settings['model']} uses a data set that provides no histories"
-    elif sequential and not settings["lazy_prefixes"]:
-        why = "without lazy_prefixes no histories are kept"
-    elif evaluation["order"] != "TO":
-        why = f"eval_args must have the order TO, not {evaluation['order']}"
-    elif set(evaluation["mode"].values()) != {"full"}:
-        why = f"eval_args must have the mode full, not {evaluation['mode']}"
-    elif mask == "all" and "gauc" in map(str.lower, settings["metrics"]):
-        why = "GAUC has no value for a target that is left out with its history; take except_target"
-    if why is not None:
-        raise SettingError(f"mask_history {mask!r} is not possible here: {why}.")
-
-
-def _are_quantiles(value: Any) -> bool:
-    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(is_number, value)):
-        return False
-    return 0 < value[0] < value[1] < 1
-
-
 def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
     """Refuse values that a RecBole model fails on once its training begins.
 
@@ -229,6 +176,9 @@ def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
         )
 
 
+# The key of the checkpoint that a stage of training starts from.
+PRETRAINED = "pre_model_path"
+
 # RecBole's models that are trained in stages: the key of the stage, and whether each stage needs a pretrained model.
 _STAGES = {
     "S3Rec": ("train_stage", {"pretrain": False, "finetune": True}),
@@ -247,7 +197,7 @@ def pretrained_file(model: str, settings: Mapping[str, Any]) -> str | None:
     if model not in _STAGES:
         return None
     key, stages = _STAGES[model]
-    return settings["pre_model_path"] if stages[settings[key]] else None
+    return settings[PRETRAINED] if stages[settings[key]] else None
 
 
 def check_stage(model: str, settings: Mapping[str, Any]) -> None:
@@ -269,7 +219,7 @@ def check_stage(model: str, settings: Mapping[str, Any]) -> None:
         return
     before = "of BPR" if model == "ConvNCF" else f"that an earlier stage of {model} has written"
     what = f"there is no file {shown(str(file))}" if file else "got none"
-    raise SettingError(f"pre_model_path must be a checkpoint {before}, with {key} {settings[key]}; {what}.")
+    raise SettingError(f"{PRETRAINED} must be a checkpoint {before}, with {key} {settings[key]}; {what}.")
 
 
 def check_transform(settings: Mapping[str, Any]) -> None:
@@ -279,8 +229,8 @@ def check_transform(settings: Mapping[str, Any]) -> None:
         SettingError: Naming the key of the share.
     """
     transform = settings.get("transform")
-    key = _SHARES_OF_TRANSFORMS.get(transform)
+    key = _SHARES_OF_TRANSFORMS.get(str(transform))
     if key is not None:
-        share = settings.get(key)
+        share: Any = settings.get(key)
         if not is_number(share) or not 0 <= share <= 1:
             raise SettingError(f"transform {transform!r} needs {key}, a number in [0, 1]; got {share!r}.")

@@ -47,6 +47,7 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         _check_kernels(settings)
     _check_encodings(settings)
     _check_loss(settings)
+    _check_attention(settings)
     stride, max_length = settings["window_stride"], settings["MAX_ITEM_LIST_LENGTH"]
     if stride is not None and stride > max_length:
         raise SettingError(f"window_stride must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {stride}.")
@@ -54,6 +55,7 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         raise SettingError(
             f"window_stride {stride} is for train_objective 'sequence'; got 'augmented', which has no windows."
         )
+    _check_last_window(settings)
     if settings["train_objective"] == "sequence" and settings.get("transform") is not None:
         raise SettingError(
             f"transform {settings['transform']!r} rewrites single histories; it needs train_objective 'augmented', "
@@ -61,11 +63,35 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         )
 
 
+def _check_last_window(settings: Mapping[str, Any]) -> None:
+    if not settings.get("last_window_only"):
+        return
+    stride, objective = settings["window_stride"], settings["train_objective"]
+    if objective != "sequence":
+        raise SettingError(f"last_window_only is for train_objective 'sequence'; got {objective!r}, without windows.")
+    if stride is not None:
+        raise SettingError(
+            f"last_window_only leaves one window of a history; got window_stride {stride}: leave it out."
+        )
+
+
+def _check_attention(settings: Mapping[str, Any]) -> None:
+    if settings.get("attend_padding") and settings["position_alignment"] != "end":
+        raise SettingError(
+            "attend_padding needs position_alignment 'end': padding behind the items is never attended; "
+            f"got {settings['position_alignment']!r}."
+        )
+    if settings.get("output_projection") and settings["backbone"] != "sasrec":
+        raise SettingError(
+            f"output_projection is for backbone 'sasrec'; got {settings['backbone']!r}, which always has a projection."
+        )
+
+
 def _check_loss(settings: Mapping[str, Any]) -> None:
     loss_type, negatives = settings["loss_type"], settings.get("train_neg_sample_args")
     if loss_type not in SAMPLED_LOSSES and negatives is not None:
         raise SettingError(
-            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which takes all items for negatives; "
+            f"train_neg_sample_args must be ~ with loss_type {loss_type}, which uses all items as negatives; "
             f"got {negatives!r}."
         )
     if loss_type in SAMPLED_LOSSES and settings["loss_chunk_size"] != "auto":
@@ -75,7 +101,7 @@ def _check_loss(settings: Mapping[str, Any]) -> None:
         )
     if loss_type == "gBCE" and negatives is not None and negatives.get("distribution", "uniform") != "uniform":
         raise SettingError(
-            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Take SSM "
+            f"loss_type gBCE is calibrated for uniform negatives; got train_neg_sample_args {negatives!r}. Use SSM "
             "for popular ones."
         )
 
@@ -117,9 +143,7 @@ def _check_kernels(settings: Mapping[str, Any]) -> None:
 
 
 def _check_encodings(settings: Mapping[str, Any]) -> None:
-    encodings = settings.get(
-        "position_encoding"
-    )  # ``None``: a model with a fixed encoding has the keys of that encoding instead
+    encodings = settings.get("position_encoding")  # None if the model has a fixed encoding, and the keys of that one
     try:
         check_encodings(encodings or [])
     except ValueError as error:

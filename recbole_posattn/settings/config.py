@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +24,6 @@ from recbole_posattn.settings import registry
 from recbole_posattn.settings.checks import (
     check_caches,
     check_columns,
-    check_evaluation,
     check_model_types,
     check_recbole_model,
     check_resolved,
@@ -37,22 +35,27 @@ from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
 from recbole_posattn.settings.combinations import check_combinations, check_model_keys, resolved_negatives
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.eval_args import check_eval_args
+from recbole_posattn.settings.evaluation_checks import check_evaluation
 from recbole_posattn.settings.intervals import write_intervals
-from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_DEFAULTS, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS_OF_EVERY_MODEL, UNLISTED_DEFAULTS
+from recbole_posattn.settings.learner import check_learner_args
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
-from recbole_posattn.settings.properties import ML_100K, named_file, properties_files, property_keys, recbole_model_keys
+from recbole_posattn.settings.plugins import check_plugins_of_checkpoint, import_plugins, plugins_of_run, with_plugins
+from recbole_posattn.settings.presets import preset_settings
+from recbole_posattn.settings.properties import ML_100K, properties_files, property_keys, recbole_model_keys
+from recbole_posattn.settings.protocols import read_protocol
 from recbole_posattn.settings.recipe_checks import check_recipe, resolved_decay_epochs
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
 
-class Config(ServedConfig, recbole.config.Config):
+class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecBole has no types
     """The settings of a run; a drop-in for ``recbole.config.Config``.
 
     Precedence as in RecBole: command line, then ``config_dict``, then ``config_file_list`` (the later file first), then
-    the properties of data set and model, ours and RecBole's.
+    the protocol and the preset, then the tuned settings, then the properties of data set and model, ours and RecBole's.
 
     Args:
         model: Name or class of the model; if ``None``, that of the settings, else PosKernelSASRec.
@@ -104,26 +107,26 @@ class Config(ServedConfig, recbole.config.Config):
         }
 
     def _load_config_files(self, file_list: Sequence[str | Path] | None) -> dict[str, Any]:
-        settings: dict[str, Any] = {}
-        for file in file_list or []:
-            settings.update(read_yaml(file))
-        return settings
+        return with_plugins(*map(read_yaml, file_list or []))
 
     def _load_cmd_line(self) -> dict[str, Any]:
         settings: dict[str, str] = {}
-        ignored = []
+        plugins, ignored = [], []
         for argument in self._command_line:
             key, equals, value = argument.removeprefix("--").partition("=")
             if not (argument.startswith("--") and equals):
                 ignored.append(argument)
+            elif key == "plugin":
+                plugins.append(value)
             elif settings.setdefault(key, value) != value:
                 raise SettingError(f"{key} was given twice, as {settings[key]!r} and {value!r}; give it once")
         if ignored:
             logging.getLogger().warning(f"command line arguments without effect: {' '.join(ignored)}")
-        return self._convert_config_dict(settings)
+        return with_plugins(self._convert_config_dict(settings), {"plugins": plugins} if plugins else {})
 
     def _merge_external_config_dict(self) -> None:
-        super()._merge_external_config_dict()
+        self.external_config_dict = with_plugins(self.file_config_dict, self.variable_config_dict, self.cmd_config_dict)
+        import_plugins(self.external_config_dict.get("plugins", ()))
         self._given_keys = set(self.external_config_dict)
         for key, name in self._fallback.items():
             self.external_config_dict.setdefault(key, name)
@@ -134,7 +137,8 @@ class Config(ServedConfig, recbole.config.Config):
 
     def defaults(self) -> dict[str, Any]:
         """The defaults of keys that are not given, as plain data; a missing key has the default ``None``."""
-        return plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
+        defaults: dict[str, Any] = plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
+        return defaults
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
@@ -146,24 +150,28 @@ class Config(ServedConfig, recbole.config.Config):
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
         build_sparse_tensors_as_today(model_class)
         install_dataset_class(model_name, model_class.type)
-        return model_name, registry.mended(model_class), dataset_name
+        return model_name, registry.corrected(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
     def _update_internal_config_dict(self, file: str) -> dict[str, Any] | None:
-        settings = super()._update_internal_config_dict(file)
+        settings: dict[str, Any] | None = super()._update_internal_config_dict(file)
         if Path(file).name == "sample.yaml":  # RecBole reads it after the model's file and before the data set's
             for path in properties_files(self.model, self.dataset):
                 self.internal_config_dict.update(read_yaml(path))
         return settings
 
-    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+    def _load_internal_config_dict(self, model: str, model_class: type[Any], dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults = self.internal_config_dict
         mend_tree_settings(defaults)
         external = self.external_config_dict
-        if external.get("protocol") is not None:
-            defaults.update(read_yaml(named_file("protocol", str(external["protocol"]))))
+        preset = external.get("preset", defaults["preset"])
+        if preset is not None:
+            defaults.update(preset_settings(preset, model, defaults))
+        protocol = external.get("protocol", defaults["protocol"])
+        if protocol is not None:
+            defaults.update(read_protocol(str(protocol)))
         self._check_keys()
         loss_type = external.get("loss_type", defaults.get("loss_type"))
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
@@ -211,11 +219,12 @@ class Config(ServedConfig, recbole.config.Config):
     # -- checks --------------------------------------------------------------------------------------------------
 
     def _get_final_config_dict(self) -> dict[str, Any]:
-        settings = super()._get_final_config_dict()
+        settings: dict[str, Any] = super()._get_final_config_dict()
         write_intervals(settings)
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"])
+        check_learner_args(settings)
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
@@ -231,6 +240,7 @@ class Config(ServedConfig, recbole.config.Config):
         check_transform(settings)
         check_recipe(self.model, settings)
         settings["lr_decay_epochs"] = resolved_decay_epochs(settings)
+        settings["plugins"] = plugins_of_run(settings)
         return settings
 
     def _set_default_parameters(self) -> None:
@@ -244,10 +254,9 @@ class Config(ServedConfig, recbole.config.Config):
     def _check_keys(self) -> None:
         """Refuse a key that is derived from others, and an unknown key that resembles one that this run reads."""
         for key in self.external_config_dict:
-            if key in FOUND_OUT_KEYS:
+            if key in DERIVED_KEYS:
                 raise SettingError(f"key {key!r} follows from the other settings; leave it out")
-        read_here = {*self.internal_config_dict, *itertools.chain(*self.parameters.values())}
-        read_here |= LAUNCHER_KEYS | UNLISTED_RECBOLE_KEYS
+        read_here = {*self.internal_config_dict, *KEYS_OF_EVERY_MODEL} - DERIVED_KEYS
         strange = self.external_config_dict.keys() - read_here
         if strange:
             strange -= property_keys("model/*.yaml", "dataset/*.yaml", "quick_start_config/*.yaml")
@@ -260,7 +269,8 @@ class Config(ServedConfig, recbole.config.Config):
 
     def plain(self) -> dict[str, Any]:
         """The resolved settings as strings, numbers, booleans, ``None``, lists and dicts."""
-        return plain_data(self.final_config_dict)
+        settings: dict[str, Any] = plain_data(self.final_config_dict)
+        return settings
 
     @classmethod
     def from_plain(
@@ -276,11 +286,12 @@ class Config(ServedConfig, recbole.config.Config):
             given_keys: The keys that were given, as opposed to defaults.
 
         Raises:
-            SettingError: If the model is unknown here, or a setting is not allowed.
+            SettingError: If the model is unknown here, a plugin is missing, or a setting is not allowed.
         """
+        registry.hook_recbole()
+        check_plugins_of_checkpoint(settings)
         rules = NAME_RULES | RUN_RULES | (MODEL_RULES if "train_objective" in settings else {})
         check_rules(settings, {key: rule for key, rule in rules.items() if key not in _RESOLVED_OTHERWISE})
-        registry.hook_recbole()
         config = cls.__new__(cls)
         config._given_keys = set(given_keys)
         config.compatibility_settings()
@@ -291,10 +302,11 @@ class Config(ServedConfig, recbole.config.Config):
         install_dataset_class(config.model, config.model_class.type)
         config.external_config_dict = {}
         config._load_internal_config_dict(config.model, config.model_class, config.dataset)
-        defaults = {key: value for key, value in config.internal_config_dict.items() if key not in FOUND_OUT_KEYS}
+        defaults = {key: value for key, value in config.internal_config_dict.items() if key not in DERIVED_KEYS}
         config.final_config_dict = {**defaults, **settings}
         check_caches(config.final_config_dict)
         check_resolved(config.final_config_dict)
+        check_learner_args(config.final_config_dict)
         for key, enum in _ENUM_KEYS.items():
             config.final_config_dict[key] = enum[settings[key]]
         check_validation_metric(config.final_config_dict)

@@ -1,9 +1,9 @@
-"""Kernel structures, encodings and losses from outside the package, registered by name."""
+"""Register kernel structures, encodings and losses from outside the package by name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from typing import Any, TypeVar
 
 import recbole_posattn.compat  # noqa: F401
@@ -20,6 +20,7 @@ from recbole_posattn.nn.losses.base import ItemLoss
 from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
 from recbole_posattn.nn.losses.sampled import SampledLoss, TargetNegativesLoss
 from recbole_posattn.settings.model_keys import MODEL_RULES
+from recbole_posattn.settings.origins import holder, may_replace, record
 from recbole_posattn.settings.part_rules import part_rules
 
 Kernel = TypeVar("Kernel", bound=PositionKernel)
@@ -33,9 +34,6 @@ _METHODS = {
     "query_key": "rotate",
     "logits": "logit_bias",
 }
-
-# What was registered here, by the key that names it.
-_registered: dict[str, set[str]] = {"kernel_structure": set(), "position_encoding": set(), "loss_type": set()}
 
 
 def register_kernel(name: str, kernel_class: type[Kernel]) -> type[Kernel]:
@@ -52,12 +50,12 @@ def register_kernel(name: str, kernel_class: type[Kernel]) -> type[Kernel]:
     Raises:
         SettingError: If the name is taken or no name, or the class is not a kernel.
     """
-    _check("kernel", name, kernel_class, PositionKernel, STRUCTURES)
+    _check("kernel", "kernel_structure", name, kernel_class, PositionKernel, STRUCTURES)
     methods = ("taps",) if issubclass(kernel_class, LagKernel) else ("dense", "_mix")
     base = LagKernel if issubclass(kernel_class, LagKernel) else PositionKernel
     _check_overrides("kernel", name, kernel_class, base, methods)
     STRUCTURES[name] = kernel_class.from_options
-    _allow("kernel_structure", name)
+    _allow("kernel_structure", name, kernel_class)
     return kernel_class
 
 
@@ -75,7 +73,7 @@ def register_encoding(name: str, encoding_class: type[Encoding]) -> type[Encodin
     Raises:
         SettingError: If the name is taken or no name, or the class is not an encoding.
     """
-    _check("encoding", name, encoding_class, PositionEncoding, ENCODINGS)
+    _check("encoding", "position_encoding", name, encoding_class, PositionEncoding, ENCODINGS)
     enters = getattr(encoding_class, "enters", None)
     if enters not in _METHODS:
         raise SettingError(
@@ -92,7 +90,7 @@ def register_encoding(name: str, encoding_class: type[Encoding]) -> type[Encodin
     ENCODINGS[name] = encoding_class.from_options
     if encoding_class.per_layer:
         PER_LAYER.add(name)
-    _allow("position_encoding", name)
+    _allow("position_encoding", name, encoding_class)
     return encoding_class
 
 
@@ -110,44 +108,27 @@ def register_loss(name: str, loss_class: type[Loss]) -> type[Loss]:
     Raises:
         SettingError: If the name is taken or no name, or the class is not a loss.
     """
-    _check("loss", name, loss_class, ItemLoss, LOSSES)
+    _check("loss", "loss_type", name, loss_class, ItemLoss, LOSSES)
     by_score = issubclass(loss_class, TargetNegativesLoss)
     base = TargetNegativesLoss if by_score else ItemLoss
     _check_overrides("loss", name, loss_class, base, ("of_scores",) if by_score else ("forward",))
     LOSSES[name] = loss_class.from_options
     if issubclass(loss_class, SampledLoss):
         SAMPLED_LOSSES.add(name)
-    _allow("loss_type", name)
+    _allow("loss_type", name, loss_class)
     return loss_class
 
 
-def check_known_in_workers(settings: Mapping[str, Any]) -> None:
-    """Refuse names that were registered in this process, where the runs are done by processes of their own.
-
-    Args:
-        settings: Values by key; a list is searched for names.
-
-    Raises:
-        SettingError: Naming the key and the name.
-    """
-    for key, names in _registered.items():
-        values = settings.get(key, ())
-        for value in values if isinstance(values, (list, tuple)) else [values]:
-            parts = value if isinstance(value, (list, tuple)) else str(value).split("-")
-            for name in names.intersection(map(str, parts)):
-                raise SettingError(
-                    f"{key} {name!r} was registered by this program, and the processes that do the runs of a "
-                    "leaderboard or a search do not know it yet; train it with run."
-                )
-
-
-def _check(kind: str, name: Any, part: Any, base: type[nn.Module], taken: Container[str]) -> None:
+def _check(kind: str, key: str, name: Any, part: Any, base: type[nn.Module], taken: Container[str]) -> None:
     if not isinstance(name, str) or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
         raise SettingError(
             f"a {kind}'s name must be letters, digits and underscores, with no digit first; got {shown(name)}."
         )
-    if name in taken:
-        raise SettingError(f"{kind} {name!r} cannot be registered: there is one of that name; choose another name.")
+    if name in taken and not may_replace(key, name, part):
+        raise SettingError(
+            f"{kind} {name!r} cannot be registered: there is one of that name, {holder(key, name)}; choose another "
+            "name."
+        )
     if not isinstance(part, type) or not issubclass(part, base):
         raise SettingError(
             f"{kind} {name!r} cannot be registered: it must be a class derived from {base.__module__}.{base.__name__}; "
@@ -166,6 +147,6 @@ def _check_overrides(
         )
 
 
-def _allow(key: str, name: str) -> None:
-    _registered[key].add(name)
+def _allow(key: str, name: str, part: type[nn.Module]) -> None:
+    record(key, name, part)
     MODEL_RULES.update(part_rules())

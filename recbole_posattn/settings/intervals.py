@@ -28,8 +28,9 @@ def _is_intervals(value: Any) -> bool:
 
 INTERVALS = Rule(_is_intervals, 'intervals such as "[5,inf)" or "[1,2];[4,9)"')
 
-# Settings that are intervals; val_interval is a mapping of columns to such.
-INTERVAL_KEYS = tuple(f"{counted}_num_interval" for counted in ("user_inter", "item_inter", "entity_kg", "relation_kg"))
+# Intervals of counts, of interactions and of triples; val_interval is a mapping of columns to intervals.
+INTER_INTERVALS = ("user_inter_num_interval", "item_inter_num_interval")
+KG_INTERVALS = ("entity_kg_num_interval", "relation_kg_num_interval")
 
 
 def write_intervals(settings: dict[str, Any]) -> None:
@@ -38,13 +39,13 @@ def write_intervals(settings: dict[str, Any]) -> None:
     YAML and Python read the closed interval ``[5,9]`` as a list, and Python reads the open one ``(4,10)`` as a tuple.
     RecBole accepts both, but a tuple would return from a checkpoint as a list.
 
-    Several intervals of counts are put in ascending order: where there is a file of users or items, RecBole takes the
-    lower bound of the first as the least count of all.
+    Several intervals of counts are put in ascending order: if there is a file of users or items, RecBole uses the lower
+    bound of the first interval as the minimum of all.
 
     Args:
         settings: The settings, changed in place.
     """
-    for key in INTERVAL_KEYS:
+    for key in (*INTER_INTERVALS, *KG_INTERVALS):
         if key in settings:
             settings[key] = _in_order(_interval_text(settings[key]))
     if isinstance(settings.get("val_interval"), dict):
@@ -55,7 +56,7 @@ def _in_order(value: Any) -> Any:
     """Several intervals by their lower bounds; anything else unchanged."""
     if not _is_intervals(value) or ";" not in value:
         return value
-    return ";".join(sorted(value.split(";"), key=lambda text: float(_INTERVAL.fullmatch(text)[1])))
+    return ";".join(sorted(value.split(";"), key=lambda text: float(text.strip()[1:].partition(",")[0])))
 
 
 def _interval_text(value: Any) -> Any:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import recbole_posattn.compat  # noqa: F401
 
-from recbole_posattn.settings.key import Key, Source
+from recbole_posattn.settings.key import Key, Phase, Scope, Source
 from recbole_posattn.settings.model_keys import MODEL_KEYS
+from recbole_posattn.settings.rules import PATH
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_KEYS
 
 _OTHER_KEYS = (
     # RecBole's Config meets the launcher's options among the settings of the command line.
-    Key("dataset", NAME_RULES["dataset"], source=Source.LAUNCHER),
-    *(Key(name, source=Source.LAUNCHER) for name in ("model", "config_files", "nproc", "ip", "port", "group_offset")),
-    Key("world_size", changes_result=False, source=Source.LAUNCHER),
+    Key("dataset", NAME_RULES["dataset"], source=Source.NAME, scope=Scope.RUN),
+    Key("model", source=Source.NAME, scope=Scope.RUN),
+    *(
+        Key(name, source=Source.LAUNCHER, scope=Scope.EXECUTION)
+        for name in ("config_files", "resume", "nproc", "ip", "port", "group_offset")
+    ),
+    # An argument of the launcher; Config replaces it by the number of processes.
+    Key("world_size", changes_result=False, source=Source.LAUNCHER, scope=Scope.EXECUTION),
     *(
         Key(name, source=Source.UNLISTED)
         for name in ("neg_sampling", "training_neg_sample_num", "xgb_early_stopping_rounds")
     ),
-    Key("device", resumable="yes", changes_result=False, source=Source.RESOLVED),
-    Key("local_rank", resumable="yes", changes_result=False, source=Source.RESOLVED),
-    Key("single_spec", resumable="yes", source=Source.RESOLVED),
+    Key("device", resumable="yes", changes_result=False, source=Source.RESOLVED, scope=Scope.EXECUTION),
+    Key("local_rank", resumable="yes", changes_result=False, source=Source.RESOLVED, scope=Scope.EXECUTION),
+    Key("single_spec", resumable="yes", source=Source.RESOLVED, scope=Scope.EXECUTION),
     *(
         Key(name, source=Source.RESOLVED)
         for name in (
@@ -33,18 +39,26 @@ _OTHER_KEYS = (
 KEYS = {key.name: key for key in (*MODEL_KEYS, *RUN_KEYS, *_OTHER_KEYS)}
 
 
-def _names(source: Source) -> set[str]:
-    return {key.name for key in KEYS.values() if key.source is source}
+def _names(*sources: Source) -> set[str]:
+    return {key.name for key in KEYS.values() if key.source in sources}
 
 
-LAUNCHER_KEYS = _names(Source.LAUNCHER)
+def _of_scope(*scopes: Scope) -> set[str]:
+    return {key.name for key in KEYS.values() if key.scope in scopes}
+
+
+# Arguments of the launcher that are not settings; a program that reads the command line itself finds them there.
+LAUNCHER_ARGUMENTS = _names(Source.LAUNCHER) - {"world_size"}
 
 # Keys that RecBole reads although no property file names them, and the defaults of those whose default is not None.
 UNLISTED_RECBOLE_KEYS = _names(Source.UNLISTED)
 UNLISTED_DEFAULTS = {name: KEYS[name].default for name in UNLISTED_RECBOLE_KEYS if KEYS[name].default is not None}
 
 # Keys that Config derives from the other settings.
-FOUND_OUT_KEYS = _names(Source.RESOLVED)
+DERIVED_KEYS = _names(Source.RESOLVED)
+
+# Keys that may be given with any model; a mistyped key is compared with them and with those of the model.
+KEYS_OF_EVERY_MODEL = KEYS.keys() - _names(Source.MODEL, Source.RESOLVED)
 
 # Settings that may be changed on resume: how long a run trains, where it does so, and what it prints.
 RESUMABLE = {key.name for key in KEYS.values() if key.resumable == "yes"}
@@ -55,3 +69,33 @@ CHANGEABLE = {key.name for key in KEYS.values() if key.resumable == "recorded"}
 # Settings that change where a run takes place or what it prints, but not its result. The data is identified by its
 # contents, not its path.
 WITHOUT_EFFECT_ON_RESULT = {key.name for key in KEYS.values() if not key.changes_result}
+
+# Keys that a search may draw, with the models' own, which RecBole's property files list. Runs that differ in any other
+# cannot be compared, or do not differ in their result.
+TUNABLE = _of_scope(Scope.TRAINING, Scope.DATA) - DERIVED_KEYS - WITHOUT_EFFECT_ON_RESULT
+
+# Keys that a file of a protocol may set.
+PROTOCOL_KEYS = _of_scope(Scope.EVALUATION, Scope.DATA) - DERIVED_KEYS
+
+# Keys in which the rows of a leaderboard may not differ, and those of which a leaderboard runs all combinations.
+SAME_IN_ALL_ROWS = _of_scope(Scope.RUN, Scope.EVALUATION) - {"model"}
+RUN_NAMES = _of_scope(Scope.RUN)
+
+# Settings of the place of a run and its output, which are not worth repeating elsewhere.
+PLACES = _of_scope(Scope.EXECUTION) & WITHOUT_EFFECT_ON_RESULT
+
+# Paths, which are relative to the folder in which a command was started.
+PATH_KEYS = {key.name for key in KEYS.values() if key.rule is PATH}
+
+# Keys that name columns of ids, and keys that leave out interactions of a file.
+ID_FIELD_KEYS = {name for name in KEYS if name.endswith("_ID_FIELD")}
+FILTER_KEYS = [key.name for key in KEYS.values() if key.filters_rows]
+
+
+def sizes_of(phase: Phase) -> list[str]:
+    """The settings with which the memory of a phase grows, in the order in which to lower them.
+
+    Batch sizes come first, then what else may be changed on resume, so that the run can go on.
+    """
+    sizes = [key for key in (*RUN_KEYS, *MODEL_KEYS) if phase in key.sizes]
+    return [key.name for key in sorted(sizes, key=lambda key: key.resumable == "no")]

@@ -7,11 +7,12 @@ from typing import Any
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
+from recbole_posattn.nn.encoder import BIAS_INITIALIZERS, INITIALIZERS, KERNEL_SHARINGS
 from recbole_posattn.nn.encodings.build import ENCODINGS
-from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS
+from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
-from recbole_posattn.settings.key import Key, rules_of
+from recbole_posattn.settings.key import Key, Scope, rules_of
 from recbole_posattn.settings.part_rules import part_rules
 from recbole_posattn.settings.recipe_keys import RECIPE_MODEL_KEYS
 from recbole_posattn.settings.rules import (
@@ -55,9 +56,15 @@ _SHARINGS = ("per_layer", "shared")
 
 # The keys of the models registered here; each model has those that its property file names.
 MODEL_KEYS = (
-    Key("n_layers", integer(1, 2**10), 2, "(int) Number of transformer blocks; at least 1."),
+    Key("n_layers", integer(1, 2**10), 2, "(int) Number of transformer blocks; at least 1.", sizes=("training",)),
     Key("n_heads", integer(1, 2**16), 1, "(int) Number of attention heads; must divide hidden_size."),
-    Key("hidden_size", integer(1, 2**16), 64, "(int) Channels of the hidden states and item embeddings."),
+    Key(
+        "hidden_size",
+        integer(1, 2**16),
+        64,
+        "(int) Channels of the hidden states and item embeddings.",
+        sizes=("training", "evaluation"),
+    ),
     Key(
         "inner_size",
         or_none(integer(1, 2**20)),
@@ -78,12 +85,45 @@ MODEL_KEYS = (
         f"(str) Activation of the feed-forward networks; in {list(ACTIVATIONS)}.",
     ),
     Key("layer_norm_eps", POSITIVE, 1e-8, "(float) Added to the variance in LayerNorm; above 0."),
+    Key(
+        "initializer",
+        one_of(*INITIALIZERS),
+        "normal",
+        "(str) Start of all matrices but the kernels: 'normal', 'xavier_uniform', or 'xavier_uniform_stacked' (W_Q, "
+        "W_K and W_V as one matrix, as in nn.MultiheadAttention).",
+    ),
     Key("initializer_range", POSITIVE, 0.02, "(float) Standard deviation of the normal initialization; above 0."),
+    Key(
+        "init_padding_row",
+        BOOL,
+        False,
+        "(bool) Whether the padding item's embedding starts like the others and not at 0; either way CE trains it as a "
+        "negative.",
+    ),
+    Key(
+        "feed_forward_bias",
+        one_of(*BIAS_INITIALIZERS),
+        "zeros",
+        "(str) Start of the biases of the feed-forward networks: 'zeros', or 'uniform', PyTorch's start of a layer.",
+    ),
     Key(
         "backbone",
         one_of(*BACKBONES),
         "sasrec",
         "(str) Block: the paper's ('sasrec') or RecBole's TransformerEncoder ('recbole').",
+    ),
+    Key(
+        "output_projection",
+        BOOL,
+        False,
+        "(bool) Backbone sasrec: project the joined heads after attention, as nn.MultiheadAttention does.",
+    ),
+    Key(
+        "attend_padding",
+        BOOL,
+        False,
+        "(bool) Attend to the padding in front of short sequences, whose keys and values are the biases, and do not "
+        "mask it.",
     ),
     Key(
         "kernel_structure",
@@ -109,15 +149,18 @@ MODEL_KEYS = (
         "kernel_sharing",
         Rule(
             lambda value: (
-                value in _SHARINGS
+                value in KERNEL_SHARINGS
                 or (
-                    isinstance(value, dict) and set(value) == {"u", "l"} and all(v in _SHARINGS for v in value.values())
+                    isinstance(value, dict)
+                    and set(value) == {"u", "l"}
+                    and all(v in KERNEL_SHARINGS for v in value.values())
                 )
             ),
-            f"{' or '.join(_SHARINGS)}, or a mapping of both u and l to one of these",
+            f"{', '.join(KERNEL_SHARINGS)}, or a mapping of both u and l to one of these",
         ),
         "per_layer",
-        "(str or dict) 'per_layer', 'shared' by all layers, or one for each: {u: per_layer, l: shared}.",
+        "(str or dict) 'per_layer', 'shared' by all layers, 'shared_if_full' (where the structure is full), or one for "
+        "each: {u: per_layer, l: shared}.",
     ),
     Key(
         "kernel_groups",
@@ -130,6 +173,19 @@ MODEL_KEYS = (
         one_of(*NORMALIZATIONS),
         "frobenius",
         "(str) Divide each kernel by the norm of its weights at every forward ('frobenius'), or 'none'.",
+    ),
+    Key(
+        "kernel_normalization_eps",
+        NOT_NEGATIVE,
+        0.0,
+        "(float) Added to the norm by which a kernel is divided; at least 0.",
+    ),
+    Key(
+        "kernel_first_tap_start",
+        one_of(*TAP_STARTS),
+        "identity",
+        "(str) Start of the learned weight at lag 0 of L's Toeplitz structures: 1 ('identity'), or small as at all "
+        "other lags ('half_normal').",
     ),
     Key(
         "position_alignment",
@@ -183,6 +239,13 @@ MODEL_KEYS = (
         "the latter, without overlap.",
     ),
     Key(
+        "last_window_only",
+        BOOL,
+        False,
+        "(bool) Objective sequence: train on the newest window of a long history only, a user's last "
+        "MAX_ITEM_LIST_LENGTH targets.",
+    ),
+    Key(
         "length_bucketing",
         BOOL,
         True,
@@ -200,6 +263,7 @@ MODEL_KEYS = (
         "auto",
         "(int or str) CE: targets whose scores exist at a time, 'auto', or ~ for all of them.",
         resumable="recorded",
+        sizes=("training",),
     ),
     Key(
         "gbce_calibration",
@@ -222,6 +286,7 @@ MODEL_KEYS = (
         "(int) Keep the kernels of every so many epochs beside the checkpoint, for 'recbole-posattn inspect'; ~ "
         "keeps none.",
         changes_result=False,
+        scope=Scope.EXECUTION,
     ),
 )
 

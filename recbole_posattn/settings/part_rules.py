@@ -1,7 +1,8 @@
-"""The rules of the keys that name a kernel structure, encodings or a loss; what is registered later counts, too."""
+"""The rules of the keys that name a kernel structure, encodings or a loss, including those registered later."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -15,7 +16,11 @@ from recbole_posattn.settings.rules import Rule, one_of
 def part_rules() -> dict[str, Rule]:
     """The rule of each key, by the names known now."""
     return {
-        "kernel_structure": Rule(_is_structure, f"<U>-<L>, each one of {', '.join(STRUCTURES)}"),
+        "kernel_structure": Rule(
+            _is_structure,
+            f"<U>-<L>, each one of {', '.join(STRUCTURES)}",
+            suggested=lambda: map("-".join, itertools.product(STRUCTURES, repeat=2)),
+        ),
         "position_encoding": Rule(
             lambda value: (
                 isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value)

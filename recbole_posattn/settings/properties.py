@@ -25,7 +25,9 @@ PROPERTIES = next(path for path in (_PACKAGE / "properties", _PACKAGE.parent / "
 # RecBole's property files that are not spelt as the class. Its Config finds them on macOS and Windows only, and its
 # tree models fail without them.
 _OTHERWISE_SPELT = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
-model_properties: dict[str, Path | None] = {}
+
+# The property files of each model registered here, the strongest last: inherited ones and its own.
+model_properties: dict[str, tuple[Path, ...]] = {}
 
 
 def recbole_model_names() -> list[str]:
@@ -45,24 +47,29 @@ def recbole_model_keys(model: str) -> set[str]:
     return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
 
 
-def properties_files(model: str, dataset: str) -> list[Path]:
-    """Our default files for a model and a data set, in the order in which they are read.
+def inherited_files(model_class: type) -> tuple[Path, ...]:
+    """The property files of the nearest base class that is registered here or a model of RecBole; empty without one."""
+    for base in model_class.__mro__[1:]:
+        if base.__name__ in model_properties:
+            return model_properties[base.__name__]
+        if base.__module__.startswith("recbole.model.") and _recbole_model_file(base.__name__).is_file():
+            return (_recbole_model_file(base.__name__),)
+    return ()
 
-    Tuned settings of a data set apply to all models of this package, so that encodings are compared on equal terms.
-    """
-    of_model = model_properties.get(model)
-    otherwise_spelt = _recbole_model_file(model) if model in _OTHERWISE_SPELT.values() else None
-    files = [PROPERTIES / "overall.yaml", otherwise_spelt, of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
-    if of_model is not None and of_model.parent == PROPERTIES / "model":
-        files.append(PROPERTIES / "tuned" / f"{dataset}.yaml")
-    return [path for path in files if path is not None and path.is_file()]
+
+def properties_files(model: str, dataset: str) -> list[Path]:
+    """Our default files for a model and a data set, in the order in which they are read."""
+    of_model = model_properties.get(model, ())
+    otherwise_spelt = [_recbole_model_file(model)] if model in _OTHERWISE_SPELT.values() else []
+    files = [PROPERTIES / "overall.yaml", *otherwise_spelt, *of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
+    return [path for path in (*files, PROPERTIES / "tuned" / dataset / f"{model}.yaml") if path.is_file()]
 
 
 def named_file(kind: str, name: str) -> Path:
     """A settings file named by the user: a name in ``properties/<kind>/``, or a path.
 
     Args:
-        kind: ``protocol``, ``leaderboard`` or ``tuning``.
+        kind: ``protocol``, ``preset``, ``leaderboard`` or ``tuning``.
         name: Without suffix, or a path to a YAML file.
 
     Raises:
@@ -85,5 +92,5 @@ def named_file(kind: str, name: str) -> Path:
 def property_keys(*patterns: str) -> set[str]:
     """The keys of all property files, RecBole's and ours, that match one of the glob patterns, such as ``model/*``."""
     files = [path for root in (RECBOLE_PROPERTIES, PROPERTIES) for pattern in patterns for path in root.glob(pattern)]
-    files += [path for path in model_properties.values() if path is not None]
+    files += [path for of_model in model_properties.values() for path in of_model]
     return {key for path in files for key in yaml.safe_load(path.read_text(encoding="utf-8")) or {}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.nn.item_scores import ITEM_SCORES
-from recbole_posattn.settings.key import Key, Source
+from recbole_posattn.settings.key import Key, Scope, own_key
 from recbole_posattn.settings.rules import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -59,56 +59,56 @@ RECIPE_MODEL_KEYS = (
 
 # Of every model.
 RECIPE_RUN_KEYS = (
-    Key(
+    own_key(
         "lr_scheduler",
         or_none(one_of(*LR_SCHEDULERS)),
         None,
         "(str) Learning rate by step after the warm-up: constant, linear or cosine decay; ~ is no schedule.",
-        source=Source.OVERALL,
+        Scope.TRAINING,
     ),
-    Key(
+    own_key(
         "lr_warmup_epochs",
         NOT_NEGATIVE,
         0.0,
         "(float) With lr_scheduler: epochs, or a part of one, in which the learning rate rises, step by step, to "
         "learning_rate.",
-        source=Source.OVERALL,
+        Scope.TRAINING,
     ),
-    Key(
+    own_key(
         "lr_decay_epochs",
         or_none(integer(1)),
         None,
         "(int) Schedules linear and cosine: epochs, including the warm-up, until the learning rate is at its end; ~ is "
         "epochs.",
-        source=Source.OVERALL,
+        Scope.TRAINING,
     ),
-    Key(
+    own_key(
         "lr_end_factor",
         Rule(lambda value: is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
         0.0,
         "(float) Schedules linear and cosine: the last learning rate as a share of learning_rate; in [0, 1].",
-        source=Source.OVERALL,
+        Scope.TRAINING,
     ),
-    Key(
+    own_key(
         "weight_averaging",
         or_none(one_of("ema", "swa")),
         None,
         "(str) Averaged weights are validated, kept and tested: moving average over steps (ema) or mean over epochs "
         "(swa); ~ is none.",
-        source=Source.OVERALL,
+        Scope.TRAINING,
     ),
-    Key(
+    own_key(
         "ema_decay",
         PROBABILITY,
         0.999,
         "(float) Averaging ema: share of the average that is kept at each step; in [0, 1).",
-        source=Source.OVERALL,
+        Scope.TRAINING,
     ),
-    Key(
+    own_key(
         "averaging_start_epoch",
         integer(0),
         0,
         "(int) With weight_averaging: epochs trained before the average begins.",
-        source=Source.OVERALL,
+        Scope.TRAINING,
     ),
 )

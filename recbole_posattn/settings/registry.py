@@ -2,45 +2,27 @@
 
 RecBole looks up a model, its trainer and its data set by name inside its own package. :func:`register` adds ours
 there, so that RecBole's ``get_model``, ``get_trainer`` and ``create_dataset`` find them. ``settings/datasets.py`` does
-the same for the data sets and loaders of RecBole's own models. The head of ``compat.py`` lists all changes to RecBole.
+the same for the data sets and loaders of RecBole's own models. The head of ``compat/`` lists all changes to RecBole.
 """
 
 from __future__ import annotations
 
-import importlib.machinery
-import sys
 import threading
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import (
-    anomaly_detection_unchanged,
-    build_sparse_tensors_as_today,
-)
+from recbole_posattn.compat import anomaly_detection_unchanged, build_sparse_tensors_as_today, lookups
+from recbole_posattn.compat.samplers import refuse_endless_sampling_of
 
-import recbole
-import recbole.config
-import recbole.data.dataset
-import recbole.data.utils
-import recbole.trainer
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import ModelType, get_model
+from recbole.utils import get_model
 
-from recbole_posattn.data.sampling import let_sampling_of_model_end
 from recbole_posattn.errors import SettingError, did_you_mean, shown
-from recbole_posattn.settings.properties import model_properties, recbole_model_names
+from recbole_posattn.settings.origins import holder, may_replace, record
+from recbole_posattn.settings.plugins import import_installed_plugins
+from recbole_posattn.settings.properties import inherited_files, model_properties, recbole_model_names
 
-_SUBPACKAGES = {
-    ModelType.GENERAL: "general_recommender",
-    ModelType.TRADITIONAL: "general_recommender",
-    ModelType.CONTEXT: "context_aware_recommender",
-    ModelType.SEQUENTIAL: "sequential_recommender",
-    ModelType.KNOWLEDGE: "knowledge_aware_recommender",
-    ModelType.DECISIONTREE: "exlib_recommender",
-}
-# Registers this package's models, as a third-party plugin would; its room stands above this one.
+# Registers this package's models, as a third-party plugin would. Imported by name, since its room is above this one.
 _BUILT_IN = "recbole_posattn.training.built_in"
 
 _lock = threading.RLock()
@@ -48,12 +30,19 @@ _hooked = False
 
 
 def hook_recbole() -> None:
-    """Let RecBole find our models, loaders and metrics, once, when a public name of the package is first used."""
+    """Let RecBole find our models, loaders and metrics, once, when a public name of the package is first used.
+
+    The plugins of installed packages are imported as well.
+
+    Raises:
+        SettingError: If one of these cannot be imported.
+    """
     global _hooked
     with _lock:
         if not _hooked:
             _hooked = True
             import_module(_BUILT_IN).register_all()
+        import_installed_plugins()
 
 
 def register(
@@ -65,47 +54,52 @@ def register(
 ) -> type[AbstractRecommender]:
     """Make a model known to RecBole under its class name.
 
+    A model that derives from one of this package has that model's defaults, data set and trainer, and one that derives
+    from a model of RecBole has that one's defaults.
+
     Args:
         model_class: A RecBole model.
-        properties: YAML file with the model's defaults, which :class:`recbole_posattn.Config` reads.
-        dataset_class: What RecBole's ``create_dataset`` uses for it; RecBole's choice by default.
-        trainer_class: What RecBole's ``get_trainer`` uses for it; RecBole's choice by default.
+        properties: YAML file with the model's defaults, which :class:`recbole_posattn.Config` reads; they override
+            inherited ones.
+        dataset_class: What RecBole's ``create_dataset`` uses for it; by default the inherited one or RecBole's choice.
+        trainer_class: What RecBole's ``get_trainer`` uses for it; by default the inherited one or RecBole's choice.
 
     Returns:
         The model class, so that this also serves as a decorator.
 
     Raises:
-        SettingError: If RecBole has a model of that name, or the properties file is missing.
+        SettingError: If there is a model of that name, or the properties file is missing.
     """
     hook_recbole()
     name = model_class.__name__
     if name in recbole_model_names():
         raise SettingError(f"model {name!r} cannot be registered: RecBole has one of that name; rename the class")
+    if name in model_properties and not may_replace("model", name, model_class, redefinable=True):
+        raise SettingError(
+            f"model {name!r} cannot be registered: there is one of that name, {holder('model', name)}; rename the class"
+        )
     path = Path(properties).resolve() if properties is not None else None
     if path is not None and not path.is_file():
         raise SettingError(f"properties of model {name!r} not found: {path}")
-    add_model(model_class, path, dataset_class, trainer_class)
+    files = (*inherited_files(model_class), *(() if path is None else (path,)))
+    base = next((each.__name__ for each in model_class.__mro__[1:] if each.__name__ in model_properties), None)
+    if base is not None:
+        dataset_class = dataset_class or lookups.dataset_class_of(base)
+        trainer_class = trainer_class or lookups.trainer_class_of(base)
+    add_model(model_class, files, dataset_class, trainer_class)
+    record("model", name, model_class)
     return model_class
 
 
 def add_model(
     model_class: type[AbstractRecommender],
-    properties: Path | None,
+    properties: tuple[Path, ...],
     dataset_class: type | None,
     trainer_class: type | None,
 ) -> None:
-    """Add a model where RecBole looks for it."""
-    name = model_class.__name__
-    module_name = f"recbole.model.{_SUBPACKAGES[model_class.type]}.{name.lower()}"
-    module = ModuleType(module_name)
-    module.__spec__ = importlib.machinery.ModuleSpec(module_name, loader=None)
-    setattr(module, name, model_class)
-    sys.modules[module_name] = module  # where get_model looks
-    if dataset_class is not None:
-        setattr(recbole.data.dataset, f"{name}Dataset", dataset_class)  # where create_dataset looks
-    if trainer_class is not None:
-        setattr(recbole.trainer, f"{name}Trainer", trainer_class)  # where get_trainer looks
-    model_properties[name] = properties
+    """Add a model where RecBole looks for it; ``properties`` are the files of its defaults, the strongest last."""
+    lookups.add_model(model_class, dataset_class, trainer_class)
+    model_properties[model_class.__name__] = properties
 
 
 def registered_model_names() -> list[str]:
@@ -114,7 +108,7 @@ def registered_model_names() -> list[str]:
     return sorted(model_properties)
 
 
-def mended(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
+def corrected(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
     """The corrected version of a RecBole model whose results are wrong, see :mod:`recbole_posattn.models.corrected`."""
     from recbole_posattn.models.corrected import CORRECTED  # imports all of RecBole's general models, as get_model does
 
@@ -130,7 +124,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            model = mended(get_model(name))
+            model = corrected(get_model(name))
         build_sparse_tensors_as_today(model)
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
@@ -138,7 +132,8 @@ def find_model(name: str) -> type[AbstractRecommender]:
             raise SettingError(f"model {name!r} cannot be used: {error}") from error
         raise SettingError(
             f"model {shown(name)} is unknown.{did_you_mean(name, known)} "
-            f"There are {', '.join(registered_model_names())} and RecBole's own models."
+            f"There are {', '.join(registered_model_names())} and RecBole's own models; a model of your own needs "
+            "--plugin=MODULE, the module that registers it."
         ) from None
-    let_sampling_of_model_end(model)
+    refuse_endless_sampling_of(model)
     return model

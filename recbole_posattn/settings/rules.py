@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
+import keyword
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
-from recbole_posattn.nn.kernels.structures import STRUCTURES
 
 # The largest integer that a setting may be; torch's loaders and loops fail beyond it.
 LARGEST = 2**31 - 1
@@ -24,11 +23,13 @@ class Rule(NamedTuple):
         holds: Whether a value is allowed.
         allowed: The allowed values in words.
         maximum: The largest allowed integer.
+        suggested: The texts among which the nearest to a wrong value is offered.
     """
 
     holds: Callable[[Any], bool]
     allowed: str
     maximum: int | None = None
+    suggested: Callable[[], Iterable[str]] = tuple
 
 
 def integer(minimum: int, maximum: int = LARGEST) -> Rule:
@@ -43,12 +44,13 @@ def one_of(*choices: Any) -> Rule:
     def holds(value: Any) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in choices)  # True is not 1
 
-    return Rule(holds, "one of " + ", ".join(map(str, choices)))
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    return Rule(holds, "one of " + ", ".join(map(str, choices)), suggested=lambda: texts)
 
 
 def or_none(rule: Rule) -> Rule:
     """What a rule allows, or ``None``."""
-    return Rule(lambda value: value is None or rule.holds(value), f"{rule.allowed}, or ~", rule.maximum)
+    return rule._replace(holds=lambda value: value is None or rule.holds(value), allowed=f"{rule.allowed}, or ~")
 
 
 def either(*rules: Rule) -> Rule:
@@ -98,6 +100,12 @@ def is_name(value: Any) -> bool:
     return _is_text(value) and value not in (".", "..") and not set(value) & set("/\\") and len(value.encode()) <= 200
 
 
+def is_module(value: Any) -> bool:
+    """Whether a value can be the dotted name of a module."""
+    parts = value.split(".") if isinstance(value, str) else [""]
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
+
+
 BOOL = one_of(True, False)
 PROBABILITY = Rule(lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)")
 POSITIVE = Rule(lambda value: is_number(value) and value > 0, "a number above 0")
@@ -106,11 +114,14 @@ TEXT = Rule(_is_text, "a text")
 PATH = Rule(is_path, "a path")
 FINITE = Rule(is_number, "a number")
 TEXTS = list_of(TEXT, "a list of texts")
+MODULE = Rule(is_module, "the dotted name of a module, such as my_package.my_module")
+MODULES = list_of(MODULE, "a list of dotted names of modules, such as [my_package.my_module]")
 
 
 def lower_one_of(*choices: str) -> Rule:
     """One of some texts, in upper or lower case."""
-    return Rule(lambda value: isinstance(value, str) and value.lower() in choices, "one of " + ", ".join(choices))
+    words = "one of " + ", ".join(choices)
+    return Rule(lambda value: isinstance(value, str) and value.lower() in choices, words, suggested=lambda: choices)
 
 
 def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
@@ -120,9 +131,7 @@ def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
             continue
         value = settings[key]
         if not rule.holds(value):
-            hint = ""
-            if key == "kernel_structure":
-                hint = did_you_mean(settings[key], map("-".join, itertools.product(STRUCTURES, repeat=2)))
+            hint = did_you_mean(value, rule.suggested()) if isinstance(value, str) else ""
             raise SettingError(f"{key} must be {rule.allowed}; got {shown(value)}.{hint}")
         if rule.maximum is not None and is_int(value) and value > rule.maximum:
             raise SettingError(f"{key} must be at most {rule.maximum:,}; got {shown(value)}.")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from importlib.util import find_spec
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
-from recbole_posattn.settings.intervals import INTERVAL_KEYS, INTERVALS
-from recbole_posattn.settings.key import Key, Source, rules_of
+from recbole_posattn.settings.evaluation_keys import EVALUATION_KEYS
+from recbole_posattn.settings.intervals import INTER_INTERVALS, INTERVALS, KG_INTERVALS
+from recbole_posattn.settings.key import Key, Scope, Source, own_key, rules_of
+from recbole_posattn.settings.learner import LEARNERS
 from recbole_posattn.settings.recipe_keys import RECIPE_RUN_KEYS
 from recbole_posattn.settings.rules import (
     BOOL,
     FINITE,
     LARGEST,
+    MODULES,
     NOT_NEGATIVE,
     PATH,
     POSITIVE,
@@ -52,91 +56,102 @@ _COLUMNS = mapping_of(TEXTS, "a mapping of file suffixes such as inter to lists 
 _PLACES = integer(0, 20)
 _CUT_OFF = Rule(lambda value: is_int(value) and 1 <= value <= LARGEST, "a positive integer")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
-_LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 _TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
 
 # Keys that name files and folders.
 NAME_RULES = {"dataset": Rule(is_name, "a name of at most 200 bytes without / and \\")}
 
 
-def _recbole_key(name: str, rule: Rule, **known: Any) -> Key:
-    return Key(name, rule, source=Source.RECBOLE, **known)
+def _recbole_key(name: str, rule: Rule, scope: Scope = Scope.TRAINING, **known: Any) -> Key:
+    return Key(name, rule, source=Source.RECBOLE, scope=scope, **known)
+
+
+_data_key = functools.partial(_recbole_key, scope=Scope.DATA)
+_evaluation_key = functools.partial(_recbole_key, scope=Scope.EVALUATION)
+_execution_key = functools.partial(_recbole_key, scope=Scope.EXECUTION)
 
 
 # Keys of every run, whatever the model. The defaults of train_batch_size and valid_metric are those of our models.
 RUN_KEYS = (
-    Key(
-        "protocol",
+    own_key(
+        "preset",
         None,
         None,
-        "(str) How to evaluate: leave_one_out, leave_one_out_masked, temporal, or a YAML file of such keys; ~ "
-        "leaves it to the keys themselves.",
-        source=Source.OVERALL,
+        "(str) Settings of this package's models that belong together: paper (the released model of arXiv 2602.21052), "
+        "or a YAML file of keys; ~ is none.",
+        Scope.TRAINING,
     ),
+    own_key(
+        "plugins",
+        MODULES,
+        [],
+        "(list of str) Modules that register models, kernels, encodings or losses; --plugin=MODULE adds one.",
+        Scope.TRAINING,
+        resumable="yes",
+        changes_result=False,
+    ),
+    *EVALUATION_KEYS,
     _recbole_key("epochs", integer(0), resumable="yes"),
     _recbole_key("eval_step", integer(0)),
     _recbole_key("stopping_step", integer(0), resumable="yes"),
-    _recbole_key("seed", integer(0, 2**32 - 1)),
+    Key(
+        "max_minutes",
+        or_none(POSITIVE),
+        None,
+        "(float) Minutes of training after which a run ends with its best epoch so far, at the earliest after one "
+        "epoch; ~ no limit.",
+        resumable="yes",
+        changes_result=False,
+        source=Source.OVERALL,
+        scope=Scope.EXECUTION,
+    ),
+    _recbole_key("seed", integer(0, 2**32 - 1), Scope.RUN),
     Key(
         "train_batch_size",
         integer(1),
         128,
         "(int) Sequences (train_objective: sequence) or prefixes (augmented) in a batch.",
         resumable="recorded",
+        sizes=("training",),
     ),
-    _recbole_key("eval_batch_size", integer(1), resumable="yes"),
-    _recbole_key("MAX_ITEM_LIST_LENGTH", integer(1, 2**20)),
+    _execution_key("eval_batch_size", integer(1), resumable="yes", sizes=("evaluation",)),
+    _recbole_key("MAX_ITEM_LIST_LENGTH", integer(1, 2**20), sizes=("training", "evaluation")),
     _recbole_key("learning_rate", POSITIVE, resumable="recorded"),
-    Key(
+    own_key(
         "lazy_prefixes",
         BOOL,
         True,
         "(bool) Sequential models: cut histories out per batch (True), or write them all out as RecBole does (False).",
-        source=Source.OVERALL,
+        Scope.EXECUTION,
     ),
     _recbole_key("enable_amp", BOOL, resumable="recorded"),
-    Key(
+    own_key(
         "torch_compile",
         BOOL,
         False,
         "(bool) Compile the model with torch.compile; the first steps take minutes.",
-        source=Source.OVERALL,
+        Scope.EXECUTION,
     ),
-    Key(
-        "mask_history",
-        or_none(one_of("none", "all", "except_target")),
-        None,
-        "(str) Items left out of the ranking of each target: none, all (the user's history), except_target; ~ is "
-        "RecBole's way.",
-        source=Source.OVERALL,
-    ),
-    Key(
-        "drop_unseen_targets",
-        BOOL,
-        False,
-        "(bool) With mask_history: whether targets whose item never occurs in training are left out of evaluation.",
-        source=Source.OVERALL,
-    ),
-    Key(
+    own_key(
         "save_last_every",
         or_none(integer(1)),
         1,
         "(int) Write last.pth, from which --resume continues, after every so many epochs; ~ never.",
+        Scope.EXECUTION,
         resumable="yes",
         changes_result=False,
-        source=Source.OVERALL,
     ),
     *RECIPE_RUN_KEYS,
-    Key(
+    own_key(
         "process_timeout",
         Rule(lambda value: is_number(value) and 1 <= value <= 10**6, "a number of seconds from 1 to 1e6"),
         1800,
         "(float) Seconds that one of several processes waits for the others before the run ends with an error.",
+        Scope.EXECUTION,
         resumable="yes",
         changes_result=False,
-        source=Source.OVERALL,
     ),
-    _recbole_key(
+    _execution_key(
         "gpu_id",
         either(
             Rule(is_int, "a number"),
@@ -146,14 +161,15 @@ RUN_KEYS = (
         resumable="yes",
         changes_result=False,
     ),
-    _recbole_key("worker", integer(0, 1024), resumable="yes"),
-    _recbole_key("use_gpu", BOOL, resumable="yes"),
-    _recbole_key("reproducibility", BOOL),
-    _recbole_key("show_progress", BOOL, resumable="yes", changes_result=False),
-    _recbole_key("save_dataset", BOOL),
-    _recbole_key("save_dataloaders", BOOL),
-    *(_recbole_key(name, BOOL) for name in ("shuffle", "enable_scaler", "require_pow", "repeatable")),
-    _recbole_key(
+    _execution_key("worker", integer(0, 1024), resumable="yes"),
+    _execution_key("use_gpu", BOOL, resumable="yes"),
+    _execution_key("reproducibility", BOOL),
+    _execution_key("show_progress", BOOL, resumable="yes", changes_result=False),
+    _execution_key("save_dataset", BOOL),
+    _execution_key("save_dataloaders", BOOL),
+    *(_recbole_key(name, BOOL) for name in ("shuffle", "enable_scaler", "require_pow")),
+    _evaluation_key("repeatable", BOOL),
+    _execution_key(
         "log_wandb",
         Rule(
             lambda value: value is False or (value is True and find_spec("wandb") is not None),
@@ -162,13 +178,21 @@ RUN_KEYS = (
         resumable="yes",
         changes_result=False,
     ),
-    _recbole_key("state", or_none(lower_one_of(*_LEVELS)), resumable="yes", changes_result=False),
-    _recbole_key("data_path", PATH, resumable="yes", changes_result=False),
-    _recbole_key("checkpoint_dir", PATH, resumable="yes", changes_result=False),
-    *(_recbole_key(name, or_none(PATH)) for name in ("dataset_save_path", "dataloaders_save_path")),
-    _recbole_key("wandb_project", or_none(TEXT), resumable="yes"),
-    _recbole_key("learner", lower_one_of(*_LEARNERS)),
+    _execution_key("state", or_none(lower_one_of(*_LEVELS)), resumable="yes", changes_result=False),
+    _execution_key("data_path", PATH, resumable="yes", changes_result=False),
+    _execution_key("checkpoint_dir", PATH, resumable="yes", changes_result=False),
+    *(_execution_key(name, or_none(PATH)) for name in ("dataset_save_path", "dataloaders_save_path")),
+    _execution_key("wandb_project", or_none(TEXT), resumable="yes"),
+    _recbole_key("learner", lower_one_of(*LEARNERS)),
     _recbole_key("weight_decay", NOT_NEGATIVE),
+    own_key(
+        "learner_args",
+        Rule(lambda value: isinstance(value, dict), "a mapping of further arguments of the optimizer"),
+        {},
+        "(dict) Further arguments of the optimizer ('learner') beside learning_rate and weight_decay, by PyTorch's "
+        "names, such as {betas: [0.9, 0.98]} of adam.",
+        Scope.TRAINING,
+    ),
     _recbole_key(
         "clip_grad_norm",
         or_none(
@@ -186,61 +210,67 @@ RUN_KEYS = (
         ),
         resumable="recorded",
     ),
-    *(_recbole_key(name, _PLACES) for name in ("loss_decimal_place", "metric_decimal_place")),
+    _execution_key("loss_decimal_place", _PLACES),
+    _evaluation_key("metric_decimal_place", _PLACES),
     _recbole_key("transform", or_none(one_of(*_TRANSFORMS))),
-    _recbole_key(
+    _evaluation_key(
         "eval_args", Rule(lambda value: isinstance(value, dict), "a mapping of split, group_by, order and mode")
     ),
-    _recbole_key("metrics", either(TEXT, list_of(TEXT, "a list of names of metrics", 1))),
-    _recbole_key("topk", either(_CUT_OFF, list_of(_CUT_OFF, "a list of them", 1))),
+    _evaluation_key("metrics", either(TEXT, list_of(TEXT, "a list of names of metrics", 1))),
+    _evaluation_key("topk", either(_CUT_OFF, list_of(_CUT_OFF, "a list of them", 1))),
     Key(
         "valid_metric",
         TEXT,
         "NDCG@10",
         "(str) The paper stops on it; the metrics and cut-offs are RecBole's 'metrics' and 'topk'.",
+        scope=Scope.EVALUATION,
     ),
-    _recbole_key(
+    _evaluation_key("valid_metric_bigger", BOOL),
+    _data_key(
         "field_separator", Rule(_is_separator, "a character other than a quote or a line's end, or several plain ones")
     ),
-    _recbole_key("seq_separator", Rule(lambda value: isinstance(value, str) and value != "", "a text")),
+    _data_key("seq_separator", Rule(lambda value: isinstance(value, str) and value != "", "a text")),
     Key(
         "encoding",
         or_none(Rule(_is_encoding, "an encoding such as utf-8, latin-1 or utf-16")),
         "utf-8",
         "(str) Encoding of the atomic files.",
         source=Source.UNLISTED,
+        scope=Scope.DATA,
     ),
-    *(_recbole_key(name, TEXT) for name in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "LABEL_FIELD")),
-    _recbole_key("RATING_FIELD", or_none(TEXT)),
-    *(_recbole_key(name, TEXT) for name in ("NEG_PREFIX", "LIST_SUFFIX", "ITEM_LIST_LENGTH_FIELD", "POSITION_FIELD")),
+    *(_data_key(name, TEXT) for name in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "LABEL_FIELD")),
+    _data_key("RATING_FIELD", or_none(TEXT)),
+    *(_data_key(name, TEXT) for name in ("NEG_PREFIX", "LIST_SUFFIX", "ITEM_LIST_LENGTH_FIELD", "POSITION_FIELD")),
     *(
-        _recbole_key(name, TEXT)
+        _data_key(name, TEXT)
         for name in ("HEAD_ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ENTITY_ID_FIELD")
     ),
-    _recbole_key("kg_reverse_r", BOOL),
-    _recbole_key("seq_len", or_none(mapping_of(integer(1), "a mapping of columns to positive integers"))),
-    _recbole_key("threshold", or_none(mapping_of(FINITE, "a mapping of a column to a number"))),
-    _recbole_key("numerical_features", TEXTS),
-    _recbole_key("load_col", or_none(mapping_of(either(one_of("*"), TEXTS), f"{_COLUMNS.allowed} or '*'"))),
-    *(_recbole_key(name, or_none(_COLUMNS)) for name in ("unload_col", "unused_col")),
-    _recbole_key("additional_feat_suffix", or_none(either(TEXT, TEXTS))),
-    _recbole_key("rm_dup_inter", or_none(one_of("first", "last"))),
-    _recbole_key(
+    _data_key("kg_reverse_r", BOOL),
+    _data_key("seq_len", or_none(mapping_of(integer(1), "a mapping of columns to positive integers"))),
+    _data_key("threshold", or_none(mapping_of(FINITE, "a mapping of a column to a number"))),
+    _data_key("numerical_features", TEXTS),
+    _data_key("load_col", or_none(mapping_of(either(one_of("*"), TEXTS), f"{_COLUMNS.allowed} or '*'"))),
+    *(_data_key(name, or_none(_COLUMNS)) for name in ("unload_col", "unused_col")),
+    _data_key("additional_feat_suffix", or_none(either(TEXT, TEXTS))),
+    _evaluation_key("rm_dup_inter", or_none(one_of("first", "last")), filters_rows=True),
+    _evaluation_key(
         "val_interval",
         or_none(
             mapping_of(either(INTERVALS, TEXTS), f"a mapping of columns to {INTERVALS.allowed}, or to lists of tokens")
         ),
+        filters_rows=True,
     ),
-    _recbole_key("filter_inter_by_user_or_item", BOOL),
-    *(_recbole_key(name, or_none(INTERVALS)) for name in INTERVAL_KEYS),
+    _evaluation_key("filter_inter_by_user_or_item", BOOL),
+    *(_evaluation_key(name, or_none(INTERVALS), filters_rows=True) for name in INTER_INTERVALS),
+    *(_data_key(name, or_none(INTERVALS)) for name in KG_INTERVALS),
     *(
-        _recbole_key(name, or_none(TEXTS))
+        _data_key(name, or_none(TEXTS))
         for name in ("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id")
     ),
-    _recbole_key("preload_weight", or_none(mapping_of(TEXT, "a mapping of columns to columns"))),
-    _recbole_key("normalize_field", or_none(TEXTS)),
-    _recbole_key("normalize_all", or_none(BOOL)),
-    _recbole_key(
+    _data_key("preload_weight", or_none(mapping_of(TEXT, "a mapping of columns to columns"))),
+    _data_key("normalize_field", or_none(TEXTS)),
+    _data_key("normalize_all", or_none(BOOL)),
+    _data_key(
         "discretization",
         or_none(
             mapping_of(
@@ -258,7 +288,7 @@ RUN_KEYS = (
             )
         ),
     ),
-    _recbole_key(
+    _evaluation_key(
         "benchmark_filename",
         or_none(
             Rule(

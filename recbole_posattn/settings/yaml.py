@@ -16,7 +16,7 @@ from recbole_posattn.settings.run_keys import TEXT_KEYS
 
 _MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
 
-# Values of a YAML document once its anchors are written out, and levels of them; settings have a few hundred.
+# The most values and levels of a YAML document once its anchors are expanded; settings have a few hundred values.
 _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
 
 
@@ -26,10 +26,11 @@ class YamlLoader(yaml.SafeLoader):
     A duplicate key is an error, and so are anchors that contain themselves or grow without bounds.
     """
 
-    def compose_document(self) -> yaml.Node:
+    def compose_document(self) -> yaml.Node | None:
         """See ``yaml.composer.Composer.compose_document``; also checks the document."""
         node = super().compose_document()
-        self._written_out(node, {}, ())
+        if node is not None:
+            self._written_out(node, {}, ())
         if isinstance(node, yaml.MappingNode):
             self._keep_names(node)
         return node
@@ -46,7 +47,7 @@ class YamlLoader(yaml.SafeLoader):
     def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
         """The number of nodes below a node, with anchors expanded."""
         if id(node) in above or len(above) > _DEEPEST_DOCUMENT:
-            problem = "holds itself" if id(node) in above else f"is nested more than {_DEEPEST_DOCUMENT} levels deep"
+            problem = "contains itself" if id(node) in above else f"is nested more than {_DEEPEST_DOCUMENT} levels deep"
             raise yaml.composer.ComposerError(None, None, f"a value {problem}", node.start_mark)
         if id(node) not in known:
             below: list[yaml.Node] = []
@@ -57,7 +58,7 @@ class YamlLoader(yaml.SafeLoader):
                 below = node.value
             known[id(node)] = 1 + sum(self._written_out(part, known, (*above, id(node))) for part in below)
             if known[id(node)] > _LARGEST_DOCUMENT:
-                problem = f"a value is of more than {_LARGEST_DOCUMENT:,} parts"
+                problem = f"a value has more than {_LARGEST_DOCUMENT:,} parts"
                 raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
         return known[id(node)]
 
@@ -104,11 +105,11 @@ def parse_value(text: str) -> Any:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         try:
             value = yaml.load(text, Loader=YamlLoader)
-        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: what looks like a date but is none
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: text that looks like a date but is not one
             return text
         if value is None and text.strip().lower() not in ("~", "null") and text:  # a comment, blanks
             return text
-        marks = {str: ("'", '"'), list: ("[",), dict: ("{",)}
+        marks: dict[type, tuple[str, ...]] = {str: ("'", '"'), list: ("[",), dict: ("{",)}
         if type(value) in marks and not text.lstrip().startswith(marks[type(value)]):
             return text
     return value if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)) else text

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from recbole_posattn.compat.samplers import refuse_endless_sampling
+
 from recbole_posattn.data.dataset import SequenceDataset
-from recbole_posattn.data.sampling import let_sampling_end
 from recbole_posattn.evaluation.metrics import register_metrics
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
@@ -15,8 +16,8 @@ from recbole_posattn.training.trainer import SequenceTrainer
 
 def register_all() -> None:
     """Register everything; ``settings.registry.hook_recbole`` calls it once in a process."""
-    let_sampling_end()
+    refuse_endless_sampling()
     hook_loaders()
     register_metrics()
     for model in (PosKernelSASRec, *BASELINES):
-        add_model(model, PROPERTIES / "model" / f"{model.__name__}.yaml", SequenceDataset, SequenceTrainer)
+        add_model(model, (PROPERTIES / "model" / f"{model.__name__}.yaml",), SequenceDataset, SequenceTrainer)

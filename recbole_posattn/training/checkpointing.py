@@ -11,7 +11,6 @@ from typing import Any
 import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.compat import TRAINED_NUMBERS
 
-import recbole.trainer
 import torch
 from filelock import FileLock
 from recbole.data.dataloader import AbstractDataLoader
@@ -51,9 +50,10 @@ from recbole_posattn.training.state import (
     restore_random_state,
     trained_arrays,
 )
+from recbole_posattn.training.time_limit import OutOfTime, TimeLimitMixin
 
 
-class CheckpointMixin(RecipeMixin):
+class CheckpointMixin(TimeLimitMixin, RecipeMixin):
     """Checkpoints for any of RecBole's trainers, from which training continues exactly where it stopped.
 
     RecBole pickles the whole ``Config`` into a checkpoint. Loading a pickle can run any code, so torch ≥ 2.6 refuses
@@ -63,8 +63,6 @@ class CheckpointMixin(RecipeMixin):
 
     Attributes:
         run_dir: Folder of this run below ``checkpoint_dir``, made with the first checkpoint.
-        best_epoch: Epoch of the kept checkpoint, counted from 0; −1 before there is one.
-        seconds_before: Seconds of training before the run was last resumed.
         changes: Settings changed on resume, see :class:`recbole_posattn.training.resume.Resumed`.
     """
 
@@ -72,11 +70,8 @@ class CheckpointMixin(RecipeMixin):
         super().__init__(config, model)
         self.run_dir = Path(self.checkpoint_dir) / f"{config['model']}-{config['dataset']}-{get_local_time()}"
         self.saved_model_file = str(self.run_dir / BEST_NAME)
-        self.best_epoch = -1
-        self.seconds_before = 0.0
         self.changes: list[dict[str, Any]] = []
         self._untrained_counters = counters(self.model)
-        self._started = 0.0
         self._has_run_dir = self._saved = False
         self._lock: FileLock | None = None
         self._train_data: AbstractDataLoader | None = None
@@ -105,7 +100,7 @@ class CheckpointMixin(RecipeMixin):
                     super().fit(train_data, *arguments, saved=saved, **options)
                 self._epoch_now = None
                 self._keep_a_best()
-                if self.train_loss_dict and self._random_states is None:
+                if self.train_loss_dict and self._random_states is None and self.stopped_by is None:
                     self._keep_epoch(max(self.train_loss_dict))
                 self._use_averaged_weights()
                 self._restore_random_state()
@@ -134,8 +129,7 @@ class CheckpointMixin(RecipeMixin):
     @property
     def _n_epochs(self) -> int:
         """The number of epochs to train, or to pretrain."""
-        is_staged = isinstance(self, recbole.trainer.trainer.PretrainTrainer)
-        return self.pretrain_epochs if is_staged and self.model.train_stage != "finetune" else self.epochs
+        return self.pretrain_epochs if self._is_pretraining else self.epochs
 
     def _train_epoch(
         self,
@@ -144,24 +138,27 @@ class CheckpointMixin(RecipeMixin):
         loss_func: Callable[[Interaction], Any] | None = None,
         show_progress: bool = False,
     ) -> Any:
-        self._epoch_now = None
+        self._epoch_now, out_of_time = None, self._is_out_of_time()
         if epoch_idx - 1 in self.train_loss_dict and self._random_states is None:
-            self._keep_epoch(epoch_idx - 1)  # including its validation
+            self._keep_epoch(epoch_idx - 1, is_last=out_of_time)  # including its validation
         self._restore_random_state()
+        if out_of_time:
+            raise OutOfTime
         if not self._pausable:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         with nullcontext() if self._left is None else use_explained(self.run_dir / LAST_NAME):
-            epoch = PausableEpoch(train_data, loss_func or self.model.calculate_loss, self._left)
+            loss_func = loss_func or self.model.calculate_loss
+            epoch = PausableEpoch(train_data, loss_func, self._left, self._check_between_steps)
         self._epoch_now, self._left = epoch, None
         super()._train_epoch(epoch, epoch_idx, epoch.loss, show_progress)
         total = sum(epoch.losses) if isinstance(epoch.losses, tuple) else epoch.losses
         self.curve[-1].update(loss=total, seconds=round(self.curve[-1]["seconds"] + epoch.seconds_before, 3))
         return epoch.losses
 
-    def _keep_epoch(self, epoch: int) -> None:
+    def _keep_epoch(self, epoch: int, is_last: bool = False) -> None:
         """Write the last checkpoint after an epoch, if it is due; it always is after the final epoch."""
         every = self.config["save_last_every"]
-        is_last = epoch + 1 >= self._n_epochs or self.cur_step > self.stopping_step
+        is_last = is_last or epoch + 1 >= self._n_epochs or self.cur_step > self.stopping_step
         if not self._saved or every is None or not (is_last or (epoch + 1) % every == 0):
             return
         self._write_last(epoch)

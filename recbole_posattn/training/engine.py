@@ -24,6 +24,7 @@ from recbole_posattn.errors import SettingError
 from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.target_ranks import user_results
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.learner import with_arguments
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.explained_errors import explain_out_of_memory, precision_explained, require_finite
 from recbole_posattn.training.parallel import autocast_dtype, distribute_model, trainer_of_one_process
@@ -54,6 +55,9 @@ class EngineMixin(recbole.trainer.Trainer):
             self.enable_scaler = self.enable_amp  # gradients in half precision vanish unless they are scaled
         if config["torch_compile"]:
             _compile(self.model, self.device)
+
+    def _build_optimizer(self, **options: Any) -> torch.optim.Optimizer:
+        return with_arguments(super()._build_optimizer(**options), self.config["learner_args"] or {})
 
     def _train_epoch(
         self,
@@ -86,9 +90,17 @@ class EngineMixin(recbole.trainer.Trainer):
     def _check_nan(self, loss: Tensor) -> None:
         """RecBole calls this before the backward pass of each step."""
         if not self._pausable:
-            interrupts.check()
+            self._check_between_steps()
         require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept)
         self._batch += 1
+
+    def _check_between_steps(self) -> None:
+        """A point at which training may end.
+
+        Raises:
+            Interrupted: If a signal has arrived.
+        """
+        interrupts.check()
 
     def _kept(self) -> str:
         """What this run has saved so far, for the user."""

@@ -12,11 +12,8 @@ from torch import Tensor, nn
 
 from recbole_posattn.errors import CheckpointError, SettingError, TrainingError, one_line
 from recbole_posattn.settings.checks import pretrained_file
+from recbole_posattn.settings.keys import sizes_of
 from recbole_posattn.training.checkpoint import read_checkpoint
-
-# Settings that make a step or a batch smaller, in the order in which to try them.
-_SIZES_OF_TRAINING = ("train_batch_size", "MAX_ITEM_LIST_LENGTH", "loss_chunk_size", "n_layers", "hidden_size")
-_SIZES_OF_EVALUATION = ("eval_batch_size", "MAX_ITEM_LIST_LENGTH", "hidden_size")
 
 # The beginning of the message of a run that ran out of memory.
 OUT_OF_MEMORY = "out of memory"
@@ -44,13 +41,13 @@ def explain_out_of_memory(
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        names = _SIZES_OF_TRAINING if training else _SIZES_OF_EVALUATION
+        names = sizes_of("training" if training else "evaluation")
         sizes = {name: settings[name] for name in names if name in settings and settings[name] is not None}
         listed = ", ".join(f"{name} {value}" for name, value in sizes.items())
         first = names[0]
         what = (
             f"{OUT_OF_MEMORY} in {'training' if training else 'evaluation'} with {n_items:,} items, {listed}: lower "
-            f"{first} first, to {max(1, settings[first] // 2)} say, then the others"
+            f"{first} first, for example to {max(1, settings[first] // 2)}, then the others"
         )
         what_is_kept = kept()
         raise TrainingError(f"{what}; {what_is_kept}" if what_is_kept else what) from error

@@ -28,6 +28,7 @@ class PausableEpoch:
         loss_func: Returns the loss of a batch, or a tuple of losses that are added.
         left: The position at which the epoch was paused, see :meth:`position`; ``None`` for a new epoch. The random
             state is set to the one before its first step, from which RecBole's SGL draws its graphs.
+        check: Called between steps; it may raise an exception that ends the epoch there.
 
     Raises:
         Exception: Of any kind, if ``left`` cannot be used.
@@ -38,8 +39,9 @@ class PausableEpoch:
         train_data: AbstractDataLoader,
         loss_func: Callable[[Interaction], Any],
         left: Mapping[str, Any] | None = None,
+        check: Callable[[], None] = interrupts.check,
     ) -> None:
-        self._train_data, self._loss_func = train_data, loss_func
+        self._train_data, self._loss_func, self._check = train_data, loss_func, check
         self._left = left
         self._started = time.perf_counter()
         self._order, self._n_done, self.seconds_before = loader_states(train_data), 0, 0.0
@@ -77,7 +79,7 @@ class PausableEpoch:
         if self._left is not None:
             restore_random_state(self._left["random"])  # the loader is at its old position
         while True:
-            interrupts.check()
+            self._check()
             try:
                 batch = next(batches)
             except StopIteration:
@@ -104,7 +106,7 @@ class PausableEpoch:
         return self._total
 
     def position(self) -> dict[str, Any]:
-        """The position at which :func:`recbole_posattn.training.interrupts.check` ended the epoch, as plain data.
+        """The position at which the check between steps ended the epoch, as plain data.
 
         During the validation that follows, it is the end of the epoch.
         """

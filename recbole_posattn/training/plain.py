@@ -1,4 +1,4 @@
-"""What RecBole's models keep beside their weights, as plain data for checkpoints."""
+"""What RecBole's models store besides their weights, as plain data for checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def settings_of_recbole(config: Any) -> dict[str, Any]:
 
 
 def plain_other_parameter(value: Any) -> Any:
-    """What a RecBole model keeps beside its weights (``other_parameter``), as tensors and plain containers.
+    """What a RecBole model stores besides its weights (``other_parameter``), as tensors and plain containers.
 
     Several models keep NumPy or SciPy matrices there, which ``torch.load(weights_only=True)``, the default since
     torch 2.6, refuses. Modules are left out: their weights are part of the model's state already.

@@ -11,14 +11,26 @@ from typing import Any, TypedDict
 
 import recbole_posattn.compat  # noqa: F401
 
+import pandas as pd
 import torch
 
-from recbole_posattn.files import write_json
+from recbole_posattn.data.digest import data_digest
+from recbole_posattn.files import whole_file, write_json
 from recbole_posattn.reporting.terminal import text_table
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training.memory import peak_memory
+from recbole_posattn.version import RESULTS_VERSION
 
 RESULT_NAME, USERS_NAME = "result.json", "users.parquet"
+# The columns of the results by target that count something, and their types.
+_COUNTS = {"rank": "Int64", "history_length": "int64", "item_count": "int64"}
+# Users are all different where each has one target, and their names are alike; items are repeated.
+_COMPRESSION: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 9,
+    "use_dictionary": ["item"],
+    "column_encoding": {"user": "DELTA_BYTE_ARRAY"},
+}
 _REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", "scipy")
 
 
@@ -39,6 +51,7 @@ class RunResult(TypedDict):
     curve: list[dict[str, Any]]
     learned: dict[str, Any]
     changes: list[dict[str, Any]]
+    stopped_by: str | None
 
 
 def write_result(config: Config, result: RunResult, folder: Path) -> None:
@@ -51,9 +64,31 @@ def write_result(config: Config, result: RunResult, folder: Path) -> None:
         "command": sys.argv,
         "versions": versions(),
         "git_revision": _git_revision(),
+        "results_version": RESULTS_VERSION,
+        "data_digest": data_digest(config),
+        "threads": torch.get_num_threads(),
         "config": config.plain(),
     }
     write_json(folder / RESULT_NAME, report, ensure_ascii=False)
+
+
+def write_users(users: pd.DataFrame, folder: Path) -> None:
+    """Write ``users.parquet`` into a folder: the results by target, each number in the fewest bytes that hold all."""
+    smallest = {
+        column: pd.to_numeric(users[column], downcast="unsigned") for column in _COUNTS if column in users.columns
+    }
+    with whole_file(folder / USERS_NAME) as incomplete:
+        users.assign(**smallest).to_parquet(incomplete, index=False, **_COMPRESSION)
+
+
+def read_users(folder: Path) -> pd.DataFrame:
+    """The results by target in a folder, as :func:`recbole_posattn.evaluation.target_ranks.user_results` returns them.
+
+    Raises:
+        OSError: If they cannot be read.
+    """
+    users = pd.read_parquet(folder / USERS_NAME)
+    return users.astype({column: kind for column, kind in _COUNTS.items() if column in users.columns})
 
 
 def peak_mebibytes_of(device: torch.device) -> int:
@@ -92,8 +127,9 @@ def result_table(config: Config, result: RunResult) -> str:
     header = [f"{config['model']} on {config['dataset']}", "valid", "test"]
     metrics = [[metric, *(_format(split.get(metric)) for split in (valid, test))] for metric in valid or test]
     seconds, seen = result["seconds"], result["seen_targets"]
+    stopped = f", stopped by {result['stopped_by']}" if result["stopped_by"] else ""
     facts = {
-        "epochs": f"{result['epochs']} (best: {result['best_epoch']})",
+        "epochs": f"{result['epochs']} (best: {result['best_epoch']}){stopped}",
         "seconds": ", ".join(f"{part} {seconds[part]:.1f}" for part in ("data", "training", "test", "total")),
         "parameters": f"{result['trainable_parameters']:,}",
         **({} if seen is None else {"seen before": f"{100 * seen:.1f} % of the test targets"}),

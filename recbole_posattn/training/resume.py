@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from recbole_posattn.settings.combinations import resolved_negatives
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE
 from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
 from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, use_explained
 from recbole_posattn.training.same_run import check_data, setting_differences, shown_differences
 
@@ -37,7 +38,7 @@ class Resumed(NamedTuple):
         content: Content of its last checkpoint.
         changes: Each change of a setting of :data:`recbole_posattn.settings.keys.CHANGEABLE`: the first ``epoch`` with
             the new value (counted from 0), the ``key``, and the old (``before``) and new value (``now``).
-        lock: Lock of the folder; ``None`` where there is none, as in all processes but the first.
+        lock: Lock of the folder; ``None`` if it cannot be locked, and in all processes except the first.
     """
 
     config: Config
@@ -108,16 +109,26 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
     return Resumed(config, folder, content, changes, lock)
 
 
-def names_of_run(resume: str | Path) -> dict[str, str]:
-    """The names of a run's model and data set, by the keys ``model`` and ``dataset``.
+def config_to_resume(resume: str | Path, build: Callable[[Mapping[str, str]], Config]) -> Config:
+    """Build the current settings for a run to continue, whose model and data set are used if nothing else names them.
+
+    Args:
+        resume: The run's folder or a checkpoint in it.
+        build: Takes the names of the run's model and data set, by the keys ``model`` and ``dataset``.
 
     Raises:
         CheckpointError: If there is no run to continue.
+        SettingError: If the settings cannot be used; names the plugin that the run needs if that is the reason.
     """
     last = _run_folder(resume) / LAST_NAME
     settings = read_checkpoint(last)["config"]
     with use_explained(last):
-        return {key: settings[key] for key in ("model", "dataset")}
+        names = {key: settings[key] for key in ("model", "dataset")}
+    try:
+        return build(names)
+    except SettingError:
+        check_plugins_of_checkpoint(settings)
+        raise
 
 
 def _run_folder(resume: str | Path) -> Path:

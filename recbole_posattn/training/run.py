@@ -24,7 +24,6 @@ from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.distributed import checked_layout
 from recbole_posattn.errors import CheckpointError, SettingError
-from recbole_posattn.files import whole_file
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import LAST_NAME, check_vocabulary, use_explained
@@ -32,8 +31,8 @@ from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.environment import environment_table, start_watching
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
 from recbole_posattn.training.request import RunRequest
-from recbole_posattn.training.result import USERS_NAME, RunResult, peak_mebibytes_of, result_table, write_result
-from recbole_posattn.training.resume import AUTO, Resumed, names_of_run, resumed_run
+from recbole_posattn.training.result import RunResult, peak_mebibytes_of, result_table, write_result, write_users
+from recbole_posattn.training.resume import AUTO, Resumed, config_to_resume, resumed_run
 from recbole_posattn.training.run_log import run_logger
 from recbole_posattn.training.same_run import check_data
 from recbole_posattn.training.trainer import trainer_class
@@ -88,8 +87,9 @@ def run(
         ``test`` and ``total``), ``trainable_parameters``, ``peak_mebibytes`` (memory of the process, or of the GPU if
         there is one), ``seen_targets`` (share of test targets in their user's history; ``None`` unless
         ``mask_history`` is given), ``curve`` (per-epoch log, see ``EngineMixin``), ``learned`` (what our models report
-        of themselves, such as the ``kernel_widths`` of adaptive bands) and ``changes`` (settings that were changed on
-        resume). ``None`` if the first process runs on another machine.
+        of themselves, such as the ``kernel_widths`` of adaptive bands), ``changes`` (settings that were changed on
+        resume) and ``stopped_by`` (``max_minutes`` if this setting ended the training). ``None`` if the first process
+        runs on another machine.
 
     Raises:
         SettingError: If the key or value of a setting cannot be used.
@@ -113,10 +113,8 @@ def _run(request: RunRequest) -> RunResult:
     started = time.perf_counter()
     start_watching()
     resume = request.resume
-    fallback = None if resume in (None, AUTO) else names_of_run(resume)
-    config = Config(
-        request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line, fallback
-    )
+    given = (request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line)
+    config = Config(*given) if resume in (None, AUTO) else config_to_resume(resume, lambda names: Config(*given, names))
     resumed = None if resume is None else resumed_run(resume, config)
     try:
         config = config if resumed is None else resumed.config
@@ -204,6 +202,7 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
         curve=plain_data(getattr(trainer, "curve", [])),
         learned=getattr(recommender, "learned", dict)(),
         changes=getattr(trainer, "changes", []),
+        stopped_by=getattr(trainer, "stopped_by", None),
     )
     _report(config, result, users)
     return result
@@ -232,8 +231,7 @@ def _report(config: Config, result: RunResult, users: pd.DataFrame | None) -> No
     if result["checkpoint"] is not None and distributed.is_main():
         folder = Path(result["checkpoint"]).parent
         if users is not None:
-            with whole_file(folder / USERS_NAME) as incomplete:
-                users.to_parquet(incomplete, index=False)
+            write_users(users, folder)
         write_result(config, result, folder)
     logger.info("\n" + result_table(config, result))
 

@@ -12,11 +12,8 @@ from typing import Any
 from recbole_posattn.data.digest import data_contents
 from recbole_posattn.errors import CheckpointError, shown
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, RESUMABLE, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.keys import DERIVED_KEYS, LAUNCHER_ARGUMENTS, RESUMABLE, UNLISTED_RECBOLE_KEYS
 from recbole_posattn.training.checkpoint import LAST_NAME, use_explained
-
-# Flags of the launcher, not settings; a program that reads the command line itself finds them among its settings.
-_NO_SETTINGS = (LAUNCHER_KEYS - {"model", "dataset", "world_size"}) | {"resume"}
 
 
 def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, tuple[Any, Any]]:
@@ -35,8 +32,8 @@ def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, 
     before, now, defaults = content["config"], given.plain(), given.defaults()
     # Some keys are added during a run, by RecBole's transforms for instance, and are not settings.
     given_before = set(content["training"].get("given", UNLISTED_RECBOLE_KEYS))
-    keys = (now.keys() | (given_before & before.keys())) - RESUMABLE - _NO_SETTINGS
-    keys -= {key for key in FOUND_OUT_KEYS if key not in before or key not in now}
+    keys = (now.keys() | (given_before & before.keys())) - RESUMABLE - LAUNCHER_ARGUMENTS
+    keys -= {key for key in DERIVED_KEYS if key not in before or key not in now}
     differences = {}
     for key in sorted(keys):
         values = tuple(_canonical(key, side.get(key, defaults.get(key)), defaults) for side in (before, now))

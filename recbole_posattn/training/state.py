@@ -1,4 +1,4 @@
-"""The training state beside the weights: random states, optimizers, counters and arrays.
+"""The training state besides the weights: random states, optimizers, counters and arrays.
 
 All of it is converted to tensors and plain data, which a checkpoint can hold.
 """

@@ -1,4 +1,4 @@
-"""What is wrong with a data set is said before RecBole reads it."""
+"""Faults of a data set are reported before RecBole reads it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def read(name: str = "mine", model: str = "PosKernelSASRec", **settings: object)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "has no interactions"),
-        (HEADER + "\n", "has no interactions"),
+        ("", "has no rows"),
+        (HEADER + "\n", "has no rows"),
         ("user_id:token\titem_id:token\nu1\ti1\n", "has no column 'timestamp', which PosKernelSASRec needs"),
         ("user:token\titem_id:token\ttimestamp:float\nu1\ti1\t1\n", "has no column 'user_id'"),
         (HEADER.replace("\t", ",") + "\nu1,i1,1\n", "its columns look separated by comma"),

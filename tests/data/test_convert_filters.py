@@ -110,7 +110,7 @@ def test_a_conversion_tells_its_steps(empty_folder: Path) -> None:
     [
         (Filters(deduplicate="all"), "deduplicate must be one of none, exact, first, last; got 'all'"),
         (Filters(min_user_interactions=0), "must be positive integers; got 0 and 1"),
-        (Filters(min_rating=3), "min_rating needs ratings; name their column by --rating"),
+        (Filters(min_rating=3), "min_rating needs ratings; name their column with --rating"),
     ],
 )
 def test_filters_that_cannot_be_applied_are_refused(empty_folder: Path, filters: Filters, message: str) -> None:

@@ -169,7 +169,7 @@ def test_a_format_is_read_from_its_file_and_its_folder(empty_folder: Path, name:
 def test_a_format_is_guessed_where_the_name_tells_it(empty_folder: Path, name: str) -> None:
     file = sample(empty_folder / name, name)
     if name in UNTOLD:
-        with pytest.raises(SettingError, match=f"may be .*{name}.* by its name; name one by --format"):
+        with pytest.raises(SettingError, match=f"could be .*{name}.*, judging by its name; give --format"):
             convert(file, "mine")
     else:
         assert guess_format(file) == guess_format(file.parent) == name
@@ -184,34 +184,36 @@ def test_whole_numbers_have_no_point_and_milliseconds_stay(empty_folder: Path) -
 
 def test_names_that_tell_nothing_are_refused(empty_folder: Path) -> None:
     (empty_folder / "a.xyz").write_text("1,2,3")
-    with pytest.raises(SettingError, match=r"a.xyz is of no known format by its name; .* --user, --item and --time"):
+    with pytest.raises(
+        SettingError, match=r"a.xyz has no known format, judging by its name; .* --user, --item and --time"
+    ):
         convert("a.xyz", "mine")
     with pytest.raises(SettingError, match=r"format 'ml-1' is unknown. Did you mean 'ml-1m'\? There are ml-100k, "):
         convert("a.xyz", "mine", ReadOptions("ml-1"))
-    with pytest.raises(DataError, match=r"nowhere not found: give the file of the dump, or its folder"):
+    with pytest.raises(DataError, match=r"nowhere not found: give the path of the dump's file or folder"):
         convert("nowhere", "mine")
     with pytest.raises(
-        SettingError, match=r"the kind of a.xyz does not follow from its name; give --kind \(delimited, jsonl, python"
+        SettingError, match=r"the name of a.xyz does not show its kind; give --kind \(delimited, jsonl, python"
     ):
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t"))
     with pytest.raises(SettingError, match=r"kind must be one of delimited, jsonl, python, parquet; got 'xml'"):
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t", kind="xml"))
-    with pytest.raises(SettingError, match=r"the separator of the fields of a.xyz does not follow from its name"):
+    with pytest.raises(SettingError, match=r"the name of a.xyz does not show how its fields are separated"):
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", time="t", kind="delimited"))
-    with pytest.raises(SettingError, match=r"needs the columns of its users and items"):
+    with pytest.raises(SettingError, match=r"for a table of your own, name the columns of users and items"):
         convert("a.xyz", "mine", ReadOptions(user="u"))
-    with pytest.raises(SettingError, match=r"must be given by --time; --time_format=order needs none"):
+    with pytest.raises(SettingError, match=r"name the column of times with --time, or set --time_format=order, which"):
         convert("a.xyz", "mine", ReadOptions(user="u", item="i", separator=","))
 
 
 def test_a_folder_or_archive_has_one_file_that_fits(empty_folder: Path) -> None:
     sample(empty_folder / "dump", "yambda")
     (empty_folder / "dump" / "likes.parquet").write_bytes(SAMPLES["yambda"][1]())
-    with pytest.raises(DataError, match=r"dump has several files that it could be: dump/likes.parquet, dump/listens"):
+    with pytest.raises(DataError, match=r"dump has several files that match: dump/likes.parquet, dump/listens"):
         convert("dump", "mine")
-    with pytest.raises(DataError, match=r"dump has no file u.data; name the file"):
+    with pytest.raises(DataError, match=r"dump has no file u.data; give the path of the file"):
         convert("dump", "mine", ReadOptions("ml-100k"))
-    with pytest.raises(DataError, match=r"dump is a folder; name the file in it"):
+    with pytest.raises(DataError, match=r"dump is a folder; give the path of the file"):
         convert("dump", "mine", ReadOptions(user="u", item="i", time="t"))
 
 
@@ -312,7 +314,7 @@ def test_sequential_parquet_has_a_user_a_row(empty_folder: Path) -> None:
         "item_id": pa.array([[1, 2], [2, 3], [], [4]], pa.list_(pa.uint32())),
     }
     pq.write_table(pa.table(content), "listens.parquet")
-    with pytest.raises(DataError, match=r"has 2 bad rows, row 2: lists that are missing or of different lengths: '20'"):
+    with pytest.raises(DataError, match=r"has 2 bad rows, row 2: lists are missing or have different lengths: '20'"):
         convert("listens.parquet", "mine")
     done = convert("listens.parquet", "mine", on_error="skip")
     assert rows(done.file) == [("10", "1", 5), ("10", "2", 10)]

@@ -1,4 +1,4 @@
-"""Bad lines: each is told with its number and its reason, and costs no other line."""
+"""Bad lines: each is reported with its number and its reason, and affects no other line."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def kept(file: Path) -> list[list[str]]:
 CSV_LINES = [
     (b"u,i,t,r", None),
     (b"1,2,3,4", None),
-    (b"1,2,3", "not 4 fields but 3"),
-    (b"1,2,3,4,5", "not 4 fields but 5"),
+    (b"1,2,3", "the number of fields is 3, not 4"),
+    (b"1,2,3,4,5", "the number of fields is 5, not 4"),
     (b"", None),
     (b",2,3,4", "user is missing"),
     (b"1, ,3,4", "item is missing"),
@@ -68,11 +68,11 @@ CSV_LINES = [
     (b"1,2,3,nan", "rating is not a number"),
     (b"1,2,3,inf", "rating is not a number"),
     (b"1,2,3,good", "rating is not a number"),
-    (b'1,"2,3,4', "quotes that do not match"),
-    (b'1,"2"x,3,4', "quotes that do not match"),
+    (b'1,"2,3,4', "the line has unbalanced quotes"),
+    (b'1,"2"x,3,4', "the line has unbalanced quotes"),
     (b'"1,5",2,3,4\r', None),
-    (b"\xff,2,3,4", "not utf-8"),
-    ("é,2,3,4".encode("latin-1"), "not utf-8"),
+    (b"\xff,2,3,4", "the line is not utf-8"),
+    ("é,2,3,4".encode("latin-1"), "the line is not utf-8"),
     (b"1\x00,2,3,4", "user has a control character, which an atomic file cannot hold"),
     (b"1,2\t2,3,4", "item has a control character, which an atomic file cannot hold"),
     (b"null,2,3,4", "user is a word that RecBole reads as a missing value"),
@@ -84,14 +84,14 @@ CSV_LINES = [
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_skipped_lines_are_told_one_by_one(empty_folder: Path, line_end: bytes, mark: bytes) -> None:
+def test_skipped_lines_are_reported_one_by_one(empty_folder: Path, line_end: bytes, mark: bytes) -> None:
     write(mark + line_end.join(line for line, _ in CSV_LINES))
     done = convert("a.csv", "mine", OWN, on_error="skip")
     reasons = {number: reason for number, (_, reason) in enumerate(CSV_LINES, start=1) if reason}
     assert rejected(done) == reasons
     assert [row[0] for row in kept(done.file)] == ["1", "1,5", "last"]
-    told = {reason.reason: (reason.count, list(reason.first)) for reason in done.rejected}
-    assert told["not utf-8"] == (2, [20, 21]) and told["user is missing"] == (1, [6])
+    by_reason = {reason.reason: (reason.count, list(reason.first)) for reason in done.rejected}
+    assert by_reason["the line is not utf-8"] == (2, [20, 21]) and by_reason["user is missing"] == (1, [6])
     assert sum(reason.count for reason in done.rejected) == len(reasons)
     assert [reason.count for reason in done.rejected] == sorted((r.count for r in done.rejected), reverse=True)
 
@@ -101,12 +101,13 @@ def test_strict_stops_with_the_first_lines_and_writes_nothing(empty_folder: Path
     with pytest.raises(DataError) as error:
         convert("a.csv", "mine", OWN)
     assert str(error.value) == (
-        f"a.csv has 2 bad lines, line 3: not 4 fields but 2: '1,2'; 5: time {UNREADABLE}: '1,2,soon,4'. "
-        "Correct the file, or leave them out: --on_error=skip"
+        f"a.csv has 2 bad lines, line 3: the number of fields is 2, not 4: '1,2'; 5: time {UNREADABLE}: '1,2,soon,4'. "
+        "Correct the file, or leave them out with --on_error=skip"
     )
     write("u,i,t,r\n" + "1,2,3,4\nbad\n" * 30)
     with pytest.raises(
-        DataError, match=r"a.csv has 30 bad lines or more, line 3: not .*; 11: not 4 fields but 1: 'bad'; …"
+        DataError,
+        match=r"a.csv has 30 bad lines or more, line 3: the number .*; 11: the number of fields is 1, not 4: 'bad'; …",
     ):
         convert("a.csv", "mine", OWN)
     assert [path.name for path in empty_folder.iterdir()] == ["a.csv"]
@@ -117,7 +118,7 @@ def test_a_line_without_an_end_is_cut_but_costs_no_other(empty_folder: Path, mon
     monkeypatch.setattr(line_reading, "LONGEST_LINE", 100)
     write(b"u,i,t,r\n1,2,3,4\n" + b"x" * 5000 + b"\n3,2,3,4\n" + b"y" * 101 + b"\n4,2,3,4\n" + "é".encode() * 1000)
     done = convert("a.csv", "mine", OWN, on_error="skip")
-    assert rejected(done) == dict.fromkeys((3, 5, 7), "longer than 100 bytes")
+    assert rejected(done) == dict.fromkeys((3, 5, 7), "the line is longer than 100 bytes")
     assert [row[0] for row in kept(done.file)] == ["1", "3", "4"]
 
 
@@ -126,7 +127,7 @@ def test_other_encodings_can_be_named(empty_folder: Path) -> None:
     assert kept(convert("a.csv", "mine", OWN._replace(encoding="latin-1")).file) == [["é", "ü", "4", "3"]]
     write(b"u,i,t,r\n\\ud800,1,3,4\n\\u00e9,1,3,4\n")
     done = convert("a.csv", "half", OWN._replace(encoding="raw_unicode_escape"), on_error="skip")
-    assert rejected(done) == {2: "not raw-unicode-escape"} and kept(done.file) == [["é", "1", "4", "3"]]
+    assert rejected(done) == {2: "the line is not raw-unicode-escape"} and kept(done.file) == [["é", "1", "4", "3"]]
     for encoding in ("utf-16", "utf-9", "base64", "cp037", "\x00"):
         with pytest.raises(SettingError, match="encoding must be one such as utf-8, latin-1 or cp1252; got"):
             convert("a.csv", "mine2", OWN._replace(encoding=encoding))
@@ -135,15 +136,18 @@ def test_other_encodings_can_be_named(empty_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("user,i,t,r\n1,2,3,4\n", r"a.csv has no column 'u'; it has 'user', 'i', 't', 'r'. Name the right ones by"),
+        (
+            "user,i,t,r\n1,2,3,4\n",
+            r"a.csv has no column 'u'; it has 'user', 'i', 't', 'r'. Name the right ones with --user",
+        ),
         ("items,times\n", r"a.csv has no column 'u', 'i', 't', 'r'; it has 'items', 'times'"),
         ("u,i,t,u,r\n", "a.csv has the column 'u' more than once"),
-        ('u,"i,t,r\n1,2,3,4\n', "a.csv: the quotes of the header do not match"),
+        ('u,"i,t,r\n1,2,3,4\n', "a.csv: the header has unbalanced quotes"),
         ("u;i;t;r\n1;2;3;4\n", "it has 'u;i;t;r'"),
         ("u,i,t,r\n", r"a.csv has no interactions$"),
         ("", r"a.csv has no interactions$"),
         ("\n\n", r"a.csv has no interactions$"),
-        ("u,i,t,r\nbad\n", r"a.csv has no interactions \(not 4 fields but 1: 1\)"),
+        ("u,i,t,r\nbad\n", r"a.csv has no interactions \(the number of fields is 1, not 4: 1\)"),
     ],
 )
 def test_what_holds_for_the_whole_file_is_said_of_it(empty_folder: Path, content: str, message: str) -> None:
@@ -154,7 +158,7 @@ def test_what_holds_for_the_whole_file_is_said_of_it(empty_folder: Path, content
 
 
 @pytest.mark.parametrize("on_error", ["strict", "skip"])
-def test_columns_that_no_object_has_are_told_as_such(empty_folder: Path, on_error: str) -> None:
+def test_columns_that_no_object_has_are_reported_as_such(empty_folder: Path, on_error: str) -> None:
     write('{"user": 1, "i": 2, "t": 3, "r": 4}\n' * 2, "a.jsonl")
     with pytest.raises(DataError, match=r"a.jsonl has no column 'u'; it has 'user', 'i', 't', 'r'"):
         convert("a.jsonl", "mine", OWN, on_error=on_error)
@@ -163,11 +167,11 @@ def test_columns_that_no_object_has_are_told_as_such(empty_folder: Path, on_erro
         convert("a.txt", "mine", OWN._replace(kind="python"), on_error=on_error)
 
 
-def test_a_truncated_or_damaged_archive_is_told(empty_folder: Path) -> None:
+def test_a_truncated_or_damaged_archive_is_reported(empty_folder: Path) -> None:
     packed = gzip.compress(b"u,i,t,r\n" + b"".join(b"%d,%d,3,4\n" % (k, k * 7919) for k in range(300_000)))
     write(packed[: len(packed) // 2], "a.csv.gz")
     for on_error in ("strict", "skip"):
-        with pytest.raises(DataError, match=r"a.csv.gz is damaged or cut off behind line \d{5,}, byte \d+ of \d+ \("):
+        with pytest.raises(DataError, match=r"a.csv.gz is damaged or cut off after line \d{5,}, byte \d+ of \d+ \("):
             convert("a.csv.gz", "mine", OWN, on_error=on_error)
     write(packed[:1000] + bytes(1000) + packed[2000:], "a.csv.gz")
     with pytest.raises(DataError, match=r"a.csv.gz is damaged or cut off"):
@@ -202,7 +206,7 @@ def test_parquet_that_cannot_be_used(empty_folder: Path, content: bytes | dict, 
         convert("a.parquet", "mine", OWN)
 
 
-def test_rows_of_parquet_are_told_by_number(empty_folder: Path) -> None:
+def test_rows_of_parquet_are_reported_by_number(empty_folder: Path) -> None:
     raw = pa.array([b"a", b"\xff", b"c", None, b"", b"f"], pa.binary())
     users = pa.StringArray.from_buffers(6, *raw.buffers()[1:], raw.buffers()[0], raw.null_count)  # nobody checks it
     columns = {"u": users, "i": ["x"] * 6, "t": [1.5, 1, float("nan"), 1, 1, 1], "r": ["1", "1", "1", "1", "1", "x"]}
@@ -217,12 +221,12 @@ def test_rows_of_parquet_are_told_by_number(empty_folder: Path) -> None:
     ]
 
 
-def test_damaged_parquet_is_told(empty_folder: Path) -> None:
+def test_damaged_parquet_is_reported(empty_folder: Path) -> None:
     pq.write_table(pa.table({key: list(range(10_000)) for key in "uitr"}), "a.parquet", compression="none")
     content = bytearray(Path("a.parquet").read_bytes())
     content[4:400] = bytes(396)
     write(bytes(content), "a.parquet")
-    with pytest.raises(DataError, match=r"a.parquet is damaged behind row 0"):
+    with pytest.raises(DataError, match=r"a.parquet is damaged after row 0"):
         convert("a.parquet", "mine", OWN)
 
 
@@ -250,7 +254,7 @@ COLUMNS = ("t", "r", "u", "i")
 
 @st.composite
 def records(draw: st.DrawFn, other: st.SearchStrategy) -> dict:
-    """A good record, or one with something else in the place of a value."""
+    """A good record, or one with something else instead of a value."""
     record = {"t": draw(good_times), "r": draw(good_numbers), "u": draw(good_tokens), "i": draw(good_tokens)}
     if draw(st.booleans()):
         record[draw(st.sampled_from(COLUMNS))] = draw(other)
@@ -355,7 +359,7 @@ def slow_object(line: bytes, parse: Callable[[str], object]) -> tuple | None:
 def check_any_lines(
     content: list[bytes], slow: Callable, reading: ReadOptions, block: int, header: bytes = b""
 ) -> None:
-    """Every good line is kept and every other one told, and nothing else is raised."""
+    """Every good line is kept and every other one reported, and nothing else is raised."""
     first = 2 if header else 1
     file = Path("fuzzed.txt")
     file.write_bytes(b"\n".join([*([header] if header else []), *content]))

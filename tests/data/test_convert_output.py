@@ -48,15 +48,17 @@ def test_a_name_is_a_word(empty_folder: Path, table: Path, name: str) -> None:
 
 
 def test_the_data_set_that_recbole_brings_is_left_alone(empty_folder: Path, table: Path) -> None:
-    with pytest.raises(SettingError, match="'ml-100k' is that of the data set RecBole brings with it"):
+    with pytest.raises(SettingError, match="'ml-100k' is taken: RecBole would read its own data set"):
         convert(table, "ml-100k", OWN)
 
 
-def test_a_place_where_nothing_can_be_written_is_told_first(
+def test_a_place_where_nothing_can_be_written_is_reported_first(
     empty_folder: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make, "locate", lambda *_: pytest.fail("the dump was looked at"))
-    with pytest.raises(UserError, match=r"a.csv/mine cannot be written: .*/a.csv is no folder in which to write"):
+    with pytest.raises(
+        UserError, match=r"a.csv/mine cannot be written: .*/a.csv is not a folder that you may write to"
+    ):
         convert(table, "mine", OWN, data_path=table)
 
 

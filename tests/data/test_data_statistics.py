@@ -85,7 +85,7 @@ def test_plain_figures_are_json(empty_folder: Path) -> None:
     assert not {"times", "user_counts", "item_counts"} & set(plain)
 
 
-def test_what_is_no_data_set_is_told(empty_folder: Path) -> None:
+def test_a_missing_data_set_is_reported(empty_folder: Path) -> None:
     with pytest.raises(DataError, match="data set 'mine' not found"):
         statistics()
     file = write_atomic_file(empty_folder / "dataset", "mine", [("", "x", 1)])
@@ -96,7 +96,7 @@ def test_what_is_no_data_set_is_told(empty_folder: Path) -> None:
         statistics()
 
 
-def test_unix_times_are_told_from_others() -> None:
+def test_unix_times_are_recognized() -> None:
     assert looks_like_unix(874724710, 893286638)
     assert not looks_like_unix(0, 26_000_000)
     assert not looks_like_unix(874724710000, 893286638000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,32 @@ def test_other_columns_that_cannot_be_had(settings: Callable, model: str, change
 )
 def test_columns_that_can_be_had(settings: Callable, model: str, changes: dict) -> None:
     assert run(model, "featured", config_dict=settings(**changes), saved=False, command_line=[])["test_result"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "column", "first"),
+    [
+        ("item", "rating:float", "inter"),
+        ("user", "kind:token", "inter"),
+        ("user", "price:float", "user"),
+        ("item", "user_id:token", "inter"),
+        ("user", "item_id:token", "inter"),
+        ("features", "item_id:token", "inter"),
+    ],
+)
+def test_a_column_in_two_files(settings: Callable, featured: Path, suffix: str, column: str, first: str) -> None:
+    """Of tokens RecBole numbers those of one file alone; numbers of one file replace those of the other."""
+    folder = Path("data", "featured")
+    shutil.copytree(featured / "featured", folder)
+    file, other = folder / f"featured.{suffix}", "item" if first == "user" else suffix
+    lines = file.read_text().splitlines() if file.is_file() else ["feature_id:token", "f1", "f2"]
+    file.write_text("\n".join(f"{line}\t{f'{k}' if k else column}" for k, line in enumerate(lines)) + "\n")
+    own = {"load_col": None, "data_path": "data", "additional_feat_suffix": ["features"] * (suffix == "features")}
+    name = column.partition(":")[0]
+    with pytest.raises(SettingError, match=rf"the column '{name}' is in two files, \.{first} and \.{other}, of which"):
+        ensure_atomic_files(Config("BPR", "featured", config_dict=settings(**own), command_line=[]))
+    config = Config("BPR", "featured", config_dict=settings(**own, unload_col={suffix: [name]}), command_line=[])
+    ensure_atomic_files(config)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,6 @@ def test_a_history_is_all_that_the_user_did_before(sequences: list[list[int]], d
     assert [flat[row == i].tolist() for i in range(len(chosen))] == expected
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(histories, "_TARGETS", 2)
-        assert found.hold_target().tolist() == [
+        assert found.contain_target().tolist() == [
             target in history for target, history in zip(found.target.tolist(), expected)
         ]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from recbole.data import create_dataset
 from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader, TrainDataLoader
 from recbole.data.dataset import DIENDataset, KGSeqDataset, SequentialDataset
-from recbole.data.interaction import Interaction
+from recbole.data.interaction import Interaction, cat_interactions
 from recbole.data.utils import create_samplers, data_preparation
 from recbole.utils import init_seed
 
@@ -252,16 +252,41 @@ def test_rows_behave_like_an_interaction(rich_config: Callable) -> None:
     assert "stars" not in copies[0] and "extra" in copies[0] and set(copies[0]) == set(copies[1])
     with pytest.raises(ValueError, match="'nothing' is not among"):
         ours.drop("nothing")
-    for ours_done, expected in (
-        (ours.repeat(2), theirs.repeat(2)),
-        (ours.repeat_interleave(3), theirs.repeat_interleave(3)),
-        (ours.to("cpu"), theirs.to("cpu")),
-    ):
-        assert_equal_rows(ours_done, expected)
     assert_equal_rows(pickle.loads(pickle.dumps(ours)).dense(), theirs)
     assert str(ours) == str(theirs)
     assert torch.equal(ours.item_id, theirs.item_id) and torch.equal(ours.tags_list[:], theirs.tags_list)
     assert not hasattr(ours, "nothing")
+
+
+ALL_ROWS = {
+    "to": lambda rows: rows.to("cpu"),
+    "cpu": lambda rows: rows.cpu(),
+    "numpy": lambda rows: rows.numpy(),
+    "repeat": lambda rows: rows.repeat(2),
+    "repeat_interleave": lambda rows: rows.repeat_interleave(3),
+    "cat_interactions": lambda rows: cat_interactions([rows, rows]),
+}
+
+
+@pytest.mark.parametrize("use", ALL_ROWS.values(), ids=ALL_ROWS)
+def test_rows_do_not_build_their_histories_unasked(
+    rich_config: Callable, use: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = (
+        part[0].inter_feat for part in (create_dataset(rich_config()).build(), SequentialDataset(rich_config()).build())
+    )
+    expected, done = use(theirs), use(ours.dense())
+    if isinstance(expected, Interaction):
+        assert_equal_rows(done, expected)
+    monkeypatch.setattr(PrefixColumn, "tensor", lambda self: pytest.fail("the tensor was built"))
+    assert {field: column.shape for field, column in ours.interaction.items()} == {
+        field: column.shape for field, column in theirs.interaction.items()
+    }
+    assert str(ours) == str(theirs)
+    with pytest.raises(
+        (TypeError, AttributeError), match=r"take the rows you need, .* and for all columns rows\.dense"
+    ):
+        use(ours)
 
 
 def test_a_list_column_has_the_rows_of_its_tensor(rich_config: Callable) -> None:

@@ -1,4 +1,4 @@
-"""Rows that RecBole would fill in, drop or misread without a word are told by line and column."""
+"""Rows that RecBole would fill in, drop or misread silently are reported by line and column."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ EXPECTED = [("u1", "i1", 1.0), ("u1", "i2", 2.0), ("u1", "i3", 3.0)]
     ],
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_a_row_that_would_be_misread_is_told(empty_folder: Path, row: str, message: str, newline: str) -> None:
+def test_a_row_that_would_be_misread_is_reported(empty_folder: Path, row: str, message: str, newline: str) -> None:
     content = f"{HEADER}\n{GOOD}{row}\n{GOOD}".replace("\n", newline)
     if newline == "\r" and row.startswith("\t"):
         message = "line 5: begins with an empty field"
@@ -95,7 +95,7 @@ def test_fields_too_many_are_left_out_as_by_recbole(
         assert read(field_separator=separator) == [*EXPECTED, *(("u1", f"i{k}", float(k)) for k in (4, 5, 6))]
     assert f"columns separated by {SEPARATOR_NAMES.get(separator, repr(separator))}, but line 5 has" in caplog.text
     left_out = surplus.removeprefix("\t").replace("\t", separator)
-    assert f"what follows: {left_out!r} (2 such lines in all)" in caplog.text
+    assert f"the rest is left out, as in RecBole: {left_out!r} (2 such lines in all)" in caplog.text
     assert as_recbole(separator).to_numpy().tolist() == [list(row) for row in read(field_separator=separator)]
 
 
@@ -111,7 +111,7 @@ def test_fields_by_which_pandas_names_rows_are_refused(
     if (row, surplus) in ((1, 1), (1, 3), (2, 3)):
         assert as_recbole(separator)["user_id:token"].tolist() != ["u1"] * 3
     with pytest.raises(
-        DataError, match=f"but line {row + 1} has {3 + surplus}: .*; pandas would take the first column"
+        DataError, match=f"but line {row + 1} has {3 + surplus}: .*; pandas would read the first column as row names"
     ):
         read(field_separator=separator)
 
@@ -123,7 +123,7 @@ def test_a_field_too_many_deep_in_a_file(empty_folder: Path, caplog: pytest.LogC
     write("\n".join([HEADER, *rows, ""]))
     with caplog.at_level(logging.WARNING):
         assert len(read()) == 6100
-    assert "but line 6018 has 4; left out, as RecBole does, is what follows: '1'" in caplog.text
+    assert "but line 6018 has 4; the rest is left out, as in RecBole: '1'" in caplog.text
 
 
 @pytest.mark.parametrize("block", [1, 7, 2**24])
@@ -138,7 +138,7 @@ def test_lines_are_counted_over_blocks(empty_folder: Path, monkeypatch: pytest.M
     write(HEADER + "\n" + GOOD * 9 + "u1\ti1\t3\t4\nu1\ti1\t3\t4\n")
     assert len(read()) == 29
     write((HEADER + "\n" + GOOD * 9).encode() + b"u1\ti\xff\t1\n")
-    with pytest.raises(DataError, match=r"line 29: not utf-8 \(invalid start byte: byte 0xff\); name the encoding"):
+    with pytest.raises(DataError, match=r"line 29: not utf-8 \(invalid start byte: byte 0xff\); give the encoding"):
         read()
 
 
@@ -152,11 +152,11 @@ def test_a_file_cut_off_is_refused_with_its_line(
     if last.count("\t") == 2 and not last.endswith("\t"):
         with caplog.at_level(logging.WARNING):
             assert read() == [*EXPECTED, ("u123", "item", 4.0)]
-        assert "mine.inter: the last line has no end; if the file was cut off there" in caplog.text
+        assert "mine.inter: the last line has no line break; if the file was cut off there" in caplog.text
         return
     with pytest.raises(
         DataError,
-        match=r"line 5 has \d: .*; it is the last line, and the file seems cut off" * (last.count("\t") < 2)
+        match=r"line 5 has \d: .*; it is the last line, and the file seems to be cut off" * (last.count("\t") < 2)
         or "line 5: column 'timestamp' has no value",
     ):
         read()

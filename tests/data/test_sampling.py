@@ -61,7 +61,7 @@ def prepare(model: str, **changes: object) -> list:
 
 
 ALL_ITEMS = "user 'u0' has all 6 items of which popularity negatives are drawn, and none is left"
-SINGLE = "there is but one item to draw {} negatives from"
+SINGLE = "there is only one item to draw {} negatives from"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,6 @@ def test_a_history_that_has_all_items() -> None:
 def test_an_item_of_all_users() -> None:
     """LINE draws users who have not had an item."""
     write([(f"u{user}", f"i{item}", item) for user in range(4) for item in (0, user + 1, user + 2, user + 3, user + 4)])
-    with pytest.raises(DataError, match="all 4 users have the item of number 1 in training"):
+    with pytest.raises(DataError, match="all 4 users have item number 1 in training"):
         prepare("LINE", eval_args=IN_ORDER)
     prepare("LINE", eval_args=IN_ORDER, order=1)

@@ -23,15 +23,15 @@ USER_SPLIT = {"split": {"RS": [0.6, 0.2, 0.2]}, "group_by": "user", "order": "RO
 
 
 class RecBolesCollector(Collector):
-    """RecBole's, but that what the training data told need not be a tensor to be returned."""
+    """RecBole's, but values from the training data need not be tensors to be returned."""
 
     def get_data_struct(self):
-        told = {key: value for key, value in self.data_struct._data_dict.items() if key.startswith("data.")}
-        if "data.label" not in told:
-            for key in told:
+        values = {key: value for key, value in self.data_struct._data_dict.items() if key.startswith("data.")}
+        if "data.label" not in values:
+            for key in values:
                 del self.data_struct[key]
         struct = super().get_data_struct()
-        for key, value in told.items():
+        for key, value in values.items():
             struct.set(key, value)
             self.data_struct.set(key, value)
         return struct

@@ -26,8 +26,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for (kind, how), count in COUNTS.items():
         kinds[kind][how] = count
     for kind, counts in kinds.items():
-        told = ", ".join(f"{how} {counts[how]:,}" for how in ("run", "refused", "other") if how in counts)
-        terminalreporter.write_line(f"{kind}: {sum(counts.values()):,} ({told})")
+        numbers = ", ".join(f"{how} {counts[how]:,}" for how in ("run", "refused", "other") if how in counts)
+        terminalreporter.write_line(f"{kind}: {sum(counts.values()):,} ({numbers})")
     terminalreporter.write_line(f"all: {sum(COUNTS.values()):,}")
     if COUNTS_VARIABLE in os.environ:
         write_counts(Path(os.environ[COUNTS_VARIABLE]))

@@ -163,8 +163,8 @@ def check(outcome: Outcome) -> None:
         lines = outcome.err.splitlines()
         by_argparse = outcome.err.startswith("usage: ") and ": error: " in lines[-1]
         assert by_argparse or lines[-1].startswith("recbole-posattn: "), outcome
-        told = lines[-1].partition(": ")[2]
-        assert len(told) > 10 and told.isprintable(), outcome
+        message = lines[-1].partition(": ")[2]
+        assert len(message) > 10 and message.isprintable(), outcome
         assert outcome.files == set(), outcome
         logged = any(Path("log").rglob("*.log"))  # a run that has begun writes its log to the screen, too
         assert by_argparse or logged or not [line for line in lines[:-1] if not _is_warning(line)], outcome
@@ -172,7 +172,7 @@ def check(outcome: Outcome) -> None:
 
 def _is_warning(line: str) -> bool:
     """Whether a line in front of an error is a warning of something else that is strange."""
-    return line.startswith("recbole-posattn: ") or "without effect" in line or "has no end" in line
+    return line.startswith("recbole-posattn: ") or "without effect" in line or "has no line break" in line
 
 
 def refused(kind: str, action: Callable[[], Any]) -> tuple[Any, UserError | None]:

@@ -18,7 +18,7 @@ from recbole_posattn.training.resume import LOCK_NAME
 from tests.fuzz.harness import call, cases, empty_folder, refused
 from tests.fuzz.test_fuzz_command_lines import checkpoint  # noqa: F401 (a fixture)
 
-# What may stand in the place of a value.
+# Replacements for a value.
 STRANGE = [
     None,
     True,

@@ -58,14 +58,14 @@ def draw(rng: random.Random, name: str) -> tuple[str, dict]:
 
 
 def alone(model: str, given: dict, folder: str) -> dict:
-    """What :func:`tests.processes.run_each` tells of a case, in one process."""
+    """The outcome of a case in one process, as :func:`tests.processes.run_each` returns it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # GAUC of users without a negative item is 0 / 0
             result = run(model, "tiny", config_dict={**given, "checkpoint_dir": folder}, command_line=[])
     except UserError as error:
         return {"error": str(error)}
-    return {key: result[key] for key in processes.TOLD}
+    return {key: result[key] for key in processes.REPORTED}
 
 
 def test_two_processes_end_as_one_does() -> None:
@@ -75,8 +75,8 @@ def test_two_processes_end_as_one_does() -> None:
         seed = random.randrange(2**32)
     rng = random.Random(seed)
     cases = [draw(rng, f"data-{number}") for number in range(n_cases)]
-    told = launch(processes.run_each, {"cases": cases}, Layout(2, 2, "localhost", processes.free_port(), 0))
-    for number, ((model, given), together) in enumerate(zip(cases, told)):
+    outcomes = launch(processes.run_each, {"cases": cases}, Layout(2, 2, "localhost", processes.free_port(), 0))
+    for number, ((model, given), together) in enumerate(zip(cases, outcomes)):
         COUNTS["two processes", "refused" if "error" in together else "run"] += 1
         one, where = alone(model, given, f"alone-{number}"), f"seed {seed}, case {number}: {model}, {given}"
         if "error" in together:

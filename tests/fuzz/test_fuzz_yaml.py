@@ -20,7 +20,7 @@ from recbole.config.configurator import (
 
 from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
-from recbole_posattn.settings.keys import FOUND_OUT_KEYS, LAUNCHER_KEYS, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.keys import DERIVED_KEYS, LAUNCHER_ARGUMENTS, UNLISTED_RECBOLE_KEYS
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import RECBOLE_PROPERTIES
 from recbole_posattn.settings.run_keys import RUN_RULES
@@ -32,7 +32,7 @@ KEYS = sorted(
         *RUN_RULES,
         *MODEL_RULES,
         *("dataset", "model", "protocol", "my_own_note", "hiden_size"),
-        *(LAUNCHER_KEYS | UNLISTED_RECBOLE_KEYS | FOUND_OUT_KEYS),
+        *(LAUNCHER_ARGUMENTS | UNLISTED_RECBOLE_KEYS | DERIVED_KEYS),
         *(general_arguments + training_arguments + evaluation_arguments + dataset_arguments),
         *(yaml.safe_load((RECBOLE_PROPERTIES / "overall.yaml").read_text())),
         *(yaml.safe_load((RECBOLE_PROPERTIES / "dataset" / "sample.yaml").read_text())),

@@ -156,13 +156,15 @@ def test_histories_fall_into_buckets() -> None:
     ]
 
 
-def test_bias_of_alibi_and_t5_is_the_one_they_add(build: Callable, histories: tuple) -> None:
-    alibi, _ = build("ALiBiSASRec", n_heads=2)
+@pytest.mark.parametrize("attend_padding", [False, True])
+def test_bias_of_alibi_and_t5_is_the_one_they_add(build: Callable, histories: tuple, attend_padding: bool) -> None:
+    """Padding that is attended is no item, and has no lag."""
+    alibi, _ = build("ALiBiSASRec", n_heads=2, attend_padding=attend_padding)
     table = positional_bias(alibi, *histories, positional_parts(alibi))
     slope = alibi.backbone.blocks[0].attention.encodings[0].slope
     np.testing.assert_allclose(table["bias"], -slope[table["head"].to_numpy() - 1] * table["lag"].to_numpy(), atol=1e-9)
 
-    t5, _ = build("T5BiasSASRec")
+    t5, _ = build("T5BiasSASRec", attend_padding=attend_padding, MAX_ITEM_LIST_LENGTH=12 if attend_padding else 10)
     encoding = t5.backbone.blocks[0].attention.encodings[0]
     table = positional_bias(t5, *histories, positional_parts(t5))
     bias = encoding.bias(encoding.bucket(torch.arange(10)))[:, 0].detach()
@@ -172,11 +174,12 @@ def test_bias_of_alibi_and_t5_is_the_one_they_add(build: Callable, histories: tu
     assert first_layer.set_index("lag").loc[2, "pairs"] == pairs
 
 
+@pytest.mark.parametrize("attend_padding", [False, True])
 @pytest.mark.parametrize(
     "name", ["RoPESASRec", "APESASRec", "AllAPESASRec", "CAPESASRec", "PosKernelSASRec", "NoPESASRec"]
 )
-def test_every_encoding_has_a_bias_by_lag(build: Callable, histories: tuple, name: str) -> None:
-    model, _ = build(name)
+def test_every_encoding_has_a_bias_by_lag(build: Callable, histories: tuple, name: str, attend_padding: bool) -> None:
+    model, _ = build(name, attend_padding=attend_padding)
     parts = positional_parts(model)
     table = positional_bias(model, *histories, parts)
     assert np.isfinite(table["bias"]).all() and (table.loc[table["lag"] == 0, "bias"] == 0).all()

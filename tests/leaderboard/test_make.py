@@ -14,6 +14,7 @@ import pytest
 
 from recbole_posattn import run
 from recbole_posattn.cli import main as cli
+from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard import leaderboard as make
 from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Resources, Trial
 from tests.systems import needs_posix
@@ -78,8 +79,8 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     arguments = [argument for argument in flags(tiny_data_path, tmp_path / "out") if "epochs" not in argument]
     arguments = [argument for argument in arguments if not argument.startswith(("--models", "--seeds"))]
     assert cli.main(["leaderboard", str(file), *arguments]) == cli.EXIT_FAILURE
-    told = capsys.readouterr()
-    assert "exploding, seed 1, failed: " in told.err and "nan" in told.err
+    output = capsys.readouterr()
+    assert "exploding, seed 1, failed: " in output.err and "nan" in output.err
     report = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
     assert "Failed:" in report and "exploding, seed 1" in report and "takes a day" in report
     assert "Nothing was tuned" in report
@@ -92,7 +93,7 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
 ) -> None:
     """The run under the first protocol is a real one; under the second it is said to have failed."""
 
-    def run_trials(trials: dict[Path, Trial], where: Resources) -> Iterator[Outcome]:
+    def run_trials(trials: dict[Path, Trial], where: Resources, budget: Budget) -> Iterator[Outcome]:
         for folder, trial in trials.items():
             failed = trial.settings["protocol"] == "temporal"
             if not failed:
@@ -155,6 +156,6 @@ def test_bad_input_ends_in_one_line_and_code_2(
     given: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
 ) -> None:
     assert cli.main(["leaderboard", *given]) == cli.EXIT_USER_ERROR
-    told = capsys.readouterr()
-    assert told.out == "" and message in told.err and told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == "" and message in output.err and output.err.count("\n") == 1
     assert not list(empty_folder.rglob("leaderboard.*"))

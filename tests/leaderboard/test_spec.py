@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from recbole_posattn.errors import SettingError
-from recbole_posattn.experiments.leaderboard.spec import Published, read_spec
+from recbole_posattn.experiments.leaderboard.published import Published
+from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.experiments.trials import checked_folders
 from recbole_posattn.settings.properties import PROPERTIES, named_file
 
@@ -25,8 +26,8 @@ def test_flags_alone_make_a_leaderboard() -> None:
     trials = spec.trials("ml-100k", "leave_one_out")
     assert [(trial.name, trial.settings["seed"]) for trial in trials] == [
         ("NoPESASRec", 2020),
-        ("NoPESASRec", 2021),
         ("Pop", 2020),
+        ("NoPESASRec", 2021),
         ("Pop", 2021),
     ]
     assert trials[0].settings == {
@@ -108,17 +109,52 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("{models: [Pop], tuned: {ml-100k: {BPR: {}}}}", "tuned: ml-100k has 'BPR', which is not one of the models"),
         ("{models: {a: {model: 3}}}", "models: a: model must be a name; got 3"),
         ("{models: [Pop], published: [{model: BSARec}]}", "published: each must have the texts model, dataset"),
-        ("{models: [Pop], published: [3]}", "published must be a mapping of keys to values; got 3"),
+        (
+            "{models: [Pop], published: [3]}",
+            "published: each must be a mapping of keys to values or the name of a file; got 3",
+        ),
         (
             "{models: [Pop], published: [{model: a, dataset: b, protocol: c, source: d, metrics: {hit@10: high}}]}",
-            "metrics, a mapping of names such as ndcg@10 to numbers; got .*'high'",
+            "metrics, a mapping of names such as ndcg@10 to numbers, .*; got .*'high'",
         ),
+        (
+            "{models: {a: {model: Pop, mask_history: all}}}",
+            "models: a: mask_history must be the same in all rows; give",
+        ),
+        (
+            "{models: {a: {model: Pop, topk: [3]}}}",
+            "topk must be the same in all rows; give it under settings or a pro",
+        ),
+        ("{models: {a: {model: Pop, grid: {seed: [1, 2]}}}}", "a, 1: seed is set by the leaderboard itself; .* seeds"),
+        ("{models: {a: {model: Pop, rm_dup_inter: first}}}", "rm_dup_inter must be the same in all rows"),
+        ("{models: [Pop], settings: {dataset: ml-1m}}", "settings of all runs: dataset .*; give it under datasets"),
+        ("{models: [Pop], settings: {protocol: temporal}}", "protocol is set by .*; give it under protocols"),
+        ("{models: [Pop], tuned: {ml-100k: {Pop: {metrics: [Hit]}}}}", "tuned: ml-100k: Pop: metrics must be the same"),
+        ("{models: [Pop], plugins: [a-b]}", "a plugin must be the dotted name of a module, .*; got 'a-b'"),
         ("{models: 3}", "models must be a mapping of keys to values; got 3"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         read_spec(written(tmp_path, text), {}, {})
+
+
+def test_settings_of_all_runs_on_the_command_line_are_no_names_of_runs() -> None:
+    with pytest.raises(SettingError, match=r"settings of all runs: seed is set by .*; give it under seeds"):
+        read_spec(None, {"models": ["Pop"]}, {"seed": 3})
+    assert read_spec(None, {"models": ["Pop"]}, {"topk": [5]}).models["Pop"]["topk"] == [5]
+
+
+def test_of_a_tuned_file_only_what_rows_may_differ_in_is_used(tmp_path: Path) -> None:
+    """The best.yaml of a search has the settings of its evaluation, too."""
+    best = tmp_path / "best.yaml"
+    best.write_text("model: NoPESASRec\nprotocol: temporal\nmask_history: all\nseed: 3\nhidden_size: 32\n")
+    text = f"models: [NoPESASRec]\ntuned: {{ml-100k: {{NoPESASRec: {best}}}}}\n"
+    row = read_spec(written(tmp_path, text), {}, {}).row("NoPESASRec", "ml-100k", "leave_one_out")
+    assert row == {"model": "NoPESASRec", "hidden_size": 32, "dataset": "ml-100k", "protocol": "leave_one_out"}
+    best.write_text("model: APESASRec\nhidden_size: 32\n")
+    with pytest.raises(SettingError, match=r"best\.yaml is of the model APESASRec, and the row of NoPESASRec"):
+        read_spec(tmp_path / "mine.yaml", {}, {})
 
 
 def test_leaderboards_are_found_by_name_or_path(tmp_path: Path) -> None:

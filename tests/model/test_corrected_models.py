@@ -100,12 +100,12 @@ def test_recboles_own_class_stays_as_it_is(toy: dict, monkeypatch: pytest.Monkey
 
 def test_random_scores_depend_on_the_user_alone(tiny_settings: Callable) -> None:
     settings = tiny_settings(metrics=["NDCG", "ItemCoverage"], valid_metric="NDCG@10", topk=[10], epochs=1)
-    told = [
+    results = [
         run("Random", "tiny", config_dict={**settings, "eval_batch_size": size}, command_line=[])["test_result"]
         for size in (1, 7, 4096)
     ]
-    assert told[0] == told[1] == told[2]
-    assert told[0]["itemcoverage@10"] > 0.9  # one list for all would cover half of the 20 items
+    assert results[0] == results[1] == results[2]
+    assert results[0]["itemcoverage@10"] > 0.9  # one list for all would cover half of the 20 items
 
     config = Config("Random", "tiny", config_dict=settings, command_line=[])
     train_data = data_preparation(config, create_dataset(config))[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,35 +23,20 @@ from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.encoder import build_encoder
 from recbole_posattn.nn.encodings.base import PositionEncoding
-from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
+from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.base import LearnedKernel
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.nn.losses.base import ItemLoss
-from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
+from recbole_posattn.nn.losses.build import LOSSES
 from recbole_posattn.nn.losses.sampled import TargetNegativesLoss
-from recbole_posattn.settings import extensions
 from recbole_posattn.settings.model_keys import MODEL_RULES
-from recbole_posattn.settings.part_rules import part_rules
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extend.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 OURS = {"kernel_structure": "two_tap-full", "position_encoding": ["recency"], "loss_type": "smoothed"}
 
 
-@pytest.fixture(autouse=True)
-def tables() -> Iterator[None]:
-    """The tables of names, restored afterwards."""
-    before = [dict(table) for table in (STRUCTURES, ENCODINGS, LOSSES)]
-    sets = [set(names) for names in (PER_LAYER, SAMPLED_LOSSES)]
-    yield
-    for table, kept in zip((STRUCTURES, ENCODINGS, LOSSES), before):
-        table.clear()
-        table.update(kept)
-    for names, kept_names in zip((PER_LAYER, SAMPLED_LOSSES), sets):
-        names.intersection_update(kept_names)
-    for names in extensions._registered.values():
-        names.clear()
-    MODEL_RULES.update(part_rules())
+pytestmark = pytest.mark.usefixtures("registrations")
 
 
 @pytest.fixture

@@ -116,14 +116,17 @@ def hybrids(draw: st.DrawFn) -> dict:
     encodings = draw(st.lists(st.sampled_from(sorted(ENCODINGS)), unique=True, min_size=1, max_size=3))
     if any(set(pair) <= set(encodings) for pair in MEANINGLESS_TOGETHER):
         encodings = encodings[:1]
+    alignment, backbone = draw(st.sampled_from(["end", "start"])), draw(st.sampled_from(["sasrec", "recbole"]))
     return {
         "kernel_structure": "-".join(draw(st.tuples(*[st.sampled_from(list(STRUCTURES))] * 2))),
         "kernel_sharing": draw(st.sampled_from(SHARINGS)),
         "kernel_groups": draw(st.sampled_from([1, "n_heads", "hidden_size"])),
         "position_encoding": encodings,
-        "position_alignment": draw(st.sampled_from(["end", "start"])),
-        "backbone": draw(st.sampled_from(["sasrec", "recbole"])),
+        "position_alignment": alignment,
+        "backbone": backbone,
         "n_heads": draw(st.sampled_from([1, 2])),
+        "attend_padding": alignment == "end" and draw(st.booleans()),
+        "output_projection": backbone == "sasrec" and draw(st.booleans()),
     }
 
 

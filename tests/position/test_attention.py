@@ -64,7 +64,10 @@ def attentions(
         t5_max_distance=6,
     )
     encodings = build_encodings(draw(names or encoding_names()), 1, options)[0]
-    attention = PositionKernelAttention(HIDDEN_SIZE, n_heads, *kernels, encodings=encodings).double()
+    projects = draw(st.booleans())
+    attention = PositionKernelAttention(
+        HIDDEN_SIZE, n_heads, *kernels, encodings=encodings, output_projection=projects
+    ).double()
     torch.manual_seed(draw(st.integers(0, 2**16)))
     with torch.no_grad():
         for parameter in attention.parameters():
@@ -111,8 +114,8 @@ def by_the_formula(attention: PositionKernelAttention, x_query: Tensor, x: Tenso
         biases = [sum(references.logit_bias(encoding, *one) for encoding in attention.encodings) for one in of_one]
         logits = logits + torch.stack(biases)
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
-    attended = logits.masked_fill(future, -math.inf).softmax(-1) @ value
-    return attended.transpose(1, 2).flatten(-2)
+    attended = (logits.masked_fill(future, -math.inf).softmax(-1) @ value).transpose(1, 2).flatten(-2)
+    return attention.output(attended)
 
 
 @given(attention=attentions(), length=st.integers(1, MAX_LENGTH))
@@ -225,7 +228,32 @@ def test_padding_in_front_changes_nothing(attention: PositionKernelAttention, le
     alone = attention(x_query[:, padding:], x[:, padding:])
     padded = attention(x_query, x, valid)
     torch.testing.assert_close(padded[:, padding:], alone, rtol=1e-9, atol=1e-10)
-    assert (padded[:, :padding] == 0).all()
+    assert (padded[:, :padding] == attention.output(torch.zeros(HIDDEN_SIZE).double())).all()
+
+
+@given(attention=attentions(alignment="end"), length=st.integers(1, MAX_LENGTH - 1), data=st.data())
+def test_attended_padding_has_the_biases_for_keys_and_values(
+    attention: PositionKernelAttention, length: int, data: st.DataObject
+) -> None:
+    """Whatever stands there: as if its input were 0, which mixes nothing into the items."""
+    padding = data.draw(st.integers(1, MAX_LENGTH - length))
+    x_query, x = inputs(length + padding)
+    valid = torch.arange(length + padding).expand(2, -1) >= padding
+    expected = attention(x_query, x.masked_fill(~valid[..., None], 0.0)) if not _positions(attention) else None
+    attention.attend_padding = True
+    attended = attention(x_query, x, valid)
+    if expected is not None:
+        torch.testing.assert_close(attended[:, padding:], expected[:, padding:], rtol=1e-9, atol=1e-10)
+    x[:, :padding] = torch.randn(2, padding, HIDDEN_SIZE, dtype=torch.float64)
+    torch.testing.assert_close(attention(x_query, x, valid), attended, rtol=1e-9, atol=1e-10)
+    with torch.no_grad():
+        newest = attention.eval()(x_query[:, -1:], x, valid)
+    torch.testing.assert_close(newest, attended[:, -1:], rtol=1e-9, atol=1e-10)
+
+
+def _positions(attention: PositionKernelAttention) -> bool:
+    """Whether the inputs of keys and values get positions, which padding does not."""
+    return any(isinstance(encoding, AllAbsoluteEncoding) for encoding in attention.encodings)
 
 
 @given(attention=attentions(alignment="start"), length=st.integers(1, MAX_LENGTH - 1))

@@ -1,4 +1,4 @@
-"""``recommend`` as a user meets it: files in and out, what is told, and what is refused in one line."""
+"""``recommend`` as a user meets it: files in and out, messages, and refusals in one line."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ import torch._dynamo  # what the first optimizer imports: here once, and not in 
 
 from benchmarks.common import RESULTS, markdown_table, report
 from recbole_posattn.errors import EXIT_USER_ERROR
-from recbole_posattn.settings.keys import LAUNCHER_KEYS
+from recbole_posattn.settings.keys import LAUNCHER_ARGUMENTS
 from tests.soak.cases import Case, accepted_case, write_data
 from tests.soak.compare import Outcome, soak
 from tests.soak.usage import (
@@ -156,7 +156,8 @@ def _page(
     refused: Sequence[str],
     faults: Sequence[str],
 ) -> str:
-    given = collections.Counter(key for case in cases for key in case.settings if key not in LAUNCHER_KEYS)
+    no_settings = LAUNCHER_ARGUMENTS | {"dataset", "model", "world_size"}
+    given = collections.Counter(key for case in cases for key in case.settings if key not in no_settings)
     pairs = {case.settings["kernel_structure"] for case in cases if "kernel_structure" in case.settings}
     models = {case.settings["model"] for case in cases}
     ended = [

@@ -108,6 +108,7 @@ def draw_case(rng: random.Random, disturbed: bool) -> Case:
             **draw_loss(rng, max_length),
         }
         settings |= {key: value for key, value in drawn.items() if key in keys}
+        settings |= some(rng, {"preset": one_of("paper", None)}, 0.1)
     elif sequential:
         settings |= some(rng, {"lazy_prefixes": lambda rng: rng.random() < 0.5}, 0.3)
     else:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
+from recbole_posattn.nn.encoder import BIAS_INITIALIZERS, INITIALIZERS
 from recbole_posattn.nn.encodings.build import ENCODINGS, check_encodings
-from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS
+from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
 from recbole_posattn.nn.losses.build import LOSSES
 from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
@@ -72,6 +73,7 @@ RUN_KEYS = {
     "learner": one_of("adam", "sgd", "adagrad", "rmsprop"),
     "learning_rate": _log_uniform(1e-4, 0.05),
     "weight_decay": _log_uniform(1e-6, 1e-1),
+    "learner_args": one_of({}, {"eps": 1e-6}, {"betas": [0.9, 0.98]}, {"momentum": 0.9}),  # not of every learner
     "clip_grad_norm": one_of({"max_norm": 1.0}, {"max_norm": 5, "norm_type": 1}),
     "eval_step": one_of(0, 1, 2, 3),
     "stopping_step": one_of(0, 1, 2, 5),
@@ -85,12 +87,21 @@ RUN_KEYS = {
 }
 
 
+TIME_SPLIT_KEYS = {
+    "drop_unseen_items": one_of(True, False),
+    "time_split_second_of": one_of("all", "rest"),
+    "time_split_method": one_of("linear", "lower", "higher", "midpoint", "nearest"),
+    "time_split_tie": one_of("earlier", "later"),
+    "max_valid_rows": one_of(None, 10, 1000),
+}
+
+
 def draw_evaluation(rng: random.Random, sequential: bool) -> dict[str, Any]:
     """Protocol or split, mode and mask; metrics with one of them to watch."""
     settings: dict[str, Any] = {}
     kind = rng.choice(["default", "protocol", "masked", "sampled", "split"])
     if kind == "protocol":
-        settings["protocol"] = rng.choice(["leave_one_out", "leave_one_out_masked", "temporal"])
+        settings["protocol"] = rng.choice(["leave_one_out", "leave_one_out_masked", "temporal", "temporal_paper"])
     elif kind != "default":
         splits = [{"LS": "valid_and_test"}, {"LS": "valid_only"}, {"LS": "test_only"}]
         splits += [{"RS": [0.8, 0.1, 0.1]}, {"RS": [0.5, 0.2, 0.3]}]
@@ -99,6 +110,8 @@ def draw_evaluation(rng: random.Random, sequential: bool) -> dict[str, Any]:
             settings["mask_history"] = rng.choice(["none", "all", "except_target"])
             settings |= some(rng, {"drop_unseen_targets": one_of(True, False)}, 0.5)
         split = rng.choice(splits)
+        if "TQ" in split:
+            settings |= some(rng, TIME_SPLIT_KEYS, 0.4)
         settings["eval_args"] = {
             "split": split,
             "order": "TO" if kind == "masked" or sequential or "LS" in split else rng.choice(["TO", "RO"]),
@@ -132,23 +145,35 @@ def draw_transformer(rng: random.Random) -> dict[str, Any]:
         "attn_dropout_prob": one_of(0.0, 0.1, 0.5, 0.9),
         "hidden_act": one_of(*ACTIVATIONS),
         "layer_norm_eps": _log_uniform(1e-12, 1e-3),
+        "initializer": one_of(*INITIALIZERS),
         "initializer_range": _log_uniform(0.001, 0.5),
+        "init_padding_row": one_of(True, False),
+        "feed_forward_bias": one_of(*BIAS_INITIALIZERS),
+        "output_projection": one_of(True, False),
+        "attend_padding": one_of(True, False),
         "backbone": one_of(*BACKBONES),
         "position_alignment": one_of(*ALIGNMENTS),
         "save_kernel_every": one_of(None, 1, 3),
         "length_bucketing": one_of(True, False),
         "train_objective": one_of("sequence", "augmented"),
     }
-    return {"n_heads": n_heads, "hidden_size": n_heads * rng.choice([4, 8, 16]), **some(rng, keys, 0.4)}
+    drawn = some(rng, keys, 0.4)
+    if drawn.get("backbone") == "recbole":
+        drawn.pop("output_projection", None)
+    if drawn.get("position_alignment") == "start":
+        drawn.pop("attend_padding", None)
+    return {"n_heads": n_heads, "hidden_size": n_heads * rng.choice([4, 8, 16]), **drawn}
 
 
 def draw_kernel(rng: random.Random, max_length: int) -> dict[str, Any]:
     parts = rng.choices(list(STRUCTURES), k=2)
     keys = {
         "kernel_decays": one_of(1, 2, 8),
-        "kernel_sharing": one_of("per_layer", "shared", {"u": "per_layer", "l": "shared"}),
+        "kernel_sharing": one_of("per_layer", "shared", {"u": "per_layer", "l": "shared_if_full"}),
         "kernel_groups": one_of(1, "n_heads", "hidden_size"),
         "kernel_normalization": one_of(*NORMALIZATIONS),
+        "kernel_normalization_eps": one_of(0.0, 1e-10),
+        "kernel_first_tap_start": one_of(*TAP_STARTS),
     }
     settings = {"kernel_structure": "-".join(parts), **some(rng, keys, 0.5)}
     if set(parts) & set(BANDED_STRUCTURES):
@@ -194,6 +219,8 @@ def draw_loss(rng: random.Random, max_length: int) -> dict[str, Any]:
     settings |= some(rng, {"gbce_calibration": one_of(0.0, 0.5, 1.0)}, 0.2)
     if rng.random() < 0.2:
         settings |= {"train_objective": "sequence", "window_stride": rng.randint(1, max_length)}
+    elif rng.random() < 0.1:
+        settings |= {"train_objective": "sequence", "last_window_only": True}
     elif rng.random() < 0.1:
         transform = rng.choice(["inverse_itemseq", "crop_itemseq", "reorder_itemseq", "mask_itemseq"])
         shares = {"crop_itemseq": "eta", "reorder_itemseq": "beta", "mask_itemseq": "mask_ratio"}

@@ -97,7 +97,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
     assert {name: started_at(folder)[name] for name in runs} == runs
     assert not list(folder.rglob("*.incomplete")) and not (folder / "ray").exists()
 
-    # What it found can be used, and a search that is at its end only writes its report.
+    # What it found can be used, and a finished search only writes its report.
     best = best_trial(after, bigger=True)
     assert yaml.safe_load((folder / "best.yaml").read_text())["learning_rate"] == best.settings["learning_rate"]
     table = pd.read_csv(folder / "trials.csv")
@@ -163,9 +163,9 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
 def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_path: Path) -> None:
     space = Space([HEADS, Dimension("hidden_act", "choice", ("relu", "gelu"), {})])
     search = Search(settings, space, 99, "grid", "none")
-    told: list[TrialRecord] = []
-    records = run_search(search, tmp_path / "search", Resources(jobs=2, cpus=1), on_end=told.append)
-    assert sorted(told) == records and len(records) == 4
+    ended: list[TrialRecord] = []
+    records = run_search(search, tmp_path / "search", Resources(jobs=2, cpus=1), on_end=ended.append)
+    assert sorted(ended) == records and len(records) == 4
     for record in records:
         failed = record.settings["n_heads"] == 3
         assert record.state == (FAILED if failed else FINISHED)
@@ -200,10 +200,10 @@ def test_a_trial_that_dies_runs_once_more_after_all_others(
     monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
     monkeypatch.setattr("recbole_posattn.experiments.trials.run_in_folder", run_in_folder)
     search = Search(settings, Space([Dimension("seed", "choice", (3, 2, 1), {})]), 3, "grid", "none")
-    told: list[TrialRecord] = []
-    records = run_search(search, tmp_path / "search", Resources(jobs=2, cpus=1), on_end=told.append)
+    ended: list[TrialRecord] = []
+    records = run_search(search, tmp_path / "search", Resources(jobs=2, cpus=1), on_end=ended.append)
     assert {record.settings["seed"]: record.state for record in records} == {3: DIED, 2: FINISHED, 1: FINISHED}
-    assert told[0].settings["seed"] == 1 and sorted(told) == records
+    assert ended[0].settings["seed"] == 1 and sorted(ended) == records
     assert {len(record.curve) for record in records if record.state == FINISHED} == {settings["epochs"]}
     assert caplog.text.count("it runs once more, alone") == 2
     assert sorted(read_records(tmp_path / "search")) == records
@@ -211,7 +211,7 @@ def test_a_trial_that_dies_runs_once_more_after_all_others(
 
 @pytest.mark.slow
 def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
-    """One third goes on from each rung: of settings that learn nothing, beside one that does, none."""
+    """One third goes on from each rung: none of the settings that learn nothing, beside one that does."""
     rates = Dimension("learning_rate", "choice", (1e-2, 1e-9, 2e-9), {})
     settings = {**settings, "epochs": 12, "stopping_step": 99}
     search = Search(settings, Space([rates]), 3, "grid", "asha", grace_period=3)
@@ -345,8 +345,8 @@ def test_bad_input_ends_in_one_line_and_code_2(
     given: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
 ) -> None:
     assert cli.main(["tune", *given]) == cli.EXIT_USER_ERROR
-    told = capsys.readouterr()
-    assert told.out == "" and re.search(message, told.err) and told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == "" and re.search(message, output.err) and output.err.count("\n") == 1
     assert not list(empty_folder.rglob(SEARCH_NAME))
 
 

@@ -188,6 +188,30 @@ def test_keys_of_no_model_are_refused(tmp_path: Path) -> None:
         check_search(Search({"model": "NoPESASRec", "dataset": "ml-100k"}, space, 1))
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("valid_metric", "decides the interactions that there are, and how they are held out, ranked and measured"),
+        ("eval_args", "must be the same in all trials; set it with --eval_args=VALUE"),
+        ("seed", "decides which run it is"),
+        ("checkpoint_dir", "decides how and where a run is executed"),
+        ("gpu_id", "decides how and where a run is executed"),
+        ("user_inter_num_interval", "cannot be searched"),
+        ("plugins", "cannot be searched"),
+    ],
+)
+def test_keys_that_make_trials_incomparable_are_refused(tmp_path: Path, key: str, message: str) -> None:
+    space = read_space(written(tmp_path, f"{key}: {{choice: [1]}}"))
+    with pytest.raises(SettingError, match=message) as error:
+        check_search(Search({"model": "NoPESASRec", "dataset": "ml-100k"}, space, 1))
+    assert "\n" not in str(error.value)
+
+
+def test_a_condition_may_name_any_key_and_a_models_own_key_can_be_searched(tmp_path: Path) -> None:
+    text = "dropout_prob: {choice: [0.1, 0.3], if: {seed: 2020}}\nnormalize_all: {choice: [True, False]}"
+    check_search(Search({"model": "GRU4Rec", "dataset": "ml-100k"}, read_space(written(tmp_path, text)), 1))
+
+
 def test_every_model_that_comes_along_has_a_space() -> None:
     assert len(OWN_MODELS) == 9 and set(OWN_MODELS) <= {file.stem for file in SPACES}
 

@@ -1,4 +1,4 @@
-"""Converts a dump: finds, reads and filters it, and writes a complete atomic file or none."""
+"""Converts a dump to an atomic file: finds, reads, filters and writes it, completely or not at all."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Conversion(NamedTuple):
     Attributes:
         file: The atomic file.
         source: The file that was read.
-        format: Its known format; ``None`` for a user's own table.
+        format: The name of its format; ``None`` for a user's own table.
         steps: Number of interactions that were read, then that each filter kept.
         users: Users in the atomic file.
         items: Items in the atomic file.
         first: The earliest time in it.
         last: The latest time in it.
-        rejected: Why lines, or rows, were skipped.
+        rejected: Why lines (or rows) were skipped.
         rejected_file: The file that lists them; ``None`` if there are none.
     """
 
@@ -71,9 +71,9 @@ def convert(
     of the file.
 
     Args:
-        source: A file, plain or packed by gzip, a zip archive, or the unpacked folder of a dump.
+        source: A file, plain or compressed with gzip; a zip archive; or the unpacked folder of a dump.
         name: Name of the data set.
-        reading: The description of the dump; by default its format is guessed.
+        reading: How to read the dump; by default its format is guessed.
         filters: The filters; none by default.
         data_path: Folder of data sets.
         on_error: ``strict``: bad lines end the conversion; ``skip``: they are left out, and listed in
@@ -82,8 +82,8 @@ def convert(
         show_progress: Whether to show a progress bar.
 
     Raises:
-        SettingError: If an argument is not allowed, or there is an atomic file of this name.
-        DataError: If the dump cannot be read, has other columns or bad lines, or if no interaction is left.
+        SettingError: If an argument is not allowed, or an atomic file of this name exists.
+        DataError: If the dump cannot be read, lacks columns or has bad lines, or if no interaction is left.
         UserError: If the folder cannot be written.
     """
     source, reading, filters = Path(source), reading or ReadOptions(), filters or Filters()
@@ -91,7 +91,7 @@ def convert(
     if on_error not in get_args(OnError):
         raise SettingError(f"on_error must be one of {', '.join(get_args(OnError))}; got {on_error!r}.")
     if not os.path.exists(source):  # Path.exists raises for a name that is too long
-        raise DataError(f"{source} not found: give the file of the dump, or its folder")
+        raise DataError(f"{source} not found: give the path of the dump's file or folder")
     form = reading.format
     if form is None and reading.user is None and reading.item is None:
         form = guess_format(source)

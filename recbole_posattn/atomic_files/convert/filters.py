@@ -12,14 +12,16 @@ from recbole_posattn.settings.choices import Deduplicate
 
 
 class Filters(NamedTuple):
-    """What is left out, in this order of filters.
+    """What is left out. The filters are applied in this order.
 
     Attributes:
-        min_rating: Ratings below it.
-        deduplicate: ``exact``: lines that equal an earlier one in user, item and time; ``first`` or ``last``: all but
-            the first or the last of a user's interactions with the same item, by time, then by the order of the file.
-        min_user_interactions: Users with fewer interactions,
-        min_item_interactions: and items with fewer, over and over until none is left (the k-core).
+        min_rating: Interactions with a lower rating are left out.
+        deduplicate: ``exact`` leaves out interactions that equal an earlier one in user, item and time; ``first`` and
+            ``last`` keep only the first or the last of a user's interactions with the same item, by time, then by the
+            order of the file.
+        min_user_interactions: Users with fewer interactions are left out; this and the next filter are repeated until
+            every user and every item has enough (the k-core).
+        min_item_interactions: Items with fewer interactions are left out.
     """
 
     min_rating: float | None = None
@@ -32,8 +34,8 @@ class Step(NamedTuple):
     """The result of a filter.
 
     Attributes:
-        name: Of the filter.
-        interactions: Number of interactions left.
+        name: Name of the filter.
+        interactions: Number of interactions it left.
     """
 
     name: str
@@ -44,10 +46,10 @@ def check_filters(filters: Filters, has_rating: bool) -> None:
     """Refuse filters that cannot be applied.
 
     Raises:
-        SettingError: Says what is allowed.
+        SettingError: If a filter has a value that is not allowed, or there are no ratings to filter by.
     """
     if filters.min_rating is not None and not has_rating:
-        raise SettingError("min_rating needs ratings; name their column by --rating.")
+        raise SettingError("min_rating needs ratings; name their column with --rating.")
     if filters.deduplicate not in get_args(Deduplicate):
         raise SettingError(
             f"deduplicate must be one of {', '.join(get_args(Deduplicate))}; got {filters.deduplicate!r}."
@@ -80,7 +82,7 @@ def apply_filters(interactions: Interactions, filters: Filters) -> tuple[Interac
 
 def _distinct(interactions: Interactions, which: Deduplicate) -> np.ndarray:
     """Mask of the interactions that are not repetitions; boolean, shape (N,)."""
-    # stable: the order of the file decides between equal times
+    # lexsort is stable: equal times keep the order of the file
     order = np.lexsort((interactions.time, interactions.item, interactions.user))
     user, item, time = interactions.user[order], interactions.item[order], interactions.time[order]
     begins = np.ones(len(order), dtype=bool)
@@ -97,13 +99,13 @@ def k_core(user: np.ndarray, item: np.ndarray, min_user: int, min_item: int) -> 
     """The largest set of interactions in which every user and every item has enough.
 
     Args:
-        user: Numbers of the users, from 0; shape (N,).
-        item: Numbers of the items, from 0; shape (N,).
-        min_user: Minimum of interactions per user.
-        min_item: Minimum of interactions per item.
+        user: Number of each interaction's user, from 0; int, shape (N,).
+        item: Number of each interaction's item, from 0; int, shape (N,).
+        min_user: Least number of interactions per user.
+        min_item: Least number of interactions per item.
 
     Returns:
-        The indices of the interactions left, ascending, and the number of rounds that removed any.
+        The indices of the interactions that are left, ascending, and the number of rounds that removed some.
     """
     left, rounds = np.arange(len(user)), 0
     while len(left):

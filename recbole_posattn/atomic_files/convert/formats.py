@@ -1,4 +1,4 @@
-"""The known dumps, as their sources document them."""
+"""The dumps that can be read by name, as their sources document them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Format(NamedTuple):
     """A known dump.
 
     Attributes:
-        title: What it is.
-        files: Patterns of the name of its file.
+        title: Its name for people.
+        files: Patterns that the name of its file matches.
         shape: How it is read.
-        documented: Where its source documents it.
+        documented: Address of its documentation.
     """
 
     title: str
@@ -125,10 +125,10 @@ FORMATS: dict[str, Format] = {
 
 
 def find_format(name: str) -> Format:
-    """The known format of a name.
+    """The format with a given name.
 
     Raises:
-        SettingError: If there is none, with the nearest name and all of them.
+        SettingError: If there is none; suggests the nearest name and lists all.
     """
     if name not in FORMATS:
         raise SettingError(
@@ -141,10 +141,10 @@ def find_format(name: str) -> Format:
 def guess_format(source: Path) -> str:
     """Guess the known format from the name of a file, a folder or a zip archive.
 
-    Among formats of the same shape, the one whose name is in the path is taken, else the first.
+    Of several formats that are read alike, this is the one whose name is in the path, or else the first.
 
     Raises:
-        SettingError: If the name fits none, or several of different shapes.
+        SettingError: If the name fits no format, or several that are read differently.
     """
     if source.suffix == ".zip" and source.stem in FORMATS:
         return source.stem
@@ -156,13 +156,13 @@ def guess_format(source: Path) -> str:
     named = [name for name in named if name in source.resolve().parts[-2:]] or named
     if len({FORMATS[name].shape for name in named}) == 1:
         return named[0]
-    what = f"may be {' or '.join(named or fitting)}" if fitting else "is of no known format"
+    what = f"could be {' or '.join(named or fitting)}" if fitting else "has no known format"
     raise SettingError(
-        f"{source} {what} by its name; name one by --format ({', '.join(FORMATS)}), or its columns by --user, --item "
-        "and --time."
+        f"{source} {what}, judging by its name; give --format ({', '.join(FORMATS)}), or name its columns with --user, "
+        "--item and --time."
     )
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:
-    """Whether the name of a file fits one of some patterns."""
+    """Whether the name of a file matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Gathers interactions from batches of a dump, in a few bytes each, and rejects bad records one by one.
+"""Collects interactions from batches of a dump, in a few bytes each, and rejects bad records one by one.
 
 Shape keys: n records of a batch, N interactions.
 """
@@ -17,7 +17,7 @@ import pyarrow as pa
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.times import ORDER, TimeFormat, numbers
 
-# What pandas, with which RecBole reads atomic files, reads as a missing value; RecBole drops such a row.
+# Words that pandas reads as missing values. RecBole reads atomic files with pandas, and drops rows with missing ids.
 # https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html (na_values)
 READ_AS_MISSING = {
     *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None"),
@@ -31,12 +31,12 @@ class Batch(NamedTuple):
     """Some records of a dump.
 
     Attributes:
-        number: Of each record's line, from 1; int64, shape (n,).
-        user: Texts, null if missing; shape (n,).
-        item: The same.
+        number: Number of each record's line, from 1; int64, shape (n,).
+        user: Each record's user as text, null if missing; shape (n,).
+        item: Each record's item, likewise; shape (n,).
         time: Texts, numbers or Arrow's times, shape (n,); ``None`` if there are no times.
         rating: Texts or numbers, shape (n,); ``None`` if there are no ratings.
-        text: Returns the line of a record by its index in the batch.
+        text: Returns the line of a record, given its index in the batch.
         done: How much of the file has been read.
     """
 
@@ -54,12 +54,12 @@ class Interactions:
     """Interactions in the order of their file.
 
     Attributes:
-        user: Numbers of the users, int32, shape (N,).
-        item: Numbers of the items, int32, shape (N,).
-        time: Seconds, or the position among the user's interactions, float64, shape (N,).
-        rating: float64, shape (N,); ``None`` if there are no ratings.
-        users: The token of each user's number.
-        items: The token of each item's number.
+        user: Number of each interaction's user, from 0; int32, shape (N,).
+        item: Number of each interaction's item, from 0; int32, shape (N,).
+        time: Seconds, or the position among the user's interactions; float64, shape (N,).
+        rating: Ratings; float64, shape (N,); ``None`` if there are none.
+        users: The tokens of the users, by number.
+        items: The tokens of the items, by number.
     """
 
     user: np.ndarray
@@ -83,10 +83,10 @@ class _Column(NamedTuple):
 
     Attributes:
         role: ``user``, ``item``, ``time`` or ``rating``.
-        given: Values in the dump, shape (n,).
-        values: Values to keep, shape (n,).
-        good: Mask of usable values; boolean, shape (n,).
-        problem: Returns what is wrong with an unusable value.
+        given: The values in the dump; shape (n,).
+        values: The numbers that are kept for them; shape (n,).
+        good: Whether each value can be used; boolean, shape (n,).
+        problem: Returns what is wrong with a value that cannot be used.
     """
 
     role: str
@@ -139,12 +139,12 @@ class Gatherer:
         kept = {role: np.frombuffer(column, dtype=column.typecode) for role, column in self._kept.items()}
         time = kept.get("time")
         if time is None:
-            time = _places(kept["user"])
+            time = _positions(kept["user"])
         return Interactions(kept["user"], kept["item"], time, kept.get("rating"), list(self._users), list(self._items))
 
 
 def _token_column(role: str, texts: pa.Array, known: dict[str, int]) -> _Column:
-    """Texts as numbers, given to new tokens in order of occurrence; −1 for a text that cannot be a token."""
+    """Texts as numbers; new tokens get the next numbers, and a text that cannot be a token gets −1."""
     encoded = texts.dictionary_encode()
     tokens = encoded.dictionary.to_pylist()
     for token in tokens:
@@ -156,7 +156,7 @@ def _token_column(role: str, texts: pa.Array, known: dict[str, int]) -> _Column:
 
 
 def _problem(token: str | None) -> str | None:
-    """What is wrong with a text as a token; ``None`` if nothing is."""
+    """Why a text cannot be a token; ``None`` if it can."""
     if token is None or not token.strip():
         return "is missing"
     if not token.isprintable() and _UNWRITABLE.search(token):
@@ -170,11 +170,11 @@ def _number_column(role: str, given: pa.Array, values: np.ndarray, problem: str)
     )
 
 
-def _places(user: np.ndarray) -> np.ndarray:
+def _positions(user: np.ndarray) -> np.ndarray:
     """The position of each interaction among its user's, from 1; float64, shape (N,)."""
     order = np.argsort(user, kind="stable")
     of_user = np.bincount(user)
     start = np.repeat(np.cumsum(of_user) - of_user, of_user)
-    place = np.empty(len(user))
-    place[order] = np.arange(len(user)) - start + 1
-    return place
+    position = np.empty(len(user))
+    position[order] = np.arange(len(user)) - start + 1
+    return position

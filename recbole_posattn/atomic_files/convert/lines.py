@@ -1,4 +1,4 @@
-"""The lines of a file, block by block. An undecodable byte or an overlong line affects only its own line.
+"""Reads the lines of a file block by block. A line that is undecodable or too long does not affect others.
 
 Shape keys: n lines.
 """
@@ -15,10 +15,10 @@ from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.sources import READ_ERRORS, Stream
 from recbole_posattn.errors import DataError, SettingError
 
-# Bytes of a block, and the most bytes of a line.
+# Bytes of a block, and the largest number of bytes in a line.
 BLOCK, LONGEST_LINE = 2**20, 2**24
 
-# Bytes shown of a line that is undecodable or too long.
+# How many bytes are shown of a line that is undecodable or too long.
 _SHOWN = 1000
 
 
@@ -26,9 +26,9 @@ class Lines(NamedTuple):
     """Some lines of a file, none of them empty.
 
     Attributes:
-        number: Of each line, from 1; int64, shape (n,).
-        texts: Without the line's end.
-        done: Bytes of the file, packed, that have been read.
+        number: Number of each line, from 1; int64, shape (n,).
+        texts: The lines without their line breaks.
+        done: How many bytes of the (compressed) file have been read.
     """
 
     number: np.ndarray
@@ -36,7 +36,7 @@ class Lines(NamedTuple):
     done: int
 
     def take(self, good: np.ndarray) -> Lines:
-        """The lines where a mask of shape (n,) is true."""
+        """The lines for which a mask of shape (n,) is true."""
         if good.all():
             return self
         return Lines(self.number[good], [self.texts[index] for index in np.flatnonzero(good).tolist()], self.done)
@@ -47,7 +47,7 @@ def read_lines(stream: Stream, encoding: str, rejects: Rejects) -> Iterator[Line
 
     Args:
         stream: The file.
-        encoding: See :func:`checked_encoding`. A byte order mark of UTF-8 is left out.
+        encoding: See :func:`checked_encoding`. A byte order mark of UTF-8 is removed.
         rejects: Collects lines that are not in this encoding.
 
     Raises:
@@ -59,8 +59,8 @@ def read_lines(stream: Stream, encoding: str, rejects: Rejects) -> Iterator[Line
             block = stream.file.read(BLOCK)
         except READ_ERRORS as error:
             raise DataError(
-                f"{rejects.label} is damaged or cut off behind line {number - 1}, byte {stream.position()} of "
-                f"{stream.size} ({error or type(error).__name__}); get it again"
+                f"{rejects.label} is damaged or cut off after line {number - 1}, byte {stream.position()} of "
+                f"{stream.size} ({error or type(error).__name__}); download it again"
             ) from error
         if number == 1 and not rest and encoding == "utf-8":
             block = block.removeprefix(codecs.BOM_UTF8)
@@ -72,15 +72,17 @@ def read_lines(stream: Stream, encoding: str, rejects: Rejects) -> Iterator[Line
             numbers = np.arange(number, number + len(texts))
             for index, line in _unusable(whole, texts):
                 good[index] = False
-                reason = f"longer than {LONGEST_LINE} bytes" if len(line) > LONGEST_LINE else f"not {encoding}"
-                rejects.add(int(numbers[index]), reason, line[:_SHOWN].decode("ascii", "backslashreplace"))
+                problem = f"longer than {LONGEST_LINE} bytes" if len(line) > LONGEST_LINE else f"not {encoding}"
+                rejects.add(
+                    int(numbers[index]), f"the line is {problem}", line[:_SHOWN].decode("ascii", "backslashreplace")
+                )
             number += len(texts)
             lines = Lines(numbers, texts, stream.position())  # type: ignore[arg-type]  # take() drops each None
             yield lines.take(good)
 
 
 def checked_encoding(name: str) -> str:
-    """The encoding of a name, if it ends lines with byte 10, as all do except UTF-16, UTF-32 and EBCDIC.
+    """Python's name of an encoding that ends lines with byte 10, as all do except UTF-16, UTF-32 and EBCDIC.
 
     Raises:
         SettingError: If it does not, or is unknown.
@@ -92,7 +94,7 @@ def checked_encoding(name: str) -> str:
     except (LookupError, UnicodeError, ValueError):
         pass
     raise SettingError(
-        f"encoding must be one such as utf-8, latin-1 or cp1252; got {name!r}. Convert the file by iconv."
+        f"encoding must be one such as utf-8, latin-1 or cp1252; got {name!r}. Convert the file with iconv."
     )
 
 

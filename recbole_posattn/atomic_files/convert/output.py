@@ -1,4 +1,4 @@
-"""Where a converted data set goes: checked before anything is read, written whole or not at all."""
+"""Writes a converted data set, completely or not at all; its place is checked before the dump is read."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.files import whole_file
 
-# Rows that are made into text at a time.
+# How many rows are turned into text at a time.
 _ROWS = 2**18
 
-# RecBole reads its own copy of this one, wherever another may be.
+# RecBole always reads its own copy of this data set.
 _BUNDLED = "ml-100k"
 
 
@@ -29,8 +29,8 @@ class Output:
     """The folder ``<data_path>/<name>`` and the files in it.
 
     Args:
-        data_path: Where data sets are.
-        name: Of this one.
+        data_path: The folder of all data sets.
+        name: Name of this one.
         overwrite: Whether its atomic file may be replaced.
 
     Attributes:
@@ -46,7 +46,9 @@ class Output:
         if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
             raise SettingError(f"name must be a plain word such as my-data, which becomes a folder; got {name!r}.")
         if name == _BUNDLED:
-            raise SettingError(f"name {name!r} is that of the data set RecBole brings with it and reads; give another.")
+            raise SettingError(
+                f"name {name!r} is taken: RecBole would read its own data set of that name; give another."
+            )
         self.folder = data_path / name
         self.file = self.folder / f"{name}.inter"
         self.rejected_file = self.folder / f"{name}.rejected.tsv"
@@ -54,7 +56,7 @@ class Output:
             raise SettingError(f"{self.file} exists; give another --name, or --overwrite.")
         there = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
         if not there.is_dir() or not os.access(there, os.W_OK):
-            raise UserError(f"{self.folder} cannot be written: {there} is no folder in which to write")
+            raise UserError(f"{self.folder} cannot be written: {there} is not a folder that you may write to")
 
     def write(self, interactions: Interactions, rejects: Rejects | None) -> tuple[int, int]:
         """Write the interactions, and the list of lines that were skipped.
@@ -70,11 +72,11 @@ class Output:
             contents[self.rejected_file] = rejects.write
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with ExitStack() as whole:  # replaces the files once all are written, the atomic file last
+            with ExitStack() as whole:  # replaces the files once all are written; the atomic file comes last
                 for file, write in contents.items():
                     with open(whole.enter_context(whole_file(file)), "wb") as opened:
                         write(opened)
-                self.rejected_file.unlink(missing_ok=True)  # of the atomic file that is replaced
+                self.rejected_file.unlink(missing_ok=True)  # belongs to the atomic file that is replaced
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror or error}") from error
         finally:
@@ -104,12 +106,12 @@ def _write_rows(interactions: Interactions, file: BinaryIO) -> None:
 
 
 def _quoted(token: str) -> str:
-    """A token, quoted if it begins with a quote, which pandas would otherwise read as the start of a quoted field."""
+    """A token; quoted if it begins with a quote, which pandas would read as the beginning of a quoted field."""
     return '"{}"'.format(token.replace('"', '""')) if token.startswith('"') else token
 
 
 def _texts(numbers: np.ndarray) -> pa.Array:
-    """Numbers as texts that are read back exactly, whole numbers without a point."""
+    """Numbers as texts that are read back exactly; whole numbers have no decimal point."""
     whole = (numbers == np.rint(numbers)) & (np.abs(numbers) < 2**53)
     integers = pa.array(np.where(whole, numbers, 0).astype(np.int64)).cast(pa.large_string())
     return pc.if_else(pa.array(whole), integers, pa.array(numbers).cast(pa.large_string()))

@@ -1,6 +1,6 @@
-"""Parquet files as batches of records: only the needed columns, some rows at a time.
+"""Reads Parquet files as batches of records: only the columns that are needed, some rows at a time.
 
-Rows may be interactions, or users with their items and times as lists.
+A row may be an interaction, or a user with lists of items and times.
 
 Shape keys: n records of a batch.
 """
@@ -20,7 +20,7 @@ from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.shapes import Columns, check_columns
 from recbole_posattn.errors import DataError
 
-# Rows of a batch, and of a batch of rows with lists.
+# Rows of a batch if they are interactions, and if they hold lists.
 ROWS, LIST_ROWS = 2**17, 2**10
 
 
@@ -86,7 +86,7 @@ def parquet_batches(opened: pq.ParquetFile, columns: Columns, rejects: Rejects) 
         try:
             batch = next(rows, None)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{rejects.label} is damaged behind row {done}: {str(error).splitlines()[0]}") from error
+            raise DataError(f"{rejects.label} is damaged after row {done}: {str(error).splitlines()[0]}") from error
         if batch is None:
             return
         number = np.arange(done + 1, done + 1 + len(batch))
@@ -98,12 +98,12 @@ def parquet_batches(opened: pq.ParquetFile, columns: Columns, rejects: Rejects) 
 
 
 def _flat(number: np.ndarray, table: dict[str, pa.Array], rejects: Rejects) -> tuple[np.ndarray, dict[str, pa.Array]]:
-    """Rows with lists, flattened to one row per element."""
+    """Turn rows with lists into one row per element."""
     listed = [column for role, column in table.items() if role != "user"]
     lengths = [pc.fill_null(pc.list_value_length(column), -1).to_numpy() for column in listed]
     good = np.logical_and.reduce([(length == lengths[0]) & (length >= 0) for length in lengths])
     for index in np.flatnonzero(~good).tolist():
-        rejects.add(int(number[index]), "lists that are missing or of different lengths", str(table["user"][index]))
+        rejects.add(int(number[index]), "lists are missing or have different lengths", str(table["user"][index]))
     mask = pa.array(good)
     flat = {role: column.filter(mask).flatten() for role, column in table.items() if role != "user"}
     row = np.repeat(np.flatnonzero(good), lengths[0][good])
@@ -135,7 +135,7 @@ def _batch(number: np.ndarray, table: dict[str, pa.Array], done: int, rejects: R
 
 
 def _decoded(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Bytes, or unchecked text, as text, and a mask of the values that are text; boolean, shape (n,)."""
+    """Bytes (or text that was not checked) as text, and whether each value is text; boolean, shape (n,)."""
     raw = column.cast(pa.large_binary())
     is_text = np.ones(len(raw), dtype=bool)
     try:

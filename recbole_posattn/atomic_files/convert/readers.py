@@ -1,4 +1,4 @@
-"""Files of lines as batches of records: delimited fields, JSON objects, Python dict literals. A record is a line.
+"""Reads text files as batches of records, one per line: delimited fields, JSON objects or Python dict literals.
 
 Shape keys: n records of a batch.
 """
@@ -27,11 +27,11 @@ _PARSE_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError
 
 
 def line_batches(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -> Iterator[Batch]:
-    """The records of lines of any kind.
+    """The records in the lines of a file.
 
     Args:
         lines: See :func:`~recbole_posattn.atomic_files.convert.lines.read_lines`.
-        shape: Their format.
+        shape: How they are read.
         rejects: Collects lines that are not records.
 
     Raises:
@@ -59,7 +59,7 @@ def _delimited(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -> 
             if fields is None and block.texts:
                 header = block.texts[0]
                 fields = _header(header, shape, rejects.label)
-            if header in block.texts:  # the first line, and repeated ones in concatenated files
+            if header in block.texts:  # the first line; concatenated files repeat it
                 block = block.take(np.array([text != header for text in block.texts]))
             if block.texts and fields is not None:
                 yield _split(block, shape, fields, rejects)
@@ -70,14 +70,14 @@ def _delimited(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -> 
 def _header(line: str, shape: TableFormat, label: str) -> tuple[str, ...]:
     fields = _fields(line, shape.separator)
     if fields is None:
-        raise DataError(f"{label}: the quotes of the header do not match: {line[:120]!r}")
+        raise DataError(f"{label}: the header has unbalanced quotes: {line[:120]!r}")
     names = tuple(name.strip() for name in fields)
     check_columns(label, names, shape.columns)
     return names
 
 
 def _fields(line: str, separator: str) -> list[str] | None:
-    """The fields of a line; ``None`` if its quotes do not match."""
+    """The fields of a line; ``None`` if its quotes are unbalanced."""
     if '"' not in line or len(separator) > 1:
         return line.split(separator)
     try:
@@ -97,7 +97,9 @@ def _split(lines: Lines, shape: TableFormat, fields: tuple[str, ...], rejects: R
     good = length == len(fields)
     for index in np.flatnonzero(~good).tolist():
         found = length[index]
-        reason = "quotes that do not match" if found < 0 else f"not {len(fields)} fields but {found}"
+        reason = (
+            "the line has unbalanced quotes" if found < 0 else f"the number of fields is {found}, not {len(fields)}"
+        )
         rejects.add(int(lines.number[index]), reason, lines.texts[index])
     place = {role: fields.index(name) for role, name in shape.columns.given().items()}
     if listed is not None:
@@ -114,7 +116,7 @@ def _split(lines: Lines, shape: TableFormat, fields: tuple[str, ...], rejects: R
 
 def _literal(text: str) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes that Python does not know
+        warnings.simplefilter("ignore")  # Python warns of unknown escapes
         return ast.literal_eval(text)
 
 
@@ -132,7 +134,7 @@ def _objects(
             except _PARSE_ERRORS:
                 record = None
             if type(record) is not dict:
-                rejects.add(int(block.number[index]), f"no {name}", text)
+                rejects.add(int(block.number[index]), f"the line is not a {name}", text)
                 continue
             n_objects += 1
             if unseen:
@@ -149,7 +151,7 @@ def _objects(
         if unseen and rejects.strict and n_objects >= STRICT_LIMIT:
             break
         yield _batch(block.take(good), {role: pa.array(column, pa.string()) for role, column in values.items()})
-    if unseen and n_objects:  # the name of the column is wrong, not a line
+    if unseen and n_objects:  # no record has the column: its name is wrong, not the lines
         check_columns(rejects.label, there, columns)
 
 
@@ -157,7 +159,7 @@ def _text(role: str, value: Any) -> str | None:
     """The value of a column as text; ``None`` if it is missing.
 
     Raises:
-        ValueError: Says what is wrong with it.
+        ValueError: If it cannot be used; says why.
     """
     kind = type(value)
     if kind is str:
@@ -165,7 +167,7 @@ def _text(role: str, value: Any) -> str | None:
             try:
                 value.encode()
             except UnicodeError:
-                raise ValueError(f"{role} has half a character (a surrogate)") from None
+                raise ValueError(f"{role} has a lone surrogate, which is no character") from None
         return value
     if value is None:
         return None

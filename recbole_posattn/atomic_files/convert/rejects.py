@@ -1,4 +1,4 @@
-"""The bad lines of a dump: they stop the conversion, or are counted and listed in a file."""
+"""Collects the bad lines of a dump, which end the conversion, or are counted and listed in a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from recbole_posattn.errors import DataError
 
 OnError = Literal["strict", "skip"]
 
-# Bad lines after which a strict conversion stops reading, and how many of them are shown.
+# How many bad lines end a strict conversion before the end of the file, and how many of them are shown.
 STRICT_LIMIT = 20
 _SHOWN = 5
 
-# Characters of a bad line that are kept.
+# How many characters of a bad line are kept.
 _LENGTH = 1000
 
-# Bytes of bad lines that are held in memory.
+# How many bytes of bad lines are held in memory; more go to disk.
 _IN_MEMORY = 2**20
 
 
@@ -29,7 +29,7 @@ class Reason:
     Attributes:
         reason: What is wrong with them.
         count: Their number.
-        first: The line numbers of the first of them.
+        first: The numbers of the first of these lines.
     """
 
     reason: str
@@ -42,7 +42,7 @@ class Rejects:
 
     Args:
         label: How messages name the file.
-        on_error: ``strict`` stops at them, ``skip`` leaves them out.
+        on_error: ``strict`` ends the conversion at bad lines, ``skip`` leaves them out.
         unit: ``line`` or ``row``.
     """
 
@@ -58,17 +58,17 @@ class Rejects:
         """Record a bad line.
 
         Args:
-            number: Of the line, from 1.
+            number: Number of the line, from 1.
             reason: What is wrong; lines with the same reason are counted together.
             text: The line.
         """
         self._pending.append((number, reason, text))
 
     def flush(self) -> None:
-        """Sort the lines recorded since the last call into order.
+        """Take in the lines recorded since the last call, in the order of the file.
 
         Raises:
-            DataError: If it is strict and there are :data:`STRICT_LIMIT` bad lines or more.
+            DataError: If the conversion is strict and there are at least :data:`STRICT_LIMIT` bad lines.
         """
         for number, reason, text in sorted(self._pending):
             self.count += 1
@@ -85,10 +85,10 @@ class Rejects:
             self._stop(f"{self.count} bad {self.unit}s or more")
 
     def end(self) -> None:
-        """Finish, once the file has been read.
+        """Finish when the whole file has been read.
 
         Raises:
-            DataError: If it is strict and there are any.
+            DataError: If the conversion is strict and there are bad lines.
         """
         self.flush()
         if self.strict and self.count:
@@ -99,7 +99,7 @@ class Rejects:
         more = "; …" if self.count > len(self._first) else ""
         raise DataError(
             f"{self.label} has {how_many}, {self.unit} {examples}{more}. "
-            "Correct the file, or leave them out: --on_error=skip"
+            "Correct the file, or leave them out with --on_error=skip"
         )
 
     def reasons(self) -> list[Reason]:

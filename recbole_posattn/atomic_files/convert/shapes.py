@@ -8,18 +8,18 @@ from typing import Literal, NamedTuple
 
 from recbole_posattn.errors import DataError, SettingError, did_you_mean
 
-# The time format of a file without times, whose order counts.
+# The time format of a file without times, in which the order of the rows counts.
 ORDER = "order"
 
 Kind = Literal["delimited", "jsonl", "python", "parquet"]
 KINDS: dict[str, str] = {
-    "delimited": "fields between separators, a line each",
-    "jsonl": "a JSON object a line",
-    "python": "a Python dict literal a line",
+    "delimited": "one record per line, with fields between separators",
+    "jsonl": "one JSON object per line",
+    "python": "one Python dict literal per line",
     "parquet": "Apache Parquet",
 }
 
-# The kind and separator of a user's own table, by the suffix of its name.
+# The kind and separator of a user's own table, by the suffix of its file.
 SUFFIXES: dict[str, tuple[Kind, str]] = {
     ".csv": ("delimited", ","),
     ".tsv": ("delimited", "\t"),
@@ -36,10 +36,10 @@ class Columns(NamedTuple):
     """The names of the columns of a dump, by role.
 
     Attributes:
-        user: Of the user, text or a whole number.
-        item: Of the item, text or a whole number.
-        time: Of the time; ``None`` if only the order of the file counts.
-        rating: Of the rating; ``None`` if there is none, or it is not needed.
+        user: Column of users, which are text or whole numbers.
+        item: Column of items, which are text or whole numbers.
+        time: Column of times; ``None`` if only the order of the file counts.
+        rating: Column of ratings; ``None`` if there is none, or it is not needed.
     """
 
     user: str
@@ -57,9 +57,9 @@ class TableFormat(NamedTuple):
 
     Attributes:
         kind: One of :data:`KINDS`.
-        columns: Of the user, the item and so on.
+        columns: Names of the columns that are read.
         time_format: See :class:`~recbole_posattn.atomic_files.convert.times.TimeFormat`.
-        separator: Of ``delimited`` fields. If it is a single character, it may stand in a quoted field.
+        separator: Between ``delimited`` fields. Quoted fields may contain it if it is a single character.
         fields: Names of all fields of a ``delimited`` file without a header line.
     """
 
@@ -71,10 +71,10 @@ class TableFormat(NamedTuple):
 
 
 class ReadOptions(NamedTuple):
-    """The description of a dump. The rest follows from its format, or from the name of the file.
+    """How to read a dump. What is ``None`` follows from its format, or from the name of the file.
 
     Attributes:
-        format: A known format.
+        format: Name of a known format.
         user: See :class:`Columns`.
         item: See :class:`Columns`.
         time: See :class:`Columns`.
@@ -83,7 +83,7 @@ class ReadOptions(NamedTuple):
         separator: See :class:`TableFormat`.
         fields: See :class:`TableFormat`.
         time_format: See :class:`TableFormat`.
-        encoding: Of a file of lines, see :func:`~recbole_posattn.atomic_files.convert.lines.checked_encoding`.
+        encoding: Encoding of a text file, see :func:`~recbole_posattn.atomic_files.convert.lines.checked_encoding`.
     """
 
     format: str | None = None
@@ -99,11 +99,11 @@ class ReadOptions(NamedTuple):
 
 
 def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> TableFormat:
-    """How a file is read, from its description.
+    """Find out how a file is read.
 
     Args:
-        reading: The description.
-        known: The shape of its format, which the description overrides; ``None`` for a user's own table.
+        reading: What the user says.
+        known: How its known format is read, which ``reading`` overrides; ``None`` for a user's own table.
         file: The name of the file, whose suffix gives the kind of a user's own table.
 
     Raises:
@@ -118,11 +118,11 @@ def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> Tabl
     if shape.time_format == ORDER:
         columns = columns._replace(time=None)
     elif not columns.time:
-        raise SettingError(f"which column has the times must be given by --time; --time_format={ORDER} needs none.")
+        raise SettingError(f"name the column of times with --time, or set --time_format={ORDER}, which needs none.")
     if shape.kind not in KINDS:
         raise SettingError(f"kind must be one of {', '.join(KINDS)}; got {shape.kind!r}.")
     if shape.kind == "delimited" and not shape.separator:
-        raise SettingError(f"the separator of the fields of {file} does not follow from its name; give --separator.")
+        raise SettingError(f"the name of {file} does not show how its fields are separated; give --separator.")
     if shape.kind == "delimited" and shape.fields is not None:
         check_columns(f"the list of fields of {file}", shape.fields, columns)
     return shape._replace(columns=columns)
@@ -131,12 +131,12 @@ def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> Tabl
 def _shape_by_name(file: str, reading: ReadOptions) -> TableFormat:
     """How a file is read, from its name."""
     if not (reading.user and reading.item):
-        raise SettingError("a table of your own needs the columns of its users and items, --user and --item.")
+        raise SettingError("for a table of your own, name the columns of users and items with --user and --item.")
     usual, separator = SUFFIXES.get(Path(file.removesuffix(".gz")).suffix.lower(), (None, ""))
     kind = reading.kind or ("delimited" if reading.separator else usual)
     if kind is None:
         raise SettingError(
-            f"the kind of {file} does not follow from its name; give --kind ({', '.join(KINDS)}) or --separator."
+            f"the name of {file} does not show its kind; give --kind ({', '.join(KINDS)}) or --separator."
         )
     return TableFormat(kind, Columns(reading.user, reading.item, None), separator=separator)
 
@@ -145,14 +145,14 @@ def check_columns(label: str, there: Iterable[str], columns: Columns) -> None:
     """Refuse a file that lacks a column, or has it twice.
 
     Raises:
-        DataError: Says which columns are missing and which there are.
+        DataError: If so; names the missing columns and those that exist.
     """
     there = list(there)
     missing = [name for name in columns.given().values() if name not in there]
     if missing:
         raise DataError(
             f"{label} has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, there)) or 'none'}."
-            f"{did_you_mean(missing[0], there)} Name the right ones by --user, --item, --time and --rating"
+            f"{did_you_mean(missing[0], there)} Name the right ones with --user, --item, --time and --rating"
         )
     twice = [name for name in columns.given().values() if there.count(name) > 1]
     if twice:

@@ -1,6 +1,6 @@
-"""The file of a dump: found in a folder or a zip archive, and read once from its beginning, packed or not.
+"""Finds the file of a dump in a folder or a zip archive, and opens it for reading, compressed or not.
 
-The first bytes of a file show how it is packed. Nothing is unpacked to disk.
+The first bytes of a file show how it is compressed. Nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from recbole_posattn.errors import DataError
 
 _GZIP, _ZIP = b"\x1f\x8b\x08", b"PK\x03\x04"
 
-# The errors of reading a file that is cut off, damaged, encrypted or packed in a way that Python does not support.
+# Errors when a file is cut off, damaged, encrypted, or compressed in a way that Python does not support.
 READ_ERRORS = (EOFError, OSError, zlib.error, zipfile.BadZipFile, struct.error, RuntimeError, NotImplementedError)
 
 
@@ -28,8 +28,8 @@ class Located(NamedTuple):
     """Where the interactions are.
 
     Attributes:
-        file: A file.
-        member: The name of the member, if the file is a zip archive.
+        file: The file on disk.
+        member: The name of the member with the interactions, if the file is a zip archive.
     """
 
     file: Path
@@ -37,12 +37,12 @@ class Located(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The name in messages."""
+        """How messages name it."""
         return str(self.file) if self.member is None else f"{self.file}:{self.member}"
 
     @property
     def name(self) -> str:
-        """The name of the file itself."""
+        """The name of the file or member, without folders."""
         return Path(self.member or self.file).name
 
 
@@ -50,9 +50,9 @@ class Stream(NamedTuple):
     """A file that is being read.
 
     Attributes:
-        file: Its bytes, unpacked.
-        size: Packed size in bytes.
-        position: Returns how many of these have been read.
+        file: Its uncompressed bytes.
+        size: Its compressed size in bytes.
+        position: Returns how many compressed bytes have been read.
     """
 
     file: BinaryIO
@@ -68,11 +68,11 @@ def locate(source: Path, patterns: Sequence[str] | None) -> Located:
         patterns: Possible names of the file; ``None`` if they are not known.
 
     Raises:
-        DataError: If there is none, or there are several.
+        DataError: If there is no such file, or there are several.
     """
     if source.is_dir():
         if patterns is None:
-            raise DataError(f"{source} is a folder; name the file in it that has the interactions")
+            raise DataError(f"{source} is a folder; give the path of the file with the interactions")
         found = [Path(folder) / name for folder, _, names in os.walk(source) for name in names]
         return Located(Path(_only(source, [str(file) for file in found], patterns)))
     try:
@@ -92,9 +92,14 @@ def _only(source: Path, files: Sequence[str], patterns: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise DataError(f"{source} has no file {' or '.join(patterns)}; name the file that has the interactions")
+        raise DataError(
+            f"{source} has no file {' or '.join(patterns)}; give the path of the file with the interactions"
+        )
     more = ", …" if len(found) > 4 else ""
-    raise DataError(f"{source} has several files that it could be: {', '.join(found[:4])}{more}; name the one")
+    raise DataError(
+        f"{source} has several files that match: {', '.join(found[:4])}{more}; give the path of the "
+        "one with the interactions"
+    )
 
 
 @contextmanager
@@ -107,7 +112,7 @@ def open_stream(located: Located) -> Iterator[Stream]:
     with ExitStack() as stack:
         try:
             raw = stack.enter_context(open(located.file, "rb"))
-            file: Any = raw  # then perhaps a ZipExtFile or GzipFile; typeshed knows no common type with peek()
+            file: Any = raw  # may become a ZipExtFile or GzipFile; they have no common type with peek()
             size, start = os.fstat(raw.fileno()).st_size, 0
             if located.member is not None:
                 archive = stack.enter_context(zipfile.ZipFile(raw))

@@ -1,4 +1,4 @@
-"""Times and ratings of a dump as numbers: NaN if missing or not understood.
+"""Converts the times and ratings of a dump to numbers: NaN if they are missing or cannot be read.
 
 Shape keys: n records.
 """
@@ -20,7 +20,7 @@ _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2}
 
 
 def numbers(values: pa.Array) -> np.ndarray:
-    """Numbers, or texts of numbers, as float64, shape (n,); NaN for anything else and for infinities."""
+    """Numbers, or numbers written as text, as float64 of shape (n,); NaN for anything else and for infinity."""
     if pa.types.is_string(values.type):
         values = pc.ascii_trim_whitespace(values)
         try:
@@ -36,10 +36,10 @@ class TimeFormat:
     """The format of the times of a dump.
 
     Args:
-        name: ``s``, ``ms`` or ``us``, numbers in this unit; ``auto``, numbers in seconds or ISO 8601 such as
-            2010-10-19, 2010-10-19 23:55:27 and 2010-10-19T23:55:27.5+01:00; ``order``, no times but the order of the
-            file; or a pattern of ``strptime`` (https://docs.python.org/3/library/datetime.html#format-codes). Dates are
-            UTC unless they have a zone.
+        name: ``s``, ``ms`` or ``us`` for numbers in this unit; ``auto`` for numbers in seconds or ISO 8601 dates such
+            as 2010-10-19, 2010-10-19 23:55:27 and 2010-10-19T23:55:27.5+01:00; ``order`` for no times, only the order
+            of the file; or a pattern of ``strptime`` (https://docs.python.org/3/library/datetime.html#format-codes).
+            Dates are in UTC unless they have a time zone.
 
     Raises:
         SettingError: If it is none of these.
@@ -62,19 +62,19 @@ class TimeFormat:
 
     @property
     def problem(self) -> str:
-        """What is wrong with a time that is not understood."""
+        """What is wrong with a time that cannot be read."""
         if self.name == "auto":
             return "is neither a number of seconds nor an ISO 8601 date"
-        return "is not a number" if self.name in UNITS else f"is not of the form {self.name}"
+        return "is not a number" if self.name in UNITS else f"does not have the form {self.name}"
 
     def seconds(self, values: pa.Array) -> np.ndarray:
         """Seconds since 1970 in UTC, or since the origin of the dump's own numbers.
 
         Args:
-            values: Texts, numbers or Arrow's times, shape (n,). The latter are read as such, whatever the format.
+            values: Texts, numbers or Arrow's times; shape (n,). Arrow's times are converted whatever the format.
 
         Returns:
-            float64, shape (n,); NaN for a time that is missing or not understood.
+            Seconds; float64, shape (n,); NaN for a time that is missing or cannot be read.
         """
         if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
             microseconds = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64())

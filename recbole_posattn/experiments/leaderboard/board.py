@@ -21,6 +21,14 @@ from recbole_posattn.experiments.trials import Outcome
 # A corrected p-value below this counts as a difference.
 SIGNIFICANCE = 0.05
 
+# What is said about a run: its row, seed and the name of its record; the class of the model; the epochs it trained and
+# its best one, counted from 1; what stopped it, and its time limit; its seconds and threads; the revision of the code,
+# the version of the results, the digest of the data and the versions of packages; its metrics.
+RUN_FACTS = (
+    *("row", "seed", "fingerprint", "model", "epochs", "best_epoch", "stopped_by", "max_minutes", "training_seconds"),
+    *("threads", "revision", "results_version", "data_digest", "versions", "valid", "test"),
+)
+
 # Number of equal groups of targets, by history length and by popularity of the item.
 N_GROUPS = 5
 
@@ -45,7 +53,9 @@ class Board:
         groups: A row for each model, ``kind`` (``history length`` or ``item popularity``) and group of targets; columns
             ``model``, ``kind``, ``group`` (such as ``20–31``), ``targets`` (their number), ``mean`` (of the watched
             metric).
+        runs: The facts about each finished run, with the keys of :data:`RUN_FACTS`.
         failures: ``(model, seed, reason)`` of each run that failed.
+        not_started: The same of each run that was not started.
         seen_targets: Share of test targets in their user's history; ``None`` if unknown.
         n_targets: Number of test targets.
         n_users: Number of users with a test target, the unit of intervals and tests.
@@ -59,7 +69,9 @@ class Board:
     costs: pd.DataFrame
     curves: pd.DataFrame
     groups: pd.DataFrame
+    runs: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
+    not_started: list[tuple[str, int, str]] = field(default_factory=list)
     seen_targets: float | None = None
     n_targets: int = 0
     n_users: int = 0
@@ -83,6 +95,16 @@ class Board:
         if score["p"] >= SIGNIFICANCE:
             return "tie"
         return "better" if score["mean"] > self.score(self.reference, metric)["mean"] else "worse"
+
+    @property
+    def revisions(self) -> dict[str | None, list[str]]:
+        """The models that were run by each revision of the code."""
+        models: dict[str | None, list[str]] = {}
+        for run in self.runs:
+            models.setdefault(run["revision"], [])
+            if run["row"] not in models[run["revision"]]:
+                models[run["revision"]].append(run["row"])
+        return models
 
     @property
     def of_one_seed(self) -> list[str]:
@@ -114,7 +136,11 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
     outcomes = sorted(
         outcomes, key=lambda o: (o.trial.name, o.trial.settings["seed"])
     )  # independent of the order in which they finished
-    failures = [(o.trial.name, o.trial.settings["seed"], o.error) for o in outcomes if o.error is not None]
+    unfinished = [o for o in outcomes if o.error is not None]
+    failures, not_started = (
+        [(o.trial.name, o.trial.settings["seed"], str(o.error)) for o in unfinished if o.started is started]
+        for started in (True, False)
+    )
     runs: dict[str, list[Run]] = {}
     for outcome in outcomes:
         if outcome.error is None:
@@ -143,7 +169,9 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
             columns=["model", "seed", "epoch", "loss", "valid"],
         ),
         groups=_groups(runs, targets, watched),
+        runs=[run.facts(model) for model, of_model in runs.items() for run in of_model],
         failures=failures,
+        not_started=not_started,
         seen_targets=float(targets["seen"].mean()) if "seen" in targets else None,
         n_targets=len(targets),
         n_users=targets["user"].nunique(),
@@ -155,6 +183,7 @@ class Run:
 
     Attributes:
         seed: Its seed.
+        fingerprint: The name of its folder.
         result: The content of ``result.json``.
         users: Its results by target, in the same order for all runs.
         watched: The watched metric (of early stopping).
@@ -162,6 +191,7 @@ class Run:
 
     def __init__(self, outcome: Outcome) -> None:
         self.seed = outcome.trial.settings["seed"]
+        self.fingerprint = outcome.folder.name
         self.result = outcome.result
         self.watched = self.result["config"]["valid_metric"].lower()
         users = outcome.users
@@ -171,6 +201,18 @@ class Run:
     def curve(self) -> list[dict[str, float]]:
         """The validated epochs."""
         return [{"epoch": epoch, "loss": loss, "valid": score} for epoch, loss, score in validated_epochs(self.result)]
+
+    def facts(self, row: str) -> dict[str, Any]:
+        """What a leaderboard says about the run, with the keys of :data:`RUN_FACTS`; ``None`` where it is unknown."""
+        result, config = self.result, self.result["config"]
+        values = (
+            *(row, self.seed, self.fingerprint, config.get("model")),
+            *(result.get("epochs"), result["best_epoch"] + 1, result.get("stopped_by"), config.get("max_minutes")),
+            *(result["seconds"]["training"], result.get("threads"), result.get("git_revision")),
+            *(result.get("results_version"), result.get("data_digest"), result.get("versions", {})),
+            *(result.get("best_valid_result"), result["test_result"]),
+        )
+        return dict(zip(RUN_FACTS, values, strict=True))
 
 
 def _same_targets(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

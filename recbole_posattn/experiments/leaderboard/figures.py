@@ -185,21 +185,21 @@ def _label_points(axis: Axes, points: np.ndarray, names: Sequence[str]) -> None:
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     directions = np.column_stack([np.cos(angles), np.sin(angles)])
     gaps = np.array([7, 16, 28, 42, 60, 80])
-    ways, beside = np.repeat(gaps, len(directions))[:, None], np.tile(directions, (len(gaps), 1))
+    distance, direction = np.repeat(gaps, len(directions))[:, None], np.tile(directions, (len(gaps), 1))
 
     for point, pixel, name in zip(points, pixels, names):
         label = axis.annotate(name, point, (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8)
         label.set_in_layout(False)
         size = label.get_window_extent().size + np.array([6, 0])  # space between names in a row
-        centers = beside * (ways + size / 2)
+        centers = direction * (distance + size / 2)
         boxes = (pixel + centers)[:, None] + np.array([-size / 2, size / 2])
         hidden = _shared(boxes, taken).sum(axis=1) - _shared(boxes, axis.bbox.get_points()[None]).sum(axis=1)
         best = int(np.argmin(np.round(hidden)))  # the first of equals
         taken = np.concatenate([taken, boxes[[best]]])
         label.set_position(centers[best] * to_points)
-        if ways[best] > 20:
+        if distance[best] > 20:
             line = {"arrowstyle": "-", "linewidth": 0.5, "color": "#7b8794", "shrinkA": 0, "shrinkB": 3}
-            end = beside[best] * ways[best] * to_points
+            end = direction[best] * distance[best] * to_points
             axis.annotate("", point, end, textcoords="offset points", arrowprops=line, in_layout=False)
 
 

@@ -17,6 +17,7 @@ from recbole_posattn.experiments.leaderboard.table import (
     how_it_was_made,
     published_header,
     published_rows,
+    remarks,
     rows,
 )
 from recbole_posattn.reporting.page import Cell
@@ -55,9 +56,11 @@ def latex(boards: Sequence[Board], provenance: Provenance) -> str:
 
 
 def _latex_board(board: Board) -> Iterator[str]:
+    for title, lines in remarks(board):
+        yield from (f"% {title.lower()}: {one_line(line)}" for line in lines)
     title = _latex(f"{board.dataset}, {board.protocol}")
     caption = f"{title}: {board_summary(board, _latex, _LATEX_MARKS)}"
-    return _latex_table(f"{board.dataset} {board.protocol}", caption, header(board), rows(board))
+    yield from _latex_table(f"{board.dataset} {board.protocol}", caption, header(board), rows(board))
 
 
 def _latex_table(

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import datetime
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from recbole_posattn.errors import UserError
-from recbole_posattn.experiments.leaderboard.board import gather
+from recbole_posattn.experiments.budget import Budget
+from recbole_posattn.experiments.leaderboard.board import Board, gather
 from recbole_posattn.experiments.leaderboard.live import LiveTable
+from recbole_posattn.experiments.leaderboard.public import read_report
 from recbole_posattn.experiments.leaderboard.report import write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.table import Provenance
-from recbole_posattn.experiments.leaderboard.tuned import tune_rows
+from recbole_posattn.experiments.leaderboard.tuned import Tuning, tune_rows
+from recbole_posattn.experiments.records import RUNS, Records, make_records_folder, records_folders
 from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
 from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line
-from recbole_posattn.training.result import versions
 
-RUNS, TUNING = "runs", "tuning"
+TUNING = "tuning"
 
 
 def make_leaderboard(
-    spec: Spec, folder: Path, where: Resources, n_tuning_trials: int = 0, console: Console | None = None
+    spec: Spec,
+    folder: Path,
+    where: Resources,
+    n_tuning_trials: int = 0,
+    console: Console | None = None,
+    runs: Sequence[Path] = (),
+    minutes: float | None = None,
 ) -> tuple[list[Path], list[Outcome]]:
     """Run all unfinished trials below ``folder/runs``, and write the report into ``folder``.
 
-    A stopped leaderboard continues: finished runs are not run again.
+    A stopped leaderboard continues: finished runs are not run again, whether their records are in ``folder/runs``, in
+    one of ``runs`` or in ``results/*/runs``. The records of the latter are copied.
 
     Args:
         spec: The leaderboard.
@@ -36,67 +47,125 @@ def make_leaderboard(
         where: Where to run the trials.
         n_tuning_trials: Trials that tune each row first, on each data set under each protocol; 0 for no tuning.
         console: Shows progress; standard error by default.
+        runs: Folders with the records of earlier runs, and with searches.
+        minutes: The budget. When it is spent, runs are stopped with their best epoch so far, and no other is started;
+            ``None`` for no limit.
 
     Returns:
         The files of the report, which has a board for each data set and protocol with a finished run, and the runs
-        that failed.
+        that failed or were not started.
 
     Raises:
         SettingError: If a setting of any run is invalid; nothing is run then.
         DataError: If a data set cannot be read.
         InUseError: If another process runs a leaderboard in the folder.
-        UserError: If the folder cannot be written, or if all runs failed.
+        UserError: If the folder cannot be written, or if no run is finished.
     """
     console = console or Console(stderr=True)
+    records = Records(records_folders(runs, folder / RUNS))
     try:
-        (folder / RUNS).mkdir(parents=True, exist_ok=True)
+        make_records_folder(folder / RUNS)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     with alone_in(folder, "leaderboard"):
-        return _make(spec, folder, where, n_tuning_trials, console)
+        budget = Budget(minutes)
+        plan = _Plan(spec, folder, where, records, [*runs, *map(Path, ("results", "tuning", "leaderboards"))], console)
+        tuning = plan.tune(n_tuning_trials, budget) if n_tuning_trials else Tuning()
+        records.report(console)
+        return _run(plan, tuning, budget)
 
 
-def _make(
-    spec: Spec, folder: Path, where: Resources, n_tuning_trials: int, console: Console
-) -> tuple[list[Path], list[Outcome]]:
-    """:func:`make_leaderboard` in a locked folder."""
-    root = folder / RUNS
-    pairs = itertools.product(spec.datasets, spec.protocols)
-    plan = {pair: checked_folders(spec.trials(*pair), root) for pair in pairs}
-    notes: list[str] = []
-    if n_tuning_trials:
-        for pair in plan:
-            winners, tuning_notes = tune_rows(spec, *pair, n_tuning_trials, folder / TUNING, where, console)
-            plan[pair] = checked_folders(spec.trials(*pair, winners), root)
-            notes += tuning_notes
-    boards, failures, revisions = [], [], set()
-    for (dataset, protocol), trials in plan.items():
+def remake_leaderboard(source: Path, folder: Path) -> list[Path]:
+    """Write the report of a leaderboard again, from its records alone.
+
+    Args:
+        source: The folder of the leaderboard.
+        folder: Receives the report.
+
+    Returns:
+        The files of the report.
+
+    Raises:
+        DataError: If ``leaderboard.json`` or a record is missing or cannot be read.
+        UserError: If the folder cannot be written.
+    """
+    return write_report(*read_report(source), folder)
+
+
+class _Plan:
+    """The trials of a leaderboard by their folders, for each data set and protocol."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        folder: Path,
+        where: Resources,
+        records: Records,
+        searches: Sequence[Path],
+        console: Console,
+    ) -> None:
+        self.spec, self.folder, self.where, self.console = spec, folder, where, console
+        self._records, self._searches = records, searches
+        self.trials = {pair: self._checked(pair) for pair in itertools.product(spec.datasets, spec.protocols)}
+
+    def _checked(self, pair: tuple[str, str], winners: Any = None) -> Any:
+        return checked_folders(self.spec.trials(*pair, winners), self.folder / RUNS, self._records)
+
+    def tune(self, n_trials: int, budget: Budget) -> Tuning:
+        """Tune the rows, and plan the trials with the winners."""
+        tuning = Tuning()
+        for pair in self.trials:
+            winners = tune_rows(
+                self.spec,
+                *pair,
+                n_trials,
+                self.folder / TUNING,
+                self.where,
+                self.console,
+                self._searches,
+                tuning,
+                budget,
+            )
+            self.trials[pair] = self._checked(pair, winners)
+        return tuning
+
+
+def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> tuple[list[Path], list[Outcome]]:
+    """Run the trials of a plan and write the report."""
+    boards, unfinished, notes = [], [], []
+    for (dataset, protocol), trials in plan.trials.items():
         outcomes = []
-        with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), console) as table:
-            for outcome in run_trials(trials, where):
+        with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), plan.console) as table:
+            for outcome in run_trials(trials, plan.where, budget):
                 outcomes.append(outcome)
                 table.add(outcome)
-        failures += [outcome for outcome in outcomes if outcome.error is not None]
-        revisions |= {outcome.result["git_revision"] for outcome in outcomes if outcome.error is None}
-        board = gather(outcomes, dataset, Path(protocol).stem, spec.reference)
+        unfinished += [outcome for outcome in outcomes if outcome.error is not None]
+        board = gather(outcomes, dataset, Path(protocol).stem, plan.spec.reference)
         if board is not None:
             boards.append(board)
         else:
             notes.append(f"{dataset}, {Path(protocol).stem}: no run finished; the first one: {outcomes[0].error}")
     if not boards:
-        raise UserError(f"all runs failed, the first one: {failures[0].trial.name}: {failures[0].error}")
-    return write_report(boards, _provenance(spec, revisions, notes), folder), failures
+        what = "all runs failed" if any(outcome.started for outcome in unfinished) else "no run was started"
+        raise UserError(f"{what}, the first one: {unfinished[0].trial.name}: {unfinished[0].error}")
+    return write_report(boards, _provenance(plan.spec, boards, tuning, notes), plan.folder), unfinished
 
 
-def _provenance(spec: Spec, revisions: set[str | None], notes: list[str]) -> Provenance:
-    """Where a report comes from; the revisions are those of its runs, which may be older than the report."""
+def _provenance(spec: Spec, boards: Sequence[Board], tuning: Tuning, notes: list[str]) -> Provenance:
+    """Where a report comes from; revisions and versions are those of its runs, which may be older than the report."""
+    runs = [run for board in boards for run in board.runs]
+    versions: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for package, version in run["versions"].items():
+            versions.setdefault(package, {})[version] = None
     return Provenance(
         command=command_line(),
-        versions=versions(),
+        versions={package: " and ".join(sorted(found)) for package, found in versions.items()},
         date=datetime.date.today().isoformat(),
-        revision=", ".join(sorted(filter(None, revisions))) or None,
+        revision=", ".join(sorted({run["revision"] for run in runs if run["revision"]})) or None,
         seeds=spec.seeds,
         published=spec.published,
         not_run=[f"{model}: {reason}" for model, reason in spec.not_run.items()],
-        notes=[*spec.notes, *notes],
+        notes=[*spec.notes, *tuning.notes, *notes],
+        tuning=tuning.rows,
     )

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from recbole_posattn.experiments.trials import Outcome, Trial
+from recbole_posattn.reporting.terminal import print_line
 
 
 class LiveTable:
@@ -54,11 +55,12 @@ class LiveTable:
             self.live.update(self._drawn())
             return
         done = sum(map(len, self.outcomes.values()))
-        state = "reused" if outcome.reused else f"failed: {outcome.error}" if outcome.error else "done"
+        unfinished = "failed" if outcome.started else "not started"
+        state = "reused" if outcome.reused else f"{unfinished}: {outcome.error}" if outcome.error else "done"
         seconds = time.monotonic() - self.started
         seed = outcome.trial.settings["seed"]
         line = f"{self.title}  {done}/{len(self.trials)}  {outcome.trial.name}, seed {seed}: {state}  ({seconds:.0f} s)"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(self.console, line)
 
     def _drawn(self) -> Group:
         table = Table(title=self.title, title_justify="left")
@@ -72,15 +74,15 @@ class LiveTable:
             finished = [outcome.result for outcome in outcomes if outcome.error is None]
             scores = [result["best_valid_score"] for result in finished]
             seconds = [point["seconds"] for result in finished for point in result["curve"]]
-            n_failed = len(outcomes) - len(finished)
+            n_missing = len(outcomes) - len(finished)
             n_trials = sum(trial.name == name for trial in self.trials)
             table.add_row(
                 name,
                 f"{len(outcomes)}/{n_trials}",
                 f"{sum(scores) / len(scores):.4f}" if scores else "",
                 f"{sum(seconds) / len(seconds):.1f}" if seconds else "",
-                f"{len(finished)} of {len(outcomes)} seeds, {n_failed} failed"
-                if n_failed
+                f"{len(finished)} of {len(outcomes)} seeds, {n_missing} failed or not started"
+                if n_missing
                 else "done"
                 if len(outcomes) == n_trials
                 else "",

@@ -13,11 +13,11 @@ from recbole_posattn.experiments.leaderboard.table import (
     PUBLISHED_TITLE,
     Provenance,
     board_summary,
-    failed_runs,
     header,
     how_it_was_made,
     published_header,
     published_rows,
+    remarks,
     rows,
 )
 from recbole_posattn.reporting.page import MARKS, Cell
@@ -48,11 +48,11 @@ def _markdown_board(board: Board) -> Iterator[str]:
         yield from _markdown_table(header(board), rows(board))
     else:
         yield "No run finished."
-    if board.failures:
+    for title, lines in remarks(board):
         yield ""
-        yield "Failed:"
+        yield f"{title}:"
         yield ""
-        yield from (f"- {_markdown(failure)}" for failure in failed_runs(board))
+        yield from (f"- {_markdown(line)}" for line in lines)
 
 
 def _markdown_table(titles: Sequence[str], table: Sequence[Sequence[Cell]], n_texts: int = 1) -> Iterator[str]:

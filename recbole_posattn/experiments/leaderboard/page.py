@@ -14,11 +14,11 @@ from recbole_posattn.experiments.leaderboard.table import (
     PUBLISHED_TITLE,
     Provenance,
     board_summary,
-    failed_runs,
     header,
     how_it_was_made,
     published_header,
     published_rows,
+    remarks,
     rows,
 )
 from recbole_posattn.reporting.drawing import Drawing
@@ -32,7 +32,7 @@ class Section(NamedTuple):
     summary: str
     header: list[str]
     rows: list[list[Cell]]
-    failures: list[str]
+    remarks: list[tuple[str, list[str]]]
     drawings: list[Drawing]
 
 
@@ -44,7 +44,7 @@ def html(boards: Sequence[Board], provenance: Provenance) -> str:
             board_summary(board, str, MARKS) if board.models else "No run finished.",
             header(board),
             rows(board),
-            failed_runs(board),
+            remarks(board),
             draw_board(board),
         )
         for board in boards

@@ -1,4 +1,4 @@
-"""The files of a leaderboard: Markdown, CSV, LaTeX and HTML."""
+"""The files of a leaderboard: Markdown, CSV, LaTeX, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from recbole_posattn.experiments.leaderboard.board import Board
 from recbole_posattn.experiments.leaderboard.latex import latex
 from recbole_posattn.experiments.leaderboard.markdown import markdown
 from recbole_posattn.experiments.leaderboard.page import html
+from recbole_posattn.experiments.leaderboard.public import NAME, json_report
 from recbole_posattn.experiments.leaderboard.table import COSTS, Provenance
 from recbole_posattn.reporting.page import write_files
 
@@ -22,7 +23,7 @@ CSV_COLUMNS = [
 
 
 def write_report(boards: Sequence[Board], provenance: Provenance, folder: Path) -> list[Path]:
-    """Write ``leaderboard.md``, ``.csv``, ``.tex`` and ``.html``, each written whole or not at all.
+    """Write ``leaderboard.md``, ``.csv``, ``.tex``, ``.html`` and ``.json``, each written whole or not at all.
 
     The same boards and provenance always give the same bytes.
 
@@ -42,6 +43,7 @@ def write_report(boards: Sequence[Board], provenance: Provenance, folder: Path) 
         "leaderboard.csv": csv(boards),
         "leaderboard.tex": latex(boards, provenance),
         "leaderboard.html": html(boards, provenance),
+        NAME: json_report(boards, provenance),
     }
     return write_files(folder, contents)
 

@@ -8,31 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
+from recbole_posattn.experiments.leaderboard.published import Published, read_published
 from recbole_posattn.experiments.trials import Trial
-from recbole_posattn.settings.properties import named_file
+from recbole_posattn.settings.keys import RUN_NAMES, SAME_IN_ALL_ROWS
+from recbole_posattn.settings.plugins import import_plugins, with_plugins
+from recbole_posattn.settings.protocols import read_protocol
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.settings.yaml import read_yaml
 
 FIRST_SEED = 2020  # RecBole's default
 MOST_SEEDS = 10_000
-
-
-class Published(NamedTuple):
-    """A result that others published, shown in its own table.
-
-    Attributes:
-        model: Name of the model in the source.
-        dataset: The data set; figures of another version of it are not comparable.
-        protocol: The evaluation protocol, in words or as the name of one of our protocols.
-        source: Reference of the publication.
-        metrics: Values by metric, such as ``ndcg@10``.
-    """
-
-    model: str
-    dataset: str
-    protocol: str
-    source: str
-    metrics: dict[str, float]
 
 
 class Spec(NamedTuple):
@@ -46,9 +31,11 @@ class Spec(NamedTuple):
         reference: The row that all others are tested against.
         settings: Settings of all runs; those of a row override them.
         tuned: Settings by data set and row, which override the row's; in a file also the path of a ``best.yaml``.
+        priority: Rows and seeds whose runs are started first, in this order.
         not_run: Models that were left out and the reasons, for the report.
         published: Results that others published.
         notes: Further notes for the report.
+        plugins: Modules that register models, kernels, encodings and losses, for all runs.
     """
 
     models: dict[str, dict[str, Any]]
@@ -58,28 +45,45 @@ class Spec(NamedTuple):
     reference: str
     settings: dict[str, Any]
     tuned: dict[str, dict[str, dict[str, Any]]]
+    priority: list[str | int]
     not_run: dict[str, str]
     published: list[Published]
     notes: list[str]
+    plugins: list[str]
 
     def trials(
         self, dataset: str, protocol: str, winners: Mapping[str, Mapping[str, Any]] | None = None
     ) -> list[Trial]:
-        """The runs of one data set under one protocol; ``winners`` are settings by row that override all others."""
+        """The runs of one data set under one protocol, in the order in which they are started.
+
+        Those of :attr:`priority` come first, then the first seed of every row, then the second ones.
+
+        Args:
+            dataset: Name of the data set.
+            protocol: The protocol.
+            winners: Settings by row that override all others.
+        """
+        places = {entry: place for place, entry in enumerate(self.priority)}
+        last = len(places)
+        runs = [(seed, name) for seed in self.seeds for name in self.models]
+        runs.sort(key=lambda run: min(places.get(run[0], last), places.get(run[1], last)))
         return [
             Trial(name, {**self.row(name, dataset, protocol), **(winners or {}).get(name, {}), "seed": seed})
-            for name in self.models
-            for seed in self.seeds
+            for seed, name in runs
         ]
 
     def row(self, name: str, dataset: str, protocol: str) -> dict[str, Any]:
         """The settings of a row on one data set under one protocol, without the seed."""
         tuned = self.tuned.get(dataset, {}).get(name, {})
-        return {**self.settings, **self.models[name], **tuned, "dataset": dataset, "protocol": protocol}
+        plugins = {"plugins": self.plugins} if self.plugins else {}
+        named = {"dataset": dataset, "protocol": protocol}
+        return {**self.settings, **self.models[name], **tuned, **plugins, **named}
 
 
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
     """Read the definition of a leaderboard from a file and the command line, which overrides the file.
+
+    Published figures of the command line are added to those of the file.
 
     Args:
         file: YAML with the keys of :class:`Spec`, or ``None`` for flags alone.
@@ -90,7 +94,8 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         SettingError: If a key or value is invalid.
     """
     where = f"leaderboard {file}" if file is not None else "leaderboard"
-    given = {**(read_yaml(file) if file is not None else {}), **flags}
+    in_file = read_yaml(file) if file is not None else {}
+    given = with_plugins(in_file, flags)
     for key in given:
         if key not in Spec._fields:
             raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, Spec._fields)}")
@@ -100,30 +105,35 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     reference = given.get("reference") or next(iter(models))
     if reference not in models:
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
-    tuned = {
-        dataset: {row: {**_tuned_row(of_row, f"{where}: tuned"), **settings} for row, of_row in rows.items()}
-        for dataset, rows in _mapping(given.get("tuned"), f"{where}: tuned").items()
-    }
-    for dataset, rows in tuned.items():
-        for row in rows:
-            if row not in models:
-                raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is not one of the models.")
+    shared = _mapping(given.get("settings"), f"{where}: settings")
+    for of_all in (shared, settings):
+        _check_keys(of_all, RUN_NAMES, f"{where}: settings of all runs")
+    tuned = _tuned(given.get("tuned"), models, where)
+    all_rows = [*models.values(), *(row for rows in tuned.values() for row in rows.values())]
+    plugins = with_plugins(given, shared, settings, *all_rows).get("plugins", [])
+    import_plugins(plugins)
+    seeds = _seeds(given.get("seeds", 3), where)
     spec = Spec(
         models={name: {**row, **settings} for name, row in models.items()},
         datasets=_list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets"),
         protocols=_list(given.get("protocols", ["leave_one_out"]), str, f"{where}: protocols"),
-        seeds=_seeds(given.get("seeds", 3), where),
+        seeds=seeds,
         reference=reference,
-        settings=_mapping(given.get("settings"), f"{where}: settings"),
-        tuned=tuned,
+        settings=shared,
+        tuned={dataset: {row: {**own, **settings} for row, own in rows.items()} for dataset, rows in tuned.items()},
+        priority=_priority(given.get("priority"), models, seeds, f"{where}: priority"),
         not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
-        published=_published(given.get("published"), f"{where}: published"),
+        published=[
+            *read_published(in_file.get("published"), f"{where}: published"),
+            *read_published(flags.get("published"), "published"),
+        ],
         notes=_list(given["notes"], str, f"{where}: notes") if given.get("notes") else [],
+        plugins=plugins,
     )
     for row in spec.models.values():
         find_model(row["model"])
     for protocol in spec.protocols:
-        named_file("protocol", protocol)
+        read_protocol(protocol)
     return spec
 
 
@@ -141,32 +151,54 @@ def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
             chosen = dict(zip(grid, values))
             full_name = ", ".join([str(name), *map(str, values)])
             rows[full_name] = {"model": str(name), **row, **chosen}
+            _check_keys(rows[full_name], SAME_IN_ALL_ROWS, f"{where}: models: {full_name}")
     return rows
 
 
-def _tuned_row(of_row: Any, where: str) -> dict[str, Any]:
-    """Settings as a mapping, or from a file such as the ``best.yaml`` of a search."""
-    return read_yaml(of_row) if isinstance(of_row, str) else _mapping(of_row, where)
+def _check_keys(settings: Mapping[str, Any], same: set[str], what: str) -> None:
+    """Refuse keys whose values a leaderboard sets itself for each run, or that must be the same in all rows."""
+    for key in sorted(same & settings.keys()):
+        instead = f"{key}s" if key in RUN_NAMES else "settings or a protocol"
+        why = "is set by the leaderboard itself" if key in RUN_NAMES else "must be the same in all rows"
+        raise SettingError(f"{what}: {key} {why}; give it under {instead}.")
 
 
-def _published(entries: Any, where: str) -> list[Published]:
-    published = []
-    for entry in _list(entries, object, where) if entries else []:
-        entry = _mapping(entry, where)
-        texts = set(Published._fields) - {"metrics"}
-        figures = _mapping(entry.get("metrics"), f"{where}: metrics")
-        if (
-            set(entry) != set(Published._fields)
-            or not all(isinstance(entry[key], str) for key in texts)
-            or not figures
-            or not all(type(figure) in (int, float) for figure in figures.values())
-        ):
+def _tuned(given: Any, models: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Settings by data set and row."""
+    tuned: dict[str, dict[str, dict[str, Any]]] = {}
+    for dataset, rows in _mapping(given, f"{where}: tuned").items():
+        tuned[dataset] = {}
+        for row, of_row in _mapping(rows, f"{where}: tuned: {dataset}").items():
+            if row not in models:
+                raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is not one of the models.")
+            tuned[dataset][row] = _tuned_row(of_row, models[row], f"{where}: tuned: {dataset}: {row}")
+    return tuned
+
+
+def _tuned_row(of_row: Any, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings as a mapping, or from a file such as the ``best.yaml`` of a search, without those of its evaluation."""
+    if not isinstance(of_row, str):
+        settings = _mapping(of_row, where)
+        _check_keys(settings, SAME_IN_ALL_ROWS, where)
+        return settings
+    settings = read_yaml(of_row)
+    if settings.get("model", row["model"]) != row["model"]:
+        raise SettingError(f"{where}: {of_row} is of the model {settings['model']}, and the row of {row['model']}.")
+    return {key: value for key, value in settings.items() if key not in SAME_IN_ALL_ROWS}
+
+
+def _priority(entries: Any, rows: Mapping[str, Any], seeds: Sequence[int], where: str) -> list[str | int]:
+    entries = _list(entries, object, where) if entries else []
+    for entry in entries:
+        if entry not in rows and entry not in seeds:
             raise SettingError(
-                f"{where}: each must have the texts model, dataset, protocol and source, and metrics, a mapping of "
-                f"names such as ndcg@10 to numbers; got {entry!r}."
+                f"{where} must name rows ({', '.join(rows)}) and seeds ({_joined(seeds)}); got {entry!r}."
             )
-        published.append(Published(**entry))
-    return published
+    return entries
+
+
+def _joined(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _seeds(seeds: Any, where: str) -> list[int]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from recbole_posattn.errors import one_line
 from recbole_posattn.experiments.leaderboard.board import SIGNIFICANCE, Board
-from recbole_posattn.experiments.leaderboard.spec import Published
+from recbole_posattn.experiments.leaderboard.published import Published
 from recbole_posattn.reporting.page import MISSING, Cell, number_cell
 
 # Columns of Board.costs: title and number format.
@@ -35,13 +35,14 @@ class Provenance(NamedTuple):
 
     Attributes:
         command: The command line.
-        versions: Versions of the relevant packages, by name.
+        versions: Versions of the relevant packages in the runs, by name.
         date: In ISO 8601.
-        revision: Git revision of the code; ``None`` if unknown.
+        revision: Git revisions of the code of the runs; ``None`` if unknown.
         seeds: The seeds of every model.
         published: Results that others published.
         not_run: Models that were left out and the reasons.
         notes: Further notes.
+        tuning: How each row was tuned; for the fields, see ``leaderboard.schema.json``.
     """
 
     command: str
@@ -52,6 +53,7 @@ class Provenance(NamedTuple):
     published: list[Published]
     not_run: list[str]
     notes: list[str]
+    tuning: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
 
 
 def header(board: Board) -> list[str]:
@@ -78,9 +80,16 @@ def rows(board: Board) -> list[list[Cell]]:
 
 
 def _cost(board: Board, model: str, column: str, value: Any, form: str) -> Cell:
-    """A cost; seeds are shown as ``1 of 2`` if some failed."""
-    cell, n_failed = number_cell(value, form), sum(failed == model for failed, *_ in board.failures)
-    return cell._replace(text=f"{cell.text} of {value + n_failed:,.0f}") if column == "seeds" and n_failed else cell
+    """A cost; seeds are shown as ``1 of 2`` if some are missing, epochs as ``8.0 of 9.0`` if a run was stopped."""
+    cell = number_cell(value, form)
+    n_missing = sum(missing == model for missing, *_ in (*board.failures, *board.not_started))
+    if column == "seeds" and n_missing:
+        return cell._replace(text=f"{cell.text} of {value + n_missing:,.0f}")
+    runs = [run for run in board.runs if run["row"] == model]
+    if column == "best_epoch" and any(run["stopped_by"] for run in runs):
+        epochs = sum(run["epochs"] for run in runs) / len(runs)
+        return cell._replace(text=f"{cell.text} of {form.format(epochs)}, stopped")
+    return cell
 
 
 def _metric(board: Board, model: str, metric: str, best: Mapping[str, Sequence[str]]) -> Cell:
@@ -134,24 +143,63 @@ def _untested(board: Board) -> str:
 def published_header(published: Sequence[Published]) -> list[str]:
     """The columns of the table of published results."""
     metrics = dict.fromkeys(metric for entry in published for metric in entry.metrics)
-    return [*PUBLISHED_TEXTS, *metrics]
+    return [*PUBLISHED_TEXTS, *metrics, *(["seeds"] if any(entry.seeds for entry in published) else [])]
 
 
 def published_rows(published: Sequence[Published]) -> list[list[Cell]]:
     """Published results in the given order, with the columns of :func:`published_header`."""
-    metrics = published_header(published)[len(PUBLISHED_TEXTS) :]
+    columns = published_header(published)[len(PUBLISHED_TEXTS) :]
     return [
         [
             *(Cell(text, text) for text in (entry.model, entry.dataset, entry.protocol, entry.source)),
-            *(number_cell(entry.metrics.get(metric, math.nan), "{:.4f}") for metric in metrics),
+            *(_published_cell(entry, column) for column in columns),
         ]
         for entry in published
     ]
 
 
-def failed_runs(board: Board) -> list[str]:
-    """The failed runs, a line each."""
-    return [f"{model}, seed {seed}: {one_line(reason)}" for model, seed, reason in board.failures]
+def _published_cell(entry: Published, column: str) -> Cell:
+    if column == "seeds":
+        return number_cell(entry.seeds, "{:,.0f}")
+    cell = number_cell(entry.metrics.get(column), "{:.4f}")
+    spread = f" ± {entry.deviations[column]:.4f}" if column in entry.deviations else ""
+    return cell._replace(text=cell.text + spread)
+
+
+def remarks(board: Board) -> list[tuple[str, list[str]]]:
+    """What is to be said about single runs and rows below the table: titles, each with its lines."""
+    stopped = [
+        f"{run['row']}, seed {run['seed']}: stopped by {run['stopped_by']} {run['max_minutes']:g} after "
+        f"{run['epochs']} epochs; the best one so far, epoch {run['best_epoch']}, was tested"
+        for run in board.runs
+        if run["stopped_by"]
+    ]
+    found = {
+        "Failed": [f"{model}, seed {seed}: {one_line(reason)}" for model, seed, reason in board.failures],
+        "Stopped before their end": stopped,
+        "Not started": _not_started(board),
+        "Different revisions of the code": _revisions(board),
+    }
+    return [(title, lines) for title, lines in found.items() if lines]
+
+
+def _not_started(board: Board) -> list[str]:
+    """A line for each row and reason."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for model, seed, reason in board.not_started:
+        seeds.setdefault((model, reason), []).append(str(seed))
+    return [
+        f"{model}, {'seed' if len(of_model) == 1 else 'seeds'} {', '.join(of_model)}: {one_line(reason)}"
+        for (model, reason), of_model in seeds.items()
+    ]
+
+
+def _revisions(board: Board) -> list[str]:
+    """A line for each revision of the code, if there are several."""
+    revisions = board.revisions
+    if len(revisions) < 2:
+        return []
+    return [f"{revision or 'unknown'}: {', '.join(models)}" for revision, models in revisions.items()]
 
 
 def how_it_was_made(provenance: Provenance) -> list[tuple[str, str]]:

@@ -3,28 +3,87 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.live import LiveSearch
-from recbole_posattn.experiments.tuning.records import SEARCH_NAME, best_trial
+from recbole_posattn.experiments.tuning.records import (
+    FINISHED,
+    PRUNED,
+    SEARCH_NAME,
+    TrialRecord,
+    best_trial,
+    n_failed,
+)
 from recbole_posattn.experiments.tuning.search import run_search
+from recbole_posattn.experiments.tuning.shared import earlier_trials
 from recbole_posattn.experiments.tuning.space import read_space
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.settings.properties import named_file
 
 
+@dataclass
+class Tuning:
+    """What a report says about the tuning of its rows.
+
+    Attributes:
+        rows: The trials of each row, see ``tuning`` in ``leaderboard.schema.json``.
+        notes: The same in words.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, dataset: str, protocol: str, row: str, records: Sequence[TrialRecord], bigger: bool) -> None:
+        """Add the trials of a row."""
+        best = best_trial(records, bigger)
+        states = [record.state for record in records]
+        facts: dict[str, Any] = {
+            "dataset": dataset,
+            "protocol": protocol,
+            "row": row,
+            "trials": len(records),
+            "finished": states.count(FINISHED),
+            "pruned": states.count(PRUNED),
+            "failed": n_failed(records),
+            "reused": sum(record.source is not None for record in records),
+            "seconds": round(sum(record.seconds for record in records), 1),
+            "settings": None if best is None else best.settings,
+        }
+        self.rows.append(facts)
+        found = "no trial finished, so its settings are unchanged"
+        if best is not None:
+            found = ", ".join(f"{key} {value}" for key, value in best.settings.items())
+        self.notes.append(
+            f"{dataset}, {protocol}: {row}: {facts['trials']} trials ({facts['pruned']} stopped early, "
+            f"{facts['failed']} failed, {facts['reused']} taken from earlier searches), {facts['seconds']:,.0f} s: "
+            f"{found}."
+        )
+
+
 def tune_rows(
-    spec: Spec, dataset: str, protocol: str, n_trials: int, folder: Path, where: Resources, console: Console
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    spec: Spec,
+    dataset: str,
+    protocol: str,
+    n_trials: int,
+    folder: Path,
+    where: Resources,
+    console: Console,
+    searches: Sequence[Path],
+    tuning: Tuning,
+    budget: Budget,
+) -> dict[str, dict[str, Any]]:
     """Search the best settings of each row on the validation set, with the first seed of the leaderboard.
 
     The space of a row is that of its model (``properties/tuning``) without the keys that the row sets itself. Finished
-    trials are not run again.
+    trials are not run again, neither those in ``folder`` nor those of an earlier search of the same definition.
 
     Args:
         spec: The leaderboard.
@@ -34,38 +93,44 @@ def tune_rows(
         folder: Folder of the searches; each gets a folder in it.
         where: Where to run the trials.
         console: Shows progress.
+        searches: Folders in which earlier searches are looked for.
+        tuning: Receives what the report says.
+        budget: When it is spent, no further search is started.
 
     Returns:
-        The winning settings by row, and notes for the report.
+        The winning settings by row.
 
     Raises:
         SettingError: If a model has no search space, or the folder holds a different search.
     """
-    searches = {name: _search(spec, name, dataset, protocol, n_trials) for name in spec.models}
-    checked = {name: check_search(search) for name, search in searches.items()}
+    definitions = {name: _search(spec, name, dataset, protocol, n_trials) for name in spec.models}
+    checked = {name: check_search(search) for name, search in definitions.items()}
     winners: dict[str, dict[str, Any]] = {}
-    board = f"{dataset}, {Path(protocol).stem}"
-    notes = [
+    short = Path(protocol).stem
+    board = f"{dataset}, {short}"
+    tuning.notes.append(
         f"{board}: each row was tuned by {n_trials} trials on the validation set with seed {spec.seeds[0]}, in the "
         "search space of its model."
-    ]
-    for name, search in searches.items():
+    )
+    for name, search in definitions.items():
         if not search.space.keys:
-            notes.append(f"{board}: {name}: nothing to search.")
+            tuning.notes.append(f"{board}: {name}: nothing to search.")
+            continue
+        if budget.is_spent:
+            tuning.notes.append(f"{board}: {name}: not tuned, as the budget of {budget.minutes:g} minutes was spent.")
             continue
         config = checked[name]
         own = folder / _slug(board) / _slug(name)
         bigger = config["valid_metric_bigger"]
         title = f"{board}: tuning {name}"
         with LiveSearch(title, search.total(config), config["valid_metric"].lower(), bigger, console) as live:
-            records = run_search(search, own, where, (own / SEARCH_NAME).is_file(), live.add)
+            earlier = earlier_trials(search, searches, own, console)
+            records = run_search(search, own, where, (own / SEARCH_NAME).is_file(), live.add, earlier)
+        tuning.add(dataset, short, name, records, bigger)
         best = best_trial(records, bigger)
-        if best is None:
-            notes.append(f"{board}: {name}: no trial finished, so its settings are unchanged.")
-            continue
-        winners[name] = best.settings
-        notes.append(f"{board}: {name}: {', '.join(f'{key} {value}' for key, value in best.settings.items())}.")
-    return winners, notes
+        if best is not None:
+            winners[name] = best.settings
+    return winners
 
 
 def _search(spec: Spec, name: str, dataset: str, protocol: str, n_trials: int) -> Search:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from recbole_posattn.experiments.tuning.records import PRUNED, TrialRecord, best_trial, n_failed
+from recbole_posattn.reporting.terminal import print_line
 
 
 class LiveSearch:
@@ -57,7 +58,7 @@ class LiveSearch:
             line = (
                 f"{done}  trial {record.number} {record.state}: {outcome}  ({record.seconds:.0f} s)  {record.settings}"
             )
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            print_line(self.console, line)
 
     def _summary(self) -> str:
         best = best_trial(self.records, self.bigger)

@@ -91,13 +91,13 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each trial that fails
     mode = "max" if config["valid_metric_bigger"] else "min"
     fixed = config.plain()
-    in_parallel = where.jobs > 1 or where.address is not None
-    recorder = _Recorder(folder, known, on_end, in_parallel)
+    recorder = _Recorder(folder, known, on_end, runs_again=where.jobs > 1 or where.address is not None)
     trainable = tune.with_parameters(
         _run_trial,
         settings=from_anywhere(search.settings),
         folder=str(folder.absolute()),
         n_threads=where.threads,
+        working_folder=str(Path.cwd()),
         mode=mode,
         known={record.number: record for record in known},
     )
@@ -199,6 +199,7 @@ def _run_trial(
     settings: Mapping[str, Any],
     folder: str,
     n_threads: int,
+    working_folder: str,
     mode: str,
     known: Mapping[int, TrialRecord],
 ) -> None:
@@ -222,7 +223,12 @@ def _run_trial(
         return
     own = trial_folder(Path(folder), number)
     reason = run_in_folder(
-        {**settings, **drawn}, own, n_threads, test=False, callback_fn=lambda epoch, score: report(epoch + 1, score)
+        {**settings, **drawn},
+        own,
+        n_threads,
+        working_folder,
+        test=False,
+        callback_fn=lambda epoch, score: report(epoch + 1, score),
     )
     if reason is not None:
         raise TrialError(reason)

@@ -35,6 +35,7 @@ class TrialRecord(NamedTuple):
         curve: ``(epoch, score)`` of each validated epoch, counted from 1.
         seconds: Duration.
         error: Why it failed.
+        source: Folder of the earlier search that it was taken from; ``None`` if this one ran it.
     """
 
     number: int
@@ -43,6 +44,7 @@ class TrialRecord(NamedTuple):
     curve: list[tuple[int, float]]
     seconds: float = 0.0
     error: str | None = None
+    source: str | None = None
 
     def best(self, bigger: bool) -> float | None:
         """The best score over its epochs; ``None`` if no score is finite."""
@@ -75,7 +77,13 @@ def n_failed(records: Sequence[TrialRecord]) -> int:
     return sum(record.state not in (FINISHED, PRUNED) for record in records)
 
 
-def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume: bool) -> list[TrialRecord]:
+def open_search(
+    folder: Path,
+    searched: Mapping[str, Any],
+    space: Space,
+    resume: bool,
+    identity: Mapping[str, Any] | None = None,
+) -> list[TrialRecord]:
     """Create the folder of a search, or read the records of an existing one.
 
     Args:
@@ -83,6 +91,7 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
         searched: The definition of the search, as plain data.
         space: Its space.
         resume: Whether to continue an existing search.
+        identity: What other searches are compared by, stored with the definition.
 
     Returns:
         The trials that have ended and need no rerun, by number.
@@ -106,7 +115,7 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
         raise SettingError(f"there is no search in {folder} to resume; leave --resume out.")
     try:
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
-        write_json(file, searched)
+        write_json(file, {**searched, "identity": identity} if identity is not None else searched)
         remove_left_over(folder / RUNS)
         records = {record.number: record for record in read_records(folder)}
         for number, record in _unrecorded(folder, space, records).items():
@@ -115,6 +124,34 @@ def open_search(folder: Path, searched: Mapping[str, Any], space: Space, resume:
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     return [records[number] for number in sorted(records) if records[number].state != DIED]
+
+
+def take_records(
+    folder: Path, known: Sequence[TrialRecord], earlier: Sequence[TrialRecord], most: int
+) -> list[TrialRecord]:
+    """Add trials of earlier searches to a search, with numbers of their own.
+
+    Args:
+        folder: Of the search.
+        known: Its trials.
+        earlier: Trials of others; those with the settings of a known one are left out.
+        most: The number of trials to add at most.
+
+    Returns:
+        The added trials.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    settings, number = [record.settings for record in known], next_number(known)
+    new = [record for record in earlier if record.settings not in settings]
+    numbered = [record._replace(number=number + nth) for nth, record in enumerate(new[:most])]
+    try:
+        for record in numbered:
+            append_record(folder, record)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return numbered
 
 
 def read_records(folder: Path) -> list[TrialRecord]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.trials import remove_left_over
-from recbole_posattn.experiments.tuning.records import RUNS, TrialRecord, open_search
+from recbole_posattn.experiments.tuning.records import RUNS, TrialRecord, open_search, take_records
+from recbole_posattn.experiments.tuning.shared import search_identity
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 
 
@@ -17,6 +18,7 @@ def run_search(
     where: Resources,
     resume: bool = False,
     on_end: Callable[[TrialRecord], None] = lambda record: None,
+    earlier: Sequence[TrialRecord] = (),
 ) -> list[TrialRecord]:
     """Run all trials of a search, or the remaining ones. No trial sees the test set.
 
@@ -26,6 +28,7 @@ def run_search(
         where: Where to run the trials.
         resume: Whether to continue the search in ``folder``.
         on_end: Called with each trial that has ended, those of earlier calls first.
+        earlier: Trials of other searches of the same definition, which count as trials of this one.
 
     Returns:
         The trials, by number.
@@ -36,10 +39,12 @@ def run_search(
         UserError: If the folder cannot be written.
     """
     config = check_search(search)
-    records = open_search(folder, search.plain(), search.space, resume)
+    records = open_search(folder, search.plain(), search.space, resume, search_identity(search))
+    total = search.total(config)
+    records += take_records(folder, records, earlier, max(0, total - len(records)))
     for record in records:
         on_end(record)
-    if len(records) < search.total(config):
+    if len(records) < total:
         with ray_cluster(where):
             from recbole_posattn.experiments.tuning.ray_tune import run_trials  # needs Ray
 

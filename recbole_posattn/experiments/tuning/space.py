@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, did_you_mean
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.keys import KEYS, TUNABLE
 from recbole_posattn.settings.yaml import parse_value, read_yaml
 
 if TYPE_CHECKING:
@@ -131,9 +132,9 @@ class Space:
         """
         drawn: dict[str, Any] = {}
         for dimension in self.dimensions:
-            beside = {**fixed, **drawn}
-            if dimension.is_active(beside):
-                drawn[dimension.key] = dimension.suggest(trial, beside)
+            known = {**fixed, **drawn}
+            if dimension.is_active(known):
+                drawn[dimension.key] = dimension.suggest(trial, known)
         return drawn
 
     def drawn(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,31 +176,36 @@ class Space:
             yield drawn
             return
         dimension, *others = dimensions
-        beside = {**fixed, **drawn}
-        if not dimension.is_active(beside):
+        known = {**fixed, **drawn}
+        if not dimension.is_active(known):
             yield from self._grid(others, fixed, drawn)
             return
-        for value in dimension.grid(beside):
+        for value in dimension.grid(known):
             yield from self._grid(others, fixed, {**drawn, dimension.key: value})
 
     def check(self, config: Config, where: str) -> None:
-        """Check that all keys are keys of the model.
+        """Check that all keys are keys of the model, and that those that are drawn may be drawn.
 
         Args:
             config: The settings of all keys without a search.
             where: How messages name the space.
 
         Raises:
-            SettingError: If a key is unknown.
+            SettingError: If a key is unknown, or may not be drawn.
         """
         known = config.final_config_dict
+        of_model = known.keys() - KEYS.keys()
+        drawable = sorted(map(str, of_model | (TUNABLE & known.keys())))
         for dimension in self.dimensions:
             named = [dimension.key, *dimension.condition, *(dimension.values if dimension.kind == "like" else ())]
             for key in named:
                 if key not in known:
-                    raise SettingError(
-                        f"{where}: {key!r} is no key of {config['model']}.{did_you_mean(key, map(str, known))}"
-                    )
+                    raise SettingError(f"{where}: {key!r} is no key of {config['model']}.{did_you_mean(key, drawable)}")
+            if dimension.key not in drawable:
+                raise SettingError(
+                    f"{where}: {dimension.key} cannot be searched: it decides {KEYS[dimension.key].scope.value}, which "
+                    f"must be the same in all trials; set it with --{dimension.key}=VALUE."
+                )
 
     def plain(self) -> list[list[Any]]:
         """The space as lists and mappings, to be written as JSON and compared."""

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.extensions import check_known_in_workers
 from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.settings.plugins import KEY as PLUGINS
+from recbole_posattn.settings.plugins import check_known_in_workers
 
 
 class Search(NamedTuple):
@@ -52,10 +53,10 @@ def check_search(search: Search) -> Config:
         SettingError: If a setting, or a key of the space, is invalid.
         DataError: If the data set cannot be read.
     """
+    config = Config(config_dict=search.settings, command_line=[])  # imports the plugins
+    searched = {dimension.key: dimension.values for dimension in search.space.dimensions}
     check_known_in_workers(search.settings)
-    for dimension in search.space.dimensions:
-        check_known_in_workers({dimension.key: dimension.values})
-    config = Config(config_dict=search.settings, command_line=[])
+    check_known_in_workers({**searched, PLUGINS: search.settings.get(PLUGINS)})
     ensure_atomic_files(config)
     search.space.check(config, "search space")
     search.total(config)  # raises an error if a key has no grid

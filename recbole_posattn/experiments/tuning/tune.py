@@ -22,6 +22,7 @@ from recbole_posattn.files import json_text
 from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line, write_files
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.keys import PLACES
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import BEST_NAME
 from recbole_posattn.training.load import evaluate_checkpoint
@@ -29,8 +30,8 @@ from recbole_posattn.training.result import versions
 
 WINNER_NAME = "best.json"
 
-# Settings of places, which do not belong in best.yaml.
-_PLACES = ("checkpoint_dir", "data_path", "dataset", "show_progress")
+# What does not belong in best.yaml, whose settings can be used on other data and elsewhere.
+_NOT_WRITTEN = PLACES | {"dataset"}
 
 
 def tune(
@@ -94,7 +95,7 @@ def _tune(
         metric=metric,
         bigger=bigger,
         space=search.space,
-        given=plain_data({key: value for key, value in search.settings.items() if key not in _PLACES}),
+        given=plain_data({key: value for key, value in search.settings.items() if key not in _NOT_WRITTEN}),
         fixed=config.plain(),
         records=records,
         best=best,

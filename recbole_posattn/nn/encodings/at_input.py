@@ -12,7 +12,7 @@ from recbole_posattn.nn.kernels.base import Alignment, aligned, checked_alignmen
 
 
 class AddedPositions(PositionEncoding):
-    """Common part of the encodings that add a vector to each position: x + E, at the place of ``enters``.
+    """Base class of the encodings that add a vector to each position, x + E, where ``enters`` says.
 
     Args:
         max_length: The longest sequence, in positions.

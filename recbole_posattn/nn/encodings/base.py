@@ -1,4 +1,4 @@
-"""What a positional encoding is, and where it enters."""
+"""The interface of positional encodings, and their options."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Place = Literal["input", "attention_input", "query_key", "logits"]
 
 
 class EncodingOptions(NamedTuple):
-    """The options from which the encodings are built; each uses those that concern it.
+    """The options of all encodings; each encoding uses those it needs.
 
     Args:
         max_length: The longest sequence, in positions.
         hidden_size: Channels d.
         n_heads: Heads h.
         alignment: See :class:`AddedPositions`.
-        all_absolute_sharing: One embedding of ``all_absolute`` a layer, or one for all.
+        all_absolute_sharing: One embedding of ``all_absolute`` per layer, or one shared by all layers.
         rope_base: See :class:`RotaryEncoding`.
         cape_positions: P of :class:`CAPEEncoding`; ``max_length`` if ``None``.
         alibi_slope_exponent: See :class:`ALiBiEncoding`.
@@ -51,9 +51,9 @@ class PositionEncoding(nn.Module):
 
     Attributes:
         name: Its name in :data:`ENCODINGS` and in the key ``position_encoding``.
-        enters: The place where it enters: the method below that it overrides.
-        lag_only: True if only distances count, so that the place of the padding does not matter.
-        per_layer: True if each layer has one of its own, False if all share one.
+        enters: Where it enters: the method below that it overrides.
+        lag_only: True if it depends on distances alone, so that it does not matter where the padding is.
+        per_layer: True if each layer has its own, False if all layers share one.
     """
 
     name: ClassVar[str]
@@ -89,7 +89,7 @@ class PositionEncoding(nn.Module):
         return x
 
     def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
-        """What is added to the logits of some consecutive queries.
+        """The bias of the logits of consecutive queries.
 
         Args:
             query: Queries of the rows ``first`` to ``first`` + t as they enter the logits, shape (b, h, t, d_h).
@@ -98,7 +98,7 @@ class PositionEncoding(nn.Module):
             first: Row of the first query.
 
         Returns:
-            Tensor of shape (b or 1, h, t, s). What it holds at keys behind their query has no meaning.
+            Tensor of shape (b or 1, h, t, s). Values at keys after their query are ignored.
         """
         raise NotImplementedError
 

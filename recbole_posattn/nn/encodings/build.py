@@ -19,10 +19,10 @@ ENCODINGS: dict[str, Callable[[EncodingOptions], PositionEncoding]] = {
     "t5_bias": lambda o: T5BiasEncoding(o.n_heads, o.t5_buckets, o.t5_max_distance),
 }
 
-# Encodings of which each layer has one of its own; the others are one module for all layers.
+# Encodings that each layer has its own copy of; the others are one module shared by all layers.
 PER_LAYER = {"cape"}
 
-# Pairs of encodings that express no more together than one of them alone, with the reason.
+# Pairs of encodings that can express no more than one of them alone, with the reason.
 MEANINGLESS_TOGETHER = {
     ("absolute", "sinusoidal"): "both add a vector per position to the input, and a learned one can hold the fixed one",
     ("alibi", "t5_bias"): "both add a bias per distance to the logits, of which only the sum matters",
@@ -30,7 +30,7 @@ MEANINGLESS_TOGETHER = {
 
 
 def check_encodings(names: Sequence[str]) -> None:
-    """Refuse encodings that make no sense together.
+    """Reject combinations of encodings that make no sense.
 
     Raises:
         ValueError: If a name is unknown, given twice, or in a pair of :data:`MEANINGLESS_TOGETHER`.
@@ -48,8 +48,8 @@ def check_encodings(names: Sequence[str]) -> None:
 def build_encodings(names: Sequence[str], n_layers: int, options: EncodingOptions) -> list[list[PositionEncoding]]:
     """The encodings of each layer, in the order of their names.
 
-    Layers have a CAPE of their own, as they have queries of their own; ALL-APE's are a matter of its option, and all
-    others are one module for all layers (T5 shares its bias as well).
+    Each layer has its own CAPE, since it has its own queries; ``all_absolute_sharing`` decides for ALL-APE; all others
+    are one module shared by all layers (T5 shares its bias as well).
 
     Raises:
         ValueError: See :func:`check_encodings`; or if an option is out of range.

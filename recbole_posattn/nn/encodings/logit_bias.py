@@ -11,7 +11,7 @@ from recbole_posattn.nn.encodings.base import PositionEncoding
 
 
 class CAPEEncoding(PositionEncoding):
-    """Contextual-aware positions, CAPE (Yuan et al., arXiv 2502.09027): dissimilar items count, similar ones barely.
+    """Contextual-aware positions, CAPE (Yuan et al., arXiv 2502.09027), which count dissimilar items more than similar.
 
     With the logits s_tj of the attention, the position of key j for query t is p_tj = Σ_{j ≤ i ≤ t} (1 − σ(s_ti)), at
     most P − 1. The bias is q_t · e[p_tj] with learned e, linear between the integers around p_tj, and with q_t before
@@ -35,7 +35,7 @@ class CAPEEncoding(PositionEncoding):
     def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
         """See :meth:`PositionEncoding.logit_bias`."""
         logits = query @ key.mT / math.sqrt(query.shape[-1])
-        gates = (1 - logits.sigmoid()).tril(first)  # keys behind the query do not count
+        gates = (1 - logits.sigmoid()).tril(first)  # keys after the query do not count
         position = gates.flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.n_positions - 1)
         below = position.detach().floor()
         above = below.add(1).clamp(max=self.n_positions - 1)
@@ -72,12 +72,12 @@ class T5BiasEncoding(PositionEncoding):
     """A learned bias for each head and bucket of distances, as in T5 (Raffel et al., arXiv 1910.10683, §2.1).
 
     Of B buckets, the first B / 2 hold one distance each; the others grow logarithmically up to ``max_distance``,
-    behind which all distances are in the last one.
+    beyond which all distances share the last bucket.
 
     Args:
         n_heads: Heads h.
         n_buckets: B, at least 2.
-        max_distance: Where the last bucket begins to hold everything, in positions; above B / 2.
+        max_distance: Distance from which all share the last bucket, in positions; above B / 2.
 
     Raises:
         ValueError: If ``n_buckets`` or ``max_distance`` is out of range.
@@ -100,7 +100,7 @@ class T5BiasEncoding(PositionEncoding):
         """The bucket of each lag; negative lags count as 0."""
         exact = self.n_buckets // 2
         lag = lag.clamp(min=0)
-        # Rounded before the cut: the logarithm of a bucket's first distance may fall just below an integer.
+        # 1e-9, since the logarithm of a bucket's first distance may fall just below an integer.
         steps = torch.log(lag.clamp(min=1).double() / exact) / math.log(self.max_distance / exact)
         wide = exact + (steps * (self.n_buckets - exact) + 1e-9).long()
         return torch.where(lag < exact, lag, wide.clamp(max=self.n_buckets - 1))

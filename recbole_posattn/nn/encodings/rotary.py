@@ -1,4 +1,4 @@
-"""Rotary positions: queries and keys turned by their position."""
+"""Rotary positions: queries and keys are rotated by their position."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RotaryEncoding(PositionEncoding):
         if head_size % 2:
             raise ValueError(f"head_size must be even, since channels are rotated in pairs, got {head_size}")
         angle = angles(max_length, head_size, base)
-        self.register_buffer("cos", angle.cos(), persistent=False)  # float64: rounded where it meets x
+        self.register_buffer("cos", angle.cos(), persistent=False)  # float64; cast to the type of x when used
         self.register_buffer("sin", angle.sin(), persistent=False)
 
     def rotate(self, x: Tensor, first: int = 0) -> Tensor:

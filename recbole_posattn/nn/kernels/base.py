@@ -6,7 +6,7 @@ values by L, and both of these are lower triangular: row t mixes positions ≤ t
 lower-triangular matrix M that multiplies a sequence from the left; a U kernel is stored as M = Uᵀ.
 
 Toeplitz, dilated, adaptive and exponential kernels have one weight per *lag* k for all positions, M[t, t − k] = g_k.
-Full and low-rank kernels have a weight for each pair of positions. A new structure is a class here and a line in
+Full and low-rank kernels have a weight for each pair of positions. A new structure needs a class and an entry in
 :data:`STRUCTURES`.
 
 Shape keys: b batch, s sequence length, d hidden size, h heads, d_h head size, g kernel groups, w bandwidth (lags),
@@ -24,13 +24,15 @@ Alignment = Literal["end", "start"]
 Normalization = Literal["frobenius", "none"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("frobenius", "none")
 ALIGNMENTS: tuple[Alignment, ...] = ("end", "start")
+TapStart = Literal["identity", "half_normal"]
+TAP_STARTS: tuple[TapStart, ...] = ("identity", "half_normal")
 
-# Standard deviation of the half-normal start of the off-diagonal weights (the authors' released implementation).
+# Standard deviation of the off-diagonal weights' half-normal initialization (the authors' released implementation).
 INIT_STD = 0.02
 
 
 class KernelOptions(NamedTuple):
-    """The options from which the structures are built; each uses those that concern it.
+    """The options of all structures; each structure uses those it needs.
 
     Args:
         role: ``u`` for Uᵀ, which mixes the keys, or ``l`` for L, which mixes the values.
@@ -41,6 +43,8 @@ class KernelOptions(NamedTuple):
         bandwidth: Lags that a banded structure keeps.
         n_decays: See :class:`ExponentialKernel`.
         rank: See :class:`LowRankKernel`.
+        normalization_eps: See :class:`LearnedKernel`.
+        first_tap_start: See :class:`ToeplitzKernel`.
     """
 
     role: Literal["u", "l"]
@@ -51,6 +55,8 @@ class KernelOptions(NamedTuple):
     bandwidth: int | None = None
     n_decays: int = 4
     rank: int = 8
+    normalization_eps: float = 0.0
+    first_tap_start: TapStart = "identity"
 
     @property
     def common(self) -> tuple[int, int, Normalization]:
@@ -62,11 +68,11 @@ class PositionKernel(nn.Module):
     """A lower-triangular matrix over positions, one for each group of feature channels.
 
     Args:
-        max_length: The longest sequence the kernel serves, in positions.
+        max_length: The longest sequence, in positions.
         n_groups: Independent kernels over the feature channels: 1, the number of heads, or the hidden size.
 
     Attributes:
-        lag_only: True if a weight depends on the lag t − s alone, so that the place of the padding does not matter.
+        lag_only: True if a weight depends on the lag t − s alone, so that it does not matter where the padding is.
     """
 
     lag_only = True
@@ -120,11 +126,11 @@ class PositionKernel(nn.Module):
         raise ValueError(f"n_groups is {self.n_groups}, but {h} heads of {d_h} channels allow 1, {h} or {h * d_h}")
 
     def _mix(self, x: Tensor) -> Tensor:
-        """y = M x for x of shape (b, g, s, c), or (b, any, s, c) where there is one group."""
+        """y = M x for x of shape (b, g, s, c), or (b, any, s, c) if there is one group."""
         raise NotImplementedError
 
     def diagonal(self, length: int | None = None) -> Tensor:
-        """What each position gives itself, M[t, t], shape (g, s); ``length`` as in :meth:`dense`."""
+        """The diagonal, M[t, t], shape (g, s); ``length`` as in :meth:`dense`."""
         return self.dense(length).diagonal(dim1=-2, dim2=-1)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -166,17 +172,22 @@ class IdentityKernel(PositionKernel):
 
 
 class LearnedKernel(PositionKernel):
-    """Common part of the kernels with weights.
+    """Base class of the kernels with weights.
 
     Args:
         max_length: See :class:`PositionKernel`.
         n_groups: See :class:`PositionKernel`.
         normalization: ``frobenius`` divides the kernel by the norm of its weights at every forward pass (by the L2 norm
-            of its weights by lag where all positions share them), ``none`` leaves it as it is.
+            of its weights by lag if all positions share them); ``none`` does not change it.
+
+    Attributes:
+        normalization_eps: Added to the norm before the division (1e-10 in the authors' code).
 
     Raises:
         ValueError: If ``normalization`` is unknown.
     """
+
+    normalization_eps: float = 0.0
 
     def __init__(self, max_length: int, n_groups: int = 1, normalization: Normalization = "frobenius") -> None:
         super().__init__(max_length, n_groups)
@@ -193,7 +204,7 @@ class LearnedKernel(PositionKernel):
         """Divide the weights of a group, shape (g, n), by their L2 norm if normalization is on."""
         if self.normalization == "none":
             return weights
-        normalized: Tensor = weights / weights.norm(dim=-1, keepdim=True)
+        normalized: Tensor = weights / (weights.norm(dim=-1, keepdim=True) + self.normalization_eps)
         return normalized
 
     def extra_repr(self) -> str:
@@ -223,5 +234,5 @@ def checked_bandwidth(bandwidth: int | None, max_length: int) -> int:
 
 
 def half_normal(*shape: int) -> Tensor:
-    """|N(0, 0.02²)|, the start of the weights off the diagonal."""
+    """|N(0, 0.02²)|, the initial values of the weights off the diagonal."""
     return torch.empty(*shape).normal_(std=INIT_STD).abs_()

@@ -1,6 +1,6 @@
 """Kernels whose weights depend on the lag alone.
 
-Shape keys: T positions, G groups.
+Shape keys: g groups, w lags, m decays, T = ``max_length``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.nn import products
-from recbole_posattn.nn.kernels.base import LearnedKernel, Normalization, checked_bandwidth, half_normal
+from recbole_posattn.nn.kernels.base import LearnedKernel, Normalization, TapStart, checked_bandwidth, half_normal
 
 
 class LagKernel(LearnedKernel):
-    """A kernel whose weights depend on the lag alone, M[t, t − k] = g_k; subclasses say what :meth:`taps` are."""
+    """A kernel whose weights depend on the lag alone, M[t, t − k] = g_k; subclasses define :meth:`taps`."""
 
     def taps(self) -> Tensor:
         """The normalized weights g, shape (g, w), lag 0 first; the weights of longer lags are 0."""
@@ -33,7 +33,7 @@ class LagKernel(LearnedKernel):
 class ToeplitzKernel(LagKernel):
     """One free weight (tap) per lag (arXiv 2602.21052, the Toeplitz structure).
 
-    Starts with g_0 = 1 and the other taps |N(0, 0.02²)|.
+    Initialized with g_0 = 1, unless ``first_tap_start`` says otherwise, and |N(0, 0.02²)| for the other taps.
 
     Args:
         max_length: See :class:`PositionKernel`.
@@ -41,6 +41,8 @@ class ToeplitzKernel(LagKernel):
         normalization: See :class:`LearnedKernel`.
         bandwidth: Lags kept, 1 being the diagonal only; ``None`` keeps all ``max_length`` of them.
         unit_first_tap: Fix g_0 to 1 before normalization, as the authors do for U; L learns it.
+        first_tap_start: Where a learned g_0 starts: at 1 (``identity``), or like the other taps (``half_normal``), as
+            in the authors' code.
 
     Raises:
         ValueError: If ``bandwidth`` is not in 1 … ``max_length``.
@@ -53,11 +55,13 @@ class ToeplitzKernel(LagKernel):
         normalization: Normalization = "frobenius",
         bandwidth: int | None = None,
         unit_first_tap: bool = False,
+        first_tap_start: TapStart = "identity",
     ) -> None:
         super().__init__(max_length, n_groups, normalization)
         self.bandwidth = checked_bandwidth(bandwidth, max_length)
         self.unit_first_tap = unit_first_tap
-        first = torch.ones(n_groups, 0 if unit_first_tap else 1)
+        n_first = 0 if unit_first_tap else 1
+        first = torch.ones(n_groups, n_first) if first_tap_start == "identity" else half_normal(n_groups, n_first)
         self.free = nn.Parameter(torch.cat([first, half_normal(n_groups, self.bandwidth - 1)], dim=-1))
 
     def taps(self) -> Tensor:
@@ -84,9 +88,10 @@ class DilatedKernel(ToeplitzKernel):
         n_groups: int = 1,
         normalization: Normalization = "frobenius",
         unit_first_tap: bool = False,
+        first_tap_start: TapStart = "identity",
     ) -> None:
         self.lags = [0] + [2**i for i in range((max_length - 1).bit_length())]
-        super().__init__(max_length, n_groups, normalization, len(self.lags), unit_first_tap)
+        super().__init__(max_length, n_groups, normalization, len(self.lags), unit_first_tap, first_tap_start)
 
     def taps(self) -> Tensor:
         """See :meth:`LagKernel.taps`."""
@@ -99,7 +104,7 @@ class AdaptiveBandKernel(ToeplitzKernel):
     """Taps times a soft window whose width is learned: M[t, t − k] = g_k clamp((z − k) / R + 1, 0, 1).
 
     The window is that of adaptive attention spans (Sukhbaatar et al., arXiv 1905.07799, §2): 1 up to lag z, then down
-    to 0 over a ramp of R = T / 8 lags. z = T sigmoid(``width_logit``) starts at T / 2. Lags behind the window cost
+    to 0 over a ramp of R = T / 8 lags. z = T sigmoid(``width_logit``) starts at T / 2. Lags beyond the window cost
     nothing. The arguments are those of :class:`ToeplitzKernel` without ``bandwidth``; each group has its own width.
     """
 
@@ -109,8 +114,9 @@ class AdaptiveBandKernel(ToeplitzKernel):
         n_groups: int = 1,
         normalization: Normalization = "frobenius",
         unit_first_tap: bool = False,
+        first_tap_start: TapStart = "identity",
     ) -> None:
-        super().__init__(max_length, n_groups, normalization, unit_first_tap=unit_first_tap)
+        super().__init__(max_length, n_groups, normalization, None, unit_first_tap, first_tap_start)
         self.ramp = max(1.0, max_length / 8)
         self.width_logit = nn.Parameter(torch.zeros(n_groups))
 
@@ -138,7 +144,7 @@ class ExponentialKernel(LagKernel):
     """A learned mixture of M causal decays: the weight of lag k is Σ_m a_m λ_m^k, λ_m = sigmoid(``decay_logit``).
 
     Applied as the linear recurrence h_t = λ h_{t−1} + x_t, y_t = Σ_m a_m h_t, block by block. The first decay starts
-    as next to the identity (a = 1, λ = 0.05), the others with a = |N(0, 0.02²)| and the time constants −1 / ln λ in a
+    close to the identity (a = 1, λ = 0.05), the others with a = |N(0, 0.02²)| and the time constants −1 / ln λ in a
     geometric series up to T.
 
     Args:
@@ -177,20 +183,20 @@ class ExponentialKernel(LagKernel):
         return torch.exp(F.logsigmoid(self.decay_logit)[..., None] * steps)
 
     def _normalized_amplitude(self) -> Tensor:
-        """a_m over the norm of all T taps, in which Σ_k (Σ_m a_m λ_m^k)² is taken as it stands."""
+        """a_m divided by the norm of all T taps, the square root of Σ_k (Σ_m a_m λ_m^k)²."""
         if self.normalization == "none":
             return self.amplitude
         taps = (self.amplitude[..., None] * self._decayed(self.max_length)).sum(dim=1)
-        normalized: Tensor = self.amplitude / taps.norm(dim=-1, keepdim=True)
+        normalized: Tensor = self.amplitude / (taps.norm(dim=-1, keepdim=True) + self.normalization_eps)
         return normalized
 
     def _mix(self, x: Tensor) -> Tensor:
         length = x.shape[-2]
         if length <= products.DENSE_RECURRENCE_LENGTH:
             return super()._mix(x)
-        n_blocks, p = products.block_of_root(length)
+        n_blocks, p = products.square_root_blocks(length)
         amplitude, decayed = self._normalized_amplitude()[..., None], self._decayed(p + 1)
-        across = F.pad(self._decayed(n_blocks, stride=p), (1, 0))  # from a block to the next: λ^0, and so on
+        across = F.pad(self._decayed(n_blocks, stride=p), (1, 0))  # by blocks between: λ^0, λ^p, …
         return products.recurrent_product(
             within=products.toeplitz_matrix((amplitude * decayed[..., :p]).sum(dim=1), p).unsqueeze(1),
             write=(amplitude * decayed[..., :p].flip(-1)).unsqueeze(1),

@@ -24,7 +24,7 @@ from recbole_posattn.nn.kernels.base import (
 class FullKernel(LearnedKernel):
     """One weight per entry of the (banded) lower triangle (arXiv 2602.21052, the Full structure).
 
-    Starts as the identity plus |N(0, 0.02²)| strictly below the diagonal.
+    Initialized as the identity plus |N(0, 0.02²)| strictly below the diagonal.
 
     Args:
         max_length: See :class:`PositionKernel`.
@@ -62,7 +62,7 @@ class FullKernel(LearnedKernel):
     def band(self, length: int) -> Tensor:
         """The weights by position and lag, band[t, k] = M[t, t − k], shape (g, s, w).
 
-        Lags k > t, which reach before the first of all positions, have the weight 0.
+        Lags k > t, which reach before the first position, have the weight 0.
         """
         position, lag = self.entry
         weights = self.free.new_zeros(self.n_groups, self.max_length, self.bandwidth)
@@ -91,8 +91,8 @@ class FullKernel(LearnedKernel):
 class LowRankKernel(LearnedKernel):
     """The lower triangle of a matrix of rank r: M[t, s] = u_t · v_s for s ≤ t.
 
-    Both start as the first r functions of the real Fourier basis over the positions, which gives the best band of
-    weights around the diagonal that r functions can give (about T / r lags wide), plus N(0, 0.02²).
+    Both are initialized as the first r functions of the real Fourier basis over the positions, plus N(0, 0.02²). With r
+    functions, these come closest to a band around the diagonal (about T / r lags wide).
 
     Args:
         max_length: T; see :class:`PositionKernel`.
@@ -134,7 +134,7 @@ class LowRankKernel(LearnedKernel):
         if self.normalization == "frobenius":
             gram = (v.unsqueeze(-1) * v.unsqueeze(-2)).cumsum(dim=1)  # Σ_{s ≤ t} v_s v_sᵀ: no T × T matrix
             squared = torch.einsum("gtr,gtrq,gtq->g", u, gram, u)
-            u = u / squared.sqrt()[:, None, None]
+            u = u / (squared.sqrt() + self.normalization_eps)[:, None, None]
         rows = aligned(self.alignment, length, self.max_length)
         return u[:, rows], v[:, rows]
 
@@ -147,7 +147,7 @@ class LowRankKernel(LearnedKernel):
         length = x.shape[-2]
         if length <= products.DENSE_RECURRENCE_LENGTH:
             return products.dense_product(self.dense(length), x)
-        n_blocks, p = products.block_of_root(length)
+        n_blocks, p = products.square_root_blocks(length)
         u, v = (
             F.pad(factor, (0, 0, 0, n_blocks * p - length)).unflatten(1, (n_blocks, p))
             for factor in self.factors(length)

@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions, PositionKernel
+from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions, LearnedKernel, PositionKernel
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel, DilatedKernel, ExponentialKernel, ToeplitzKernel
 from recbole_posattn.nn.kernels.by_position import FullKernel, LowRankKernel
 
 STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "identity": lambda o: IdentityKernel(o.max_length, o.n_groups),
-    "toeplitz": lambda o: ToeplitzKernel(*o.common, unit_first_tap=o.role == "u"),
-    "banded_toeplitz": lambda o: ToeplitzKernel(*o.common, bandwidth=o.bandwidth, unit_first_tap=o.role == "u"),
+    "toeplitz": lambda o: ToeplitzKernel(*o.common, None, o.role == "u", o.first_tap_start),
+    "banded_toeplitz": lambda o: ToeplitzKernel(*o.common, o.bandwidth, o.role == "u", o.first_tap_start),
     "full": lambda o: FullKernel(*o.common, alignment=o.alignment),
     "banded": lambda o: FullKernel(*o.common, bandwidth=o.bandwidth, alignment=o.alignment),
     "exponential": lambda o: ExponentialKernel(*o.common, n_decays=o.n_decays),
     "lowrank": lambda o: LowRankKernel(*o.common, rank=o.rank, alignment=o.alignment),
-    "adaptive_band": lambda o: AdaptiveBandKernel(*o.common, unit_first_tap=o.role == "u"),
-    "dilated": lambda o: DilatedKernel(*o.common, unit_first_tap=o.role == "u"),
+    "adaptive_band": lambda o: AdaptiveBandKernel(*o.common, o.role == "u", o.first_tap_start),
+    "dilated": lambda o: DilatedKernel(*o.common, o.role == "u", o.first_tap_start),
 }
 
 # The structures that need a bandwidth.
@@ -45,16 +45,19 @@ def build_kernel(structure: str, options: KernelOptions) -> PositionKernel:
 
     Args:
         structure: A name of :data:`STRUCTURES`.
-        options: Role, sizes and what the structure needs beside them.
+        options: Role, sizes and options of the structure.
 
     Raises:
-        ValueError: If the structure is unknown, a banded one comes without a bandwidth, or an option is out of range.
+        ValueError: If the structure is unknown, a banded one has no bandwidth, or an option is out of range.
     """
     if structure not in STRUCTURES:
         raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, got {structure!r}")
     if structure in BANDED_STRUCTURES and options.bandwidth is None:
         raise ValueError(f"structure {structure} needs a bandwidth, the number of lags it keeps")
-    return STRUCTURES[structure](options)
+    kernel = STRUCTURES[structure](options)
+    if isinstance(kernel, LearnedKernel):
+        kernel.normalization_eps = options.normalization_eps
+    return kernel
 
 
 def positional_kernel(u_kernel: PositionKernel, l_kernel: PositionKernel, length: int | None = None) -> Tensor:

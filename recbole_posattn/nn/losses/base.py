@@ -17,7 +17,7 @@ class LossOptions(NamedTuple):
     Attributes:
         loss_type: A name of :data:`LOSSES`.
         chunk_size: Of ``CE``; see :class:`CrossEntropy`.
-        n_negatives: Of the others: negatives, of each target or (``SSM``) shared by all.
+        n_negatives: Negatives of the other losses, per target or (``SSM``) shared by all targets.
         distribution: Of the negatives; see :class:`NegativeItems`.
         alpha: Of the distribution ``popularity``; see :class:`NegativeItems`.
         calibration: Of ``gBCE``; see :class:`GeneralizedBinaryCrossEntropy`.
@@ -54,7 +54,7 @@ class ItemLoss(nn.Module):
         """The mean loss of some targets.
 
         Args:
-            hidden: What predicts each target, shape (m, d). At least one target is required: the mean over none is NaN.
+            hidden: The hidden state that predicts each target, shape (m, d); m ≥ 1, since the mean over none is NaN.
             target: Items of shape (m,).
             item_weight: Embeddings of all items, shape (n, d).
 
@@ -65,10 +65,10 @@ class ItemLoss(nn.Module):
 
 
 def targets_per_chunk(elements: dict[str, int], elements_per_target: int, device: torch.device) -> int:
-    """Targets per chunk, so that a chunk has about as many elements as suits the device; at least one."""
+    """Targets per chunk, at least one, so that a chunk has about as many elements as is best for the device."""
     return max(1, elements.get(device.type, elements["cuda"]) // elements_per_target)
 
 
 def target_chunks(n_targets: int, chunk_size: int) -> Iterator[slice]:
-    """Slices of ``chunk_size`` targets, the last of what remains."""
+    """Slices of ``chunk_size`` targets; the last one may be shorter."""
     return (slice(start, start + chunk_size) for start in range(0, n_targets, chunk_size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -11,14 +12,14 @@ from torch.nn import functional as F
 
 from recbole_posattn.nn.losses.base import ItemLoss, target_chunks, targets_per_chunk
 
-# Elements of the logits of a chunk, c · n. Measured on two CPU cores, forward and backward, d = 64, float32: with a
-# core to itself 2^18 to 2^20 stay in the cache and are about a third faster, but where other work takes turns on the
-# cores, threads wait for each other at every operation, and many small chunks cost more than all logits at once. A GPU
-# (not measured) is kept busy.
+# Elements of the logits of a chunk, c · n. Measured on two CPU cores, forward and backward, d = 64, float32: on idle
+# cores, 2^18 to 2^20 fit into the cache and are about a third faster; but on busy cores, threads wait for each other
+# at every operation, and many small chunks are slower than all logits at once. The value for GPUs, not measured, is
+# large enough to keep them busy.
 LOGIT_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
 
-# But no fewer targets than this, however many items there are: each chunk reads all embeddings and adds to all their
-# gradients. So many targets have about as many logits as these have elements.
+# Fewest targets of a chunk, however many items there are: each chunk reads all embeddings and adds to all their
+# gradients. With this many targets, a chunk has about as many logits as the embeddings have elements.
 MIN_CHUNK_SIZE = 64
 
 
@@ -26,9 +27,9 @@ class CrossEntropy(ItemLoss):
     """Cross-entropy over all items, −s⁺ + log Σ_i exp(s_i), and with label smoothing
     −(1 − ε) s⁺ − ε mean_i s_i + log Σ_i exp(s_i), as ``torch.nn.functional.cross_entropy`` computes it.
 
-    Like in RecBole's SASRec, the padding item takes part. In chunks, the loss and its gradients are exact but no more
-    than the scores of c targets exist at a time, and nothing is computed twice: the scores of a chunk turn into its
-    gradients in the forward pass.
+    As in RecBole's SASRec, the padding item is included. In chunks, the loss and its gradients are exact, but only the
+    scores of c targets are in memory at a time, and nothing is computed twice: the forward pass replaces the scores of
+    a chunk with their gradients.
 
     Args:
         chunk_size: c; ``auto`` for c · n to be about :data:`LOGIT_ELEMENTS` but c not below :data:`MIN_CHUNK_SIZE`,
@@ -56,11 +57,11 @@ class CrossEntropy(ItemLoss):
         chunk_size = self.chunk_size
         if chunk_size == "auto":
             chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(LOGIT_ELEMENTS, len(item_weight), hidden.device))
-        product_dtype = (hidden[:0] @ item_weight[:0].T).dtype  # that of autocast where it is on
-        loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch has no types for it
+        product_dtype = (hidden[:0] @ item_weight[:0].T).dtype  # autocast's if it is on
+        loss: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
+        return loss(
             hidden, target, item_weight, chunk_size, self.label_smoothing, product_dtype, torch.is_grad_enabled()
         )
-        return loss
 
     def extra_repr(self) -> str:
         """The options, for ``print(model)``."""
@@ -68,7 +69,7 @@ class CrossEntropy(ItemLoss):
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy over all items, chunk by chunk, with the gradients made in the forward pass."""
+    """Cross-entropy over all items, chunk by chunk, with the gradients computed in the forward pass."""
 
     @staticmethod
     def forward(
@@ -79,9 +80,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk_size: int,
         label_smoothing: float,
         product_dtype: torch.dtype,
-        grad_enabled: bool,  # it is off in here, whatever it is outside
+        grad_enabled: bool,  # outside; in here gradients are always off
     ) -> Tensor:
-        """See :class:`CrossEntropy`; products are made in ``product_dtype``, the softmax in float32 at least."""
+        """See :class:`CrossEntropy`; products are computed in ``product_dtype``, the softmax in float32 at least."""
         with torch.autocast(hidden.device.type, enabled=False):
             needs_hidden = grad_enabled and ctx.needs_input_grad[0]
             needs_weight = grad_enabled and ctx.needs_input_grad[2]
@@ -102,7 +103,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 logits = wide[: len(label)].copy_(product) if narrow else product
                 row = torch.arange(len(label), device=label.device)
                 highest, at_label = logits.amax(dim=1), logits[row, label]
-                # Row by row, so in place; log Σ exp(s) = max s − log max p then costs two cheap maxima.
+                # The softmax is in place. With it, log Σ exp(s) = max s − log max p takes only two cheap maxima.
                 probability = torch.softmax(logits, dim=1, out=logits)
                 losses[rows] = highest - probability.amax(dim=1).log() - (1 - label_smoothing) * at_label
                 if grad_hidden is None and grad_weight is None:
@@ -112,7 +113,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if grad_hidden is not None:
                     torch.mm(grad_logits, weight, out=grad_hidden[rows])
                 if grad_weight is not None and narrow:
-                    grad_weight += grad_logits.T @ x[rows]  # many chunks: the sum would suffer in a narrow type
+                    grad_weight += grad_logits.T @ x[rows]  # a sum of many chunks is inexact in a narrow type
                 elif grad_weight is not None:
                     grad_weight.addmm_(grad_logits.T, x[rows])
 
@@ -128,7 +129,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale what the forward pass has saved."""
+        """Scale the gradients that the forward pass has saved."""
         scale = grad_loss / ctx.n_targets
         grad_hidden, grad_weight = (None if grad is None else grad * scale for grad in ctx.saved_tensors)
         return grad_hidden, None, grad_weight, None, None, None, None

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 Distribution = Literal["uniform", "popularity"]
 DISTRIBUTIONS = ("uniform", "popularity")
 
-# Parts into which the probabilities of items are cut: with no more than 2^53, float64 draws each of them exactly.
+# Probabilities of items are rounded to multiples of one over this number; up to 2^53, float64 draws them exactly.
 PROBABILITY_PARTS = 2**52
 
 
@@ -24,12 +24,12 @@ class NegativeItems(nn.Module):
 
     Every item owns an interval of the integers 0 … ``total`` − 1, in proportion to its probability. A draw is an
     integer. A target is excluded from its own negatives by drawing from a range that is shorter by its interval: no
-    draw is ever repeated, however probable the target is.
+    draw has to be repeated, however probable the target is.
 
     Args:
         distribution: ``uniform`` or ``popularity``.
         item_counts: How often each item occurs in training, integers of shape (n,).
-        alpha: α, with ``popularity`` only: 1 follows the counts, 0 takes all items that occur alike.
+        alpha: α, for ``popularity`` only: 1 follows the counts, 0 makes all items that occur equally likely.
 
     Attributes:
         n_items: n.
@@ -56,12 +56,12 @@ class NegativeItems(nn.Module):
         self.n_items = len(item_counts)
         length = drawable.long()
         if distribution == "popularity":
-            # By the largest count, so that a power neither overflows nor leaves nothing but zeros.
+            # Divided by the largest count, so that no power overflows and not all of them are 0.
             weight = torch.where(drawable, item_counts.double() / item_counts[drawable].max(), 1.0) ** alpha
             probability = weight / weight[drawable].sum()
             length = length * (probability * PROBABILITY_PARTS).round().long().clamp(min=1)
         self.total = int(length.sum())
-        # Item i owns bounds[i] … bounds[i + 1] − 1. Integers stay as they are where a model is cast to half precision.
+        # Item i owns bounds[i] … bounds[i + 1] − 1. Integers do not change when a model is cast to half precision.
         self.register_buffer("bounds", F.pad(length.cumsum(0), (1, 0)), persistent=False)
 
     def sample(self, target: Tensor, k: int) -> Tensor:

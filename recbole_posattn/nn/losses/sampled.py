@@ -9,6 +9,7 @@ Shape keys: m targets, d hidden size, n items (row 0 is the padding item), k neg
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -20,7 +21,7 @@ from recbole_posattn.nn.losses.base import ItemLoss, LossOptions, target_chunks,
 from recbole_posattn.nn.losses.negatives import NegativeItems
 
 # Elements of the item embeddings that are gathered at a time, c · k · d. On a CPU, 2^17 to 2^20 take the same time;
-# with more, every chunk needs fresh memory. A GPU (not measured) is kept busy.
+# with more, every chunk needs fresh memory. The value for GPUs, not measured, is large enough to keep them busy.
 GATHERED_ELEMENTS = {"cpu": 2**19, "cuda": 2**26}
 
 
@@ -36,7 +37,7 @@ def negative_items(options: LossOptions, item_counts: Tensor | None) -> Negative
 
 
 class SampledLoss(ItemLoss):
-    """Common part of the losses with sampled negatives.
+    """Base class of the losses with sampled negatives.
 
     Args:
         negatives: Distribution of the negatives.
@@ -66,10 +67,10 @@ class SampledLoss(ItemLoss):
 class SampledSoftmax(SampledLoss):
     """Cross-entropy against k drawn items, which all targets share: −s⁺ + log(exp(s⁺) + Σ_j exp(s_j) / (k q_j)).
 
-    Importance sampling (Bengio & Senécal, IEEE Transactions on Neural Networks 19(4), 2008): j are the drawn items but
-    the target, and q_j their probability, so that the sum estimates that over all items but the target without bias.
+    Importance sampling (Bengio & Senécal, IEEE Transactions on Neural Networks 19(4), 2008): j are the drawn items
+    except the target, and q_j their probabilities; the sum is an unbiased estimate of that over all other items.
     Subtracting log q from the scores of the negatives is the logQ correction (Yi et al., RecSys 2019); the target,
-    which is there with certainty, is not corrected. With growing k, loss and gradient approach those of the
+    which is always included, is not corrected. With growing k, loss and gradient approach those of the
     cross-entropy over the items that can be drawn and the target; with ``popularity`` items that never occur in
     training are not among them, and the loss does not push their scores down.
 
@@ -88,7 +89,7 @@ class SampledSoftmax(SampledLoss):
 
 
 class TargetNegativesLoss(SampledLoss):
-    """Common part of the losses in which each target has k negatives of its own.
+    """Base class of the losses in which each target has k negatives of its own.
 
     The arguments are those of :class:`SampledLoss`.
     """
@@ -100,7 +101,8 @@ class TargetNegativesLoss(SampledLoss):
         dtype = torch.promote_types(hidden.dtype, item_weight.dtype)
         chunk_size = targets_per_chunk(GATHERED_ELEMENTS, items.shape[1] * hidden.shape[1], hidden.device)
         weight = item_weight.to(dtype)
-        scores = _ItemScores.apply(hidden.to(dtype), items, weight, chunk_size)  # type: ignore[no-untyped-call]  # of torch
+        score: Callable[..., Tensor] = _ItemScores.apply
+        scores = score(hidden.to(dtype), items, weight, chunk_size)
         return self.of_scores(scores[:, 0], scores[:, 1:]).mean()
 
     def of_scores(self, positive: Tensor, negative: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ class TargetNegativesLoss(SampledLoss):
 class BinaryCrossEntropy(TargetNegativesLoss):
     """−(log σ(s⁺) + Σ_j log(1 − σ(s_j))) / (k + 1).
 
-    With k = 1 the loss of SASRec (arXiv 1808.09781, §III-E), but for the factor 1/2. The arguments are those of
+    With k = 1, this is SASRec's loss (arXiv 1808.09781, §III-E) times 1/2. The arguments are those of
     :class:`SampledLoss`.
     """
 
@@ -126,8 +128,8 @@ class BinaryCrossEntropy(TargetNegativesLoss):
 class GeneralizedBinaryCrossEntropy(BinaryCrossEntropy):
     """gBCE (arXiv 2308.07192): binary cross-entropy with σ(s⁺)^β in place of σ(s⁺).
 
-    β = α (t (1 − 1/α) + 1/α) makes up for the negatives that are left out. α = k / (n − 2) is the share of the
-    possible negatives, all real items but the target, that are drawn; drawing more than there are counts as all.
+    β = α (t (1 − 1/α) + 1/α) compensates for the negatives that are not drawn. α = k / (n − 2), at most 1, is the share
+    of the possible negatives, all real items except the target, that are drawn.
 
     Args:
         negatives: Distribution of the negatives.
@@ -163,9 +165,9 @@ class BayesianPersonalizedRanking(TargetNegativesLoss):
 
 
 class _ItemScores(torch.autograd.Function):
-    """Scores of some items for each target: the embeddings, shape (m, k, d), are never gathered all at once.
+    """Scores of some items for each target; the embeddings, shape (m, k, d), are never in memory all at once.
 
-    Chunks of plain operations would make a gradient of shape (n, d) each; here, all add to one.
+    Chunks of plain operations would each make a gradient of shape (n, d); here, all chunks add to one.
     """
 
     @staticmethod

@@ -1,0 +1,306 @@
+"""Every work-around for RecBole 1.2.1 on today's Python stack, each in a function of its own with its reason.
+
+None of this changes what RecBole computes. Importing ``recbole_posattn`` only adds a finder for its own old module
+names to ``sys.meta_path``. These are all other lasting changes in the process:
+
+When a module of this package that uses RecBole is imported, before RecBole itself (:func:`apply`):
+- ``numpy.float_``, ``complex_`` and ``unicode_``, where they are missing;
+- ``scipy.sparse.dok_matrix._update``, where it is missing;
+- ``torch.Tensor.__array__`` and ``__array_wrap__``, if they do not accept the arguments of NumPy 2;
+- filters in ``warnings.filters`` (:func:`silence_known_warnings`).
+
+When ``Config``, ``run``, ``load``, ``register`` or another public name is first used (``registry.hook_recbole``, with
+the functions of ``compat/lookups.py`` and ``compat/samplers.py``):
+- for each of our models, and those given to ``register``: the module ``recbole.model.sequential_recommender.<model>``
+  in ``sys.modules``, ``recbole.data.dataset.<Model>Dataset`` and ``recbole.trainer.<Model>Trainer``;
+- ``recbole.data.utils.get_dataloader``, which returns our loaders for our ``Config`` and RecBole's for any other;
+- RecBole's ``AbstractDataLoader.__getstate__`` and ``multiprocessing_context``, so that workers run on any system;
+- these methods of RecBole's samplers, which refuse data without a negative to draw instead of trying forever
+  (``compat/samplers.py``): ``Sampler.set_phase``, ``RepeatableSampler.set_phase``,
+  ``SeqSampler.sample_neg_sequence``, ``KGSampler.get_used_ids`` and ``AbstractSampler._build_alias_table`` of
+  ``recbole.sampler.sampler``, and ``MaskItemSequence._neg_sample`` of ``recbole.data.transform``;
+- the metric ``COV`` in the tables of ``recbole.evaluator.register``.
+
+When our ``Config`` is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):
+- ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
+  the existing classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` stay and get a ``__new__`` that does so;
+- the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and similar models
+  (:func:`build_sparse_tensors_as_today`);
+- ``LINE.get_user_id_list`` and ``S3Rec._neg_sample``, when the model is one of these: they refuse data without a
+  negative to draw as well.
+
+When ``recbole_posattn.experiments.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
+- the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).
+
+Everything else here changes a name for the duration of a ``with`` block, or nothing.
+Autograd's anomaly detection, which RecBole switches on when its sequential models are imported, is restored.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import multiprocessing.context
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from recbole_posattn.version import require_supported_versions
+
+# Tensors and arrays that RecBole's models change in training but do not register with PyTorch, by class name. Without
+# them, a resumed run would differ.
+TRAINED_ARRAYS = {
+    "DiffRec": ("Lt_history", "Lt_count"),  # losses, from which the diffusion steps are drawn
+    "KGAT": ("A_in",),  # attention, computed at the end of an epoch for the next one
+    "LINE": ("random_list",),  # the order of users, shuffled again after each pass
+    "NCL": ("user_centroids", "user_2cluster", "item_centroids", "item_2cluster"),  # clusters, updated every few epochs
+}
+
+# Numbers that the models change in training; checkpoints of older versions hold all other numbers as well.
+TRAINED_NUMBERS = {"random_pr", "update", "update_count", "update_count_vae"}
+
+
+def restore_numpy_names() -> None:
+    """Restore the aliases removed in NumPy 2: each ``recbole.config.Config`` reads them."""
+    for name, scalar_type in {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}.items():
+        if name not in np.__dict__:
+            setattr(np, name, scalar_type)
+
+
+def silence_known_warnings() -> None:
+    """Silence warnings that users cannot act on.
+
+    pandas 2 warns of the chained ``fillna(inplace=True)``, which works there but not in pandas 3 (refused above). torch
+    warns of ``torch.cuda.amp.GradScaler`` at each epoch. With several processes, it compares the strides of gradients
+    with those of their buffers even along dimensions of size 1 (kernels of one group), where strides have no meaning.
+    Python 3.12 and newer warn of a backslash in a docstring of RecBole's DIEN when they first compile it. NumPy warns
+    where KGIN and MCCLK divide by the number of interactions of the padding; they replace the result with 0.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", ".*invalid escape sequence", SyntaxWarning, r".*[/\\]recbole[/\\]")
+    warnings.filterwarnings("ignore", "divide by zero encountered in power", RuntimeWarning, r"recbole\.model\.")
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+
+
+def restore_dok_update() -> None:
+    """Restore ``dok_matrix._update``, removed in SciPy 1.13: LightGCN and similar models fill their matrix with it."""
+    from scipy.sparse import dok_matrix
+
+    if not hasattr(dok_matrix, "_update"):
+        dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
+
+
+def let_tensors_take_numpys_arguments() -> None:
+    """Let ``np.array`` and ``np.argsort`` of tensors, with which RecBole sorts interactions, work without a warning.
+
+    NumPy 2 calls ``__array__`` with ``copy``, and ``__array_wrap__`` with two more arguments, which torch's methods do
+    not accept. NumPy then warns and tries again without them; later versions will raise an error.
+    """
+    import torch
+
+    array, wrap = torch.Tensor.__array__, torch.Tensor.__array_wrap__
+
+    def array_of_numpy_2(tensor: torch.Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        result = array(tensor) if dtype is None else array(tensor, dtype)
+        shared = np.shares_memory(result, tensor.detach().numpy()) if copy is not None else None
+        if copy is False and not shared:
+            raise ValueError(f"a tensor of {tensor.dtype} cannot be an array of {dtype} without a copy")
+        return result.copy() if copy and shared else result
+
+    def wrap_of_numpy_2(
+        tensor: torch.Tensor, computed: np.ndarray, context: Any = None, return_scalar: bool = False
+    ) -> torch.Tensor:
+        return wrap(tensor, computed)
+
+    if "copy" not in inspect.signature(array).parameters:
+        setattr(torch.Tensor, "__array__", array_of_numpy_2)  # noqa: B010  # mypy allows no assignment to a method
+    if "return_scalar" not in inspect.signature(wrap).parameters:
+        setattr(torch.Tensor, "__array_wrap__", wrap_of_numpy_2)  # noqa: B010
+
+
+def let_loaders_have_workers() -> None:
+    """Let a loader have worker processes on every system.
+
+    Where workers are not forked (macOS, Windows), the whole loader is pickled for them. What draws the order of the
+    rows is left out, which workers do not need: the state of a ``torch.Generator`` is sent in shared memory that is
+    freed before the worker opens it. On Linux, workers are forked, which is no longer the default in Python 3.14: its
+    fork server accepts at most 255 tensors.
+    """
+    from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+    from torch.utils.data import DataLoader
+
+    def state_for_worker(loader: AbstractDataLoader) -> dict[str, Any]:
+        if multiprocessing.context.get_spawning_popen() is None:
+            return vars(loader)
+        order = ("generator", "sampler", "batch_sampler")
+        return {name: value for name, value in vars(loader).items() if name not in order}
+
+    context: Any = DataLoader.multiprocessing_context  # a property
+
+    def context_of_workers(loader: AbstractDataLoader) -> Any:
+        given = context.fget(loader)
+        by_server = sys.version_info >= (3, 14) and multiprocessing.get_start_method() == "forkserver"
+        if given is None and loader.num_workers > 0 and sys.platform == "linux" and by_server:
+            return multiprocessing.get_context("fork")
+        return given
+
+    AbstractDataLoader.__getstate__ = state_for_worker
+    AbstractDataLoader.multiprocessing_context = property(context_of_workers, context.fset)
+
+
+def build_sparse_tensors_as_today(model_class: type) -> None:
+    """Let LightGCN and similar models build their matrices without ``torch.sparse.FloatTensor``, which is deprecated.
+
+    Only RecBole's modules that use it see a copy of ``torch``, which differs in ``torch.sparse.FloatTensor``.
+
+    Args:
+        model_class: A model; the modules of its base classes are included.
+    """
+    import torch
+
+    names = {"recbole.model.layers", *(base.__module__ for base in model_class.__mro__)}
+    for module in map(sys.modules.get, names):
+        if module is None or getattr(module, "torch", None) is not torch:
+            continue
+        if module.__name__.startswith("recbole.model.") and "torch.sparse.FloatTensor(" in inspect.getsource(module):
+            copy, sparse = ModuleType("torch"), ModuleType("torch.sparse")
+            build = functools.partial(torch.sparse_coo_tensor, dtype=torch.float32, check_invariants=True)
+            sparse.__dict__.update(torch.sparse.__dict__, FloatTensor=build)
+            copy.__dict__.update(torch.__dict__, sparse=sparse)
+            module.__dict__["torch"] = copy
+
+
+def let_hyper_tuning_run() -> None:
+    """Let RecBole's ``HyperTuning`` search exhaustively and plot.
+
+    It passes a ``RandomState`` to hyperopt, which since 0.2.7 calls ``integers`` as of a ``Generator``; its plot uses
+    ``np.str``, removed in NumPy 1.24. Its module gets a replacement of ``np`` with the names that it uses.
+    """
+    from recbole.trainer import hyper_tuning
+
+    class RandomState(np.random.RandomState):
+        integers = np.random.RandomState.randint
+
+    random = SimpleNamespace(RandomState=RandomState)
+    hyper_tuning.np = SimpleNamespace(array=np.array, prod=np.prod, random=random, str=str)
+
+
+def apply() -> None:
+    """Prepare this process for the import of RecBole.
+
+    Raises:
+        UnsupportedVersionError: See :func:`require_supported_versions`.
+    """
+    require_supported_versions()
+    restore_numpy_names()
+    silence_known_warnings()
+    restore_dok_update()
+    let_tensors_take_numpys_arguments()
+
+
+def xgboost_by_keyword(xgboost: Any) -> SimpleNamespace:
+    """The part of the package xgboost that RecBole's trainer uses, with ``evals`` passed by keyword as it requires."""
+
+    def train(parameters: Any, rows: Any, n_rounds: int, evals: Any, **options: Any) -> Any:
+        return xgboost.train(parameters, rows, n_rounds, evals=evals, **options)
+
+    return SimpleNamespace(DMatrix=xgboost.DMatrix, train=train)
+
+
+def mend_tree_settings(defaults: dict[str, Any]) -> None:
+    """Rename the threshold of one-hot encoding as RecBole's data set for trees expects it.
+
+    Args:
+        defaults: Settings of a model, changed in place; RecBole's properties of its tree models have a typo.
+    """
+    if "token_num_threhold" in defaults:
+        defaults["token_num_threshold"] = defaults["token_num_threhold"]
+
+
+@contextmanager
+def anomaly_detection_unchanged() -> Iterator[None]:
+    """Import RecBole's models without switching on autograd's anomaly detection.
+
+    ``recbole.model.sequential_recommender.sine`` switches it on when imported, as by any look-up of a sequential model.
+    Every backward pass then takes several times as long.
+    """
+    import torch
+
+    before = torch.is_anomaly_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(before)
+
+
+class _SilentWriter:
+    """The methods of TensorBoard's writer that RecBole's trainers call."""
+
+    def add_scalar(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def add_hparams(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def without_tensorboard() -> Iterator[None]:
+    """Build a trainer that writes no TensorBoard log; RecBole's trainers always start one in the working folder."""
+    from recbole.trainer import trainer as recbole_trainer
+
+    original = recbole_trainer.get_tensorboard
+    recbole_trainer.get_tensorboard = lambda logger: _SilentWriter()
+    try:
+        yield
+    finally:
+        recbole_trainer.get_tensorboard = original
+
+
+def load_feat_by_c_parser(dataset: Any, filepath: str, source: Any) -> Any:
+    """RecBole's ``Dataset._load_feat`` with pandas' C parser; the result is the same frame.
+
+    RecBole uses the Python parser, which takes several times as long and much more memory: 7 GB for 20 million rows. It
+    is still used for separators of several characters, which only it supports, and for files on which the C parser
+    fails. RecBole's own function runs; only its name ``pd`` refers to a replacement.
+    """
+    from recbole.data.dataset import Dataset
+
+    load_feat = Dataset._load_feat
+    names = {**load_feat.__globals__, "pd": SimpleNamespace(read_csv=_read_csv)}
+    return FunctionType(load_feat.__code__, names)(dataset, filepath, source)
+
+
+def _read_csv(*args: Any, **options: Any) -> Any:
+    import pandas
+
+    if options.get("engine") == "python" and len(options.get("delimiter") or "") == 1:
+        with suppress(ValueError):
+            return pandas.read_csv(*args, **{**options, "engine": "c"})
+    return pandas.read_csv(*args, **options)
+
+
+@contextmanager
+def no_pickled_caches(config: Any) -> Iterator[None]:
+    """Prepare data without looking for caches, which RecBole unpickles: that can run any code.
+
+    ``create_dataset`` and ``data_preparation`` always look for caches below ``checkpoint_dir``. Here they look where no
+    file can exist. Keys that name caches are refused (:func:`recbole_posattn.settings.checks.check_caches`).
+    """
+    folder = config["checkpoint_dir"]
+    config["checkpoint_dir"] = os.devnull
+    try:
+        yield
+    finally:
+        config["checkpoint_dir"] = folder
+
+
+apply()  # every module that imports RecBole imports this one first

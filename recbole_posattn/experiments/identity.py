@@ -1,0 +1,92 @@
+"""What identifies the result of a run: its resolved settings, the contents of its data and the version of the results.
+
+Two runs of the same identity have the same result. An identity is compared in two ways: by its fingerprint, which names
+the folder of a run, and key by key with the settings in the record of an earlier run, which may lack keys that were
+added since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.data.digest import data_digest
+from recbole_posattn.files import json_text
+from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.key import AS_DEFAULT
+from recbole_posattn.settings.keys import KEYS, WITHOUT_EFFECT_ON_RESULT
+from recbole_posattn.version import RESULTS_VERSION
+
+# A protocol or preset may be a file anywhere; the keys that it sets are compared themselves.
+_IGNORED = WITHOUT_EFFECT_ON_RESULT | {"protocol", "preset"}
+
+_ABSENT = object()
+
+
+class Identity(NamedTuple):
+    """What identifies the result of a run.
+
+    Attributes:
+        settings: The resolved settings that change a result, as plain data.
+        defaults: The default of each key that was not given.
+        data: Digest of the contents of the data set.
+        version: See :data:`recbole_posattn.version.RESULTS_VERSION`.
+    """
+
+    settings: dict[str, Any]
+    defaults: dict[str, Any]
+    data: str
+    version: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits, a hash of the settings, the data and the version."""
+        text = json.dumps([self.version, self.settings, self.data], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def is_of(self, result: Mapping[str, Any]) -> bool:
+        """Whether a finished run has this identity, whatever its version of the results.
+
+        A key that the run lacks was added after it; it counts with the value whose results are those of a version
+        without the key.
+
+        Args:
+            result: The content of its ``result.json``.
+        """
+        if result.get("data_digest") != self.data:
+            return False
+        before = relevant(result["config"])
+        keys = self.settings.keys() | before.keys()
+        return all(before.get(key, self._before(key)) == self.settings.get(key, _ABSENT) for key in keys)
+
+    def _before(self, key: str) -> Any:
+        known = KEYS.get(key)
+        return self.defaults.get(key, _ABSENT) if known is None or known.before is AS_DEFAULT else known.before
+
+
+def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change a result, as JSON gives them back."""
+    return json.loads(json_text({key: value for key, value in settings.items() if key not in _IGNORED}))
+
+
+def identify(settings: Mapping[str, Any]) -> Identity:
+    """The identity of a run. A missing data set is downloaded.
+
+    Args:
+        settings: Of the run.
+
+    Raises:
+        SettingError: If the settings are invalid.
+        DataError: If the data set cannot be read.
+    """
+    config = Config(config_dict=settings, command_line=[])
+    ensure_atomic_files(config)
+    return Identity(relevant(config.plain()), config.defaults(), data_digest(config), RESULTS_VERSION)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """The :attr:`Identity.fingerprint` of a run; for the errors, see :func:`identify`."""
+    return identify(settings).fingerprint

@@ -1,0 +1,178 @@
+"""The records of finished runs: small enough to be committed, and enough to make every table again.
+
+A record is a folder, named by a fingerprint, with ``result.json`` and ``users.parquet``. The folder of a finished trial
+is one; it may hold the weights as well, which the file ``.gitignore`` beside it keeps out of git.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from recbole_posattn.errors import SettingError
+from recbole_posattn.experiments.identity import Identity
+from recbole_posattn.files import json_lines, whole_file
+from recbole_posattn.reporting.terminal import print_line
+from recbole_posattn.settings.config import Config
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
+
+RUNS = "runs"
+RECORD_FILES = (RESULT_NAME, USERS_NAME)
+
+_GITIGNORE = f"""# {RESULT_NAME} and {USERS_NAME} are the record of a finished run; all else stays on this machine.
+*
+!*/
+!.gitignore
+!*/{RESULT_NAME}
+!*/{USERS_NAME}
+*.incomplete/
+"""
+
+# Settings and entries of result.json that name places on the machine of the run.
+_PLACES = ("data_path", "checkpoint_dir", "show_progress", "device")
+
+
+def write_record(file: Path, settings: Mapping[str, Any], checkpoint: str | None) -> None:
+    """Rewrite the ``result.json`` of a run as a record: without the places of this machine, a line for each epoch.
+
+    Args:
+        file: The file.
+        settings: As they were given to the run. RecBole adds keys to the resolved ones while it runs.
+        checkpoint: Name of the weights beside the file; ``None`` if they are not kept.
+    """
+    result = json.loads(file.read_text(encoding="utf-8"))
+    config = Config(config_dict=settings, command_line=[]).plain()
+    result["config"] = {key: value for key, value in config.items() if key not in _PLACES}
+    result["checkpoint"] = checkpoint
+    result.pop("command", None)
+    with whole_file(file) as incomplete:
+        incomplete.write_text(record_text(result), encoding="utf-8")
+
+
+def record_text(result: Mapping[str, Any]) -> str:
+    """The content of a ``result.json`` as JSON with a line for each epoch."""
+    return json_lines(result, width=1000)
+
+
+def make_records_folder(folder: Path) -> None:
+    """Create a folder of records that can be committed as it is.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        with whole_file(ignore) as incomplete:
+            incomplete.write_text(_GITIGNORE, encoding="utf-8")
+
+
+def is_enough(result: Mapping[str, Any], max_minutes: float | None) -> bool:
+    """Whether a finished run need not be continued: it came to its end, or had as much time as is given now."""
+    if result.get("stopped_by") is None:
+        return True
+    return max_minutes is not None and result["config"]["max_minutes"] >= max_minutes
+
+
+class Record(NamedTuple):
+    """A record, with the content of its ``result.json`` but for the curve."""
+
+    folder: Path
+    result: dict[str, Any]
+
+
+class Records:
+    """The records in some folders.
+
+    Args:
+        folders: Folders of records, or folders with a folder ``runs`` of records in them.
+
+    Attributes:
+        taken: How many records were taken from each folder.
+        outdated: How many records of each folder would have been taken, had they this version of the results.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._records = [record for folder in folders for record in _records_in(folder)]
+        self.taken: Counter[Path] = Counter()
+        self.outdated: Counter[Path] = Counter()
+
+    def take(self, identity: Identity, max_minutes: float | None, target: Path) -> bool:
+        """Copy the record of a run, if there is one; return whether there is.
+
+        Args:
+            identity: Of the run.
+            max_minutes: The time limit of the run.
+            target: The folder to make; one that exists is replaced.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        for folder, result in self._records:
+            if folder == target or not is_enough(result, max_minutes) or not identity.is_of(result):
+                continue
+            if result.get("results_version") != identity.version:
+                self.outdated[folder.parent] += 1
+                continue
+            _copy(folder, target)
+            self.taken[folder.parent] += 1
+            return True
+        return False
+
+    def report(self, console: Console) -> None:
+        """Print a line for each folder that gave records, and for each with records of another version."""
+        for folder, n in self.taken.items():
+            print_line(console, f"{folder}: {n} finished runs are taken from here")
+        for folder, n in self.outdated.items():
+            print_line(
+                console, f"{folder}: {n} runs are not taken, as their results are of another version of this package"
+            )
+
+
+def _records_in(folder: Path) -> list[Record]:
+    records = []
+    for file in sorted([*folder.glob(f"*/{RESULT_NAME}"), *folder.glob(f"{RUNS}/*/{RESULT_NAME}")]):
+        result = read_header(file)
+        if result is not None and (file.parent / USERS_NAME).is_file():
+            records.append(Record(file.parent, result))
+    return records
+
+
+def read_header(file: Path) -> dict[str, Any] | None:
+    """The content of a ``result.json`` without the curve; ``None`` if it is damaged or not of a run."""
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(result, dict) or not isinstance(result.get("config"), dict):
+            return None
+    except (OSError, ValueError):
+        return None
+    return {key: value for key, value in result.items() if key != "curve"}
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a record, so that the target is a whole one or untouched."""
+    copied = target.with_name(f".{target.name}")
+    shutil.rmtree(copied, ignore_errors=True)  # of a copy that was killed
+    copied.mkdir(parents=True)
+    for name in RECORD_FILES:
+        shutil.copyfile(source / name, copied / name)
+    shutil.rmtree(target, ignore_errors=True)  # of a run that failed or had less time
+    copied.rename(target)
+
+
+def records_folders(given: Sequence[Path], own: Path) -> list[Path]:
+    """The folders to take finished runs from: the given ones, the own one, and those in ``results/``.
+
+    Raises:
+        SettingError: If a given folder does not exist.
+    """
+    for folder in given:
+        if not folder.is_dir():
+            raise SettingError(f"runs must be a folder with the records of runs; there is no folder {folder}.")
+    return [*given, own, *(folder.parent for folder in sorted(Path("results").glob(f"*/{RUNS}")))]

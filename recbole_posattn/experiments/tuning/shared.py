@@ -1,0 +1,88 @@
+"""Trials of earlier searches that a new search of the same definition need not run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recbole_posattn.experiments.identity import Identity, identify
+from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, SEARCH_NAME, TrialRecord, read_records
+from recbole_posattn.experiments.tuning.spec import Search
+from recbole_posattn.files import json_text
+from recbole_posattn.reporting.terminal import print_line
+
+# What two searches must share beside the settings and the data.
+_DEFINITION = ("space", "algorithm", "scheduler", "grace_period")
+
+
+def search_identity(search: Search) -> dict[str, Any]:
+    """What is the same for all trials of a search, wherever it runs: settings, data and version of the results.
+
+    Raises:
+        SettingError: If the settings are invalid.
+        DataError: If the data set cannot be read.
+    """
+    identity = _identity(search)
+    return {"config": identity.settings, "data_digest": identity.data, "results_version": identity.version}
+
+
+def _identity(search: Search) -> Identity:
+    """The identity of the settings that are not searched."""
+    identity = identify(search.settings)
+    fixed, defaults = (
+        {key: value for key, value in side.items() if key not in search.space.keys}
+        for side in (identity.settings, identity.defaults)
+    )
+    return identity._replace(settings=fixed, defaults=defaults)
+
+
+def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: Console) -> list[TrialRecord]:
+    """The finished and pruned trials of earlier searches with the same definition, data and version of the results.
+
+    Args:
+        search: The new search.
+        folders: Searches are looked for in these folders and all below them.
+        own: The folder of the new search, which is left out.
+        console: Gets a line for each search whose trials are taken, or are of another version of the results.
+
+    Returns:
+        The trials, each with the folder of its search as ``source``; those of the longest search first, and of equal
+        settings one.
+    """
+    identity, definition = _identity(search), json.loads(json_text(search.plain()))
+    found: list[tuple[Path, list[TrialRecord]]] = []
+    files = {file.resolve(): file for folder in folders for file in sorted(folder.rglob(SEARCH_NAME))}
+    for file in files.values():
+        if file.parent.resolve() == own.resolve():
+            continue
+        before = _definition(file)
+        if before is None or any(before.get(key) != definition[key] for key in _DEFINITION):
+            continue
+        if not identity.is_of(before["identity"]):
+            continue
+        if before["identity"].get("results_version") != identity.version:
+            print_line(
+                console, f"{file.parent}: its trials are not taken, as they are of another version of this package"
+            )
+            continue
+        ended = [record for record in read_records(file.parent) if record.state in (FINISHED, PRUNED)]
+        found.append((file.parent, sorted(ended, key=lambda record: record.number)))
+    trials: list[TrialRecord] = []
+    for folder, records in sorted(found, key=lambda one: -len(one[1])):
+        known = [record.settings for record in trials]
+        new = [record._replace(source=str(folder)) for record in records if record.settings not in known]
+        trials += new[: max(0, search.n_trials - len(trials))]
+    return trials
+
+
+def _definition(file: Path) -> Mapping[str, Any] | None:
+    """The content of a ``search.json``; ``None`` if it is damaged, or of a version that stored no identity."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return content if isinstance(content["identity"]["config"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

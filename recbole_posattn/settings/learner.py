@@ -1,0 +1,73 @@
+"""The optimizers, RecBole's ``learner``, and their further arguments, ``learner_args``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+import torch
+from recbole.utils import ModelType
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, SparseAdam
+
+from recbole_posattn.errors import SettingError, did_you_mean, one_line, shown
+from recbole_posattn.settings.rules import is_number
+
+# By RecBole's names.
+LEARNERS: dict[str, type[Optimizer]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "sgd": SGD,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+    "sparse_adam": SparseAdam,
+}
+
+# Arguments that are keys of their own, and those that change how a step is computed and not what it computes.
+_OWN_KEYS = {"lr": "learning_rate", "weight_decay": "weight_decay"}
+_NOT_OFFERED = {"params", *_OWN_KEYS, "foreach", "maximize", "capturable", "differentiable", "fused"}
+
+
+def with_arguments(optimizer: Optimizer, arguments: Mapping[str, Any]) -> Optimizer:
+    """An optimizer of the same parameters with further arguments."""
+    if not arguments:
+        return optimizer
+    given = {key: optimizer.defaults[key] for key in _OWN_KEYS if key in optimizer.defaults}
+    groups: Any = [{"params": group["params"]} for group in optimizer.param_groups]
+    build: Any = type(optimizer)  # each takes other arguments
+    changed: Optimizer = build(groups, **given, **arguments)
+    return changed
+
+
+def check_learner_args(settings: Mapping[str, Any]) -> None:
+    """Refuse arguments that the optimizer does not take.
+
+    Raises:
+        SettingError: Naming the argument.
+    """
+    arguments = settings["learner_args"]
+    if not arguments:
+        return
+    learner = settings["learner"].lower()
+    if settings["MODEL_TYPE"] == ModelType.DECISIONTREE:
+        raise SettingError(f"learner_args {shown(arguments)} is for models with an optimizer; leave it out for trees.")
+    allowed = [name for name in inspect.signature(LEARNERS[learner]).parameters if name not in _NOT_OFFERED]
+    for name, value in arguments.items():
+        if name in _OWN_KEYS:
+            raise SettingError(f"learner_args: {name} is the key {_OWN_KEYS[name]}; give that one.")
+        if name not in allowed:
+            raise SettingError(
+                f"learner_args must hold arguments of {learner}: {', '.join(allowed)}; got {shown(name)}."
+                f"{did_you_mean(name, allowed)}"
+            )
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(each, bool) or is_number(each) for each in values):
+            raise SettingError(
+                f"learner_args: {name} must be a number, a list of numbers or a bool; got {shown(value)}."
+            )
+    try:
+        with_arguments(LEARNERS[learner]([torch.zeros(1, requires_grad=True)], lr=1e-3), arguments)  # type: ignore[call-arg]
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise SettingError(f"learner_args {shown(arguments)} does not suit {learner}: {one_line(error)}.") from error

@@ -1,0 +1,222 @@
+"""A leaderboard that outlives its machine: gone on with from its records, made again from them, published as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import pytest
+
+from recbole_posattn.cli import main as cli
+from recbole_posattn.errors import DataError
+from recbole_posattn.experiments import trials
+from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard, remake_leaderboard
+from recbole_posattn.experiments.leaderboard.public import SCHEMA, json_report
+from recbole_posattn.experiments.leaderboard.spec import Spec, read_spec
+from recbole_posattn.experiments.trials import Outcome, Resources, run_in_folder
+from tests.leaderboard.test_report import PROVENANCE, PUBLISHED, make_board
+
+FILES = [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex", "html", "json")]
+
+
+@pytest.fixture
+def spec(tiny_settings: Callable) -> Spec:
+    settings = tiny_settings(use_gpu=False, epochs=1)
+    flags = {"models": ["NoPESASRec", "Pop"], "datasets": ["tiny"], "protocols": ["leave_one_out_masked"], "seeds": 2}
+    return read_spec(None, flags, settings)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+    """Trials run in this process, one after the other, in place of Ray; the started ones, by row and seed."""
+    started: list[tuple[str, int]] = []
+
+    def run_here(waiting: list, where: Resources, budget: Any) -> Iterator[Outcome]:
+        for trial, folder in waiting:
+            started.append((trial.name, trial.settings["seed"]))
+            error = run_in_folder(budget.within(trial.settings, folder), folder, 1)
+            yield Outcome(trial, folder, error)
+
+    handler = signal.getsignal(signal.SIGINT)  # which a run in a process of its own ignores
+    monkeypatch.setattr(trials, "_run_on_ray", run_here)
+    yield started
+    signal.signal(signal.SIGINT, handler)
+
+
+def scores(folder: Path) -> pd.DataFrame:
+    table = pd.read_csv(folder / "leaderboard.csv")
+    return table[(table["kind"] == "metric") | table["metric"].isin(["parameters", "best_epoch"])]
+
+
+def validated(folder: Path) -> dict[str, Any]:
+    """The content of ``leaderboard.json``, which has the published format."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    content = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+    jsonschema.validate(content, schema)
+    return content
+
+
+def test_half_a_board_goes_on_in_a_fresh_folder_and_is_made_again_from_its_records(
+    spec: Spec, here: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after two runs, its ``runs/`` copied: both ends have the same table, each made once."""
+    whole, half, fresh = (tmp_path / name for name in ("whole", "half", "fresh"))
+    make_leaderboard(spec, whole, Resources())
+    runs = [("NoPESASRec", 2020), ("Pop", 2020), ("NoPESASRec", 2021), ("Pop", 2021)]
+    assert here == runs
+
+    def stop(outcome: Outcome) -> None:
+        if len(list(half.glob("runs/*/result.json"))) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            "recbole_posattn.experiments.leaderboard.live.LiveTable.add", lambda table, outcome: stop(outcome)
+        )
+        make_leaderboard(spec, half, Resources())
+    shutil.copytree(half / "runs", fresh / "runs", ignore=shutil.ignore_patterns("*.pth", "log*"))
+    here.clear()
+    make_leaderboard(spec, fresh, Resources())
+    assert here == runs[2:]
+    pd.testing.assert_frame_equal(scores(fresh), scores(whole))
+
+    # A third one, elsewhere and with another name for a row, takes all from two folders; nothing is run.
+    here.clear()
+    renamed = spec._replace(models={"mine" if name == "Pop" else name: row for name, row in spec.models.items()})
+    other = tmp_path / "other"
+    make_leaderboard(renamed, other, Resources(), runs=[half, whole / "runs"])
+    assert here == [] and len(list(other.glob("runs/*/users.parquet"))) == 4
+    pd.testing.assert_frame_equal(scores(other), scores(whole).replace("Pop", "mine"))
+
+    # From the records alone, on a machine without the data.
+    content, bytes_before = validated(other), {name: (other / name).read_bytes() for name in FILES}
+    assert [row["name"] for row in content["boards"][0]["rows"]] == scores(other)["model"].unique().tolist()
+    assert {run["fingerprint"] for run in content["boards"][0]["runs"]} == {f.name for f in other.glob("runs/*-*")} | {
+        folder.name for folder in (other / "runs").iterdir() if folder.is_dir()
+    }
+    clone = tmp_path / "clone"
+    shutil.copytree(other / "runs", clone / "runs")
+    shutil.copyfile(other / "leaderboard.json", clone / "leaderboard.json")
+    monkeypatch.setattr("recbole_posattn.data.digest.data_digest", lambda config: pytest.fail("reads the data"))
+    files = remake_leaderboard(clone, clone)
+    assert [file.name for file in files] == FILES
+    assert {name: (clone / name).read_bytes() for name in FILES} == bytes_before
+    shutil.rmtree(next(folder for folder in (clone / "runs").iterdir() if folder.is_dir()))
+    with pytest.raises(DataError, match=r"result\.json is missing, the record of .*, seed 202"):
+        remake_leaderboard(clone, clone)
+    assert {name: (clone / name).read_bytes() for name in FILES} == bytes_before
+
+
+def test_the_page_says_what_is_missing_stopped_or_of_other_code(
+    spec: Spec, here: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The budget is spent within the third of four runs; the first one is of another revision of the code."""
+    out = tmp_path / "out"
+
+    def next_run(table: Any, outcome: Outcome) -> None:
+        file = outcome.folder / "result.json"
+        if outcome.trial.settings["seed"] == 2020 and outcome.trial.name == "NoPESASRec":
+            result = {**json.loads(file.read_text()), "git_revision": "0123abcd+changes"}
+            file.write_text(json.dumps(result))
+        if outcome.trial.settings["seed"] == 2021 and outcome.trial.name == "NoPESASRec":
+            result = json.loads(file.read_text())
+            result["config"]["max_minutes"] = 0.5
+            file.write_text(json.dumps({**result, "stopped_by": "max_minutes", "epochs": 3}))
+            monkeypatch.setattr("recbole_posattn.experiments.budget.Budget.is_spent", True)
+
+    def run_here(waiting: list, where: Resources, budget: Any) -> Iterator[Outcome]:
+        for trial, folder in waiting:
+            if budget.is_spent:
+                yield trials._without_time(trial, folder, budget)
+            else:
+                run_in_folder(trial.settings, folder, 1)
+                yield Outcome(trial, folder)
+
+    monkeypatch.setattr(trials, "_run_on_ray", run_here)
+    monkeypatch.setattr("recbole_posattn.experiments.leaderboard.live.LiveTable.add", next_run)
+    _, unfinished = make_leaderboard(spec, out, Resources(), minutes=60)
+    assert [(outcome.trial.name, outcome.started) for outcome in unfinished] == [("Pop", False)]
+    for name in ("leaderboard.md", "leaderboard.html"):
+        text = (out / name).read_text(encoding="utf-8").replace("\\", "")
+        assert "Pop, seed 2021: the budget of 60 minutes was spent" in text
+        assert "NoPESASRec, seed 2021: stopped by max_minutes 0.5 after 3 epochs; the best one so far, epoch 1" in text
+        assert "0123abcd+changes: NoPESASRec" in text and "Different revisions of the code" in text
+        assert "1.0 of 2.0, stopped" in text and "1 of 2" in text
+    content = validated(out)
+    (board,) = content["boards"]
+    assert board["not_started"] == [{"row": "Pop", "seed": 2021, "reason": "the budget of 60 minutes was spent"}]
+    assert [run["stopped_by"] for run in board["runs"]] == [None, "max_minutes", None]
+    before = {name: (out / name).read_bytes() for name in FILES}
+    remake_leaderboard(out, out)
+    assert {name: (out / name).read_bytes() for name in FILES} == before
+
+
+def test_a_budget_of_nothing_is_no_table(tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    given = ["leaderboard", "--models=Pop", "--datasets=tiny", f"--data_path={tiny_data_path}", f"--output={tmp_path}"]
+    assert cli.main([*given, "--budget=0"]) == cli.EXIT_USER_ERROR
+    assert "no run was started, the first one: Pop: the budget of 0 minutes was spent" in capsys.readouterr().err
+
+
+def test_the_format_holds_all_that_the_page_shows(tmp_path: Path) -> None:
+    (tmp_path / "leaderboard.json").write_text(json_report([make_board()], PUBLISHED))
+    content = validated(tmp_path)
+    (board,) = content["boards"]
+    (pop,) = [row for row in board["rows"] if row["name"] == "Pop"]
+    assert pop["scores"]["ndcg@10"] == {
+        **{"mean": 0.01, "deviation": 0.0, "low": 0.005, "high": 0.015, "p": 0.0004},
+        **{"verdict": "worse", "best": False},
+    }
+    assert pop["costs"]["parameters"] == 1 and board["reference"] == "SASRec" and board["n_users"] == 943
+    assert len(board["curves"]) == len(make_board().curves) and len(board["groups"]) == 8
+    assert board["failures"][0]["seed"] == 2 and content["notes"] == PROVENANCE.notes
+    assert [entry["model"] for entry in content["published"]] == ["BSARec", "SASRec"]
+    assert content["command"] == PROVENANCE.command and content["versions"] == PROVENANCE.versions
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "leaderboard.json cannot be read: No such file or directory; a leaderboard writes it when it ends"),
+        ("{", "is not a leaderboard of this package: JSONDecodeError"),
+        ("[]", "is not a leaderboard of this package: TypeError"),
+        ('{"format_version": 99}', "has format version 99, and this package reads 1"),
+        ('{"format_version": 1}', "is not a leaderboard of this package: KeyError"),
+    ],
+)
+def test_what_is_no_leaderboard_is_not_made_again(
+    text: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    if text is not None:
+        (tmp_path / "leaderboard.json").write_text(text)
+    assert cli.main(["leaderboard", f"--from={tmp_path}"]) == cli.EXIT_USER_ERROR
+    told = capsys.readouterr()
+    assert told.out == "" and message in told.err and told.err.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["leaderboard.json"][: text is not None]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--from=x", "--models=Pop"], "--from takes all but --output from the leaderboard; leave out --models"),
+        (["--from=x", "encodings", "--epochs=1"], "leave out encodings --epochs=1"),
+        (["--models=Pop", "--budget=-1"], "budget must be a number of minutes, at least 0; got -1.0"),
+        (["--models=Pop", "--budget=nan"], "budget must be a number of minutes"),
+        (["--models=Pop", "--runs=nowhere"], "there is no folder nowhere"),
+        (["--models=Pop", "--max_minutes=0"], "max_minutes must be a number above 0"),
+        (["--models=Pop", "--published=nowhere.json"], "published file nowhere.json cannot be read: No such file"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_code_2(
+    given: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
+) -> None:
+    assert cli.main(["leaderboard", *given]) == cli.EXIT_USER_ERROR
+    told = capsys.readouterr()
+    assert told.out == "" and message in told.err and told.err.count("\n") == 1
+    assert not list(empty_folder.rglob("leaderboard.*"))

@@ -1,0 +1,266 @@
+"""Records of finished runs: what they hold, how they are recognized, how small they are, what git takes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from recbole_posattn.errors import SettingError
+from recbole_posattn.experiments import identity, trials
+from recbole_posattn.experiments.budget import Budget
+from recbole_posattn.experiments.cluster import Resources
+from recbole_posattn.experiments.identity import identify
+from recbole_posattn.experiments.records import Records, make_records_folder, records_folders
+from recbole_posattn.experiments.run_results import read_result
+from recbole_posattn.experiments.trials import Trial, checked_folders, run_in_folder, run_trials
+from recbole_posattn.settings.properties import PROPERTIES
+from recbole_posattn.training.checkpoint import LAST_NAME
+from recbole_posattn.training.result import read_users, write_users
+from tests.test_time_limit import losses, stop_at
+
+
+@pytest.fixture
+def settings(tiny_settings: Callable) -> Callable[..., dict]:
+    def settings(**changes: object) -> dict:
+        given = {"model": "Pop", "dataset": "tiny", "protocol": "leave_one_out_masked", "use_gpu": False, "epochs": 1}
+        return {**tiny_settings(**given), **changes}
+
+    return settings
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Any:
+    """A run in a process of its own ignores Ctrl-C; the tests do not."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture
+def record(settings: Callable, tmp_path: Path) -> Path:
+    """The record of a run, in a folder of records."""
+    folder = tmp_path / "elsewhere" / "runs" / "some name"
+    assert run_in_folder(settings(), folder, 1) is None
+    return folder
+
+
+def change(folder: Path, **entries: Any) -> None:
+    """Write other entries into the ``result.json`` of a record; ``config`` is updated."""
+    result = json.loads((folder / "result.json").read_text())
+    result["config"] |= entries.pop("config", {})
+    (folder / "result.json").write_text(json.dumps({**result, **entries}))
+
+
+def test_a_record_says_all_about_its_run_but_its_places(record: Path, settings: Callable, tmp_path: Path) -> None:
+    result = read_result(record)
+    known = identify(settings())
+    assert (result["results_version"], result["data_digest"], result["threads"]) == (known.version, known.data, 1)
+    assert result["seed"] == result["config"]["seed"] and set(result["versions"]) > {"torch", "recbole"}
+    assert {"seconds", "curve", "git_revision", "test_result", "best_valid_result", "stopped_by"} <= set(result)
+    text = (record / "result.json").read_text()
+    assert str(tmp_path) not in text and settings()["data_path"] not in text
+    assert sum('"epoch":' in line for line in text.splitlines()) == len(result["curve"])  # a line for each
+
+
+def test_results_by_target_are_small_and_come_back_as_they_were(tmp_path: Path) -> None:
+    """Thirty runs on 22,363 targets, as ten rows with three seeds on amazon-beauty, stay far below 10 MB."""
+    random = np.random.default_rng(0)
+    n, n_items = 22_363, 12_101
+    ranks = np.minimum(random.geometric(1 / 1500, n), n_items)
+    users = pd.DataFrame(
+        {
+            "user": [f"A{number:013X}" for number in random.permutation(10**6)[:n]],
+            "item": [f"B{number:09d}" for number in random.zipf(1.3, n) % n_items],
+            "rank": pd.array(ranks, dtype="Int64"),
+            "history_length": random.geometric(0.15, n) + 3,
+            "seen": np.zeros(n, dtype=bool),
+            "item_count": random.geometric(0.01, n),
+        }
+    )
+    users.loc[::100, "rank"] = pd.NA
+    write_users(users, tmp_path)
+    pd.testing.assert_frame_equal(read_users(tmp_path), users)
+    assert 30 * (tmp_path / "users.parquet").stat().st_size < 9e6
+    stored = pd.read_parquet(tmp_path / "users.parquet").dtypes.astype(str)
+    assert stored[["rank", "history_length", "item_count"]].tolist() == ["UInt16", "uint8", "uint16"]
+
+
+def test_git_takes_the_records_alone(record: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    root = record.parent
+    make_records_folder(root)
+    (root / "other.incomplete" / "saved").mkdir(parents=True)
+    (root / "other.incomplete" / "result.json").write_text("{}")
+    (root / "failed").mkdir()
+    (root / "failed" / "failure.json").write_text("{}")
+    (root / "failed.lock").touch()
+    assert (record / "best.pth").is_file()
+    for command in (["init", "-q"], ["add", "-A"]):
+        subprocess.run(["git", *command], cwd=root, check=True, capture_output=True)
+    listed = subprocess.run(["git", "ls-files"], cwd=root, check=True, capture_output=True, text=True).stdout
+    assert listed.split("\n")[:-1] == [".gitignore", "some name/result.json", "some name/users.parquet"]
+
+
+def taken(settings: dict, folder: Path, root: Path) -> tuple[list[Path], Records]:
+    """The records that a leaderboard of one run would take from a folder."""
+    records = Records([folder])
+    (target,) = checked_folders([Trial("mine", settings)], root, records)
+    return ([target] if target.is_dir() else []), records
+
+
+def test_a_finished_run_is_taken_whatever_its_folder_is_called(
+    record: Path, settings: Callable, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    moved = shutil.copytree(settings()["data_path"], tmp_path / "moved")
+    ((target,), records) = taken(settings(data_path=str(moved)), record.parent.parent, own)
+    assert sorted(file.name for file in target.iterdir()) == ["result.json", "users.parquet"]
+    assert (target / "result.json").read_bytes() == (record / "result.json").read_bytes()
+    assert records.taken == {record.parent: 1} and target.name == identify(settings()).fingerprint
+    (outcome,) = run_trials({target: Trial("mine", settings())}, Resources(address="nowhere"))
+    assert outcome.reused and len(outcome.users) > 0
+    # a file with the keys of the protocol is the protocol
+    file = shutil.copyfile(PROPERTIES / "protocol" / "leave_one_out_masked.yaml", tmp_path / "mine.yaml")
+    assert identify(settings(protocol=str(file))).fingerprint == target.name
+    for changes in ({"seed": 1}, {"model": "BPR"}, {"protocol": "leave_one_out"}):
+        assert taken(settings(**changes), record.parent, tmp_path / "others")[0] == []
+    with open(moved / "tiny" / "tiny.inter", "a") as opened:
+        opened.write("u1\ti2\t9999\n")
+    assert taken(settings(data_path=str(moved)), record.parent, tmp_path / "others")[0] == []
+
+
+def test_a_record_outlives_new_keys(
+    record: Path, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lacks a key that was added after it: it counts with the default, or with what is like a version without it."""
+    result = json.loads((record / "result.json").read_text())
+    del result["config"]["lazy_prefixes"]  # true by default
+    (record / "result.json").write_text(json.dumps(result))
+    known = identify(settings())
+    assert known.is_of(result) and not identify(settings(lazy_prefixes=False)).is_of(result)
+    key = dataclasses.replace(identity.KEYS["lazy_prefixes"], before=False)
+    monkeypatch.setitem(identity.KEYS, "lazy_prefixes", key)
+    assert not known.is_of(result) and identify(settings(lazy_prefixes=False)).is_of(result)
+    # a key that this version does not have
+    result["config"] |= {"lazy_prefixes": True, "of_another_version": 1}
+    assert not known.is_of(result)
+
+
+def test_results_of_another_version_are_not_taken(record: Path, settings: Callable, tmp_path: Path) -> None:
+    change(record, results_version=1)
+    told = io.StringIO()
+    found, records = taken(settings(), record.parent, tmp_path / "own")
+    records.report(Console(file=told))
+    assert found == [] and told.getvalue().count("\n") == 1
+    assert told.getvalue().startswith(f"{record.parent}: 1 runs are not taken")
+
+
+@pytest.mark.parametrize("spoil", [lambda f: f.unlink(), lambda f: f.write_text("{"), lambda f: f.write_text("[]")])
+def test_damaged_records_are_no_records(record: Path, settings: Callable, tmp_path: Path, spoil: Callable) -> None:
+    spoil(record / "result.json")
+    assert taken(settings(), record.parent, tmp_path / "own")[0] == []
+
+
+def test_folders_that_do_not_exist_are_refused(tmp_path: Path, record: Path) -> None:
+    with pytest.raises(SettingError, match="there is no folder nowhere"):
+        records_folders([Path("nowhere")], tmp_path)
+    shutil.copytree(record.parent, tmp_path / "results" / "board" / "runs")  # below the working folder
+    assert records_folders([], tmp_path / "own") == [tmp_path / "own", Path("results/board")]
+
+
+def test_a_stopped_run_is_taken_by_who_gives_no_more_time(record: Path, settings: Callable, tmp_path: Path) -> None:
+    change(record, stopped_by="max_minutes", config={"max_minutes": 5})
+    for minutes, is_taken in ((5, True), (2.5, True), (6, False), (None, False)):
+        own = tmp_path / f"own {minutes}"
+        assert bool(taken(settings(max_minutes=minutes), record.parent, own)[0]) == is_taken
+    change(record, stopped_by=None)
+    assert taken(settings(max_minutes=1000), record.parent, tmp_path / "own")[0]
+
+
+def test_a_stopped_trial_goes_on_with_more_time(
+    settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings(model="NoPESASRec", epochs=3)
+    with monkeypatch.context() as patch:
+        stop_at(4, patch)  # in the second epoch
+        assert run_in_folder({**given, "max_minutes": 5}, tmp_path / "run", 1) is None
+    assert read_result(tmp_path / "run")["epochs"] == 1 and (tmp_path / "run" / LAST_NAME).is_file()
+    validated: list[int] = []
+    assert run_in_folder({**given, "max_minutes": 5}, tmp_path / "run", 1) is None  # has all the time it is given
+    assert run_in_folder(given, tmp_path / "run", 1, callback_fn=lambda epoch, _: validated.append(epoch)) is None
+    assert run_in_folder(given, tmp_path / "whole", 1) is None
+    continued, whole = (read_result(tmp_path / name) for name in ("run", "whole"))
+    assert validated == [1, 2] and losses(continued) == losses(whole)
+    assert continued["test_result"] == whole["test_result"] and continued["stopped_by"] is None
+    files = sorted(file.name for file in (tmp_path / "run").iterdir() if file.is_file())
+    assert files == ["best.pth", "result.json", "users.parquet"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "whole"]
+
+
+# -- budgets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_limits_the_time_of_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("recbole_posattn.experiments.budget.time.monotonic", lambda: now[0])
+    budget = Budget(10)
+    assert Budget().within({"seed": 1}, tmp_path) == {"seed": 1} and not Budget().is_spent
+    now[0] = 240
+    assert budget.within({}, tmp_path) == {"max_minutes": 6.0}
+    assert budget.within({"max_minutes": 5}, tmp_path) == {"max_minutes": 5}
+    (tmp_path / "result.json").write_text('{"config": {}, "seconds": {"training": 120}}')  # it trained before
+    assert budget.within({}, tmp_path) == {"max_minutes": 8.0} and not budget.is_spent
+    now[0] = 600
+    assert budget.is_spent and Budget(0).is_spent
+
+
+def test_what_is_not_started_is_said(settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run is finished before; the budget is spent after another one; of a stopped one, its record is shown."""
+    monkeypatch.setattr(trials, "ray_cluster", lambda where: _OneByOne())
+    monkeypatch.setattr(trials, "start_run", lambda ray, settings, folder, where: ray.run(settings, folder))
+    monkeypatch.setattr(trials, "end_of_run", lambda ray, done, settings, folder: (done, False))
+    plan = checked_folders([Trial("Pop", settings(seed=seed)) for seed in (1, 2, 3, 4)], tmp_path)
+    folders = list(plan)
+    for folder in (folders[0], folders[3]):
+        assert run_in_folder(plan[folder].settings, folder, 1) is None
+    change(folders[3], stopped_by="max_minutes", config={"max_minutes": 1})
+    budget = Budget(1000)
+    outcomes = []
+    for outcome in run_trials(plan, Resources(), budget):
+        outcomes.append(outcome)
+        if not outcome.reused:
+            budget._ends = 0.0
+    facts = [(o.trial.settings["seed"], o.reused, o.started, o.error) for o in outcomes]
+    reason = "the budget of 1000 minutes was spent"
+    assert facts == [(1, True, True, None), (2, False, True, None), (3, False, False, reason), (4, True, True, None)]
+    again = list(run_trials(plan, Resources(), Budget(0)))
+    assert [o.error for o in again] == [None, None, "the budget of 0 minutes was spent", None]
+
+
+class _OneByOne:
+    """Runs trials in this process, in place of Ray."""
+
+    def __enter__(self) -> _OneByOne:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, settings: dict, folder: Path) -> str | None:
+        return run_in_folder(settings, folder, 1)
+
+    def wait(self, running: list, num_returns: int) -> tuple[list, list]:
+        return running[:num_returns], running[num_returns:]

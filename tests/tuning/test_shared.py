@@ -1,0 +1,155 @@
+"""Trials of earlier searches that count in a new one of the same definition."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from recbole_posattn.experiments.budget import Budget
+from recbole_posattn.experiments.leaderboard.spec import read_spec
+from recbole_posattn.experiments.leaderboard.tuned import Tuning, tune_rows
+from recbole_posattn.experiments.trials import Resources
+from recbole_posattn.experiments.tuning.records import (
+    DIED,
+    FAILED,
+    FINISHED,
+    PRUNED,
+    TrialRecord,
+    append_record,
+    open_search,
+    read_records,
+)
+from recbole_posattn.experiments.tuning.search import run_search
+from recbole_posattn.experiments.tuning.shared import earlier_trials, search_identity
+from recbole_posattn.experiments.tuning.space import Dimension, Space
+from recbole_posattn.experiments.tuning.spec import Search
+
+RATES = Space([Dimension("learning_rate", "loguniform", (1e-4, 1e-2), {})])
+
+
+@pytest.fixture
+def search(tiny_settings: Callable) -> Search:
+    return Search(tiny_settings(model="NoPESASRec", dataset="tiny", use_gpu=False), RATES, 3)
+
+
+def trial(number: int, state: str, rate: float) -> TrialRecord:
+    return TrialRecord(number, state, {"learning_rate": rate}, [(1, rate)] if state in (FINISHED, PRUNED) else [], 2.5)
+
+
+def searched(folder: Path, search: Search, *records: TrialRecord) -> Path:
+    """The folder of an earlier search with these trials."""
+    open_search(folder, search.plain(), search.space, False, search_identity(search))
+    for record in records:
+        append_record(folder, record)
+    return folder
+
+
+def settings_of(records: list[TrialRecord]) -> list[float]:
+    return [record.settings["learning_rate"] for record in records]
+
+
+def test_finished_and_pruned_trials_of_the_same_search_are_taken(search: Search, tmp_path: Path) -> None:
+    """Of a longer search the first ones; what failed, died or is known is run again or left out."""
+    long = searched(
+        *(tmp_path / "results" / "a" / "long", search._replace(n_trials=9), trial(3, FINISHED, 0.004)),
+        *(trial(0, FAILED, 0.001), trial(1, PRUNED, 0.002), trial(2, DIED, 0.003), trial(4, FINISHED, 0.005)),
+    )
+    searched(tmp_path / "results" / "b", search, trial(0, FINISHED, 0.004), trial(1, FINISHED, 0.006))
+    own, console = searched(tmp_path / "own", search, trial(0, FINISHED, 0.005)), Console(file=io.StringIO())
+    found = earlier_trials(search, [tmp_path, tmp_path / "results"], own, console)
+    assert settings_of(found) == [0.002, 0.004, 0.005]
+    assert {record.source for record in found} == {str(long)}
+    assert settings_of(earlier_trials(search._replace(n_trials=9), [tmp_path], own, console))[3:] == [0.006]
+
+    # with these it is complete: nothing is run, not even a Ray started
+    told: list[TrialRecord] = []
+    records = run_search(search, own, Resources(address="nowhere"), True, told.append, found)
+    assert settings_of(records) == [0.005, 0.002, 0.004] and [record.number for record in records] == [0, 1, 2]
+    assert told == records == read_records(own) and [record.source is None for record in records] == [
+        True,
+        False,
+        False,
+    ]
+    assert records[1].seconds == 2.5 and records[1].curve == [(1, 0.002)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda search: search._replace(grace_period=5),
+        lambda search: search._replace(scheduler="none"),
+        lambda search: search._replace(space=Space([Dimension("learning_rate", "uniform", (1e-4, 1e-2), {})])),
+        lambda search: search._replace(settings={**search.settings, "seed": 1}),
+        lambda search: search._replace(settings={**search.settings, "n_layers": 1}),
+    ],
+)
+def test_trials_of_another_search_are_not_taken(search: Search, tmp_path: Path, other: Callable) -> None:
+    searched(tmp_path / "earlier", other(search), trial(0, FINISHED, 0.002))
+    assert earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=io.StringIO())) == []
+
+
+def test_places_do_not_matter_but_data_and_versions_do(search: Search, tmp_path: Path) -> None:
+    before = search._replace(settings={**search.settings, "show_progress": True})
+    folder = searched(tmp_path / "earlier", before, trial(0, FINISHED, 0.002))
+    told = io.StringIO()
+    assert len(earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=told))) == 1
+    content = json.loads((folder / "search.json").read_text())
+    for change in ({"results_version": 1}, {"data_digest": "other"}):
+        changed = {**content, "identity": {**content["identity"], **change}}
+        (folder / "search.json").write_text(json.dumps(changed))
+        assert earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=told)) == []
+    assert told.getvalue().count("\n") == 1 and "its trials are not taken" in told.getvalue()
+    for text in ("{", "[]", json.dumps({**search.plain()})):
+        (folder / "search.json").write_text(text)
+        assert earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=told)) == []
+
+
+def test_a_leaderboard_says_how_many_trials_each_row_had(tiny_settings: Callable, tmp_path: Path) -> None:
+    """A row takes all its trials from an earlier search, one has nothing to search; then the budget is spent."""
+    spec = read_spec(
+        None,
+        {"models": ["NoPESASRec", "Pop"], "datasets": ["tiny"], "seeds": [7]},
+        tiny_settings(use_gpu=False),
+    )
+    known: dict[str, Any] = {}
+
+    def remember(search: Search, *_: Any) -> list[TrialRecord]:
+        known["search"] = search
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recbole_posattn.experiments.leaderboard.tuned.earlier_trials", remember)
+        patch.setattr("recbole_posattn.experiments.leaderboard.tuned.run_search", lambda *_: [])
+        tune(spec, tmp_path / "unused", Tuning(), Budget())
+    drawn = {key: known["search"].settings.get(key, 0.001) for key in known["search"].space.keys}
+    rates = (0.001, 0.002)
+    records = [
+        TrialRecord(number, state, {**drawn, "learning_rate": rate}, [(1, rate)], 60.0)
+        for number, (state, rate) in enumerate(zip((PRUNED, FINISHED), rates))
+    ]
+    searched(tmp_path / "earlier", known["search"], *records)
+    tuning = Tuning()
+    winners = tune(spec, tmp_path / "own", tuning, Budget(), tmp_path / "earlier")
+    assert winners == {"NoPESASRec": records[1].settings}
+    (row,) = tuning.rows
+    assert row == {
+        **{"dataset": "tiny", "protocol": "leave_one_out", "row": "NoPESASRec", "trials": 2, "finished": 1},
+        **{"pruned": 1, "failed": 0, "reused": 2, "seconds": 120.0, "settings": records[1].settings},
+    }
+    assert "2 trials (1 stopped early, 0 failed, 2 taken from earlier searches), 120 s: " in tuning.notes[1]
+    assert tuning.notes[2] == "tiny, leave_one_out: Pop: nothing to search."
+    spent = Tuning()
+    assert tune(spec, tmp_path / "late", spent, Budget(0)) == {} and spent.rows == []
+    assert "NoPESASRec: not tuned, as the budget of 0 minutes was spent." in spent.notes[1]
+
+
+def tune(spec: Any, folder: Path, tuning: Tuning, budget: Budget, *searches: Path) -> dict[str, dict[str, Any]]:
+    console = Console(file=io.StringIO())
+    where = Resources(address="nowhere")
+    return tune_rows(spec, "tiny", "leave_one_out", 2, folder, where, console, searches, tuning, budget)
