@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from recbole_posattn.settings.key import Key, Source
-from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, WITHOUT_EFFECT_ON_RESULT
+from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, SAME_IN_ALL_ROWS, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
 from recbole_posattn.settings.rules import LARGEST
 from recbole_posattn.settings.yaml import YamlLoader
@@ -115,6 +115,9 @@ def tables() -> str:
         f"A resumed run (`--resume`) keeps its settings. These may be changed: {_names(RESUMABLE)}.",
         "These may be changed by naming them, and the change is recorded in the checkpoint and in `result.json`: "
         f"{_names(CHANGEABLE)}.",
+        "## What is the same in all rows and trials",
+        "A protocol sets keys of the evaluation and of the data. The rows of a leaderboard and the trials of a search "
+        f"may not differ in these: {_names(SAME_IN_ALL_ROWS)}. Nor does a search draw what does not change a result.",
         "## What does not change a result",
         "Leaderboards and tuning reuse a finished run if its settings differ only in these keys: "
         f"{_names(WITHOUT_EFFECT_ON_RESULT)}. They identify the data by its contents, not its path.",

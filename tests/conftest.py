@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -18,7 +19,7 @@ from hypothesis import settings
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
-from recbole_posattn import Config
+from recbole_posattn import Config, run
 from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
 from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
@@ -115,6 +116,32 @@ def tiny_settings(tiny_data_path: Path) -> Callable[..., dict]:
         return {**base, **changes}
 
     return settings
+
+
+@pytest.fixture(scope="session")
+def finished_runs() -> dict[str, Path]:
+    """Folders of finished runs by their settings, so that each is trained once."""
+    return {}
+
+
+@pytest.fixture
+def finished_run(
+    tiny_settings: Callable, finished_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """The folder of a finished run on ``tiny``, a copy below ``saved``, for settings given as keywords."""
+
+    def finished_run(model: str = "PosKernelSASRec", **changes: object) -> Path:
+        settings = tiny_settings(**changes)
+        key = json.dumps([model, settings], sort_keys=True)
+        if key not in finished_runs:
+            folder = tmp_path_factory.mktemp("finished")
+            with contextlib.chdir(folder):
+                checkpoint = run(model, TINY, config_dict=settings, command_line=[])["checkpoint"]
+            finished_runs[key] = folder / Path(checkpoint).parent
+        number = list(finished_runs).index(key)
+        return shutil.copytree(finished_runs[key], Path("saved") / f"{finished_runs[key].name}-{number}")
+
+    return finished_run
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Functions that the tests run in new processes, which need them at the top level of a module."""
+"""What new processes of the tests do: functions at the top level of a module, as they must be.
+
+RecBole is imported by the functions that need it, because importing takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,9 @@ import torch.distributed as dist
 
 from recbole_posattn import distributed
 from recbole_posattn.errors import DataError, UserError
-from recbole_posattn.experiments import trials
-from recbole_posattn.training import run as run_module
-from recbole_posattn.training.request import RunRequest
 
-REPORTED = ("epochs", "best_epoch", "best_valid_result", "test_result")
+# The results of a run that several processes must have in common with one.
+COMPARED = ("epochs", "best_epoch", "best_valid_result", "test_result")
 
 
 def free_port() -> str:
@@ -41,7 +42,7 @@ class AbortsInFinalization:
 
 
 def exchange(folder: str) -> list:
-    """Meet, exchange rows and values, and return what arrived."""
+    """Exchange rows and values, and return what was received."""
     distributed.join(torch.device("cpu"), timeout=600)
     rank = distributed.rank()
     sys.kept = AbortsInFinalization()
@@ -50,7 +51,7 @@ def exchange(folder: str) -> list:
     order = Path(folder) / "order"
     with distributed.main_first(), order.open("a") as file:
         file.write(str(rank))
-    outcomes = [
+    received = [
         distributed.world_size(),
         distributed.is_main(),
         distributed.gather_rows({"rows": rows} if rank else {})["rows"].tolist(),
@@ -58,7 +59,7 @@ def exchange(folder: str) -> list:
         distributed.share_from_main("from the first" if rank == 0 else "from another"),
     ]
     distributed.leave()
-    return outcomes
+    return received
 
 
 def die(folder: str, rank: int) -> None:
@@ -79,21 +80,23 @@ def fail(kind: str) -> None:
 
 
 def stay_away() -> None:
-    """All meet, then the last process comes to no more meetings."""
+    """All processes exchange a value, then the last one enters no further collective call."""
     distributed.join(torch.device("cpu"), timeout=600)
     distributed.total(torch.ones(1))
-    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # the time to start does not count
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # starting may take longer
     if distributed.rank() + 1 == distributed.world_size():
         time.sleep(600)
     with distributed.waits_explained():
         distributed.total(torch.ones(1))
 
 
-def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -> str | None:
-    """Replaces ``run_in_folder``: the process is killed, always with seed 3 and the first time with seed 2.
+def run_or_die(settings: dict, folder: str, n_threads: int, *arguments: object, **options: object) -> str | None:
+    """Replaces ``run_in_folder``: the process is killed, with seed 3 always and with seed 2 the first time.
 
-    What happens is noted in ``order`` beside the folder, in this order.
+    Each start is noted in the file ``order`` next to the folder.
     """
+    from recbole_posattn.experiments import trials
+
     order, seed = Path(folder).with_name("order"), settings["seed"]
     before = order.read_text() if order.exists() else ""
     dies = seed == 3 or (seed == 2 and "2" not in before)
@@ -101,21 +104,24 @@ def run_or_die(settings: dict, folder: str, n_threads: int, **options: object) -
         file.write(f"{seed}{'†' if dies else ''} ")
     if dies:
         os.kill(os.getpid(), signal.SIGKILL)
-    return trials.run_in_folder(settings, folder, n_threads, **options)
+    return trials.run_in_folder(settings, folder, n_threads, *arguments, **options)
 
 
 def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
-    """Train and evaluate one case after the other in the same processes; return the result or refusal of each."""
+    """Train and evaluate cases one after the other in the same processes; the result or the error of each."""
+    from recbole_posattn.training import run as run_module
+    from recbole_posattn.training.request import RunRequest
+
     leave, distributed.leave = distributed.leave, lambda: None
-    outcomes = []
+    results = []
     for model, settings in cases:
         try:
             result = run_module._run(RunRequest(model, "tiny", None, settings, True, (), True, None, None))
-            outcomes.append({key: result[key] for key in REPORTED})
+            results.append({key: result[key] for key in COMPARED})
         except UserError as error:
-            outcomes.append({"error": str(error)})
+            results.append({"error": str(error)})
     everywhere = [None] * distributed.world_size()
-    dist.all_gather_object(everywhere, outcomes)
+    dist.all_gather_object(everywhere, results)
     leave()
-    assert all(of_one == outcomes for of_one in everywhere)
-    return outcomes
+    assert all(of_one == results for of_one in everywhere)
+    return results

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -27,7 +28,6 @@ from recbole_posattn.distributed import Layout, attendance, checked_layout, laun
 from recbole_posattn.distributed.attendance import Attendance
 from recbole_posattn.distributed.launching import RANK_VARIABLES
 from recbole_posattn.errors import DataError, NoAnswerError, ProcessError, SettingError
-from recbole_posattn.training.result import RunResult
 from tests import processes
 from tests.planted import write_atomic_file
 from tests.systems import needs_posix
@@ -40,29 +40,97 @@ def two() -> Layout:
     return Layout(2, 2, "localhost", processes.free_port(), 0)
 
 
+# Without dropout, whose random numbers differ. 16 rows a batch, of which each process gets 8.
+ALIKE = {
+    "hidden_dropout_prob": 0.0,
+    "attn_dropout_prob": 0.0,
+    "dropout_prob": 0.0,
+    "learning_rate": 0.01,
+    "metrics": ["Hit", "NDCG", "GAUC", "ItemCoverage"],
+    "valid_metric": "NDCG@10",
+    "eval_batch_size": 13,
+    "mask_history": "except_target",
+}
+
+# Lengths of the users' histories, by what they leave for validation and test.
+FEW_ROWS = {"one row each": [2] * 8 + [4], "a test row": [2] * 8 + [3], "a step": [5] * 5}
+SAMPLED = {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni3"}}
+NO_TEST = {"eval_args": {"split": {"LS": "valid_only"}, "order": "TO", "mode": "full"}}
+
+
+@pytest.fixture(scope="module")
+def few_rows(tiny_settings: Callable, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict]:
+    """Settings without anything random for data with few rows, named as in ``FEW_ROWS``."""
+    folder = tmp_path_factory.mktemp("few")
+
+    def settings(name: str, **changes: object) -> dict:
+        rows = [(f"u{u}", f"i{(3 * u + t * t) % 7}", t) for u, n in enumerate(FEW_ROWS[name]) for t in range(n)]
+        write_atomic_file(folder / name, "tiny", rows)
+        still = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "dropout_prob": 0.0, "stopping_step": 0}
+        small = {"epochs": 3, "topk": [3], "valid_metric": "NDCG@3", "learning_rate": 0.01, "use_gpu": False}
+        return tiny_settings(data_path=str(folder / name), **still, **small, **changes)
+
+    return settings
+
+
+class Together(NamedTuple):
+    """Runs that the same two processes do one after the other, because processes take seconds to start."""
+
+    cases: dict[str, tuple[str, dict]]
+    results: dict[str, dict]
+
+
+@pytest.fixture(scope="module")
+def together(tiny_settings: Callable, few_rows: Callable, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """Results of two processes: with much and with few data, equal to one process or not, whole and to be resumed."""
+    in_order = {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}
+    cases = {
+        "much": ("GRU4Rec", tiny_settings(**ALIKE)),
+        "few, masked": ("PosKernelSASRec", few_rows("one row each", mask_history="all")),
+        "no validation": (
+            "PosKernelSASRec",
+            few_rows("a test row", metrics=["NDCG", "GAUC", "AveragePopularity"]),
+        ),
+        "no test": ("PosKernelSASRec", few_rows("a step", train_batch_size=512, **NO_TEST)),
+        "few": ("GRU4Rec", few_rows("one row each", eval_batch_size=1)),
+        "drawn, sampled": ("PosKernelSASRec", few_rows("one row each", **SAMPLED)),
+        "drawn": ("BPR", few_rows("a test row")),
+        "drawn, pairs": ("BPR", few_rows("one row each", **SAMPLED)),
+        "drawn, masked": (
+            "BPR",
+            few_rows("one row each", mask_history="all", metrics=["NDCG", "ItemCoverage"], **in_order),
+        ),
+        "undisturbed": ("PosKernelSASRec", tiny_settings(epochs=4, learning_rate=0.01)),
+        "to be resumed": ("PosKernelSASRec", tiny_settings(epochs=2, learning_rate=0.01)),
+    }
+    saved = tmp_path_factory.mktemp("saved")
+    cases = {
+        name: (model, {**settings, "checkpoint_dir": str(saved / name)}) for name, (model, settings) in cases.items()
+    }
+    layout = Layout(2, 2, "localhost", processes.free_port(), 0)
+    results = launch(processes.run_each, {"cases": list(cases.values())}, layout)
+    return Together(cases, dict(zip(cases, results)))
+
+
+def weights_in(checkpoint_dir: str) -> dict[str, torch.Tensor]:
+    (file,) = Path(checkpoint_dir).glob("*/best.pth")
+    return torch.load(file, weights_only=True)["state_dict"]
+
+
+def assert_close_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    for name, weights in first.items():
+        torch.testing.assert_close(second[name], weights, rtol=1e-3, atol=2e-5, msg=name)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec"])
-def test_two_processes_train_and_evaluate_like_one(
-    tiny_settings: Callable, two: Layout, empty_folder: Path, model: str
-) -> None:
-    """Without dropout, whose random numbers differ. 16 rows a batch, of which each process gets 8."""
-    settings = tiny_settings(
-        hidden_dropout_prob=0.0,
-        attn_dropout_prob=0.0,
-        dropout_prob=0.0,
-        learning_rate=0.01,
-        metrics=["Hit", "NDCG", "GAUC", "ItemCoverage"],
-        valid_metric="NDCG@10",
-        eval_batch_size=13,
-        mask_history="except_target",
-    )
+def test_two_processes_train_and_evaluate_like_one(tiny_settings: Callable, two: Layout, empty_folder: Path) -> None:
+    settings = tiny_settings(**ALIKE)
+    model = "PosKernelSASRec"
     alone = run(model, "tiny", config_dict=settings)
     together = run(model, "tiny", config_dict=settings, nproc=2, port=two.port)
     assert together["test_result"] == alone["test_result"] and together["epochs"] == 2
     assert together["best_valid_result"] == alone["best_valid_result"]
-    states = [torch.load(result["checkpoint"], weights_only=True)["state_dict"] for result in (alone, together)]
-    for name, weights in states[0].items():
-        torch.testing.assert_close(states[1][name], weights, rtol=1e-3, atol=2e-5, msg=name)
+    assert_close_weights(*(torch.load(run["checkpoint"], weights_only=True)["state_dict"] for run in (alone, together)))
     # one folder, log and TensorBoard log for each run: only the first process writes
     files = ["best.pth", "last.pth", "result.json", "run.lock", "users.parquet"]
     assert sorted(file.name for file in Path(together["checkpoint"]).parent.iterdir()) == files
@@ -75,17 +143,22 @@ def test_two_processes_train_and_evaluate_like_one(
 
 
 @pytest.mark.slow
-def test_two_processes_resume_each_with_its_own_random_numbers(tiny_settings: Callable, two: Layout) -> None:
+def test_two_processes_train_a_recbole_model_like_one(together: Together) -> None:
+    model, settings = together.cases["much"]
+    alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
+    assert together.results["much"] == {key: alone[key] for key in processes.COMPARED}
+    assert_close_weights(weights_in("alone"), weights_in(settings["checkpoint_dir"]))
+
+
+@pytest.mark.slow
+def test_two_processes_resume_each_with_its_own_random_numbers(together: Together, two: Layout) -> None:
     """Each draws dropout of its own, and the first one the order of the rows."""
-
-    def run_two(checkpoint_dir: str, epochs: int, **options: object) -> RunResult:
-        settings = tiny_settings(epochs=epochs, learning_rate=0.01, checkpoint_dir=checkpoint_dir)
-        return run("PosKernelSASRec", "tiny", config_dict=settings, nproc=2, port=two.port, **options)
-
-    undisturbed, _ = run_two("undisturbed", 4), run_two("saved", 2)
-    resumed = run_two("saved", 4, resume="auto")
-    assert resumed["epochs"] == 4 and resumed["test_result"] == undisturbed["test_result"]
-    before, after = (torch.load(r["checkpoint"], weights_only=True)["state_dict"] for r in (undisturbed, resumed))
+    model, settings = together.cases["to be resumed"]
+    arguments = {"config_dict": {**settings, "epochs": 4}, "nproc": 2, "port": two.port}
+    resumed = run(model, "tiny", **arguments, resume="auto")
+    assert resumed["epochs"] == 4 and resumed["test_result"] == together.results["undisturbed"]["test_result"]
+    assert len(list(Path(settings["checkpoint_dir"]).iterdir())) == 1
+    before, after = (weights_in(together.cases[name][1]["checkpoint_dir"]) for name in ("undisturbed", "to be resumed"))
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -108,14 +181,14 @@ def test_bad_input_ends_in_one_line_and_code_2(tiny_data_path: Path, two: Layout
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("recbole-posattn: train_batch_size must be at least the number of processes")
+    assert last.startswith("recbole-posattn: train_batch_size must be at least 2, the number of processes")
     assert done.stderr.count("recbole-posattn: ") == 1 and not list((empty_folder / "saved").rglob("*"))
 
 
 @pytest.mark.slow
 def test_processes_exchange_rows_and_values(two: Layout, tmp_path: Path) -> None:
-    result = launch(processes.exchange, {"folder": str(tmp_path)}, two)
-    assert result == [2, True, [[10, 11, 12]], 3.0, "from the first"]
+    exchanged = launch(processes.exchange, {"folder": str(tmp_path)}, two)
+    assert exchanged == [2, True, [[10, 11, 12]], 3.0, "from the first"]
     assert (tmp_path / "order").read_text() == "01"
     # Exit handlers ran, and the interpreter was not finalized: that would have aborted the process.
     assert (tmp_path / "0.exited").exists() and (tmp_path / "1.exited").exists()
@@ -133,74 +206,46 @@ def test_a_process_that_dies_ends_the_job(two: Layout, tmp_path: Path, rank: int
     assert len(list(tmp_path.glob("*.pid"))) == 2
 
 
-# Lengths of the users' histories, by what they leave for validation and test.
-FEW_ROWS = {"one row each": [2] * 8 + [4], "a test row": [2] * 8 + [3], "a step": [5] * 5}
-SAMPLED = {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni3"}}
-NO_TEST = {"eval_args": {"split": {"LS": "valid_only"}, "order": "TO", "mode": "full"}}
-
-
-@pytest.fixture
-def few_rows(tiny_settings: Callable, tmp_path: Path) -> Callable[..., dict]:
-    """Settings without anything random for data with few rows, named as in ``FEW_ROWS``."""
-
-    def settings(name: str, **changes: object) -> dict:
-        rows = [(f"u{u}", f"i{(3 * u + t * t) % 7}", t) for u, n in enumerate(FEW_ROWS[name]) for t in range(n)]
-        write_atomic_file(tmp_path / name, "tiny", rows)
-        still = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "dropout_prob": 0.0, "stopping_step": 0}
-        small = {"epochs": 3, "topk": [3], "valid_metric": "NDCG@3", "learning_rate": 0.01, "use_gpu": False}
-        return tiny_settings(data_path=str(tmp_path / name), **still, **small, **changes)
-
-    return settings
-
-
 @pytest.mark.slow
-def test_splits_with_fewer_rows_than_processes(two: Layout, few_rows: Callable) -> None:
-    """Processes without a row take part in all that the others do; what is drawn at random differs from one process."""
-    same = [
-        ("PosKernelSASRec", few_rows("one row each", mask_history="all")),
-        ("PosKernelSASRec", few_rows("a test row", metrics=["NDCG", "GAUC", "AveragePopularity"])),
-        ("PosKernelSASRec", few_rows("a step", train_batch_size=512, **NO_TEST)),
-        ("GRU4Rec", few_rows("one row each", eval_batch_size=1)),
-    ]
-    drawn = [
-        ("PosKernelSASRec", few_rows("one row each", **SAMPLED)),
-        ("BPR", few_rows("a test row")),
-        ("BPR", few_rows("one row each", **SAMPLED)),
-        ("BPR", few_rows("one row each", mask_history="all", metrics=["NDCG", "ItemCoverage"])),
-    ]
-    outcomes = launch(processes.run_each, {"cases": same + drawn}, two)
-    for (model, settings), together in zip(same, outcomes):
+def test_splits_with_fewer_rows_than_processes(together: Together) -> None:
+    """Processes without a row take part in all that the others do; random draws differ from those of one process."""
+    for name in ("few, masked", "no validation", "no test", "few"):
+        model, settings = together.cases[name]
         alone = run(model, "tiny", config_dict={**settings, "checkpoint_dir": "alone"}, command_line=[])
-        assert together == {key: alone[key] for key in together}, (model, settings)
-    assert [sorted(key for key, value in case.items() if value is None) for case in outcomes] == [
-        *([], ["best_valid_result"], ["test_result"], []),
-        *([], [], [], []),
-    ]
+        assert together.results[name] == {key: alone[key] for key in processes.COMPARED}, name
+    missing = {
+        name: [key for key, value in result.items() if value is None]
+        for name, result in together.results.items()
+        if None in result.values()
+    }
+    assert missing == {"no validation": ["best_valid_result"], "no test": ["test_result"]}
+    refused = {name: result["error"] for name, result in together.results.items() if "error" in result}
+    assert refused == {}
 
 
 @pytest.mark.slow
 def test_three_processes_share_one_row_or_say_that_they_cannot(two: Layout, few_rows: Callable) -> None:
     cases = [("PosKernelSASRec", few_rows("one row each")), ("GRU4Rec", few_rows("a step", train_batch_size=2))]
-    outcomes = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
+    result, refused = launch(processes.run_each, {"cases": cases}, two._replace(nproc=3, world_size=3))
     alone = run(cases[0][0], "tiny", config_dict={**cases[0][1], "checkpoint_dir": "alone"}, command_line=[])
-    assert outcomes[0] == {key: alone[key] for key in outcomes[0]}
-    assert outcomes[1]["error"].startswith("train_batch_size must be at least the number of processes")
+    assert result == {key: alone[key] for key in processes.COMPARED}
+    assert refused["error"].startswith("train_batch_size must be at least 3, the number of processes")
 
 
 @pytest.mark.slow
-def test_who_does_not_answer_is_named(two: Layout) -> None:
+def test_a_process_that_does_not_answer_is_named(two: Layout) -> None:
     with pytest.raises(NoAnswerError, match=r"^process 0 of 2 waited 600 s for process 1, without an answer: it hangs"):
         launch(processes.stay_away, {}, two)
 
 
-def test_those_who_came_to_fewer_meetings_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_with_fewer_collective_calls_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     late, store = RuntimeError("[gloo/buffer.cc:81] Timed out waiting 5000ms for recv operation"), HashStore()
     present = [Attendance(store, rank, 4, 5, store_is_in_rank_0=True) for rank in range(4)]
-    for meetings, one in zip((2, 1, 2, 1), present):
-        for _ in range(meetings):
-            one.come()
+    for n_calls, one in zip((2, 1, 2, 1), present):
+        for _ in range(n_calls):
+            one.enter()
     assert "process 0 of 4 waited 5 s for processes 1, 3, without" in str(present[0].explained(late))
-    assert "for another process, without" in str(present[1].explained(late))  # where no meeting tells them apart
+    assert "for another process, without" in str(present[1].explained(late))  # as all have entered as many calls
     bug = RuntimeError("shapes do not match")
     assert present[0].explained(bug) is bug
 
@@ -218,7 +263,7 @@ def test_a_port_in_use_and_processes_that_are_not_started(two: Layout, monkeypat
     for name, value in zip(RANK_VARIABLES, ("0", "0", "2", "localhost", two.port)):
         monkeypatch.setenv(name, value)
     with pytest.raises(
-        NoAnswerError, match=rf"process 0 of 2 waited 1 s at localhost, port {two.port}, and the others"
+        NoAnswerError, match=rf"process 0 of 2 waited 1 s at localhost, port {two.port}, and the others did not connect"
     ):
         distributed.join(torch.device("cpu"), timeout=1)
     with socket.socket() as taken:
@@ -230,7 +275,7 @@ def test_a_port_in_use_and_processes_that_are_not_started(two: Layout, monkeypat
 
 
 @pytest.mark.slow
-def test_what_a_process_says_of_its_failure_arrives(two: Layout) -> None:
+def test_the_failure_of_a_process_is_raised(two: Layout) -> None:
     with pytest.raises(DataError, match=r"^column missing$"):
         launch(processes.fail, {"kind": "user"}, two)
     with pytest.raises(ProcessError, match=r"process 1 of 2 failed:(\n.*)+ZeroDivisionError: a bug"):

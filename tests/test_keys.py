@@ -66,8 +66,8 @@ def test_a_key_stands_in_the_table_once() -> None:
         ),
         (
             "SAME_IN_ALL_ROWS",
-            "dataset protocol seed eval_args mask_history drop_unseen_items drop_unseen_targets max_valid_rows time_split_method "
-            "time_split_second_of time_split_tie metrics topk valid_metric "
+            "dataset protocol seed eval_args mask_history drop_unseen_items drop_unseen_targets max_valid_rows "
+            "time_split_method time_split_second_of time_split_tie metrics topk valid_metric "
             "valid_metric_bigger metric_decimal_place repeatable rm_dup_inter val_interval benchmark_filename "
             "filter_inter_by_user_or_item user_inter_num_interval item_inter_num_interval",
         ),

@@ -22,7 +22,7 @@ def cut(epoch: int, score: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "ä%s{} b"])
-def test_a_run_goes_on_whatever_its_data_set_is_called(tiny_settings: Callable, name: str) -> None:
+def test_a_run_is_resumed_whatever_its_data_set_is_called(tiny_settings: Callable, name: str) -> None:
     """And not with that of another data set whose name the pattern would match."""
     for dataset in (name, "a1"):
         rows = lagged_sequences(12, range(4, 8), n_items=10, lag=2, noise=0.1, seed=len(dataset))

@@ -26,8 +26,8 @@ from recbole_posattn.training.result import RunResult
 from recbole_posattn.training.resume import LOCK_NAME, lock_run
 from tests.systems import needs_posix
 
-# What says where and when a run was done, and not what came out.
-_NO_MATTER = {"seconds", "checkpoint", "peak_mebibytes"}
+# Entries of a result that depend on where and when a run took place.
+_VARYING = {"seconds", "checkpoint", "peak_mebibytes"}
 
 MODELS = {
     "PosKernelSASRec": {},
@@ -63,12 +63,12 @@ of_recbole = pytest.mark.filterwarnings(r"ignore:torch\.sparse\.SparseTensor:Use
 
 
 class PowerCut(BaseException):
-    """Ends a run wherever it is; caught by nothing."""
+    """Ends a run at any point; no code catches it."""
 
 
 def outcome(result: RunResult) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What must be equal: the result without its times, and the weights of the best epoch."""
-    plain = {key: value for key, value in result.items() if key not in _NO_MATTER}
+    plain = {key: value for key, value in result.items() if key not in _VARYING}
     plain["curve"] = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in plain["curve"]]
     return plain, read_checkpoint(result["checkpoint"])["state_dict"]
 
@@ -81,7 +81,7 @@ def assert_same(first: RunResult, second: RunResult) -> None:
 
 
 def power_cut_in(epoch: int) -> Callable[[int, float], None]:
-    """Ends a run behind the validation of an epoch, counted from 0."""
+    """Ends a run after the validation of an epoch, counted from 0."""
 
     def callback(number: int, score: float) -> None:
         if number >= epoch:
@@ -118,7 +118,7 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(
         with monkeypatch.context() as patch, pytest.raises(PowerCut):
             patch.setattr(EngineMixin, "_train_epoch", stopped)
             run(config_dict=settings, resume="auto", **arguments)
-        torch.manual_seed(last_epoch)  # what other random numbers were drawn must not matter
+        torch.manual_seed(last_epoch)  # random numbers drawn elsewhere must not matter
         (last,) = Path("saved").glob(f"*/{LAST_NAME}")
         assert read_checkpoint(last)["epoch"] == last_epoch - 1
     assert_same(undisturbed, run(config_dict=settings, resume="auto", **arguments))
@@ -180,7 +180,7 @@ def test_a_signal_between_two_steps_loses_nothing(
     assert Path(resumed["checkpoint"]).parent == last.parent
 
 
-def test_a_run_at_its_end_is_only_evaluated(tiny_settings: Callable) -> None:
+def test_a_finished_run_is_only_evaluated(tiny_settings: Callable) -> None:
     settings = tiny_settings(epochs=3)
     first = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
     best, last = (Path(first["checkpoint"]).with_name(name).read_bytes() for name in ("best.pth", LAST_NAME))
@@ -191,7 +191,7 @@ def test_a_run_at_its_end_is_only_evaluated(tiny_settings: Callable) -> None:
         assert Path(first["checkpoint"]).with_name(name).read_bytes() == content
 
 
-def test_early_stopping_goes_on_counting(tiny_settings: Callable) -> None:
+def test_early_stopping_counts_on_after_a_resume(tiny_settings: Callable) -> None:
     settings = tiny_settings(epochs=30, stopping_step=2, learning_rate=0.05)
     undisturbed = run("PosKernelSASRec", "tiny", config_dict={**settings, "checkpoint_dir": "other"}, command_line=[])
     assert undisturbed["epochs"] < 30
@@ -206,26 +206,25 @@ def test_early_stopping_goes_on_counting(tiny_settings: Callable) -> None:
     resumed = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
     assert_same(undisturbed, resumed)
     again = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
-    assert again["epochs"] == undisturbed["epochs"]  # it has stopped, early, and does not begin again
+    assert again["epochs"] == undisturbed["epochs"]  # it stopped early, and does not start again
 
 
-def test_a_run_at_its_end_goes_on_with_more_epochs(tiny_settings: Callable) -> None:
+def test_a_finished_run_is_resumed_with_more_epochs(tiny_settings: Callable, finished_run: Callable) -> None:
     long = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=5, checkpoint_dir="other"), command_line=[])
-    short = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[])
-    folder = Path(short["checkpoint"]).parent
+    folder = finished_run(epochs=2)
     resumed = run(config_dict={"epochs": 5, "show_progress": False}, command_line=[], resume=folder)
     assert_same(long, resumed)
     assert Path(resumed["checkpoint"]).parent == folder
 
 
-def test_a_run_that_did_not_get_on_goes_on_with_a_lower_learning_rate(tiny_settings: Callable) -> None:
-    """And with smaller batches; what became another is on record."""
-    first = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[])
-    folder = Path(first["checkpoint"]).parent
+def test_a_run_is_resumed_with_a_lower_learning_rate(finished_run: Callable) -> None:
+    """And with smaller batches; the changes are on record."""
+    folder = finished_run(epochs=2)
+    assert json.loads((folder / "result.json").read_text())["changes"] == []
     lower = {"epochs": 3, "learning_rate": 1e-12, "train_batch_size": 8}
     second = run(config_dict=lower, command_line=[], resume=folder)
     before = read_checkpoint(folder / LAST_NAME)["state_dict"]
-    assert first["changes"] == []
+    assert json.loads((folder / "result.json").read_text())["changes"] == second["changes"]
     assert second["changes"] == [
         {"epoch": 2, "key": "learning_rate", "before": 0.001, "now": 1e-12},
         {"epoch": 2, "key": "train_batch_size", "before": 16, "now": 8},
@@ -237,10 +236,12 @@ def test_a_run_that_did_not_get_on_goes_on_with_a_lower_learning_rate(tiny_setti
     assert json.loads((folder / "result.json").read_text())["config"]["learning_rate"] == 1e-12
 
 
-def test_auto_starts_a_run_where_there_is_none_of_these_settings(tiny_settings: Callable) -> None:
-    other = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2, seed=1), command_line=[])
+def test_auto_starts_a_run_if_there_is_none_with_these_settings(
+    tiny_settings: Callable, finished_run: Callable
+) -> None:
+    other = finished_run(epochs=2, seed=1)
     new = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[], resume="auto")
-    assert other["checkpoint"] != new["checkpoint"] and new["epochs"] == 2
+    assert other != Path(new["checkpoint"]).parent and new["epochs"] == 2
 
 
 def test_auto_takes_the_farthest_run_whatever_the_clock_says(tiny_settings: Callable) -> None:
@@ -279,11 +280,10 @@ def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch
         (["--resume={run}", "--nproc=2"], "has 1 processes, not 2"),
     ],
 )
-def test_another_run_is_not_made_of_it(
-    tiny_settings: Callable, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+def test_a_run_is_not_resumed_with_settings_of_another(
+    finished_run: Callable, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    folder = Path(result["checkpoint"]).parent
+    folder = finished_run()
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     capsys.readouterr()
     assert main(["run", *(argument.format(run=folder) for argument in arguments)]) == 2
@@ -292,25 +292,23 @@ def test_another_run_is_not_made_of_it(
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_a_checkpoint_in_the_folder_names_the_run_as_well(tiny_settings: Callable) -> None:
+def test_a_run_is_named_by_a_checkpoint_in_its_folder(tiny_settings: Callable) -> None:
     result = run("BPR", "tiny", config_dict=tiny_settings(epochs=1), command_line=[])
     resumed = run(config_dict={"epochs": 2}, command_line=[], resume=result["checkpoint"])
     assert resumed["epochs"] == 2 and resumed["checkpoint"] == result["checkpoint"]
 
 
 @pytest.mark.parametrize("name", ["best.pth", LAST_NAME])
-def test_a_damaged_checkpoint_is_not_gone_on_with(tiny_settings: Callable, name: str) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    file = Path(result["checkpoint"]).with_name(name)
+def test_a_damaged_checkpoint_is_not_resumed(finished_run: Callable, name: str) -> None:
+    file = finished_run() / name
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=name):
         run(command_line=[], resume=file.parent)
     lock_run(file.parent).release()  # and is not locked either
 
 
-def test_two_processes_do_not_train_the_same_run(tiny_settings: Callable) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    folder = Path(result["checkpoint"]).parent
+def test_two_processes_do_not_train_the_same_run(finished_run: Callable) -> None:
+    folder = finished_run()
     lock = f"FileLock({str(folder / LOCK_NAME)!r})"
     script = f"from filelock import FileLock; lock = {lock}; lock.acquire(); print('has it', flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -324,9 +322,8 @@ def test_two_processes_do_not_train_the_same_run(tiny_settings: Callable) -> Non
     assert run(config_dict={"epochs": 4}, command_line=[], resume=folder)["epochs"] == 4
 
 
-def test_a_setting_that_makes_it_another_run_releases_the_lock(tiny_settings: Callable) -> None:
-    result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    folder = Path(result["checkpoint"]).parent
+def test_a_setting_that_makes_it_another_run_releases_the_lock(finished_run: Callable) -> None:
+    folder = finished_run()
     with pytest.raises(SettingError):
         run(config_dict={"hidden_size": 32}, command_line=[], resume=folder)
     lock_run(folder).release()

@@ -1,4 +1,4 @@
-"""A resumed run has the settings and the data that it had, but for what may change, and uses what has changed."""
+"""A resumed run has its old settings and data, except for settings that may change, and uses the changed ones."""
 
 from __future__ import annotations
 
@@ -48,12 +48,11 @@ CHANGES = {
 
 
 @pytest.fixture
-def run_of(tiny_settings: Callable) -> Callable[..., Path]:
+def run_of(finished_run: Callable) -> Callable[..., Path]:
     """The folder of a run of one epoch."""
 
     def run_of(model: str = "PosKernelSASRec", **changes: object) -> Path:
-        settings = tiny_settings(**{"epochs": 1, **changes})
-        return Path(run(model, "tiny", config_dict=settings, command_line=[])["checkpoint"]).parent
+        return finished_run(model, **{"epochs": 1, **changes})
 
     return run_of
 
@@ -99,9 +98,10 @@ def test_every_setting_that_may_change_has_a_test() -> None:
 
 
 @pytest.mark.parametrize("key", CHANGES)
-def test_a_changed_setting_is_used(run_of: Callable, seen_in_training: list[dict], key: str) -> None:
+def test_a_changed_setting_is_used(tiny_settings: Callable, seen_in_training: list[dict], key: str) -> None:
     before, now = CHANGES[key]
-    folder = run_of(**{key: before})
+    settings = tiny_settings(epochs=1, **{key: before})
+    folder = Path(run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]).parent
     assert seen_in_training[0][key] == before
     seen_in_training.clear()
     result = run(config_dict={"epochs": 2, key: now}, command_line=[], resume=folder)
@@ -111,7 +111,7 @@ def test_a_changed_setting_is_used(run_of: Callable, seen_in_training: list[dict
 
 
 @pytest.mark.parametrize("value", ["auto", None])
-def test_a_chunk_size_that_is_no_number_takes_the_place_of_one(
+def test_a_chunk_size_can_change_to_auto_and_none(
     run_of: Callable, seen_in_training: list[dict], value: str | None
 ) -> None:
     folder = run_of(loss_chunk_size=512)
@@ -121,7 +121,7 @@ def test_a_chunk_size_that_is_no_number_takes_the_place_of_one(
     assert seen_in_training[-1]["loss_chunk_size"] == 32
 
 
-def test_fearec_has_the_batches_of_now(run_of: Callable, seen_in_training: list[dict]) -> None:
+def test_fearec_uses_the_current_batch_size(run_of: Callable, seen_in_training: list[dict]) -> None:
     """It keeps their size in an attribute, and makes a mask of it."""
     folder = run_of("FEARec", train_batch_size=64, n_heads=1)
     run(config_dict={"epochs": 2, "train_batch_size": 32}, command_line=[], resume=folder)
@@ -332,7 +332,7 @@ def test_settings_differ_where_either_side_has_them(
     assert setting_differences(content, second).keys() == differing
 
 
-def test_a_key_that_the_version_of_then_did_not_have_is_the_default(tiny_settings: Callable) -> None:
+def test_a_key_that_an_older_version_did_not_have_has_its_default(tiny_settings: Callable) -> None:
     config = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
     content = {"config": config.plain(), "training": {}}
     for key in ("drop_unseen_targets", "kernel_sharing", "loss_negatives"):
@@ -370,7 +370,7 @@ def test_auto_takes_no_run_with_another_encoding(
     ],
     ids=str,
 )
-def test_a_key_that_the_run_does_not_have_is_not_passed_over(run_of: Callable, given: dict, message: str) -> None:
+def test_a_key_that_the_run_does_not_have_is_compared(run_of: Callable, given: dict, message: str) -> None:
     folder = run_of(loss_type="SSM", train_neg_sample_args={"sample_num": 8})
     if message is None:
         assert run(config_dict={"epochs": 2, **given}, command_line=[], resume=folder)["epochs"] == 2
@@ -379,7 +379,7 @@ def test_a_key_that_the_run_does_not_have_is_not_passed_over(run_of: Callable, g
         run(config_dict={"epochs": 2, **given}, command_line=[], resume=folder)
 
 
-def test_what_may_change_is_no_difference() -> None:
+def test_changeable_keys_are_not_among_the_ignored_ones() -> None:
     assert not RESUMABLE & CHANGEABLE
 
 
@@ -420,7 +420,7 @@ def test_a_run_does_not_go_on_without_some_of_its_rows(
     assert (folder / LAST_NAME).read_bytes() == before
 
 
-def test_auto_passes_over_a_run_on_other_data(
+def test_auto_skips_a_run_on_other_data(
     run_of: Callable, tiny_settings: Callable, own_data: tuple[Path, list], caplog: pytest.LogCaptureFixture
 ) -> None:
     file, rows = own_data
@@ -552,7 +552,7 @@ def test_what_fails_while_a_model_is_built_is_not_the_checkpoints_fault(
     ],
     ids=str,
 )
-def test_a_crafted_checkpoint_is_told_as_one(run_of: Callable, path: tuple, value: object) -> None:
+def test_a_crafted_checkpoint_is_refused(run_of: Callable, path: tuple, value: object) -> None:
     folder = run_of()
     content = read_checkpoint(folder / LAST_NAME)
     *before, last = path

@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
     add_plugin_argument(parser)
     spaces = parser.add_mutually_exclusive_group()
-    spaces.add_argument("--space", help="one of properties/tuning or a YAML file (default: the model's)")
+    spaces.add_argument(
+        "--space",
+        help="one of properties/tuning or a YAML file (default: the model's, or that of the model it derives from)",
+    )
     spaces.add_argument("--params_file", type=Path, help="a search space as a RecBole .hyper file")
     parser.add_argument("--num_samples", type=int, default=20, help="settings to try (default: 20)")
     parser.add_argument("--search", choices=ALGORITHMS, default=ALGORITHMS[0], help="how they are drawn (default: tpe)")
@@ -49,10 +52,10 @@ def execute(options: argparse.Namespace) -> int:
     require_positive(options, "num_samples", "grace_period", "jobs")
     checked = checked_settings(options.settings)
     from recbole_posattn.experiments.trials import Resources
-    from recbole_posattn.experiments.tuning.space import read_hyper, read_space
+    from recbole_posattn.experiments.tuning.space import read_hyper, read_space, space_of_model
     from recbole_posattn.experiments.tuning.spec import Search
     from recbole_posattn.experiments.tuning.tune import tune
-    from recbole_posattn.settings.plugins import with_plugins
+    from recbole_posattn.settings.plugins import import_plugins, with_plugins
     from recbole_posattn.settings.properties import named_file
     from recbole_posattn.settings.yaml import read_yaml
 
@@ -61,8 +64,11 @@ def execute(options: argparse.Namespace) -> int:
     settings = with_plugins(*map(read_yaml, options.config_files.split()), given, plugins)
     if options.params_file is not None:
         space = read_hyper(options.params_file)
+    elif options.space is not None:
+        space = read_space(named_file("tuning", options.space))
     else:
-        space = read_space(named_file("tuning", options.space or options.model))
+        import_plugins(settings.get("plugins", ()))
+        space = space_of_model(options.model)
     search = Search(
         settings, space.without(settings), options.num_samples, options.search, options.scheduler, options.grace_period
     )

@@ -40,13 +40,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import multiprocessing.context
 import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FunctionType, ModuleType, SimpleNamespace
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,36 +121,6 @@ def let_tensors_take_numpys_arguments() -> None:
         setattr(torch.Tensor, "__array__", array_of_numpy_2)  # noqa: B010  # mypy allows no assignment to a method
     if "return_scalar" not in inspect.signature(wrap).parameters:
         setattr(torch.Tensor, "__array_wrap__", wrap_of_numpy_2)  # noqa: B010
-
-
-def let_loaders_have_workers() -> None:
-    """Let a loader have worker processes on every system.
-
-    Where workers are not forked (macOS, Windows), the whole loader is pickled for them. What draws the order of the
-    rows is left out, which workers do not need: the state of a ``torch.Generator`` is sent in shared memory that is
-    freed before the worker opens it. On Linux, workers are forked, which is no longer the default in Python 3.14: its
-    fork server accepts at most 255 tensors.
-    """
-    from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
-    from torch.utils.data import DataLoader
-
-    def state_for_worker(loader: AbstractDataLoader) -> dict[str, Any]:
-        if multiprocessing.context.get_spawning_popen() is None:
-            return vars(loader)
-        order = ("generator", "sampler", "batch_sampler")
-        return {name: value for name, value in vars(loader).items() if name not in order}
-
-    context: Any = DataLoader.multiprocessing_context  # a property
-
-    def context_of_workers(loader: AbstractDataLoader) -> Any:
-        given = context.fget(loader)
-        by_server = sys.version_info >= (3, 14) and multiprocessing.get_start_method() == "forkserver"
-        if given is None and loader.num_workers > 0 and sys.platform == "linux" and by_server:
-            return multiprocessing.get_context("fork")
-        return given
-
-    AbstractDataLoader.__getstate__ = state_for_worker
-    AbstractDataLoader.multiprocessing_context = property(context_of_workers, context.fset)
 
 
 def build_sparse_tensors_as_today(model_class: type) -> None:
@@ -263,29 +232,6 @@ def without_tensorboard() -> Iterator[None]:
         yield
     finally:
         recbole_trainer.get_tensorboard = original
-
-
-def load_feat_by_c_parser(dataset: Any, filepath: str, source: Any) -> Any:
-    """RecBole's ``Dataset._load_feat`` with pandas' C parser; the result is the same frame.
-
-    RecBole uses the Python parser, which takes several times as long and much more memory: 7 GB for 20 million rows. It
-    is still used for separators of several characters, which only it supports, and for files on which the C parser
-    fails. RecBole's own function runs; only its name ``pd`` refers to a replacement.
-    """
-    from recbole.data.dataset import Dataset
-
-    load_feat = Dataset._load_feat
-    names = {**load_feat.__globals__, "pd": SimpleNamespace(read_csv=_read_csv)}
-    return FunctionType(load_feat.__code__, names)(dataset, filepath, source)
-
-
-def _read_csv(*args: Any, **options: Any) -> Any:
-    import pandas
-
-    if options.get("engine") == "python" and len(options.get("delimiter") or "") == 1:
-        with suppress(ValueError):
-            return pandas.read_csv(*args, **{**options, "engine": "c"})
-    return pandas.read_csv(*args, **options)
 
 
 @contextmanager

@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import load_feat_by_c_parser
+from recbole_posattn.compat.data import load_feat_by_c_parser
 
 import numpy as np
 import pandas as pd

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from recbole_posattn.compat import let_loaders_have_workers, lookups
+from recbole_posattn.compat import lookups
+from recbole_posattn.compat.data import let_loaders_have_workers
 
 from recbole.config import Config
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset

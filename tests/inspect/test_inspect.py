@@ -19,7 +19,7 @@ from recbole_posattn.analysis.attention_maps import attention_maps, history_buck
 from recbole_posattn.analysis.inspection import Inspection, inspect_checkpoint
 from recbole_posattn.analysis.kernel_history import kernel_evolution
 from recbole_posattn.analysis.kernel_tables import half_life, kernel_matrices, kernel_reach, kernel_table, lag_profiles
-from recbole_posattn.analysis.report import report_files
+from recbole_posattn.analysis.report import labelled, report_files
 from recbole_posattn.analysis.switches import positional_parts
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
@@ -247,8 +247,7 @@ def test_two_models_are_compared(inspected: Inspection, rotary: str) -> None:
     assert "PosKernelSASRec, layer 1" in page and "RoPESASRec, layer 2" in page
     assert {"PosKernelSASRec_kernels.png", "RoPESASRec_positions.csv", "RoPESASRec_attention_layer_1.svg"} <= set(files)
     assert "RoPESASRec_kernels.csv" not in files
-    twins = report_files([inspected, inspected])
-    assert {"PosKernelSASRec-A_kernels.png", "PosKernelSASRec-B_kernels.png"} <= set(twins)
+    assert [each.label for each in labelled([inspected, inspected])] == ["PosKernelSASRec A", "PosKernelSASRec B"]
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
 ) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "models: {fine: {model: NoPESASRec, seed: 1}, exploding: {model: BPR, learning_rate: 1e+30, epochs: 30}}\n"
+        "models: {fine: NoPESASRec, exploding: {model: BPR, learning_rate: 1e+30, epochs: 30}}\n"
         "seeds: [1]\nnot_run: {BERT4Rec: takes a day}\nnotes: [Nothing was tuned.]\n"
     )
     arguments = [argument for argument in flags(tiny_data_path, tmp_path / "out") if "epochs" not in argument]

@@ -10,9 +10,9 @@ import optuna
 import pytest
 from recbole.trainer import HyperTuning
 
-from recbole_posattn import Config
+from recbole_posattn import Config, PosKernelSASRec, register
 from recbole_posattn.errors import SettingError
-from recbole_posattn.experiments.tuning.space import Dimension, Space, read_hyper, read_space
+from recbole_posattn.experiments.tuning.space import Dimension, Space, read_hyper, read_space, space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.settings.properties import PROPERTIES
 
@@ -237,3 +237,14 @@ def test_the_papers_grid_is_the_papers() -> None:
     assert len(grid) == 2 * 3 * 3 * 2 * 2
     best = {"train_batch_size": 128, "n_layers": 2, "hidden_size": 128, "n_heads": 1, "learning_rate": 3e-4}
     assert {**best, "hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3} in grid
+
+
+@pytest.mark.usefixtures("registrations")
+def test_a_model_of_ones_own_is_searched_as_the_one_it_derives_from() -> None:
+    register(type("DerivedSASRec", (PosKernelSASRec,), {}))
+    assert space_of_model("DerivedSASRec").plain() == read_space(PROPERTIES / "tuning" / "PosKernelSASRec.yaml").plain()
+    assert space_of_model("GRU4Rec").plain() == read_space(PROPERTIES / "tuning" / "GRU4Rec.yaml").plain()
+    with pytest.raises(SettingError, match="model 'NARM2' is unknown"):
+        space_of_model("NARM2")
+    with pytest.raises(SettingError, match=r"tuning must be one of .*, or a YAML file; got 'DMF'"):
+        space_of_model("DMF")

@@ -24,9 +24,8 @@ from recbole_posattn.experiments.tuning.records import (
 )
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.shared import earlier_trials
-from recbole_posattn.experiments.tuning.space import read_space
+from recbole_posattn.experiments.tuning.space import space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
-from recbole_posattn.settings.properties import named_file
 
 
 @dataclass
@@ -135,7 +134,7 @@ def tune_rows(
 
 def _search(spec: Spec, name: str, dataset: str, protocol: str, n_trials: int) -> Search:
     settings = {**spec.row(name, dataset, protocol), "seed": spec.seeds[0]}
-    space = read_space(named_file("tuning", settings["model"]))
+    space = space_of_model(settings["model"])
     return Search(settings, space.without(settings), n_trials)
 
 

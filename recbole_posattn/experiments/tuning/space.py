@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recbole_posattn.errors import SettingError, did_you_mean
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import KEYS, TUNABLE
+from recbole_posattn.settings.properties import PROPERTIES, named_file
+from recbole_posattn.settings.registry import find_model
 from recbole_posattn.settings.yaml import parse_value, read_yaml
 
 if TYPE_CHECKING:
@@ -210,6 +212,17 @@ class Space:
     def plain(self) -> list[list[Any]]:
         """The space as lists and mappings, to be written as JSON and compared."""
         return [[key, kind, list(values), dict(condition)] for key, kind, values, condition in self.dimensions]
+
+
+def space_of_model(model: str) -> Space:
+    """The search space of a model: the file of ``properties/tuning/`` with its name, or with that of a base class.
+
+    Raises:
+        SettingError: If the model is unknown, or neither it nor a base class has a search space.
+    """
+    names = [base.__name__ for base in find_model(model).__mro__]
+    spaces = {file.stem for file in (PROPERTIES / "tuning").glob("*.yaml")}
+    return read_space(named_file("tuning", next((name for name in names if name in spaces), model)))
 
 
 def read_space(file: str | Path) -> Space:
