@@ -65,8 +65,8 @@ def main() -> None:
         "recipe_cost",
         "Cost of scores, regularization and averages",
         "Processor time of a training step of 64 sequences on one thread, toeplitz-full, 2 layers, d = 64, "
-        "cross-entropy over all items: milliseconds of the default, and the time with one setting changed as a multiple of it. "
-        "Medians of 30 steps, taking turns. Sequences have 12 items on amazon-beauty, 50 on ml-100k.",
+        "cross-entropy over all items: milliseconds of the default, and the time with one setting changed as a "
+        "multiple of it. Medians of 30 steps, taking turns. Sequences have 12 items on amazon-beauty, 50 on ml-100k.",
         ["items of", "default, ms", *VARIANTS[1:]],
         rows,
     )
