@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LR
 from recbole_posattn import Config, load, run
 from recbole_posattn.cli.main import main
 from recbole_posattn.errors import SettingError
+from recbole_posattn.settings.properties import model_properties
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.averaging import WeightAverage
@@ -335,6 +336,16 @@ def test_settings_without_effect_are_refused(tiny_settings: Callable, settings: 
     with pytest.raises(SettingError) as raised:
         Config(given.pop("model"), "tiny", config_dict=given, command_line=[])
     assert str(raised.value) == message
+
+
+def test_only_given_keys_are_refused_and_only_of_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not a default, and not a key in a file for several models that RecBole's do not have."""
+    file = tmp_path / "defaults.yaml"
+    file.write_text("score: cosine\nscore_temperature: 0.1\nlabel_smoothing: 0.2\n")
+    monkeypatch.setitem(model_properties, "PosKernelSASRec", (*model_properties["PosKernelSASRec"], file))
+    config = Config("PosKernelSASRec", "ml-100k", config_dict={"score": "dot", "loss_type": "gBCE"}, command_line=[])
+    assert (config["score"], config["score_temperature"], config["label_smoothing"]) == ("dot", 0.1, 0.2)
+    Config("GRU4Rec", "ml-100k", config_dict={"label_smoothing": 0.1, "loss_type": "BPR"}, command_line=[])
 
 
 @pytest.mark.parametrize(

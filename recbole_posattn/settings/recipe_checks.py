@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -30,21 +30,22 @@ _ONLY_WITH = {
 _DEFAULTS = {key.name: key.default for key in (*RECIPE_MODEL_KEYS, *RECIPE_RUN_KEYS)}
 
 
-def check_recipe(model: str, settings: Mapping[str, Any]) -> None:
+def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str]) -> None:
     """Refuse values that would have no effect, or cannot have one with this model.
 
     Args:
         model: Its name.
         settings: With RecBole's defaults filled in.
+        given: The keys of this model that were given: a default that has no effect is not refused.
 
     Raises:
         SettingError: Naming the key.
     """
     for key, (other, values) in _ONLY_WITH.items():
         value = settings.get(key, _DEFAULTS[key])
-        if value != _DEFAULTS[key] and settings.get(other) not in values:
+        if key in given and value != _DEFAULTS[key] and settings.get(other) not in values:
             raise SettingError(f"{key} {value} is for {other} {', '.join(values)}; got {shown(settings.get(other))}.")
-    if settings.get("label_smoothing") and settings["loss_type"] in SAMPLED_LOSSES:
+    if "label_smoothing" in given and settings["label_smoothing"] and settings.get("loss_type") in SAMPLED_LOSSES:
         raise SettingError(
             f"label_smoothing {settings['label_smoothing']} is for loss_type CE, with probabilities of all items; "
             f"got {settings['loss_type']}."
