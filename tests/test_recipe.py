@@ -146,6 +146,15 @@ def test_more_epochs_do_not_stretch_the_decay_of_a_resumed_run(tiny_settings: Ca
     assert report["config"]["lr_decay_epochs"] == 2
 
 
+def test_a_learning_rate_that_is_changed_on_resume_keeps_its_schedule(tiny_settings: Callable) -> None:
+    settings = tiny_settings(lr_scheduler="linear", lr_decay_epochs=10)
+    first = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
+    lower = {"epochs": 3, "learning_rate": 5e-4}
+    resumed = run(config_dict=lower, command_line=[], resume=first["checkpoint"])
+    rates = [point["learning_rate"] for point in resumed["curve"]]
+    assert rates == pytest.approx([1e-3 * (1 - 5 / 60), 1e-3 * (1 - 11 / 60), 5e-4 * (1 - 17 / 60)], rel=1e-12)
+
+
 # -- averaged weights ------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +202,29 @@ def test_averaged_weights_are_validated_kept_and_tested(tiny_settings: Callable,
         best = read_checkpoint(result["checkpoint"])["state_dict"]
         assert all(torch.equal(best[name], weight) for name, weight in kept["weights"].items())
     assert kept["n_averaged"] == (3 if method == "swa" else last[1]["training"]["recipe"]["steps"])
+
+
+def test_without_validation_the_average_is_kept(tiny_settings: Callable) -> None:
+    settings = tiny_settings(weight_averaging="swa", eval_step=0)
+    result = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
+    last = read_checkpoint(Path(result["checkpoint"]).with_name(LAST_NAME))
+    average = last["training"]["recipe"]["average"]["weights"]
+    best = read_checkpoint(result["checkpoint"])["state_dict"]
+    assert all(torch.equal(best[name], weight) for name, weight in average.items())
+    assert not all(torch.equal(last["state_dict"][name], weight) for name, weight in average.items())
+
+
+def test_a_run_that_max_minutes_ended_goes_on_with_its_average(tiny_settings: Callable) -> None:
+    settings = tiny_settings(epochs=4, learning_rate=0.02, weight_averaging="swa", lr_scheduler="cosine")
+    arguments: dict = {"model": "PosKernelSASRec", "dataset": "tiny", "command_line": []}
+    undisturbed = run(config_dict={**settings, "checkpoint_dir": "undisturbed"}, **arguments)
+    assert run(config_dict={**settings, "max_minutes": 1e-9}, **arguments)["epochs"] < 4
+    resumed = run(config_dict=settings, resume="auto", **arguments)
+    assert [point["loss"] for point in resumed["curve"]] == [point["loss"] for point in undisturbed["curve"]]
+    for name in ("best.pth", LAST_NAME):
+        states = [read_checkpoint(Path(r["checkpoint"]).with_name(name)) for r in (undisturbed, resumed)]
+        weights, other = (state["state_dict"] for state in states)
+        assert all(torch.equal(weight, other[key]) for key, weight in weights.items())
 
 
 def test_kernels_kept_by_epoch_are_the_averaged_ones(tiny_settings: Callable) -> None:
