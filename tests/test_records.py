@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from recbole_posattn import run
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments import identity, trials
 from recbole_posattn.experiments.budget import Budget
@@ -128,7 +129,7 @@ def test_a_finished_run_is_taken_whatever_its_folder_is_called(
     moved = shutil.copytree(settings()["data_path"], tmp_path / "moved")
     ((target,), records) = taken(settings(data_path=str(moved)), record.parent.parent, own)
     assert sorted(file.name for file in target.iterdir()) == ["result.json", "users.parquet"]
-    assert (target / "result.json").read_bytes() == (record / "result.json").read_bytes()
+    assert read_result(target) == {**read_result(record), "checkpoint": None}
     assert records.taken == {record.parent: 1} and target.name == identify(settings()).fingerprint
     (outcome,) = run_trials({target: Trial("mine", settings())}, Resources(address="nowhere"))
     assert outcome.reused and len(outcome.users) > 0
@@ -140,6 +141,24 @@ def test_a_finished_run_is_taken_whatever_its_folder_is_called(
     with open(moved / "tiny" / "tiny.inter", "a") as opened:
         opened.write("u1\ti2\t9999\n")
     assert taken(settings(data_path=str(moved)), record.parent, tmp_path / "others")[0] == []
+
+
+def test_the_own_record_of_an_older_version_is_renamed(record: Path, settings: Callable, tmp_path: Path) -> None:
+    """Its weights stay with it; a folder of a failed run of that name is replaced."""
+    own = record.parent
+    failed = own / identify(settings()).fingerprint
+    failed.mkdir()
+    (failed / "failure.json").write_text("{}")
+    ((target,), records) = taken(settings(), own, own)
+    assert target == failed and [folder.name for folder in own.iterdir() if folder.is_dir()] == [target.name]
+    assert (target / "best.pth").is_file() and not (target / "failure.json").exists() and not records.taken
+
+
+def test_a_run_that_was_started_by_itself_is_a_record(settings: Callable, tmp_path: Path) -> None:
+    result = run(config_dict=settings())
+    ((target,), _) = taken(settings(), Path("saved"), tmp_path / "own")
+    assert read_result(target)["test_result"] == result["test_result"]
+    assert settings()["data_path"] not in (target / "result.json").read_text()
 
 
 def test_a_record_outlives_new_keys(

@@ -23,7 +23,6 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
 
 RUNS = "runs"
-RECORD_FILES = (RESULT_NAME, USERS_NAME)
 
 _GITIGNORE = f"""# {RESULT_NAME} and {USERS_NAME} are the record of a finished run; all else stays on this machine.
 *
@@ -47,12 +46,15 @@ def write_record(file: Path, settings: Mapping[str, Any], checkpoint: str | None
         checkpoint: Name of the weights beside the file; ``None`` if they are not kept.
     """
     result = json.loads(file.read_text(encoding="utf-8"))
-    config = Config(config_dict=settings, command_line=[]).plain()
-    result["config"] = {key: value for key, value in config.items() if key not in _PLACES}
-    result["checkpoint"] = checkpoint
-    result.pop("command", None)
+    result["config"] = Config(config_dict=settings, command_line=[]).plain()
     with whole_file(file) as incomplete:
-        incomplete.write_text(record_text(result), encoding="utf-8")
+        incomplete.write_text(record_text(_without_places(result, checkpoint)), encoding="utf-8")
+
+
+def _without_places(result: Mapping[str, Any], checkpoint: str | None) -> dict[str, Any]:
+    config = {key: value for key, value in result["config"].items() if key not in _PLACES}
+    kept = {key: value for key, value in result.items() if key != "command"}
+    return {**kept, "config": config, "checkpoint": checkpoint}
 
 
 def record_text(result: Mapping[str, Any]) -> str:
@@ -106,6 +108,8 @@ class Records:
     def take(self, identity: Identity, max_minutes: float | None, target: Path) -> bool:
         """Copy the record of a run, if there is one; return whether there is.
 
+        A record beside the target, named by an older fingerprint of the same run, is renamed.
+
         Args:
             identity: Of the run.
             max_minutes: The time limit of the run.
@@ -115,13 +119,17 @@ class Records:
             OSError: If the folder cannot be written.
         """
         for folder, result in self._records:
-            if folder == target or not is_enough(result, max_minutes) or not identity.is_of(result):
+            if not folder.is_dir() or not is_enough(result, max_minutes) or not identity.is_of(result):
                 continue
             if result.get("results_version") != identity.version:
                 self.outdated[folder.parent] += 1
                 continue
-            _copy(folder, target)
-            self.taken[folder.parent] += 1
+            if folder.parent.resolve() == target.parent.resolve():
+                shutil.rmtree(target, ignore_errors=True)  # of a run that failed or had less time
+                folder.rename(target)
+            else:
+                _copy(folder, target)
+                self.taken[folder.parent] += 1
             return True
         return False
 
@@ -160,8 +168,9 @@ def _copy(source: Path, target: Path) -> None:
     copied = target.with_name(f".{target.name}")
     shutil.rmtree(copied, ignore_errors=True)  # of a copy that was killed
     copied.mkdir(parents=True)
-    for name in RECORD_FILES:
-        shutil.copyfile(source / name, copied / name)
+    shutil.copyfile(source / USERS_NAME, copied / USERS_NAME)
+    result = json.loads((source / RESULT_NAME).read_text(encoding="utf-8"))
+    (copied / RESULT_NAME).write_text(record_text(_without_places(result, None)), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)  # of a run that failed or had less time
     copied.rename(target)
 

@@ -47,7 +47,7 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         _check_kernels(settings)
     _check_encodings(settings)
     _check_loss(settings)
-    _check_attention(settings)
+    _check_block(settings)
     stride, max_length = settings["window_stride"], settings["MAX_ITEM_LIST_LENGTH"]
     if stride is not None and stride > max_length:
         raise SettingError(f"window_stride must be at most MAX_ITEM_LIST_LENGTH, which is {max_length}; got {stride}.")
@@ -75,7 +75,7 @@ def _check_last_window(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _check_attention(settings: Mapping[str, Any]) -> None:
+def _check_block(settings: Mapping[str, Any]) -> None:
     if settings.get("attend_padding") and settings["position_alignment"] != "end":
         raise SettingError(
             "attend_padding needs position_alignment 'end': padding behind the items is never attended; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -16,7 +16,7 @@ from recbole_posattn.errors import SettingError, did_you_mean, one_line, shown
 from recbole_posattn.settings.rules import is_number
 
 # By RecBole's names.
-LEARNERS: dict[str, type[Optimizer]] = {
+LEARNERS: dict[str, Callable[..., Optimizer]] = {
     "adam": Adam,
     "adamw": AdamW,
     "sgd": SGD,
@@ -68,6 +68,6 @@ def check_learner_args(settings: Mapping[str, Any]) -> None:
                 f"learner_args: {name} must be a number, a list of numbers or a bool; got {shown(value)}."
             )
     try:
-        with_arguments(LEARNERS[learner]([torch.zeros(1, requires_grad=True)], lr=1e-3), arguments)  # type: ignore[call-arg]
+        with_arguments(LEARNERS[learner]([torch.zeros(1, requires_grad=True)], lr=1e-3), arguments)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise SettingError(f"learner_args {shown(arguments)} does not suit {learner}: {one_line(error)}.") from error

@@ -86,6 +86,7 @@ def test_temporal_paper_is_the_authors_split(model: str) -> None:
     assert len(table) < n_all and loaded.dataset.item_num - 1 < 1682  # some items are new after training
 
 
+@pytest.mark.slow
 def test_items_of_a_knowledge_graph_are_left_out_too() -> None:
     """CKE knows no items but those of the graph; the cuts are those of their interactions."""
     graph, link = (pd.read_csv(ML_100K / f"ml-100k.{kind}", sep="\t", dtype=str) for kind in ("kg", "link"))

@@ -27,7 +27,7 @@ FILES = [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex", "html", "jso
 
 @pytest.fixture
 def spec(tiny_settings: Callable) -> Spec:
-    settings = tiny_settings(use_gpu=False, epochs=1)
+    settings = tiny_settings(use_gpu=False, epochs=1, metrics=["NDCG"], topk=[10])
     flags = {"models": ["NoPESASRec", "Pop"], "datasets": ["tiny"], "protocols": ["leave_one_out_masked"], "seeds": 2}
     return read_spec(None, flags, settings)
 
@@ -63,6 +63,7 @@ def validated(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_half_a_board_goes_on_in_a_fresh_folder_and_is_made_again_from_its_records(
     spec: Spec, here: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,9 +99,8 @@ def test_half_a_board_goes_on_in_a_fresh_folder_and_is_made_again_from_its_recor
     # From the records alone, on a machine without the data.
     content, bytes_before = validated(other), {name: (other / name).read_bytes() for name in FILES}
     assert [row["name"] for row in content["boards"][0]["rows"]] == scores(other)["model"].unique().tolist()
-    assert {run["fingerprint"] for run in content["boards"][0]["runs"]} == {f.name for f in other.glob("runs/*-*")} | {
-        folder.name for folder in (other / "runs").iterdir() if folder.is_dir()
-    }
+    folders = {folder.name for folder in (other / "runs").iterdir() if folder.is_dir()}
+    assert {run["fingerprint"] for run in content["boards"][0]["runs"]} == folders
     clone = tmp_path / "clone"
     shutil.copytree(other / "runs", clone / "runs")
     shutil.copyfile(other / "leaderboard.json", clone / "leaderboard.json")

@@ -61,6 +61,25 @@ def test_the_nearer_setting_wins(tmp_path: Path) -> None:
     }
 
 
+def test_runs_are_started_seed_by_seed_unless_the_definition_says_otherwise(tmp_path: Path) -> None:
+    """A row may have seeds of its own, their number or a list, which --seeds overrides."""
+    text = "models: {a: Pop, b: {model: BPR, seeds: 1}, c: {model: FPMC, seeds: [7, 2020]}}\nseeds: 3\n"
+    file = written(tmp_path, text)
+
+    def order(flags: dict) -> list[tuple[str, int]]:
+        return [
+            (trial.name, trial.settings["seed"]) for trial in read_spec(file, flags, {}).trials("ml-100k", "temporal")
+        ]
+
+    plain = [("a", 2020), ("b", 2020), ("c", 7), ("a", 2021), ("c", 2020), ("a", 2022)]
+    assert order({}) == plain and "seeds" not in read_spec(file, {}, {}).models["b"]
+    assert order({"seeds": 1}) == [("a", 2020), ("b", 2020), ("c", 2020)]
+    file.write_text(text + "priority: [c, 2020]\n")
+    assert order({}) == [("c", 7), ("c", 2020), ("a", 2020), ("b", 2020), ("a", 2021), ("a", 2022)]
+    file.write_text(text + "priority: [2021]\n")
+    assert order({}) == [("a", 2021), *(run for run in plain if run != ("a", 2021))]
+
+
 def test_figures_of_others_are_read(tmp_path: Path) -> None:
     text = (
         "models: [Pop]\n"
@@ -102,6 +121,10 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("models: [Popp]", "model 'Popp' is unknown. Did you mean 'Pop'"),
         ("{models: [Pop], seeds: 0}", "seeds must be their number or a list of different integers; got 0"),
         ("{models: [Pop], seeds: [1, 1]}", r"got \[1, 1\]"),
+        ("{models: {a: {model: Pop, seeds: 0}}}", "models: a: seeds must be their number or a list"),
+        ("{models: [Pop], priority: [BPR]}", r"priority must be a list of rows and seeds \(Pop, 2020, .*; got 'BPR'"),
+        ("{models: [Pop], priority: 3}", "priority must be a list; got 3"),
+        ("{models: [Pop], seeds_of_rows: {}}", "key 'seeds_of_rows' is unknown"),
         ("{models: [Pop], reference: BPR}", "reference must be one of Pop; got 'BPR'"),
         ("{models: [Pop], protocols: [leave_one]}", "protocol must be one of .*; got 'leave_one'. Did you mean"),
         ("{models: [Pop], datasets: {a: b}}", "datasets must be a list; got"),

@@ -236,7 +236,10 @@ def test_the_papers_grid_is_the_papers() -> None:
     grid = read_space(PROPERTIES / "tuning" / "PosKernelSASRec_paper.yaml").grid({})
     assert len(grid) == 2 * 3 * 3 * 2 * 2
     best = {"train_batch_size": 128, "n_layers": 2, "hidden_size": 128, "n_heads": 1, "learning_rate": 3e-4}
-    assert {**best, "hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3} in grid
+    best |= {"hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.3}
+    assert best in grid
+    preset = Config("PosKernelSASRec", "ml-100k", config_dict={"preset": "paper"}, command_line=[])
+    assert read_space(PROPERTIES / "tuning" / "PosKernelSASRec_paper.yaml").defaults(preset.plain()) == best
 
 
 @pytest.mark.usefixtures("registrations")

@@ -163,7 +163,7 @@ def _provenance(spec: Spec, boards: Sequence[Board], tuning: Tuning, notes: list
         versions={package: " and ".join(sorted(found)) for package, found in versions.items()},
         date=datetime.date.today().isoformat(),
         revision=", ".join(sorted({run["revision"] for run in runs if run["revision"]})) or None,
-        seeds=spec.seeds,
+        seeds=sorted({*spec.seeds, *(run["seed"] for run in runs)}, key=lambda seed: (seed not in spec.seeds, seed)),
         published=spec.published,
         not_run=[f"{model}: {reason}" for model, reason in spec.not_run.items()],
         notes=[*spec.notes, *tuning.notes, *notes],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ class Spec(NamedTuple):
         datasets: Names of data sets.
         protocols: Names of ``properties/protocol/``, or YAML files.
         seeds: Each seed is one run.
+        seeds_of_rows: Those of the rows that have their own.
         reference: The row that all others are tested against.
         settings: Settings of all runs; those of a row override them.
         tuned: Settings by data set and row, which override the row's; in a file also the path of a ``best.yaml``.
@@ -42,6 +43,7 @@ class Spec(NamedTuple):
     datasets: list[str]
     protocols: list[str]
     seeds: list[int]
+    seeds_of_rows: dict[str, list[int]]
     reference: str
     settings: dict[str, Any]
     tuned: dict[str, dict[str, dict[str, Any]]]
@@ -65,7 +67,9 @@ class Spec(NamedTuple):
         """
         places = {entry: place for place, entry in enumerate(self.priority)}
         last = len(places)
-        runs = [(seed, name) for seed in self.seeds for name in self.models]
+        own = {name: self.seeds_of_rows.get(name, self.seeds) for name in self.models}
+        most = max(map(len, own.values()))
+        runs = [(own[name][nth], name) for nth in range(most) for name in self.models if nth < len(own[name])]
         runs.sort(key=lambda run: min(places.get(run[0], last), places.get(run[1], last)))
         return [
             Trial(name, {**self.row(name, dataset, protocol), **(winners or {}).get(name, {}), "seed": seed})
@@ -96,12 +100,14 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     where = f"leaderboard {file}" if file is not None else "leaderboard"
     in_file = read_yaml(file) if file is not None else {}
     given = with_plugins(in_file, flags)
-    for key in given:
-        if key not in Spec._fields:
-            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, Spec._fields)}")
+    _check_known(given, where)
     if not given.get("models"):
         raise SettingError(f"{where}: no models; name some with --models=PosKernelSASRec,SASRec or in a file.")
     models = _rows(given["models"], where)
+    seeds = _seeds(given.get("seeds", 3), f"{where}: seeds")
+    of_rows = _seeds_of_rows(models, seeds, where)
+    if "seeds" in flags:
+        of_rows = {}
     reference = given.get("reference") or next(iter(models))
     if reference not in models:
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
@@ -112,16 +118,16 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     all_rows = [*models.values(), *(row for rows in tuned.values() for row in rows.values())]
     plugins = with_plugins(given, shared, settings, *all_rows).get("plugins", [])
     import_plugins(plugins)
-    seeds = _seeds(given.get("seeds", 3), where)
     spec = Spec(
         models={name: {**row, **settings} for name, row in models.items()},
         datasets=_list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets"),
         protocols=_list(given.get("protocols", ["leave_one_out"]), str, f"{where}: protocols"),
         seeds=seeds,
+        seeds_of_rows=of_rows,
         reference=reference,
         settings=shared,
         tuned={dataset: {row: {**own, **settings} for row, own in rows.items()} for dataset, rows in tuned.items()},
-        priority=_priority(given.get("priority"), models, seeds, f"{where}: priority"),
+        priority=_priority(given.get("priority"), models, {*seeds, *itertools.chain(*of_rows.values())}, where),
         not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
         published=[
             *read_published(in_file.get("published"), f"{where}: published"),
@@ -135,6 +141,14 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     for protocol in spec.protocols:
         read_protocol(protocol)
     return spec
+
+
+def _check_known(given: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that a leaderboard does not have."""
+    keys = [field for field in Spec._fields if field != "seeds_of_rows"]
+    for key in given:
+        if key not in keys:
+            raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, keys)}")
 
 
 def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
@@ -187,28 +201,36 @@ def _tuned_row(of_row: Any, row: Mapping[str, Any], where: str) -> dict[str, Any
     return {key: value for key, value in settings.items() if key not in SAME_IN_ALL_ROWS}
 
 
-def _priority(entries: Any, rows: Mapping[str, Any], seeds: Sequence[int], where: str) -> list[str | int]:
-    entries = _list(entries, object, where) if entries else []
+def _priority(entries: Any, rows: Iterable[str], seeds: Iterable[int], where: str) -> list[str | int]:
+    entries = _list(entries, object, f"{where}: priority") if entries else []
+    allowed = [*rows, *sorted(seeds)]
     for entry in entries:
-        if entry not in rows and entry not in seeds:
+        if entry not in allowed:
             raise SettingError(
-                f"{where} must name rows ({', '.join(rows)}) and seeds ({_joined(seeds)}); got {entry!r}."
+                f"{where}: priority must be a list of rows and seeds ({', '.join(map(str, allowed))}); got {entry!r}."
             )
     return entries
 
 
-def _joined(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
+def _seeds_of_rows(rows: Mapping[str, dict[str, Any]], seeds: Sequence[int], where: str) -> dict[str, list[int]]:
+    """The seeds of the rows that have their own, which are removed from the settings of the rows."""
+    return {
+        name: _seeds(row.pop("seeds"), f"{where}: models: {name}: seeds", seeds)
+        for name, row in rows.items()
+        if "seeds" in row
+    }
 
 
-def _seeds(seeds: Any, where: str) -> list[int]:
+def _seeds(seeds: Any, where: str, first: Sequence[int] = ()) -> list[int]:
+    """Seeds given as a list, or as their number: the first ones of ``first``, and then consecutive ones."""
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         if seeds > MOST_SEEDS:
-            raise SettingError(f"{where}: seeds must be at most {MOST_SEEDS:,}; got {shown(seeds)}.")
-        return [FIRST_SEED + nth for nth in range(seeds)]
-    listed = _list(seeds, int, f"{where}: seeds") if isinstance(seeds, (list, tuple)) else []
+            raise SettingError(f"{where} must be at most {MOST_SEEDS:,}; got {shown(seeds)}.")
+        others = (seed for seed in itertools.count(FIRST_SEED) if seed not in first)
+        return list(itertools.islice(itertools.chain(first, others), seeds))
+    listed = _list(seeds, int, where) if isinstance(seeds, (list, tuple)) else []
     if not listed or len(set(listed)) < len(listed):
-        raise SettingError(f"{where}: seeds must be their number or a list of different integers; got {shown(seeds)}.")
+        raise SettingError(f"{where} must be their number or a list of different integers; got {shown(seeds)}.")
     return listed
 
 

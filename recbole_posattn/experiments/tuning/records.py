@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.experiments.records import RUNS, make_records_folder
 from recbole_posattn.experiments.run_results import read_result, validated_epochs
 from recbole_posattn.experiments.trials import remove_left_over
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.files import json_text, write_json
 from recbole_posattn.training.result import RESULT_NAME
 
-RUNS, SEARCH_NAME, TRIALS_NAME = "runs", "search.json", "trials.jsonl"
+SEARCH_NAME, TRIALS_NAME = "search.json", "trials.jsonl"
 
 # States of a trial. A resumed search reruns only those whose process died.
 FINISHED, PRUNED, FAILED, DIED = "finished", "pruned", "failed", "died"
@@ -114,7 +115,7 @@ def open_search(
     elif resume:
         raise SettingError(f"there is no search in {folder} to resume; leave --resume out.")
     try:
-        (folder / RUNS).mkdir(parents=True, exist_ok=True)
+        make_records_folder(folder / RUNS)
         write_json(file, {**searched, "identity": identity} if identity is not None else searched)
         remove_left_over(folder / RUNS)
         records = {record.number: record for record in read_records(folder)}

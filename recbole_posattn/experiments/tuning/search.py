@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
+from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.trials import remove_left_over
-from recbole_posattn.experiments.tuning.records import RUNS, TrialRecord, open_search, take_records
+from recbole_posattn.experiments.tuning.records import TrialRecord, open_search, take_records
 from recbole_posattn.experiments.tuning.shared import search_identity
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 
