@@ -63,6 +63,7 @@ bench-engine: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.loss_memory
 	$(BIN)/python -m benchmarks.process_scaling
 	$(BIN)/python -m benchmarks.dropout_speed
+	$(BIN)/python -m benchmarks.recipe_cost
 	$(BIN)/python -m benchmarks.precision_speed
 	$(BIN)/python -m benchmarks.recommend_speed
 	$(BIN)/python -m benchmarks.trim_padding

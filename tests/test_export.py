@@ -88,6 +88,7 @@ def test_torch_export_scores_as_the_model(exported: Callable, model: str) -> Non
         ("PosKernelSASRec", {"kernel_branch": "toeplitz"}),
         ("PosKernelSASRec", {"kernel_branch": "lowrank", "attention": "none", "kernel_branch_groups": 1}),
         ("BSARec", {"filter_padding": False, "n_heads": 2}),
+        ("PosKernelSASRec", {"score": "cosine", "score_temperature": 0.5}),
         ("PosKernelSASRec", {"preset": "paper", "n_layers": 1, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 10}),
         ("SASRec", {"n_heads": 2}),
         ("GRU4Rec", {"embedding_size": 16}),
@@ -104,7 +105,7 @@ def test_kernels_and_recboles_models_are_exported_as_well(exported: Callable, mo
     ("model", "changes"),
     [
         ("PosKernelSASRec", {"position_encoding": ["absolute", "all_absolute", "rope", "cape", "t5_bias"]}),
-        ("ALiBiSASRec", {"position_alignment": "start", "backbone": "recbole"}),
+        ("ALiBiSASRec", {"position_alignment": "start", "backbone": "recbole", "score": "cosine"}),
     ],
     ids=str,
 )

@@ -63,7 +63,7 @@ def test_table_of_keys_matches_the_properties() -> None:
 
 
 def test_tables_of_training_and_evaluation_have_the_defaults() -> None:
-    training = ("Speed", "Optimizer", "Resuming")
+    training = ("Speed", "Score and regularization", "Optimizer", "Resuming")
     sections = (*(("docs/training.md", heading) for heading in training), ("docs/evaluation.md", "Keys"))
     rows = {key: default for section in sections for key, default in rows_below(*section).items()}
     config = Config("PosKernelSASRec", "ml-100k", command_line=[])

@@ -36,6 +36,13 @@ MODELS = {
     "hybrid": {"position_encoding": ["rope"], "kernel_structure": "toeplitz-adaptive_band", "n_heads": 2},
     "without validation": {"eval_step": 0},
     "every other epoch": {"eval_step": 2},
+    "recipe": {
+        **{"weight_averaging": "ema", "ema_decay": 0.9, "lr_scheduler": "cosine", "lr_warmup_epochs": 1.5},
+        **{"learner": "adamw", "weight_decay": 0.1, "weight_decay_on": "matrices", "item_dropout_prob": 0.2},
+        **{"score": "cosine", "label_smoothing": 0.1},
+    },
+    "swa": {"weight_averaging": "swa", "averaging_start_epoch": 1, "lr_scheduler": "constant", "lr_warmup_epochs": 4},
+    "swa, SASRec": {"model": "SASRec", "n_heads": 1, "weight_averaging": "swa", "lr_scheduler": "linear"},
     "CAPESASRec": {"model": "CAPESASRec"},
     "branch": {"kernel_branch": "toeplitz", "kernel_structure": "identity-time_variant"},
     "BSARec": {"model": "BSARec", "train_batch_size": 128},
@@ -85,7 +92,7 @@ def power_cut_in(epoch: int) -> Callable[[int, float], None]:
     return callback
 
 
-IN_FAST_TESTS = ("PosKernelSASRec", "BPR", "every other epoch")
+IN_FAST_TESTS = ("PosKernelSASRec", "BPR", "every other epoch", "recipe")
 
 
 @of_recbole

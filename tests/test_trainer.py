@@ -15,6 +15,8 @@ from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.checkpointing import CheckpointMixin
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.load import prepare_data
+from recbole_posattn.training.recipe import RecipeMixin
+from recbole_posattn.training.time_limit import TimeLimitMixin
 from recbole_posattn.training.trainer import trainer_class
 
 BUILT_IN = ["Pop", "BPR", "SASRec", "GRU4Rec", "BERT4Rec", "EASE", "ItemKNN", "LightGCN"]
@@ -68,7 +70,8 @@ def test_a_trainer_class_is_a_subclass_of_recboles_made_once(tiny_settings: Call
     config = Config("BERT4Rec", "tiny", config_dict=tiny_settings(n_heads=1), command_line=[])
     made = trainer_class(config)
     assert made is trainer_class(config) and made.__name__ == made.__qualname__ == "Trainer"
-    assert made.__mro__[1:3] == (CheckpointMixin, EngineMixin) and issubclass(made, recbole.trainer.Trainer)
+    bases = (CheckpointMixin, TimeLimitMixin, RecipeMixin, EngineMixin)
+    assert made.__mro__[1:5] == bases and issubclass(made, recbole.trainer.Trainer)
     pretraining = trainer_class(Config("RecVAE", "tiny", config_dict=tiny_settings(), command_line=[]))
     assert pretraining.__name__ == "RecVAETrainer" and pretraining is not made
     assert pretraining.__mro__.index(EngineMixin) < pretraining.__mro__.index(recbole.trainer.RecVAETrainer)

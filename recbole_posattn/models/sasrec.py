@@ -22,12 +22,15 @@ from torch.nn import functional as F
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.nn.backbone import Block, BlockOptions
 from recbole_posattn.nn.branch import KernelBranch
+from recbole_posattn.nn.dropout import ItemDropout
 from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.encodings.build import build_encodings
+from recbole_posattn.nn.item_scores import item_score
 from recbole_posattn.nn.kernels.base import Alignment, IdentityKernel
 from recbole_posattn.nn.losses.base import LossOptions
 from recbole_posattn.nn.losses.build import build_loss
+from recbole_posattn.nn.matrices import matrices
 
 
 class SASRecBase(SequentialRecommender):
@@ -61,6 +64,9 @@ class SASRecBase(SequentialRecommender):
 
         hidden_size, n_heads = config["hidden_size"], config["n_heads"]
         self.item_embedding = nn.Embedding(self.n_items, hidden_size, padding_idx=0)
+        # A model from outside this package may have a YAML file without the newest keys.
+        self.item_dropout = ItemDropout(config["item_dropout_prob"] or 0.0)
+        self.item_score = item_score(config["score"] or "dot", config["score_temperature"])
         kernels, branches = self.layer_kernels(config), self.layer_branches(config)
         names = self.encoding_names(config)
         encodings = build_encodings(names, config["n_layers"], encoding_options(config))
@@ -106,6 +112,10 @@ class SASRecBase(SequentialRecommender):
     def encoding_names(self, config: Config) -> Sequence[str]:
         """The positional encodings, names of :data:`ENCODINGS`."""
         return ()
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The weights that ``weight_decay_on: matrices`` decays: of linear layers, and the item embeddings."""
+        return matrices(self)
 
     def learned(self) -> dict[str, Any]:
         """What the trained model reports about itself, for the report of a run: plain data by name."""
@@ -159,7 +169,8 @@ class SASRecBase(SequentialRecommender):
             valid: Where an item stands, boolean of shape (b, s); ``None`` if no padding is in front.
             last_only: See :meth:`encode`.
         """
-        return self.backbone(self.item_embedding(item_seq), valid, last_only)
+        embedding = self.item_dropout(self.item_embedding(item_seq), item_seq)
+        return self.backbone(embedding, valid, last_only)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The mean loss of every target in the batch, by default cross-entropy over all items (arXiv 2602.21052).
@@ -175,7 +186,8 @@ class SASRecBase(SequentialRecommender):
                 for bucket in self._buckets(item_seq_len)
             ]
             hidden, target = map(torch.cat, zip(*labelled))
-        return self.loss(hidden, target, self.item_embedding.weight)
+        hidden, item_weight = self.item_score.operands(hidden, self.item_embedding.weight)
+        return self.loss(hidden, target, item_weight)
 
     def _labelled(self, item_seq: Tensor, item_seq_len: Tensor, target_list: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs at the positions with a target, and the targets; without padding, most products are saved later."""
@@ -197,18 +209,20 @@ class SASRecBase(SequentialRecommender):
     def predict(self, interaction: Interaction) -> Tensor:
         """Scores of the given items, shape (b,)."""
         hidden = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return (hidden * self.item_embedding(interaction[self.ITEM_ID])).sum(dim=-1)
+        hidden, item_weight = self.item_score.operands(hidden, self.item_embedding(interaction[self.ITEM_ID]))
+        return (hidden * item_weight).sum(dim=-1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, shape (b, n)."""
         return self._scores(self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]))
 
     def _scores(self, hidden: Tensor) -> Tensor:
-        """Dot products with the item embeddings (tied weights), shape (…, n).
+        """Scores of all items by their embeddings (tied weights), shape (…, n).
 
         As in RecBole's SASRec, the padding item is included; RecBole's evaluation sets its score to −∞.
         """
-        return hidden @ self.item_embedding.weight.T
+        hidden, item_weight = self.item_score.operands(hidden, self.item_embedding.weight)
+        return hidden @ item_weight.T
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
         """Bring (b, s) to the length of the batch, and move padding to the front if ``newest_last``."""
@@ -255,6 +269,7 @@ def loss_options(config: Config) -> LossOptions:
         distribution=negatives.get("distribution", "uniform"),
         alpha=negatives.get("alpha", 1.0),
         calibration=config["gbce_calibration"],
+        label_smoothing=config["label_smoothing"] or 0.0,
     )
 
 

@@ -53,3 +53,29 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """The probability, for ``print(model)``."""
         return f"p={self.p}"
+
+
+class ItemDropout(nn.Module):
+    """During training, zero whole item embeddings with probability p, and multiply the others by 1 / (1 − p).
+
+    Each position of a sequence is drawn by itself and stays in its place: word dropout (Iyyer et al., ACL 2015) for
+    items. Padding is left as it is.
+
+    Args:
+        p: Probability of zeroing an item, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, embedding: Tensor, item: Tensor) -> Tensor:
+        """Embeddings of shape (b, s, d) of items of shape (b, s), 0 at padding, to embeddings of that shape."""
+        if not self.training or self.p == 0.0:
+            return embedding
+        factor = dropout(torch.ones_like(item, dtype=embedding.dtype), self.p)
+        return embedding * factor.masked_fill(item == 0, 1.0).unsqueeze(-1)
+
+    def extra_repr(self) -> str:
+        """The probability, for ``print(model)``."""
+        return f"p={self.p}"

@@ -33,6 +33,7 @@ from recbole_posattn.settings.checks import (
     check_validation_metric,
 )
 from recbole_posattn.settings.choices import DEFAULT_DATASET, DEFAULT_MODEL
+from recbole_posattn.settings.columns import columns_to_load
 from recbole_posattn.settings.combinations import (
     check_attention,
     check_combinations,
@@ -52,6 +53,7 @@ from recbole_posattn.settings.plugins import check_plugins_of_checkpoint, import
 from recbole_posattn.settings.presets import preset_settings
 from recbole_posattn.settings.properties import ML_100K, properties_files, property_keys, recbole_model_keys
 from recbole_posattn.settings.protocols import read_protocol
+from recbole_posattn.settings.recipe_checks import check_recipe, resolved_decay_epochs
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
@@ -183,18 +185,8 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":
             # RecBole's default samples negatives, which RecBole refuses with cross-entropy.
             defaults["train_neg_sample_args"] = None
-        given = {**defaults, **external}
-        in_order = isinstance(given["eval_args"], dict) and given["eval_args"].get("order") == "TO"
-        reads_times = model_class.type == ModelType.SEQUENTIAL or given["mask_history"] is not None or in_order
-        columns = (defaults.get("load_col") or {}).get("inter")
-        if "load_col" not in external and columns not in (None, "*"):
-            # RecBole's default loads neither times, which sequences need, nor the histories that split files may have.
-            # Columns that a file lacks are ignored.
-            wanted = [given["TIME_FIELD"]] if reads_times else []
-            if model_class.type == ModelType.SEQUENTIAL and given["benchmark_filename"] is not None:
-                wanted.append(f"{given['ITEM_ID_FIELD']}{given['LIST_SUFFIX']}")
-            missing = [column for column in wanted if column not in columns]
-            defaults["load_col"] = {**defaults["load_col"], "inter": [*columns, *missing]}
+        if "load_col" not in external:
+            defaults["load_col"] = columns_to_load({**defaults, **external}, model_class.type)
 
     def _init_device(self) -> None:
         super()._init_device()
@@ -246,6 +238,8 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             check_stage(self.model, settings)
             check_whole_sequences(self.model, self.model_class, settings)
         check_transform(settings)
+        check_recipe(self.model, settings, self.external_config_dict.keys() & self.internal_config_dict.keys())
+        settings["lr_decay_epochs"] = resolved_decay_epochs(settings)
         settings["plugins"] = plugins_of_run({**settings, "model": self.model})
         return settings
 

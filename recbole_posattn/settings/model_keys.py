@@ -15,6 +15,7 @@ from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
 from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Scope, rules_of
 from recbole_posattn.settings.part_rules import part_rules
+from recbole_posattn.settings.recipe_keys import RECIPE_MODEL_KEYS
 from recbole_posattn.settings.rules import (
     BOOL,
     LARGEST,
@@ -309,6 +310,7 @@ MODEL_KEYS = (
         "(dict) Negatives of a sampled loss, {distribution: uniform or popularity, sample_num: k, alpha: 1.0}; ~ "
         "is uniform, 1 (BCE, BPR) or 256 (SSM, gBCE).",
     ),
+    *RECIPE_MODEL_KEYS,
     Key(
         "save_kernel_every",
         or_none(integer(1)),

@@ -13,6 +13,7 @@ from recbole_posattn.settings.evaluation_keys import EVALUATION_KEYS
 from recbole_posattn.settings.intervals import INTER_INTERVALS, INTERVALS, KG_INTERVALS
 from recbole_posattn.settings.key import Key, Scope, Source, own_key, rules_of
 from recbole_posattn.settings.learner import LEARNERS
+from recbole_posattn.settings.recipe_keys import RECIPE_RUN_KEYS
 from recbole_posattn.settings.rules import (
     BOOL,
     FINITE,
@@ -150,6 +151,7 @@ RUN_KEYS = (
         resumable="yes",
         changes_result=False,
     ),
+    *RECIPE_RUN_KEYS,
     own_key(
         "process_timeout",
         Rule(lambda value: is_number(value) and 1 <= value <= 10**6, "a number of seconds from 1 to 1e6"),

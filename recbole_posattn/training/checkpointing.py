@@ -36,6 +36,7 @@ from recbole_posattn.training.checkpoint import (
 from recbole_posattn.training.explained_errors import needs_explained
 from recbole_posattn.training.pausable_epoch import PausableEpoch
 from recbole_posattn.training.plain import plain_other_parameter
+from recbole_posattn.training.recipe import RecipeMixin
 from recbole_posattn.training.resume import Resumed, lock_run
 from recbole_posattn.training.state import (
     changed_counters,
@@ -52,7 +53,7 @@ from recbole_posattn.training.state import (
 from recbole_posattn.training.time_limit import OutOfTime, TimeLimitMixin
 
 
-class CheckpointMixin(TimeLimitMixin):
+class CheckpointMixin(TimeLimitMixin, RecipeMixin):
     """Checkpoints for any of RecBole's trainers, from which training continues exactly where it stopped.
 
     RecBole pickles the whole ``Config`` into a checkpoint. Loading a pickle can run any code, so torch ≥ 2.6 refuses
@@ -71,12 +72,11 @@ class CheckpointMixin(TimeLimitMixin):
         self.saved_model_file = str(self.run_dir / BEST_NAME)
         self.changes: list[dict[str, Any]] = []
         self._untrained_counters = counters(self.model)
-        self._has_run_dir = False
+        self._has_run_dir = self._saved = False
         self._lock: FileLock | None = None
         self._train_data: AbstractDataLoader | None = None
         self._vocabulary: dict[str, Any] | None = None
         self._data: dict[str, Any] = {}
-        self._saved = False
         self._random_states: list[dict[str, Any]] | None = None  # to restore, one per process
         self._left: dict[str, Any] | None = None  # the position in an epoch at which to resume
         self._epoch_now: PausableEpoch | None = None  # the epoch in training or validation
@@ -103,6 +103,7 @@ class CheckpointMixin(TimeLimitMixin):
                 self._keep_a_best()
                 if self.train_loss_dict and self._random_states is None and self.stopped_by is None:
                     self._keep_epoch(max(self.train_loss_dict))
+                self._use_averaged_weights()
                 self._restore_random_state()
         except interrupts.Interrupted as interrupted:
             if interrupted.between_steps and self._keep_steps():
@@ -179,6 +180,7 @@ class CheckpointMixin(TimeLimitMixin):
             "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers(self).items()},
             "counters": changed_counters(self.model, self._untrained_counters),
             "arrays": trained_arrays(self.model),
+            "recipe": self._recipe_state(),
             "changes": self.changes,
             "trimming": self._trimmer.plain(),
             "given": sorted(self.config.given_keys()),
@@ -233,6 +235,7 @@ class CheckpointMixin(TimeLimitMixin):
         self.curve = [{**point, "epoch": int(point["epoch"])} for point in training["curve"]]
         self.seconds_before = float(training["seconds"])
         self._trimmer.restore(training.get("trimming"))  # older versions did not trim
+        self._restore_recipe(training.get("recipe"))  # older versions had none
         self._random_states, left = list(training["random"]), training["left"]
         self._left = None if left is None else {**left, "steps": int(left["steps"])}
 
@@ -283,8 +286,7 @@ class CheckpointMixin(TimeLimitMixin):
         """Save the checkpoint between two training stages, for the models that have them (S3Rec, RaCT).
 
         It is kept in the folder of the run. RecBole's place for it, ``checkpoint_dir`` itself, holds that of the latest
-        run; ``pre_model_path`` usually names that file. It is written there without
-        ``saved`` as well, as RecBole does: the next stage needs it.
+        run; ``pre_model_path`` usually names that file. It is written there without ``saved`` as well, as by RecBole.
         """
         if not self._saved:
             self._write_checkpoint(epoch, saved_model_file)
@@ -298,18 +300,19 @@ class CheckpointMixin(TimeLimitMixin):
     def _write_checkpoint(self, epoch: int, file: str | Path, **more: Any) -> None:
         if not distributed.is_main():
             return
-        state = {
-            "config": self.config.plain(),
-            "epoch": epoch,
-            "cur_step": self.cur_step,
-            "best_valid_score": float(self.best_valid_score),
-            "state_dict": self.model.state_dict(),
-            "other_parameter": plain_other_parameter(self.model.other_parameter()),
-            "optimizer": self.optimizer.state_dict(),
-            "vocabulary": self._vocabulary,
-            "data": self._data,
-        }
-        write_checkpoint({**state, **more}, file)
+        with nullcontext() if "training" in more else self.averaged_weights():
+            state = {
+                "config": self.config.plain(),
+                "epoch": epoch,
+                "cur_step": self.cur_step,
+                "best_valid_score": float(self.best_valid_score),
+                "state_dict": self.model.state_dict(),
+                "other_parameter": plain_other_parameter(self.model.other_parameter()),
+                "optimizer": self.optimizer.state_dict(),
+                "vocabulary": self._vocabulary,
+                "data": self._data,
+            }
+            write_checkpoint({**state, **more}, file)
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):

@@ -118,10 +118,14 @@ class EngineMixin(recbole.trainer.Trainer):
         return losses
 
     @property
+    def _has_plain_epochs(self) -> bool:
+        """Whether an epoch is RecBole's plain loop over batches."""
+        return super()._train_epoch.__func__ is recbole.trainer.Trainer._train_epoch
+
+    @property
     def _pausable(self) -> bool:
-        """Whether an epoch is RecBole's plain loop over batches in one process, and so can be paused and resumed."""
-        is_plain = super()._train_epoch.__func__ is recbole.trainer.Trainer._train_epoch
-        return is_plain and distributed.world_size() == 1
+        """Whether an epoch is a plain loop in one process, and so can be paused and resumed."""
+        return self._has_plain_epochs and distributed.world_size() == 1
 
     def _check_nan(self, loss: Tensor) -> None:
         """RecBole calls this before the backward pass of each step."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
 import recbole.trainer
+import torch
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.utils import ModelType, get_trainer
 
@@ -29,6 +31,12 @@ class SequenceTrainer(CheckpointMixin):
 
     _kernels_kept_every: int | None = None
 
+    def _build_optimizer(self, **options: Any) -> torch.optim.Optimizer:
+        optimizer = super()._build_optimizer(**options)
+        if self.config["weight_decay_on"] == "matrices":
+            decay_only(optimizer, self.model.matrices())
+        return optimizer
+
     def fit(self, *data: AbstractDataLoader, saved: bool = True, **options: Any) -> tuple[float, dict | None]:
         """See ``Trainer.fit``."""
         self._kernels_kept_every = self.config["save_kernel_every"] if saved else None
@@ -47,8 +55,19 @@ class SequenceTrainer(CheckpointMixin):
         if distributed.is_main():
             folder = self.run_dir / KERNELS_NAME
             folder.mkdir(exist_ok=True)
-            state = {"epochs": n_epochs, "state_dict": self.model.kernel_state()}
-            write_checkpoint(state, folder / f"epoch-{n_epochs:05}.pth")
+            with self.averaged_weights():
+                state = {"epochs": n_epochs, "state_dict": self.model.kernel_state()}
+                write_checkpoint(state, folder / f"epoch-{n_epochs:05}.pth")
+
+
+def decay_only(optimizer: torch.optim.Optimizer, weights: Iterable[torch.nn.Parameter]) -> None:
+    """Restrict the weight decay of a new optimizer to some of its weights; the others get a group of their own."""
+    decayed = {id(weight) for weight in weights}
+    for group in list(optimizer.param_groups):
+        others = [weight for weight in group["params"] if id(weight) not in decayed]
+        group["params"] = [weight for weight in group["params"] if id(weight) in decayed]
+        if others:
+            optimizer.add_param_group({**group, "params": others, "weight_decay": 0.0})
 
 
 def trainer_class(config: Config) -> type[recbole.trainer.Trainer]:

@@ -87,6 +87,57 @@ def test_chunks_of_the_automatic_size_change_nothing(monkeypatch: pytest.MonkeyP
         assert_all_close(actual, loss_and_gradients(CrossEntropy(None), *inputs), 1e-10)
 
 
+# Label smoothing
+
+
+@given(
+    m=st.integers(1, 40),
+    n=st.integers(2, 30),
+    chunk_size=st.one_of(st.none(), st.just("auto"), st.integers(1, 50)),
+    label_smoothing=st.one_of(st.just(0.0), st.floats(1e-3, 0.99)),
+    precision=st.sampled_from([(torch.float32, 2e-5), (torch.float64, 1e-10)]),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=60)
+def test_label_smoothing_in_chunks_is_pytorchs(
+    m: int, n: int, chunk_size: Any, label_smoothing: float, precision: tuple[torch.dtype, float], seed: int
+) -> None:
+    dtype, tolerance = precision
+    hidden, target, item_weight = case(m, 5, n, dtype, seed)
+    value = F.cross_entropy(hidden @ item_weight.T, target, label_smoothing=label_smoothing)
+    expected = [value.detach(), *torch.autograd.grad(value, [hidden, item_weight])]
+    actual = loss_and_gradients(CrossEntropy(chunk_size, label_smoothing), hidden, target, item_weight)
+    assert_all_close(actual, expected, tolerance)
+
+
+def test_smoothed_gradients_are_the_finite_differences_and_one_input_may_be_alone() -> None:
+    hidden, target, item_weight = case(5, 3, 9)
+    loss = CrossEntropy(2, 0.3)
+    assert torch.autograd.gradcheck(lambda h, w: loss(h, target, w), (hidden, item_weight))
+    _, grad_hidden, grad_weight = loss_and_gradients(loss, hidden, target, item_weight)
+    (alone,) = torch.autograd.grad(loss(hidden, target, item_weight.detach()), [hidden])
+    assert torch.equal(alone, grad_hidden)
+    (alone,) = torch.autograd.grad(loss(hidden.detach(), target, item_weight), [item_weight])
+    assert torch.equal(alone, grad_weight)
+
+
+def test_label_smoothing_makes_no_more_products_and_no_tensor_of_all_logits() -> None:
+    inputs = case(64, 4, 100, torch.float32)
+    with LargestTensor() as largest, Products() as products:
+        loss_and_gradients(CrossEntropy(8, 0.1), *inputs)
+    assert largest.elements == 8 * 100
+    assert products.count == 1 + 8 * 3  # and a matrix times a vector
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+def test_label_smoothing_is_stable_at_large_scores(scale: float) -> None:
+    hidden, target, item_weight = case(12, 4, 30, torch.float32, scale=scale)
+    doubles = [tensor.detach().double().requires_grad_() for tensor in (hidden, item_weight)]
+    value = F.cross_entropy(doubles[0] @ doubles[1].T, target, label_smoothing=0.1)
+    expected = [part.float() for part in (value.detach(), *torch.autograd.grad(value, doubles))]
+    assert_all_close(loss_and_gradients(CrossEntropy(5, 0.1), hidden, target, item_weight), expected, 1e-5)
+
+
 @pytest.mark.parametrize("scale", [1e2, 1e4])
 def test_chunks_are_stable_where_the_target_has_no_probability_left(scale: float) -> None:
     inputs = case(12, 4, 30, torch.float32, scale=scale)
@@ -168,7 +219,7 @@ def test_no_gradients_are_made_where_none_are_wanted(requiring: tuple[str, ...],
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_autocast_is_close_and_gradients_keep_their_type(loss_type: str) -> None:
     inputs = case(32, 8, len(COUNTS), torch.float32)
-    loss = build_loss(LossOptions(loss_type, chunk_size=5, n_negatives=20), COUNTS)
+    loss = build_loss(LossOptions(loss_type, chunk_size=5, n_negatives=20, label_smoothing=0.1), COUNTS)
     torch.manual_seed(0)
     expected = loss_and_gradients(loss, *inputs)
     torch.manual_seed(0)
@@ -520,6 +571,7 @@ def test_names_build_their_losses() -> None:
         ({"loss_type": "MSE"}, "loss_type must be one of CE, SSM, BCE, gBCE, BPR, got 'MSE'"),
         ({"loss_type": "CE", "chunk_size": 0}, "chunk_size must be a positive integer, 'auto' or None, got 0"),
         ({"loss_type": "CE", "chunk_size": "all"}, "chunk_size must be .* got 'all'"),
+        ({"loss_type": "CE", "label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"loss_type": "SSM", "n_negatives": 0}, "n_negatives must be a positive integer, got 0"),
         ({"loss_type": "BPR", "n_negatives": -1}, "n_negatives must be a positive integer, got -1"),
         ({"loss_type": "BCE", "distribution": "cosine"}, "distribution must be one of .* got 'cosine'"),

@@ -56,7 +56,7 @@ def assert_same_lists(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     "changes",
     [
         {"mask_history": "all"},
-        {"mask_history": "none", "position_alignment": "start", "backbone": "recbole"},
+        {"mask_history": "none", "position_alignment": "start", "backbone": "recbole", "score": "cosine"},
     ],
     ids=str,
 )

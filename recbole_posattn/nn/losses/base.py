@@ -21,6 +21,7 @@ class LossOptions(NamedTuple):
         distribution: Of the negatives; see :class:`NegativeItems`.
         alpha: Of the distribution ``popularity``; see :class:`NegativeItems`.
         calibration: Of ``gBCE``; see :class:`GeneralizedBinaryCrossEntropy`.
+        label_smoothing: Of ``CE``; see :class:`CrossEntropy`.
     """
 
     loss_type: str
@@ -29,10 +30,14 @@ class LossOptions(NamedTuple):
     distribution: Distribution = "uniform"
     alpha: float = 1.0
     calibration: float = 0.75
+    label_smoothing: float = 0.0
 
 
 class ItemLoss(nn.Module):
-    """The interface of all losses. The score of item i for target j is s = ``hidden[j]`` · ``item_weight[i]``."""
+    """The interface of all losses. The score of item i for target j is s = ``hidden[j]`` · ``item_weight[i]``.
+
+    With ``score: cosine`` both are scaled before, see :class:`recbole_posattn.nn.item_scores.CosineScore`.
+    """
 
     @classmethod
     def from_options(cls, options: LossOptions, item_counts: Tensor | None) -> Self:

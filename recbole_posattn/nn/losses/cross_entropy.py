@@ -24,7 +24,8 @@ MIN_CHUNK_SIZE = 64
 
 
 class CrossEntropy(ItemLoss):
-    """Cross-entropy over all items, −s⁺ + log Σ_i exp(s_i).
+    """Cross-entropy over all items, −s⁺ + log Σ_i exp(s_i), and with label smoothing
+    −(1 − ε) s⁺ − ε mean_i s_i + log Σ_i exp(s_i), as ``torch.nn.functional.cross_entropy`` computes it.
 
     As in RecBole's SASRec, the padding item is included. In chunks, the loss and its gradients are exact, but only the
     scores of c targets are in memory at a time, and nothing is computed twice: the forward pass replaces the scores of
@@ -33,31 +34,38 @@ class CrossEntropy(ItemLoss):
     Args:
         chunk_size: c; ``auto`` for c · n to be about :data:`LOGIT_ELEMENTS` but c not below :data:`MIN_CHUNK_SIZE`,
             ``None`` for all targets at once by PyTorch's own operations, which allow second derivatives.
+        label_smoothing: ε in [0, 1) (Szegedy et al., arXiv 1512.00567, §7): the share of the target's probability that
+            is spread evenly over all items.
 
     Raises:
-        ValueError: If ``chunk_size`` is neither of these nor a positive integer.
+        ValueError: If ``chunk_size`` is neither of these nor a positive integer, or ``label_smoothing`` not in [0, 1).
     """
 
-    def __init__(self, chunk_size: int | Literal["auto"] | None = "auto") -> None:
+    def __init__(self, chunk_size: int | Literal["auto"] | None = "auto", label_smoothing: float = 0.0) -> None:
         super().__init__()
         if chunk_size not in (None, "auto") and not (isinstance(chunk_size, int) and chunk_size >= 1):
             raise ValueError(f"chunk_size must be a positive integer, 'auto' or None, got {chunk_size!r}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         self.chunk_size = chunk_size
+        self.label_smoothing = label_smoothing
 
     def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:
         """See :meth:`ItemLoss.forward`."""
         if self.chunk_size is None:
-            return F.cross_entropy(hidden @ item_weight.T, target)
+            return F.cross_entropy(hidden @ item_weight.T, target, label_smoothing=self.label_smoothing)
         chunk_size = self.chunk_size
         if chunk_size == "auto":
             chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(LOGIT_ELEMENTS, len(item_weight), hidden.device))
         product_dtype = (hidden[:0] @ item_weight[:0].T).dtype  # autocast's if it is on
         loss: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
-        return loss(hidden, target, item_weight, chunk_size, product_dtype, torch.is_grad_enabled())
+        return loss(
+            hidden, target, item_weight, chunk_size, self.label_smoothing, product_dtype, torch.is_grad_enabled()
+        )
 
     def extra_repr(self) -> str:
         """The options, for ``print(model)``."""
-        return f"chunk_size={self.chunk_size}"
+        return f"chunk_size={self.chunk_size}, label_smoothing={self.label_smoothing}"
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -70,6 +78,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         target: Tensor,
         item_weight: Tensor,
         chunk_size: int,
+        label_smoothing: float,
         product_dtype: torch.dtype,
         grad_enabled: bool,  # outside; in here gradients are always off
     ) -> Tensor:
@@ -96,10 +105,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 highest, at_label = logits.amax(dim=1), logits[row, label]
                 # The softmax is in place. With it, log Σ exp(s) = max s − log max p takes only two cheap maxima.
                 probability = torch.softmax(logits, dim=1, out=logits)
-                losses[rows] = highest - probability.amax(dim=1).log() - at_label
+                losses[rows] = highest - probability.amax(dim=1).log() - (1 - label_smoothing) * at_label
                 if grad_hidden is None and grad_weight is None:
                     continue
-                probability[row, label] -= 1
+                probability[row, label] -= 1 - label_smoothing
                 grad_logits = product.copy_(probability) if narrow else probability
                 if grad_hidden is not None:
                     torch.mm(grad_logits, weight, out=grad_hidden[rows])
@@ -108,6 +117,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 elif grad_weight is not None:
                     grad_weight.addmm_(grad_logits.T, x[rows])
 
+            if label_smoothing:
+                _smooth(label_smoothing, x, weight, losses, grad_hidden, grad_weight)
             ctx.n_targets = n_targets
             ctx.save_for_backward(
                 None if grad_hidden is None else grad_hidden.to(hidden.dtype),
@@ -121,4 +132,25 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         """Scale the gradients that the forward pass has saved."""
         scale = grad_loss / ctx.n_targets
         grad_hidden, grad_weight = (None if grad is None else grad * scale for grad in ctx.saved_tensors)
-        return grad_hidden, None, grad_weight, None, None, None
+        return grad_hidden, None, grad_weight, None, None, None, None
+
+
+def _smooth(
+    label_smoothing: float,
+    x: Tensor,
+    weight: Tensor,
+    losses: Tensor,
+    grad_hidden: Tensor | None,
+    grad_weight: Tensor | None,
+) -> None:
+    """Subtract ε mean_i s_i from the losses, and its gradients, in place.
+
+    mean_i s_i = x · mean_i w_i: no pass over the scores is needed.
+    """
+    x = x.to(losses.dtype)
+    mean_weight = weight.mean(dim=0, dtype=losses.dtype)
+    losses.sub_(label_smoothing * (x @ mean_weight))
+    if grad_hidden is not None:
+        grad_hidden.sub_(label_smoothing * mean_weight)
+    if grad_weight is not None:
+        grad_weight.sub_(label_smoothing / len(weight) * x.sum(dim=0))

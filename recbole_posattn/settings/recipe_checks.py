@@ -1,0 +1,74 @@
+"""Checks of the keys of :mod:`recbole_posattn.settings.recipe_keys` that need more than one key."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole.utils import ModelType
+
+from recbole_posattn.errors import SettingError, shown
+from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
+from recbole_posattn.settings.recipe_keys import (
+    DECAYING_SCHEDULERS,
+    LR_SCHEDULERS,
+    RECIPE_MODEL_KEYS,
+    RECIPE_RUN_KEYS,
+)
+
+# Keys that have an effect with some values of another key only.
+_ONLY_WITH = {
+    "score_temperature": ("score", ("cosine",)),
+    "lr_warmup_epochs": ("lr_scheduler", LR_SCHEDULERS),
+    "lr_decay_epochs": ("lr_scheduler", DECAYING_SCHEDULERS),
+    "lr_end_factor": ("lr_scheduler", DECAYING_SCHEDULERS),
+    "ema_decay": ("weight_averaging", ("ema",)),
+    "averaging_start_epoch": ("weight_averaging", ("ema", "swa")),
+}
+_DEFAULTS = {key.name: key.default for key in (*RECIPE_MODEL_KEYS, *RECIPE_RUN_KEYS)}
+
+
+def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str]) -> None:
+    """Refuse values that would have no effect, or cannot have one with this model.
+
+    Args:
+        model: Its name.
+        settings: With RecBole's defaults filled in.
+        given: The keys of this model that were given: a default that has no effect is not refused.
+
+    Raises:
+        SettingError: Naming the key.
+    """
+    for key, (other, values) in _ONLY_WITH.items():
+        value = settings.get(key, _DEFAULTS[key])
+        if key in given and value != _DEFAULTS[key] and settings.get(other) not in values:
+            raise SettingError(f"{key} {value} is for {other} {', '.join(values)}; got {shown(settings.get(other))}.")
+    if "label_smoothing" in given and settings["label_smoothing"] and settings.get("loss_type") in SAMPLED_LOSSES:
+        raise SettingError(
+            f"label_smoothing {settings['label_smoothing']} is for loss_type CE, with probabilities of all items; "
+            f"got {settings['loss_type']}."
+        )
+    for key in ("lr_scheduler", "weight_averaging"):
+        if settings[key] is not None and settings["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
+            raise SettingError(f"{key} must be ~ with {model}, which is not trained by gradients.")
+    warmup, decay = settings["lr_warmup_epochs"], resolved_decay_epochs(settings)
+    if decay is not None and warmup >= decay:
+        raise SettingError(
+            f"lr_warmup_epochs must be below lr_decay_epochs (by default epochs), which is {decay}; got {warmup}."
+        )
+    start, epochs = settings["averaging_start_epoch"], settings["epochs"]
+    if settings["weight_averaging"] is not None and start >= epochs > 0:
+        raise SettingError(f"averaging_start_epoch must be below epochs, which is {epochs}; got {start}.")
+
+
+def resolved_decay_epochs(settings: Mapping[str, Any]) -> int | None:
+    """The epochs in which the learning rate falls.
+
+    By default those of the run, as given at its start: a resumed run with more ``epochs`` keeps its schedule.
+    """
+    given: int | None = settings["lr_decay_epochs"]
+    if given is None and settings["lr_scheduler"] in DECAYING_SCHEDULERS:
+        return max(1, settings["epochs"])
+    return given

@@ -1,0 +1,114 @@
+"""The keys of the training recipe that are not about positions: scores, regularization, averaging, schedule."""
+
+from __future__ import annotations
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole_posattn.nn.item_scores import ITEM_SCORES
+from recbole_posattn.settings.key import Key, Scope, own_key
+from recbole_posattn.settings.rules import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    Rule,
+    integer,
+    is_number,
+    one_of,
+    or_none,
+)
+
+LR_SCHEDULERS = ("constant", "linear", "cosine")
+
+# Schedules that lower the learning rate, and so need to know how long a run is.
+DECAYING_SCHEDULERS = ("linear", "cosine")
+
+# Of our models.
+RECIPE_MODEL_KEYS = (
+    Key(
+        "item_dropout_prob",
+        PROBABILITY,
+        0.0,
+        "(float) Probability of zeroing the whole embedding of an item in the history, in training; in [0, 1).",
+    ),
+    Key(
+        "score",
+        one_of(*ITEM_SCORES),
+        "dot",
+        "(str) Score of an item: dot product ('dot'), or cosine over score_temperature ('cosine').",
+    ),
+    Key(
+        "score_temperature",
+        POSITIVE,
+        0.07,
+        "(float) Score cosine: the temperature τ that divides it, fixed; above 0.",
+    ),
+    Key(
+        "label_smoothing",
+        PROBABILITY,
+        0.0,
+        "(float) CE: share of the target's probability that is spread over all items; in [0, 1).",
+    ),
+    Key(
+        "weight_decay_on",
+        one_of("all", "matrices"),
+        "all",
+        "(str) Weights that weight_decay applies to: 'all', as in RecBole, or 'matrices': linear layers and item "
+        "embeddings, without biases, LayerNorms, kernels and encodings.",
+    ),
+)
+
+# Of every model.
+RECIPE_RUN_KEYS = (
+    own_key(
+        "lr_scheduler",
+        or_none(one_of(*LR_SCHEDULERS)),
+        None,
+        "(str) Learning rate by step after the warm-up: constant, linear or cosine decay; ~ is no schedule.",
+        Scope.TRAINING,
+    ),
+    own_key(
+        "lr_warmup_epochs",
+        NOT_NEGATIVE,
+        0.0,
+        "(float) With lr_scheduler: epochs, or a part of one, in which the learning rate rises, step by step, to "
+        "learning_rate.",
+        Scope.TRAINING,
+    ),
+    own_key(
+        "lr_decay_epochs",
+        or_none(integer(1)),
+        None,
+        "(int) Schedules linear and cosine: epochs, including the warm-up, until the learning rate is at its end; ~ is "
+        "epochs.",
+        Scope.TRAINING,
+    ),
+    own_key(
+        "lr_end_factor",
+        Rule(lambda value: is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
+        0.0,
+        "(float) Schedules linear and cosine: the last learning rate as a share of learning_rate; in [0, 1].",
+        Scope.TRAINING,
+    ),
+    own_key(
+        "weight_averaging",
+        or_none(one_of("ema", "swa")),
+        None,
+        "(str) Averaged weights are validated, kept and tested: moving average over steps (ema) or mean over epochs "
+        "(swa); ~ is none.",
+        Scope.TRAINING,
+    ),
+    own_key(
+        "ema_decay",
+        PROBABILITY,
+        0.999,
+        "(float) Averaging ema: share of the average that is kept at each step; in [0, 1).",
+        Scope.TRAINING,
+    ),
+    own_key(
+        "averaging_start_epoch",
+        integer(0),
+        0,
+        "(int) With weight_averaging: epochs trained before the average begins.",
+        Scope.TRAINING,
+    ),
+)

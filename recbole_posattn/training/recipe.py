@@ -1,0 +1,123 @@
+"""What happens around the steps of any of RecBole's trainers: learning-rate schedules and averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole.data.dataloader import AbstractDataLoader
+from recbole.model.abstract_recommender import AbstractRecommender
+from torch.optim.lr_scheduler import LambdaLR
+
+from recbole_posattn.errors import SettingError
+from recbole_posattn.settings.config import Config
+from recbole_posattn.training.averaging import WeightAverage
+from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.schedule import Schedule
+from recbole_posattn.training.state import optimizers
+
+
+class RecipeMixin(EngineMixin):
+    """The keys ``lr_scheduler`` and ``weight_averaging``; without them, nothing is different.
+
+    Both follow the steps of the optimizer, by a hook that PyTorch calls after each. With several processes, each does
+    the same to the same weights.
+    """
+
+    def __init__(self, config: Config, model: AbstractRecommender) -> None:
+        super().__init__(config, model)
+        self._n_steps = 0  # of the optimizer, counted where there is a schedule
+        self._schedule: Schedule | None = None
+        self._average: WeightAverage | None = None
+        if config["weight_averaging"] is not None:
+            self._average = WeightAverage(
+                self.model, config["weight_averaging"], config["ema_decay"], config["averaging_start_epoch"]
+            )
+
+    def fit(self, train_data: AbstractDataLoader, *arguments: Any, **options: Any) -> tuple[float, dict | None]:
+        """See ``Trainer.fit``.
+
+        Raises:
+            SettingError: If ``lr_scheduler`` or ``weight_averaging`` is not possible with this model.
+        """
+        with self._following_steps(train_data):
+            return super().fit(train_data, *arguments, **options)
+
+    @contextmanager
+    def _following_steps(self, train_data: AbstractDataLoader) -> Iterator[None]:
+        keys = [key for key in ("lr_scheduler", "weight_averaging") if self.config[key] is not None]
+        if not keys:
+            yield
+            return
+        if len(optimizers(self)) > 1 or not self._has_plain_epochs:
+            raise SettingError(
+                f"{keys[0]} must be ~ with {self.config['model']}, which has a training loop of its own; "
+                f"got {self.config[keys[0]]!r}."
+            )
+        scheduler: LambdaLR | None = None
+        if self.config["lr_scheduler"] is not None:
+            self._schedule = schedule_of(self.config, len(train_data))
+            scheduler = self._schedule.start(self.optimizer, self._n_steps)
+
+        def after_step(*_: Any) -> None:
+            self._n_steps += 1
+            if scheduler is not None:
+                scheduler.step()
+            if self._average is not None:
+                self._average.after_step(self._epoch)
+
+        hook = self.optimizer.register_step_post_hook(after_step)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _train_epoch(self, train_data: AbstractDataLoader, epoch_idx: int, *arguments: Any, **options: Any) -> Any:
+        losses = super()._train_epoch(train_data, epoch_idx, *arguments, **options)
+        if self._average is not None:
+            self._average.after_epoch(epoch_idx)
+        if self._schedule is not None:
+            rate = self.config["learning_rate"] * self._schedule.factor(max(0, self._n_steps - 1))
+            self.curve[-1]["learning_rate"] = rate
+            self.tensorboard.add_scalar("Learning_rate", rate, epoch_idx)
+            self.logger.info(f"epoch {epoch_idx} learning rate of the last step: {rate:.6g}")
+        return losses
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Within it, the model has its averaged weights, if there are any: those that are validated and kept."""
+        return nullcontext() if self._average is None else self._average.in_model()
+
+    def _valid_epoch(self, *arguments: Any, **options: Any) -> tuple[float, dict]:
+        with self.averaged_weights():
+            return super()._valid_epoch(*arguments, **options)
+
+    def _use_averaged_weights(self) -> None:
+        """After training: the model is that of the averaged weights."""
+        if self._average is not None:
+            self._average.move_into_model()
+
+    def _recipe_state(self) -> dict[str, Any] | None:
+        """Plain data for the last checkpoint; ``None`` where neither key is used."""
+        if self._schedule is None and self._average is None:
+            return None
+        return {"steps": self._n_steps, "average": None if self._average is None else self._average.state()}
+
+    def _restore_recipe(self, state: Mapping[str, Any] | None) -> None:
+        if state is not None:
+            self._n_steps = int(state["steps"])
+            if self._average is not None:
+                self._average.restore(state["average"])
+
+
+def schedule_of(config: Config, n_batches: int) -> Schedule:
+    """The schedule of the settings.
+
+    Args:
+        config: With ``lr_scheduler``.
+        n_batches: Steps of an epoch.
+    """
+    warmup_steps, last_step = (round((config[key] or 0) * n_batches) for key in ("lr_warmup_epochs", "lr_decay_epochs"))
+    return Schedule(config["lr_scheduler"], warmup_steps, last_step, config["lr_end_factor"])
