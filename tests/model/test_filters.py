@@ -81,6 +81,22 @@ def test_trimming_a_batch_changes_neither_loss_nor_gradients(build: Callable, na
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("max_length", [10, 140])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", NAMES)
+def test_trains_in_mixed_precision(
+    build: Callable, histories: tuple, name: str, objective: str, max_length: int
+) -> None:
+    """With the products of short sequences and the Fourier transforms of long ones; as ``enable_amp`` on a CPU."""
+    model = build(name, train_objective=objective, MAX_ITEM_LIST_LENGTH=max_length)[0].float()
+    full = model(*histories)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model(*histories)
+        mixed.float().square().sum().backward()
+    torch.testing.assert_close(mixed.float(), full, rtol=0.1, atol=0.1)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.backbone.parameters())
+
+
 def test_padding_in_the_filter_matters(build: Callable, histories: tuple) -> None:
     """It is a different model, as the documentation says."""
     for name in ("FMLPRec", "BSARec"):

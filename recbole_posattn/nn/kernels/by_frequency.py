@@ -118,7 +118,7 @@ class FrequencyRescaler(CircularKernel):
         """See :meth:`PositionKernel.forward`; one product for all channels. ``x`` of shape (b, s, d)."""
         matrix = self._matrix(self.low_pass().to(x.dtype), self._checked(x.shape[-2]))
         low = products.dense_product(matrix, x.unsqueeze(1)).squeeze(1) if self.causal else matrix @ x
-        return torch.lerp(low, x, self.beta.square())
+        return torch.lerp(low.to(x.dtype), x, self.beta.square().to(x.dtype))  # low is smaller in mixed precision
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print(model)``."""
