@@ -16,7 +16,9 @@ from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.dropout import ItemDropout
 from recbole_posattn.nn.item_scores import CosineScore, item_score, unit_vectors
 from recbole_posattn.nn.losses.build import LOSSES
+from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.registry import registered_model_names
+from recbole_posattn.settings.yaml import read_yaml
 from recbole_posattn.training.trainer import decay_only
 
 # Losses over all items in one piece, in chunks, and of every kind of negatives.
@@ -30,6 +32,12 @@ LOSS_SETTINGS = [
 def cosines(hidden: Tensor, item_weight: Tensor, temperature: float) -> Tensor:
     """PyTorch's cosine similarity of each pair, over the temperature, shape (m, n)."""
     return F.cosine_similarity(hidden[:, None], item_weight[None], dim=-1, eps=1e-30) / temperature
+
+
+def of_model(name: str, **settings: object) -> dict[str, object]:
+    """Those of some settings whose keys a model has."""
+    known = read_yaml(PROPERTIES / "model" / f"{name}.yaml")
+    return {key: value for key, value in settings.items() if key in known}
 
 
 # -- cosine ----------------------------------------------------------------------------------------------------------
@@ -138,7 +146,7 @@ def test_whole_items_are_zeroed_and_padding_is_not() -> None:
 
 @pytest.mark.parametrize("name", registered_model_names())
 def test_every_model_drops_items_in_training_only(build: Callable, name: str) -> None:
-    still = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+    still = of_model(name, hidden_dropout_prob=0.0, attn_dropout_prob=0.0)
     model, (train_data, *_) = build(name, item_dropout_prob=0.5, **still)
     batch = next(iter(train_data))
     plain = build(name, **still)[0].calculate_loss(batch)
@@ -155,7 +163,7 @@ def test_every_model_drops_items_in_training_only(build: Callable, name: str) ->
 def test_decay_of_matrices_spares_biases_norms_kernels_and_encodings(build: Callable, name: str) -> None:
     """With zero gradients, AdamW does nothing but decay."""
     extra = {"position_encoding": ["absolute", "t5_bias", "cape"]} if name == "PosKernelSASRec" else {}
-    model, _ = build(name, backbone="recbole", **extra)
+    model, _ = build(name, **of_model(name, backbone="recbole"), **extra)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
     decay_only(optimizer, model.matrices())
     before = {key: weight.detach().clone() for key, weight in model.named_parameters()}

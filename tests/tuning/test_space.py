@@ -243,6 +243,8 @@ def test_our_models_are_searched_alike() -> None:
             if dimension.key == "learning_rate":
                 low, high = space["learning_rate"].values
                 assert low <= dimension.values[0] and high >= dimension.values[1]
+            elif dimension.key == "weight_decay":  # also that of Adam, which is no decay but a penalty
+                assert set(dimension.values) < set(space["weight_decay"].values)
             elif dimension.key != "attn_dropout_prob":
                 assert space[dimension.key] == dimension
         assert ("attn_dropout_prob" in space) == (model == "BSARec")
