@@ -11,7 +11,6 @@ from recbole_posattn import Config
 from recbole_posattn.experiments.tuning.space import read_space
 from recbole_posattn.models.filters import FILTER_MODELS, overlap
 from recbole_posattn.settings.properties import PROPERTIES
-from recbole_posattn.settings.yaml import read_yaml
 from tests import filter_references
 from tests.model.test_models import assert_causal, assert_padding_changes_nothing, assert_trains
 
@@ -163,6 +162,6 @@ RECIPES = {
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_published_recipes_of_bsarec_stand_in_its_search_space(recipe: str) -> None:
     space = read_space(PROPERTIES / "tuning" / "BSARec.yaml")
-    settings = {**read_yaml(PROPERTIES / "model" / "BSARec.yaml"), **RECIPES[recipe]}
+    settings = {**Config("BSARec", "ml-100k", command_line=[]).plain(), **RECIPES[recipe]}
     drawn = space.defaults(settings)
     assert drawn is not None and RECIPES[recipe].items() <= drawn.items()
