@@ -92,6 +92,8 @@ def test_torch_export_scores_as_the_model(exported: Callable, model: str) -> Non
         ("PosKernelSASRec", {"preset": "paper", "n_layers": 1, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 10}),
         ("SASRec", {"n_heads": 2}),
         ("GRU4Rec", {"embedding_size": 16}),
+        ("BERT4Rec", {"n_heads": 2, "n_layers": 1}),
+        ("SRGNN", {"embedding_size": 16}),
     ],
     ids=str,
 )
@@ -158,19 +160,19 @@ def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("model", "changes", "message"),
+    ("file_format", "model", "changes", "message"),
     [
-        ("BPR", {}, "BPR does not read histories, which are the input of an exported model"),
-        ("FPMC", {}, "FPMC reads user_id; only item_id_list and item_length can be read here"),
-        ("BERT4Rec", {"n_heads": 2, "n_layers": 1}, "BERT4Rec cannot be exported as torch-export: [^\n]+$"),
+        ("torch-export", "BPR", {}, "BPR does not read histories, which are the input of an exported model"),
+        ("torch-export", "FPMC", {}, "FPMC reads user_id; only item_id_list and item_length can be read here"),
+        pytest.param("onnx", "FEARec", {"n_heads": 2}, r"FEARec cannot be exported as onnx: [^\n]+\Z", marks=needs_onnx),
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
-    exported: Callable, model: str, changes: dict, message: str, capsys: pytest.CaptureFixture
+    exported: Callable, file_format: str, model: str, changes: dict, message: str, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        exported("torch-export", model, **changes)
-    assert capsys.readouterr() == ("", "") and list(Path("out").iterdir()) == []
+        exported(file_format, model, **changes)
+    assert capsys.readouterr().err == "" and list(Path("out").iterdir()) == []
 
 
 def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

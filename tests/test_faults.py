@@ -90,8 +90,8 @@ def test_no_memory_in_training(tiny_settings: Callable, failing: Callable, capsy
     failing("calculate_loss", 7, lambda loss: torch.empty(2**58))
     assert main(arguments_of(tiny_settings(epochs=9))) == 2
     line = one_line(capsys.readouterr())
-    assert "out of memory in training with 21 items, train_batch_size 16, MAX_ITEM_LIST_LENGTH 10" in line
-    assert "lower train_batch_size first, to 8 say" in line and f"--resume={run_dir()}" in line
+    assert "out of memory in training with 21 items, train_batch_size 16, loss_chunk_size auto, MAX_ITEM" in line
+    assert "train_batch_size first, for example to 8" in line and f"--resume={run_dir()}" in line
 
 
 def test_no_memory_in_evaluation(tiny_settings: Callable, failing: Callable, capsys: pytest.CaptureFixture) -> None:
@@ -99,7 +99,7 @@ def test_no_memory_in_evaluation(tiny_settings: Callable, failing: Callable, cap
     assert main(arguments_of(tiny_settings(epochs=9))) == 2
     line = one_line(capsys.readouterr())
     assert "out of memory in evaluation with 21 items, eval_batch_size 4096" in line
-    assert "lower eval_batch_size first, to 2048 say" in line
+    assert "eval_batch_size first, for example to 2048" in line
 
 
 def test_other_errors_are_not_taken_for_these(tiny_settings: Callable, failing: Callable) -> None:

@@ -31,4 +31,5 @@ def test_windows_has_no_module_resource(monkeypatch: pytest.MonkeyPatch) -> None
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=123_456))
     monkeypatch.setattr(psutil, "Process", lambda: process)
     monkeypatch.setitem(sys.modules, "resource", None)  # its import fails
+    monkeypatch.setattr(sys, "platform", "win32")
     assert memory.peak_memory() == 123_456

@@ -132,6 +132,7 @@ def test_table_names_metrics_and_facts(tiny_settings: Callable) -> None:
             "peak_mebibytes": 300,
             "seen_targets": 0.125,
             "curve": [],
+            "stopped_by": None,
             "learned": {"kernel_widths": {"u": [[7], [3]]}},
         },
     )

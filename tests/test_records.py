@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import shutil
@@ -177,8 +176,7 @@ def test_a_record_outlives_new_keys(
     (record / "result.json").write_text(json.dumps(result))
     known = identify(settings())
     assert known.is_of(result) and not identify(settings(lazy_prefixes=False)).is_of(result)
-    key = dataclasses.replace(identity.KEYS["lazy_prefixes"], before=False)
-    monkeypatch.setitem(identity.KEYS, "lazy_prefixes", key)
+    monkeypatch.setitem(identity.VALUES_BEFORE, "lazy_prefixes", False)
     assert not known.is_of(result) and identify(settings(lazy_prefixes=False)).is_of(result)
     # a key that this version does not have
     result["config"] |= {"lazy_prefixes": True, "of_another_version": 1}

@@ -330,6 +330,6 @@ def test_histories_that_are_not_loaded_are_made_of_the_rows(caplog: pytest.LogCa
     write_written()
     with caplog.at_level(logging.WARNING):
         _, (*_, test), _ = parts_of(load_col={"inter": ["user_id", "item_id"]})
-    assert "has histories in the column 'item_id_list', which load_col leaves out" in caplog.text
+    assert "has histories in the column 'item_id_list', but load_col leaves it out" in caplog.text
     rows = {part: [(user, item) for user, _, item in found] for part, found in ROWS.items()}
     assert read_rows(test) == newest(with_histories(rows)["test"], L)

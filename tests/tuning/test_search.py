@@ -133,11 +133,11 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
         CheckpointMixin.evaluate = noting
 
     # pickled by value, as it is not a module's
-    def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
+    def run_trial(config: dict, settings: dict, folder: str, **options: Any) -> None:
         from recbole_posattn.experiments.tuning import ray_tune
 
         note_splits()
-        ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
+        ray_tune._run_trial(config, settings, folder, **options)
 
     def evaluate_checkpoint(*args: Any) -> Any:
         with open(log, "a") as file:
@@ -183,27 +183,27 @@ def test_a_trial_that_dies_runs_once_more_after_all_others(
     from recbole_posattn.experiments.tuning import ray_tune
 
     # both pickled by value, as they are not a module's
-    def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
+    def run_trial(config: dict, settings: dict, folder: str, **options: Any) -> None:
         from recbole_posattn.experiments.tuning import ray_tune
 
-        if config["trial"]["settings"]["seed"] > 1:
+        if config["trial"]["settings"]["hidden_size"] > 8:
             os.kill(os.getpid(), signal.SIGKILL)
-        ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
+        ray_tune._run_trial(config, settings, folder, **options)
 
-    def run_in_folder(settings: dict, folder: str, n_threads: int, **options: Any) -> str | None:
+    def run_in_folder(settings: dict, *arguments: Any, **options: Any) -> str | None:
         from recbole_posattn.experiments import trials
 
-        if settings["seed"] == 3:
+        if settings["hidden_size"] == 32:
             os.kill(os.getpid(), signal.SIGKILL)
-        return trials.run_in_folder(settings, folder, n_threads, **options)
+        return trials.run_in_folder(settings, *arguments, **options)
 
     monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
     monkeypatch.setattr("recbole_posattn.experiments.trials.run_in_folder", run_in_folder)
-    search = Search(settings, Space([Dimension("seed", "choice", (3, 2, 1), {})]), 3, "grid", "none")
+    search = Search(settings, Space([Dimension("hidden_size", "choice", (32, 16, 8), {})]), 3, "grid", "none")
     ended: list[TrialRecord] = []
     records = run_search(search, tmp_path / "search", Resources(jobs=2, cpus=1), on_end=ended.append)
-    assert {record.settings["seed"]: record.state for record in records} == {3: DIED, 2: FINISHED, 1: FINISHED}
-    assert ended[0].settings["seed"] == 1 and sorted(ended) == records
+    assert {record.settings["hidden_size"]: record.state for record in records} == {32: DIED, 16: FINISHED, 8: FINISHED}
+    assert ended[0].settings["hidden_size"] == 8 and sorted(ended) == records
     assert {len(record.curve) for record in records if record.state == FINISHED} == {settings["epochs"]}
     assert caplog.text.count("it runs once more, alone") == 2
     assert sorted(read_records(tmp_path / "search")) == records
@@ -230,7 +230,7 @@ def test_a_search_runs_on_both_machines_of_a_cluster(
     from recbole_posattn.experiments.tuning import ray_tune
 
     # pickled by value, as it is not a module's
-    def run_trial(config: dict, settings: dict, folder: str, n_threads: int, mode: str, known: dict) -> None:
+    def run_trial(config: dict, settings: dict, folder: str, **options: Any) -> None:
         import ray
 
         from recbole_posattn.experiments.tuning import ray_tune
@@ -240,7 +240,7 @@ def test_a_search_runs_on_both_machines_of_a_cluster(
         (nodes / ray.get_runtime_context().get_node_id()).touch()
         while len(list(nodes.iterdir())) < 2:
             time.sleep(0.05)
-        ray_tune._run_trial(config, settings, folder, n_threads, mode, known)
+        ray_tune._run_trial(config, settings, folder, **options)
 
     monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
     folder, search = tmp_path / "search", Search(settings, Space([RATES]), 2, scheduler="none")
