@@ -164,7 +164,9 @@ def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.Capt
     [
         ("torch-export", "BPR", {}, "BPR does not read histories, which are the input of an exported model"),
         ("torch-export", "FPMC", {}, "FPMC reads user_id; only item_id_list and item_length can be read here"),
-        pytest.param("onnx", "FEARec", {"n_heads": 2}, r"FEARec cannot be exported as onnx: [^\n]+\Z", marks=needs_onnx),
+        pytest.param(
+            "onnx", "FEARec", {"n_heads": 2}, r"FEARec cannot be exported as onnx: [^\n]+\Z", marks=needs_onnx
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(

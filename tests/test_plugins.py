@@ -108,7 +108,7 @@ def test_a_plugin_registers_before_its_names_are_looked_up(module: Callable, tin
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("my-plugin", r"a plugin must be the dotted name of a module, such as .*; got 'my-plugin'\.$"),
+        ("my-plugin", r"plugins: each must be the dotted name of a module, such as .*; got 'my-plugin'\.$"),
         ("my_package/module.py", r"got 'my_package/module\.py'\. Did you mean 'my_package\.module'\?"),
         ("./module.py", r"Did you mean 'module'\?"),
         ([3], r"got 3\.$"),

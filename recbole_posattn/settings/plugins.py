@@ -46,7 +46,7 @@ def listed_plugins(value: Any) -> list[str]:
     if isinstance(names, (list, tuple)):
         for name in names:
             if not MODULE.holds(name):
-                raise SettingError(f"a plugin must be {MODULE.allowed}; got {shown(name)}.{_as_module(name)}")
+                raise SettingError(f"plugins: each must be {MODULE.allowed}; got {shown(name)}.{_as_module(name)}")
     if not MODULES.holds(names):
         raise SettingError(f"{KEY} must be {MODULES.allowed}; got {shown(value)}.")
     return list(names)

@@ -153,7 +153,7 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("{models: [Pop], settings: {dataset: ml-1m}}", "settings of all runs: dataset .*; give it under datasets"),
         ("{models: [Pop], settings: {protocol: temporal}}", "protocol is set by .*; give it under protocols"),
         ("{models: [Pop], tuned: {ml-100k: {Pop: {metrics: [Hit]}}}}", "tuned: ml-100k: Pop: metrics must be the same"),
-        ("{models: [Pop], plugins: [a-b]}", "a plugin must be the dotted name of a module, .*; got 'a-b'"),
+        ("{models: [Pop], plugins: [a-b]}", "plugins: each must be the dotted name of a module, .*; got 'a-b'"),
         ("{models: 3}", "models must be a mapping of keys to values; got 3"),
     ],
 )

@@ -53,7 +53,9 @@ def copy_from_sasrec(model: PosKernelSASRec, sasrec: SASRec) -> None:
 
 
 @pytest.mark.parametrize("n_heads", [1, 2])
-def test_recbole_backbone_with_absolute_positions_is_recboles_sasrec(build: Callable, n_heads: int) -> None:
+def test_recbole_backbone_with_absolute_positions_is_recboles_sasrec(
+    build: Callable, tiny_settings: Callable, n_heads: int
+) -> None:
     shape = {"n_heads": n_heads, "inner_size": 40, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
     model, (train_data, valid_data, _) = build(
         backbone="recbole",
@@ -64,7 +66,8 @@ def test_recbole_backbone_with_absolute_positions_is_recboles_sasrec(build: Call
         **shape,
     )
     torch.manual_seed(1)
-    sasrec = SASRec(train_data.config, train_data._dataset).eval()
+    config = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(**shape), command_line=[])
+    sasrec = SASRec(config, train_data._dataset).eval()
     model = model.float()
     copy_from_sasrec(model, sasrec)
 

@@ -12,12 +12,14 @@ from recbole_posattn.compat import without_tensorboard
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from recbole_posattn import run
 from recbole_posattn.data.splits import count_up
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.serving import recommender as module
 from recbole_posattn.serving.recommender import Recommender
+from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.registry import registered_model_names
 from recbole_posattn.training.load import Loaded
 from recbole_posattn.training.trainer import trainer_class
@@ -49,7 +51,7 @@ def evaluated(loaded: Loaded, split: str, k: int = K) -> pd.DataFrame:
 
 
 def assert_same_lists(found: pd.DataFrame, expected: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-5, atol=1e-6)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,8 @@ def assert_same_lists(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 )
 @pytest.mark.parametrize("model", OURS)
 def test_lists_are_those_of_the_evaluation(untrained: Callable, model: str, changes: dict) -> None:
-    loaded = untrained(model, **changes)
+    of_model = yaml.safe_load((PROPERTIES / "model" / f"{model}.yaml").read_text(encoding="utf-8")).keys()
+    loaded = untrained(model, **{key: changes[key] for key in changes if key in of_model or key == "mask_history"})
     for split in ("valid", "test"):
         found = Recommender(loaded).recommend_users(k=K, split=split)
         assert_same_lists(found, evaluated(loaded, split))

@@ -13,6 +13,7 @@ from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
 from recbole_posattn.settings.combinations import WHOLE_SEQUENCE_MODELS
 from recbole_posattn.settings.properties import PROPERTIES
+from recbole_posattn.settings.run_keys import RUN_RULES
 from tests.planted import lagged_sequences, write_atomic_file
 from tests.soak.settings import (
     CARELESS,
@@ -23,6 +24,7 @@ from tests.soak.settings import (
     draw_kernel,
     draw_loss,
     draw_recbole_negatives,
+    draw_recipe,
     draw_transformer,
     one_of,
     some,
@@ -109,8 +111,9 @@ def draw_case(rng: random.Random, disturbed: bool) -> Case:
             **draw_encodings(rng),
             **draw_filter(rng),
             **draw_loss(rng, max_length),
+            **draw_recipe(rng),
         }
-        settings |= {key: value for key, value in drawn.items() if key in keys}
+        settings |= {key: value for key, value in drawn.items() if key in keys | RUN_RULES.keys()}
         settings |= some(rng, {"preset": one_of("paper", None)}, 0.1)
     elif sequential:
         settings |= some(

@@ -89,6 +89,32 @@ RUN_KEYS = {
 }
 
 
+def draw_recipe(rng: random.Random) -> dict[str, Any]:
+    """The score, smoothing, dropout of items, the schedule and averaged weights; each with the keys that go with it."""
+    settings = some(
+        rng,
+        {
+            "label_smoothing": one_of(0.1, 0.3),
+            "item_dropout_prob": one_of(0.1, 0.4),
+            "weight_decay_on": one_of("matrices"),
+        },
+        0.1,
+    )
+    if rng.random() < 0.15:
+        settings |= {"score": "cosine", **some(rng, {"score_temperature": one_of(0.05, 0.2)}, 0.5)}
+    if rng.random() < 0.15:
+        schedule = rng.choice(["constant", "linear", "cosine"])
+        settings |= {"lr_scheduler": schedule, **some(rng, {"lr_warmup_epochs": one_of(0.5, 1)}, 0.5)}
+        if schedule != "constant":
+            settings |= some(rng, {"lr_decay_epochs": one_of(3, 10), "lr_end_factor": one_of(0.1, 1.0)}, 0.5)
+    if rng.random() < 0.15:
+        average = rng.choice(["ema", "swa"])
+        settings |= {"weight_averaging": average, **some(rng, {"averaging_start_epoch": one_of(0, 1)}, 0.5)}
+        if average == "ema":
+            settings |= some(rng, {"ema_decay": one_of(0.9, 0.99)}, 0.5)
+    return settings
+
+
 TIME_SPLIT_KEYS = {
     "drop_unseen_items": one_of(True, False),
     "time_split_second_of": one_of("all", "rest"),
