@@ -28,6 +28,7 @@ from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.part_rules import part_rules
 from recbole_posattn.settings.properties import model_properties
 from recbole_posattn.training.load import Loaded, prepare_data
+from tests.features import write_features
 from tests.planted import lagged_sequences, write_atomic_file
 
 TINY = "tiny"
@@ -148,6 +149,14 @@ def finished_run(
 def prepared() -> dict:
     """Loaders by the settings that shape the data, so that each is prepared once."""
     return {}
+
+
+@pytest.fixture(scope="session")
+def features_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the data set of :mod:`tests.features`, whose items have features."""
+    folder = tmp_path_factory.mktemp("features")
+    write_features(folder)
+    return folder
 
 
 @pytest.fixture

@@ -260,9 +260,10 @@ def changed(checkpoint: Path, **settings: object) -> Path:
 
 
 def forget_plugins() -> None:
-    """As in a new process."""
+    """As in a new process, except for modules that are no test's own, such as those of the standard library."""
     for name in plugins._imported:
-        sys.modules.pop(name, None)
+        if Path(getattr(sys.modules.get(name), "__file__", None) or "/").is_relative_to(Path.cwd()):
+            sys.modules.pop(name, None)
     plugins._imported.clear()
     STRUCTURES.pop("halving", None)
 

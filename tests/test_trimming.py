@@ -26,7 +26,7 @@ from recbole_posattn.training.load import build_model, evaluate_checkpoint, prep
 from recbole_posattn.training.result import read_users
 from recbole_posattn.training.trim_check import Found, difference, find_trimming, result_of
 from recbole_posattn.training.trimming import Trimming, replaced, trimmed_loss, trimmed_prediction
-from tests.features import DATASET, settings_of, write_features
+from tests.features import DATASET, settings_of
 
 L = 10
 CONFIG = {"ITEM_LIST_LENGTH_FIELD": "item_length", "MAX_ITEM_LIST_LENGTH": L, "LIST_SUFFIX": "_list"}
@@ -269,13 +269,6 @@ MODELS = {
     "TransRec": (NO, False),
 }
 IN_FAST_TESTS = ("SASRec", "GRU4Rec", "BERT4Rec", "NextItNet", "SHAN")
-
-
-@pytest.fixture(scope="module")
-def features_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("features")
-    write_features(folder)
-    return folder
 
 
 @pytest.fixture

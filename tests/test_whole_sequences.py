@@ -21,17 +21,10 @@ from recbole_posattn.settings.properties import model_properties
 from recbole_posattn.training.load import build_model, prepare_data
 from recbole_posattn.training.trim_check import find_trimming
 from recbole_posattn.training.whole_sequences import require_whole_sequences, whole_sequence_loss
-from tests.features import DATASET, settings_of, write_features
+from tests.features import DATASET, settings_of
 
 L = 10
 WHOLE = {"train_objective": "sequence"}
-
-
-@pytest.fixture(scope="module")
-def features_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("features")
-    write_features(folder)
-    return folder
 
 
 @pytest.fixture
