@@ -55,6 +55,7 @@ def test_a_run_is_resumed(copied: Callable) -> None:
     assert resumed["curve"][:4] == before["curve"] and resumed["curve"][4]["loss"] < before["curve"][3]["loss"]
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_leaderboard_give_the_same_scores(copied: Callable) -> None:
     folder = copied("leaderboard")
     outcomes = []

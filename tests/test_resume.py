@@ -272,6 +272,7 @@ def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch
     assert all(seconds >= 0 for seconds in second["seconds"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -383,6 +384,7 @@ def test_a_process_killed_while_it_writes_a_checkpoint(tiny_settings: Callable, 
     assert Path(resumed["checkpoint"]).parent == folder and not list(folder.glob("*.incomplete"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "code", "words"),
     [

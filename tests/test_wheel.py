@@ -75,6 +75,7 @@ def test_asks_for_what_recbole_needs_and_never_for_recbole(wheel: Path) -> None:
     assert "recbole" not in names and not any("recbole" in line for line in requirements(wheel) if "extra" not in line)
 
 
+@pytest.mark.slow
 def test_is_set_up_and_trains_an_epoch_from_an_empty_folder(wheel: Path, empty_folder: Path) -> None:
     """With what its own dependencies bring, and nothing else."""
     environment = empty_folder / "environment"

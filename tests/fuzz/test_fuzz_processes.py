@@ -6,6 +6,7 @@ import random
 import warnings
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from recbole_posattn import run
@@ -68,6 +69,7 @@ def alone(model: str, given: dict, folder: str) -> dict:
     return {key: result[key] for key in processes.COMPARED}
 
 
+@pytest.mark.slow
 def test_two_processes_end_as_one_does() -> None:
     profile = settings()  # as many cases as the others have for each hundred, see harness.cases
     n_cases, seed = max(1, 12 * profile.max_examples // 100), 0

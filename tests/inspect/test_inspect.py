@@ -224,6 +224,7 @@ def test_foreign_snapshots_are_refused(checkpoint: str, empty_folder: Path, buil
 # -- the whole -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_prints_the_reach_and_writes_the_report(
     checkpoint: str, empty_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:

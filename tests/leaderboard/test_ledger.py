@@ -199,6 +199,7 @@ def test_committed_leaderboards_have_the_format_and_their_records(folder: Path) 
     assert recorded == {run["fingerprint"] for board in content["boards"] for run in board["runs"]}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COMMITTED, reason="the results are part of a clone, not of the wheel")
 def test_committed_records_are_known_to_this_version() -> None:
     """Their settings lack the keys that were added since: see ``before`` in ``settings/key.py`` if this fails."""

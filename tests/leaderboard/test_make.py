@@ -123,6 +123,7 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     assert "no run finished" in report and "out of memory" in report and "## tiny, leave" in report
 
 
+@pytest.mark.slow
 def test_every_row_is_tuned_by_as_many_trials(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -49,6 +49,7 @@ def page() -> dict:
     return names
 
 
+@pytest.mark.slow
 def test_parts_from_outside_train_and_are_inspected(page: dict, tiny_settings: Callable) -> None:
     result = run(dataset="tiny", config_dict=tiny_settings(**OURS, epochs=1), command_line=[])
     loaded = load(result["checkpoint"])

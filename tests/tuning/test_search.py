@@ -361,6 +361,7 @@ def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> N
     assert open_search(tmp_path, search._replace(n_trials=9).plain(), search.space, resume=True) == []
 
 
+@pytest.mark.slow
 def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
     heads = Dimension("n_heads", "choice", (3,), {})
     with pytest.raises(UserError, match="no trial finished; the first failed: hidden_size must be a multiple"):
