@@ -570,3 +570,10 @@ def test_plain_settings_are_plain_and_come_back() -> None:
     restored = Config.from_plain(plain)
     assert restored.final_config_dict == settings.final_config_dict
     assert restored.model_class is settings.model_class
+
+
+def test_keys_of_our_models_that_another_model_does_not_have_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    given = {"score": "cosine", "kernel_structure": "full-full", "hidden_size": 16, "train_objective": "sequence"}
+    Config("SASRec", "ml-100k", config_dict=given, command_line=[])
+    (message,) = caplog.messages
+    assert message == "settings without effect on SASRec, which does not have them: kernel_structure, score"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from recbole_posattn.settings.rules import check_rules
 # RecBole's models with outputs at all positions, each of which depends on no later item, and which the model takes by
 # gather_indexes at the very end: they can be trained on whole sequences. S3Rec is one in its last stage.
 WHOLE_SEQUENCE_MODELS = ("FDSA", "GRU4Rec", "GRU4RecF", "GRU4RecKG", "S3Rec", "SASRec", "SASRecF")
+WHOLE_SEQUENCE_KEYS = ("train_objective", "window_stride")
 
 
 def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) -> None:
@@ -43,6 +45,23 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
         raise SettingError(
             f"{model} has no key {key!r}: its kernel and encoding are fixed; PosKernelSASRec has the key, and "
             "every encoding under position_encoding."
+        )
+
+
+def warn_of_keys_without_effect(model: str, given: Iterable[str], defaults: Iterable[str]) -> None:
+    """Log a warning for keys of this package's models that were given to another model, which does not read them.
+
+    They are not refused, since the settings that all rows of a leaderboard share may be of some rows only.
+
+    Args:
+        model: Its name.
+        given: The keys that were given.
+        defaults: The keys of the model and of every run.
+    """
+    ignored = sorted((set(given) & MODEL_RULES.keys()) - set(defaults) - {*WHOLE_SEQUENCE_KEYS})
+    if ignored:
+        logging.getLogger().warning(
+            f"settings without effect on {model}, which does not have them: {', '.join(ignored)}"
         )
 
 
@@ -90,7 +109,7 @@ def check_whole_sequences(model: str, model_class: type[AbstractRecommender], se
     if model_class.type != ModelType.SEQUENTIAL or objective is None:
         return
     values = {"window_stride": None, **settings}
-    check_rules(values, {key: MODEL_RULES[key] for key in ("train_objective", "window_stride")})
+    check_rules(values, {key: MODEL_RULES[key] for key in WHOLE_SEQUENCE_KEYS})
     if objective == "sequence":
         _check_outputs(model, model_class, settings)
     _check_windows(values)

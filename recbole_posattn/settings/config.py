@@ -40,6 +40,7 @@ from recbole_posattn.settings.combinations import (
     check_model_keys,
     check_whole_sequences,
     resolved_negatives,
+    warn_of_keys_without_effect,
 )
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.eval_args import check_eval_args
@@ -233,6 +234,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             settings["train_neg_sample_args"] = None
         else:
             keys = recbole_model_keys(self.model)
+            warn_of_keys_without_effect(self.model, self.external_config_dict, self.internal_config_dict)
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
