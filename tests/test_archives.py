@@ -101,6 +101,7 @@ def test_text_shrinks_less_than_is_believed(monkeypatch: pytest.MonkeyPatch, emp
 VALID = zip_of({"Amazon.inter": HEADER * 20, "below/Amazon.item": "item_id:token\n"}, zipfile.ZIP_DEFLATED)
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(
     st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), min_size=1, max_size=8),

@@ -35,6 +35,7 @@ def test_launcher_trains_and_prints_the_table(tiny_flags: list[str], empty_folde
     assert sorted(path.name for path in empty_folder.iterdir()) == ["log", "log_tensorboard", "saved"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
 def test_launcher_says_which_version_does_not_work(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = empty_folder / "pandas-3.0.0.dist-info" / "METADATA"

@@ -266,6 +266,7 @@ def test_processes_with_fewer_collective_calls_are_missing(monkeypatch: pytest.M
         assert f"waited 5 s for {name}, without" in str(lonely.explained(late))
 
 
+@pytest.mark.slow
 def test_a_port_in_use_and_processes_that_are_not_started(two: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in zip(RANK_VARIABLES, ("0", "0", "2", "localhost", two.port)):
         monkeypatch.setenv(name, value)

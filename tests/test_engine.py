@@ -29,6 +29,7 @@ def trained(model: str, settings: dict) -> tuple[Trainer, float]:
     return trainer, trainer._train_epoch(train_data, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec"])
 def test_a_model_of_recboles_gets_the_metrics_of_recboles_own_classes(tiny_settings: Callable, model: str) -> None:
     settings = tiny_settings(

@@ -119,6 +119,7 @@ def test_onnx_scores_as_the_model(
     assert exported("onnx", model, n_layers=1, n_heads=2, **changes).largest_difference < 1e-5
 
 
+@pytest.mark.slow
 def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.CaptureFixture, empty_folder: Path) -> None:
     settings = tiny_settings(epochs=1, n_layers=1)
     file = run("NoPESASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]
@@ -159,6 +160,7 @@ def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.Capt
     assert "file/out cannot be written: Not a directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file_format", "model", "changes", "message"),
     [

@@ -55,6 +55,7 @@ def test_a_circle_is_noticed(house: ModuleType) -> None:
         house.floors({"a": {"b"}, "b": {"a"}, "c": set()})
 
 
+@pytest.mark.slow
 def test_nn_is_pure_pytorch(house: ModuleType) -> None:
     modules = set().union(*map(house.imported_modules, house.rooms()["nn"]))
     assert {module.split(".")[0] for module in modules} <= {"torch", "recbole_posattn", *sys.stdlib_module_names}

@@ -452,6 +452,7 @@ def test_the_templates_parts_compute_their_formulas(template: dict) -> None:
     torch.testing.assert_close(template["FocalCrossEntropy"]()(hidden, target, items), (-(1 - p) * p.log()).mean())
 
 
+@pytest.mark.slow
 def test_the_templates_model_trains_is_exported_and_inspected(
     template: dict, tiny_settings: Callable, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def settings(tiny_settings: Callable, tmp_path: Path) -> Callable[..., dict]:
     return settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_second_pretraining_leaves_the_first_alone(settings: Callable, model: str) -> None:
     first = run(model, "tiny", config_dict=settings(model), command_line=[])
@@ -68,6 +69,7 @@ def test_the_next_stage_begins_with_what_was_pretrained(settings: Callable) -> N
         assert Path(result["checkpoint"]).name == "best.pth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_pretraining_goes_on(settings: Callable, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has more epochs than the training, and no validation; once finished, it is only evaluated."""

@@ -74,6 +74,7 @@ def test_the_flags_of_ones_own_program_are_no_settings(
     assert load(given["checkpoint"]).config["hidden_size"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "SASRec"])
 def test_same_seed_gives_identical_metrics(tiny_settings: Callable, model: str) -> None:
     settings = tiny_settings(hidden_dropout_prob=0.3, n_heads=1, epochs=1)

@@ -177,6 +177,7 @@ def test_stochastic_weight_averaging_is_the_mean_of_the_epochs(tiny_settings: Ca
     assert_close(watched.weights(), {name: sum(w[name].double() for w in epochs) / 3 for name in epochs[0]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec"])
 @pytest.mark.parametrize("method", ["ema", "swa"])
 def test_averaged_weights_are_validated_kept_and_tested(tiny_settings: Callable, model: str, method: str) -> None:

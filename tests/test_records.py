@@ -272,6 +272,7 @@ def test_a_budget_limits_the_time_of_each_run(tmp_path: Path, monkeypatch: pytes
     assert budget.is_spent and Budget(0).is_spent
 
 
+@pytest.mark.slow
 def test_what_is_not_started_is_said(settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run is finished before; the budget is spent after another one; of a stopped one, its record is shown."""
     monkeypatch.setattr(trials, "ray_cluster", lambda where: _OneByOne())

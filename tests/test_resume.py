@@ -211,6 +211,7 @@ def test_early_stopping_counts_on_after_a_resume(tiny_settings: Callable) -> Non
     assert again["epochs"] == undisturbed["epochs"]  # it stopped early, and does not start again
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_resumed_with_more_epochs(tiny_settings: Callable, finished_run: Callable) -> None:
     long = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=5, checkpoint_dir="other"), command_line=[])
     folder = finished_run(epochs=2)

@@ -36,6 +36,7 @@ class _PowerCut(BaseException):
     """Ends a run wherever it is."""
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_negatives_that_workers_draw(tiny_settings: Callable) -> None:
     """In the validation as well, whose loader numbers its workers' seeds."""
     evaluation = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni3"}
@@ -75,6 +76,7 @@ def test_a_fork_does_not_end_as_the_training_does(capfd: pytest.CaptureFixture, 
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["Pop", "ItemKNN"])
 def test_a_model_of_one_epoch_is_kept_without_validation(tiny_settings: Callable, model: str) -> None:
     """RecBole validates each ``eval_step`` epochs, of which these models have one."""
@@ -126,6 +128,7 @@ def test_what_another_process_is_writing_stays(tiny_settings: Callable) -> None:
     assert incomplete.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("transform", "key"), [("crop_itemseq", "eta"), ("reorder_itemseq", "beta"), ("mask_itemseq", "mask_ratio")]
 )

@@ -97,6 +97,7 @@ def test_every_setting_that_may_change_has_a_test() -> None:
     assert CHANGES.keys() == CHANGEABLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_changed_setting_is_used(tiny_settings: Callable, seen_in_training: list[dict], key: str) -> None:
     before, now = CHANGES[key]
@@ -524,6 +525,7 @@ def test_what_fails_while_a_model_is_built_is_not_the_checkpoints_fault(
             action()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "value"),
     [

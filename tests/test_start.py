@@ -100,6 +100,7 @@ print(hasattr(recbole_posattn, "Confg"))
         _ = recbole_posattn.Confg
 
 
+@pytest.mark.slow
 def test_importing_the_package_changes_nothing_until_a_public_name_is_used() -> None:
     code = """
 import sys, types, warnings

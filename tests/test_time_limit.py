@@ -27,6 +27,7 @@ def losses(result: dict[str, Any]) -> list[tuple]:
     return [(point["loss"], point.get("valid")) for point in result["curve"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "call"), [("NoPESASRec", 1), ("NoPESASRec", 4), ("BPR", 4)])
 def test_a_stopped_run_tests_its_best_epoch_and_continues(
     model: str, call: int, tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch

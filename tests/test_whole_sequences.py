@@ -53,6 +53,7 @@ def finetuned(prepared_model: Callable, name: str, **changes: object) -> tuple:
     return config, model, prepared_model("SASRec", **WHOLE, **changes)[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE_SEQUENCE_MODELS)
 def test_the_loss_is_the_mean_over_all_prefixes(prepared_model: Callable, name: str) -> None:
     """In evaluation mode; prefix by prefix, each in a batch of its own."""
@@ -75,6 +76,7 @@ def test_the_loss_is_the_mean_over_all_prefixes(prepared_model: Callable, name: 
     assert "gather_indexes" not in vars(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE_SEQUENCE_MODELS)
 def test_whole_sequences_are_trimmed_as_well(prepared_model: Callable, name: str) -> None:
     config, model, (train_data, *_) = finetuned(prepared_model, name)
@@ -115,6 +117,7 @@ def test_a_run(tiny_settings: Callable, name: str) -> None:
     assert resumed["test_result"] == result["test_result"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [

@@ -393,6 +393,7 @@ def test_no_line_of_fields_does_harm(content: list[bytes], block: int) -> None:
     check_any_lines(content, slow_csv, OWN._replace(separator=","), block, header=",".join(COLUMNS).encode())
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(content=any_lines(object_line(json.dumps)), block=blocks)
 def test_no_line_of_json_does_harm(content: list[bytes], block: int) -> None:

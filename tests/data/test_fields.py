@@ -56,6 +56,7 @@ SELECTED = [("SASRecF", "selected_features"), ("GRU4RecF", "selected_features"),
 NOT_LOADED = "which is not loaded. Loaded are item_id:token, genre:token, tags:token_seq, price:float, vector:float_seq"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "key"), [*SELECTED, ("S3Rec", "item_attribute")])
 def test_features_of_items_that_cannot_be_had(settings: Callable, model: str, key: str) -> None:
     def refused(column: str, **changes: object) -> str:
@@ -79,6 +80,7 @@ def test_features_of_items_that_cannot_be_had(settings: Callable, model: str, ke
     assert "float_seq" in refused("vector")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "key"), SELECTED)
 def test_features_of_items_beside_others(settings: Callable, model: str, key: str) -> None:
     def check(features: list, **changes: object) -> None:
@@ -95,6 +97,7 @@ def test_features_of_items_beside_others(settings: Callable, model: str, key: st
             check(["genre", "vector"], numerical_features=["vector"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
@@ -181,6 +184,7 @@ def test_columns_that_can_be_had(settings: Callable, model: str, changes: dict) 
     assert run(model, "featured", config_dict=settings(**changes), saved=False, command_line=[])["test_result"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "column", "first"),
     [

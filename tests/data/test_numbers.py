@@ -75,6 +75,7 @@ def test_a_column_without_values_is_refused(empty_folder: Path, suffix: str, kin
 LOGARITHMIC = {"discretization": {"price": {"method": "LD"}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
@@ -253,6 +254,7 @@ def test_infinite_numbers_are_refused(empty_folder: Path, kind: str, suffix: str
         read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "suffix", "kind"),
     [

@@ -166,6 +166,7 @@ def test_batches_are_recboles_under_other_settings(rich_config: Callable, change
         assert_equal_batches(our_batches, list(their))
 
 
+@pytest.mark.slow
 def test_real_data_are_equal_too() -> None:
     """ml-100k with all its columns, out of RecBole's wheel; the rows of the splits at once, not batch by batch."""
     config = Config("SASRec", "ml-100k", config_dict={"MAX_ITEM_LIST_LENGTH": 20}, command_line=[])

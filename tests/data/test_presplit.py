@@ -260,6 +260,7 @@ def test_a_trained_model_scores_as_recommend_does(settings: dict, write: Callabl
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", ["", " ", "   ", "NA"])
 @pytest.mark.parametrize("quoted", [False, True])
 def test_an_empty_history_is_told_by_line_and_column(history: str, quoted: bool) -> None:

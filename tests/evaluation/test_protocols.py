@@ -178,6 +178,7 @@ def test_every_way_of_masking_is_that_of_numpy(tiny_settings: Callable, protocol
                 assert metric_by_target(users, name).mean() == pytest.approx(value, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_all_models_answer_for_the_same_targets(tiny_settings: Callable) -> None:
     """Trained and saved, among them one that has equal scores for many items."""
     tables = []

@@ -176,6 +176,7 @@ def simulated(
 SIMULATED = list(itertools.product([943, 5000], [3, 5], [False, True]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_users", "n_seeds", "user_effect"), SIMULATED)
 def test_at_most_7_percent_of_marks_are_false(
     n_users: int, n_seeds: int, user_effect: bool, monkeypatch: pytest.MonkeyPatch

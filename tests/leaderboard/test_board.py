@@ -101,6 +101,7 @@ def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
     assert gather(outcomes, "tiny", "temporal", "strong").verdict("weak", "ndcg@10") == "worse"
 
 
+@pytest.mark.slow
 def test_a_model_with_one_seed_is_not_tested(tmp_path: Path, outcomes: list[Outcome]) -> None:
     single = outcome(tmp_path, "single", 1, np.ones(N_TARGETS, dtype=int))
     board = gather([*outcomes, single], "tiny", "temporal", "weak")
@@ -114,6 +115,7 @@ def test_a_model_with_one_seed_is_not_tested(tmp_path: Path, outcomes: list[Outc
     assert board.scores["p"].isna().all()
 
 
+@pytest.mark.slow
 def test_the_order_in_which_runs_finish_changes_nothing(outcomes: list[Outcome]) -> None:
     board, again = gather(outcomes, "tiny", "temporal", "weak"), gather(outcomes[::-1], "tiny", "temporal", "weak")
     for table in ("scores", "costs", "curves", "groups"):

@@ -126,6 +126,7 @@ def test_half_a_board_goes_on_in_a_fresh_folder_and_is_made_again_from_its_recor
     assert {name: (clone / name).read_bytes() for name in FILES} == bytes_before
 
 
+@pytest.mark.slow
 def test_the_page_says_what_is_missing_stopped_or_of_other_code(
     spec: Spec, here: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

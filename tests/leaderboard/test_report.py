@@ -387,6 +387,7 @@ def titles(board: Board) -> list[str]:
     return [drawing.title for drawing in draw_board(board)]
 
 
+@pytest.mark.slow
 def test_a_figure_with_nothing_in_it_is_left_out() -> None:
     assert len(titles(make_board())) == 4
     assert "ndcg@10 on the validation set by epoch" not in titles(without(make_board(), "curves"))
@@ -396,6 +397,7 @@ def test_a_figure_with_nothing_in_it_is_left_out() -> None:
     assert "ndcg@10 against training time" not in titles(board)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_models", [1, 15, 30])
 def test_any_number_of_models_is_drawn(n_models: int) -> None:
     with warnings.catch_warnings():

@@ -103,6 +103,7 @@ def test_a_grid_makes_a_row_of_each_combination(tmp_path: Path) -> None:
     assert spec.models["PosKernelSASRec, n_heads, 1"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((PROPERTIES / "leaderboard").glob("*.yaml")), ids=lambda file: file.stem)
 def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
     """Every run's settings hold, and no two are the same; on ml-100k, which is there everywhere."""

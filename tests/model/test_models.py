@@ -145,6 +145,7 @@ def hybrids(draw: st.DrawFn) -> dict:
     }
 
 
+@pytest.mark.slow
 @given(changes=hybrids())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hybrids_train_and_keep_what_models_promise(build: Callable, histories: tuple, changes: dict) -> None:
@@ -299,6 +300,7 @@ LOSS_SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", LOSS_SETTINGS, ids=str)
 def test_every_loss_learns_the_planted_pattern(tiny_settings: Callable, changes: dict) -> None:
     """Far above the 0.15 of a guess among 20 items; noise leaves 0.9 at most."""

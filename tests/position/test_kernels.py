@@ -216,6 +216,7 @@ def test_frobenius_normalization_divides_by_the_norm_of_the_weights(drawn: Drawn
         torch.testing.assert_close(drawn.kernel.dense(), scaled, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @given(drawn=kernels(LEARNED, longest=7))
 @settings(max_examples=60)
 def test_gradients_are_those_of_finite_differences(drawn: Drawn) -> None:

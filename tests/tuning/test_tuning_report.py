@@ -111,6 +111,7 @@ def test_importance_is_with_the_key_that_matters() -> None:
     assert importances(same, SPACE, {}, bigger=True) == {}
 
 
+@pytest.mark.slow
 def test_each_figure_is_there_or_left_out() -> None:
     files = report_files(make_found())
     pictures = {name for name, content in files.items() if name.endswith(".png")}
@@ -128,6 +129,7 @@ def test_a_page_escapes_what_it_is_told() -> None:
     assert "<script>alert" not in text and "--model=<b>" not in text and "&lt;script&gt;alert" in text
 
 
+@pytest.mark.slow
 def test_the_page_opens_in_a_browser(browser: Any, tmp_path: Path) -> None:
     found = make_found()
     write_files(tmp_path, report_files(found))
