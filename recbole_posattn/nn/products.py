@@ -126,9 +126,14 @@ def fft_product(taps: Tensor, x: Tensor) -> Tensor:
     """:func:`toeplitz_product` by the FFT: O(s log s) time and O(s) memory for any number of taps."""
     length = x.shape[-2]
     size = 2 * 64 * math.ceil(length / 64)  # room for the tail of the convolution; without large prime factors
+    return _circular_convolution(taps, x, size)
+
+
+def _circular_convolution(taps: Tensor, x: Tensor, size: int) -> Tensor:
+    """The first s rows of the circular convolution of ``size`` positions, by the FFT."""
     spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps, n=size).unsqueeze(1)
     y: Tensor = torch.fft.irfft(spectrum, n=size)
-    return y[..., :length].mT.to(x.dtype).contiguous()
+    return y[..., : x.shape[-2]].mT.to(x.dtype).contiguous()
 
 
 def circular_product(taps: Tensor, x: Tensor) -> Tensor:
@@ -148,9 +153,7 @@ def circular_product(taps: Tensor, x: Tensor) -> Tensor:
         return channel_convolution(taps, x.to(taps.dtype), size).to(x.dtype)
     if length <= DENSE_LENGTH:
         return torch.einsum("gts,bgsc->bgtc", circulant_matrix(taps, length), x)
-    spectrum = torch.fft.rfft(x.mT.to(taps.dtype), n=size) * torch.fft.rfft(taps).unsqueeze(1)
-    y: Tensor = torch.fft.irfft(spectrum, n=size)
-    return y[..., :length].mT.to(x.dtype).contiguous()
+    return _circular_convolution(taps, x, size)
 
 
 def _is_per_channel(weights: Tensor, x: Tensor) -> bool:

@@ -92,6 +92,22 @@ class FullKernel(LearnedKernel):
         return f"{super().extra_repr()}, bandwidth={self.bandwidth}, alignment={self.alignment}"
 
 
+def _triangle_norm(u: Tensor, v: Tensor) -> Tensor:
+    """The Frobenius norm of the lower triangle of u vᵀ, without a T × T matrix.
+
+    It is also the norm of the triangle whose entry at position t and lag k ≤ t is u_t · v_k, which has the same values.
+
+    Args:
+        u: Shape (g, T, r).
+        v: Shape (g, T, r).
+
+    Returns:
+        Shape (g,).
+    """
+    gram = (v.unsqueeze(-1) * v.unsqueeze(-2)).cumsum(dim=1)  # Σ_{s ≤ t} v_s v_sᵀ
+    return torch.einsum("gtr,gtrq,gtq->g", u, gram, u).sqrt()
+
+
 class LowRankKernel(LearnedKernel):
     """The lower triangle of a matrix of rank r: M[t, s] = u_t · v_s for s ≤ t.
 
@@ -140,9 +156,7 @@ class LowRankKernel(LearnedKernel):
         u: Tensor = self.u
         v: Tensor = self.v
         if self.normalization == "frobenius":
-            gram = (v.unsqueeze(-1) * v.unsqueeze(-2)).cumsum(dim=1)  # Σ_{s ≤ t} v_s v_sᵀ: no T × T matrix
-            squared = torch.einsum("gtr,gtrq,gtq->g", u, gram, u)
-            u = u / (squared.sqrt() + self.normalization_eps)[:, None, None]
+            u = u / (_triangle_norm(u, v) + self.normalization_eps)[:, None, None]
         rows = aligned(self.alignment, length, self.max_length)
         return u[:, rows], v[:, rows]
 
@@ -219,10 +233,8 @@ class TimeVariantKernel(LearnedKernel):
         coefficient: Tensor = self.coefficient
         basis: Tensor = self.basis / self.basis.norm(dim=-1, keepdim=True)
         if self.normalization == "frobenius":
-            by_lag = basis.mT
-            gram = (by_lag.unsqueeze(-1) * by_lag.unsqueeze(-2)).cumsum(dim=1)  # Σ_{k ≤ t} b̂[k] b̂[k]ᵀ
-            squared = torch.einsum("gtr,gtrq,gtq->g", coefficient, gram, coefficient)
-            coefficient = coefficient / (squared.sqrt() + self.normalization_eps)[:, None, None]
+            norm = _triangle_norm(coefficient, basis.mT)
+            coefficient = coefficient / (norm + self.normalization_eps)[:, None, None]
         rows = aligned(self.alignment, length, self.max_length)
         return coefficient[:, rows], basis[..., :length]
 
