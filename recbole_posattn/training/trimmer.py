@@ -1,4 +1,4 @@
-"""What a trainer trims, as the key ``trim_padding`` says."""
+"""Trimming in training and evaluation, as the key ``trim_padding`` selects it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TRAINED = {
 
 
 class Trimmer:
-    """Trims the losses and scores of a model, where it gives the same ones without padding.
+    """Trims the histories of a model whose losses and scores stay the same without padding.
 
     Args:
         config: The settings.

@@ -2,7 +2,7 @@
 
 RecBole pads each history to ``MAX_ITEM_LIST_LENGTH``. Here a batch stays the random one it is, but is computed in
 groups of similar length, each cut to its longest history, or whole but cut to its longest history.
-:func:`recbole_posattn.training.trim_check.find_trimming` finds out which of them gives a model's own results.
+:func:`recbole_posattn.training.trim_check.find_trimming` finds the one that leaves a model's results unchanged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PREDICTIONS = ("full_sort_predict", "predict")
 
 @dataclass(frozen=True)
 class Trimming:
-    """What of a model is computed on shorter histories.
+    """The parts of a model that are computed on shorter histories.
 
     Attributes:
         training: ``groups`` of similar length; ``batch``, whole and cut to its longest history; or ``no``.
