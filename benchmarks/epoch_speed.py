@@ -64,7 +64,7 @@ def settings(dataset: str, length: int, options: argparse.Namespace) -> dict:
         "attn_dropout_prob": 0.5,
         "loss_type": "CE",
         "train_neg_sample_args": None,
-        "use_gpu": False,
+        "use_gpu": options.use_gpu,
         "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
         "show_progress": False,
         "state": "ERROR",
@@ -82,7 +82,7 @@ def recboles(dataset: str, length: int, options: argparse.Namespace) -> dict[str
         init_seed(config["seed"], config["reproducibility"])
         loader = TrainDataLoader(config, train, None, shuffle=True)
         with without_tensorboard():
-            trainer = Trainer(config, config.model_class(config, train))
+            trainer = Trainer(config, config.model_class(config, train).to(config["device"]))
 
         def seconds() -> float:
             with torch.autograd.set_detect_anomaly(anomaly_detection):
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=3, help="of RecBole's model timed in a round (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="that count, behind one that does not (default: 3)")
     options = parser.parse_args()
+    options.use_gpu = False
 
     rows, speeds = [], {}
     with scratch_folder():

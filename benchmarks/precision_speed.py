@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200])
     parser.add_argument("--rounds", type=int, default=5, help="that count, behind one that does not (default: 5)")
     options = parser.parse_args()
+    options.use_gpu = False
     use_gpu = torch.cuda.is_available()
     rows = []
     with scratch_folder():

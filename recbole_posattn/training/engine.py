@@ -55,7 +55,7 @@ class EngineMixin(recbole.trainer.Trainer):
         self.curve: list[dict[str, Any]] = []
         self._epoch = self._batch = 0  # of the current step
         self._autocast_dtype = torch.bfloat16
-        if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        if self.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             self._autocast_dtype = torch.float16
             self.enable_scaler = self.enable_amp  # gradients in half precision vanish unless they are scaled
         if config["torch_compile"]:
