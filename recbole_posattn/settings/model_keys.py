@@ -29,6 +29,7 @@ from recbole_posattn.settings.rules import (
     one_of,
     or_none,
 )
+from recbole_posattn.settings.time_keys import TIME_MODEL_KEYS
 
 
 def is_negatives(value: Any) -> bool:
@@ -311,6 +312,7 @@ MODEL_KEYS = (
         "is uniform, 1 (BCE, BPR) or 256 (SSM, gBCE).",
     ),
     *RECIPE_MODEL_KEYS,
+    *TIME_MODEL_KEYS,
     Key(
         "save_kernel_every",
         or_none(integer(1)),

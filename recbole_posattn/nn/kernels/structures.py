@@ -23,6 +23,9 @@ STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "time_variant": lambda o: TimeVariantKernel(*o.common, rank=o.rank, alignment=o.alignment),
 }
 
+# The structures that read the times between items.
+READS_TIME: set[str] = set()
+
 # The structures that need a bandwidth.
 BANDED_STRUCTURES = ("banded_toeplitz", "banded")
 
