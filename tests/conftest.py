@@ -21,7 +21,9 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
+from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
+from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
 from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
 from recbole_posattn.settings import origins, plugins
 from recbole_posattn.settings.model_keys import MODEL_RULES
@@ -77,7 +79,15 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def registrations(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The tables of registered names and plugins, Python's path and its modules, all restored afterwards."""
     tables = [STRUCTURES, ENCODINGS, LOSSES, model_properties, *origins._origins.values()]
-    sets = [PER_LAYER, SAMPLED_LOSSES, plugins._imported, plugins._installed, origins._left_behind]
+    sets = [
+        PER_LAYER,
+        SAMPLED_LOSSES,
+        ENCODINGS_OF_TIME,
+        STRUCTURES_OF_TIME,
+        plugins._imported,
+        plugins._installed,
+        origins._left_behind,
+    ]
     before = [(each, each.copy()) for each in (*tables, *sets)]
     modules = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -42,7 +42,7 @@ class KernelOptions(NamedTuple):
         normalization: See :class:`LearnedKernel`.
         alignment: See :class:`FullKernel`.
         bandwidth: Lags that a banded structure keeps.
-        n_decays: See :class:`ExponentialKernel`.
+        n_decays: See :class:`ExponentialKernel` and :class:`TimeDecayKernel`.
         rank: See :class:`LowRankKernel`.
         normalization_eps: See :class:`LearnedKernel`.
         first_tap_start: See :class:`ToeplitzKernel`.
