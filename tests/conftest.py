@@ -176,9 +176,10 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
     def build(model: str = "PosKernelSASRec", **changes: object) -> tuple:
         named = f"{changes.get('kernel_structure')} {changes.get('kernel_branch')}"
         banded = any(structure in named for structure in BANDED_STRUCTURES)
-        settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **changes)
+        regular = {"time_is_order": False}  # the times of "tiny" are 0, 1, 2, …, and read all the same
+        settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **regular, **changes)
         config = Config(model, "tiny", config_dict=settings)
-        shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"])
+        shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"], config["reads_time"])
         if shaping not in prepared:
             prepared[shaping] = data_preparation(config, create_dataset(config))
         loaders = prepared[shaping]
