@@ -26,7 +26,6 @@ from recbole_posattn.nn.attention import causal_attention
 from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.nn.losses.build import LOSSES
-from recbole_posattn.nn.losses.negatives import NegativeItems
 from recbole_posattn.training.engine import EngineMixin
 from tests.test_engine import trained
 
@@ -59,18 +58,6 @@ def relative_error(computed: Tensor, expected: Tensor) -> float:
     """‖computed − expected‖ / ‖expected‖, in float64."""
     computed, expected = computed.detach().double().cpu(), expected.detach().double().cpu()
     return float((computed - expected).norm() / expected.norm().clamp(min=1e-12))
-
-
-@pytest.fixture
-def same_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negatives are drawn on the CPU, the same ones for each device."""
-
-    def draw(items: NegativeItems, shape: tuple[int, ...], total: int | Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(7)
-        device = items.bounds.device
-        return (torch.rand(shape, dtype=torch.float64, generator=generator).to(device) * total).long()
-
-    monkeypatch.setattr(NegativeItems, "_draw", draw)
 
 
 @pytest.mark.usefixtures("same_negatives")
