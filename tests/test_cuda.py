@@ -183,6 +183,7 @@ def test_mixed_precision(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch.compile's own
 def test_a_compiled_model_is_the_model(tiny_settings: Callable) -> None:
     _, loss = trained("PosKernelSASRec", tiny_settings(**NO_DROPOUT))
     _, compiled_loss = trained("PosKernelSASRec", tiny_settings(**NO_DROPOUT, torch_compile=True))

@@ -41,6 +41,17 @@ def test_losses_gradients_and_scores_are_those_of_the_cpu(build: Callable, name:
                 torch.testing.assert_close(parameter.grad.cpu(), gradients[name], msg=name)
 
 
+def test_a_gpu_takes_small_batches_whole(build: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths 1 to 24 make three buckets on a CPU, and on a GPU only where padding costs more than the kernels."""
+    model, _ = build(MAX_ITEM_LIST_LENGTH=24)
+    length = torch.arange(1, 25)
+    with second_device():
+        assert [bucket.cpu().tolist() for bucket in model._buckets(length.to(DEVICE))] == [list(range(24))]
+        monkeypatch.setitem(shorter.GROUP_COST, "cuda", 100)
+        buckets = [bucket.cpu().tolist() for bucket in model._buckets(length.to(DEVICE))]
+    assert buckets == [bucket.tolist() for bucket in model._buckets(length)] and len(buckets) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "GRU4Rec", "BERT4Rec", "BPR"])
 def test_trains_and_ranks(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
