@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_posattn.compat.data import load_feat_by_c_parser
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
-import pandas as pd
 import torch
 from recbole.data.dataset import (
     Dataset,
@@ -20,7 +19,6 @@ from recbole.data.dataset import (
     SequentialDataset,
 )
 from recbole.data.interaction import Interaction
-from recbole.utils import FeatureSource
 from torch import Tensor
 
 from recbole_posattn.data.exact_times import ExactTimesMixin
@@ -88,11 +86,6 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
     sequence_users: tuple[Tensor, Tensor] | None = None
     histories: Histories | None = None
     training_counts: Tensor | None = None
-
-    def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
-        if self.config["lazy_prefixes"]:
-            return load_feat_by_c_parser(self, filepath, source)
-        return super()._load_feat(filepath, source)
 
     def data_augmentation(self) -> None:
         """See ``SequentialDataset.data_augmentation``."""

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from recbole_posattn.data.numbers import NumbersMixin
 from recbole_posattn.data.prefixes import LazyPrefixes
+from recbole_posattn.data.reading import ReadingMixin
 from recbole_posattn.data.tokens import LongTokensMixin
 
 
-class ExactTimesMixin(LongTokensMixin, NumbersMixin):
+class ExactTimesMixin(ReadingMixin, LongTokensMixin, NumbersMixin):
     """Order and split by the times of the file, for a subclass of RecBole's ``Dataset``.
 
     RecBole converts times to 32-bit floats before it sorts by them. Today's Unix seconds then have steps of 128 s, and

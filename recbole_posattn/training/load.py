@@ -95,7 +95,7 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
     with use_explained(checkpoint):
         config = Config.from_plain(content["config"], data_path)
-    ensure_atomic_files(config)
+    ensure_atomic_files(config, keeps=True)
     init_seed(config["seed"], config["reproducibility"])
     interactions, loaders = prepare_data(config)
     model = build_model(config, loaders[0])
