@@ -25,12 +25,13 @@ from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.known_items import KnownItemsMixin
-from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
+from recbole_posattn.data.ordering import sequence_order
+from recbole_posattn.data.prefixes import LazyPrefixes, history_lengths
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out
 from recbole_posattn.data.splits import (
     GroupedRows,
     TimeSplit,
-    leave_one_out_part,
+    leave_out_last,
     ratio_part,
     time_part,
 )
@@ -55,14 +56,14 @@ def lazy_prefixes(
         listed: Fields that get histories, with the names of their list fields.
         max_length: The most items in a history, L.
     """
-    target, history_length = prefix_rows(interactions[uid_field], max_length)
-    columns = {field: interactions[field][target] for field in interactions}
+    length = history_lengths(interactions[uid_field], max_length)
     return LazyPrefixes(
-        columns={**columns, length_field: history_length},
-        position=target,
+        columns={},
+        position=torch.nonzero(length).flatten(),
         length_field=length_field,
         sequences={name: interactions[field] for field, name in listed.items()},
         max_length=max_length,
+        targets={**{field: interactions[field] for field in interactions}, length_field: length},
     )
 
 
@@ -94,8 +95,19 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
             return
         self._aug_presets()
         self._check_field("uid_field", "time_field")
-        self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        self._order_sequences()
         self._cut_prefixes()
+
+    def _order_sequences(self) -> None:
+        """Sort the interactions by user, then by time, as RecBole's ``sort`` does."""
+        interactions = self.inter_feat
+        if self.time_field not in interactions:
+            self.sort(by=[self.uid_field, self.time_field])  # raises RecBole's error
+        time = interactions[self.time_field]
+        time = time if time.dim() == 1 else time[..., 0]
+        order = torch.from_numpy(sequence_order(interactions[self.uid_field].numpy(), time.numpy())).long()
+        for field in interactions:
+            interactions[field] = interactions[field][order]
 
     def _cut_prefixes(self) -> None:
         """Make rows (history → target) of interactions that are grouped by user, each user's in time order."""
@@ -175,9 +187,8 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
         """See ``Dataset.leave_one_out``."""
         if not self._is_lazy() or group_by is None or leave_one_mode not in _LEFT_OUT_PARTS:
             return super().leave_one_out(group_by, leave_one_mode)
-        rows = GroupedRows.by(self.inter_feat[group_by])
-        filled = [0, *_LEFT_OUT_PARTS[leave_one_mode]]
-        parts = dict(zip(filled, rows.parts(leave_one_out_part(rows, len(filled) - 1), len(filled))))
+        left_out = _LEFT_OUT_PARTS[leave_one_mode]
+        parts = dict(zip([0, *left_out], leave_out_last(self.inter_feat[group_by], len(left_out))))
         return self._split([parts.get(part, torch.empty(0, dtype=torch.int64)) for part in range(3)])
 
     def time_based_split(self, ratios: list[float], group_by: str | None) -> list[SequentialDataset]:
@@ -214,8 +225,9 @@ class WindowsMixin(LazyPrefixesMixin):
 
     def _cut_windows(self) -> Windows:
         rows = self.inter_feat
-        history_length = rows[self.item_list_length_field]
-        if isinstance(rows, LazyPrefixes) and not self.written_lists:
+        lazy = isinstance(rows, LazyPrefixes)
+        history_length = rows.column(self.item_list_length_field) if lazy else rows[self.item_list_length_field]
+        if lazy and not self.written_lists:
             item, position = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]], rows.position
         else:
             item, position = laid_out(self, rows)
@@ -230,9 +242,11 @@ class WindowsMixin(LazyPrefixesMixin):
         if self.windows is None:
             return super().__getitem__(index, join)
         items, length, target, row = self.windows.gather(torch.as_tensor(index), self.max_item_list_len)
+        rows = self.inter_feat
+        user = rows.column(self.uid_field) if isinstance(rows, LazyPrefixes) else rows[self.uid_field]
         return Interaction(
             {
-                self.uid_field: self.inter_feat[self.uid_field][row.max(dim=-1).values],
+                self.uid_field: user[row.max(dim=-1).values],
                 self.iid_field + self.config["LIST_SUFFIX"]: items,
                 self.item_list_length_field: length,
                 TARGET_LIST_FIELD: target,
@@ -260,7 +274,7 @@ class HeldOutDatasetMixin(LazyPrefixesMixin):
         super()._change_feat_format()
         if self.config["mask_history"] is not None:
             if not self.is_presplit:
-                self.sort(by=[self.uid_field, self.time_field])
+                self._order_sequences()
             fields = [field for field in (self.iid_field, self.time_field) if field in self.inter_feat]
             listed = {field: field + self.config["LIST_SUFFIX"] for field in fields}
             self._interactions = self.inter_feat

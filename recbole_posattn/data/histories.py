@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_posattn.data.prefixes import sequence_start
 from recbole_posattn.data.splits import count_up
 
 # Targets whose histories are built at a time.
@@ -47,8 +46,11 @@ class Histories:
         """
         is_first = torch.ones(len(item), dtype=torch.bool)
         is_first[every_position] = False
-        start = sequence_start(is_first)
-        return [cls(item, start[position], position) for position in parts]
+        first = torch.nonzero(is_first).flatten()
+        return [
+            cls(item, first[torch.searchsorted(first, position, right=True) - 1], position.contiguous())
+            for position in parts
+        ]
 
     def __len__(self) -> int:
         return len(self.position)

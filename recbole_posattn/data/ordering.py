@@ -1,7 +1,7 @@
 """Stable sorting in time and memory that grow with the number of rows only.
 
-RecBole sorts interactions by time, then by user, with NumPy's stable sort. Here rows are counted into their places, once
-for each group of 16 bits in their keys; the order is the same.
+RecBole sorts interactions by time, then by user, with NumPy's stable sort. Here rows are counted into their places, in
+one pass for each 16 bits of their keys; the order is the same.
 
 Shape keys: n rows.
 """
@@ -47,7 +47,7 @@ def stable_argsort(key: np.ndarray) -> np.ndarray:
 
 
 def _ascending_bits(key: np.ndarray) -> np.ndarray | None:
-    """Integers in the order of a key, equal where it is; ``None`` for NaN and other types; little-endian, shape (n,)."""
+    """Integers in the order of a key, equal where it is; ``None`` for NaN and other types; shape (n,)."""
     sign = np.uint64(1 << 63)
     if key.dtype.kind == "i":
         return (key.astype(np.int64).view(np.uint64) ^ sign).astype("<u8", copy=False)
@@ -70,7 +70,7 @@ def grouped(number: np.ndarray) -> np.ndarray:
     if not n_rows:
         return np.empty(0, dtype=np.int32)
     column = np.arange(n_rows, dtype=np.int32 if n_rows < 2**31 else np.int64)
-    # SciPy counts the entries of a matrix into rows; each entry has a column of its own, so that there are no duplicates
+    # SciPy counts the entries of a matrix into its rows; each has a column of its own, so that there are no duplicates
     entries = (np.empty(n_rows, dtype=np.int8), (number, column))
     matrix = scipy.sparse.coo_matrix(entries, shape=(int(number.max()) + 1, n_rows))
     matrix.has_canonical_format = True

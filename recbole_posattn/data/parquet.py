@@ -1,7 +1,7 @@
 """Interactions in Parquet files: the types of columns, and their values, read some rows at a time.
 
-A column is named as in an atomic file, with its type or without. Without it, the type follows from Arrow's, and from what
-the settings use the column for; whole numbers of unknown use are refused, since they may be tokens or numbers.
+A column is named as in an atomic file, with its type or without. Without it, the type follows from Arrow's, and from
+what the settings use the column for; whole numbers of unknown use are refused, since they may be tokens or numbers.
 
 Shape keys: n rows of a batch.
 """

@@ -1,4 +1,4 @@
-"""The files of RecBole's data sets, read by Arrow where its rows are those of pandas, and Parquet files of interactions."""
+"""Reads the files of RecBole's data sets by Arrow, where its rows are those of pandas, and interactions in Parquet."""
 
 from __future__ import annotations
 

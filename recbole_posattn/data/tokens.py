@@ -10,6 +10,8 @@ import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 import pandas as pd
+import torch
+from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 
 from recbole_posattn.data.mixin import DatasetMixin
@@ -29,6 +31,18 @@ class LongTokensMixin(DatasetMixin):
 
     RecBole's NumPy arrays of strings reserve the length of the longest token for each.
     """
+
+    def _dataframe_to_interaction(self, data: pd.DataFrame) -> Interaction:
+        """See ``Dataset._dataframe_to_interaction``, which copies the numbers of tokens."""
+        shared = {
+            field: torch.from_numpy(values)
+            for field in data
+            if self.field2type[field] == FeatureType.TOKEN
+            and (values := data[field].to_numpy()).dtype == np.int64
+            and values.flags.writeable
+        }
+        others = super()._dataframe_to_interaction(data[[field for field in data if field not in shared]])
+        return Interaction({field: shared[field] if field in shared else others[field] for field in data})
 
     def _concat_remaped_tokens(self, remap_list: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         tokens = [_flat(feat[field], kind) for feat, field, kind in remap_list]
