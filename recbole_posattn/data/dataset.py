@@ -19,8 +19,10 @@ from recbole.data.dataset import (
     SequentialDataset,
 )
 from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
 from torch import Tensor
 
+from recbole_posattn.data.cache import cached_sequences
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories
@@ -105,14 +107,22 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
             self.sort(by=[self.uid_field, self.time_field])  # raises RecBole's error
         time = interactions[self.time_field]
         time = time if time.dim() == 1 else time[..., 0]
-        order = torch.from_numpy(sequence_order(interactions[self.uid_field].numpy(), time.numpy())).long()
+
+        def order() -> np.ndarray:
+            return sequence_order(interactions[self.uid_field].numpy(), time.numpy())
+
+        if self.config["data_cache"] is not None and self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+            self.inter_feat = cached_sequences(self, interactions, order)
+            return
+        index = torch.from_numpy(order()).long()
         for field in interactions:
-            interactions[field] = interactions[field][order]
+            interactions[field] = interactions[field][index]
 
     def _cut_prefixes(self) -> None:
         """Make rows (history → target) of interactions that are grouped by user, each user's in time order."""
         interactions = self.inter_feat
-        self.sequence_users = torch.unique_consecutive(interactions[self.uid_field], return_counts=True)
+        user, count = torch.unique_consecutive(interactions[self.uid_field], return_counts=True)
+        self.sequence_users = user.long(), count
         listed = {field: getattr(self, f"{field}_list_field") for field in interactions if field != self.uid_field}
         self.inter_feat = lazy_prefixes(
             interactions, self.uid_field, self.item_list_length_field, listed, self.max_item_list_len

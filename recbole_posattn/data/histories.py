@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recbole_posattn.data.prefixes import in_64_bits
 from recbole_posattn.data.splits import count_up
 
 # Targets whose histories are built at a time.
@@ -25,7 +26,7 @@ class Histories:
     """The interactions of users before their targets.
 
     Attributes:
-        item: Items of all interactions; int64, shape (N,).
+        item: Items of all interactions; int64 or int32, shape (N,).
         start: Position of the first interaction of each target's user; int64, shape (n,).
         position: Position of each target; int64, shape (n,). A future target follows its user's newest interaction, and
             :attr:`target` is undefined.
@@ -66,12 +67,12 @@ class Histories:
     @property
     def target(self) -> Tensor:
         """The targets' items; int64, shape (n,)."""
-        return self.item[self.position]
+        return in_64_bits(self.item[self.position])
 
     def flat(self) -> tuple[Tensor, Tensor]:
         """All histories, one after the other: the number of the target, 0 … n − 1, and the item; both int64."""
         row = torch.repeat_interleave(torch.arange(len(self)), self.length)
-        return row, self.item[self.start[row] + count_up(self.length)]
+        return row, in_64_bits(self.item[self.start[row] + count_up(self.length)])
 
     def masked(self, mask: str) -> tuple[Tensor, Tensor] | None:
         """What ``mask_history`` removes from the rankings: row and item as in :meth:`flat`, or ``None`` for nothing."""

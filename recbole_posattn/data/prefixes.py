@@ -63,6 +63,11 @@ def history_lengths(user: Tensor, max_length: int) -> Tensor:
     return torch.from_numpy(np.minimum(length, max_length).astype(np.int32, copy=False))
 
 
+def in_64_bits(values: Tensor) -> Tensor:
+    """Integers that are stored in 32 bits as RecBole has them; other values unchanged."""
+    return values.long() if values.dtype == torch.int32 else values
+
+
 class TargetColumn:
     """A field of the targets of rows, which is looked up among all interactions for the rows that are asked for.
 
@@ -76,8 +81,7 @@ class TargetColumn:
 
     def __getitem__(self, rows: Any) -> Tensor:
         """The field of some rows; integers in 64 bits, however they are stored."""
-        values = self._values[self._position[rows]]
-        return values.long() if values.dtype == torch.int32 else values
+        return in_64_bits(self._values[self._position[rows]])
 
 
 class PrefixColumn:
@@ -90,7 +94,7 @@ class PrefixColumn:
     def __init__(self, values: Tensor, position: Tensor, length: Tensor | TargetColumn, max_length: int) -> None:
         self._values, self._position, self._length, self._max_length = values, position, length, max_length
         self.shape = torch.Size([*position.shape, max_length, *values.shape[1:]])
-        self.dtype, self.device = values.dtype, values.device
+        self.dtype, self.device = in_64_bits(values[:0]).dtype, values.device
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -106,7 +110,7 @@ class PrefixColumn:
         nth, length = torch.arange(self._max_length), self._length[...]
         source = (self._position - length)[..., None] + nth
         padding = nth >= length[..., None]
-        lists = self._values[source.masked_fill_(padding, 0)]
+        lists = in_64_bits(self._values[source.masked_fill_(padding, 0)])
         return lists.masked_fill_(padding.reshape(padding.shape + (1,) * (lists.dim() - padding.dim())), 0)
 
     def __getattr__(self, name: str) -> Any:
@@ -150,10 +154,11 @@ class LazyPrefixes(Interaction):
         columns: Values of the targets by field; each of shape (n, …).
         position: The position of each row's target among the interactions; int64, shape (n,).
         length_field: The column with the length of each history.
-        sequences: Values of all interactions by list field; each of shape (N, …). They are not copied.
+        sequences: Values of all interactions by list field; each of shape (N, …). They are not copied. Integers may be
+            stored in 32 bits, here and in ``targets``; rows have them in 64.
         max_length: The most items in a history, L.
         targets: Further fields of the targets: their values of all interactions; each of shape (N, …). They are not
-            copied. Integers may be stored in 32 bits.
+            copied.
     """
 
     def __init__(

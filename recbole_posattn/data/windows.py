@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_posattn.data.prefixes import TargetColumn
+from recbole_posattn.data.prefixes import TargetColumn, in_64_bits
 from recbole_posattn.data.splits import count_up
 
 
@@ -28,7 +28,7 @@ class Windows:
     that is the target of a row and p does not belong to an older window (``label_start``).
 
     Attributes:
-        item: Items of all sequences, one sequence after the other; int64, shape (N,).
+        item: Items of all sequences, one sequence after the other; int64 or int32, shape (N,).
         row: The row whose target is at this position, −1 for none; int32 if that suffices, shape (N,).
         start, end, label_start: Positions of each window; int64, shape (m,).
     """
@@ -66,9 +66,9 @@ class Windows:
         following = position + 1  # inside the sequence: a window ends before its sequence's last item
         row = self.row[following].long().masked_fill_(padding | (position < self.label_start[index][:, None]), -1)
         return (
-            self.item[position].masked_fill_(padding, 0),
+            in_64_bits(self.item[position]).masked_fill_(padding, 0),
             end - start,
-            self.item[following].masked_fill_(row < 0, 0),
+            in_64_bits(self.item[following]).masked_fill_(row < 0, 0),
             row,
         )
 
