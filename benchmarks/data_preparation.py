@@ -173,8 +173,8 @@ def main() -> None:
         "Data preparation",
         f"Generated interactions of {N_ITEMS:,} items, {INTERACTIONS_PER_USER} a user in the mean, L = "
         f"{options.length}, from the file on disk: it is checked (not by RecBole), read and split (leave one out), and "
-        "the first training batch is built. How much faster: than the first row of the same data. The memory is that of "
-        "the whole process at its peak, mapped files included. RecBole gets no more than "
+        "the first training batch is built. How much faster: than the first row of the same data. The memory is "
+        "that of the whole process at its peak, mapped files included. RecBole gets no more than "
         f"{options.recbole_up_to:g} million: what it writes out grows with L and would not fit.\n\n"
         "![seconds](data_preparation.png)",
         [*HEADER, "process, GB"],

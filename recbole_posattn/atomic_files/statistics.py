@@ -166,7 +166,10 @@ def _read(file: Path, config: Config) -> pd.DataFrame:
     if is_parquet(file):
         from recbole_posattn.data.parquet import read_columns
 
-        return read_columns(file, fields, config)
+        table = read_columns(file, fields, config)
+        for field in fields[:2]:  # in the order of pandas' reader, which decides among equally popular items
+            table[field] = table[field].cat.set_categories(sorted(table[field].cat.categories))
+        return table
     separator, encoding = config["field_separator"], config["encoding"]
     options: dict[str, Any] = {"sep": separator, "encoding": encoding}
     options["engine"] = "c" if len(separator) == 1 else "python"

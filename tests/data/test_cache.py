@@ -130,4 +130,4 @@ def test_a_run_with_it_is_the_same_run(tiny_settings: Callable) -> None:
         run("PosKernelSASRec", "tiny", config_dict=tiny_settings(data_cache=folder)) for folder in (None, "cache")
     ]
     assert results[0]["test_result"] == results[1]["test_result"] is not None
-    assert results[0]["curve"][-1]["train_loss"] == results[1]["curve"][-1]["train_loss"]
+    assert results[0]["curve"][-1]["loss"] == results[1]["curve"][-1]["loss"]

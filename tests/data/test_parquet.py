@@ -186,5 +186,7 @@ def test_a_run_on_it_is_that_on_text(empty_folder: Path, monkeypatch: pytest.Mon
     contents = data_contents(config_of("parquet"))
     file = Path("parquet/mine/mine.inter.parquet")
     assert contents == {"mine.inter.parquet": {"sha256": file_digest(file), "rows": N}}
-    statistics = [data_statistics(config_of(folder)) for folder in ("parquet", "text")]
-    assert statistics[0]._replace(file=None, times=None) == statistics[1]._replace(file=None, times=None)
+    ours, theirs = (data_statistics(config_of(folder)) for folder in ("parquet", "text"))
+    assert ours.file == file and ours.times.tolist() == theirs.times.tolist()
+    for name in ("users", "items", "interactions", "density", "of_user", "repeat_rate", "first", "last", "top_items"):
+        assert getattr(ours, name) == getattr(theirs, name), name
