@@ -20,6 +20,7 @@ from recbole.utils import ModelType, init_seed
 
 from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.data.tables import forget
 from recbole_posattn.errors import CheckpointError, DataError, UserError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
@@ -122,6 +123,7 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
     try:
         with no_pickled_caches(config):
             dataset = create_dataset(config)
+            forget()  # a data set of another package reads files itself
             _require_sequences(config, dataset)
             loaders = data_preparation(config, dataset)
     except UserError:

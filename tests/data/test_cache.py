@@ -125,6 +125,16 @@ def test_a_folder_that_cannot_be_written_and_another_reader_are_refused(tiny_set
         batches("GRU4Rec", tiny_settings(data_cache="cache", lazy_prefixes=False, train_neg_sample_args=None))
 
 
+@pytest.mark.parametrize("model", ["BPR", "DIEN"])
+def test_it_says_where_it_has_no_effect(tiny_settings: Callable, caplog: pytest.LogCaptureFixture, model: str) -> None:
+    mode = (
+        {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "labeled"}} if model == "DIEN" else {}
+    )
+    with caplog.at_level(logging.WARNING):
+        Config(model, "tiny", config_dict=tiny_settings(data_cache="cache", **mode), command_line=[])
+    assert "data_cache 'cache' has no effect" in caplog.text and not Path("cache").exists()
+
+
 def test_a_run_with_it_is_the_same_run(tiny_settings: Callable) -> None:
     results = [
         run("PosKernelSASRec", "tiny", config_dict=tiny_settings(data_cache=folder)) for folder in (None, "cache")

@@ -333,11 +333,12 @@ def test_rows_of_sorted_users(users: list[int], max_length: int) -> None:
 
 
 def test_memory_does_not_grow_with_the_length(rich_config: Callable) -> None:
-    """What is stored besides the interactions: a position, a length and the target's columns for each row."""
+    """What is stored besides the interactions: a position for each row, and the length of the history of each."""
     stored = {}
     for max_length in (5, 500):
         rows = create_dataset(rich_config(MAX_ITEM_LIST_LENGTH=max_length)).build()[0].inter_feat
         stored[max_length] = sum(
-            tensor.untyped_storage().nbytes() for tensor in [*rows._rows.interaction.values(), *rows.sequences.values()]
+            tensor.untyped_storage().nbytes()
+            for tensor in [*rows._rows.interaction.values(), *rows.targets.values(), *rows.sequences.values()]
         )
     assert stored[5] == stored[500]
