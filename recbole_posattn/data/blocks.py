@@ -162,7 +162,7 @@ def _plain_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Short numbers of digits, points and signs; ``None`` if there are any others."""
     if (pc.max(pc.binary_length(texts)).as_py() or 0) > _EXACT_LENGTH:
         return None
-    for chunk in texts.chunks:
+    for chunk in filter(len, texts.chunks):
         begin, end = np.frombuffer(chunk.buffers()[1], np.int32)[[chunk.offset, chunk.offset + len(chunk)]]
         characters = np.frombuffer(chunk.buffers()[2] or b"", np.uint8)[begin:end]
         if not _IN_PLAIN_NUMBERS[characters].all():

@@ -28,7 +28,7 @@ from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.known_items import KnownItemsMixin
 from recbole_posattn.data.ordering import sequence_order
-from recbole_posattn.data.prefixes import LazyPrefixes, history_lengths
+from recbole_posattn.data.prefixes import LazyPrefixes, history_lengths, sequences_of
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out
 from recbole_posattn.data.splits import (
     GroupedRows,
@@ -121,8 +121,8 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
     def _cut_prefixes(self) -> None:
         """Make rows (history → target) of interactions that are grouped by user, each user's in time order."""
         interactions = self.inter_feat
-        user, count = torch.unique_consecutive(interactions[self.uid_field], return_counts=True)
-        self.sequence_users = user.long(), count
+        start, count = sequences_of(interactions[self.uid_field])
+        self.sequence_users = interactions[self.uid_field][start].long(), count
         listed = {field: getattr(self, f"{field}_list_field") for field in interactions if field != self.uid_field}
         self.inter_feat = lazy_prefixes(
             interactions, self.uid_field, self.item_list_length_field, listed, self.max_item_list_len

@@ -50,11 +50,17 @@ def _ascending_bits(key: np.ndarray) -> np.ndarray | None:
     """Integers in the order of a key, equal where it is; ``None`` for NaN and other types; shape (n,)."""
     sign = np.uint64(1 << 63)
     if key.dtype.kind == "i":
-        return (key.astype(np.int64).view(np.uint64) ^ sign).astype("<u8", copy=False)
-    if key.dtype.kind != "f" or key.dtype.itemsize > 8 or np.isnan(key).any():
+        bits = key.astype(np.int64).view(np.uint64)
+        bits ^= sign
+    elif key.dtype.kind == "f" and key.dtype.itemsize <= 8 and not np.isnan(key).any():
+        values = key.astype(np.float64)
+        values += 0.0  # −0 becomes 0
+        bits, is_negative = values.view(np.uint64), np.signbit(values)
+        if is_negative.any():
+            bits ^= np.where(is_negative, np.uint64(2**64 - 1), sign)
+    else:
         return None
-    bits = (key.astype(np.float64) + 0.0).view(np.uint64)  # −0 becomes 0
-    return np.where(bits & sign, ~bits, bits | sign).astype("<u8", copy=False)
+    return bits.astype("<u8", copy=False)
 
 
 def grouped(number: np.ndarray) -> np.ndarray:

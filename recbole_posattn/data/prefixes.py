@@ -56,11 +56,23 @@ def history_lengths(user: Tensor, max_length: int) -> Tensor:
     Returns:
         0 to L; int32, shape (N,).
     """
+    n_rows = len(user)
+    start, count = (numbers.numpy() for numbers in sequences_of(user))
+    length = np.arange(n_rows, dtype=np.int32 if n_rows < 2**31 else np.int64)
+    length -= np.repeat(start.astype(length.dtype), count)
+    return torch.from_numpy(np.minimum(length, max_length, out=length).astype(np.int32, copy=False))
+
+
+def sequences_of(user: Tensor) -> tuple[Tensor, Tensor]:
+    """The position of the first interaction of each user, and how many each has; int64, shape (users,).
+
+    Args:
+        user: User of each interaction; users are grouped; shape (N,).
+    """
     users = user.numpy()
-    start = np.concatenate([[0], np.flatnonzero(users[1:] != users[:-1]) + 1])[: len(users)]
-    length = np.arange(len(users), dtype=np.int32 if len(users) < 2**31 else np.int64)
-    length -= np.repeat(start.astype(length.dtype), np.diff(start, append=len(users)))
-    return torch.from_numpy(np.minimum(length, max_length).astype(np.int32, copy=False))
+    later = np.flatnonzero(users[1:] != users[:-1]) + 1
+    start = np.concatenate([np.zeros(min(1, len(users)), dtype=np.int64), later])
+    return torch.from_numpy(start), torch.from_numpy(np.diff(start, append=len(users)))
 
 
 def in_64_bits(values: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
         sequential and knows_histories and settings["benchmark_filename"] is None
     ):
         logging.getLogger().warning(
-            f"data_cache {settings['data_cache']!r} has no effect: it holds the sequences of sequential models, cut out "
-            "of interactions in one file"
+            f"data_cache {settings['data_cache']!r} has no effect: it holds the sequences of sequential models, cut "
+            "out of interactions in one file"
         )
     _check_time_split(settings)
     if mask is None:
