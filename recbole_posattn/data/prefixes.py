@@ -24,37 +24,17 @@ from recbole_posattn.data.ordering import stable_argsort
 _POSITION = "position of the target"
 
 
-def prefix_rows(user: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-    """The rows that RecBole's ``data_augmentation`` makes of sequences: one for each interaction but a user's first.
+def history_lengths(user: Tensor, max_length: int) -> Tensor:
+    """The lengths of the histories that RecBole's ``data_augmentation`` makes of sequences.
+
+    Each interaction but a user's first is the target of a row, whose history is what the user did before.
 
     Args:
         user: User of each interaction; users are grouped, and each user's interactions in time order; shape (N,).
         max_length: The most items in a history, L.
 
     Returns:
-        Positions of the targets among the interactions, ascending, and lengths of the histories before them, 1 to L;
-        both int64, shape (n,).
-    """
-    is_first = torch.ones(len(user), dtype=torch.bool)
-    torch.ne(user[1:], user[:-1], out=is_first[1:])
-    target = torch.nonzero(~is_first).flatten()
-    return target, (target - sequence_start(is_first)[target]).clamp_(max=max_length)
-
-
-def sequence_start(is_first: Tensor) -> Tensor:
-    """The position of the first interaction of each interaction's user; int64, shape (N,).
-
-    Args:
-        is_first: Whether an interaction is its user's first; boolean, shape (N,).
-    """
-    return torch.where(is_first, torch.arange(len(is_first)), 0).cummax(dim=0).values
-
-
-def history_lengths(user: Tensor, max_length: int) -> Tensor:
-    """How many interactions of the same user come before each; see :func:`prefix_rows`.
-
-    Returns:
-        0 to L; int32, shape (N,).
+        The length of the history before each interaction, 0 to L; int32, shape (N,).
     """
     n_rows = len(user)
     start, count = (numbers.numpy() for numbers in sequences_of(user))
