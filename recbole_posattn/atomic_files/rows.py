@@ -24,12 +24,16 @@ from recbole_posattn.atomic_files.field import has_value, problem
 from recbole_posattn.atomic_files.surplus import Surplus
 from recbole_posattn.data import blocks
 from recbole_posattn.data.blocks import NUMBERS, Column, Table, arrow_can_read, read_block
-from recbole_posattn.data.digest import Digesting
+from recbole_posattn.data.digest import Digesting, FileState
 from recbole_posattn.data.tables import TableGatherer, can_be_kept, keep
 from recbole_posattn.data.text import LONGEST_LINE
 from recbole_posattn.errors import DataError, shown
 
 SEPARATOR_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
+
+
+# Files in which no row was refused and of which no warning was given, with their columns of numbers without a value.
+_without_fault: dict[tuple[FileState, Table], frozenset[str]] = {}
 
 
 def check_rows(table: Table, keeps: bool = False) -> set[str]:
@@ -38,7 +42,7 @@ def check_rows(table: Table, keeps: bool = False) -> set[str]:
     Each row must have a field for each column. Fields after the last column are left out with a warning. In the first
     row they are refused, because pandas would read the first column as row names. In the columns that are read, numbers
     must be valid and finite in 32 bits, and required columns must have a value in each row. Empty lines are ignored, as
-    in RecBole.
+    in RecBole. A file without faults is not read again as long as it stays the same, unless its rows are kept.
 
     Args:
         table: The file and its format.
@@ -50,6 +54,9 @@ def check_rows(table: Table, keeps: bool = False) -> set[str]:
     Raises:
         DataError: Naming the first such row, or if there are no rows.
     """
+    file = (FileState.of(table.file), table._replace(columns=tuple(table.columns)))
+    if file in _without_fault and not keeps:
+        return set(_without_fault[file])
     empty = {column.name for column in table.columns if column.read and column.type in NUMBERS}
     with open(table.file, "rb") as stream, _long_fields():
         separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
@@ -64,11 +71,14 @@ def check_rows(table: Table, keeps: bool = False) -> set[str]:
                 f"{table.file} has no rows; it needs a header line of name:type columns, then one line per row"
             )
         stream.seek(-1, io.SEEK_END)
-        if stream.read(1) not in (b"\n", b"\r", b"\0"):  # \0 ends a line break of UTF-16
+        ends_with_break = stream.read(1) in (b"\n", b"\r", b"\0")  # \0 ends a line break of UTF-16
+        if not ends_with_break:
             logging.getLogger().warning(
                 f"{table.file}: the last line has no line break; if the file was cut off there, its last value is "
                 "incomplete"
             )
+    if file[0].is_settled and ends_with_break and not surplus.n_rows:
+        _without_fault[file] = frozenset(empty)
     return empty
 
 

@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from recbole_posattn.data.sources import file_of, is_parquet
 
 _BLOCK = 2**22
+_TICKS = 10**8  # nanoseconds
 
 
 class FileState(NamedTuple):
@@ -26,17 +28,25 @@ class FileState(NamedTuple):
         file: Its absolute path.
         size: In bytes.
         modified: When it was last modified, in nanoseconds.
+        is_settled: Whether that was long enough before now that the next change will have another time: file systems
+            count in ticks of milliseconds. What is known of other files is not kept.
     """
 
     file: Path
     size: int
     modified: int
+    is_settled: bool
 
     @classmethod
     def of(cls, file: Path) -> FileState:
         """The present state of a file."""
         status = os.stat(file)
-        return cls(file.absolute(), status.st_size, status.st_mtime_ns)
+        settled = time.time_ns() - status.st_mtime_ns > _TICKS
+        return cls(file.absolute(), status.st_size, status.st_mtime_ns, settled)
+
+    def is_of(self, file: Path) -> bool:
+        """Whether a file is still in this state."""
+        return self[:3] == FileState.of(file)[:3]
 
 
 class Contents(NamedTuple):
@@ -95,7 +105,7 @@ class Digesting:
         """What is in the file, after its last byte was added; remembered unless the file has changed meanwhile."""
         self._wait()
         contents = Contents(self._sha256.hexdigest(), max(self._n_breaks + (self._last != b"\n") - 1, 0))
-        if FileState.of(self.state.file) == self.state:
+        if self.state.is_settled and self.state.is_of(self.state.file):
             _known[self.state] = contents
         return contents
 

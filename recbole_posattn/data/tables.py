@@ -169,7 +169,7 @@ def forget() -> None:
 def take(table: Table) -> AtomicTable | None:
     """The rows that were kept of a file in its present state, read in the same format; ``None`` if there are none."""
     kept = _kept.pop(table.file.absolute(), None)
-    if kept is None or kept.state != FileState.of(table.file) or not _holds(kept.table, table):
+    if kept is None or not kept.state.is_of(table.file) or not _holds(kept.table, table):
         return None
     return kept.rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import string
 import tempfile
 from collections.abc import Callable
@@ -209,6 +210,19 @@ def test_rows_that_were_kept_are_not_used_for_another_file(empty_folder: Path) -
     assert LazySequentialDataset(config).inter_num == 1
     ensure_atomic_files(config)
     assert not tables._kept
+
+
+def test_a_file_without_faults_is_checked_once(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    file = write("data", header + "u\ta\t1\nu\tb\t2\n")
+    os.utime(file, ns=(1, 1))
+    ensure_atomic_files(config_of("data"))
+    with monkeypatch.context() as patch:
+        patch.setattr("recbole_posattn.atomic_files.rows.read_block", lambda *_: pytest.fail("read again"))
+        ensure_atomic_files(config_of("data"))
+    file.write_text(header + "u\ta\t1\nu\t\t2\n")
+    with pytest.raises(DataError, match="line 3: column 'item_id' has no value"):
+        ensure_atomic_files(config_of("data"))
 
 
 def test_with_recboles_own_reading_it_is_recboles(monkeypatch: pytest.MonkeyPatch, tiny_settings: Callable) -> None:
