@@ -24,7 +24,7 @@ from recbole_posattn.atomic_files.field import has_value, problem
 from recbole_posattn.atomic_files.surplus import Surplus
 from recbole_posattn.data import blocks
 from recbole_posattn.data.blocks import NUMBERS, Column, Table, arrow_can_read, read_block
-from recbole_posattn.data.digest import Digesting, FileState
+from recbole_posattn.data.digest import Digesting, FileState, n_line_ends
 from recbole_posattn.data.tables import TableGatherer, can_be_kept, keep
 from recbole_posattn.data.text import LONGEST_LINE
 from recbole_posattn.errors import DataError, shown
@@ -142,7 +142,7 @@ def _is_checked(column: Column) -> bool:
 
 def _count_line_breaks(block: bytes) -> int:
     """Number of line breaks in a block, as Python's universal newlines count them."""
-    ends = block.count(b"\n")
+    ends = n_line_ends(block)
     return ends + block.count(b"\r") - block.count(b"\r\n") if b"\r" in block else ends
 
 

@@ -102,7 +102,7 @@ def read_block(table: Table, block: bytes, columns: Sequence[Column]) -> Block |
         block: Some of its lines, not the header.
         columns: The columns to read and check.
     """
-    if b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
+    if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
         return None
     encoding = line_encoding(table.encoding) or "utf-8"
     try:

@@ -198,7 +198,7 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
         if not self._is_lazy() or group_by is None or leave_one_mode not in _LEFT_OUT_PARTS:
             return super().leave_one_out(group_by, leave_one_mode)
         left_out = _LEFT_OUT_PARTS[leave_one_mode]
-        parts = dict(zip([0, *left_out], leave_out_last(self.inter_feat[group_by], len(left_out))))
+        parts = dict(zip([0, *left_out], leave_out_last(self.inter_feat.stored_column(group_by), len(left_out))))
         return self._split([parts.get(part, torch.empty(0, dtype=torch.int64)) for part in range(3)])
 
     def time_based_split(self, ratios: list[float], group_by: str | None) -> list[SequentialDataset]:

@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from recbole_posattn.data.sources import file_of, is_parquet
 
 _BLOCK = 2**22
@@ -94,7 +96,7 @@ class Digesting:
 
     def _add(self, block: bytes) -> None:
         self._sha256.update(block)
-        self._n_breaks += block.count(b"\n")
+        self._n_breaks += n_line_ends(block)
         self._last = block[-1:] or self._last
 
     def _wait(self) -> None:
@@ -108,6 +110,11 @@ class Digesting:
         if self.state.is_settled and self.state.is_of(self.state.file):
             _known[self.state] = contents
         return contents
+
+
+def n_line_ends(block: bytes) -> int:
+    """How often byte 10 occurs; counting in an array is faster than ``bytes.count`` where there are many."""
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
 
 
 def data_digest(config: Any) -> str:

@@ -72,13 +72,40 @@ def grouped(number: np.ndarray) -> np.ndarray:
     Returns:
         Indices of rows; int32 if they fit, else int64; shape (n,).
     """
+    return counted(number)[0]
+
+
+def counted(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`grouped`, and how many rows have each number; int64, shape (largest number + 1,)."""
     n_rows = len(number)
     if not n_rows:
-        return np.empty(0, dtype=np.int32)
+        return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
     column = np.arange(n_rows, dtype=np.int32 if n_rows < 2**31 else np.int64)
     # SciPy counts the entries of a matrix into its rows; each has a column of its own, so that there are no duplicates
     entries = (np.empty(n_rows, dtype=np.int8), (number, column))
-    matrix = scipy.sparse.coo_matrix(entries, shape=(int(number.max()) + 1, n_rows))
+    matrix = scipy.sparse.coo_matrix(entries, shape=(int(number.max()) + 1, n_rows), copy=False)
     matrix.has_canonical_format = True
-    indices: np.ndarray = matrix.tocsr().indices
-    return indices
+    rows = matrix.tocsr()
+    return rows.indices, np.diff(rows.indptr).astype(np.int64)
+
+
+def grouped_by_first_row(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order of rows by group: groups in the order in which they first occur, each with its rows in their order.
+
+    Args:
+        key: The group of each row, from 0; integers, shape (n,).
+
+    Returns:
+        Indices of rows as in :func:`grouped`, and the size of each group; int64.
+    """
+    n_rows = len(key)
+    if not n_rows:
+        return counted(key)
+    first = np.full(int(key.max()) + 1, n_rows)
+    first[key[::-1]] = np.arange(
+        n_rows - 1, -1, -1, dtype=np.int32 if n_rows < 2**31 else np.int64
+    )  # the last one stays
+    keys = np.argsort(first, kind="stable")[: np.count_nonzero(first < n_rows)]
+    group = np.empty(len(first), dtype=np.int32 if len(first) < 2**31 else np.int64)
+    group[keys] = np.arange(len(keys))
+    return counted(group[key])

@@ -229,15 +229,17 @@ def _values(array: pa.Array, feature: FeatureType) -> pa.Array | np.ndarray:
     if feature == FeatureType.FLOAT_SEQ:
         elements = _numbers(flat).to_numpy(zero_copy_only=False)
     else:
-        elements = _tokens(flat).dictionary_decode().to_numpy(zero_copy_only=False)
+        elements = flat.cast(pa.string()).to_numpy(zero_copy_only=False)
     ends = pc.list_value_length(array).to_numpy().cumsum()[:-1]
     lists = np.empty(len(array), dtype=object)
-    lists[:] = [each[~pd.isna(each)] for each in np.split(elements, ends)]
+    lists[:] = [each[~(pd.isna(each) | (each == ""))] for each in np.split(elements, ends)]
     return lists
 
 
-def _tokens(array: pa.Array) -> pa.DictionaryArray:
+def _tokens(array: pa.Array) -> pa.Array:
     """Text or whole numbers as tokens; empty text is missing, as in an atomic file."""
+    if pa.types.is_integer(array.type):
+        return array
     encoded = array.dictionary_encode()
     known = encoded.dictionary.cast(pa.string())
     indices, empty = encoded.indices, pc.index(known, "").as_py()

@@ -75,6 +75,10 @@ class TargetColumn:
         """The field of some rows; integers in 64 bits, however they are stored."""
         return in_64_bits(self._values[self._position[rows]])
 
+    def as_stored(self) -> Tensor:
+        """The field of all rows; integers perhaps in 32 bits."""
+        return self._values[self._position]
+
 
 class PrefixColumn:
     """A list field of all rows, of shape (n, L, …), of which only selected rows become a tensor.
@@ -202,6 +206,11 @@ class LazyPrefixes(Interaction):
         """A field that is no list, which need not be built to select rows of it."""
         return self._rows[field] if field in self._rows else TargetColumn(self.targets[field], self.position)
 
+    def stored_column(self, field: str) -> Tensor:
+        """A field that is no list; integers perhaps in 32 bits."""
+        column = self.column(field)
+        return column.as_stored() if isinstance(column, TargetColumn) else column
+
     def stored(self) -> list[Any]:
         """What holds the values of fields, by name: those of the rows, and of all interactions."""
         return [self._rows, self.targets, self.sequences]
@@ -263,7 +272,7 @@ class LazyPrefixes(Interaction):
         fields = [by] if isinstance(by, str) else by
         if ascending is True and set(fields) <= set(self._fields):
             for field in reversed(fields):
-                key = self.column(field)[...]
+                key = self.stored_column(field)
                 order = stable_argsort((key if key.dim() == 1 else key[..., 0]).numpy())
                 self._rows._reindex(torch.from_numpy(order).long())
             return

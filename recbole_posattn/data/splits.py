@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from recbole_posattn.data.ordering import grouped
+from recbole_posattn.data.ordering import grouped_by_first_row
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class GroupedRows:
     @classmethod
     def by(cls, key: Tensor) -> GroupedRows:
         """Group rows by a key of shape (n,)."""
-        row, size = _by_first_row(key)
+        row, size = map(torch.from_numpy, grouped_by_first_row(key.numpy()))
         return cls(row.long(), count_up(size), torch.repeat_interleave(size, size))
 
     def parts(self, part: Tensor, n_parts: int) -> list[Tensor]:
@@ -46,12 +45,6 @@ def count_up(counts: Tensor) -> Tensor:
     """0, 1, …, count − 1 for each count, one after the other; int64."""
     start = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     return torch.arange(len(start)) - start
-
-
-def _by_first_row(key: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows group by group as in :class:`GroupedRows`, integers, shape (n,); and the size of each group, int64."""
-    group, _ = pd.factorize(key.numpy())
-    return torch.from_numpy(grouped(group)), torch.from_numpy(np.bincount(group))
 
 
 def leave_out_last(key: Tensor, n_left_out: int) -> list[Tensor]:
@@ -66,7 +59,7 @@ def leave_out_last(key: Tensor, n_left_out: int) -> list[Tensor]:
     Returns:
         The rows of each part, in the order of :class:`GroupedRows`; int64.
     """
-    row, size = _by_first_row(key)
+    row, size = map(torch.from_numpy, grouped_by_first_row(key.numpy()))
     last = size.cumsum(0) - 1
     kept = torch.ones(len(row), dtype=torch.bool)
     parts = []

@@ -5,10 +5,11 @@ Shape keys: n rows of a file, m different tokens of a column.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
 
@@ -19,8 +20,11 @@ import pyarrow.compute as pc
 from recbole.utils import FeatureType
 
 from recbole_posattn.data import blocks
-from recbole_posattn.data.blocks import Column, Table, arrow_can_read, read_block
+from recbole_posattn.data.blocks import SEQUENCES, Column, Table, arrow_can_read, read_block
 from recbole_posattn.data.digest import Digesting, FileState
+
+# Whole numbers below this are looked up in a table of at most 128 MiB.
+_LARGEST_ID = 2**25
 
 
 class Tokens(NamedTuple):
@@ -45,22 +49,48 @@ class Tokens(NamedTuple):
 
 
 class TokenGatherer:
-    """Numbers the tokens of a column, block by block, in the order in which they first occur."""
+    """Numbers the tokens of a column, block by block, in the order in which they first occur.
+
+    As long as all tokens are whole numbers below :data:`_LARGEST_ID`, written as Python writes them, they are looked up
+    in a table instead of a dictionary of texts.
+    """
 
     def __init__(self) -> None:
-        self._codes: list[np.ndarray] = []
+        self._codes = array("i")  # grows in place: arrays in a list would be in memory twice when they are joined
+        self._ids: np.ndarray | None = np.empty(0, dtype=np.int64)
+        self._of_id = np.empty(0, dtype=np.int32)
         self._known = pa.array([], pa.string())
 
-    def add(self, texts: pa.ChunkedArray | pa.Array) -> None:
-        """Add rows: text, null if missing; perhaps in a dictionary without duplicates, in the order of the rows."""
-        encoded = texts.dictionary_encode()
-        for chunk in encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]:
-            of_token = self._numbers(chunk.dictionary)
-            self._codes.append(of_token[chunk.indices.fill_null(-1).to_numpy()])
+    def add(self, tokens: pa.ChunkedArray | pa.Array) -> None:
+        """Add rows: text or whole numbers, null if missing; perhaps in a dictionary, in the order of the rows."""
+        for chunk in tokens.chunks if isinstance(tokens, pa.ChunkedArray) else [tokens]:
+            ids = None if self._ids is None else _as_ids(chunk)
+            if ids is not None:
+                _append(self._codes, self._codes_of_ids(ids))
+                continue
+            if self._ids is not None:
+                self._known, self._ids = pa.array(self._ids).cast(pa.string()), None
+            encoded = chunk.dictionary_encode()
+            of_token = self._numbers(encoded.dictionary.cast(pa.string()))
+            _append(self._codes, of_token[encoded.indices.fill_null(-1).to_numpy()])
+
+    def _codes_of_ids(self, ids: np.ndarray) -> np.ndarray:
+        """The codes of whole numbers; int32, shape (n,)."""
+        if len(ids) and ids.max() >= len(self._of_id):
+            table = np.full(max(int(ids.max()) + 1, 2 * len(self._of_id)), -1, dtype=np.int32)
+            table[: len(self._of_id)] = self._of_id
+            self._of_id = table
+        codes = self._of_id[ids]
+        is_new = codes < 0
+        if is_new.any():
+            new = pd.unique(ids[is_new])
+            self._of_id[new] = np.arange(len(self._ids), len(self._ids) + len(new), dtype=np.int32)
+            self._ids = np.concatenate([self._ids, new])
+            codes[is_new] = self._of_id[ids[is_new]]
+        return codes
 
     def _numbers(self, tokens: pa.Array) -> np.ndarray:
         """The numbers of different tokens, of which new ones get the next, and −1 at the end; int32, shape (m + 1,)."""
-        tokens = tokens.cast(pa.string())
         number = pc.index_in(tokens, value_set=self._known).fill_null(-1).to_numpy().astype(np.int32)
         is_new = number < 0
         if is_new.any():
@@ -71,8 +101,32 @@ class TokenGatherer:
 
     def finish(self) -> Tokens:
         """The whole column."""
-        codes, self._codes = self._codes, []
-        return Tokens(np.concatenate(codes) if codes else np.empty(0, np.int32), self._known)
+        known = self._known if self._ids is None else pa.array(self._ids).cast(pa.string())
+        return Tokens(np.frombuffer(self._codes, dtype=np.int32), known)
+
+
+def _as_ids(tokens: pa.Array) -> np.ndarray | None:
+    """Tokens as whole numbers from 0; ``None`` if some are missing, larger, or not the text of their number."""
+    if tokens.null_count or pa.types.is_dictionary(tokens.type):
+        return None
+    if not pa.types.is_integer(tokens.type):
+        if not len(tokens):
+            return np.empty(0, dtype=np.int64)
+        offsets = np.frombuffer(tokens.buffers()[1], np.int32)[tokens.offset : tokens.offset + len(tokens) + 1]
+        first = np.frombuffer(tokens.buffers()[2] or b"\0", np.uint8)[np.minimum(offsets[:-1], offsets[-1] - 1)]
+        length = np.diff(offsets)
+        if ((length == 0) | (first < ord("0")) | (first > ord("9")) | ((first == ord("0")) & (length > 1))).any():
+            return None
+    try:
+        ids = tokens.cast(pa.int64()).to_numpy()
+    except pa.ArrowInvalid:
+        return None
+    return ids if not len(ids) or (ids.min() >= 0 and ids.max() < _LARGEST_ID) else None
+
+
+def _append(values: array[Any], more: np.ndarray) -> None:
+    """Append values of the type of the array."""
+    values.frombytes(memoryview(np.ascontiguousarray(more)).cast("B"))
 
 
 class AtomicTable(NamedTuple):
@@ -107,18 +161,20 @@ class TableGatherer:
     def __init__(self, columns: Sequence[Column]) -> None:
         self._names = [column.name for column in columns]
         self._tokens = {column.name: TokenGatherer() for column in columns if column.type == FeatureType.TOKEN}
-        self._others: dict[str, list[np.ndarray]] = {name: [] for name in self._names if name not in self._tokens}
+        self._numbers = {column.name: array("d") for column in columns if column.type == FeatureType.FLOAT}
+        self._sequences: dict[str, list[np.ndarray]] = {
+            column.name: [] for column in columns if column.type in SEQUENCES
+        }
 
     def add(self, values: Mapping[str, pa.ChunkedArray | pa.Array | np.ndarray]) -> None:
         """Add a block: texts of tokens and of sequences, null if missing, and numbers; each of shape (n,)."""
         with ThreadPoolExecutor(max(1, len(self._tokens))) as threads:  # Arrow computes without Python's lock
             list(threads.map(lambda name: self._tokens[name].add(values[name]), self._tokens))
-        for name, parts in self._others.items():
-            column = values[name]
-            if isinstance(column, pa.ChunkedArray):
-                column = column.to_numpy()
-                if column.dtype == object:
-                    column[pd.isna(column)] = np.nan  # not None, as in pandas
+        for name, numbers in self._numbers.items():
+            _append(numbers, _as_array(values[name]))
+        for name, parts in self._sequences.items():
+            column = _as_array(values[name])
+            column[pd.isna(column)] = np.nan  # not None, as in pandas
             parts.append(column)
 
     def finish(self) -> AtomicTable:
@@ -126,11 +182,23 @@ class TableGatherer:
         columns: dict[str, Tokens | np.ndarray] = {}
         for name in self._names:
             if name in self._tokens:
-                columns[name] = self._tokens.pop(name).finish()
+                columns[name] = self._tokens[name].finish()
+            elif name in self._numbers:
+                columns[name] = np.frombuffer(self._numbers[name], dtype=np.float64)
             else:
-                parts = self._others.pop(name)
-                columns[name] = np.concatenate(parts) if parts else np.empty(0)
+                parts = self._sequences[name]
+                columns[name] = np.concatenate(parts) if parts else np.empty(0, dtype=object)
+        pa.default_memory_pool().release_unused()
         return AtomicTable(columns)
+
+
+def _as_array(values: pa.ChunkedArray | pa.Array | np.ndarray) -> np.ndarray:
+    """Values of Arrow as an array that can be written to: NaN or None where they are missing."""
+    if isinstance(values, np.ndarray):
+        return values
+    if isinstance(values, pa.ChunkedArray):
+        return np.array(values.to_numpy())
+    return np.array(values.to_numpy(zero_copy_only=False))
 
 
 def can_be_kept(table: Table) -> bool:

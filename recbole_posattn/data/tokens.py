@@ -75,11 +75,22 @@ def _flat(column: pd.Series, kind: FeatureType) -> np.ndarray:
 def _factorized(column: pd.Series, kind: FeatureType) -> tuple[np.ndarray, list[str]]:
     """Codes of a column's tokens in the order in which they first occur, −1 for missing ones, and the tokens."""
     if isinstance(column.dtype, pd.CategoricalDtype):  # some categories may have been filtered out
-        code, present = pd.factorize(column.cat.codes.to_numpy())
+        codes = column.cat.codes.to_numpy()
+        if _in_order(codes, len(column.cat.categories)):
+            return codes, column.cat.categories.tolist()
+        code, present = pd.factorize(codes)
         code, present = _without_missing(code, present)
         return code, column.cat.categories[present].tolist()
     code, tokens = pd.factorize(_flat(column, kind))
     return code, list(map(str, tokens))
+
+
+def _in_order(codes: np.ndarray, n_categories: int) -> bool:
+    """Whether all categories occur, first in their order; −1 may occur anywhere."""
+    if not len(codes):
+        return n_categories == 0
+    highest = np.maximum.accumulate(codes)
+    return bool(highest[-1] == n_categories - 1 and highest[0] <= 0 and (highest[1:] <= highest[:-1] + 1).all())
 
 
 def _without_missing(code: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.compat import no_pickled_caches, without_tensorboard
 
+import numpy as np
 import pandas as pd
 import torch
 from recbole.data import create_dataset, data_preparation
@@ -142,7 +143,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
     """Refuse data without sequences: RecBole never uses a user's first interaction as a target, and fails on none."""
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or config["benchmark_filename"] is not None:
         return
-    if dataset.inter_feat[dataset.uid_field].value_counts().max() < 2:
+    if np.bincount(dataset.inter_feat[dataset.uid_field]).max() < 2:
         raise DataError(
             f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
             "next item to learn from"
