@@ -19,17 +19,15 @@ from recbole.data.dataset import (
     SequentialDataset,
 )
 from recbole.data.interaction import Interaction
-from recbole.utils import ModelType
 from torch import Tensor
 
-from recbole_posattn.data.cache import cached_sequences
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.known_items import KnownItemsMixin
-from recbole_posattn.data.ordering import sequence_order
 from recbole_posattn.data.prefixes import LazyPrefixes, history_lengths, sequences_of
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out
+from recbole_posattn.data.sequencing import SequencingMixin
 from recbole_posattn.data.splits import (
     GroupedRows,
     TimeSplit,
@@ -69,7 +67,7 @@ def lazy_prefixes(
     )
 
 
-class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
+class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, SequencingMixin, ExactTimesMixin):
     """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
 
     For a subclass of RecBole's ``SequentialDataset`` that does not override ``data_augmentation``. With
@@ -100,24 +98,6 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
         self._order_sequences()
         self._cut_prefixes()
 
-    def _order_sequences(self) -> None:
-        """Sort the interactions by user, then by time, as RecBole's ``sort`` does."""
-        interactions = self.inter_feat
-        if self.time_field not in interactions:
-            self.sort(by=[self.uid_field, self.time_field])  # raises RecBole's error
-        time = interactions[self.time_field]
-        time = time if time.dim() == 1 else time[..., 0]
-
-        def order() -> np.ndarray:
-            return sequence_order(interactions[self.uid_field].numpy(), time.numpy())
-
-        if self.config["data_cache"] is not None and self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
-            self.inter_feat = cached_sequences(self, interactions, order)
-            return
-        index = torch.from_numpy(order()).long()
-        for field in interactions:
-            interactions[field] = interactions[field][index]
-
     def _cut_prefixes(self) -> None:
         """Make rows (history → target) of interactions that are grouped by user, each user's in time order."""
         interactions = self.inter_feat
@@ -146,6 +126,7 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
             parts = self._split([torch.nonzero(in_part == part).flatten() for part in range(3)])
         else:
             parts = super()._build_parts()
+        self.forget_time_ranks([self, *parts])
         if self.config["mask_history"] is not None:
             self._attach_histories(parts)
         return parts

@@ -269,7 +269,7 @@ def _first_problem(values: pa.Array | np.ndarray, column: Column) -> tuple[int, 
     if column.required:
         missing = [len(each) == 0 for each in values] if isinstance(values, np.ndarray) else values.is_null()
         problems.append((np.asarray(missing), "has no value"))
-    if column.type == FeatureType.FLOAT:
+    if column.type == FeatureType.FLOAT and isinstance(values, pa.Array):
         numbers = np.abs(values.to_numpy(zero_copy_only=False))
         problems.append((numbers > LARGEST, "must be a finite number of at most 3.4e38"))
     elif column.type == FeatureType.FLOAT_SEQ:

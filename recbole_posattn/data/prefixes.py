@@ -38,9 +38,11 @@ def history_lengths(user: Tensor, max_length: int) -> Tensor:
     """
     n_rows = len(user)
     start, count = (numbers.numpy() for numbers in sequences_of(user))
-    length = np.arange(n_rows, dtype=np.int32 if n_rows < 2**31 else np.int64)
-    length -= np.repeat(start.astype(length.dtype), count)
-    return torch.from_numpy(np.minimum(length, max_length, out=length).astype(np.int32, copy=False))
+    kind = np.int32 if n_rows < 2**31 else np.int64
+    length = np.arange(n_rows, dtype=kind)
+    length -= np.repeat(start.astype(kind), count)
+    np.minimum(length, max_length, out=length)
+    return torch.from_numpy(length.astype(np.int32, copy=False))
 
 
 def sequences_of(user: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,12 +276,16 @@ class LazyPrefixes(Interaction):
             for field in reversed(fields):
                 key = self.stored_column(field)
                 order = stable_argsort((key if key.dim() == 1 else key[..., 0]).numpy())
-                self._rows._reindex(torch.from_numpy(order).long())
+                self.reorder(torch.from_numpy(order).long())
             return
         keys = Interaction({field: self.column(field)[...] for field in self._fields})
         keys[_POSITION] = torch.arange(len(self))
         keys.sort(by, ascending)
-        self._rows._reindex(keys[_POSITION])
+        self.reorder(keys[_POSITION])
+
+    def reorder(self, index: Tensor) -> None:
+        """Put the rows in another order; int64, shape (n,)."""
+        self._rows._reindex(index)
 
 
 def _as_index(index: Any) -> Tensor | slice | int:

@@ -28,6 +28,7 @@ class ReadingMixin(DatasetMixin):
     """
 
     inter_feat: Any
+    field2seqlen: dict[str, Any]
     file_size_list: list[int]
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
@@ -57,7 +58,7 @@ class ReadingMixin(DatasetMixin):
             super()._load_inter_feat(token, dataset_path)
             return
         longest: dict[str, int] = defaultdict(int)
-        feats = []
+        feats: list[Any] = []
         for file in files:
             feats.append(self._load_feat(str(file), FeatureSource.INTERACTION))
             for field, length in self.field2seqlen.items():

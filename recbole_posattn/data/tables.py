@@ -57,19 +57,19 @@ class TokenGatherer:
 
     def __init__(self) -> None:
         self._codes = array("i")  # grows in place: arrays in a list would be in memory twice when they are joined
-        self._ids: np.ndarray | None = np.empty(0, dtype=np.int64)
+        self._are_ids, self._ids = True, np.empty(0, dtype=np.int64)
         self._of_id = np.empty(0, dtype=np.int32)
         self._known = pa.array([], pa.string())
 
     def add(self, tokens: pa.ChunkedArray | pa.Array) -> None:
         """Add rows: text or whole numbers, null if missing; perhaps in a dictionary, in the order of the rows."""
         for chunk in tokens.chunks if isinstance(tokens, pa.ChunkedArray) else [tokens]:
-            ids = None if self._ids is None else _as_ids(chunk)
+            ids = _as_ids(chunk) if self._are_ids else None
             if ids is not None:
                 _append(self._codes, self._codes_of_ids(ids))
                 continue
-            if self._ids is not None:
-                self._known, self._ids = pa.array(self._ids).cast(pa.string()), None
+            if self._are_ids:
+                self._known, self._are_ids = pa.array(self._ids).cast(pa.string()), False
             encoded = chunk.dictionary_encode()
             of_token = self._numbers(encoded.dictionary.cast(pa.string()))
             _append(self._codes, of_token[encoded.indices.fill_null(-1).to_numpy()])
@@ -101,7 +101,7 @@ class TokenGatherer:
 
     def finish(self) -> Tokens:
         """The whole column."""
-        known = self._known if self._ids is None else pa.array(self._ids).cast(pa.string())
+        known = pa.array(self._ids).cast(pa.string()) if self._are_ids else self._known
         return Tokens(np.frombuffer(self._codes, dtype=np.int32), known)
 
 
@@ -126,7 +126,7 @@ def _as_ids(tokens: pa.Array) -> np.ndarray | None:
 
 def _append(values: array[Any], more: np.ndarray) -> None:
     """Append values of the type of the array."""
-    values.frombytes(memoryview(np.ascontiguousarray(more)).cast("B"))
+    values.frombytes(np.ascontiguousarray(more).data.cast("B"))
 
 
 class AtomicTable(NamedTuple):

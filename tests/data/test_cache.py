@@ -13,7 +13,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_posattn import Config, run
-from recbole_posattn.data import cache, dataset
+from recbole_posattn.data import cache, sequencing
 from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.training.load import prepare_data
 
@@ -51,7 +51,7 @@ def test_batches_do_not_depend_on_it(
     expected = batches(model, settings)
     with_cache = {**settings, "data_cache": "cache"}
     assert_equal(batches(model, with_cache), expected)
-    monkeypatch.setattr(dataset, "sequence_order", lambda *_: pytest.fail("sorted again"))
+    monkeypatch.setattr(sequencing, "sequence_order", lambda *_: pytest.fail("sorted again"))
     assert_equal(batches(model, with_cache), expected)
     assert_equal(batches(model, {**with_cache, "MAX_ITEM_LIST_LENGTH": 4}), batches_of_four(model, settings))
 
@@ -60,7 +60,7 @@ def batches_of_four(model: str, settings: dict) -> list[dict[str, torch.Tensor]]
     with pytest.MonkeyPatch.context() as patch:
         from recbole_posattn.data.ordering import sequence_order
 
-        patch.setattr(dataset, "sequence_order", sequence_order)
+        patch.setattr(sequencing, "sequence_order", sequence_order)
         return batches(model, {**settings, "MAX_ITEM_LIST_LENGTH": 4})
 
 
