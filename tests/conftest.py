@@ -177,7 +177,9 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
         recommender = config.model_class(config, loaders[0]._dataset).double().eval()
         with torch.no_grad():
             for name, parameter in recommender.named_parameters():
-                if "kernel" in name or "encoding" in name:
+                if "width_logit" in name:
+                    parameter.uniform_(-1, 1)  # far from the ends, where all or no lags are in the window
+                elif "kernel" in name or "encoding" in name:
                     parameter.normal_()
                 elif parameter.dim() > 1 and name != "item_embedding.weight":
                     parameter.normal_(std=0.3)
