@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import string
@@ -142,6 +143,11 @@ ROWS = st.lists(
 )
 
 
+@functools.cache
+def config_with(separator: str) -> Config:
+    return config_of("data", field_separator=separator)
+
+
 @settings(max_examples=50)
 @given(rows=ROWS, newline=st.sampled_from(["\n", "\r\n"]), separator=st.sampled_from(["\t", ",", ";", "::"]))
 def test_whatever_pandas_reads_we_read(rows: list, newline: str, separator: str) -> None:
@@ -150,11 +156,10 @@ def test_whatever_pandas_reads_we_read(rows: list, newline: str, separator: str)
     lines = [separator.join(header), *(separator.join([*row[:-1], " ".join(row[-1])]) for row in rows)]
     with tempfile.TemporaryDirectory() as folder:
         file = write(folder, newline.join(lines) + newline)
-        config = config_of(folder, field_separator=separator)
         found = []
         for data_set, load in ((LazySequentialDataset, ExactTimesMixin._load_feat), (Dataset, Dataset._load_feat)):
             empty = data_set.__new__(data_set)
-            empty.config, empty.logger = config, logging.getLogger()
+            empty.config, empty.logger = config_with(separator), logging.getLogger()
             empty._get_preset()
             try:
                 frame = load(empty, str(file), FeatureSource.INTERACTION)
