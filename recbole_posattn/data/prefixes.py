@@ -39,7 +39,7 @@ def history_lengths(user: Tensor, max_length: int) -> Tensor:
     n_rows = len(user)
     start, count = (numbers.numpy() for numbers in sequences_of(user))
     kind = np.int32 if n_rows < 2**31 else np.int64
-    length = np.arange(n_rows, dtype=kind)
+    length: np.ndarray = np.arange(n_rows, dtype=kind)
     length -= np.repeat(start.astype(kind), count)
     np.minimum(length, max_length, out=length)
     return torch.from_numpy(length.astype(np.int32, copy=False))
