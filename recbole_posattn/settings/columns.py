@@ -19,7 +19,7 @@ FEATURE_KEYS = {
 }
 
 
-def columns_to_load(settings: Mapping[str, Any], model_class: type) -> Any:
+def columns_to_load(settings: Mapping[str, Any], model_class: type, with_times: bool = False) -> Any:
     """RecBole's default of ``load_col``, with the columns that the model and its evaluation read.
 
     RecBole's default loads neither times, which sequences need, nor the histories that split files may have, nor the
@@ -28,6 +28,7 @@ def columns_to_load(settings: Mapping[str, Any], model_class: type) -> Any:
     Args:
         settings: Of the run, with all defaults.
         model_class: The model.
+        with_times: Whether the model reads the times of histories.
     """
     given = settings.get("load_col") or {}
     columns = given.get("inter")
@@ -40,6 +41,7 @@ def columns_to_load(settings: Mapping[str, Any], model_class: type) -> Any:
         wanted.append(settings["TIME_FIELD"])
     if is_sequential and settings["benchmark_filename"] is not None:
         wanted.append(f"{settings['ITEM_ID_FIELD']}{settings['LIST_SUFFIX']}")
+        wanted += [f"{settings['TIME_FIELD']}{settings['LIST_SUFFIX']}"] if with_times else []
     loaded = {**given, "inter": [*columns, *(column for column in wanted if column not in columns)]}
     features = _features(settings, model_class)
     if features and "item" not in loaded:
