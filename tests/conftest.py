@@ -22,7 +22,7 @@ from recbole.utils import init_seed
 from recbole_posattn import Config, run
 from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
-from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
+from recbole_posattn.nn.losses.build import LOSSES, LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.settings import origins, plugins
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.part_rules import part_rules
@@ -77,7 +77,14 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def registrations(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The tables of registered names and plugins, Python's path and its modules, all restored afterwards."""
     tables = [STRUCTURES, ENCODINGS, LOSSES, model_properties, *origins._origins.values()]
-    sets = [PER_LAYER, SAMPLED_LOSSES, plugins._imported, plugins._installed, origins._left_behind]
+    sets = [
+        PER_LAYER,
+        SAMPLED_LOSSES,
+        LOSSES_WITHOUT_HISTORIES,
+        plugins._imported,
+        plugins._installed,
+        origins._left_behind,
+    ]
     before = [(each, each.copy()) for each in (*tables, *sets)]
     modules = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -168,7 +175,8 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
         banded = any(structure in named for structure in BANDED_STRUCTURES)
         settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **changes)
         config = Config(model, "tiny", config_dict=settings)
-        shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"])
+        keys = ("train_objective", "MAX_ITEM_LIST_LENGTH", "mask_history", "train_mask_history")
+        shaping = tuple(config[key] for key in keys)
         if shaping not in prepared:
             prepared[shaping] = data_preparation(config, create_dataset(config))
         loaders = prepared[shaping]

@@ -30,6 +30,7 @@ class Windows:
         item: Items of all sequences, one sequence after the other; int64, shape (N,).
         row: The row whose target is at this position, −1 for none; int64, shape (N,).
         start, end, label_start: Positions of each window; int64, shape (m,).
+        first: The position of the first item of each window's sequence; int64, shape (m,).
     """
 
     item: Tensor
@@ -37,6 +38,7 @@ class Windows:
     start: Tensor
     end: Tensor
     label_start: Tensor
+    first: Tensor
 
     def __len__(self) -> int:
         return len(self.start)
@@ -114,7 +116,7 @@ def cut_windows(
     oldest = nth_from_end == n_windows[run] - 1
     label_start = torch.where(oldest, start, end - stride)
     kept = end >= first[run]  # a window inside the first target's history has no label
-    return Windows(item, row, start[kept], end[kept], label_start[kept])
+    return Windows(item, row, start[kept], end[kept], label_start[kept], run_start[run][kept])
 
 
 def lay_out(

@@ -19,17 +19,20 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
+from recbole_posattn.data.fields import EARLIER_LIST_FIELD, TARGET_LIST_FIELD
 from recbole_posattn.nn.backbone import Block, BlockOptions
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import ItemDropout
 from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.encodings.build import build_encodings
+from recbole_posattn.nn.history_partition import HistoryPartition
 from recbole_posattn.nn.item_scores import item_score
 from recbole_posattn.nn.kernels.base import Alignment, IdentityKernel
 from recbole_posattn.nn.losses.base import LossOptions
 from recbole_posattn.nn.losses.build import build_loss
+from recbole_posattn.nn.losses.histories import HistoryMask, TargetHistories
 from recbole_posattn.nn.matrices import matrices
 
 
@@ -45,6 +48,8 @@ class SASRecBase(SequentialRecommender):
         padded_length: The length to which all sequences are padded, where padding takes part in the mixing; else
             ``None``, and a batch is as long as its longest sequence.
         loss: The loss of the targets in a batch.
+        history_partition: The biases of items in the history; ``None`` without ``history_partition``.
+        masks_history: Whether items of the history leave the loss (``train_mask_history``).
 
     Raises:
         ValueError: If a key has a value that the YAML file does not allow.
@@ -93,6 +98,9 @@ class SASRecBase(SequentialRecommender):
         lag_only = all(part.lag_only for layer in (*kernels, *encodings, mixing) for part in layer or ())
         anywhere = lag_only and self.padded_length is None
         self.newest_last = position_alignment(config) == "end" and not anywhere
+        partitions = partitions_history(config["history_partition"], config["mask_history"])
+        self.history_partition = HistoryPartition(self.max_seq_length) if partitions else None
+        self.masks_history = masks_in_training(config["train_mask_history"], config["mask_history"])
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
 
@@ -180,20 +188,35 @@ class SASRecBase(SequentialRecommender):
         item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         if self.train_objective == "augmented":
             hidden, target = self.forward(item_seq, item_seq_len), interaction[self.POS_ITEM_ID]
+            sequence, position = torch.arange(len(item_seq), device=item_seq.device), item_seq_len - 1
         else:
-            labelled = [
-                self._labelled(item_seq[bucket], item_seq_len[bucket], interaction[TARGET_LIST_FIELD][bucket])
-                for bucket in self._buckets(item_seq_len)
-            ]
-            hidden, target = map(torch.cat, zip(*labelled))
+            labelled = [self._labelled(interaction, rows) for rows in self._buckets(item_seq_len)]
+            hidden, target, sequence, position = map(torch.cat, zip(*labelled))
         hidden, item_weight = self.item_score.operands(hidden, self.item_embedding.weight)
-        return self.loss(hidden, target, item_weight)
+        histories = self._histories(interaction, sequence, position)
+        return self.loss(hidden, target, item_weight, *([] if histories is None else [histories]))
 
-    def _labelled(self, item_seq: Tensor, item_seq_len: Tensor, target_list: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs at the positions with a target, and the targets; without padding, most products are saved later."""
-        target = self._align(target_list, item_seq_len)
-        hidden = self.encode(self._align(item_seq, item_seq_len))
-        return hidden[target > 0], target[target > 0]
+    def _histories(self, interaction: Interaction, sequence: Tensor, position: Tensor) -> TargetHistories | None:
+        """What is before each target, if that matters; arguments as for :class:`TargetHistories`."""
+        if self.history_partition is not None:
+            return self.history_partition.of_targets(interaction[self.ITEM_SEQ], sequence, position)
+        if not self.masks_history:
+            return None
+        has_earlier = EARLIER_LIST_FIELD in interaction
+        earlier = interaction[EARLIER_LIST_FIELD] if has_earlier else None
+        return HistoryMask(interaction[self.ITEM_SEQ], sequence, position, earlier)
+
+    def _labelled(self, interaction: Interaction, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The outputs at the positions with a target, the targets, their rows in the batch and their positions.
+
+        Without padding, most products are saved later.
+        """
+        fields = (self.ITEM_SEQ, self.ITEM_SEQ_LEN, TARGET_LIST_FIELD)
+        item_seq, item_seq_len, target_list = (interaction[field][rows] for field in fields)
+        has_target = self._align(target_list, item_seq_len) > 0
+        hidden = self.encode(self._align(item_seq, item_seq_len))[has_target]
+        row, position = torch.nonzero(target_list, as_tuple=True)  # the same order, wherever padding stands
+        return hidden, target_list[row, position], rows[row], position
 
     def _buckets(self, length: Tensor) -> list[Tensor]:
         """The rows of a batch by length, so that short sequences are not padded to the longest.
@@ -209,15 +232,25 @@ class SASRecBase(SequentialRecommender):
     def predict(self, interaction: Interaction) -> Tensor:
         """Scores of the given items, shape (b,)."""
         hidden = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        hidden, item_weight = self.item_score.operands(hidden, self.item_embedding(interaction[self.ITEM_ID]))
-        return (hidden * item_weight).sum(dim=-1)
+        candidate = interaction[self.ITEM_ID]
+        hidden, item_weight = self.item_score.operands(hidden, self.item_embedding(candidate))
+        scores = (hidden * item_weight).sum(dim=-1)
+        if self.history_partition is not None:
+            history = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+            scores = scores + self.history_partition.of_items(candidate, *history)
+        return scores
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, shape (b, n)."""
-        return self._scores(self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]))
+        history = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        return self.with_partition(self._scores(self.forward(*history)), *history)
+
+    def with_partition(self, scores: Tensor, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Scores of all items, shape (b, n), with the biases of ``history_partition``; histories as in `forward`."""
+        return scores if self.history_partition is None else self.history_partition(scores, item_seq, item_seq_len)
 
     def _scores(self, hidden: Tensor) -> Tensor:
-        """Scores of all items by their embeddings (tied weights), shape (…, n).
+        """Scores of all items by their embeddings (tied weights), shape (…, n), without ``history_partition``.
 
         As in RecBole's SASRec, the padding item is included; RecBole's evaluation sets its score to −∞.
         """

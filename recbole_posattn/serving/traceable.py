@@ -63,11 +63,11 @@ class _PositionScorer(_Scorer):
         """See :meth:`_Scorer.scores`."""
         model = self.model
         if model.newest_last:
-            items = padding_in_front(items, length)
-            hidden = model.hidden_states(items, items > 0, last_only=True)[:, -1]
+            aligned = padding_in_front(items, length)
+            hidden = model.hidden_states(aligned, aligned > 0, last_only=True)[:, -1]
         else:
             hidden = model.gather_indexes(model.hidden_states(items, None), length - 1)
-        return model._scores(hidden)
+        return model.with_partition(model._scores(hidden), items, length)
 
 
 class _MatrixKernel(PositionKernel):

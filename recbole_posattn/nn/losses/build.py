@@ -27,6 +27,9 @@ LOSSES: dict[str, Callable[[LossOptions, Tensor | None], ItemLoss]] = {
 # The losses with sampled negatives.
 SAMPLED_LOSSES = LOSSES.keys() - {"CE"}
 
+# Losses, registered from outside, whose ``forward`` does not take histories.
+LOSSES_WITHOUT_HISTORIES: set[str] = set()
+
 
 def build_loss(options: LossOptions, item_counts: Tensor | None) -> ItemLoss:
     """The loss of a model.
