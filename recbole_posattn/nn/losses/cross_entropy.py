@@ -20,6 +20,10 @@ from recbole_posattn.nn.losses.histories import TargetHistories
 # large enough to keep them busy.
 LOGIT_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
 
+# The same with histories, whose items are scattered over the logits: these fit into the cache. The targets of a chunk then
+# also have histories of nearly the same length.
+ELEMENTS_WITH_HISTORIES = {"cpu": 2**18, "cuda": 2**27}
+
 # Fewest targets of a chunk, however many items there are: each chunk reads all embeddings and adds to all their
 # gradients. With this many targets, a chunk has about as many logits as the embeddings have elements.
 MIN_CHUNK_SIZE = 64
@@ -60,9 +64,12 @@ class CrossEntropy(ItemLoss):
         """See :meth:`ItemLoss.forward`."""
         if self.chunk_size is None:
             return self._at_once(hidden @ item_weight.T, target, histories)
-        chunk_size = self.chunk_size
+        chunk_size, elements = self.chunk_size, LOGIT_ELEMENTS
+        if histories is not None:
+            order, histories = histories.by_position()
+            hidden, target, elements = hidden.index_select(0, order), target[order], ELEMENTS_WITH_HISTORIES
         if chunk_size == "auto":
-            chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(LOGIT_ELEMENTS, len(item_weight), hidden.device))
+            chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(elements, len(item_weight), hidden.device))
         product_dtype = (hidden[:0] @ item_weight[:0].T).dtype  # autocast's if it is on
         loss: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
         table = None if histories is None else histories.table

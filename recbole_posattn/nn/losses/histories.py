@@ -9,7 +9,9 @@ with repeats, k items of a target, e earlier items.
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -38,6 +40,21 @@ class TargetHistories:
 
     def __init__(self, item: Tensor, sequence: Tensor, position: Tensor, earlier: Tensor | None = None) -> None:
         self.item, self.sequence, self.position, self.earlier = item, sequence, position, earlier
+
+    def by_position(self) -> tuple[Tensor, Self]:
+        """The order of the targets by position, and the histories in that order.
+
+        Targets with little before them are then in chunks of their own, which need no room for more.
+        """
+        order = self.position.argsort()
+        ordered = copy.copy(self)
+        ordered.sequence, ordered.position = self.sequence[order], self.position[order]
+        return order, ordered
+
+    def _rows(self, rows: slice) -> tuple[Tensor, Tensor, slice]:
+        """Sequence and position of some targets, and the positions that any of them looks back to."""
+        position = self.position[rows]
+        return self.sequence[rows], position, slice(int(position.max()) + 1)
 
     def added(self, rows: slice, target: Tensor) -> tuple[Tensor, Tensor]:
         """History items of some targets, and what is added to their scores.
@@ -107,20 +124,24 @@ class HistoryBias(TargetHistories):
         self.outside, self._by_lag = outside, by_lag
         # By position of the target and of the item, shape (s, s); 0 for items after the target.
         self.table = by_lag[lag.clamp(min=0)].masked_fill(lag < 0, 0.0)
-        self._next = next_occurrence(item)
+        narrow = torch.int16 if item.shape[1] < 2**15 else torch.int64  # comparisons take a third of the time
+        self._next = next_occurrence(item).to(narrow)
 
-    def _is_newest(self, rows: slice) -> Tensor:
-        """Whether an item does not occur again up to the target, shape (c, s); also True after the target."""
-        return self._next[self.sequence[rows]] > self.position[rows, None]
+    def _again(self, sequence: Tensor, position: Tensor, read: slice) -> Tensor:
+        """Whether an item occurs again up to the target, so that it does not count there; shape (c, h)."""
+        return self._next[:, read][sequence] <= position[:, None].to(self._next.dtype)
 
     def added(self, rows: slice, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`TargetHistories.added`."""
-        value = self.table.index_select(0, self.position[rows])
-        return self.item[self.sequence[rows]], value.masked_fill(~self._is_newest(rows), 0.0)
+        sequence, position, read = self._rows(rows)
+        value = self.table[:, read].index_select(0, position)
+        return self.item[:, read][sequence], value.masked_fill(self._again(sequence, position, read), 0.0)
 
     def add_gradient(self, gradient: Tensor, rows: slice, of_added: Tensor) -> None:
         """See :meth:`TargetHistories.add_gradient`."""
-        gradient.index_add_(0, self.position[rows], of_added.masked_fill(~self._is_newest(rows), 0.0))
+        sequence, position, read = self._rows(rows)
+        counted = of_added.masked_fill(self._again(sequence, position, read), 0.0)
+        gradient[:, read].index_add_(0, position, counted)
 
     def added_to(self, item: Tensor, target: Tensor | None = None) -> Tensor:
         """See :meth:`TargetHistories.added_to`."""
@@ -138,10 +159,9 @@ class HistoryMask(TargetHistories):
 
     def added(self, rows: slice, target: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`TargetHistories.added`; the values are 0 and −∞."""
-        sequence = self.sequence[rows]
-        item = self.item[sequence]
-        place = torch.arange(item.shape[1], device=item.device)
-        removed = place <= self.position[rows, None]
+        sequence, position, read = self._rows(rows)
+        item = self.item[:, read][sequence]
+        removed = torch.arange(item.shape[1], device=item.device) <= position[:, None]
         if self.earlier is not None:
             earlier = self.earlier[sequence]
             item, removed = torch.cat([item, earlier], dim=1), torch.cat([removed, earlier > 0], dim=1)
