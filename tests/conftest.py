@@ -21,7 +21,9 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
+from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
+from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
 from recbole_posattn.nn.losses.build import LOSSES, LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.settings import origins, plugins
 from recbole_posattn.settings.model_keys import MODEL_RULES
@@ -81,6 +83,8 @@ def registrations(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Temp
         PER_LAYER,
         SAMPLED_LOSSES,
         LOSSES_WITHOUT_HISTORIES,
+        ENCODINGS_OF_TIME,
+        STRUCTURES_OF_TIME,
         plugins._imported,
         plugins._installed,
         origins._left_behind,

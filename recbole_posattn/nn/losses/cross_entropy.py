@@ -20,8 +20,8 @@ from recbole_posattn.nn.losses.histories import TargetHistories
 # large enough to keep them busy.
 LOGIT_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}
 
-# The same with histories, whose items are scattered over the logits: these fit into the cache. The targets of a chunk then
-# also have histories of nearly the same length.
+# The same with histories, whose items are scattered over the logits: these fit into the cache. The targets of a chunk
+# then also have histories of nearly the same length.
 ELEMENTS_WITH_HISTORIES = {"cpu": 2**18, "cuda": 2**27}
 
 # Fewest targets of a chunk, however many items there are: each chunk reads all embeddings and adds to all their
