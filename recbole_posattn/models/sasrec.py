@@ -29,7 +29,7 @@ from recbole_posattn.models.options import (
     loss_options,
     position_alignment,
 )
-from recbole_posattn.nn.backbone import Block
+from recbole_posattn.nn.backbone import Backbone, Block
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import ItemDropout
 from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
@@ -81,28 +81,13 @@ class SASRecBase(SequentialRecommender):
         mixes_padding = config["attend_padding"] or config["filter_padding"]
         self.padded_length = config["MAX_ITEM_LIST_LENGTH"] if mixes_padding else None
 
-        hidden_size, n_heads = config["hidden_size"], config["n_heads"]
-        self.item_embedding = nn.Embedding(self.n_items, hidden_size, padding_idx=0)
+        self.item_embedding = nn.Embedding(self.n_items, config["hidden_size"], padding_idx=0)
         # A model from outside this package may have a YAML file without the newest keys.
         self.item_dropout = ItemDropout(config["item_dropout_prob"] or 0.0)
         self.item_score = item_score(config["score"] or "dot", config["score_temperature"])
-        kernels, branches = self.layer_kernels(config), self.layer_branches(config)
-        names = self.encoding_names(config)
-        options = encoding_options(config)._replace(median_gap=self.median_gap)
-        encodings = build_encodings(names, config["n_layers"], options)
-        self.backbone = assemble_encoder(
-            config["backbone"] or "recbole",
-            kernels,
-            encodings,
-            block_options(config),
-            n_heads,
-            config["attn_dropout_prob"],
-            branches,
-            self.block(config),
-        )
+        self.backbone = self.encoder(config)
         # If only lags count, items may be at either end; at the start, they need no mask for the padding.
-        mixing = [branch.kernel for branch in branches if branch is not None]
-        lag_only = all(part.lag_only for layer in (*kernels, *encodings, mixing) for part in layer or ())
+        lag_only = all(getattr(part, "lag_only", True) for part in self.backbone.modules())
         anywhere = lag_only and self.padded_length is None
         self.newest_last = position_alignment(config) == "end" and not anywhere
         partitions = partitions_history(config["history_partition"], config["mask_history"])
@@ -110,6 +95,21 @@ class SASRecBase(SequentialRecommender):
         self.masks_history = masks_in_training(config["train_mask_history"], config["mask_history"])
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
+
+    def encoder(self, config: Config) -> Backbone:
+        """The encoder, of the parts that the methods below name."""
+        kernels, branches = self.layer_kernels(config), self.layer_branches(config)
+        options = encoding_options(config)._replace(median_gap=self.median_gap)
+        return assemble_encoder(
+            config["backbone"] or "recbole",
+            kernels,
+            build_encodings(self.encoding_names(config), config["n_layers"], options),
+            block_options(config),
+            config["n_heads"],
+            config["attn_dropout_prob"],
+            branches,
+            self.block(config),
+        )
 
     def layer_kernels(self, config: Config) -> Sequence[KernelPair | None]:
         """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them, ``None`` is no attention."""

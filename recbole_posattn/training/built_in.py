@@ -9,6 +9,7 @@ from recbole_posattn.evaluation.metrics import register_metrics
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.filters import FILTER_MODELS
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
+from recbole_posattn.models.rivals import RIVALS
 from recbole_posattn.settings.datasets import hook_loaders
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.registry import add_model
@@ -20,5 +21,5 @@ def register_all() -> None:
     refuse_endless_sampling()
     hook_loaders()
     register_metrics()
-    for model in (PosKernelSASRec, *BASELINES, *FILTER_MODELS):
+    for model in (PosKernelSASRec, *BASELINES, *FILTER_MODELS, *RIVALS):
         add_model(model, (PROPERTIES / "model" / f"{model.__name__}.yaml",), SequenceDataset, SequenceTrainer)

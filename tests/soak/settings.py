@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
+from recbole_posattn.nn.backbone import ACTIVATIONS
+from recbole_posattn.nn.backbones import BACKBONES
 from recbole_posattn.nn.encoder import BIAS_INITIALIZERS, INITIALIZERS
 from recbole_posattn.nn.encodings.build import ENCODINGS, check_encodings
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS

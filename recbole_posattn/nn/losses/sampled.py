@@ -185,6 +185,21 @@ class GeneralizedBinaryCrossEntropy(BinaryCrossEntropy):
         return f"{super().extra_repr()}, calibration={self.calibration}"
 
 
+class TargetSampledSoftmax(TargetNegativesLoss):
+    """Cross-entropy against k negatives of the target's own: −s⁺ + log(exp(s⁺) + Σ_j exp(s_j)).
+
+    The loss of HSTU (arXiv 2402.17152, with cosine scores) and of RecTools' ``sampled_softmax``. The scores are not
+    corrected for the number and the probabilities of the negatives, as those of :class:`SampledSoftmax` are.
+
+    The arguments are those of :class:`SampledLoss`.
+    """
+
+    def of_scores(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """See :meth:`TargetNegativesLoss.of_scores`."""
+        left_out = negative == -math.inf  # if nothing else is left, the gradient would be NaN
+        return F.softplus(negative.masked_fill(left_out, -math.inf).logsumexp(dim=-1) - positive)
+
+
 class BayesianPersonalizedRanking(TargetNegativesLoss):
     """BPR (arXiv 1205.2618): the mean of −log σ(s⁺ − s_j) over the negatives.
 
