@@ -177,9 +177,10 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
     def build(model: str = "PosKernelSASRec", **changes: object) -> tuple:
         named = f"{changes.get('kernel_structure')} {changes.get('kernel_branch')}"
         banded = any(structure in named for structure in BANDED_STRUCTURES)
-        settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **changes)
+        regular = {"time_is_order": False}  # the times of "tiny" are 0, 1, 2, …, and read all the same
+        settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **regular, **changes)
         config = Config(model, "tiny", config_dict=settings)
-        keys = ("train_objective", "MAX_ITEM_LIST_LENGTH", "mask_history", "train_mask_history")
+        keys = ("train_objective", "MAX_ITEM_LIST_LENGTH", "reads_time", "mask_history", "train_mask_history")
         shaping = tuple(config[key] for key in keys)
         if shaping not in prepared:
             prepared[shaping] = data_preparation(config, create_dataset(config))

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from recbole_posattn import Config
+from recbole_posattn.training.load import Loaded, prepare_data
 from tests.planted import write_atomic_file
 
 TIMED = "timed"
@@ -52,3 +55,16 @@ def assert_exact(batch: Any, dataset: Any, rows: Sequence[tuple[str, str, int]])
         assert times[:length] == [second - expected[-1] for second in expected]
         assert times[length:] == [0] * (len(times) - length)
     return len(users)
+
+
+def loaded_timed(data_path: Path, model: str = "PosKernelSASRec", **changes: Any) -> Loaded:
+    """What ``load`` gives, of a model with random weights on ``timed``, for settings given as keywords."""
+    common = {"data_path": str(data_path), "MAX_ITEM_LIST_LENGTH": 10, "hidden_size": 16, "train_batch_size": 16}
+    config = Config(model, TIMED, config_dict={**common, "show_progress": False, **changes}, command_line=[])
+    dataset, loaders = prepare_data(config)
+    torch.manual_seed(0)
+    recommender = config.model_class(config, loaders[0]._dataset).eval()
+    with torch.no_grad():
+        for name, parameter in recommender.named_parameters():
+            parameter.normal_(std=1.0 if "kernel" in name or "encoding" in name or ".branch." in name else 0.3)
+    return Loaded(config, recommender, dataset, *loaders)

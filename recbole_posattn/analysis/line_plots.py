@@ -67,12 +67,41 @@ def draw_positions(inspections: Sequence[Inspection]) -> Figure | None:
     return figure
 
 
-def _draw_by_layer(axis: Axes, values: pd.Series, label: str, style: str) -> None:
-    """A line for each layer of values by layer and lag."""
+def draw_gaps(inspections: Sequence[Inspection]) -> Figure | None:
+    """Learned weights and attention by time gap, means over groups and heads; ``None`` if no model reads time."""
+    from matplotlib.figure import Figure
+
+    if all(inspection.gap_weights.empty and inspection.gaps.empty for inspection in inspections):
+        return None
+    parts = list(dict.fromkeys(part for each in inspections for part in each.gap_weights["part"]))
+    figure = Figure(figsize=(10.4, 3.9), layout="constrained")
+    *weight_axes, bias_axis, attention_axis = figure.subplots(1, len(parts) + 2)
+    for inspection, style in zip(inspections, _STYLES):
+        for axis, part in zip(weight_axes, parts):
+            weights = inspection.gap_weights[inspection.gap_weights["part"] == part]
+            if not weights.empty:
+                _draw_by_layer(axis, weights.groupby(["layer", "gap"])["weight"].mean(), inspection.label, style, "gap")
+                axis.set(title=part, ylabel="learned weight")
+        if not inspection.gaps.empty:
+            means = inspection.gaps.groupby(["layer", "gap"])[["bias", "attention"]].mean()
+            _draw_by_layer(bias_axis, means["bias"], inspection.label, style, "gap")
+            _draw_by_layer(attention_axis, means["attention"], inspection.label, style, "gap")
+    bias_axis.set(title="positional bias", ylabel="logits, relative to lag 0")
+    attention_axis.set(title="attention", ylabel="mean weight", yscale="log")
+    for axis in figure.axes:
+        axis.set_xscale("symlog", linthresh=1.0)
+        axis.set_xlabel("seconds before")
+        axis.grid()
+    _legend(figure)
+    return figure
+
+
+def _draw_by_layer(axis: Axes, values: pd.Series, label: str, style: str, by: str = "lag") -> None:
+    """A line for each layer of values by layer and lag (or what else)."""
     for layer, by_lag in values.groupby(level="layer"):
         number = int(str(layer))
         color = COLORS[(number - 1) % len(COLORS)]
-        x, y = by_lag.index.get_level_values("lag"), by_lag.to_numpy()
+        x, y = by_lag.index.get_level_values(by), by_lag.to_numpy()
         axis.plot(x, y, style, color=color, linewidth=1.4, label=f"{short(label)}, layer {number}")
 
 
