@@ -99,6 +99,8 @@ def draw_recipe(rng: random.Random) -> dict[str, Any]:
             "label_smoothing": one_of(0.1, 0.3),
             "item_dropout_prob": one_of(0.1, 0.4),
             "weight_decay_on": one_of("matrices"),
+            "history_partition": one_of(True, "auto"),
+            "train_mask_history": one_of(True, "auto"),
         },
         0.1,
     )
