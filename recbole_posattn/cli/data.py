@@ -166,6 +166,8 @@ def figures(statistics: DataStatistics) -> str:
         ("interactions", f"{statistics.interactions:,}"),
         ("density", f"{100 * statistics.density:#.3g} %"),
         ("repeat rate", f"{100 * statistics.repeat_rate:#.3g} %"),
+        *(() if statistics.repeat_median is None else [("repeated after", f"{statistics.repeat_median:,g} (median)")]),
+        ("suggested", ", ".join(f"{key}: {value}" for key, value in statistics.suggested().items())),
         ("time span", "no times" if first is None or last is None else time_span(first, last)),
     ]
     if statistics.without_id:

@@ -99,11 +99,11 @@ def draw_recipe(rng: random.Random) -> dict[str, Any]:
             "label_smoothing": one_of(0.1, 0.3),
             "item_dropout_prob": one_of(0.1, 0.4),
             "weight_decay_on": one_of("matrices"),
-            "history_partition": one_of(True, "auto"),
-            "train_mask_history": one_of(True, "auto"),
         },
         0.1,
     )
+    if rng.random() < 0.2:
+        settings |= {rng.choice(["history_partition", "train_mask_history"]): rng.choice([True, "auto"])}
     if rng.random() < 0.15:
         settings |= {"score": "cosine", **some(rng, {"score_temperature": one_of(0.05, 0.2)}, 0.5)}
     if rng.random() < 0.15:
@@ -190,7 +190,7 @@ def draw_transformer(rng: random.Random) -> dict[str, Any]:
         "train_objective": one_of("sequence", "augmented"),
     }
     drawn = some(rng, keys, 0.4)
-    if drawn.get("backbone") == "recbole":
+    if drawn.get("backbone") in ("recbole", "ligr"):
         drawn.pop("output_projection", None)
     if drawn.get("position_alignment") == "start":
         drawn.pop("attend_padding", None)
@@ -232,6 +232,8 @@ def draw_filter(rng: random.Random) -> dict[str, Any]:
         "bsarec_alpha": one_of(0, 0.3, 1.0),
         "bsarec_cutoff": one_of(1, 3, 8, 100),
         "tvrec_orthogonality": one_of(0.0, 0.1),
+        "tisasrec_intervals": one_of(1, 16, 1024),
+        "tisasrec_embedding_l2": one_of(0.0, 1e-4),
     }
     return some(rng, keys, 0.6)
 
