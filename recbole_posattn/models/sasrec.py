@@ -134,7 +134,9 @@ class SASRecBase(SequentialRecommender):
 
     def learned(self) -> dict[str, Any]:
         """What the trained model reports about itself, for the report of a run: plain data by name."""
-        return {}
+        buckets = [] if self.history_partition is None else self.history_partition.by_bucket()
+        names = ("first_lag", "last_lag", "bias")
+        return {"history_partition": [dict(zip(names, bucket)) for bucket in buckets]} if buckets else {}
 
     def _init_weights(self, module: nn.Module) -> None:
         """RecBole's initialization or that of ``initializer``; kernels and LayerNorms keep their own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_posattn import Config, register_loss
 from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
 from recbole_posattn.data.fields import EARLIER_LIST_FIELD
+from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.history_partition import GAIN, HistoryPartition
-from recbole_posattn.nn.losses.base import LossOptions
+from recbole_posattn.nn.losses.base import ItemLoss, LossOptions
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES, build_loss
 from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
 from recbole_posattn.nn.losses.histories import (
@@ -326,3 +329,53 @@ def test_auto_follows_the_protocol() -> None:
     assert partitions_history(True, "all") and masks_in_training(True, "none")
     assert not partitions_history(False, "none") and not masks_in_training(False, "all")
     assert not partitions_history(None, "none") and not masks_in_training(None, "all")  # a model without the keys
+
+
+class PlainCrossEntropy(ItemLoss):
+    def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:  # type: ignore[override]
+        return F.cross_entropy(hidden @ item_weight.T, target)
+
+
+@pytest.mark.usefixtures("registrations")
+def test_what_makes_no_sense_is_refused(tiny_settings: Callable) -> None:
+    register_loss("plain", PlainCrossEntropy)
+    cases = [
+        (
+            {"history_partition": True, "train_mask_history": True},
+            "history_partition True and train_mask_history True, with mask_history None, make no sense together",
+        ),
+        (
+            {"history_partition": True, "train_mask_history": "auto", "mask_history": "all"},
+            "history_partition True and train_mask_history auto, with mask_history 'all', make no sense together",
+        ),
+        ({"history_partition": "yes"}, "history_partition must be one of True, False, auto; got 'yes'"),
+        (
+            {"history_partition": "auto", "loss_type": "plain"},
+            "history_partition auto and train_mask_history False: loss_type plain does not take histories",
+        ),
+    ]
+    for changes, message in cases:
+        with pytest.raises(SettingError, match=re.escape(message)) as error:
+            Config("NoPESASRec", "tiny", config_dict=tiny_settings(**changes), command_line=[])
+        assert "\n" not in str(error.value)
+    both = tiny_settings(history_partition="auto", train_mask_history="auto", loss_type="CE")
+    Config("NoPESASRec", "tiny", config_dict={**both, "mask_history": "all"}, command_line=[])  # one at a time
+    Config("NoPESASRec", "tiny", config_dict=tiny_settings(loss_type="plain"), command_line=[])
+
+
+def test_it_learns_to_exclude_and_to_copy() -> None:
+    """The biases alone, by gradient descent: of users who never repeat, and of users who always do."""
+    random = torch.Generator().manual_seed(0)
+    item = torch.stack([torch.randperm(29, generator=random)[:12] + 1 for _ in range(16)])
+    sequence, position = torch.arange(16).repeat_interleave(10), torch.arange(10).repeat(16)
+    hidden, weight = torch.zeros(160, 2), torch.zeros(30, 2)
+    for target, sign in ((item[:, 1:11].flatten(), -1), (item[sequence, (position - 2).clamp(min=0)], 1)):
+        partition = HistoryPartition(12)
+        optimizer = torch.optim.Adam(partition.parameters(), lr=1e-2)
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = CrossEntropy("auto")(hidden, target, weight, partition.of_targets(item, sequence, position))
+            loss.backward()
+            optimizer.step()
+        biases = [bias for _, _, bias in partition.by_bucket()]
+        assert all(bias < -3 for bias in biases[:3]) if sign < 0 else biases[1] > 3
