@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
 from recbole_posattn.data.fields import EARLIER_LIST_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
+from recbole_posattn.data.shorter import GROUP_COST
 from recbole_posattn.models.options import (
     block_options,
     encoding_options,
@@ -249,7 +250,10 @@ class SASRecBase(SequentialRecommender):
         Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The rows of the
         batch and its loss do not change.
         """
-        if not self.length_bucketing or self.padded_length is not None:
+        on_cpu = length.device.type == "cpu"
+        # A GPU waits for its next kernel longer than it computes a padded batch: there, padding has to be large.
+        one = not on_cpu and length.numel() * self.max_seq_length <= GROUP_COST["cuda"]
+        if one or not self.length_bucketing or self.padded_length is not None:
             return [torch.arange(len(length), device=length.device)]
         bucket = torch.log2(length.clamp(min=8)).ceil()
         return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]
