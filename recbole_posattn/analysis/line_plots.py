@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _STYLES = ("-", "--")
 
+# Ticks of times, in seconds.
+_TIMES = {"0": 0, "1 min": 60, "1 h": 3600, "1 d": 86400, "1 mo": 2629800, "1 y": 31557600}
+
 
 def draw_lag_profiles(inspections: Sequence[Inspection]) -> Figure | None:
     """The mean weight of each kernel by lag, without lag 0; a line for each layer, mean over groups."""
@@ -74,8 +77,12 @@ def draw_gaps(inspections: Sequence[Inspection]) -> Figure | None:
     if all(inspection.gap_weights.empty and inspection.gaps.empty for inspection in inspections):
         return None
     parts = list(dict.fromkeys(part for each in inspections for part in each.gap_weights["part"]))
-    figure = Figure(figsize=(10.4, 3.9), layout="constrained")
-    *weight_axes, bias_axis, attention_axis = figure.subplots(1, len(parts) + 2)
+    n_rows = -(-(len(parts) + 2) // 3)
+    figure = Figure(figsize=(10.4, 0.6 + 3.3 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, 3).flatten()
+    *weight_axes, bias_axis, attention_axis = axes[: len(parts) + 2]
+    for axis in axes[len(parts) + 2 :]:
+        figure.delaxes(axis)
     for inspection, style in zip(inspections, _STYLES):
         for axis, part in zip(weight_axes, parts):
             weights = inspection.gap_weights[inspection.gap_weights["part"] == part]
@@ -90,7 +97,8 @@ def draw_gaps(inspections: Sequence[Inspection]) -> Figure | None:
     attention_axis.set(title="attention", ylabel="mean weight", yscale="log")
     for axis in figure.axes:
         axis.set_xscale("symlog", linthresh=1.0)
-        axis.set_xlabel("seconds before")
+        axis.set_xticks(list(_TIMES.values()), list(_TIMES), minor=False)
+        axis.set_xlabel("time before")
         axis.grid()
     _legend(figure)
     return figure

@@ -228,8 +228,7 @@ class SASRecBase(SequentialRecommender):
             return self.history_partition.of_targets(interaction[self.ITEM_SEQ], sequence, position)
         if not self.masks_history:
             return None
-        has_earlier = EARLIER_LIST_FIELD in interaction
-        earlier = interaction[EARLIER_LIST_FIELD] if has_earlier else None
+        earlier = interaction.interaction.get(EARLIER_LIST_FIELD)
         return HistoryMask(interaction[self.ITEM_SEQ], sequence, position, earlier)
 
     def _labelled(self, batch: Interaction, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -51,7 +51,7 @@ class _Scorer(nn.Module):
 
 
 class _PositionScorer(_Scorer):
-    """A model of this package: one path for sequences of all lengths, and kernels, which are constant, as matrices."""
+    """A model of this package: one path for sequences of all lengths, and constant kernels as matrices."""
 
     def __init__(self, model: SASRecBase) -> None:
         super().__init__(model)
@@ -93,4 +93,4 @@ class _MatrixKernel(PositionKernel):
 
 
 def _as_matrix(kernel: PositionKernel) -> PositionKernel:
-    return kernel if isinstance(kernel, IdentityKernel) else _MatrixKernel(kernel)
+    return kernel if isinstance(kernel, IdentityKernel) or kernel.reads_time else _MatrixKernel(kernel)

@@ -128,12 +128,7 @@ MODEL_KEYS = (
         None,
         "(int) Lags a banded structure keeps, 1 (the diagonal) to MAX_ITEM_LIST_LENGTH; banded structures need it.",
     ),
-    Key(
-        "kernel_decays",
-        integer(1, 2**16),
-        4,
-        "(int) Decays in the mixtures of 'exponential' and 'time_decay'; at least 1.",
-    ),
+    Key("kernel_decays", integer(1, 2**16), 4, "(int) Decays of 'exponential' and 'time_decay'; at least 1."),
     Key(
         "kernel_rank",
         integer(1),
