@@ -68,7 +68,7 @@ class TiSASRec(SASRecBase):
     user. Without times, there are positions alone.
     """
 
-    time_parts: ClassVar[tuple[str, ...]] = ("the intervals of TiSASRec",)
+    time_parts: ClassVar[tuple[str, ...]] = ("the attention to intervals of TiSASRec",)
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         super().__init__(config, dataset)

@@ -49,8 +49,12 @@ class RelativeBias(nn.Module):
             return bias
         if times is None:
             raise ValueError("the bias by time gap needs times, got none")
-        gaps = times.shared(("gaps", first, n_queries, n_keys), lambda: times.gaps(first, n_queries, n_keys))
-        return bias + weights_of(self.time.weight, self.time.bucket(gaps))
+        bucket = times.shared_if(
+            n_queries in (1, n_keys),
+            ("time_bias", first, n_queries, n_keys),
+            lambda: TimeBiasEncoding.bucket(times.gaps(first, n_queries, n_keys)),
+        )
+        return bias + weights_of(self.time.weight, bucket)
 
 
 class PointwiseAttention(nn.Module):

@@ -138,8 +138,10 @@ class IntervalAttention(nn.Module):
         if tables is not None and times is not None:
             # q · e of all intervals, of which each pair takes its own: no embedding of a pair is ever made.
             interval_key, interval_value = (self._split(table[None]) for table in tables)
-            interval = times.shared(
-                ("intervals", first, t, s), lambda: personal_intervals(times, first, t, s, n_intervals)
+            interval = times.shared_if(
+                t in (1, s),
+                ("intervals", first, t, s),
+                lambda: personal_intervals(times, first, t, s, n_intervals),
             )
             interval = interval[:, None].expand(-1, self.n_heads, -1, -1)
             logits = logits + (query @ interval_key.mT).expand(len(interval), -1, -1, -1).gather(-1, interval)

@@ -232,8 +232,8 @@ def test_ligr_blocks_go_with_kernels_branches_and_encodings() -> None:
 
 @settings(max_examples=20)
 @given(length=st.integers(1, 9), seed=st.integers(0, 99))
-def test_recommendations_read_the_times_of_the_history(length: int, seed: int) -> None:
-    """The bias of HSTU and the intervals of TiSASRec, without a model around them: rows of a longer sequence."""
+def test_intervals_of_a_prefix_are_those_of_the_whole(length: int, seed: int) -> None:
+    """So that a loss at every position trains on what is predicted."""
     random = torch.Generator().manual_seed(seed)
     times = torch.randint(0, 3, (1, 10), generator=random).double().cumsum(dim=1)
     full = personal_intervals(Times(times), 0, 10, 10, 9)[0]
