@@ -79,8 +79,9 @@ class LiGRBlock(Block):
             mixed = mixed + self.branch(h, valid, last_only, times)
         x = x[:, last]
         a: Tensor = x + torch.sigmoid(self.attention_gate(x)) * mixed
-        y = self.dropout(self.feed_forward(self.feed_forward_norm(a)))
-        return a + torch.sigmoid(self.feed_forward_gate(a)) * y
+        y: Tensor = self.dropout(self.feed_forward(self.feed_forward_norm(a)))
+        y = a + torch.sigmoid(self.feed_forward_gate(a)) * y
+        return y
 
 
 class LiGRBackbone(Backbone):

@@ -348,7 +348,7 @@ def test_what_makes_no_sense_is_refused(tiny_settings: Callable) -> None:
             {"history_partition": True, "train_mask_history": "auto", "mask_history": "all"},
             "history_partition True and train_mask_history auto, with mask_history 'all', make no sense together",
         ),
-        ({"history_partition": "yes"}, "history_partition must be one of True, False, auto; got 'yes'"),
+        ({"history_partition": "maybe"}, "history_partition must be one of True, False, auto; got 'maybe'"),
         (
             {"history_partition": "auto", "loss_type": "plain"},
             "history_partition auto and train_mask_history False: loss_type plain does not take histories",

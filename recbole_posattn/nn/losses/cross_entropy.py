@@ -149,7 +149,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 _smooth(label_smoothing, x, weight, losses, grad_hidden, grad_weight)
             ctx.n_targets = n_targets
             grads = zip((grad_hidden, grad_weight, grad_table), (hidden, item_weight, table))
-            ctx.save_for_backward(*(None if grad is None else grad.to(of.dtype) for grad, of in grads))
+            ctx.save_for_backward(*(None if grad is None or of is None else grad.to(of.dtype) for grad, of in grads))
             return losses.mean()
 
     @staticmethod

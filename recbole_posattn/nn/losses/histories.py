@@ -37,6 +37,7 @@ class TargetHistories:
 
     table: Tensor | None = None
     outside: Tensor | None = None
+    _narrow = False
 
     def __init__(self, item: Tensor, sequence: Tensor, position: Tensor, earlier: Tensor | None = None) -> None:
         self.item, self.sequence, self.position, self.earlier = item, sequence, position, earlier
@@ -48,13 +49,15 @@ class TargetHistories:
         """
         order = self.position.argsort()
         ordered = copy.copy(self)
+        ordered._narrow = True
         ordered.sequence, ordered.position = self.sequence[order], self.position[order]
         return order, ordered
 
     def _rows(self, rows: slice) -> tuple[Tensor, Tensor, slice]:
         """Sequence and position of some targets, and the positions that any of them looks back to."""
         position = self.position[rows]
-        return self.sequence[rows], position, slice(int(position.max()) + 1)
+        read = slice(int(position[-1]) + 1) if self._narrow else slice(self.item.shape[1])
+        return self.sequence[rows], position, read
 
     def added(self, rows: slice, target: Tensor) -> tuple[Tensor, Tensor]:
         """History items of some targets, and what is added to their scores.
