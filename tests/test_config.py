@@ -325,7 +325,7 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
         ({"kernel_width_penalty": -0.1}, "kernel_width_penalty must be a number of at least 0; got -0.1"),
         ({"kernel_width_penalty": 0.1}, "kernel_width_penalty 0.1 is for the structure adaptive_band"),
         ({"train_objective": "prefix"}, "train_objective must be one of sequence, augmented; got 'prefix'"),
-        ({"loss_type": "softmax"}, "loss_type must be one of CE, SSM, BCE, gBCE, BPR; got 'softmax'"),
+        ({"loss_type": "softmax"}, "loss_type must be one of CE, SSM, TSSM, BCE, gBCE, BPR; got 'softmax'"),
         ({"train_neg_sample_args": {"distribution": "uniform"}}, "must be ~ with loss_type CE"),
         ({"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 0}}, "sample_num (a positive integer)"),
         ({"loss_type": "BPR", "train_neg_sample_args": {"distribution": "none"}}, "uniform or popularity"),

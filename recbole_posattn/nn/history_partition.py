@@ -79,7 +79,7 @@ class HistoryPartition(nn.Module):
         return histories.outside + histories.added_to(candidate[:, None])[:, 0]
 
     def _of_rows(self, item: Tensor, length: Tensor) -> HistoryBias:
-        return self.of_targets(item, torch.arange(len(item), device=item.device), length - 1)
+        return self.of_targets(item, torch.arange(item.shape[0], device=item.device), length - 1)
 
     def by_bucket(self) -> list[tuple[int, int, float]]:
         """The first and the last lag of each bucket, and its bias less that of items not in the history."""

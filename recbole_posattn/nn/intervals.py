@@ -144,7 +144,7 @@ class IntervalAttention(nn.Module):
                 lambda: personal_intervals(times, first, t, s, n_intervals),
             )
             interval = interval[:, None].expand(-1, self.n_heads, -1, -1)
-            logits = logits + (query @ interval_key.mT).expand(len(interval), -1, -1, -1).gather(-1, interval)
+            logits = logits + (query @ interval_key.mT).expand(interval.shape[0], -1, -1, -1).gather(-1, interval)
         mask = softmax_attention.attention_mask(query, key, first, valid)
         weights = torch.softmax((logits / math.sqrt(query.shape[-1])).masked_fill(~mask, -math.inf), dim=-1)
         weights = drop(weights, self.dropout) if self.training else weights

@@ -19,7 +19,7 @@ from recbole_posattn.analysis.attention_maps import attention_maps, history_buck
 from recbole_posattn.analysis.inspection import Inspection, inspect_checkpoint, partition_table
 from recbole_posattn.analysis.kernel_history import kernel_evolution
 from recbole_posattn.analysis.kernel_tables import half_life, kernel_matrices, kernel_reach, kernel_table, lag_profiles
-from recbole_posattn.analysis.report import labelled, partition_text, report_files
+from recbole_posattn.analysis.report import html, labelled, partition_text, report_files
 from recbole_posattn.analysis.switches import positional_parts
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
@@ -254,6 +254,7 @@ def test_two_models_are_compared(inspected: Inspection, rotary: str) -> None:
     assert [each.label for each in labelled([inspected, inspected])] == ["PosKernelSASRec A", "PosKernelSASRec B"]
 
 
+@pytest.mark.slow
 def test_what_a_history_partition_learned_is_shown(inspected: Inspection, build: Callable) -> None:
     """As a table, in the page and in the terminal; less the bias of items that are not in the history."""
     model, _ = build(history_partition=True)
@@ -262,11 +263,11 @@ def test_what_a_history_partition_learned_is_shown(inspected: Inspection, build:
     table = partition_table(model)
     assert table.to_numpy().tolist() == [[0, 0, 1.0], [1, 2, 0.0], [3, 6, -0.5], [7, 9, -2.0]]
     assert model.learned()["history_partition"][3] == {"first_lag": 7, "last_lag": 9, "bias": -2.0}
-    files = report_files([inspected._replace(partition=table)])
-    assert "partition.csv" in files and "partition.csv" not in report_files([inspected])
-    page = str(files["inspect.html"])
+    shown = inspected._replace(partition=table)
+    assert shown.tables["partition"] is table
+    page = html([shown], [], [[]])
     assert "Items that come again" in page and "7–9" in page and "0.135" in page  # exp(−2)
-    lines = partition_text([inspected._replace(partition=table)]).splitlines()
+    lines = partition_text([shown]).splitlines()
     assert lines[0].split() == ["model", "first_lag", "last_lag", "bias"] and lines[4].split()[1:] == [
         "7",
         "9",
