@@ -455,7 +455,12 @@ def slow_bpr(positive: Tensor, negative: list[Tensor], n: int) -> Tensor:
     return -sum(log_sigmoid(positive - s) for s in negative) / len(negative)
 
 
+def slow_tssm(positive: Tensor, negative: list[Tensor], n: int) -> Tensor:
+    return -positive + torch.log(torch.exp(positive) + sum(torch.exp(s) for s in negative))
+
+
 SLOW: dict[str, Callable[..., Tensor]] = {
+    "TSSM": slow_tssm,
     "BCE": slow_bce,
     "gBCE": lambda positive, negative, n: slow_bce(positive, negative, n, calibration=0.6),
     "BPR": slow_bpr,
