@@ -70,8 +70,10 @@ class IntervalTables(nn.Module):
 
 def personal_intervals(times: Times, first: int, n_queries: int, n_keys: int, max_interval: int) -> Tensor:
     """r_ij of the queries ``first``, ``first`` + 1, … and the keys 0, 1, …; int64, shape (b, t, s), 0 to κ."""
-    steps = times.steps()
-    shortest = steps.masked_fill(steps <= 0, math.inf).cummin(dim=1).values[:, first : first + n_queries, None]
+    steps = times.steps()[:, None, :n_keys]
+    row = first + torch.arange(n_queries, device=steps.device)
+    later = torch.arange(n_keys, device=steps.device) > row[:, None]
+    shortest = steps.masked_fill((steps <= 0) | later, math.inf).amin(dim=-1, keepdim=True)  # ONNX has no cummin
     return (times.gaps(first, n_queries, n_keys) / shortest).floor().clamp(min=0, max=max_interval).long()
 
 
