@@ -115,7 +115,8 @@ def test_long_sequences_give_the_same_without_a_matrix(drawn: Drawn, data: st.Da
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "DENSE_LENGTH", 0)
         patch.setattr(products, "DENSE_RECURRENCE_LENGTH", 0)
-        patch.setattr(by_time, "DENSE_ENTRIES", 0)
+        patch.setattr(by_time, "DENSE_LENGTH", 0)
+        patch.setattr(by_time, "BLOCK_SIZE", data.draw(st.sampled_from([1, 4, 64])))
         patch.setattr(products, "CHANNEL_DENSE_LENGTH", 0)
         patch.setattr(products, "BLOCKED_LAGS", data.draw(st.sampled_from([0, 3, 1000])))
         patch.setattr(products, "LENGTH_PER_LAG", 0)
@@ -174,7 +175,7 @@ def test_never_looks_ahead(drawn: Drawn, data: st.DataObject) -> None:
     for dense_length, tolerance in ((384, 0.0), (0, 1e-12)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(products, "DENSE_LENGTH", dense_length)
-            patch.setattr(by_time, "DENSE_ENTRIES", dense_length)
+            patch.setattr(by_time, "DENSE_LENGTH", dense_length)
             before, after = kernel(x)[:, :t], kernel(changed)[:, :t]
         torch.testing.assert_close(after, before, rtol=0, atol=tolerance)
 

@@ -17,15 +17,16 @@ from torch.nn import functional as F
 from recbole_posattn.nn.kernels.base import INIT_STD, LearnedKernel, Normalization, half_normal
 from recbole_posattn.nn.times import Times
 
-# The largest g · s for which the matrix of each sequence is faster than the recurrence: results/time_cost.md.
-DENSE_ENTRIES = 256
+# Longest sequence whose matrix is computed as a whole, and positions of a block of longer ones: results/time_cost.md.
+DENSE_LENGTH, BLOCK_SIZE = 64, 32
 
 
 class TimeDecayKernel(LearnedKernel):
     """A learned mixture of exponential decays in time: M[t, s] = e [t = s] + Σ_m a_m exp(−(τ_t − τ_s) / θ_m), s ≤ t.
 
     τ is the time of an item, and θ_m = exp(``log_time_constant``) a time constant in median gaps of the training data.
-    Applied as the linear recurrence h_t = exp(−(τ_t − τ_{t−1}) / θ) h_{t−1} + x_t, y_t = e x_t + Σ_m a_m h_t. Starts
+    Applied as the linear recurrence h_t = exp(−(τ_t − τ_{t−1}) / θ) h_{t−1} + x_t, y_t = e x_t + Σ_m a_m h_t, in memory
+    linear in T: over all positions with a kernel per channel, otherwise over blocks, in which M is a matrix. Starts
     near the identity, with e = 1, a = |N(0, 0.02²)| and time constants in a geometric series from 1 to T. Simultaneous
     items have the same weight, but for e.
 
@@ -71,9 +72,15 @@ class TimeDecayKernel(LearnedKernel):
     def forward(self, x: Tensor, times: Times | None = None) -> Tensor:
         """See :meth:`PositionKernel.forward`; without times, items are a median gap apart."""
         given = self._times(x.shape[-2], times)
-        if self.n_groups * x.shape[-2] <= DENSE_ENTRIES:
-            return self._by_group(x, lambda x: self.at(given).to(x.dtype) @ x)
-        return self._by_group(x, lambda x: self._recurred(x, given))
+        return self._by_group(x, lambda x: self._mixed(x, given))
+
+    def _mixed(self, x: Tensor, times: Times) -> Tensor:
+        """M x for x of shape (b, g, s, c), or (b, any, s, c) if there is one group."""
+        if self.n_groups > 1 and x.shape[-1] == 1:  # a matrix per channel would be larger than the states
+            return self._recurred(x, times)
+        if x.shape[-2] <= DENSE_LENGTH:
+            return self.at(times).to(x.dtype) @ x
+        return self._in_blocks(x, times)
 
     def dense(self, length: int | None = None) -> Tensor:
         """See :meth:`PositionKernel.dense`; for items a median gap apart."""
@@ -137,14 +144,39 @@ class TimeDecayKernel(LearnedKernel):
         return self.itself / norm, self.amplitude / norm
 
     def _recurred(self, x: Tensor, times: Times) -> Tensor:
-        """M x for x of shape (b, g, s, c), or (b, any, s, c) if there is one group, without M."""
+        """M x by the recurrence over all positions, with a state of the size of x for each decay."""
         itself, amplitude = self._normalized_weights()
-        steps = self._in_median_gaps(times.steps())[:, None]  # (b, 1, s)
+        steps = self._in_median_gaps(times.steps())[:, :, None]  # (b, s, 1)
         y = itself[..., None] * x
         for a, rate in zip(amplitude.unbind(-1), self._rates().unbind(-1), strict=True):
-            decay = torch.exp(-rate[:, None] * steps)  # (b, g, s)
+            decay = torch.exp(-rate * steps).mT  # (b, g, s), in memory as the channels of x are
             y = y + a[:, None, None] * decayed_sums(decay, x.to(decay.dtype))
         return y.to(x.dtype)
+
+    def _in_blocks(self, x: Tensor, times: Times) -> Tensor:
+        """M x by the matrix of each block of p positions, and a recurrence of states of shape (m, c) between blocks."""
+        length, n_blocks = x.shape[-2], math.ceil(x.shape[-2] / BLOCK_SIZE)
+        filled = n_blocks * BLOCK_SIZE - length
+        seconds = torch.cat([times.seconds, times.seconds[:, -1:].expand(-1, filled)], dim=1)
+        at = seconds.unflatten(1, (n_blocks, -1))  # (b, n, p)
+        itself, amplitude = self._normalized_weights()
+        blocks = F.pad(x.to(itself.dtype), (0, 0, 0, filled)).unflatten(-2, (n_blocks, -1))  # (b, g, n, p, c)
+
+        gap = (at[..., :, None] - at[..., None, :]).clamp(min=0.0)
+        within = self._mixture(self._in_median_gaps(gap), amplitude).tril()
+        y = within @ blocks + itself.view(-1, 1, 1, 1) * blocks
+
+        rate = self._rates()[:, :, None, None]  # (g, m, 1, 1)
+        end = at[..., -1:]  # of each block, and of the one before, where the first one has its own first item
+        end_before = torch.cat([at[:, :1, :1], end[:, :-1]], dim=1)
+        write = torch.exp(-rate * self._in_median_gaps(end - at)[:, None, None])  # (b, g, m, n, p)
+        read = amplitude[..., None, None] * torch.exp(-rate * self._in_median_gaps(at - end_before)[:, None, None])
+        carry = torch.exp(-rate * self._in_median_gaps(end - end_before)[:, None, None]).squeeze(-1)  # (b, g, m, n)
+        written = (write.transpose(2, 3) @ blocks).transpose(2, 3)  # (b, g, m, n, c)
+        state = decayed_sums(carry, written)
+        before = F.pad(state[..., :-1, :], (0, 0, 1, 0)).transpose(2, 3)  # (b, g, n, m, c)
+        y = y + read.permute(0, 1, 3, 4, 2) @ before
+        return y.flatten(-3, -2)[..., :length, :].to(x.dtype)
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print(model)``."""
@@ -152,11 +184,11 @@ class TimeDecayKernel(LearnedKernel):
 
 
 def decayed_sums(decay: Tensor, x: Tensor) -> Tensor:
-    """h_t = decay_t h_{t−1} + x_t in ⌈log₂ s⌉ steps over all positions at once, and in O(s) memory.
+    """h_t = decay_t h_{t−1} + x_t, in about 2 √s steps over blocks of √s positions, and in O(s) memory.
 
     Args:
-        decay: In [0, 1], shape (b or 1, g or 1, s); the first one has no effect.
-        x: Shape (b, g, s, c).
+        decay: In [0, 1], shape (…, s), where … broadcasts with that of ``x``; the first one has no effect.
+        x: Shape (…, s, c).
 
     Returns:
         Tensor of the shape of ``x``.
@@ -168,13 +200,17 @@ def decayed_sums(decay: Tensor, x: Tensor) -> Tensor:
 
 
 def _scan(decay: Tensor, x: Tensor) -> Tensor:
-    """:func:`decayed_sums` by doubling: after each step, h_t has what came less than k positions before."""
-    h, decay = x.clone(), decay.unsqueeze(-1).clone()  # decay_t over the last k positions
-    k = 1
-    while k < x.shape[-2]:
-        h[..., k:, :] += decay[..., k:, :] * h[..., :-k, :]
-        decay[..., k:, :] = decay[..., k:, :] * decay[..., :-k, :]
-        k *= 2
+    """:func:`decayed_sums`: place by place in all blocks at once, then block by block."""
+    h, decay = x.clone(), decay.unsqueeze(-1).clone()
+    length = x.shape[-2]
+    p = math.isqrt(length - 1) + 1
+    for place in range(1, p):
+        at, before = slice(place, None, p), slice(place - 1, length - 1, p)
+        h[..., at, :] += decay[..., at, :] * h[..., before, :]
+        decay[..., at, :] *= decay[..., before, :]  # since the end of the block before
+    for first in range(p, length, p):
+        block = slice(first, first + p)
+        h[..., block, :] += decay[..., block, :] * h[..., first - 1 : first, :]
     return h
 
 
