@@ -136,8 +136,8 @@ class SASRecBase(SequentialRecommender):
     def learned(self) -> dict[str, Any]:
         """What the trained model reports about itself, for the report of a run: plain data by name."""
         buckets = [] if self.history_partition is None else self.history_partition.by_bucket()
-        names = ("first_lag", "last_lag", "bias")
-        return {"history_partition": [dict(zip(names, bucket)) for bucket in buckets]} if buckets else {}
+        biases = {f"{first}-{last}" if last > first else str(first): round(bias, 3) for first, last, bias in buckets}
+        return {"history_partition": biases} if biases else {}
 
     def _init_weights(self, module: nn.Module) -> None:
         """RecBole's initialization or that of ``initializer``; kernels and LayerNorms keep their own."""

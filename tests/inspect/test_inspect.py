@@ -262,7 +262,7 @@ def test_what_a_history_partition_learned_is_shown(inspected: Inspection, build:
         model.history_partition.weight.copy_(torch.tensor([1.0, 2.0, 1.0, 0.5, -1.0]) / GAIN)
     table = partition_table(model)
     assert table.to_numpy().tolist() == [[0, 0, 1.0], [1, 2, 0.0], [3, 6, -0.5], [7, 9, -2.0]]
-    assert model.learned()["history_partition"][3] == {"first_lag": 7, "last_lag": 9, "bias": -2.0}
+    assert model.learned()["history_partition"] == {"0": 1.0, "1-2": 0.0, "3-6": -0.5, "7-9": -2.0}
     shown = inspected._replace(partition=table)
     assert shown.tables["partition"] is table
     page = html([shown], [], [[]])
