@@ -21,7 +21,8 @@ from recbole_posattn.nn.times import Times
 
 BASELINE = "T5BiasSASRec"
 TARGET = 1.25  # of time_bias
-_PLAIN = {"kernel_structure": "identity-identity"}
+_KERNEL = {"kernel_branch": None}
+_PLAIN = {"kernel_structure": "identity-identity", **_KERNEL}
 VARIANTS = {
     BASELINE: ("T5BiasSASRec", {}),
     "NoPESASRec": ("NoPESASRec", {}),
@@ -32,8 +33,8 @@ VARIANTS = {
     ),
     "time_rope": ("PosKernelSASRec", {**_PLAIN, "position_encoding": ["time_rope"]}),
     "forgetting": ("PosKernelSASRec", {**_PLAIN, "position_encoding": ["forgetting"]}),
-    "kernel toeplitz-full": ("PosKernelSASRec", {}),
-    "kernel toeplitz-time_decay": ("PosKernelSASRec", {"kernel_structure": "toeplitz-time_decay"}),
+    "kernel toeplitz-full": ("PosKernelSASRec", _KERNEL),
+    "kernel toeplitz-time_decay": ("PosKernelSASRec", {"kernel_structure": "toeplitz-time_decay", **_KERNEL}),
     "kernel toeplitz-full + branch toeplitz": ("PosKernelSASRec", {"kernel_branch": "toeplitz"}),
     "kernel toeplitz-full + branch time_decay": ("PosKernelSASRec", {"kernel_branch": "time_decay"}),
 }

@@ -8,7 +8,7 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import EvaluatorType, FeatureType, ModelType
 
-from recbole_posattn.atomic_files.field import NUMBERS
+from recbole_posattn.data.blocks import NUMBERS
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from recbole_posattn.data.sources import file_of, is_parquet
 from recbole_posattn.errors import DataError
 
 if TYPE_CHECKING:  # importing it takes seconds
@@ -129,7 +130,7 @@ def data_statistics(config: Config) -> DataStatistics:
 
     ensure_atomic_files(config, allow_missing=True)  # missing ids are counted
     name = config["dataset"]
-    file = Path(config["data_path"]) / f"{name}.inter"
+    file = file_of(Path(config["data_path"]) / f"{name}.inter")
     table = _read(file, config)
     user, item = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
     named = table.dropna(subset=[user, item])
@@ -190,14 +191,18 @@ def time_span(first: float, last: float) -> str:
 
 def _read(file: Path, config: Config) -> pd.DataFrame:
     """Users, items and times (if there are any), as RecBole reads them."""
+    fields = [config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]
+    if is_parquet(file):
+        from recbole_posattn.data.parquet import read_columns
+
+        table = read_columns(file, fields, config)
+        for field in fields[:2]:  # in the order of pandas' reader, which decides among equally popular items
+            table[field] = table[field].cat.set_categories(sorted(table[field].cat.categories))
+        return table
     separator, encoding = config["field_separator"], config["encoding"]
     options: dict[str, Any] = {"sep": separator, "encoding": encoding}
     options["engine"] = "c" if len(separator) == 1 else "python"
-    wanted: dict[str, Any] = {
-        config["USER_ID_FIELD"]: "category",
-        config["ITEM_ID_FIELD"]: "category",
-        config["TIME_FIELD"]: float,
-    }
+    wanted: dict[str, Any] = dict(zip(fields, ("category", "category", float)))
     try:
         header = pd.read_csv(file, nrows=0, **options).columns
         types = {column: wanted[field] for column in header if (field := _field(column)) in wanted}

@@ -315,7 +315,7 @@ def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
     paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
     paths |= {key: settings[key] for key in (PRETRAINED, *NAMES_OF_SETTINGS) if Path(str(settings.get(key))).is_file()}
-    return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
+    return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items() if path is not None}}
 
 
 def _write_failure(folder: Path, settings: dict[str, Any], reason: str, details: str) -> None:

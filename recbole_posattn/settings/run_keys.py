@@ -20,6 +20,7 @@ from recbole_posattn.settings.rules import (
     LARGEST,
     MODULES,
     NOT_NEGATIVE,
+    OPTIONAL_PATH,
     PATH,
     POSITIVE,
     TEXT,
@@ -125,6 +126,16 @@ RUN_KEYS = (
         True,
         "(bool) Sequential models: cut histories out per batch (True), or write them all out as RecBole does (False).",
         Scope.EXECUTION,
+    ),
+    own_key(
+        "data_cache",
+        OPTIONAL_PATH,
+        None,
+        "(str) Sequential models: a folder for files of interactions that are mapped into memory, for data larger than "
+        "it, and used again by runs on the same data; ~ keeps interactions in memory.",
+        Scope.EXECUTION,
+        resumable="yes",
+        changes_result=False,
     ),
     own_key(
         "trim_padding",

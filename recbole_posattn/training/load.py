@@ -9,6 +9,7 @@ from typing import NamedTuple
 import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.compat import no_pickled_caches, without_tensorboard
 
+import numpy as np
 import pandas as pd
 import torch
 from recbole.data import create_dataset, data_preparation
@@ -20,6 +21,7 @@ from recbole.utils import ModelType, init_seed
 
 from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.data.tables import forget
 from recbole_posattn.errors import CheckpointError, DataError, UserError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
@@ -95,7 +97,7 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
     with use_explained(checkpoint):
         config = Config.from_plain(content["config"], data_path)
-    ensure_atomic_files(config)
+    ensure_atomic_files(config, keeps=True)
     init_seed(config["seed"], config["reproducibility"])
     interactions, loaders = prepare_data(config)
     model = build_model(config, loaders[0])
@@ -122,6 +124,7 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
     try:
         with no_pickled_caches(config):
             dataset = create_dataset(config)
+            forget()  # a data set of another package reads files itself
             _require_sequences(config, dataset)
             loaders = data_preparation(config, dataset)
     except UserError:
@@ -140,7 +143,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
     """Refuse data without sequences: RecBole never uses a user's first interaction as a target, and fails on none."""
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or config["benchmark_filename"] is not None:
         return
-    if dataset.inter_feat[dataset.uid_field].value_counts().max() < 2:
+    if np.bincount(dataset.inter_feat[dataset.uid_field]).max() < 2:
         raise DataError(
             f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
             "next item to learn from"

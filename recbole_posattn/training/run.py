@@ -119,7 +119,7 @@ def _run(request: RunRequest) -> RunResult:
     try:
         config = config if resumed is None else resumed.config
         with distributed.main_first():
-            ensure_atomic_files(config)
+            ensure_atomic_files(config, keeps=True)
             if request.saved:
                 _require_writable(Path(config["checkpoint_dir"]))
         with run_logger(config):

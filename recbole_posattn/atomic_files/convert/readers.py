@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbole_posattn.atomic_files.convert.interactions import Batch
-from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE, Lines
+from recbole_posattn.atomic_files.convert.lines import Lines
 from recbole_posattn.atomic_files.convert.rejects import STRICT_LIMIT, Rejects
 from recbole_posattn.atomic_files.convert.shapes import Columns, TableFormat, check_columns
+from recbole_posattn.data.text import LONGEST_LINE
 from recbole_posattn.errors import DataError
 
 # The errors of ast.literal_eval (https://docs.python.org/3/library/ast.html#ast.literal_eval) and json.loads.
