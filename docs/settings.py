@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from recbole_posattn.settings.catalogue import recbole_comments, recbole_defaults
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Source
 from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, SAME_IN_ALL_ROWS, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.rules import LARGEST
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 from recbole_posattn.settings.yaml import default_text
 
 PAGE = Path(__file__).parent / "settings.md"
@@ -65,18 +65,19 @@ def _paragraph(text: str) -> str:
 
 def tables() -> str:
     """The part of the page that is generated."""
-    of_filters = {key.name for key in FILTER_MODEL_KEYS}
-    of_models = [key for key in KEYS.values() if key.source is Source.MODEL and key.name not in of_filters]
+    of_single = {key.name for key in SINGLE_MODEL_KEYS}
+    of_models = [key for key in KEYS.values() if key.source is Source.MODEL and key.name not in of_single]
     of_runs = [key for key in KEYS.values() if key.source is Source.OVERALL]
     parts = [
         "## Keys of PosKernelSASRec",
         "The defaults are in [`properties/model/PosKernelSASRec.yaml`](../properties/model/PosKernelSASRec.yaml). The "
         "other models of this package have those of these keys that concern them: the encodings with the same "
-        "defaults, FMLPRec, BSARec and TVRec with their authors'. A key that a model does not have is refused.",
+        "defaults, the models of others (FMLPRec, BSARec, TVRec, ESASRec, HSTU, TiSASRec) with their authors'. A key "
+        "that a model does not have is refused.",
         _table(of_models),
-        "## Keys of FMLPRec, BSARec and TVRec",
+        "## Keys of single models",
         "Each of these models has those of these keys that concern it, see [models.md](models.md).",
-        _table(FILTER_MODEL_KEYS),
+        _table(SINGLE_MODEL_KEYS),
         "## Keys of every model",
         "These keys are additions of this package, and apply to RecBole's own models, too.",
         _table(of_runs),

@@ -11,17 +11,20 @@ import pytest
 from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
 from recbole_posattn.models.filters import FILTER_MODELS
+from recbole_posattn.models.rivals import RIVALS
 from recbole_posattn.settings import keys
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Source
 from recbole_posattn.settings.keys import KEYS
 from recbole_posattn.settings.model_keys import MODEL_KEYS
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.run_keys import RUN_KEYS
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 from recbole_posattn.settings.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-AUTHORS_SETTINGS = {model.__name__ for model in FILTER_MODELS}  # where the defaults are those of the authors
+AUTHORS_SETTINGS = {
+    model.__name__ for model in (*FILTER_MODELS, *RIVALS)
+}  # where the defaults are those of the authors
 FILES = [PROPERTIES / "overall.yaml", *sorted((PROPERTIES / "model").glob("*.yaml"))]
 
 
@@ -39,7 +42,7 @@ def page() -> ModuleType:
 
 
 def test_a_key_stands_in_the_table_once() -> None:
-    counts = Counter(key.name for key in (*MODEL_KEYS, *FILTER_MODEL_KEYS, *RUN_KEYS))
+    counts = Counter(key.name for key in (*MODEL_KEYS, *SINGLE_MODEL_KEYS, *RUN_KEYS))
     assert [name for name, count in counts.items() if count > 1] == []
     assert all(name == key.name for name, key in KEYS.items())
 
@@ -142,11 +145,11 @@ def test_a_comment_that_differs_is_replaced_and_nothing_else(page: ModuleType) -
 
 @pytest.mark.parametrize(("source", "file"), [(Source.MODEL, "model/PosKernelSASRec"), (Source.OVERALL, "overall")])
 def test_every_key_of_ours_has_its_line_in_a_property_file(source: Source, file: str) -> None:
-    of_filters = {key.name for key in FILTER_MODEL_KEYS}
-    expected = {name for name, key in KEYS.items() if key.source is source and name not in of_filters}
+    of_single = {key.name for key in SINGLE_MODEL_KEYS}
+    expected = {name for name, key in KEYS.items() if key.source is source and name not in of_single}
     assert expected == set(read_yaml(PROPERTIES / f"{file}.yaml"))
     in_files = set().union(*(read_yaml(PROPERTIES / "model" / f"{model}.yaml") for model in AUTHORS_SETTINGS))
-    assert of_filters <= in_files
+    assert of_single <= in_files
 
 
 def test_every_default_is_allowed(page: ModuleType) -> None:

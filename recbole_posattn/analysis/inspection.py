@@ -46,6 +46,7 @@ class Inspection(NamedTuple):
         gap_weights: See :func:`recbole_posattn.analysis.time_gaps.weights_by_gap`.
         gaps: See :func:`recbole_posattn.analysis.time_gaps.attention_by_gap`.
         evolution: See :func:`recbole_posattn.analysis.kernel_history.kernel_evolution`.
+        partition: See :func:`partition_table`.
     """
 
     checkpoint: Path
@@ -61,11 +62,12 @@ class Inspection(NamedTuple):
     gap_weights: pd.DataFrame
     gaps: pd.DataFrame
     evolution: pd.DataFrame
+    partition: pd.DataFrame
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by name."""
-        names = ("kernels", "lags", "reach", "attention", "positions", "gap_weights", "gaps", "evolution")
+        names = ("kernels", "lags", "reach", "attention", "positions", "gap_weights", "gaps", "evolution", "partition")
         return {name: getattr(self, name) for name in names}
 
 
@@ -129,4 +131,16 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
         gap_weights=weights_by_gap(model),
         gaps=attention_by_gap(model, items, lengths, parts, times),
         evolution=kept,
+        partition=partition_table(model),
     )
+
+
+def partition_table(model: SASRecBase) -> pd.DataFrame:
+    """What ``history_partition`` has learned; empty for a model without.
+
+    Returns:
+        Columns ``first_lag`` and ``last_lag`` (items of the history by how many others are newer, 0 for the newest one)
+        and ``bias``: what is added to the scores of these items, less what is added to those not in the history.
+    """
+    buckets = [] if model.history_partition is None else model.history_partition.by_bucket()
+    return pd.DataFrame(buckets, columns=["first_lag", "last_lag", "bias"])

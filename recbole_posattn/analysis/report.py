@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -131,6 +132,8 @@ def html(inspections: Sequence[Inspection], together: Sequence[Drawing], apart: 
         date=datetime.date.today().isoformat(),
         inspections=inspections,
         reach_header=["model", "kernel", "layer", "share of lag 0", "half-life", "mean lag", "lags with 90 %"],
+        partition_header=["model", "items since", "bias", "odds"],
+        partition_rows=[row for each in inspections for row in _partition_rows(each)],
         reach_rows=[row for each in inspections for row in _reach_rows(each)],
         together=together,
         apart=apart,
@@ -149,6 +152,25 @@ def _reach_rows(inspection: Inspection) -> list[list[Cell]]:
         ]
         for row in inspection.reach.to_dict("records")
     ]
+
+
+def _partition_rows(inspection: Inspection) -> list[list[Cell]]:
+    rows = []
+    for first, last, bias in inspection.partition.itertuples(index=False):
+        since = str(first) if first == last else f"{first}–{last}"
+        label = Cell(inspection.label, inspection.label)
+        rows.append([label, Cell(since, since), number_cell(bias, "{:.2f}"), number_cell(math.exp(bias), "{:.3g}")])
+    return rows
+
+
+def partition_text(inspections: Sequence[Inspection]) -> str:
+    """What the history partitions have learned as a table for a terminal; empty if there is none."""
+    tables = [each.partition.assign(model=each.label) for each in labelled(inspections) if not each.partition.empty]
+    if not tables:
+        return ""
+    return pd.concat(tables)[["model", "first_lag", "last_lag", "bias"]].to_string(
+        index=False, float_format="{:.2f}".format
+    )
 
 
 def reach_text(inspections: Sequence[Inspection]) -> str:

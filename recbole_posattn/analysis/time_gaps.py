@@ -16,6 +16,7 @@ from recbole_posattn.analysis.attended import counted_rows, split_for_attention,
 from recbole_posattn.analysis.attention_maps import from_itself
 from recbole_posattn.analysis.switches import BRANCH_PART, KERNEL_PARTS, attentions_of
 from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.encodings.of_time import TimeBiasEncoding
 from recbole_posattn.nn.kernels.by_time import TimeDecayKernel
@@ -50,14 +51,14 @@ def weights_by_gap(model: SASRecBase) -> pd.DataFrame:
 def _weights_of(block: torch.nn.Module, gap: Tensor) -> dict[str, Tensor]:
     """The weights of a block's parts that read time, each of shape (g or h, n)."""
     found: dict[str, Tensor] = {}
-    if block.attention is not None:
+    if isinstance(block.attention, PositionKernelAttention):
         kernels = {part: getattr(block.attention, name) for part, name in KERNEL_PARTS.items()}
         found |= {
             part: kernel.weights_at(gap) for part, kernel in kernels.items() if isinstance(kernel, TimeDecayKernel)
         }
-        for encoding in block.attention.encodings:
-            if isinstance(encoding, TimeBiasEncoding):
-                found[encoding.name] = encoding.weight[:, encoding.bucket(gap).long()]
+    for encoding in block.modules():  # HSTU's attention has one as well
+        if isinstance(encoding, TimeBiasEncoding):
+            found[encoding.name] = encoding.weight[:, encoding.bucket(gap).long()]
     branch = block.branch
     if isinstance(branch, KernelBranch) and isinstance(branch.kernel, TimeDecayKernel):
         weights = branch.kernel.weights_at(gap)

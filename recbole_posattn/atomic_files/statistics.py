@@ -22,6 +22,9 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOP_SHARES = (0.01, 0.05, 0.1, 0.2)
 N_TOP_ITEMS = 10
 
+# Below this share of repeats, a target that the user had before is an exception.
+FEW_REPEATS = 0.02
+
 # Times between these are read as Unix seconds: 1980 and 2100.
 _UNIX = (315_532_800, 4_102_444_800)
 
@@ -56,6 +59,9 @@ class DataStatistics(NamedTuple):
         of_user: Interactions per user.
         of_item: Interactions per item.
         repeat_rate: Share of interactions with an item that the user had before.
+        repeat_median: Median number of the user's interactions from the item's last one to such a repeat: 1 is the same
+            item twice in a row; ``None`` without repeats. Interactions are in time order, or in that of the file if
+            there are no times.
         first: The earliest time; ``None`` if there are no times.
         last: The latest time; ``None`` if there are no times.
         unix: Whether the times look like seconds since 1970.
@@ -77,6 +83,7 @@ class DataStatistics(NamedTuple):
     of_user: Lengths
     of_item: Lengths
     repeat_rate: float
+    repeat_median: float | None
     first: float | None
     last: float | None
     unix: bool
@@ -86,10 +93,21 @@ class DataStatistics(NamedTuple):
     item_counts: np.ndarray
     times: np.ndarray | None
 
+    def suggested(self) -> dict[str, str]:
+        """What the share of repeats suggests for ``mask_history`` and the keys that go with it.
+
+        If repeats are few, the history is better left out of the ranking, and of the loss. Otherwise, no repeat could
+        be found without it, and the model can learn by ``history_partition`` how much to prefer it.
+        """
+        if self.repeat_rate < FEW_REPEATS:
+            return {"mask_history": "all", "train_mask_history": "auto"}
+        return {"mask_history": "none", "history_partition": "auto"}
+
     def plain(self) -> dict[str, Any]:
         """The figures that JSON can hold: all except the arrays."""
         arrays = ("user_counts", "item_counts", "times")
         figures = {key: value for key, value in self._asdict().items() if key not in arrays}
+        figures["suggested"] = self.suggested()
         lengths = {
             key: {**figures[key]._asdict(), "quantiles": dict(zip(map(str, QUANTILES), figures[key].quantiles))}
             for key in ("of_user", "of_item")
@@ -136,6 +154,7 @@ def data_statistics(config: Config) -> DataStatistics:
         of_user=_lengths(of_user),
         of_item=_lengths(of_item),
         repeat_rate=1 - len(pairs) / len(named),
+        repeat_median=_repeat_median(users.cat.codes.to_numpy(), items.cat.codes.to_numpy(), times if known else None),
         first=float(np.nanmin(times)) if known else None,
         last=float(np.nanmax(times)) if known else None,
         unix=known and looks_like_unix(np.nanmin(times), np.nanmax(times)),
@@ -145,6 +164,16 @@ def data_statistics(config: Config) -> DataStatistics:
         item_counts=in_order,
         times=times if known else None,
     )
+
+
+def _repeat_median(user: np.ndarray, item: np.ndarray, times: np.ndarray | None) -> float | None:
+    """See :attr:`DataStatistics.repeat_median`; numbers of users and items, shape (N,)."""
+    order = np.lexsort((user,) if times is None else (times, user))  # stable
+    user, item = user[order], item[order]
+    by_item = np.lexsort((item, user))
+    same = (np.diff(user[by_item]) == 0) & (np.diff(item[by_item]) == 0)
+    gaps = np.diff(by_item)[same]
+    return float(np.median(gaps)) if len(gaps) else None
 
 
 def looks_like_unix(first: float, last: float) -> bool:

@@ -180,6 +180,7 @@ def figures(statistics: DataStatistics) -> str:
         ("interactions", f"{statistics.interactions:,}"),
         ("density", f"{100 * statistics.density:#.3g} %"),
         ("repeat rate", f"{100 * statistics.repeat_rate:#.3g} %"),
+        *(() if statistics.repeat_median is None else [("repeated after", f"{statistics.repeat_median:,g} (median)")]),
         ("time span", "no times" if first is None or last is None else time_span(first, last)),
     ]
     if statistics.without_id:
@@ -192,4 +193,6 @@ def figures(statistics: DataStatistics) -> str:
     shares.append(("of the interactions", *(f"{100 * share:.1f} %" for share in statistics.top_shares.values())))
     popular = [("item", "interactions"), *((short(item), f"{count:,}") for item, count in statistics.top_items)]
     tables = ([(statistics.name, ""), *rows], lengths, shares, popular)
-    return "\n\n".join(text_table(header, rest) for header, *rest in tables)
+    flags = " ".join(f"--{key}={value}" for key, value in statistics.suggested().items())
+    texts = [*(text_table(header, rest) for header, *rest in tables), f"suggested by the repeat rate: {flags}"]
+    return "\n\n".join(texts)

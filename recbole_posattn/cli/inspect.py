@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Inspect, print how far the kernels reach, and write the report; returns the exit code."""
     from recbole_posattn.analysis.inspection import inspect_checkpoint
-    from recbole_posattn.analysis.report import reach_text, report_files
+    from recbole_posattn.analysis.report import partition_text, reach_text, report_files
     from recbole_posattn.reporting.page import write_files
 
     checkpoints = [checkpoint_file(each) for each in (options.checkpoint, options.other) if each is not None]
     inspections = [inspect_checkpoint(each, options.max_users, **reading_options(options)) for each in checkpoints]
     files = write_files(options.output or checkpoints[0].parent / "inspect", report_files(inspections))
-    if text := reach_text(inspections):
+    for text in filter(None, (reach_text(inspections), partition_text(inspections))):
         print(text, end="\n\n")
     for file in files:
         print(f"written: {file}")

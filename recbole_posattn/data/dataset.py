@@ -22,6 +22,7 @@ from recbole.data.dataset import (
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_posattn.data.earlier_items import EarlierItemsMixin
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import EXACT_TIME_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.histories import Histories
@@ -313,5 +314,5 @@ class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):
     """RecBole's ``DIENDataset``, which also builds negative histories, ordered by exact times."""
 
 
-class SequenceDataset(LazySequentialDataset):
+class SequenceDataset(EarlierItemsMixin, LazySequentialDataset):
     """The data set of our models, whose ``train_objective`` is ``sequence`` by default."""

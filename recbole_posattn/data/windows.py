@@ -32,6 +32,7 @@ class Windows:
         item: Items of all sequences, one sequence after the other; int64 or int32, shape (N,).
         row: The row whose target is at this position, −1 for none; int32 if that suffices, shape (N,).
         start, end, label_start: Positions of each window; int64, shape (m,).
+        first: The position of the first item of each window's sequence; int64, shape (m,).
         time: Exact times of all interactions; float64, shape (N,). ``None`` unless the model reads time.
     """
 
@@ -40,6 +41,7 @@ class Windows:
     start: Tensor
     end: Tensor
     label_start: Tensor
+    first: Tensor
     time: Tensor | None = None
 
     def __len__(self) -> int:
@@ -134,7 +136,7 @@ def cut_windows(
     oldest = nth_from_end == n_windows[run] - 1
     label_start = torch.where(oldest, start, end - stride)
     kept = end >= first[run]  # a window inside the first target's history has no label
-    return Windows(item, row, start[kept], end[kept], label_start[kept])
+    return Windows(item, row, start[kept], end[kept], label_start[kept], run_start[run][kept])
 
 
 def lay_out(

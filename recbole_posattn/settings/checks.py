@@ -12,7 +12,7 @@ from recbole.utils import EvaluatorType, ModelType
 
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.settings.eval_args import EVAL_ARGS, check_eval_args
-from recbole_posattn.settings.model_keys import NEGATIVES, NEGATIVES_OF_RECBOLE, is_negatives
+from recbole_posattn.settings.negatives import NEGATIVES, NEGATIVES_OF_RECBOLE, is_negatives
 from recbole_posattn.settings.rules import (
     BOOL,
     FINITE,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import recbole_posattn.compat  # noqa: F401
 
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import AS_DEFAULT, Key, Phase, Scope, Source
 from recbole_posattn.settings.model_keys import MODEL_KEYS
 from recbole_posattn.settings.rules import OPTIONAL_PATH, PATH
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_KEYS
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 
 _OTHER_KEYS = (
     # RecBole's Config meets the launcher's options among the settings of the command line.
@@ -38,7 +38,7 @@ _OTHER_KEYS = (
 )
 
 # Every key that the package knows, by name. RecBole's models have keys of their own, which their property files list.
-KEYS = {key.name: key for key in (*MODEL_KEYS, *FILTER_MODEL_KEYS, *RUN_KEYS, *_OTHER_KEYS)}
+KEYS = {key.name: key for key in (*MODEL_KEYS, *SINGLE_MODEL_KEYS, *RUN_KEYS, *_OTHER_KEYS)}
 
 
 def _names(*sources: Source) -> set[str]:

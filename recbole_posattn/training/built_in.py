@@ -10,6 +10,7 @@ from recbole_posattn.evaluation.metrics import register_metrics
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.filters import FILTER_MODELS
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
+from recbole_posattn.models.rivals import RIVALS
 from recbole_posattn.settings.datasets import hook_loaders, needs_our_settings
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.registry import add_model
@@ -22,5 +23,5 @@ def register_all() -> None:
     close_doors(needs_our_settings)
     hook_loaders()
     register_metrics()
-    for model in (PosKernelSASRec, *BASELINES, *FILTER_MODELS):
+    for model in (PosKernelSASRec, *BASELINES, *FILTER_MODELS, *RIVALS):
         add_model(model, (PROPERTIES / "model" / f"{model.__name__}.yaml",), SequenceDataset, SequenceTrainer)
