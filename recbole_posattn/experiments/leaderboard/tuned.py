@@ -61,7 +61,7 @@ class Tuning:
         if best is not None:
             found = ", ".join(f"{key} {value}" for key, value in best.settings.items())
         self.notes.append(
-            f"{dataset}, {protocol}: {row}: {facts['trials']} trials ({facts['pruned']} stopped early, "
+            f"{dataset}, {protocol}: {row}: {facts['trials']} trials ({facts['pruned']} pruned, "
             f"{facts['failed']} failed, {facts['reused']} taken from earlier searches), {facts['seconds']:,.0f} s: "
             f"{found}."
         )

@@ -58,7 +58,7 @@ def draw_search(
         "curves": (
             functools.partial(draw_curves, records, metric, bigger),
             f"{metric} on the validation set by epoch",
-            "Grey: stopped early. Black: the best trial.",
+            "Grey: pruned. Black: the best trial.",
             True,
         ),
     }
@@ -75,7 +75,7 @@ def draw_history(records: Sequence[TrialRecord], metric: str, bigger: bool) -> F
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axis = figure.subplots()
-    for state, color, name in ((FINISHED, _FINISHED_COLOR, "finished"), (PRUNED, _PRUNED_COLOR, "stopped early")):
+    for state, color, name in ((FINISHED, _FINISHED_COLOR, "finished"), (PRUNED, _PRUNED_COLOR, "pruned")):
         points = [(record.number, record.best(bigger)) for record in records if record.state == state and record.curve]
         if points:
             axis.plot(*zip(*points), "o", color=color, markersize=5, label=name)

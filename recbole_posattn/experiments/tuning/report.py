@@ -116,7 +116,7 @@ def html(result: SearchResult, drawings: Sequence[Drawing]) -> str:
         date=dict(result.origin).get("date", ""),
         result=result,
         score=f"{result.best_score:.4f}",
-        counts=f"{n_finished} finished, {n_pruned} stopped early, {n_failed(result.records)} failed",
+        counts=f"{n_finished} finished, {n_pruned} pruned, {n_failed(result.records)} failed",
         best_settings=[(key, str(value)) for key, value in result.best.settings.items()],
         results=_result_rows(result),
         header=_header(result),
