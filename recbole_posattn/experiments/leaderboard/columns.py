@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_posattn.experiments.leaderboard.board import Board
-from recbole_posattn.reporting.names import metric_title
+from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, without_twins
 from recbole_posattn.reporting.page import MISSING, Cell, number_cell
 
 # Columns of Board.costs: title and number format.
@@ -24,8 +24,7 @@ COSTS = {
     "peak_mebibytes": ("peak MiB", "{:,.0f}"),
 }
 
-# Shown without a choice: these metrics at the cut-off of the watched one, which is first; and these costs.
-_SHOWN_METRICS = ("ndcg", "hit", "recall", "mrr", "cov")
+# Shown without a choice, beside the main metrics at the cut-off of the watched one.
 _SHOWN_COSTS = ("seeds", "training_seconds", "parameters")
 
 INTERVAL, MARK, MODEL = "95 % interval", "mark", "model"
@@ -51,7 +50,7 @@ def columns(board: Board) -> list[Column]:
     """All columns of a board, those that are shown first."""
     watched, *others = _metrics(board)
     cutoff = watched.partition("@")[2] or next((metric.partition("@")[2] for metric in others if "@" in metric), "")
-    shown = [f"{name}@{cutoff}" for name in _SHOWN_METRICS if f"{name}@{cutoff}" in others]
+    shown = [f"{name}@{cutoff}" for name in MAIN_METRICS if f"{name}@{cutoff}" in others]
     costs = [
         Column(title, partial(_cost, board, cost), cost in _SHOWN_COSTS, cost) for cost, (title, _) in COSTS.items()
     ]
@@ -85,16 +84,7 @@ def shown_columns(board: Board) -> list[Column]:
 def _metrics(board: Board) -> list[str]:
     """The metrics of a board, the watched one first, without Recall or Hit where both are equal."""
     means = {metric: scores["mean"].to_numpy() for metric, scores in board.scores.groupby("metric", sort=False)}
-    watched = board.metrics[0]
-
-    def is_twin(metric: str) -> bool:
-        name, at, k = metric.partition("@")
-        hit, recall = f"hit{at}{k}", f"recall{at}{k}"
-        twin = recall if watched == recall else hit  # the one that stays
-        both = hit in means and recall in means and np.array_equal(means[hit], means[recall], equal_nan=True)
-        return name in ("hit", "recall") and metric != twin and both
-
-    return [metric for metric in board.metrics if not is_twin(metric)]
+    return without_twins(board.metrics, lambda one, other: np.array_equal(means[one], means[other], equal_nan=True))
 
 
 def _metric(board: Board, metric: str, model: str, marked: bool = True) -> Cell:

@@ -97,7 +97,7 @@ def _what_cannot_be_told(board: Board) -> str:
     if first in single:
         unsure.append(f"whether {first} is ahead at all, as it has one seed")
     elif same := [model for model in rivals if not _is_above(board, first, model)]:
-        unsure.append(f"whether {first} is better than {_names(same)}, as no paired test of these shows a difference")
+        unsure.append(f"whether {first} is better than {_names(same)}, as no paired test shows a difference")
     if alone := [model for model in others if model in single]:
         unsure.append(f"where {_names(alone)} would stand with another seed, having one")
     if not unsure:

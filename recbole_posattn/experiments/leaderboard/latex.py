@@ -74,7 +74,7 @@ def _board(board: Board) -> Iterator[str]:
     for title, lines in remarks(board):
         yield from (f"% {title.lower()}: {one_line(line)}" for line in lines)
     title = _latex(f"{board.dataset}, {board.protocol}")
-    caption = f"{title}: {board_summary(board, _latex, _MARKS, _WEAK_MARKS)}"
+    caption = f"{title}: {board_summary(board, _latex, _MARKS, _WEAK_MARKS, all_marked=False)}"
     seeds = board.costs["seeds"].unique()
     chosen = [column for column in shown_columns(board) if column.title != MARK]
     if len(seeds) == 1:
@@ -83,11 +83,14 @@ def _board(board: Board) -> Iterator[str]:
     models = "l" if max(map(len, board.models)) <= _LONGEST else f"p{{{_LONGEST / 2:g}em}}"
     cells = [[_cell(board, column, model) for column in chosen] for model in board.models]
     titles = [_SHORT_TITLES.get(column.name or column.title, column.title) for column in chosen]
+    if cutoff := board.metrics[0].partition("@")[2]:  # that of all shown metrics
+        titles = [title.removesuffix(f"@{cutoff}") for title in titles]
+        caption += f" All metrics at {_latex(cutoff)}."
     yield from _table(f"{board.dataset} {board.protocol}", caption, titles, cells, models)
 
 
 # Headings that would be wider than their numbers.
-_SHORT_TITLES = {INTERVAL: "95 %", "training_seconds": "s", "parameters": "param.", "seeds": "n"}
+_SHORT_TITLES = {INTERVAL: "95 %", "training_seconds": "s", "parameters": "par.", "seeds": "n"}
 
 
 def _cell(board: Board, column: Column, model: str) -> str:
@@ -102,10 +105,10 @@ def _cell(board: Board, column: Column, model: str) -> str:
         return _latex(cell.text) if cell.value is None else compact(float(cell.value))
     if column.name == "seeds":
         return _latex(cell.text)
+    mark = Cell("", None)
     if column.name == board.metrics[0]:
         mark = next(each for each in shown_columns(board) if each.title == MARK).cell(model)
-        cell = cell._replace(verdict=mark.verdict, weak=mark.weak)
-    return _score(cell)
+    return _score(cell._replace(verdict=mark.verdict, weak=mark.weak))
 
 
 def _score(cell: Cell) -> str:

@@ -118,7 +118,7 @@ def read_gains(
         provenance, boards = read_records(folder)
         for recorded in boards:
             with readable(recorded):
-                found = _gains(folder, recorded, baseline, models, provenance.date)
+                found = _gains(folder, recorded, baseline, provenance.date)
             if found is None:
                 left_out.append(f"{folder}: {recorded.name}: it has no row {baseline}, or no other one")
             else:
@@ -131,15 +131,22 @@ def read_gains(
             raise SettingError(
                 f"models: {model!r} is on none of the boards with {baseline}; there are {', '.join(sorted(known))}."
             )
-    return result, left_out
+    if not models:
+        return result, left_out
+    chosen = [board._replace(table=_rows_of(board.table, models)) for board in result]
+    left_out += [f"{board.folder}: {board.title}: it has none of the models" for board in chosen if board.table.empty]
+    return [board for board in chosen if not board.table.empty], left_out
 
 
-def _gains(folder: Path, recorded: Recorded, baseline: str, models: Sequence[str], date: str) -> Gains | None:
+def _rows_of(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    return table[table["model"].isin(models) | table["row"].isin(models)].reset_index(drop=True)
+
+
+def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains | None:
     runs = finished_runs(recorded.outcomes)
     names = {row: common_name(row, of_row[0].result["config"].get("model")) for row, of_row in runs.items()}
     base = next((row for row, name in names.items() if baseline in (row, name)), None)
-    wanted = [row for row, name in names.items() if not models or {row, name} & {*models}]
-    others = [row for row in wanted if row != base]
+    others = [row for row in names if row != base]
     if base is None or not others:
         return None
     targets = same_targets(runs)

@@ -48,7 +48,7 @@ class Gain(NamedTuple):
         low: Lower end of its interval, see :func:`gains`.
         high: Upper end.
         share: The difference as a share of the other's mean; ``nan`` if that is 0.
-        share_low: Lower end of its interval.
+        share_low: Lower end of its interval; ``nan`` if the other's mean is 0 in a resample.
         share_high: Upper end.
     """
 
@@ -138,9 +138,9 @@ def gains(
     for model, other in pairs:
         difference = float(values[model].mean() - values[other].mean())
         drawn = means[model] - means[other]
-        share, ends = np.nan, (np.nan, np.nan)
-        if (means[other] > 0).all():
-            share, ends = difference / float(values[other].mean()), _interval(drawn / means[other], confidence)
+        level = float(values[other].mean())
+        share = difference / level if level > 0 else np.nan
+        ends = _interval(drawn / means[other], confidence) if (means[other] > 0).all() else (np.nan, np.nan)
         result.append(Gain(difference, *_interval(drawn, confidence), share, *ends))
     return result
 

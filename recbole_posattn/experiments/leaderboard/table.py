@@ -46,9 +46,13 @@ class Provenance(NamedTuple):
 
 
 def board_summary(
-    board: Board, escape: Callable[[str], str], marks: Mapping[str, str], weak_marks: Mapping[str, str]
+    board: Board,
+    escape: Callable[[str], str],
+    marks: Mapping[str, str],
+    weak_marks: Mapping[str, str],
+    all_marked: bool = True,
 ) -> str:
-    """How to read the table, in one paragraph."""
+    """How to read the table, in one paragraph; without ``all_marked``, the watched metric alone has marks."""
     seen = ""
     if board.seen_targets is not None:
         seen = f", {100 * board.seen_targets:.1f} % of them already in the user's history"
@@ -62,7 +66,7 @@ def board_summary(
         return escape(f"{text}No model was tested against another{untested or '.'}")
     text += (
         f"Marks: {watched} against {board.reference}, by a paired test over users and seeds with Holm's correction at "
-        f"p < {SIGNIFICANCE}, and beside other metrics the same for these: "
+        f"p < {SIGNIFICANCE}{', and beside other metrics the same for these' if all_marked else ''}: "
     )
     legend = f"{marks['better']} better, {marks['worse']} worse, {marks['tie']} tie (no difference could be shown)."
     tested = board.scores.loc[board.scores["p"].notna(), "model"].unique()
