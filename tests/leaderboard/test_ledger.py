@@ -163,7 +163,7 @@ def test_the_page_says_what_is_missing_stopped_or_of_other_code(
         assert "Pop, seed 2021: the budget of 60 minutes was spent" in text
         assert "NoPESASRec, seed 2021: stopped by max_minutes 0.5 after 3 epochs; the best one so far, epoch 1" in text
         assert "0123abcd+changes: NoPESASRec" in text and "Different revisions of the code" in text
-        assert "1.0 of 2.0, stopped" in text and "1 of 2" in text
+        assert "1 of 2" in text and ("1.0 of 2.0, stopped" in text or name.endswith(".md"))  # a chosen column
     content = validated(out)
     (board,) = content["boards"]
     assert board["not_started"] == [{"row": "Pop", "seed": 2021, "reason": "the budget of 60 minutes was spent"}]
