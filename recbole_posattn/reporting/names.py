@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # RecBole's spelling, where it is not the name with a capital.
@@ -23,8 +23,12 @@ def metric_title(metric: str) -> str:
     return f"{_METRICS.get(name, name.capitalize())}{at}{k}"
 
 
-def four_digits(value: Any) -> str:
-    """A setting for readers: of a fraction, four significant digits."""
+def setting_text(value: Any) -> str:
+    """A setting for readers, as in YAML, with four significant digits of a fraction: ``{u: per_layer, l: shared}``."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {setting_text(each)}' for key, each in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(setting_text, value))}]"
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.4g}"
     return str(value)

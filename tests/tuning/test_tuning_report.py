@@ -172,6 +172,7 @@ def test_each_trial_is_one_short_line(is_terminal: bool) -> None:
 def test_a_pruned_trial_is_called_so_everywhere() -> None:
     text = html(make_found(), [])
     assert "stopped early" not in text and "pruned" in text
+    assert "{u: per_layer, l: shared}" in text
     assert "learning_rate</dt><dd>0.01</dd>" in text.replace("\n", "")
 
 

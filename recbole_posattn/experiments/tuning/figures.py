@@ -13,7 +13,7 @@ from recbole_posattn.experiments.tuning.importance import caution, importances
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, TrialRecord, best_trial
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.reporting.drawing import COLORS, Drawing, drawing, short
-from recbole_posattn.reporting.names import four_digits, metric_title
+from recbole_posattn.reporting.names import setting_text, metric_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def draw_search(
         "importance": (
             functools.partial(draw_importance, records, space, fixed, bigger),
             "Importance of each key",
-            f"Share of the variance over the search space (fANOVA), for keys that all trials have. {caution(records)}",
+            "Share of the variance over the search space (fANOVA), for keys that all trials have.",
             False,
         ),
         "parallel": (
@@ -205,7 +205,7 @@ def _height(dimension: Dimension, value: Any) -> float:
 def _marks(dimension: Dimension, most: int) -> list[tuple[float, str]]:
     """The labels of an axis, of so many characters at most, and their places."""
     if dimension.kind == "choice":
-        return [(_height(dimension, value), short(four_digits(value), most)) for value in dimension.values]
+        return [(_height(dimension, value), short(setting_text(value), most)) for value in dimension.values]
     low, high = dimension.values[:2]
     middle = math.sqrt(low * high) if dimension.kind == "loguniform" else (low + high) / 2
     return [(_height(dimension, value), f"{value:.3g}") for value in (low, middle, high)]

@@ -36,6 +36,19 @@ def importances(
         return {}
     import optuna
 
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would print a line for the study
+    try:
+        return _fanova(scored, space, fixed, bigger)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _fanova(
+    scored: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], bigger: bool
+) -> dict[str, float]:
+    import optuna
+
     study = optuna.create_study(direction="maximize" if bigger else "minimize")
     for record in scored:
         study.enqueue_trial(space.parameters(record.settings))

@@ -15,7 +15,7 @@ from recbole_posattn.experiments.tuning.figures import draw_search
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, TrialRecord, n_failed
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.reporting.drawing import Drawing
-from recbole_posattn.reporting.names import four_digits, metric_title, without_twins
+from recbole_posattn.reporting.names import setting_text, metric_title, without_twins
 from recbole_posattn.reporting.page import Cell, number_cell, render_page
 
 BEST_NAME = "best.yaml"
@@ -119,7 +119,7 @@ def html(result: SearchResult, drawings: Sequence[Drawing]) -> str:
         score=f"{result.best_score:.4f}",
         counts=f"{n_finished} finished, {n_pruned} pruned, {n_failed(result.records)} failed",
         metric=metric_title(result.metric),
-        best_settings=[(key, four_digits(value)) for key, value in result.best.settings.items()],
+        best_settings=[(key, setting_text(value)) for key, value in result.best.settings.items()],
         results=_result_rows(result),
         header=_header(result),
         rows=_rows(result),
@@ -175,4 +175,4 @@ def _rows(result: SearchResult) -> list[list[Cell]]:
 def _setting(value: Any) -> Cell:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return number_cell(value, "{:.4g}")
-    return Cell(str(value), str(value))
+    return Cell(setting_text(value), setting_text(value))
