@@ -13,7 +13,7 @@ from recbole_posattn.experiments.tuning.importance import caution, importances
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, TrialRecord, best_trial
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.reporting.drawing import COLORS, Drawing, drawing, short
-from recbole_posattn.reporting.names import setting_text, metric_title
+from recbole_posattn.reporting.names import metric_title, setting_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -44,9 +44,7 @@ def importances(
         optuna.logging.set_verbosity(verbosity)
 
 
-def _fanova(
-    scored: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], bigger: bool
-) -> dict[str, float]:
+def _fanova(scored: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], bigger: bool) -> dict[str, float]:
     import optuna
 
     study = optuna.create_study(direction="maximize" if bigger else "minimize")

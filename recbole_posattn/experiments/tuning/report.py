@@ -15,7 +15,7 @@ from recbole_posattn.experiments.tuning.figures import draw_search
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, TrialRecord, n_failed
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.reporting.drawing import Drawing
-from recbole_posattn.reporting.names import setting_text, metric_title, without_twins
+from recbole_posattn.reporting.names import metric_title, setting_text, without_twins
 from recbole_posattn.reporting.page import Cell, number_cell, render_page
 
 BEST_NAME = "best.yaml"
