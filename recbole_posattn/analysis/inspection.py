@@ -17,7 +17,7 @@ from recbole_posattn.analysis.switches import positional_parts
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, without_twins
+from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, setting_text, without_twins
 from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.load import Loaded, load
 from recbole_posattn.training.result import RESULT_NAME
@@ -103,7 +103,11 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     lags = lag_profiles(model)
     kept = kernel_evolution(model, Path(checkpoint).parent) if isinstance(model, PosKernelSASRec) else lags.head(0)
     given = [(key, config[key]) for key in _POSITIONAL_KEYS if key in config and config[key] is not None]
-    sizes = [f"{config[key]} {name}" for key, name in _SIZES.items() if key in config]
+    sizes = [
+        f"{config[key]} {name.removesuffix('s') if config[key] == 1 else name}"
+        for key, name in _SIZES.items()
+        if key in config
+    ]
     return Inspection(
         checkpoint=Path(checkpoint),
         label=config["model"],
@@ -114,7 +118,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
             *_run_facts(Path(checkpoint), loaded, options.get("allow_unsafe_checkpoint", False)),
             ("positional parts", ", ".join(parts) or "none"),
             ("size", ", ".join(sizes)),
-            *((key, str(value)) for key, value in given),
+            *((key, setting_text(value)) for key, value in given),
             ("histories measured on", f"{len(read):,} of validation targets"),
         ],
         kernels=kernel_table(model),

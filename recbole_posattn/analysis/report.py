@@ -145,13 +145,15 @@ def html(
     tables: Sequence[Sequence[tuple[str, str]]],
 ) -> str:
     """The report as one page without external resources; its tables, files beside it and what they hold, are linked."""
+    alone = int(len(inspections) == 1)  # then no column names the model
     return render_page(
         Path(__file__).with_name("inspect.html.j2"),
         title=" and ".join(f"{each.label} on {dict(each.facts)['data set']}" for each in inspections),
         date=datetime.date.today().isoformat(),
         inspections=inspections,
-        reach_header=["model", "kernel", "layer", "share of lag 0", "half-life", "mean lag", "lags with 90 %"],
-        reach_rows=[row for each in inspections for row in _reach_rows(each)],
+        reach_header=["model", "kernel", "layer", "share of lag 0", "half-life", "mean lag", "lags with 90 %"][alone:],
+        reach_rows=[row[alone:] for each in inspections for row in _reach_rows(each)],
+        reach_texts=2 - alone,
         together=together,
         apart=apart,
         tables=tables,
