@@ -23,14 +23,14 @@ def pair_cells(board: Board) -> dict[str, dict[str, Cell]]:
     Each cell has the difference as its value, and no text but a dash where there is no test. The diagonal is empty.
     """
     cells: dict[str, dict[str, Cell]] = {model: {model: Cell("", None)} for model in board.models}
-    for pair in board.pairs.itertuples():
+    for pair in board.pairs.to_dict("records"):
         verdict = (
-            "" if pd.isna(pair.p) else "tie" if pair.p >= SIGNIFICANCE else "better"
+            "" if pd.isna(pair["p"]) else "tie" if pair["p"] >= SIGNIFICANCE else "better"
         )  # the first has the higher mean
-        weak = bool(verdict) and board.has_few_seeds(pair.model, pair.other)
-        cell = Cell("" if verdict else MISSING, pair.difference, verdict=verdict, p=pair.p, weak=weak)
-        cells[pair.model][pair.other] = cell
-        cells[pair.other][pair.model] = cell._replace(value=-pair.difference, verdict=_OPPOSITE[verdict])
+        weak = bool(verdict) and board.has_few_seeds(pair["model"], pair["other"])
+        cell = Cell("" if verdict else MISSING, pair["difference"], verdict=verdict, p=pair["p"], weak=weak)
+        cells[pair["model"]][pair["other"]] = cell
+        cells[pair["other"]][pair["model"]] = cell._replace(value=-pair["difference"], verdict=_OPPOSITE[verdict])
     return cells
 
 

@@ -125,7 +125,7 @@ def read_gains(
                 result.append(found)
     if not result:
         raise SettingError(f"no board has the row {baseline} and another one; name a row with --reference=NAME.")
-    known = {name for each in result for row in each.table.itertuples() for name in (row.model, row.row)}
+    known = {str(name) for each in result for name in (*each.table["model"], *each.table["row"])}
     for model in models:
         if model not in known:
             raise SettingError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +27,8 @@ def model_order(boards: Sequence[Gains]) -> list[str]:
     """All models, the one with the highest mean gain first; a model may be on some boards only."""
     shares: dict[str, list[float]] = {}
     for board in boards:
-        for row in board.table.itertuples():
-            shares.setdefault(row.model, []).append(row.share)
+        for row in board.table.to_dict("records"):
+            shares.setdefault(row["model"], []).append(row["share"])
     return sorted(shares, key=lambda model: (-np.nanmean(shares[model]), model))
 
 
@@ -54,7 +54,7 @@ def draw_gains(boards: Sequence[Gains], baseline: str) -> Figure:
     legend = [
         Line2D([], [], color=VERDICT_COLORS[verdict], marker="o", markersize=5, label=label) for verdict, label in kinds
     ]
-    hollow = {"color": "#1c2128", "linestyle": "", "markerfacecolor": "white", "markersize": 5}
+    hollow: dict[str, Any] = {"color": "#1c2128", "linestyle": "", "markerfacecolor": "white", "markersize": 5}
     legend += [
         Line2D([], [], marker="o", label=f"fewer than {FEW_SEEDS} seeds", **hollow),
         Line2D([], [], marker="s", label="one seed, not tested", **hollow),
