@@ -25,7 +25,10 @@ MODULES = {
 SLOW = {"matplotlib", "numpy", "optuna", "pandas", "pyarrow", "ray", "recbole", "scipy", "torch"}
 LIGHT_COMMANDS = [
     *(["--version"], ["--help"], [], ["trian"], ["--verson"]),
-    *([name, "--help"] for name in ("setup", "run", "leaderboard", "tune", "data", "recommend", "export", "inspect")),
+    *(
+        [name, "--help"]
+        for name in ("setup", "run", "leaderboard", "tune", "data", "recommend", "export", "inspect", "overview")
+    ),
     *(["interference", "--help"], ["data", "convert", "--help"], ["data", "stats", "--help"]),
     *(["models", "--help"], ["keys", "--help"], ["completion", "--help"], ["completion", "csh"]),
     *(["run", "epochs=3"], ["run", "--epochs", "3"], ["run", "--nproc=two"], ["run", "--seed=1", "--seed=2"]),
