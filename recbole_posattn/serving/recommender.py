@@ -21,7 +21,7 @@ from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.serving.ranking import best_items
 from recbole_posattn.serving.requests import Requests, Split, known_users, new_histories, numbers_of, report_skipped
-from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences
+from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences, reads_times
 from recbole_posattn.training.load import Loaded, load
 
 SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
@@ -78,7 +78,8 @@ class Recommender:
 
         Args:
             histories: Rows with the columns ``user``, ``item`` (tokens of the data set) and, unless they are in order,
-                ``time``; or the items of each user, oldest first. Items that the model does not know are skipped, as
+                ``time``; or the items of each user, oldest first. A model that reads time needs ``time``, in the unit
+                of the data set (as a rule Unix seconds) or as dates. Items that the model does not know are skipped, as
                 are users with no other items. The model reads the newest ``MAX_ITEM_LIST_LENGTH`` items.
             k: Number of items per user.
             exclude_history: Whether to leave out all items of the user's history. By default as in the model's
@@ -156,7 +157,8 @@ class Recommender:
             raise CheckpointError(
                 f"{self.loaded.config['model']} does not read histories: it knows only the users of its data set"
             )
-        return new_histories(histories, self._known_items)
+        timed_for = self.loaded.config["model"] if reads_times(self.loaded) else None
+        return new_histories(histories, self._known_items, timed_for)
 
     def blocks(
         self,
