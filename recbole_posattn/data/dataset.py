@@ -238,10 +238,9 @@ class WindowsMixin(LazyPrefixesMixin):
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
         if self.windows is None:
             return super().__getitem__(index, join)
-        windows = torch.as_tensor(index)
+        windows, rows = torch.as_tensor(index), self.inter_feat
         items, length, target, row = self.windows.gather(windows, self.max_item_list_len)
         times = self.windows.relative_times(windows, self.max_item_list_len)
-        rows = self.inter_feat
         user = rows.column(self.uid_field) if isinstance(rows, LazyPrefixes) else rows[self.uid_field]
         return Interaction(
             {
