@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # only MkDocs itself imports this module for its hooks
@@ -111,11 +111,11 @@ def _files_below(folder: Path) -> list[Path]:
 
 def _listing(folder: Path) -> str:
     name = folder.relative_to(ROOT).as_posix()
-    rows = [
-        f"- [`{file.relative_to(folder).as_posix()}`]({posixpath.relpath(site_uri(file.relative_to(ROOT).as_posix()), name)})"
-        for file in _files_below(folder)
-    ]
-    return "\n".join(["---", "search: {exclude: true}", "---", f"# {name}/", "", *rows, ""])
+    lines = ["---", "search: {exclude: true}", "---", f"# {name}/", ""]
+    for file in _files_below(folder):
+        uri = site_uri(file.relative_to(ROOT).as_posix())
+        lines.append(f"- [`{file.relative_to(folder).as_posix()}`]({posixpath.relpath(uri, name)})")
+    return "\n".join([*lines, ""])
 
 
 def _source(file: Path) -> str:
