@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
-_WIDTH = 6.6  # of a character of 11 px Verdana, on average
+_WIDTH = 6.1  # of a character of 11 px Verdana, on average
 _SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img" aria-label="{name}: {value}">
 <title>{name}: {value}</title>
 <clipPath id="round"><rect width="{width}" height="20" rx="3"/></clipPath>
