@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,10 @@ from recbole_posattn.analysis.switches import positional_parts
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.training.load import load
+from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, without_twins
+from recbole_posattn.training.checkpoint import read_checkpoint
+from recbole_posattn.training.load import Loaded, load
+from recbole_posattn.training.result import RESULT_NAME
 
 # Settings that describe the positional parts of a model.
 _POSITIONAL_KEYS = (
@@ -106,7 +111,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
         parts=parts,
         facts=[
             ("checkpoint", str(checkpoint)),
-            ("data set", config["dataset"]),
+            *_run_facts(Path(checkpoint), loaded, options.get("allow_unsafe_checkpoint", False)),
             ("positional parts", ", ".join(parts) or "none"),
             ("size", ", ".join(sizes)),
             *((key, str(value)) for key, value in given),
@@ -119,3 +124,42 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
         positions=positional_bias(model, items, lengths, parts),
         evolution=kept,
     )
+
+
+def _run_facts(checkpoint: Path, loaded: Loaded, allow_unsafe_checkpoint: bool) -> list[tuple[str, str]]:
+    """The data, the seed and the epoch of a checkpoint, and its metrics if the run's result is beside it."""
+    config, dataset = loaded.config, loaded.dataset
+    epoch = int(read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)["epoch"]) + 1
+    sizes = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items, {dataset.inter_num:,} interactions"
+    result = _result(checkpoint.parent / RESULT_NAME)
+    of_epoch = result.get("best_epoch") == epoch - 1
+    metrics = [
+        (name, _metrics(result[key], config["valid_metric"]))
+        for name, key in (("validation", "best_valid_result"), ("test", "test_result"))
+        if of_epoch and result.get(key)
+    ]
+    return [
+        ("data set", config["dataset"]),
+        ("data", sizes),
+        ("seed", str(config["seed"])),
+        ("epoch", f"{epoch}, the best of {result['epochs']}" if of_epoch else str(epoch)),
+        *metrics,
+    ]
+
+
+def _result(file: Path) -> dict[str, Any]:
+    """The result of the run that wrote a checkpoint; empty if it is elsewhere or damaged."""
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def _metrics(scores: Mapping[str, float | None], watched: str) -> str:
+    """The watched metric and the main ones at its cut-off, in one line."""
+    cutoff = watched.partition("@")[2]
+    main = [f"{name}@{cutoff}" for name in MAIN_METRICS]
+    chosen = list(dict.fromkeys(name for name in (watched.lower(), *main) if name in scores))
+    chosen = without_twins(chosen, lambda one, other: scores[one] == scores[other])
+    return ", ".join(f"{metric_title(name)} {score:.4f}" for name in chosen if (score := scores[name]) is not None)

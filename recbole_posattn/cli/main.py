@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import recbole_posattn
-from recbole_posattn.cli import data, export, inspect, interference, leaderboard, recommend, run, setup, tune
+from recbole_posattn.cli import data, export, inspect, interference, leaderboard, overview, recommend, run, setup, tune
 from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
 from recbole_posattn.training import interrupts
 
@@ -42,6 +42,7 @@ COMMANDS = {
     "setup": Command(setup, "install RecBole, once, for this Python"),
     "run": Command(run, "train and evaluate a model", takes_settings=True),
     "leaderboard": Command(leaderboard, "compare models side by side, with spreads and tests", takes_settings=True),
+    "overview": Command(overview, "leaderboards side by side: how much each model gains on each"),
     "tune": Command(tune, "search the best settings of a model on validation data", takes_settings=True),
     "data": Command(data, "make data sets from raw dumps, and describe them"),
     "recommend": Command(recommend, "the best items of a trained model, for known users or new histories"),

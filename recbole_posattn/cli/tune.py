@@ -55,6 +55,7 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.experiments.tuning.space import read_hyper, read_space, space_of_model
     from recbole_posattn.experiments.tuning.spec import Search
     from recbole_posattn.experiments.tuning.tune import tune
+    from recbole_posattn.reporting.names import four_digits
     from recbole_posattn.settings.plugins import import_plugins, with_plugins
     from recbole_posattn.settings.properties import named_file
     from recbole_posattn.settings.yaml import read_yaml
@@ -84,7 +85,7 @@ def execute(options: argparse.Namespace) -> int:
         raise
     print(f"best of {len(result.records)} trials: {result.metric} {result.best.best(result.bigger):.4f} (validation)")
     for key, value in result.best.settings.items():
-        print(f"  {key}: {value}")
+        print(f"  {key}: {four_digits(value)}")
     print("test: " + ", ".join(f"{metric} {value:.4f}" for metric, value in result.test_result.items()))
     for written in files:
         print(f"written: {written}")

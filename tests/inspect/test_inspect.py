@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,7 +239,31 @@ def test_command_prints_the_reach_and_writes_the_report(
     assert written == {"inspect.html", *tables, *(f"{name}.{kind}" for name in names for kind in ("png", "svg"))}
     assert len(pd.read_csv(empty_folder / "out" / "reach.csv")) == 2 * 3
     page = (empty_folder / "out" / "inspect.html").read_text()
+    assert set(re.findall(r'<a href="([^"]+)">', page)) == tables
+    assert "reach.csv</a>: how far the kernels reach, 6 rows" in page
     assert page.count("<svg") == len(names) and not re.search(r"(src|href)=[\"']https?:", page)
+
+
+def test_the_page_names_data_seed_epoch_and_metrics(inspected: Inspection, checkpoint: str, empty_folder: Path) -> None:
+    facts = dict(inspected.facts)
+    result = json.loads((Path(checkpoint).parent / "result.json").read_text())
+    best = result["best_epoch"] + 1
+    assert (facts["data set"], facts["seed"], facts["epoch"]) == ("tiny", "2020", f"{best}, the best of 4")
+    interactions = load(checkpoint).dataset
+    assert facts["data"] == f"60 users, 20 items, {len(interactions.inter_feat):,} interactions"
+    for split, key in (("validation", "best_valid_result"), ("test", "test_result")):
+        metrics = result[key]
+        assert facts[split].split(", ")[:2] == [f"NDCG@10 {metrics['ndcg@10']:.4f}", f"Hit@10 {metrics['hit@10']:.4f}"]
+        assert "Recall" not in facts[split] and "@5" not in facts[split]
+    page = report_files([inspected])["inspect.html"]
+    assert all(value in page for value in (facts["data"], facts["epoch"], facts["validation"], facts["test"]))
+
+    # The result is of another epoch, damaged, or elsewhere.
+    folder = Path(shutil.copytree(Path(checkpoint).parent, empty_folder / "copy"))
+    for content in (json.dumps({**result, "best_epoch": best}), "[]", "{", None):
+        (folder / "result.json").write_text(content) if content else (folder / "result.json").unlink()
+        facts = dict(inspect_checkpoint(folder / "best.pth").facts)
+        assert facts["epoch"] == str(best) and "test" not in facts and facts["seed"] == "2020"
 
 
 @pytest.mark.slow

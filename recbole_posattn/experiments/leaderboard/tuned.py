@@ -26,6 +26,7 @@ from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.shared import earlier_trials
 from recbole_posattn.experiments.tuning.space import space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
+from recbole_posattn.reporting.names import four_digits
 
 
 @dataclass
@@ -59,9 +60,9 @@ class Tuning:
         self.rows.append(facts)
         found = "no trial finished, so its settings are unchanged"
         if best is not None:
-            found = ", ".join(f"{key} {value}" for key, value in best.settings.items())
+            found = ", ".join(f"{key} {four_digits(value)}" for key, value in best.settings.items())
         self.notes.append(
-            f"{dataset}, {protocol}: {row}: {facts['trials']} trials ({facts['pruned']} stopped early, "
+            f"{dataset}, {protocol}: {row}: {facts['trials']} trials ({facts['pruned']} pruned, "
             f"{facts['failed']} failed, {facts['reused']} taken from earlier searches), {facts['seconds']:,.0f} s: "
             f"{found}."
         )
