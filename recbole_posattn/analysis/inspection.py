@@ -16,6 +16,7 @@ from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.training.load import load
+from recbole_posattn.training.run_folder import checkpoint_file
 
 # Settings that describe the positional parts of a model.
 _POSITIONAL_KEYS = (
@@ -68,7 +69,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     Attention and positional bias are measured on the histories of validation targets.
 
     Args:
-        checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
+        checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run, of one of our models.
         max_users: Maximum number of histories to measure on; of more, evenly spaced ones are taken.
         options: Of :func:`recbole_posattn.load`.
 
@@ -79,6 +80,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     """
     if max_users < 1:
         raise SettingError(f"max_users must be a positive integer; got {max_users}.")
+    checkpoint = checkpoint_file(checkpoint)
     loaded = load(checkpoint, **options)
     config, model = loaded.config, loaded.model
     if not isinstance(model, SASRecBase):

@@ -42,7 +42,7 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Convert the dump of a public data set, or a table of your own, to a RecBole atomic file."
     parser.epilog = f"Formats: {', '.join(FORMATS)}. Any other table is read with --user, --item and --time."
     parser.add_argument("source", type=Path, help="the file of the dump, plain or packed, or its unpacked folder")
-    parser.add_argument("--name", required=True, help="name of the data set to make")
+    parser.add_argument("--dataset", "-d", "--name", dest="name", required=True, help="name of the data set to make")
     parser.add_argument(
         "--data_path", type=Path, default=Path("dataset"), help="folder of data sets (default: dataset)"
     )
@@ -130,7 +130,7 @@ def _add_stats_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="name of the data set")
     parser.add_argument("--data_path", default="dataset", help="folder of data sets (default: dataset)")
     parser.add_argument(
-        "--output", type=Path, default=Path("."), help="folder of the figure (default: the current folder)"
+        "--output", "--out", type=Path, default=Path("."), help="folder of the figure (default: the current folder)"
     )
     parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
 

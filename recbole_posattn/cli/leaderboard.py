@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write the report of the leaderboard in this folder again, from its records alone",
     )
-    parser.add_argument("--output", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
+    parser.add_argument("--output", "--out", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
 
 
 def _names(text: str) -> list[str]:

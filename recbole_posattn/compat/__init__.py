@@ -208,6 +208,10 @@ def anomaly_detection_unchanged() -> Iterator[None]:
         torch.autograd.set_detect_anomaly(before)
 
 
+# Where RecBole's trainers put their logs, in the working folder.
+_TENSORBOARD = "log_tensorboard"
+
+
 class _SilentWriter:
     """The methods of TensorBoard's writer that RecBole's trainers call."""
 
@@ -217,8 +221,58 @@ class _SilentWriter:
     def add_hparams(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
+    def add_histogram(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
+
+
+@contextmanager
+def tensorboard_in(name: Any, first_epoch: int) -> Iterator[None]:
+    """Build a trainer that continues a TensorBoard log; RecBole's trainers always start a new one.
+
+    Args:
+        name: The folder of the log below ``log_tensorboard``, from a checkpoint; anything else gives a new log.
+        first_epoch: The first epoch that is trained; what the log has of it and of later ones is hidden.
+    """
+    from recbole.trainer import trainer as recbole_trainer
+    from torch.utils.tensorboard import SummaryWriter
+
+    if not isinstance(name, str) or name in ("", ".", "..") or name != os.path.basename(name) or "\0" in name:
+        yield
+        return
+    original = recbole_trainer.get_tensorboard
+    recbole_trainer.get_tensorboard = lambda logger: SummaryWriter(
+        os.path.join(_TENSORBOARD, name), purge_step=first_epoch
+    )
+    try:
+        yield
+    finally:
+        recbole_trainer.get_tensorboard = original
+
+
+def tensorboard_folder(writer: Any) -> str | None:
+    """The folder of a trainer's TensorBoard log, for :func:`tensorboard_in`; ``None`` for :func:`without_tensorboard`."""
+    return None if isinstance(writer, _SilentWriter) else os.path.basename(writer.log_dir)
+
+
+@contextmanager
+def without_wandb(config: Any) -> Iterator[None]:
+    """Build a trainer that does not start a run of Weights & Biases; RecBole's does so even if it only evaluates.
+
+    RecBole also passes its ``Config`` as the settings of the run, of which nothing is kept, and never ends the run, so
+    that the next one of the process is logged into it.
+    """
+    given = config["log_wandb"]
+    config["log_wandb"] = False
+    try:
+        yield
+    finally:
+        config["log_wandb"] = given
 
 
 @contextmanager

@@ -213,7 +213,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         distributed.join(settings["device"], settings["process_timeout"])
         settings.update(single_spec=False, local_rank=local_rank, world_size=distributed.world_size())
         if not distributed.is_main():
-            settings.update(state="error", show_progress=False, log_wandb=False)
+            settings.update(state="error", show_progress=False, log_wandb=False, log_mlflow=False)
 
     # -- checks --------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
-from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, use_explained
+from recbole_posattn.training.checkpoint import read_checkpoint, use_explained
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.same_run import check_data, setting_differences, shown_differences
 
 AUTO = "auto"

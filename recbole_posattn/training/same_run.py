@@ -13,7 +13,8 @@ from recbole_posattn.data.digest import data_contents
 from recbole_posattn.errors import CheckpointError, shown
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import DERIVED_KEYS, LAUNCHER_ARGUMENTS, RESUMABLE, UNLISTED_RECBOLE_KEYS
-from recbole_posattn.training.checkpoint import LAST_NAME, use_explained
+from recbole_posattn.training.checkpoint import use_explained
+from recbole_posattn.training.run_folder import LAST_NAME
 
 
 def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, tuple[Any, Any]]:

@@ -22,7 +22,8 @@ from recbole_posattn.files import make_new_folder
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.checkpoint import BEST_NAME, read_checkpoint, vocabulary, write_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint, vocabulary, write_checkpoint
+from recbole_posattn.training.run_folder import BEST_NAME
 
 TREES = "trees"  # key of a checkpoint: the model in the text format of its library
 
