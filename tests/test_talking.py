@@ -152,9 +152,7 @@ def test_keys_of_every_run_are_those_of_the_table() -> None:
     found = {entry.name: entry for entry in key_entries()}
     assert found.keys() <= KEYS.keys() and {"epochs", "trim_padding", "log_mlflow", "topk"} <= found.keys()
     assert found["epochs"].default == 300 and "kernel_structure" not in found
-    assert all(entry.about for entry in found.values() if entry.name not in ("encoding",)), [
-        entry.name for entry in found.values() if not entry.about
-    ]
+    assert all(entry.about for entry in found.values())
 
 
 def test_an_unknown_model_has_no_keys(capsys: pytest.CaptureFixture) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from recbole_posattn.atomic_files.convert.formats import FORMATS
 from recbole_posattn.atomic_files.convert.rejects import OnError
 from recbole_posattn.atomic_files.convert.shapes import KINDS, ReadOptions
+from recbole_posattn.errors import counted
 from recbole_posattn.files import json_text
 from recbole_posattn.settings.choices import Deduplicate
 
@@ -61,6 +62,13 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         "--on_error", choices=get_args(OnError), default="strict", help="stop at bad lines, or skip (default: strict)"
     )
 
+    for role in ("item", "user"):
+        reading.add_argument(
+            f"--{role}_features",
+            metavar="FILE",
+            help=f"what describes the {role}s, or none (default: the dump's own file beside the source, if it is there)",
+        )
+
     filters = parser.add_argument_group("filters")
     filters.add_argument("--min_rating", type=float, help="leave out interactions with a lower rating")
     filters.add_argument(
@@ -101,7 +109,7 @@ def _convert(options: argparse.Namespace) -> int:
         show_progress=sys.stderr.isatty(),
     )
     print(_summary(done))
-    for file in filter(None, (done.file, done.rejected_file)):
+    for file in filter(None, (done.file, *(each.file for each in done.features), done.rejected_file)):
         print(f"written: {file}")
     return 0
 
@@ -119,6 +127,11 @@ def _summary(done: Conversion) -> str:
     kept = done.steps[-1].interactions
     lines.append(f"data set: {done.users:,} users, {done.items:,} items, {kept:,} interactions")
     lines.append(f"times: {time_span(done.first, done.last)}")
+    for each in done.features:
+        lines.append(
+            f"{each.role}s: {each.described:,} of {each.wanted:,} described by {each.source} ({', '.join(each.columns)})"
+        )
+        lines += [f"skipped: {counted(reason.count, 'line')} where {reason.reason}" for reason in each.rejected]
     return "\n".join(lines)
 
 

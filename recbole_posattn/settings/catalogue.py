@@ -6,6 +6,7 @@ import ast
 import functools
 import inspect
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,9 @@ def model_entries() -> list[ModelEntry]:
 
 def _paper(file: Path) -> str:
     """The first paper that the head of a module of RecBole refers to; empty if it names none."""
-    head = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes in docstrings
+        head = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     found = re.search(r"^Reference\w*:?\s*\n((?:[ \t]*\S.*\n?)+)", head, flags=re.MULTILINE)
     paper = " ".join(found[1].split()) if found else ""
     return "" if paper.startswith("http") else paper
@@ -116,6 +119,8 @@ def _of_every_run() -> Iterator[KeyEntry]:
         if key.source is Source.MODEL or name in DERIVED_KEYS | LAUNCHER_ARGUMENTS or key.source is Source.NAME:
             continue
         about = key.doc or recbole_comments().get(name, "")
+        if not about:  # of a model alone, or of the launcher
+            continue
         yield KeyEntry(name, defaults.get(name, key.default), about, is_of_model=False)
 
 

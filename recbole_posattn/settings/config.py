@@ -187,7 +187,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             # RecBole's default samples negatives, which RecBole refuses with cross-entropy.
             defaults["train_neg_sample_args"] = None
         if "load_col" not in external:
-            defaults["load_col"] = columns_to_load({**defaults, **external}, model_class.type)
+            defaults["load_col"] = columns_to_load({**defaults, **external}, model_class)
 
     def _init_device(self) -> None:
         super()._init_device()

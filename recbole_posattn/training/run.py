@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -233,16 +233,19 @@ def _build_trainer(
     """The trainer and its model, with the state of the run to continue if there is one."""
     recommender = build_model(config, train_data)
     logging.getLogger().info(recommender)
-    left = {} if resumed is None else resumed.content["training"]
-    with (
-        nullcontext() if resumed is None else tensorboard_in(left.get("tensorboard"), int(resumed.content["epoch"]) + 1)
-    ):
+    with nullcontext() if resumed is None else _continued_tensorboard(resumed):
         trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
         with use_explained(resumed.folder / LAST_NAME):
             check_vocabulary(resumed.content, train_data._dataset)
         trainer.resume(resumed)
     return trainer, recommender
+
+
+def _continued_tensorboard(resumed: Resumed) -> AbstractContextManager[None]:
+    """Within it, a trainer continues the TensorBoard log of its run."""
+    with use_explained(resumed.folder / LAST_NAME):
+        return tensorboard_in(resumed.content["training"].get("tensorboard"), int(resumed.content["epoch"]) + 1)
 
 
 def _report(config: Config, result: RunResult, users: pd.DataFrame | None, print_result: bool) -> None:

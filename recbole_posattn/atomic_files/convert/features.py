@@ -5,8 +5,9 @@ Only what the interactions name is kept, so that a catalogue of millions of prod
 
 from __future__ import annotations
 
+import glob
 import json
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -18,8 +19,8 @@ from recbole_posattn.atomic_files.convert.feature_formats import (
     text_of,
     tokens_of,
 )
+from recbole_posattn.atomic_files.convert.interactions import quoted
 from recbole_posattn.atomic_files.convert.lines import Lines, checked_encoding, read_lines
-from recbole_posattn.atomic_files.convert.output import quoted
 from recbole_posattn.atomic_files.convert.readers import PARSE_ERRORS, fields_of, literal
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.shapes import SUFFIXES, ReadOptions
@@ -86,7 +87,7 @@ def find_sources(reading: ReadOptions, form: str | None, located: Located) -> li
         DataError: If a named file does not exist.
         SettingError: If it is not clear how a named file is read.
     """
-    found = []
+    found, category = [], glob.escape(category_of(located.name))
     for role, known in zip(ROLES, (ITEMS, USERS)):
         features, given = known.get(form or ""), getattr(reading, f"{role}_features")
         if given == NONE:
@@ -97,7 +98,7 @@ def find_sources(reading: ReadOptions, form: str | None, located: Located) -> li
                 raise DataError(f"{role}_features: there is no file {given}")
             found.append(Source(role, place, features or _own(role, getattr(reading, role), place)))
         elif features is not None:
-            near = beside(located, [pattern.format(category=category_of(located.name)) for pattern in features.files])
+            near = beside(located, [pattern.format(category=category) for pattern in features.files])
             found += [] if near is None else [Source(role, near, features)]
     return found
 
@@ -147,7 +148,8 @@ def read_table(source: Source, wanted: Mapping[str, int], rejects: Rejects) -> T
 def _records(lines: Iterator[Lines], features: Features, rejects: Rejects) -> Iterator[Mapping[str, Any]]:
     fields = features.fields
     parse = {"jsonl": json.loads, "python": literal}.get(features.kind)
-    n_records, has_key, there = 0, False, {}
+    n_records, has_key = 0, False
+    there: dict[str, None] = {}
     for block in lines:
         for number, text in zip(block.number.tolist(), block.texts):
             if parse is None and fields is None:
@@ -172,8 +174,8 @@ def _header(line: str, features: Features, label: str) -> tuple[str, ...]:
     return tuple(features.key if name == bare.get(features.key) else name for name in names)
 
 
-def _no_key(key: str, there: Container[str] | Sequence[str], label: str) -> DataError:
-    names = list(there)  # type: ignore[call-overload]  # either kind can be iterated
+def _no_key(key: str, there: Iterable[str], label: str) -> DataError:
+    names = list(there)
     return DataError(
         f"{label} has no column {key!r}; it has {', '.join(map(repr, names)) or 'none'}.{did_you_mean(key, names)} It "
         "must name items and users as the interactions do"
