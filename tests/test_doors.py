@@ -1,4 +1,4 @@
-"""RecBole's own functions with our models and checkpoints: one line that names ours; and what docs/from_recbole.md says."""
+"""RecBole's own functions with our models and checkpoints end in one line that names ours; docs/from_recbole.md."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def test_each_door_names_our_function(quick_start: Any, name: str, instead: str)
         "run_recboles": lambda: quick_start.run_recboles(
             0, "PosKernelSASRec", "ml-100k", None, {"config_dict": {"world_size": 2, "nproc": 2, "offset": 0}}
         ),
-        "objective_function": lambda: quick_start.objective_function({"model": "PosKernelSASRec", "dataset": "ml-100k"}),
+        "objective_function": lambda: quick_start.objective_function(
+            {"model": "PosKernelSASRec", "dataset": "ml-100k"}
+        ),
     }
     with pytest.raises(SettingError, match=f"RecBole's {name} cannot use PosKernelSASRec, .*: use {instead} instead"):
         calls[name]()
@@ -103,17 +105,27 @@ def test_the_page_names_what_there_is() -> None:
     commands = set(re.findall(r"recbole-posattn ([a-z]+)", text))
     assert commands <= cli.COMMANDS.keys() and len(commands) >= 6
     doors = ("run_recbole", "run_recboles", "objective_function", "load_data_and_model", "run_hyper.py")
-    others = ("run_recbole_group.py", "significance_test.py", "save_dataset", "full_sort_topk", "log_wandb", "log_mlflow")
+    others = (
+        "run_recbole_group.py",
+        "significance_test.py",
+        "save_dataset",
+        "full_sort_topk",
+        "log_wandb",
+        "log_mlflow",
+    )
     assert [name for name in (*doors, *others, "TensorBoard") if name not in text] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PAGE.exists(), reason="the docs are part of a checkout, not of the wheel")
 def test_the_case_study_of_the_page_runs(empty_folder: Path, capsys: pytest.CaptureFixture) -> None:
     """On ml-100k, whose users it names, with a model of an epoch; and the lists are those of ``recommend``."""
     settings = {"epochs": 0, "hidden_size": 8, "n_layers": 1, "show_progress": False, "MAX_ITEM_LIST_LENGTH": 5}
     run("NoPESASRec", "ml-100k", config_dict={**settings, "epochs": 1, "max_minutes": 0.001}, test=False)
     folder = next(Path("saved").iterdir())
-    block = next(b for b in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S) if "topk" in b)
+    block = next(
+        b for b in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S) if "topk" in b
+    )
     Path("study.py").write_text(block.replace("saved/<run>", str(folder)))
     sys.argv = ["study.py"]
     result = runpy.run_path("study.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -160,7 +161,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> tuple[Wandb, Mlflow]:
     for name in ("log_params", "log_metrics"):
         setattr(mlflow, name, mlflow.record(name))
     for module in (wandb, mlflow):
-        monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
         module.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]  # find_spec looks at it
     return wandb, mlflow
 
@@ -202,7 +203,9 @@ def test_a_resumed_run_goes_on_in_the_services(services: tuple[Wandb, Mlflow], t
     assert wandb.of("init")[1]["id"] == "w1" and wandb.of("init")[1]["resume"] == "allow"
     assert mlflow.of("start_run")[1] == {"run_id": "m1"}
     assert len(mlflow.of("log_params")) == n_parameters  # which cannot be changed
-    assert [call["train_step"] for call in wandb.of("log") if "train/train_loss" in call] == [0, 1]
+    for head, metric in (("train", "train_loss"), ("valid", "ndcg@10")):
+        steps = [call[f"{head}_step"] for call in wandb.of("log") if f"{head}/{metric}" in call]
+        assert steps == [0, 1]
 
 
 def test_a_run_of_the_calling_program_is_used_and_left_open(

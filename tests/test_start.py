@@ -27,6 +27,7 @@ LIGHT_COMMANDS = [
     *(["--version"], ["--help"], [], ["trian"], ["--verson"]),
     *([name, "--help"] for name in ("setup", "run", "leaderboard", "tune", "data", "recommend", "export", "inspect")),
     *(["interference", "--help"], ["data", "convert", "--help"], ["data", "stats", "--help"]),
+    *(["models", "--help"], ["keys", "--help"], ["completion", "--help"], ["completion", "csh"]),
     *(["run", "epochs=3"], ["run", "--epochs", "3"], ["run", "--nproc=two"], ["run", "--seed=1", "--seed=2"]),
     *(["data"], ["data", "convrt"], ["data", "convert", "log.csv"], ["data", "stats", "mine", "--jsn"]),
     *(["export"], ["export", "best.pth", "--format=onx"], ["inspect", "best.pth", "--max_user=3"]),

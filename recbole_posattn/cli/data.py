@@ -66,7 +66,7 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         reading.add_argument(
             f"--{role}_features",
             metavar="FILE",
-            help=f"what describes the {role}s, or none (default: the dump's own file beside the source, if it is there)",
+            help=f"what describes the {role}s, or none (default: the dump's own file beside the source, if any)",
         )
 
     filters = parser.add_argument_group("filters")
@@ -119,18 +119,19 @@ def _summary(done: Conversion) -> str:
     from recbole_posattn.atomic_files.statistics import time_span
 
     read, *filtered = done.steps
-    lines = [f"{done.source}: {read.interactions:,} interactions ({done.format or 'a table of your own'})"]
+    lines = [f"{done.source}: {counted(read.interactions, 'interaction')} ({done.format or 'a table of your own'})"]
     for reason in done.rejected:
         first = ", ".join(map(str, reason.first)) + (", …" if reason.count > len(reason.first) else "")
         lines.append(f"skipped: {reason.count:,} where {reason.reason} ({first})")
-    lines += [f"{step.name}: {step.interactions:,} interactions" for step in filtered]
+    lines += [f"{step.name}: {counted(step.interactions, 'interaction')}" for step in filtered]
     kept = done.steps[-1].interactions
-    lines.append(f"data set: {done.users:,} users, {done.items:,} items, {kept:,} interactions")
+    lines.append(
+        f"data set: {counted(done.users, 'user')}, {counted(done.items, 'item')}, {counted(kept, 'interaction')}"
+    )
     lines.append(f"times: {time_span(done.first, done.last)}")
     for each in done.features:
-        lines.append(
-            f"{each.role}s: {each.described:,} of {each.wanted:,} described by {each.source} ({', '.join(each.columns)})"
-        )
+        described = f"{each.role}s: {each.described:,} of {each.wanted:,} described by {each.source}"
+        lines.append(f"{described} ({', '.join(each.columns)})")
         lines += [f"skipped: {counted(reason.count, 'line')} where {reason.reason}" for reason in each.rejected]
     return "\n".join(lines)
 

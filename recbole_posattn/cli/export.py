@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, add_output_argument, reading_options
+from recbole_posattn.errors import counted
 from recbole_posattn.settings.choices import MODEL_NAMES
 from recbole_posattn.training.run_folder import checkpoint_file
 
@@ -37,6 +38,6 @@ def execute(options: argparse.Namespace) -> int:
     ties = f", but for the order of items of equal score in {comparison.ties} of them" if comparison.ties else ""
     print(
         f"largest difference from the model's own scores: {comparison.largest_difference:.1e}; "
-        f"{comparison.histories} lists of {comparison.list_length} items are the same{ties}"
+        f"{counted(comparison.histories, 'list')} of {counted(comparison.list_length, 'item')} are the same{ties}"
     )
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
-from recbole_posattn.errors import EXIT_FAILURE, SettingError
+from recbole_posattn.errors import EXIT_FAILURE, SettingError, counted
 
 _KEYS = ("models", "datasets", "protocols", "seeds", "reference", "published")
 
@@ -103,8 +103,8 @@ def execute(options: argparse.Namespace) -> int:
         print(f"recbole-posattn: {name}, seed {seed}, failed: {outcome.error}", file=sys.stderr)
     if len(unfinished) > len(failed):
         print(
-            f"recbole-posattn: {len(unfinished) - len(failed)} runs were not started in the budget of "
-            f"{options.budget:g} minutes; the same command continues with them",
+            f"recbole-posattn: not started in the budget of {options.budget:g} minutes: "
+            f"{counted(len(unfinished) - len(failed), 'run')}; the same command continues",
             file=sys.stderr,
         )
     return EXIT_FAILURE if failed else 0

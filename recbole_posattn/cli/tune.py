@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import SettingError, counted
 from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAULT_MODEL, SCHEDULERS
 
 
@@ -85,7 +85,8 @@ def execute(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         raise
-    print(f"best of {len(result.records)} trials: {result.metric} {result.best.best(result.bigger):.4f} (validation)")
+    trials = counted(len(result.records), "trial")
+    print(f"best of {trials}: {result.metric} {result.best.best(result.bigger):.4f} (validation)")
     for key, value in result.best.settings.items():
         print(f"  {key}: {value}")
     print("test: " + ", ".join(f"{metric} {value:.4f}" for metric, value in result.test_result.items()))

@@ -20,8 +20,8 @@ the functions of ``compat/lookups.py`` and ``compat/samplers.py``):
   ``SeqSampler.sample_neg_sequence``, ``KGSampler.get_used_ids`` and ``AbstractSampler._build_alias_table`` of
   ``recbole.sampler.sampler``, and ``MaskItemSequence._neg_sample`` of ``recbole.data.transform``;
 - ``recbole.config.Config._load_internal_config_dict`` and ``recbole.utils.init_logger``, also as the name in
-  ``recbole.quick_start.quick_start``: with our models or checkpoints, which RecBole's own functions cannot use, they end in
-  a line that names ours (``compat/doors.py``);
+  ``recbole.quick_start.quick_start``: with our models or checkpoints, which RecBole's own functions cannot use, they
+  end in a line that names ours (``compat/doors.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
 When our ``Config`` is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):

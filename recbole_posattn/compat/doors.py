@@ -52,8 +52,8 @@ def close_doors(needs_our_settings: Callable[[Config, str], bool]) -> None:
     def init_logger_of_settings(config: Any) -> None:
         if type(config) is dict:
             raise CheckpointError(
-                f"RecBole's {_door() or 'init_logger'} cannot use plain settings, as checkpoints of recbole_posattn hold "
-                "them: use recbole_posattn.load for such a checkpoint, see docs/from_recbole.md."
+                f"RecBole's {_door() or 'init_logger'} cannot use plain settings, which checkpoints of recbole_posattn "
+                "hold: use recbole_posattn.load for such a checkpoint, see docs/from_recbole.md."
             )
         init_logger(config)
 

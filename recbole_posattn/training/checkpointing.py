@@ -20,6 +20,7 @@ from recbole.utils import get_local_time, set_color
 
 from recbole_posattn import distributed
 from recbole_posattn.data.digest import data_contents
+from recbole_posattn.errors import counted
 from recbole_posattn.files import link_or_copy, make_new_folder
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
@@ -212,8 +213,8 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         self.changes = resumed.changes
         if any(change["key"] == "train_batch_size" for change in resumed.changes[n_before:]):
             self._left = None  # the steps differ now, so the epoch starts again
-        steps = "" if self._left is None else f" and {self._left['steps']} steps"
-        self.logger.info(f"The run in {self.run_dir} continues after {self.start_epoch} epochs{steps}")
+        steps = "" if self._left is None else f" and {counted(self._left['steps'], 'step')}"
+        self.logger.info(f"The run in {self.run_dir} continues after {counted(self.start_epoch, 'epoch')}{steps}")
         self._warn_of_differences(resumed.content["training"])
 
     def _restore(self, content: Mapping[str, Any], training: Mapping[str, Any]) -> None:

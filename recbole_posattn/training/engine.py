@@ -113,6 +113,7 @@ class EngineMixin(recbole.trainer.Trainer):
         started = time.perf_counter()
         cpu_watch.start_period()
         self._epoch, self._batch = epoch_idx, 0
+        self.wandblogger.epoch = epoch_idx
         memory = explain_out_of_memory(self.config, True, train_data._dataset.item_num, self._kept)
         with memory, precision_explained(self.config):
             losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)

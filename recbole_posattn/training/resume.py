@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from recbole_posattn import distributed
-from recbole_posattn.errors import CheckpointError, InUseError, SettingError, UserError
+from recbole_posattn.errors import CheckpointError, InUseError, SettingError, UserError, counted
 from recbole_posattn.files import has_incomplete, remove_incomplete
 from recbole_posattn.locks import lock_file
 from recbole_posattn.settings.combinations import resolved_negatives
@@ -225,8 +225,8 @@ def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, t
     n_processes = len(content["training"]["random"])
     if n_processes != distributed.world_size():
         raise SettingError(
-            f"the run in {folder} has {n_processes} processes, not {distributed.world_size()}: continue it "
-            f"with --nproc={n_processes}"
+            f"the run in {folder} has {counted(n_processes, 'process', 'processes')}, not {distributed.world_size()}: "
+            f"continue it with --nproc={n_processes}"
         )
     given_keys = set(content["training"].get("given", ())) | (named & changed)
     return Config.from_plain({**settings, **{key: now[key] for key in changed}}, given_keys=given_keys)

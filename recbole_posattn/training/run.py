@@ -38,7 +38,6 @@ from recbole_posattn.training.resume import AUTO, Resumed, config_to_resume, res
 from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.run_log import NOT_ON_SCREEN, run_logger
 from recbole_posattn.training.same_run import check_data
-from recbole_posattn.training.tracking import Trackers
 from recbole_posattn.training.trainer import trainer_class
 
 
@@ -190,7 +189,7 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
     before = getattr(trainer, "seconds_before", 0.0)
     options = {"callback_fn": request.callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
     warn_of_busy_machine(config["device"])
-    with getattr(trainer, "wandblogger", Trackers()).finishing() as trackers:
+    with trainer.wandblogger.finishing() as trackers:
         best_valid_score, best_valid_result = trainer.fit(
             train_data, valid_data, saved=request.saved, show_progress=config["show_progress"], **options
         )

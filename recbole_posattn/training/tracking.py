@@ -99,10 +99,12 @@ class Trackers:
 
     Attributes:
         active: The trackers by their keys; none until :meth:`start`.
+        epoch: The epoch of the metrics that are logged, which the trainer sets.
     """
 
     def __init__(self) -> None:
         self.active: dict[str, Tracker] = {}
+        self.epoch = 0
 
     def start(self, config: Config, name: str, run_ids: Mapping[str, str]) -> None:
         """Start the trackers whose keys are set.
@@ -122,10 +124,10 @@ class Trackers:
 
     def log_metrics(self, metrics: Mapping[str, Any], head: str = "train", commit: bool = True) -> None:
         """Called by RecBole's trainers after each epoch and each validation."""
-        step = int(metrics.get(f"{head}_step", 0))
+        # RecBole counts validations from 0 again in a resumed run
         numbers = {f"{head}/{name}": value for name, value in _numbers(metrics) if name != f"{head}_step"}
         for tracker in self.active.values():
-            tracker.log(numbers, step)
+            tracker.log(numbers, self.epoch)
 
     def log_eval_metrics(self, metrics: Mapping[str, Any], head: str = "eval") -> None:
         """Called by RecBole's trainers after each evaluation, of validation and test alike: see :meth:`summarize`."""

@@ -29,29 +29,78 @@ from tests.data.test_convert_formats import SAMPLES, sample
 # As in the dumps: items 50 and 51, users 7 and 9, and one of each that no interaction names.
 FLAGS = "|".join(["0", "1", "0", "0", "0", "1", *["0"] * 13])
 NO_FLAGS = "|".join(["0"] * 19)
-U_ITEM = f"50|Pokémon, the (First) (1998)|01-Jan-1998||http://x|{FLAGS}\n51|unknown||||{NO_FLAGS}\n99|None (1990)||||{FLAGS}\n"
+U_ITEM = (
+    f"50|Pokémon, the (First) (1998)|01-Jan-1998||http://x|{FLAGS}\n"
+    f"51|unknown||||{NO_FLAGS}\n99|None (1990)||||{FLAGS}\n"
+)
 MOVIES_DAT = "50::Pokémon, the (First) (1998)::Action|Comedy\n51::unknown::\n99::None (1990)::Action\n"
-MOVIES_CSV = 'movieId,title,genres\n50,"Pokémon, the (First) (1998)",Action|Comedy\n51,unknown,(no genres listed)\n99,N,Action\n'
+MOVIES_CSV = (
+    'movieId,title,genres\n50,"Pokémon, the (First) (1998)",Action|Comedy\n51,unknown,(no genres listed)\n99,N,Action\n'
+)
 AMAZON_2014 = [
-    {"asin": "50", "title": "Salt & Pepper &amp; more", "categories": [["Beauty", "Hair Care"], ["Beauty"]], "price": 4.5},
+    {
+        "asin": "50",
+        "title": "Salt & Pepper &amp; more",
+        "categories": [["Beauty", "Hair Care"], ["Beauty"]],
+        "price": 4.5,
+    },
     {"asin": "51", "brand": "ACME"},
     {"asin": "99", "title": "none"},
 ]
 AMAZON_2018 = [
-    {"asin": "50", "title": "Salt &amp; Pepper &amp; more", "category": ["Beauty", "Hair Care"], "price": "$4.5", "brand": ""},
-    {"asin": "51", "title": "var aPageStart = (new Date()).getTime();", "category": [], "price": ".a-box {", "brand": "ACME"},
+    {
+        "asin": "50",
+        "title": "Salt &amp; Pepper &amp; more",
+        "category": ["Beauty", "Hair Care"],
+        "price": "$4.5",
+        "brand": "",
+    },
+    {
+        "asin": "51",
+        "title": "var aPageStart = (new Date()).getTime();",
+        "category": [],
+        "price": ".a-box {",
+        "brand": "ACME",
+    },
     {"asin": "50", "title": "the second record of an item"},
 ]
 AMAZON_2023 = [
-    {"parent_asin": "50", "title": "Salt & Pepper & more", "categories": ["Beauty", "Hair Care"], "price": 4.5, "store": None},
+    {
+        "parent_asin": "50",
+        "title": "Salt & Pepper & more",
+        "categories": ["Beauty", "Hair Care"],
+        "price": 4.5,
+        "store": None,
+    },
     {"parent_asin": "51", "title": None, "categories": [], "price": "None", "store": "ACME"},
 ]
 YELP = [
-    {"business_id": "50", "name": "Bar \"Zum\" Tab\t1", "categories": "Bars, Night Life", "city": "Ulm", "state": "BW", "stars": 3.5, "review_count": 7},
-    {"business_id": "51", "name": "Bank", "categories": None, "city": "", "state": "BW", "stars": 4.0, "review_count": 9},
+    {
+        "business_id": "50",
+        "name": 'Bar "Zum" Tab\t1',
+        "categories": "Bars, Night Life",
+        "city": "Ulm",
+        "state": "BW",
+        "stars": 3.5,
+        "review_count": 7,
+    },
+    {
+        "business_id": "51",
+        "name": "Bank",
+        "categories": None,
+        "city": "",
+        "state": "BW",
+        "stars": 4.0,
+        "review_count": 9,
+    },
 ]
-YELP_USERS = [{"user_id": user, "name": "not kept", "review_count": 3, "fans": 0, "average_stars": 4.5} for user in "79"]
-STEAM = "{u'app_name': u'It\\'s \\xe9', u'genres': [u'Action', u'Early Access'], u'price': u'Free To Play', u'id': u'50', u'developer': u'A B'}\n{u'id': u'51', u'tags': [u'VR'], u'price': 4.99}\n"
+YELP_USERS = [
+    {"user_id": user, "name": "not kept", "review_count": 3, "fans": 0, "average_stars": 4.5} for user in "79"
+]
+STEAM = (
+    "{u'app_name': u'It\\'s \\xe9', u'genres': [u'Action', u'Early Access'], u'price': u'Free To Play', "
+    "u'id': u'50', u'developer': u'A B'}\n{u'id': u'51', u'tags': [u'VR'], u'price': 4.99}\n"
+)
 
 
 def lines(records: list[dict], dump: Callable[[dict], str] = json.dumps) -> bytes:
@@ -65,8 +114,12 @@ ITEM_FILES: dict[str, tuple[str, bytes]] = {
     **dict.fromkeys(("ml-20m", "ml-25m", "ml-32m"), ("movies.csv", MOVIES_CSV.encode())),
     "amazon-2014": ("meta_Beauty.json.gz", gzip.compress(lines(AMAZON_2014, repr))),
     "amazon-2014-ratings": ("meta_Beauty.json", lines(AMAZON_2014, repr)),
-    **dict.fromkeys(("amazon-2018", "amazon-2018-ratings"), ("meta_All_Beauty.json.gz", gzip.compress(lines(AMAZON_2018)))),
-    **dict.fromkeys(("amazon-2023", "amazon-2023-ratings"), ("meta_All_Beauty.jsonl.gz", gzip.compress(lines(AMAZON_2023)))),
+    **dict.fromkeys(
+        ("amazon-2018", "amazon-2018-ratings"), ("meta_All_Beauty.json.gz", gzip.compress(lines(AMAZON_2018)))
+    ),
+    **dict.fromkeys(
+        ("amazon-2023", "amazon-2023-ratings"), ("meta_All_Beauty.jsonl.gz", gzip.compress(lines(AMAZON_2023)))
+    ),
     "yelp": ("yelp_academic_dataset_business.json", lines(YELP)),
     "steam": ("steam_games.json.gz", gzip.compress(STEAM.encode())),
 }
@@ -83,7 +136,14 @@ EXPECTED: dict[str, tuple[dict, dict]] = {
     **dict.fromkeys((name for name in ITEMS if name.startswith("ml-")), (FILM, NO_FILM)),
     **dict.fromkeys((name for name in ITEMS if name.startswith("amazon-")), (PRODUCT, NO_PRODUCT)),
     "yelp": (
-        {"title": 'Bar "Zum" Tab 1', "class": "Bars Night_Life", "city": "Ulm", "state": "BW", "item_stars": "3.5", "item_review_count": "7"},
+        {
+            "title": 'Bar "Zum" Tab 1',
+            "class": "Bars Night_Life",
+            "city": "Ulm",
+            "state": "BW",
+            "item_stars": "3.5",
+            "item_review_count": "7",
+        },
         {"title": "Bank", "class": "", "city": "", "state": "BW", "item_stars": "4.0", "item_review_count": "9"},
     ),
     "steam": (
@@ -107,7 +167,9 @@ def dump(folder: Path, name: str) -> Path:
 def features(done: Conversion, suffix: str) -> dict[str, dict[str, str]]:
     """The rows of a file of features by item or user, as pandas reads it."""
     file = done.file.with_suffix(f".{suffix}")
-    table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False).rename(columns=lambda name: name.split(":")[0])
+    table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False).rename(
+        columns=lambda name: name.split(":")[0]
+    )
     return {row.pop(f"{suffix}_id"): row for row in table.to_dict("records")}
 
 
@@ -131,7 +193,9 @@ def test_items_and_users_are_described(empty_folder: Path, name: str) -> None:
         assert ("user" in described) == (name in USERS)
         if name in USERS and name != "yelp":
             people = features(done, "user")
-            assert all(people[user].items() >= person.items() for user, person in zip("97", PEOPLE)) and len(people) == 2
+            assert (
+                all(people[user].items() >= person.items() for user, person in zip("97", PEOPLE)) and len(people) == 2
+            )
         elif name in USERS:
             assert features(done, "user")["7"] == {"review_count": "3", "fans": "0", "average_stars": "4.5"}
     header = done.file.with_suffix(".item").read_text(encoding="utf-8").split("\n")[0]
@@ -182,12 +246,14 @@ def test_bad_lines_are_refused_or_listed(empty_folder: Path, capsys: pytest.Capt
     file = dump(empty_folder / "dump", "ml-1m")
     with open(file.with_name("movies.dat"), "ab") as movies:
         movies.write(b"60::too few\n")
-    with pytest.raises(DataError, match=r"movies.dat has 1 bad line, line 4: the number of fields is 2, not 3: '60::too f"):
+    with pytest.raises(
+        DataError, match=r"movies.dat has 1 bad line, line 4: the number of fields is 2, not 3: '60::too f"
+    ):
         convert(file, "mine")
     assert not Path("dataset").exists()
     assert cli.main(["data", "convert", str(file), "--dataset=mine", "--on_error=skip"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert "items: 2 of 2 described by dump/movies.dat (title, release_year, class)" in printed
+    assert f"items: 2 of 2 described by {file.with_name('movies.dat')} (title, release_year, class)" in printed
     assert "skipped: 1 line where the number of fields is 2, not 3" in printed
     assert {"written: dataset/mine/mine.item", "written: dataset/mine/mine.user"} <= set(printed)
     assert Path("dataset/mine/mine.item.rejected.tsv").read_text().splitlines()[1].startswith("4\tthe number")
@@ -199,7 +265,9 @@ def test_files_of_features_are_replaced_only_if_asked_for(empty_folder: Path) ->
     own = Path("dataset/mine/mine.item")
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    with pytest.raises(SettingError, match=r"mine.item exists; give another --name, --overwrite, or --item_features=none"):
+    with pytest.raises(
+        SettingError, match=r"mine.item exists; give another --name, --overwrite, or --item_features=none"
+    ):
         convert(file, "mine")
     assert own.read_text() == "mine" and len(list(own.parent.iterdir())) == 1
     convert(file, "mine", ReadOptions(item_features=NONE))
@@ -222,7 +290,8 @@ def log() -> Path:
 
 def test_products_of_ones_own_get_types_by_their_values(log: Path) -> None:
     Path("products.csv").write_text(
-        'title,what,price,zip,kind:token_seq\n"Salt, 1 kg",i0,1.5,01234,a b\nPepper,i1,,x,b\nUnused,i9,1,1,c\nTea,i2,2,1,\n'
+        'title,what,price,zip,kind:token_seq\n"Salt, 1 kg",i0,1.5,01234,a b\nPepper,i1,,x,b\n'
+        "Unused,i9,1,1,c\nTea,i2,2,1,\n"
     )
     done = convert(log, "mine", OWN._replace(item_features="products.csv"))
     text = done.file.with_suffix(".item").read_text().splitlines()
@@ -266,7 +335,9 @@ def test_products_that_cannot_be_read_are_one_line(
 @pytest.fixture
 def converted(empty_folder: Path) -> Callable[..., dict[str, Any]]:
     """Settings of a short run on a converted ml-1m of 20 users and 12 films, of which one is not described."""
-    ratings = [f"{user}::{1 + (3 * user + step) % 12}::5::{100 * user + step}" for user in range(1, 21) for step in range(8)]
+    ratings = [
+        f"{user}::{1 + (3 * user + step) % 12}::5::{100 * user + step}" for user in range(1, 21) for step in range(8)
+    ]
     movies = [f"{item}::Film {item} (19{50 + item})::{'Action' if item % 2 else 'Drama|War'}" for item in range(1, 12)]
     folder = empty_folder / "ml-1m"
     folder.mkdir()
@@ -291,7 +362,9 @@ def converted(empty_folder: Path) -> Callable[..., dict[str, Any]]:
     ],
     ids=str,
 )
-def test_models_with_features_run_on_converted_data(converted: Callable, model: str, changes: Mapping[str, Any]) -> None:
+def test_models_with_features_run_on_converted_data(
+    converted: Callable, model: str, changes: Mapping[str, Any]
+) -> None:
     """Without a word on ``load_col``: the models read ``class``, or what they are told, from the file of items."""
     result = run(model, "films", config_dict=converted(**changes), saved=False)
     assert result["test_result"]["ndcg@3"] >= 0
@@ -301,7 +374,9 @@ def test_models_with_features_run_on_converted_data(converted: Callable, model: 
 
 def test_features_that_the_file_lacks_are_named(converted: Callable) -> None:
     config = Config("SASRecF", "films", config_dict=converted(selected_features=["genre"]), command_line=[])
-    with pytest.raises(SettingError, match=r"names the column 'genre', which is not loaded. .*title:token, release_year:"):
+    with pytest.raises(
+        SettingError, match=r"names the column 'genre', which is not loaded. .*title:token, release_year:"
+    ):
         ensure_atomic_files(config)
     for changes in ({"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}, {"load_col": {"inter": "*"}}):
         config = Config("SASRecF", "films", config_dict=converted(**changes), command_line=[])

@@ -108,8 +108,7 @@ def _own(role: Role, key: str | None, located: Located) -> Features:
     kind, separator = SUFFIXES.get(Path(located.name.removesuffix(".gz")).suffix.lower(), ("", ""))
     if kind not in ("delimited", "jsonl"):
         raise SettingError(
-            f"{role}_features: the file must be one of .csv, .tsv, .{role} and .jsonl, perhaps with .gz; got "
-            f"{located.file}."
+            f"{role}_features: the file must be one of .csv, .tsv and .jsonl, perhaps with .gz; got {located.file}."
         )
     return Features((), key or f"{role}_id", None, kind, separator)
 

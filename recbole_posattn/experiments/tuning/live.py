@@ -7,6 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from recbole_posattn.errors import counted
 from recbole_posattn.experiments.tuning.records import PRUNED, TrialRecord, best_trial, n_failed
 from recbole_posattn.reporting.terminal import print_line
 
@@ -53,7 +54,7 @@ class LiveSearch:
         if not self.console.is_terminal:
             score = record.best(self.bigger)
             result = f"{self.metric} {score:.4f}" if score is not None else f"no finite {self.metric}"
-            outcome = record.error or f"{result} after {record.curve[-1][0]} epochs"
+            outcome = record.error or f"{result} after {counted(record.curve[-1][0], 'epoch')}"
             done = f"{self.title}  {len(self.records)}/{self.n_trials}"
             line = (
                 f"{done}  trial {record.number} {record.state}: {outcome}  ({record.seconds:.0f} s)  {record.settings}"
