@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from recbole_posattn.settings.keys import KEYS
 from recbole_posattn.settings.properties import recbole_model_names
 from recbole_posattn.settings.registry import registered_model_names
 from recbole_posattn.training import cpu_watch, environment
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME, checkpoint_file
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
@@ -281,3 +283,43 @@ def test_the_line_is_in_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     monkeypatch.setattr(environment.cpu_watch, "warning", lambda device: "The machine is oversubscribed: …")
     environment.warn_of_busy_machine(torch.device("cpu"))
     assert caplog.messages == ["The machine is oversubscribed: …"]
+
+
+# -- the folder of a run ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        (["inspect", "--max_users=20"], "inspect/inspect.html"),
+        (["interference"], "interference_metrics.csv"),
+        (["export", "--format=torch-export"], "export/model.pt2"),
+        (["recommend", "--k=2"], "recommendations.csv"),
+    ],
+    ids=str,
+)
+def test_commands_take_the_folder_of_a_run(command: list[str], written: str, finished_run: Callable[..., Path]) -> None:
+    """And write where they write for its checkpoint."""
+    folder = finished_run()
+    assert cli.main([command[0], str(folder), *command[1:]]) == 0
+    assert (folder / written).is_file()
+    assert cli.main([command[0], str(folder / BEST_NAME), *command[1:], "--out=other.csv"]) == 0
+    assert Path("other.csv").exists()
+
+
+def test_a_folder_that_is_no_run_names_what_it_has(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def message(path: Path) -> str:
+        return refused(["inspect", str(path)], capsys)
+
+    assert "it has no best.pth; name the folder of a run below saved/, or a checkpoint" in message(tmp_path)
+    (tmp_path / LAST_NAME).write_text("")
+    assert f"it has no best.pth; name one of its files: {tmp_path / LAST_NAME}" in message(tmp_path)
+    for number in range(5):
+        (tmp_path / f"run{number}").mkdir()
+        (tmp_path / f"run{number}" / BEST_NAME).write_text("")
+        os.utime(tmp_path / f"run{number}" / BEST_NAME, (1000 + number, 1000 + number))
+    newest = ", ".join(str(tmp_path / f"run{number}") for number in (4, 3, 2))
+    assert f"name one of its runs, the newest first: {newest}, …" in message(tmp_path)
+    assert checkpoint_file(tmp_path / "run1") == tmp_path / "run1" / BEST_NAME
+    assert checkpoint_file(tmp_path / "nowhere") == tmp_path / "nowhere"
