@@ -21,13 +21,13 @@ class KernelSummary(NamedTuple):
 
     Attributes:
         name: Its layer, from 1, and its part, such as ``layer_1/U``.
-        matrix: Its matrix, that of Uᵀ for U; shape (g, T, T).
+        last_row: What the newest position takes from each, of Uᵀ for U; shape (g, T).
         mean_lag: The mean distance of its weights, by magnitude, from the position that they are added to.
         lag_0_share: The share of the magnitudes at that position itself.
     """
 
     name: str
-    matrix: Tensor
+    last_row: Tensor
     mean_lag: float
     lag_0_share: float
 
@@ -44,16 +44,17 @@ def kernel_summaries(model: SASRecBase) -> Iterator[KernelSummary]:
         if isinstance(block.branch, KernelBranch):
             matrices["branch"] = block.branch.effective()
         for part, matrix in matrices.items():
-            share = _mass_by_lag(matrix) / _mass_by_lag(matrix).sum()
+            mass = _mass_by_lag(matrix)
+            share = mass / mass.sum()
             mean_lag = float(share @ torch.arange(len(share), dtype=share.dtype, device=share.device))
-            yield KernelSummary(f"layer_{layer}/{part}", matrix, mean_lag, float(share[0]))
+            yield KernelSummary(f"layer_{layer}/{part}", matrix[:, -1], mean_lag, float(share[0]))
 
 
 def _mass_by_lag(matrix: Tensor) -> Tensor:
     """Mean magnitude of the entries of each lag, over all groups, of the lags ±k together; shape (T,)."""
-    magnitude = matrix.abs()
+    magnitude = matrix.abs().mean(dim=0)
     backward, forward = (
-        torch.stack([magnitude.diagonal(sign * lag, -2, -1).mean() for lag in range(matrix.shape[-1])])
+        torch.stack([magnitude.diagonal(sign * lag).mean() for lag in range(matrix.shape[-1])])
         for sign in (-1, 1)
     )
     return backward + torch.cat([forward.new_zeros(1), forward[1:]])
