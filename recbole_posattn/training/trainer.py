@@ -54,7 +54,8 @@ class SequenceTrainer(CheckpointMixin):
         for kernel in kernel_summaries(self.model) if isinstance(self.model, SASRecBase) else ():
             for name in ("mean_lag", "lag_0_share"):
                 self.tensorboard.add_scalar(f"Kernels/{kernel.name}/{name}", getattr(kernel, name), self._epoch)
-            self.tensorboard.add_histogram(f"Kernels/{kernel.name}/weights", kernel.last_row, self._epoch)
+            if kernel.last_row.isfinite().all():  # a histogram refuses others
+                self.tensorboard.add_histogram(f"Kernels/{kernel.name}/weights", kernel.last_row, self._epoch)
 
     def _keep_kernels(self, n_epochs: int) -> None:
         if not self._kernels_kept_every or n_epochs % self._kernels_kept_every:
