@@ -5,55 +5,23 @@ They come from the package's table of keys; defaults and descriptions of RecBole
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from recbole_posattn.settings.catalogue import recbole_comments, recbole_defaults
 from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Source
 from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, SAME_IN_ALL_ROWS, WITHOUT_EFFECT_ON_RESULT
-from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.rules import LARGEST
-from recbole_posattn.settings.yaml import YamlLoader
+from recbole_posattn.settings.yaml import default_text
 
 PAGE = Path(__file__).parent / "settings.md"
 BEGIN, END = "<!-- keys: python docs/settings.py -->", "<!-- end of keys -->"
 _HEAD = "| key | default | what it is | allowed | on resume |\n| --- | --- | --- | --- | --- |"
-
-
-def default_text(value: Any) -> str:
-    """A default as it is written in a property file."""
-    if value is None:
-        return "~"
-    if isinstance(value, float):
-        return re.sub(r"e([+-])0", r"e\1", repr(value))
-    if isinstance(value, str) and re.fullmatch(r"[\w@/-]+", value) and yaml.load(value, YamlLoader) == value:
-        return value
-    if isinstance(value, (str, bool, int)):
-        return json.dumps(value) if isinstance(value, str) else str(value)
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()
-
-
-def recbole_comments() -> dict[str, str]:
-    """The comment of each key in the property files that RecBole reads for every run."""
-    comments: dict[str, str] = {}
-    for name in ("overall.yaml", "dataset/sample.yaml"):
-        text = (RECBOLE_PROPERTIES / name).read_text(encoding="utf-8")
-        comments |= re.findall(r"^(\w+):.*?# +(.+?)\s*$", text, flags=re.MULTILINE)
-    return comments
-
-
-def recbole_defaults() -> dict[str, Any]:
-    """The default of each key in the same files."""
-    defaults: dict[str, Any] = {}
-    for name in ("overall.yaml", "dataset/sample.yaml"):
-        defaults |= yaml.safe_load((RECBOLE_PROPERTIES / name).read_text(encoding="utf-8"))
-    return defaults
 
 
 def _markdown(text: str) -> str:

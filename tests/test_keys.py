@@ -49,14 +49,16 @@ def test_a_key_stands_in_the_table_once() -> None:
     [
         (
             "RESUMABLE",
-            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_wandb max_minutes plugins "
+            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_mlflow log_wandb max_minutes "
+            "plugins "
             "process_timeout save_last_every show_progress single_spec state stopping_step use_gpu wandb_project "
             "worker",
         ),
         ("CHANGEABLE", "clip_grad_norm enable_amp learning_rate loss_chunk_size train_batch_size"),
         (
             "WITHOUT_EFFECT_ON_RESULT",
-            "checkpoint_dir data_path device gpu_id local_rank log_wandb max_minutes plugins process_timeout "
+            "checkpoint_dir data_path device gpu_id local_rank log_mlflow log_wandb max_minutes plugins "
+            "process_timeout "
             "save_kernel_every "
             "save_last_every show_progress state world_size",
         ),
@@ -76,7 +78,8 @@ def test_a_key_stands_in_the_table_once() -> None:
         ),
         (
             "PLACES",
-            "checkpoint_dir data_path device gpu_id local_rank log_wandb max_minutes process_timeout save_kernel_every "
+            "checkpoint_dir data_path device gpu_id local_rank log_mlflow log_wandb max_minutes process_timeout "
+            "save_kernel_every "
             "save_last_every show_progress state world_size",
         ),
         ("PATH_KEYS", "checkpoint_dir data_path"),

@@ -20,10 +20,11 @@ from recbole_posattn.cli.main import main
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.result import RunResult
 from recbole_posattn.training.resume import LOCK_NAME, lock_run
+from recbole_posattn.training.run_folder import LAST_NAME
 from tests.systems import needs_posix
 
 # Entries of a result that depend on where and when a run took place.

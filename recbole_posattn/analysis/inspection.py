@@ -21,6 +21,7 @@ from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, without_
 from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.load import Loaded, load
 from recbole_posattn.training.result import RESULT_NAME
+from recbole_posattn.training.run_folder import checkpoint_file
 
 # Settings that describe the positional parts of a model.
 _POSITIONAL_KEYS = (
@@ -73,7 +74,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     Attention and positional bias are measured on the histories of validation targets.
 
     Args:
-        checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
+        checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run, of one of our models.
         max_users: Maximum number of histories to measure on; of more, evenly spaced ones are taken.
         options: Of :func:`recbole_posattn.load`.
 
@@ -84,6 +85,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     """
     if max_users < 1:
         raise SettingError(f"max_users must be a positive integer; got {max_users}.")
+    checkpoint = checkpoint_file(checkpoint)
     loaded = load(checkpoint, **options)
     config, model = loaded.config, loaded.model
     if not isinstance(model, SASRecBase):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbole_posattn.errors import DataError
+from recbole_posattn.errors import DataError, counted
 
 if TYPE_CHECKING:  # importing it takes seconds
     from recbole_posattn.settings.config import Config
@@ -156,7 +156,7 @@ def time_span(first: float, last: float) -> str:
     if not looks_like_unix(first, last):
         return f"{first:.10g} to {last:.10g}, no Unix times"
     begin, end = (datetime.datetime.fromtimestamp(time, datetime.UTC) for time in (first, last))
-    return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {(end - begin).days:,} days"
+    return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {counted((end - begin).days, 'day')}"
 
 
 def _read(file: Path, config: Config) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
-from recbole_posattn.errors import EXIT_FAILURE, SettingError
+from recbole_posattn.errors import EXIT_FAILURE, SettingError, counted
 
 if TYPE_CHECKING:
     from recbole_posattn.experiments.leaderboard.leaderboard import Report
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write the report of the leaderboard in this folder again, from its records alone",
     )
-    parser.add_argument("--output", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
+    parser.add_argument("--output", "--out", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
 
 
 def _names(text: str) -> list[str]:
@@ -106,8 +106,8 @@ def execute(options: argparse.Namespace) -> int:
         print(f"recbole-posattn: {name}, seed {seed}, failed: {outcome.error}", file=sys.stderr)
     if len(report.unfinished) > len(failed):
         print(
-            f"recbole-posattn: {len(report.unfinished) - len(failed)} runs were not started in the budget of "
-            f"{options.budget:g} minutes; the same command continues with them",
+            f"recbole-posattn: not started in the budget of {options.budget:g} minutes: "
+            f"{counted(len(report.unfinished) - len(failed), 'run')}; the same command continues",
             file=sys.stderr,
         )
     return EXIT_FAILURE if failed else 0

@@ -33,11 +33,11 @@ from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.checks import PRETRAINED
 from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, PATH_KEYS
 from recbole_posattn.settings.plugins import check_known_in_workers, import_plugins
-from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
 from recbole_posattn.training.resume import AUTO
 from recbole_posattn.training.run import run
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.trainer import KERNELS_NAME
 
 FAILURE_NAME = "failure.json"

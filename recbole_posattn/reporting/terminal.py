@@ -34,6 +34,18 @@ def text_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> st
     return _plain(table, rows)
 
 
+def listing(rows: Sequence[Sequence[object]], widest: int = 28) -> str:
+    """Rows without a header, aligned left; the last column is not padded, and one of more characters moves right.
+
+    Args:
+        rows: Rows of the same number of columns.
+        widest: The most characters to which a column is padded.
+    """
+    widths = [min(widest, max(len(str(cell)) for cell in column)) for column in zip(*rows)]
+    lines = ("  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
 def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """A table in GitHub's Markdown, aligned left."""
     table = Table(box=box.MARKDOWN)

@@ -22,9 +22,12 @@ from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.serving.ranking import best_items
 from recbole_posattn.serving.requests import Requests, Split, known_users, new_histories, numbers_of, report_skipped
 from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences
+from recbole_posattn.serving.titles import read_titles
 from recbole_posattn.training.load import Loaded, load
 
 SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
+# With titles, their column comes before the scores.
+SCHEMA_WITH_TITLES = SCHEMA.insert(3, pa.field("title", pa.string()))
 
 # Maximum number of scores (requests × items) and of requests in a batch; on a CPU, about what fits into the cache.
 SCORES_PER_BATCH = {"cpu": 2**23, "cuda": 2**26}
@@ -73,6 +76,7 @@ class Recommender:
         exclude_history: bool | None = None,
         restrict_to: Sequence[object] | None = None,
         exclude: Sequence[object] = (),
+        titles: bool | str = False,
     ) -> pd.DataFrame:
         """Recommend items to users with given histories, whom the data set need not know.
 
@@ -81,20 +85,20 @@ class Recommender:
                 ``time``; or the items of each user, oldest first. Items that the model does not know are skipped, as
                 are users with no other items. The model reads the newest ``MAX_ITEM_LIST_LENGTH`` items.
             k: Number of items per user.
-            exclude_history: Whether to leave out all items of the user's history. By default as in the model's
-                evaluation: by the key ``mask_history``; without it, sequential models may recommend items of the
-                history and all others may not, as in RecBole.
+            exclude_history: Whether to leave out all items of the user's history, as by default.
             restrict_to: The only items to recommend; all by default.
             exclude: Items not to recommend.
+            titles: Whether to add a column ``title``, from the data set's file of items; or the name of its column of
+                titles there.
 
         Returns:
-            Columns ``user``, ``rank`` (1 for the best), ``item`` and ``score``; users in the order of the
-            histories, with fewer than k rows if fewer items remain. Items with equal scores are in the order of their
-            numbers in the data set.
+            Columns ``user``, ``rank`` (1 for the best), ``item``, ``title`` if asked for, and ``score``; users in the
+            order of the histories, with fewer than k rows if fewer items remain. Items with equal scores are in the
+            order of their numbers in the data set.
 
         Raises:
             SettingError: If ``k`` is out of range, or none of ``restrict_to`` is known.
-            DataError: If the histories cannot be used.
+            DataError: If the histories cannot be used, or there are no titles.
             CheckpointError: If the model does not read histories, reads other fields than items, or returns NaN.
         """
         blocks = self.blocks(
@@ -103,6 +107,7 @@ class Recommender:
             exclude_history=exclude_history,
             restrict_to=restrict_to,
             exclude=exclude,
+            titles=titles,
         )
         table: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
         return table
@@ -116,6 +121,7 @@ class Recommender:
         exclude_history: bool | None = None,
         restrict_to: Sequence[object] | None = None,
         exclude: Sequence[object] = (),
+        titles: bool | str = False,
     ) -> pd.DataFrame:
         """Recommend items to users of the data set.
 
@@ -124,16 +130,19 @@ class Recommender:
             k: See :meth:`recommend`.
             split: ``all`` to recommend on all interactions; ``valid`` or ``test`` for one list per target of that
                 split, on the interactions before it, as in an evaluation.
-            exclude_history: See :meth:`recommend`.
+            exclude_history: See :meth:`recommend`. By default, lists of ``valid`` and ``test`` are those of the model's
+                evaluation: by the key ``mask_history``; without it, sequential models may recommend items of the
+                history and all others may not, as in RecBole.
             restrict_to: See :meth:`recommend`.
             exclude: See :meth:`recommend`.
+            titles: See :meth:`recommend`.
 
         Returns:
             See :meth:`recommend`.
 
         Raises:
             SettingError: If ``k`` or ``split`` is out of range, or none of ``restrict_to`` is known.
-            DataError: If none of the users is known, or the split has no targets.
+            DataError: If none of the users is known, the split has no targets, or there are no titles.
             CheckpointError: If the model reads other fields than users and items, or returns NaN.
         """
         blocks = self.blocks(
@@ -142,6 +151,7 @@ class Recommender:
             exclude_history=exclude_history,
             restrict_to=restrict_to,
             exclude=exclude,
+            titles=titles,
         )
         table: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
         return table
@@ -166,6 +176,7 @@ class Recommender:
         exclude_history: bool | None = None,
         restrict_to: Sequence[object] | None = None,
         exclude: Sequence[object] = (),
+        titles: bool | str = False,
         show_progress: bool = False,
     ) -> Iterator[pa.Table]:
         """Recommend block by block, in bounded memory.
@@ -173,16 +184,17 @@ class Recommender:
         Args:
             requests: The result of :meth:`known_users` or :meth:`new_histories`.
             k: See :meth:`recommend`.
-            exclude_history: See :meth:`recommend`.
+            exclude_history: See :meth:`recommend_users`.
             restrict_to: See :meth:`recommend`.
             exclude: See :meth:`recommend`.
+            titles: See :meth:`recommend`.
             show_progress: Whether to show a progress bar.
 
         Returns:
-            Tables of :data:`SCHEMA`, of :data:`REQUESTS_PER_BLOCK` requests each.
+            Tables of :data:`SCHEMA` or :data:`SCHEMA_WITH_TITLES`, of :data:`REQUESTS_PER_BLOCK` requests each.
 
         Raises:
-            SettingError, CheckpointError: As :meth:`recommend` does.
+            SettingError, DataError, CheckpointError: As :meth:`recommend` does.
         """
         n_items = self.loaded.dataset.item_num - 1
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_items:
@@ -191,7 +203,17 @@ class Recommender:
             self._report(line)
         left_out = self._left_out(restrict_to, exclude)
         mask = self._history_mask(requests, exclude_history)
-        return self._blocks(requests, k, left_out, mask, show_progress)
+        of_items = self._titles(titles) if titles else None
+        return self._blocks(requests, k, left_out, mask, of_items, show_progress)
+
+    def leaves_out_history(self, requests: Requests, exclude_history: bool | None = None) -> bool:
+        """Whether the lists of some requests leave out what is in the users' histories; see :meth:`blocks`."""
+        return self._history_mask(requests, exclude_history) != "none"
+
+    def _titles(self, titles: bool | str) -> pa.Array:
+        """The title of each item by its number; null where there is none."""
+        found = read_titles(self.loaded.config, titles if isinstance(titles, str) else None)
+        return pa.array(found.reindex(self._known_items), pa.string(), from_pandas=True)
 
     # -- what is not recommended -------------------------------------------------------------------------------------
 
@@ -219,19 +241,20 @@ class Recommender:
         """Which items of the histories are left out, as a value of the key ``mask_history``."""
         if exclude_history is not None:
             return "all" if exclude_history else "none"
-        mask = self.loaded.config["mask_history"] or ("none" if reads_sequences(self.loaded) else "all")
-        return "all" if mask == "except_target" and not requests.have_targets else mask
+        if not requests.have_targets:
+            return "all"
+        return self.loaded.config["mask_history"] or ("none" if reads_sequences(self.loaded) else "all")
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
     def _blocks(
-        self, requests: Requests, k: int, left_out: Tensor, mask: str, show_progress: bool
+        self, requests: Requests, k: int, left_out: Tensor, mask: str, titles: pa.Array | None, show_progress: bool
     ) -> Iterator[pa.Table]:
         with tqdm(total=len(requests), desc="recommending", unit=" users", disable=not show_progress) as progress:
             for index in torch.arange(len(requests)).split(REQUESTS_PER_BLOCK):
                 block = requests.rows(index)
                 scores, item = self._best(block, k, left_out, mask, progress)
-                yield self._table(block.user, item, scores)
+                yield self._table(block.user, item, scores, titles)
 
     @torch.no_grad()
     def _best(
@@ -256,15 +279,16 @@ class Recommender:
             progress.update(len(rows))
         return best.numpy(), item.numpy()
 
-    def _table(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray) -> pa.Table:
+    def _table(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray, titles: pa.Array | None) -> pa.Table:
         valid = scores > -np.inf
         row, nth = np.nonzero(valid)
-        return pa.table(
-            {
-                "user": pa.array(user).take(pa.array(row)),
-                "rank": pa.array(nth + 1, pa.int32()),
-                "item": self._item.take(pa.array(item[valid])),
-                "score": pa.array(scores[valid]),
-            },
-            SCHEMA,
-        )
+        number = pa.array(item[valid])
+        columns = {
+            "user": pa.array(user).take(pa.array(row)),
+            "rank": pa.array(nth + 1, pa.int32()),
+            "item": self._item.take(number),
+            "score": pa.array(scores[valid]),
+        }
+        if titles is None:
+            return pa.table(columns, SCHEMA)
+        return pa.table({**columns, "title": titles.take(number)}, SCHEMA_WITH_TITLES)

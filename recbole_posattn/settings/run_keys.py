@@ -188,6 +188,18 @@ RUN_KEYS = (
         resumable="yes",
         changes_result=False,
     ),
+    own_key(
+        "log_mlflow",
+        Rule(
+            lambda value: value is False or (value is True and find_spec("mlflow") is not None),
+            "False, or True where the package mlflow is installed",
+        ),
+        False,
+        "(bool) Log settings and metrics to MLflow; its environment variables say where.",
+        Scope.EXECUTION,
+        resumable="yes",
+        changes_result=False,
+    ),
     _execution_key("state", or_none(lower_one_of(*_LEVELS)), resumable="yes", changes_result=False),
     _execution_key("data_path", PATH, resumable="yes", changes_result=False),
     _execution_key("checkpoint_dir", PATH, resumable="yes", changes_result=False),

@@ -26,6 +26,7 @@ from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import check_vocabulary, load_state, read_checkpoint, use_explained
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.explained_errors import model_size_explained, needs_explained, pretrained_explained
+from recbole_posattn.training.run_folder import checkpoint_file
 from recbole_posattn.training.run_log import run_logger
 from recbole_posattn.training.trainer import trainer_class
 from recbole_posattn.training.trees import TREES, load_trees
@@ -56,7 +57,7 @@ def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None
     """Evaluate a trained model on its test set.
 
     Args:
-        checkpoint: A file written by :func:`run`.
+        checkpoint: A file written by :func:`run`, or the folder of a run.
 
     Returns:
         The metrics by name, ``None`` for a split without rows, and the table of
@@ -79,7 +80,8 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     """Load a trained model with its settings and its data, prepared as for training.
 
     Args:
-        checkpoint: A file written by :func:`run`. It is read as plain data; nothing in it is executed.
+        checkpoint: A file written by :func:`run`, or the folder of a run, for its best epoch. It is read as plain data;
+            nothing in it is executed.
         data_path: The folder with the data set's folder in it, if it has moved since training.
         allow_unsafe_checkpoint: Whether to read a checkpoint written by RecBole itself, which **runs any code in it**;
             for files from people you trust.
@@ -92,6 +94,7 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
         DataError: If the data set cannot be read.
         SettingError: If the model is not registered here.
     """
+    checkpoint = checkpoint_file(checkpoint)
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
     with use_explained(checkpoint):
         config = Config.from_plain(content["config"], data_path)

@@ -19,7 +19,7 @@ from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
 NOT_DRAWN = {
     "gpu_id": "all train on the CPU, where a resumed run is the same to the last bit",
     **dict.fromkeys(("data_path", "checkpoint_dir"), "the folders of a run"),
-    **dict.fromkeys(("log_wandb", "wandb_project"), "a service on the network"),
+    **dict.fromkeys(("log_mlflow", "log_wandb", "wandb_project"), "a service on the network"),
     **dict.fromkeys(
         ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"), "refused, being pickles"
     ),

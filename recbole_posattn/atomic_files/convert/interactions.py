@@ -178,3 +178,8 @@ def _positions(user: np.ndarray) -> np.ndarray:
     position = np.empty(len(user))
     position[order] = np.arange(len(user)) - start + 1
     return position
+
+
+def quoted(text: str) -> str:
+    """A text; quoted if it begins with a quote, which pandas would read as the beginning of a quoted field."""
+    return '"{}"'.format(text.replace('"', '""')) if text.startswith('"') else text

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_posattn.errors import counted
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.trials import Resources
@@ -62,7 +63,7 @@ class Tuning:
         if best is not None:
             found = ", ".join(f"{key} {four_digits(value)}" for key, value in best.settings.items())
         self.notes.append(
-            f"{dataset}, {protocol}: {row}: {facts['trials']} trials ({facts['pruned']} pruned, "
+            f"{dataset}, {protocol}: {row}: {counted(facts['trials'], 'trial')} ({facts['pruned']} pruned, "
             f"{facts['failed']} failed, {facts['reused']} taken from earlier searches), {facts['seconds']:,.0f} s: "
             f"{found}."
         )
@@ -109,8 +110,8 @@ def tune_rows(
     short = Path(protocol).stem
     board = f"{dataset}, {short}"
     tuning.notes.append(
-        f"{board}: each row was tuned by {n_trials} trials on the validation set with seed {spec.seeds[0]}, in the "
-        "search space of its model."
+        f"{board}: each row was tuned by {counted(n_trials, 'trial')} on the validation set with seed {spec.seeds[0]}, "
+        "in the search space of its model."
     )
     for name, search in definitions.items():
         if not search.space.keys:
