@@ -246,6 +246,8 @@ def same_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
         return (torch.rand(shape, dtype=torch.float64, generator=generator).to(device) * total).long()
 
     monkeypatch.setattr(NegativeItems, "_draw", draw)
+    monkeypatch.setitem(sampled.GATHERED_ELEMENTS, "cpu", sampled.GATHERED_ELEMENTS["cuda"])  # the same chunks
+    monkeypatch.setitem(cross_entropy.ELEMENTS_WITH_HISTORIES, "cpu", cross_entropy.ELEMENTS_WITH_HISTORIES["cuda"])
 
 
 @pytest.fixture

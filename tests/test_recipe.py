@@ -63,7 +63,11 @@ def assert_close(actual: Weights, expected: Weights) -> None:
 
 def test_without_the_keys_a_run_is_what_it_was_before_there_were_any(tiny_settings: Callable) -> None:
     """Figures of the version before, up to the rounding of another machine."""
-    before = {"kernel_branch": None, "kernel_normalization": "frobenius"}  # the defaults then
+    before = {
+        "kernel_branch": None,
+        "kernel_normalization": "frobenius",
+        "history_partition": False,
+    }  # the defaults then
     settings = tiny_settings(metric_decimal_place=10, use_gpu=False, **before)
     result = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
     losses = [point["loss"] for point in result["curve"]]

@@ -32,6 +32,9 @@ _TABLES = {
     "attention": "attention by layer, head and history length",
     "positions": "positional bias and attention by lag",
     "evolution": "weights by lag and epoch",
+    "gap_weights": "weights by time gap",
+    "gaps": "time gaps of the histories",
+    "partition": "biases of the history partition",
 }
 
 

@@ -24,12 +24,14 @@ Switch = bool | Literal["auto"] | None
 MASKING = ("all", "except_target")
 
 
-def partitions_history(history_partition: Switch, mask_history: str | None) -> bool:
-    """Whether the scores of history items get a bias; ``auto``: where these items are ranked.
+def partitions_history(history_partition: Switch, mask_history: str | None, takes_histories: bool) -> bool:
+    """Whether the scores of history items get a bias; ``auto``: where these items are ranked and the loss takes them.
 
     A sequential model without ``mask_history`` is ranked as RecBole ranks it, with all items of the history.
     """
-    return mask_history not in MASKING if history_partition == "auto" else bool(history_partition)
+    if history_partition == "auto":
+        return takes_histories and mask_history not in MASKING
+    return bool(history_partition)
 
 
 def masks_in_training(train_mask_history: Switch, mask_history: str | None) -> bool:

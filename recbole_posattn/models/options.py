@@ -31,7 +31,7 @@ def block_options(config: Config) -> BlockOptions:
     return BlockOptions(
         config["hidden_size"],
         inner_size=inner_size(config),
-        hidden_act=config["hidden_act"],
+        hidden_act=config["hidden_act"] or "relu",  # LiGR's block has its own, and no key for it
         dropout=config["hidden_dropout_prob"],
         layer_norm_eps=config["layer_norm_eps"],
         **given(config, "output_projection", "attend_padding"),

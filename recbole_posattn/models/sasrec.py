@@ -38,7 +38,7 @@ from recbole_posattn.nn.encodings.build import build_encodings
 from recbole_posattn.nn.history_partition import HistoryPartition
 from recbole_posattn.nn.item_scores import item_score
 from recbole_posattn.nn.kernels.base import IdentityKernel
-from recbole_posattn.nn.losses.build import build_loss
+from recbole_posattn.nn.losses.build import LOSSES_WITHOUT_HISTORIES, build_loss
 from recbole_posattn.nn.losses.histories import HistoryMask, TargetHistories
 from recbole_posattn.nn.matrices import matrices
 
@@ -91,7 +91,8 @@ class SASRecBase(SequentialRecommender):
         lag_only = all(getattr(part, "lag_only", True) for part in self.backbone.modules())
         anywhere = lag_only and self.padded_length is None
         self.newest_last = position_alignment(config) == "end" and not anywhere
-        partitions = partitions_history(config["history_partition"], config["mask_history"])
+        takes_histories = config["loss_type"] not in LOSSES_WITHOUT_HISTORIES
+        partitions = partitions_history(config["history_partition"], config["mask_history"], takes_histories)
         self.history_partition = HistoryPartition(self.max_seq_length) if partitions else None
         self.masks_history = masks_in_training(config["train_mask_history"], config["mask_history"])
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)

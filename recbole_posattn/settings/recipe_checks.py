@@ -71,7 +71,8 @@ def _check_histories(settings: Mapping[str, Any]) -> None:
         settings["mask_history"],
         {key: settings.get(key) for key in ("history_partition", "train_mask_history")},
     )
-    partitions = partitions_history(given["history_partition"], mask)
+    takes_histories = settings.get("loss_type") not in LOSSES_WITHOUT_HISTORIES
+    partitions = partitions_history(given["history_partition"], mask, takes_histories)
     masks = masks_in_training(given["train_mask_history"], mask)
     both = " and ".join(f"{key} {value}" for key, value in given.items())
     if partitions and masks:
@@ -79,7 +80,7 @@ def _check_histories(settings: Mapping[str, Any]) -> None:
             f"{both}, with mask_history {shown(mask)}, make no sense together: if the history leaves the loss, a "
             "history item in it is always the target, and its bias grows without end. Turn one of them off."
         )
-    if (partitions or masks) and settings.get("loss_type") in LOSSES_WITHOUT_HISTORIES:
+    if (partitions or masks) and not takes_histories:
         raise SettingError(
             f"{both}: loss_type {settings['loss_type']} does not take histories, the fourth argument of its forward; "
             "turn both off, or see ItemLoss.forward."

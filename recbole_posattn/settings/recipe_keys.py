@@ -51,9 +51,10 @@ RECIPE_MODEL_KEYS = (
     Key(
         "history_partition",
         one_of(True, False, "auto"),
-        False,
+        "auto",
         "(bool or str) A learned bias on the scores of items in the history, by how long ago they were seen; 'auto': "
         "unless mask_history leaves them out.",
+        before=False,
     ),
     Key(
         "train_mask_history",

@@ -136,3 +136,29 @@ def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
             raise SettingError(f"{key} must be {rule.allowed}; got {shown(value)}.{hint}")
         if rule.maximum is not None and is_int(value) and value > rule.maximum:
             raise SettingError(f"{key} must be at most {rule.maximum:,}; got {shown(value)}.")
+
+
+# Arguments of torch.nn.utils.clip_grad_norm_.
+CLIPPING = Rule(
+    lambda value: (
+        isinstance(value, dict)
+        and set(value) <= {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}
+        and is_number(value.get("max_norm"))
+        and value["max_norm"] > 0
+        and is_number(value.get("norm_type", 2))
+        and all(value.get(key) in (None, True, False) for key in ("error_if_nonfinite", "foreach"))
+    ),
+    "a mapping with max_norm, a number above 0, and perhaps norm_type",
+)
+
+
+def _is_discretization(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return value.get("method") == "LD" or (value.get("method") == "ED" and integer(1).holds(value.get("bucket")))
+
+
+# RecBole's ways to turn numbers into classes.
+DISCRETIZATION = mapping_of(
+    Rule(_is_discretization, ""), "a mapping of columns to {method: ED, bucket: 10} or {method: LD}"
+)

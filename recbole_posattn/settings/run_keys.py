@@ -16,6 +16,8 @@ from recbole_posattn.settings.learner import LEARNERS
 from recbole_posattn.settings.recipe_keys import RECIPE_RUN_KEYS
 from recbole_posattn.settings.rules import (
     BOOL,
+    CLIPPING,
+    DISCRETIZATION,
     FINITE,
     LARGEST,
     MODULES,
@@ -62,6 +64,14 @@ _TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_items
 
 # Keys that name files and folders.
 NAME_RULES = {"dataset": Rule(is_name, "a name of at most 200 bytes without / and \\")}
+
+
+def _switch_of(package: str) -> Rule:
+    """On or off, and on only where a package is installed."""
+    return Rule(
+        lambda value: value is False or (value is True and find_spec(package) is not None),
+        f"False, or True where the package {package} is installed",
+    )
 
 
 def _recbole_key(name: str, rule: Rule, scope: Scope = Scope.TRAINING, **known: Any) -> Key:
@@ -192,21 +202,10 @@ RUN_KEYS = (
     _execution_key("save_dataloaders", BOOL),
     *(_recbole_key(name, BOOL) for name in ("shuffle", "enable_scaler", "require_pow")),
     _evaluation_key("repeatable", BOOL),
-    _execution_key(
-        "log_wandb",
-        Rule(
-            lambda value: value is False or (value is True and find_spec("wandb") is not None),
-            "False, or True where the package wandb is installed",
-        ),
-        resumable="yes",
-        changes_result=False,
-    ),
+    _execution_key("log_wandb", _switch_of("wandb"), resumable="yes", changes_result=False),
     own_key(
         "log_mlflow",
-        Rule(
-            lambda value: value is False or (value is True and find_spec("mlflow") is not None),
-            "False, or True where the package mlflow is installed",
-        ),
+        _switch_of("mlflow"),
         False,
         "(bool) Log settings and metrics to MLflow; its environment variables say where.",
         Scope.EXECUTION,
@@ -228,23 +227,7 @@ RUN_KEYS = (
         "names, such as {betas: [0.9, 0.98]} of adam.",
         Scope.TRAINING,
     ),
-    _recbole_key(
-        "clip_grad_norm",
-        or_none(
-            Rule(
-                lambda value: (
-                    isinstance(value, dict)
-                    and set(value) <= {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}
-                    and is_number(value.get("max_norm"))
-                    and value["max_norm"] > 0
-                    and is_number(value.get("norm_type", 2))
-                    and all(value.get(key) in (None, True, False) for key in ("error_if_nonfinite", "foreach"))
-                ),
-                "a mapping with max_norm, a number above 0, and perhaps norm_type",
-            )
-        ),
-        resumable="recorded",
-    ),
+    _recbole_key("clip_grad_norm", or_none(CLIPPING), resumable="recorded"),
     _execution_key("loss_decimal_place", _PLACES),
     _evaluation_key("metric_decimal_place", _PLACES),
     _recbole_key("transform", or_none(one_of(*_TRANSFORMS))),
@@ -305,24 +288,7 @@ RUN_KEYS = (
     _data_key("preload_weight", or_none(mapping_of(TEXT, "a mapping of columns to columns"))),
     _data_key("normalize_field", or_none(TEXTS)),
     _data_key("normalize_all", or_none(BOOL)),
-    _data_key(
-        "discretization",
-        or_none(
-            mapping_of(
-                Rule(
-                    lambda value: (
-                        isinstance(value, dict)
-                        and (
-                            value.get("method") == "LD"
-                            or (value.get("method") == "ED" and integer(1).holds(value.get("bucket")))
-                        )
-                    ),
-                    "",
-                ),
-                "a mapping of columns to {method: ED, bucket: 10} or {method: LD}",
-            )
-        ),
-    ),
+    _data_key("discretization", or_none(DISCRETIZATION)),
     _evaluation_key(
         "benchmark_filename",
         or_none(

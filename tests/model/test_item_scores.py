@@ -94,7 +94,7 @@ def test_every_loss_takes_cosines(build: Callable, changes: dict) -> None:
 
 @pytest.mark.parametrize("name", registered_model_names())
 def test_rankings_and_single_scores_are_cosines(build: Callable, histories: tuple, name: str) -> None:
-    model, _ = build(name, score="cosine", score_temperature=0.05)
+    model, _ = build(name, score="cosine", score_temperature=0.05, **of_model(name, read_times=False))
     item_seq, length = histories
     batch = {"item_id_list": item_seq, "item_length": length}
     expected = cosines(model(item_seq, length), model.item_embedding.weight, 0.05)
@@ -146,7 +146,7 @@ def test_whole_items_are_zeroed_and_padding_is_not() -> None:
 
 @pytest.mark.parametrize("name", registered_model_names())
 def test_every_model_drops_items_in_training_only(build: Callable, name: str) -> None:
-    still = of_model(name, hidden_dropout_prob=0.0, attn_dropout_prob=0.0)
+    still = of_model(name, hidden_dropout_prob=0.0, attn_dropout_prob=0.0, loss_type="CE")
     model, (train_data, *_) = build(name, item_dropout_prob=0.5, **still)
     batch = next(iter(train_data))
     plain = build(name, **still)[0].calculate_loss(batch)
@@ -172,7 +172,9 @@ def test_decay_of_matrices_spares_biases_norms_kernels_and_encodings(build: Call
     optimizer.step()
     for key, weight in model.named_parameters():
         layer = key.split(".")[-2]
-        is_matrix = key.endswith("weight") and "norm" not in layer and "kernel" not in key and "encoding" not in key
+        is_matrix = key.endswith("weight") and not any(
+            part in key for part in ("norm", "kernel", "encoding", "bias", "partition")
+        )
         torch.testing.assert_close(weight.detach(), before[key] * (0.95 if is_matrix else 1.0), rtol=1e-12, atol=0)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(before)
 

@@ -63,6 +63,7 @@ def test_recbole_backbone_with_absolute_positions_is_recboles_sasrec(
         backbone="recbole",
         kernel_structure="identity-identity",
         kernel_branch=None,
+        history_partition=False,
         position_encoding=["absolute"],
         position_alignment="start",
         train_objective="augmented",
@@ -383,4 +384,4 @@ def test_widths_are_told_by_role_layer_and_group(build: Callable) -> None:
     widths = model.learned()["kernel_widths"]
     assert set(widths) == {"u"} and [len(layer) for layer in widths["u"]] == [2, 2]
     assert all(1 <= width <= 10 for layer in widths["u"] for width in layer)
-    assert build()[0].learned() == {}
+    assert build(history_partition=False)[0].learned() == {}
