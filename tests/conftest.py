@@ -25,6 +25,7 @@ from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
 from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
 from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
+from recbole_posattn.nn.losses import cross_entropy, sampled
 from recbole_posattn.nn.losses.build import LOSSES, LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.nn.losses.negatives import NegativeItems
 from recbole_posattn.settings import origins, plugins

@@ -63,7 +63,9 @@ def test_flags_are_recboles(prefix: list[str], tiny_flags: list[str], empty_fold
 
 def test_without_arguments_it_is_poskernelsasrec_on_ml_100k(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
-    monkeypatch.setattr("recbole_posattn.training.run.ensure_atomic_files", lambda config: seen.update(config.plain()))
+    monkeypatch.setattr(
+        "recbole_posattn.training.run.ensure_atomic_files", lambda config, **options: seen.update(config.plain())
+    )
     monkeypatch.setattr("recbole_posattn.training.run.run_logger", lambda config: sys.exit(0))
     with pytest.raises(SystemExit):
         cli.launch([])

@@ -119,6 +119,8 @@ def weights_in(checkpoint_dir: str) -> dict[str, torch.Tensor]:
 
 def assert_close_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
     for name, weights in first.items():
+        if name.endswith("attention.key.bias"):  # no gradient but rounding, which Adam makes as large as any
+            continue
         torch.testing.assert_close(second[name], weights, rtol=1e-3, atol=2e-5, msg=name)
 
 

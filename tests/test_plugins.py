@@ -467,7 +467,7 @@ def test_the_templates_model_trains_is_exported_and_inspected(
     assert not (loaded.model.shortcut == 0.5).all()  # it is trained
     exported = export(Path(result["checkpoint"]), "torch-export", tmp_path / "export", overwrite=True)
     assert exported.comparison is None or exported.comparison.largest_difference < 1e-4
-    assert inspect_checkpoint(result["checkpoint"], max_users=10).parts == ["U", "L", "log_distance"]
+    assert inspect_checkpoint(result["checkpoint"], max_users=10).parts == ["U", "L", "branch", "log_distance"]
 
 
 @pytest.mark.slow

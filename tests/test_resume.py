@@ -287,7 +287,7 @@ def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch
         (["--resume={run}", "--hidden_size=32"], "has hidden_size 16, not 32"),
         (["--resume={run}", "--model=SASRec"], "has model 'PosKernelSASRec', not 'SASRec'"),
         (["--resume={run}", "--seed=3"], "has seed 2020, not 3"),
-        (["--resume={run}", "--nproc=2"], "has 1 processes, not 2"),
+        (["--resume={run}", "--nproc=2"], "has 1 process, not 2"),
     ],
 )
 def test_a_run_is_not_resumed_with_settings_of_another(

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", default="", help="rows to show, separated by commas (default: all)")
     parser.add_argument(
         "--output",
+        "--out",
         type=Path,
         default=Path("leaderboards") / "overview",
         help="folder of the files (default: leaderboards/overview)",

@@ -14,10 +14,12 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from torch import Tensor
 
+from recbole_posattn.data.earlier_items import partitions_history
 from recbole_posattn.nn.backbone import BlockOptions
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.kernels.base import Alignment
 from recbole_posattn.nn.losses.base import LossOptions
+from recbole_posattn.nn.losses.build import LOSSES_WITHOUT_HISTORIES
 
 
 def encoding_options(config: Config) -> EncodingOptions:
@@ -70,3 +72,9 @@ def loss_options(config: Config) -> LossOptions:
 def item_counts(dataset: Dataset) -> Tensor:
     """How often each item is a target in a split; int64, shape (n,)."""
     return torch.bincount(dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num)
+
+
+def has_history_partition(config: Config) -> bool:
+    """Whether the scores of items in the history get a bias (``history_partition``)."""
+    takes_histories = config["loss_type"] not in LOSSES_WITHOUT_HISTORIES
+    return partitions_history(config["history_partition"], config["mask_history"], takes_histories)

@@ -19,13 +19,14 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
+from recbole_posattn.data.earlier_items import masks_in_training
 from recbole_posattn.data.fields import EARLIER_LIST_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.shorter import GROUP_COST
 from recbole_posattn.models.options import (
     block_options,
     encoding_options,
     given,
+    has_history_partition,
     item_counts,
     loss_options,
     position_alignment,
@@ -38,7 +39,7 @@ from recbole_posattn.nn.encodings.build import build_encodings
 from recbole_posattn.nn.history_partition import HistoryPartition
 from recbole_posattn.nn.item_scores import item_score
 from recbole_posattn.nn.kernels.base import IdentityKernel
-from recbole_posattn.nn.losses.build import LOSSES_WITHOUT_HISTORIES, build_loss
+from recbole_posattn.nn.losses.build import build_loss
 from recbole_posattn.nn.losses.histories import HistoryMask, TargetHistories
 from recbole_posattn.nn.matrices import matrices
 
@@ -91,9 +92,7 @@ class SASRecBase(SequentialRecommender):
         lag_only = all(getattr(part, "lag_only", True) for part in self.backbone.modules())
         anywhere = lag_only and self.padded_length is None
         self.newest_last = position_alignment(config) == "end" and not anywhere
-        takes_histories = config["loss_type"] not in LOSSES_WITHOUT_HISTORIES
-        partitions = partitions_history(config["history_partition"], config["mask_history"], takes_histories)
-        self.history_partition = HistoryPartition(self.max_seq_length) if partitions else None
+        self.history_partition = HistoryPartition(self.max_seq_length) if has_history_partition(config) else None
         self.masks_history = masks_in_training(config["train_mask_history"], config["mask_history"])
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)

@@ -32,6 +32,7 @@ from recbole_posattn.training import interrupts
 from recbole_posattn.training.environment import cpu_watch, warn_of_busy_machine
 from recbole_posattn.training.explained_errors import explain_out_of_memory, precision_explained, require_finite
 from recbole_posattn.training.parallel import autocast_dtype, distribute_model, trainer_of_one_process
+from recbole_posattn.training.tensorboard import SafeWriter
 from recbole_posattn.training.tracking import Trackers
 from recbole_posattn.training.trimmer import Trimmer
 from recbole_posattn.training.trimming import LossFunction
@@ -53,6 +54,7 @@ class EngineMixin(recbole.trainer.Trainer):
         with trainer_of_one_process(config), without_wandb(config):
             super().__init__(config, model)
         self.wandblogger = Trackers()  # RecBole's trainers call it so
+        self.tensorboard = SafeWriter(self.tensorboard)
         if distributed.world_size() > 1:
             self.distributed_model = distribute_model(self.model, self.device)
         self.eval_collector = BlockwiseCollector(config)

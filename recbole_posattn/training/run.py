@@ -235,9 +235,13 @@ def _build_trainer(
     with nullcontext() if resumed is None else _continued_tensorboard(resumed):
         trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
-        with use_explained(resumed.folder / LAST_NAME):
-            check_vocabulary(resumed.content, train_data._dataset)
-        trainer.resume(resumed)
+        try:
+            with use_explained(resumed.folder / LAST_NAME):
+                check_vocabulary(resumed.content, train_data._dataset)
+            trainer.resume(resumed)
+        except BaseException:
+            trainer.tensorboard.close()  # ends its thread
+            raise
     return trainer, recommender
 
 

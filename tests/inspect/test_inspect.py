@@ -235,15 +235,18 @@ def test_command_prints_the_reach_and_writes_the_report(
 ) -> None:
     assert cli.main(["inspect", checkpoint, "--out", "out"]) == 0
     printed = capsys.readouterr().out
-    assert re.findall(r"PosKernelSASRec +\d +([ULC])", printed) == ["U", "L", "C"] * 2 and "bandwidth_90" in printed
+    assert (
+        re.findall(r"PosKernelSASRec +\d +(U|L|C|branch)", printed) == ["U", "L", "C", "branch"] * 2
+        and "bandwidth_90" in printed
+    )
     names = ["kernels", "lag_profiles", "positions", "attention_layer_1", "attention_layer_2", "evolution"]
     written = {path.name for path in (empty_folder / "out").iterdir()}
     tables = {f"{name}.csv" for name in ("kernels", "lags", "reach", "attention", "positions", "evolution")}
     assert written == {"inspect.html", *tables, *(f"{name}.{kind}" for name in names for kind in ("png", "svg"))}
-    assert len(pd.read_csv(empty_folder / "out" / "reach.csv")) == 2 * 3
+    assert len(pd.read_csv(empty_folder / "out" / "reach.csv")) == 2 * 4
     page = (empty_folder / "out" / "inspect.html").read_text()
     assert set(re.findall(r'<a href="([^"]+)">', page)) == tables
-    assert "reach.csv</a>: how far the kernels reach, 6 rows" in page
+    assert "reach.csv</a>: how far the kernels reach, 8 rows" in page
     assert page.count("<svg") == len(names) and not re.search(r"(src|href)=[\"']https?:", page)
 
 
@@ -291,7 +294,7 @@ def test_what_a_history_partition_learned_is_shown(inspected: Inspection, build:
     assert model.learned()["history_partition"] == {"0": 1.0, "1-2": 0.0, "3-6": -0.5, "7-9": -2.0}
     shown = inspected._replace(partition=table)
     assert shown.tables["partition"] is table
-    page = html([shown], [], [[]])
+    page = html([shown], [], [[]], [[]])
     assert "Items that come again" in page and "7–9" in page and "0.135" in page  # exp(−2)
     lines = partition_text([shown]).splitlines()
     assert lines[0].split() == ["model", "first_lag", "last_lag", "bias"] and lines[4].split()[1:] == [

@@ -156,6 +156,9 @@ def test_every_model_drops_items_in_training_only(build: Callable, name: str) ->
     assert len(losses) == 3 and plain.item() not in losses
 
 
+NO_MATRICES = ("norm", "kernel", "encoding", "bias", "partition")
+
+
 # -- weight decay ----------------------------------------------------------------------------------------------------
 
 
@@ -171,10 +174,7 @@ def test_decay_of_matrices_spares_biases_norms_kernels_and_encodings(build: Call
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
     for key, weight in model.named_parameters():
-        layer = key.split(".")[-2]
-        is_matrix = key.endswith("weight") and not any(
-            part in key for part in ("norm", "kernel", "encoding", "bias", "partition")
-        )
+        is_matrix = key.endswith("weight") and not any(part in key for part in NO_MATRICES)
         torch.testing.assert_close(weight.detach(), before[key] * (0.95 if is_matrix else 1.0), rtol=1e-12, atol=0)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(before)
 

@@ -26,6 +26,7 @@ NOT_DRAWN = {
     ),
     "torch_compile": "minutes for each run",
     "max_minutes": "ends a run by the clock, so that a resumed run may train longer",
+    "data_cache": "a folder; tests/data/test_cache.py compares runs with and without",
     "plugins": "modules of the user, of which there are none",
     "time_gaps": "False refuses every model that reads time, and True is the default",
 }

@@ -323,12 +323,13 @@ def test_the_whole_history_leaves_the_loss(build: Callable, objective: str, max_
 
 def test_auto_follows_the_protocol() -> None:
     for mask in ("all", "except_target"):
-        assert not partitions_history("auto", mask) and masks_in_training("auto", mask)
+        assert not partitions_history("auto", mask, True) and masks_in_training("auto", mask)
     for mask in ("none", None):
-        assert partitions_history("auto", mask) and not masks_in_training("auto", mask)
-    assert partitions_history(True, "all") and masks_in_training(True, "none")
-    assert not partitions_history(False, "none") and not masks_in_training(False, "all")
-    assert not partitions_history(None, "none") and not masks_in_training(None, "all")  # a model without the keys
+        assert partitions_history("auto", mask, True) and not masks_in_training("auto", mask)
+    assert not partitions_history("auto", "none", False)  # the loss does not take histories
+    assert partitions_history(True, "all", True) and masks_in_training(True, "none")
+    assert not partitions_history(False, "none", True) and not masks_in_training(False, "all")
+    assert not partitions_history(None, "none", True) and not masks_in_training(None, "all")  # a model without the keys
 
 
 class PlainCrossEntropy(ItemLoss):
