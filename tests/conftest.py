@@ -21,11 +21,11 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
+from recbole_posattn.data import shorter
 from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
 from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
 from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
-from recbole_posattn.nn.losses import cross_entropy, sampled
 from recbole_posattn.nn.losses.build import LOSSES, LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.nn.losses.negatives import NegativeItems
 from recbole_posattn.settings import origins, plugins
@@ -247,8 +247,7 @@ def same_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
         return (torch.rand(shape, dtype=torch.float64, generator=generator).to(device) * total).long()
 
     monkeypatch.setattr(NegativeItems, "_draw", draw)
-    monkeypatch.setitem(sampled.GATHERED_ELEMENTS, "cpu", sampled.GATHERED_ELEMENTS["cuda"])  # the same chunks
-    monkeypatch.setitem(cross_entropy.ELEMENTS_WITH_HISTORIES, "cpu", cross_entropy.ELEMENTS_WITH_HISTORIES["cuda"])
+    monkeypatch.setitem(shorter.GROUP_COST, "cuda", 0)  # groups by length as on the CPU, and so the same order
 
 
 @pytest.fixture

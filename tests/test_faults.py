@@ -113,6 +113,7 @@ def test_other_errors_are_not_taken_for_these(tiny_settings: Callable, failing: 
 
 
 @needs_posix
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's writer
 def test_the_disk_is_full_in_the_midst_of_training(
     tiny_settings: Callable, failing: Callable, capsys: pytest.CaptureFixture
 ) -> None:

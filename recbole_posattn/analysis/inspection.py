@@ -114,11 +114,6 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     lags = lag_profiles(model)
     kept = kernel_evolution(model, Path(checkpoint).parent) if isinstance(model, PosKernelSASRec) else lags.head(0)
     given = [(key, config[key]) for key in _POSITIONAL_KEYS if key in config and config[key] is not None]
-    sizes = [
-        f"{config[key]} {name.removesuffix('s') if config[key] == 1 else name}"
-        for key, name in _SIZES.items()
-        if key in config
-    ]
     return Inspection(
         checkpoint=Path(checkpoint),
         label=config["model"],
@@ -128,7 +123,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
             ("checkpoint", str(checkpoint)),
             *_run_facts(Path(checkpoint), loaded, options.get("allow_unsafe_checkpoint", False)),
             ("positional parts", ", ".join(parts) or "none"),
-            ("size", ", ".join(sizes)),
+            ("size", _sizes(config)),
             *((key, setting_text(value)) for key, value in given),
             ("histories measured on", f"{len(read):,} of validation targets"),
         ],
@@ -153,6 +148,15 @@ def partition_table(model: SASRecBase) -> pd.DataFrame:
     """
     buckets = [] if model.history_partition is None else model.history_partition.by_bucket()
     return pd.DataFrame(buckets, columns=["first_lag", "last_lag", "bias"])
+
+
+def _sizes(config: Any) -> str:
+    named = [
+        f"{config[key]} {name.removesuffix('s') if config[key] == 1 else name}"
+        for key, name in _SIZES.items()
+        if key in config
+    ]
+    return ", ".join(named)
 
 
 def _run_facts(checkpoint: Path, loaded: Loaded, allow_unsafe_checkpoint: bool) -> list[tuple[str, str]]:

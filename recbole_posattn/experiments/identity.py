@@ -18,6 +18,7 @@ from recbole_posattn.files import json_text
 from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, VALUES_BEFORE, WITHOUT_EFFECT_ON_RESULT
+from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.version import RESULTS_VERSION
 
 # A protocol or preset may be a file anywhere; the keys that it sets are compared themselves.
@@ -70,7 +71,8 @@ class Identity(NamedTuple):
 
 def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that change a result, as JSON gives them back."""
-    return json.loads(json_text({key: value for key, value in settings.items() if key not in _IGNORED}))
+    resolved = {**settings, **resolved_histories(settings)}  # so that "auto" is the value that it comes to
+    return json.loads(json_text({key: value for key, value in resolved.items() if key not in _IGNORED}))
 
 
 def identify(settings: Mapping[str, Any]) -> Identity:

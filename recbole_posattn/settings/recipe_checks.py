@@ -65,6 +65,16 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
         raise SettingError(f"averaging_start_epoch must be below epochs, which is {epochs}; got {start}.")
 
 
+def resolved_histories(settings: Mapping[str, Any]) -> dict[str, bool]:
+    """What ``history_partition`` and ``train_mask_history`` come to, if a model has the keys."""
+    mask, takes_histories = settings.get("mask_history"), settings.get("loss_type") not in LOSSES_WITHOUT_HISTORIES
+    resolved = {
+        "history_partition": partitions_history(settings.get("history_partition", False), mask, takes_histories),
+        "train_mask_history": masks_in_training(settings.get("train_mask_history", False), mask),
+    }
+    return {key: value for key, value in resolved.items() if key in settings}
+
+
 def _check_histories(settings: Mapping[str, Any]) -> None:
     """Refuse ``history_partition`` and ``train_mask_history`` where they make no sense."""
     mask, given = (

@@ -247,7 +247,8 @@ def test_a_trained_model_scores_as_recommend_does(settings: dict, write: Callabl
     loaded = load(result["checkpoint"])
     recommender = Recommender(loaded)
     given = {row.user: list(row.history) for row in ROWS["test"]}
-    from_outside = recommender.recommend(given, k=5, exclude_history=False)
+    masked = settings.get("mask_history", "none") != "none"
+    from_outside = recommender.recommend(given, k=5, exclude_history=masked)
     of_split = recommender.recommend_users(split="test", k=5)
     assert_same_lists(from_outside, of_split)
     assert_same_lists(of_split, evaluated(loaded, "test", 5))

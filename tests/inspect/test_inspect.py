@@ -241,7 +241,8 @@ def test_command_prints_the_reach_and_writes_the_report(
     )
     names = ["kernels", "lag_profiles", "positions", "attention_layer_1", "attention_layer_2", "evolution"]
     written = {path.name for path in (empty_folder / "out").iterdir()}
-    tables = {f"{name}.csv" for name in ("kernels", "lags", "reach", "attention", "positions", "evolution")}
+    shown = ("kernels", "lags", "reach", "attention", "positions", "evolution", "partition")
+    tables = {f"{name}.csv" for name in shown}
     assert written == {"inspect.html", *tables, *(f"{name}.{kind}" for name in names for kind in ("png", "svg"))}
     assert len(pd.read_csv(empty_folder / "out" / "reach.csv")) == 2 * 4
     page = (empty_folder / "out" / "inspect.html").read_text()
@@ -302,7 +303,9 @@ def test_what_a_history_partition_learned_is_shown(inspected: Inspection, build:
         "9",
         "-2.00",
     ]
-    assert inspected.partition.empty and partition_text([inspected]) == "" and build()[0].learned() == {}
+    without, _ = build(history_partition=False)
+    assert partition_table(without).empty and without.learned() == {}
+    assert partition_text([inspected._replace(partition=partition_table(without))]) == ""
 
 
 @pytest.mark.slow
