@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recbole_posattn.nn.dropout import dropout as drop
 from recbole_posattn.nn.encodings.base import PositionEncoding
+from recbole_posattn.nn.gemm import Linear, linear
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 from recbole_posattn.nn.products import DENSE_LENGTH
 
@@ -145,13 +146,13 @@ class PositionKernelAttention(nn.Module):
             raise ValueError(f"hidden_size must be a multiple of n_heads, got {hidden_size} and {n_heads}")
         self.n_heads = n_heads
         self.dropout = dropout
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size)
+        self.key = Linear(hidden_size, hidden_size)
+        self.value = Linear(hidden_size, hidden_size)
         self.u_kernel = u_kernel
         self.l_kernel = l_kernel
         self.encodings = nn.ModuleList(encodings)
-        self.output = nn.Linear(hidden_size, hidden_size) if output_projection else nn.Identity()
+        self.output = Linear(hidden_size, hidden_size) if output_projection else nn.Identity()
         self.attend_padding = attend_padding
 
     def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -251,7 +252,7 @@ class PositionKernelAttention(nn.Module):
         """M (X W) + b in heads, shape (b, h, s, d_h)."""
         if isinstance(kernel, IdentityKernel):  # the same in one product
             return self._split_heads(projection(x))
-        mixed: Tensor = kernel(self._split_heads(F.linear(x, projection.weight)))
+        mixed: Tensor = kernel(self._split_heads(linear(x, projection.weight)))
         return mixed + projection.bias.view(self.n_heads, 1, -1)
 
     def _split_heads(self, x: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     n_zeroed = min(round(p * LEVELS), LEVELS - 1)  # of the 2^16 values of a draw
     bits = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
     draw = bits.view(torch.int16)[: x.numel()].view(x.shape)
-    return x * (draw >= n_zeroed - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - n_zeroed))
+    factor = torch.ge(draw, n_zeroed - LEVELS // 2, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+    return x * factor.mul_(LEVELS / (LEVELS - n_zeroed))
 
 
 class Dropout(nn.Module):
