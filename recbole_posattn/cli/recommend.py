@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whom.add_argument("--users", type=Path, help="a file of users of the data set (default: all of them)")
     whom.add_argument("--histories", type=Path, help="a file of user, item[, time]; the users may be new")
     parser.add_argument(
+        "--new_interactions",
+        type=Path,
+        help="a file of user, item[, time]: interactions that follow those of the data set",
+    )
+    parser.add_argument(
         "--split",
         choices=SPLITS,
         default=SPLITS[0],
@@ -58,6 +63,11 @@ def execute(options: argparse.Namespace) -> int:
     """Recommend and write; returns the exit code."""
     if options.histories is not None and options.split != SPLITS[0]:
         raise SettingError("split is for users of the data set; leave it out, or --histories.")
+    if options.new_interactions is not None and (options.histories is not None or options.split != SPLITS[0]):
+        other = "histories" if options.histories is not None else f"split {options.split}"
+        raise SettingError(
+            f"new_interactions follow the whole histories of the data set's users; leave them out, or {other}."
+        )
     from recbole_posattn.serving.tables import (
         STANDARD_OUTPUT,
         check_formulas,
@@ -98,10 +108,12 @@ def _requests(recommender: Recommender, options: argparse.Namespace) -> Requests
     from recbole_posattn.serving.tables import read_table, read_tokens
 
     config = recommender.loaded.config
+    columns = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD", "time": "TIME_FIELD"}
+    names = {column: config[key] for column, key in columns.items()}
     if options.histories is not None:
-        names = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD", "time": "TIME_FIELD"}
-        table = read_table(options.histories, {column: config[key] for column, key in names.items()})
-        return recommender.new_histories(table)
+        return recommender.new_histories(read_table(options.histories, names))
+    if options.new_interactions is not None:
+        recommender.add_interactions(read_table(options.new_interactions, names))
     users = None if options.users is None else read_tokens(options.users, "user", config["USER_ID_FIELD"])
     return recommender.known_users(users, options.split)
 

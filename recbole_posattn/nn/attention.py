@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from recbole_posattn.nn.dropout import dropout as drop
+from recbole_posattn.nn.blocked_attention import blocked_attention
 from recbole_posattn.nn.encodings.base import PositionEncoding
 from recbole_posattn.nn.gemm import Linear, linear
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
@@ -30,6 +31,9 @@ from recbole_posattn.nn.products import DENSE_LENGTH
 
 # Queries whose logits are in memory at once where the fused kernels cannot be used (results/kernel_products.md).
 ROWS = 256
+
+# Longest sequences for which PyTorch's fused kernel of a CPU is slower than separate products.
+SHORT = 64
 
 LogitBias = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -44,8 +48,9 @@ def causal_attention(
 ) -> Tensor:
     """softmax(Q Kᵀ / √d_h + B + causal mask) V without attention to padding keys, in memory that is linear in s.
 
-    Without a mask and a bias, this is PyTorch's fused attention. Otherwise, and for dropout on a CPU (it has no fused
-    kernel for it), blocks of :data:`ROWS` queries are computed one by one, and recomputed for the gradients.
+    Without a mask and a bias, this is PyTorch's fused attention; on a CPU, :func:`blocked_attention` with dropout and for
+    up to :data:`SHORT` positions. Otherwise, blocks of :data:`ROWS` queries are computed one by one, and recomputed
+    for the gradients.
 
     Args:
         query: Of the last t ≤ s positions, shape (b, h, t, d_h).
@@ -62,6 +67,9 @@ def causal_attention(
     """
     t, s = query.shape[-2], key.shape[-2]
     fused = dropout == 0.0 or query.is_cuda
+    if logit_bias is None and t == s <= (SHORT if dropout == 0.0 else ROWS) and _is_plain(query):
+        attended = blocked_attention(query, key, value, valid, dropout)
+        return attended if valid is None else attended.masked_fill(~valid[:, None, :, None], 0.0)
     if valid is None and logit_bias is None and fused and t in (1, s):  # the last position attends to all
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=t > 1)
 
@@ -85,6 +93,11 @@ def causal_attention(
         rows.append(attend(*block) if at_once else checkpoint(attend, *block, use_reentrant=False))
     attended = torch.cat(rows, dim=-2)
     return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether operations on a tensor of a CPU are neither compiled nor in mixed precision."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
 
 
 def attention_mask(query: Tensor, key: Tensor, first: int = 0, valid: Tensor | None = None) -> Tensor:

@@ -102,7 +102,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _is_traced(x: Tensor) -> bool:
     """Whether an exporter or compiler records the operations, or x is a tensor of another kind."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter)
+    return torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter)
 
 
 class _Linear(torch.autograd.Function):
@@ -119,7 +119,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """g W, gᵀ x and the sum of g over all rows."""
         x, weight = ctx.saved_tensors
-        rows, inputs = grad.reshape(-1, grad.shape[-1]), x.view(-1, x.shape[-1])
+        rows, inputs = grad.contiguous().view(-1, grad.shape[-1]), x.view(-1, x.shape[-1])
         grad_x = times_transposed(rows, weight.T).view(x.shape) if ctx.needs_input_grad[0] else None
         grad_weight = _by_onednn(rows.T, inputs.T) if ctx.needs_input_grad[1] else None
         grad_bias = rows.sum(dim=0) if ctx.needs_input_grad[2] else None

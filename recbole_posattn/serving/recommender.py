@@ -20,8 +20,17 @@ from tqdm import tqdm
 from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.serving.ranking import best_items
-from recbole_posattn.serving.requests import Requests, Split, known_users, new_histories, numbers_of, report_skipped
+from recbole_posattn.serving.requests import (
+    Requests,
+    Split,
+    known_users,
+    new_histories,
+    no_users,
+    numbers_of,
+    report_skipped,
+)
 from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences
+from recbole_posattn.serving.user_histories import UserHistories
 from recbole_posattn.training.load import Loaded, load
 
 SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
@@ -50,6 +59,7 @@ class Recommender:
         self._report = report or logging.getLogger(__name__).warning
         self._known_items = pd.Index(as_tokens(loaded.dataset.field2id_token[loaded.dataset.iid_field]))
         self._item = pa.array(self._known_items)
+        self._histories: UserHistories | None = None  # of all users, once they are asked for
 
     @classmethod
     def load(cls, checkpoint: str | Path, report: Callable[[str], None] | None = None, **options: Any) -> Recommender:
@@ -148,7 +158,42 @@ class Recommender:
 
     def known_users(self, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
         """Users of the data set, as :meth:`recommend_users` takes them, for :meth:`blocks`."""
-        return known_users(self.loaded, users, split)
+        if split != "all":
+            return known_users(self.loaded, users, split)
+        requests = self._all_histories().requests(users)
+        if not len(requests):
+            raise no_users(self.loaded, requests)
+        return requests
+
+    def _all_histories(self) -> UserHistories:
+        if self._histories is None:
+            self._histories = UserHistories(known_users(self.loaded))
+        return self._histories
+
+    def add_interactions(self, interactions: pd.DataFrame | Mapping[object, Sequence[object]]) -> None:
+        """Take in new interactions, which follow those of the data set, without reading it again.
+
+        From then on, they are part of their users' histories in :meth:`recommend_users` and :meth:`known_users`, except
+        with a split. Users whom the data set does not know are added if the model reads histories. Nothing is trained,
+        and the data set itself does not change.
+
+        Args:
+            interactions: As the histories of :meth:`recommend`: rows of ``user``, ``item`` and, unless they are in
+                order, ``time``, or the items of each user, oldest first. All are newer than what is known of the user.
+
+        Raises:
+            DataError: If they cannot be used.
+        """
+        given, histories = new_histories(interactions, self._known_items), self._all_histories()
+        skipped = given.skipped
+        if not reads_sequences(self.loaded):
+            known = np.array([user in histories for user in given.user], dtype=bool)
+            skipped += report_skipped("users are not in the data", given.user[~known], len(given))
+            given = given.rows(torch.from_numpy(np.flatnonzero(known)))
+        for line in skipped:
+            self._report(line)
+        if len(given):
+            histories.append(given)
 
     def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
         """New histories, as :meth:`recommend` takes them, for :meth:`blocks`."""

@@ -100,9 +100,14 @@ def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Sp
     if users is not None:
         requests = _only(requests, as_tokens(users))
     if not len(requests):
-        where = f"data set {loaded.config['dataset']!r}" + ("" if split == "all" else f", {split} split")
-        raise DataError(f"{where}: " + ("; ".join(requests.skipped) or "there are no users to recommend to"))
+        raise no_users(loaded, requests, split)
     return requests
+
+
+def no_users(loaded: Loaded, requests: Requests, split: Split = "all") -> DataError:
+    """The error for requests of no users, which says why."""
+    where = f"data set {loaded.config['dataset']!r}" + ("" if split == "all" else f", {split} split")
+    return DataError(f"{where}: " + ("; ".join(requests.skipped) or "there are no users to recommend to"))
 
 
 def _tokens(dataset: Dataset, user_id: Tensor) -> np.ndarray:

@@ -50,6 +50,8 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
             f"label_smoothing {settings['label_smoothing']} is for loss_type CE, with probabilities of all items; "
             f"got {settings['loss_type']}."
         )
+    if "loss_precision" in given and settings["loss_precision"] == "bfloat16":
+        _check_bfloat16(settings)
     for key in ("lr_scheduler", "weight_averaging"):
         if settings[key] is not None and settings["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
             raise SettingError(f"{key} must be ~ with {model}, which is not trained by gradients.")
@@ -61,6 +63,13 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
     start, epochs = settings["averaging_start_epoch"], settings["epochs"]
     if settings["weight_averaging"] is not None and start >= epochs > 0:
         raise SettingError(f"averaging_start_epoch must be below epochs, which is {epochs}; got {start}.")
+
+
+def _check_bfloat16(settings: Mapping[str, Any]) -> None:
+    if settings.get("loss_type") in SAMPLED_LOSSES:
+        raise SettingError(f"loss_precision bfloat16 is for loss_type CE; got {settings['loss_type']}.")
+    if settings.get("loss_chunk_size", "auto") is None:
+        raise SettingError("loss_precision bfloat16 needs chunks: leave loss_chunk_size ~ out.")
 
 
 def resolved_decay_epochs(settings: Mapping[str, Any]) -> int | None:

@@ -279,3 +279,17 @@ def test_a_reader_that_has_enough_is_no_error(
         assert call(checkpoint, "--k=20", "--output=-") == 0
         pipe.write("more")
     assert capsys.readouterr().err == ""
+
+
+def test_new_interactions_follow_those_of_the_data_set(checkpoint: str, capsys: pytest.CaptureFixture) -> None:
+    Path("new.csv").write_text("user_id,item_id\nu7,i3\nu7,i5\n")
+    Path("users.txt").write_text("u7\nu3\n")
+    assert call(checkpoint, "--users", "users.txt", "--new_interactions", "new.csv", "--output", "lists.csv") == 0
+    recommender = Recommender.load(checkpoint)
+    recommender.add_interactions({"u7": ["i3", "i5"]})
+    expected = recommender.recommend_users(["u7", "u3"])
+    pd.testing.assert_frame_equal(pd.read_csv("lists.csv"), expected, check_dtype=False, rtol=1e-6)
+    capsys.readouterr()
+    for other, name in ((("--split", "test"), "split test"), (("--histories", "new.csv"), "histories")):
+        assert call(checkpoint, "--new_interactions", "new.csv", *other) == 2
+        assert f"leave them out, or {name}." in capsys.readouterr().err

@@ -22,6 +22,7 @@ class LossOptions(NamedTuple):
         alpha: Of the distribution ``popularity``; see :class:`NegativeItems`.
         calibration: Of ``gBCE``; see :class:`GeneralizedBinaryCrossEntropy`.
         label_smoothing: Of ``CE``; see :class:`CrossEntropy`.
+        precision: Of ``CE``; see :class:`CrossEntropy`.
     """
 
     loss_type: str
@@ -31,6 +32,7 @@ class LossOptions(NamedTuple):
     alpha: float = 1.0
     calibration: float = 0.75
     label_smoothing: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class ItemLoss(nn.Module):

@@ -13,18 +13,20 @@ from torch.nn import functional as F
 from recbole_posattn.nn.gemm import add_transposed_times, suits_onednn, times_transposed
 from recbole_posattn.nn.losses.base import ItemLoss, target_chunks, targets_per_chunk
 
-# Elements of the logits of a chunk, c · n. Measured on two CPU cores, forward and backward, float32: between 2^21 and
-# 2^23, the time changes by less than 5 % for 1,683 and 12,102 items and d = 64 and 128. Smaller chunks stay in the cache,
-# but add to the gradients of all items, and threads wait for each other at every operation. The value for GPUs, not
-# measured, is large enough to keep them busy.
-LOGIT_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}
+Precision = Literal["float32", "bfloat16"]
+
+# Elements of the logits of a chunk, c · n. Measured on a CPU core, forward and backward, float32: from 2^20 to 2^22, the
+# time changes by 5 % for 1,683 and 12,102 items. Smaller chunks add more often to the gradients of all items, and threads
+# wait for each other at every operation; larger ones leave the cache. The value for GPUs, not measured, is large enough
+# to keep them busy.
+LOGIT_ELEMENTS = {"cpu": 2**21, "cuda": 2**27}
 
 # Targets of the smallest part of a chunk for oneDNN, which generates code for each new shape: what does not fill a chunk
 # is computed in halves, so that few shapes occur.
 SMALLEST_PART = 16
 
 # Types of the products with the item embeddings.
-PRODUCTS = ("float32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 # Fewest targets of a chunk, however many items there are: each chunk reads all embeddings and adds to all their
 # gradients. With this many targets, a chunk has about as many logits as the embeddings have elements.
@@ -44,30 +46,30 @@ class CrossEntropy(ItemLoss):
             ``None`` for all targets at once by PyTorch's own operations, which allow second derivatives.
         label_smoothing: ε in [0, 1) (Szegedy et al., arXiv 1512.00567, §7): the share of the target's probability that
             is spread evenly over all items.
-        products: Type in which the products with the item embeddings are computed: ``float32`` for the type of the
+        precision: Type in which the products with the item embeddings are computed: ``float32`` for the type of the
             operands, or autocast's if it is on; ``bfloat16``. The softmax and sums over chunks are in float32 at least.
 
     Raises:
         ValueError: If ``chunk_size`` is neither of these nor a positive integer, ``label_smoothing`` not in [0, 1), or
-            ``products`` unknown or ``bfloat16`` without chunks.
+            ``precision`` unknown or ``bfloat16`` without chunks.
     """
 
     def __init__(
         self,
         chunk_size: int | Literal["auto"] | None = "auto",
         label_smoothing: float = 0.0,
-        products: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         if chunk_size not in (None, "auto") and not (isinstance(chunk_size, int) and chunk_size >= 1):
             raise ValueError(f"chunk_size must be a positive integer, 'auto' or None, got {chunk_size!r}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-        if products not in PRODUCTS or (products == "bfloat16" and chunk_size is None):
-            raise ValueError(f"products must be one of {PRODUCTS}, and float32 without chunks, got {products!r}")
+        if precision not in PRECISIONS or (precision == "bfloat16" and chunk_size is None):
+            raise ValueError(f"precision must be one of {PRECISIONS}, and float32 without chunks, got {precision!r}")
         self.chunk_size = chunk_size
         self.label_smoothing = label_smoothing
-        self.products = products
+        self.precision = precision
 
     def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:
         """See :meth:`ItemLoss.forward`."""
@@ -77,7 +79,7 @@ class CrossEntropy(ItemLoss):
         if chunk_size == "auto":
             chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(LOGIT_ELEMENTS, len(item_weight), hidden.device))
         product_dtype = (hidden[:0] @ item_weight[:0].T).dtype  # autocast's if it is on
-        if self.products == "bfloat16":
+        if self.precision == "bfloat16":
             product_dtype = torch.bfloat16
         loss: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
         return loss(
@@ -86,7 +88,7 @@ class CrossEntropy(ItemLoss):
 
     def extra_repr(self) -> str:
         """The options, for ``print(model)``."""
-        return f"chunk_size={self.chunk_size}, label_smoothing={self.label_smoothing}, products={self.products}"
+        return f"chunk_size={self.chunk_size}, label_smoothing={self.label_smoothing}, precision={self.precision}"
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -107,7 +109,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             needs_hidden = grad_enabled and ctx.needs_input_grad[0]
             needs_weight = grad_enabled and ctx.needs_input_grad[2]
-            x, weight = hidden.to(product_dtype), item_weight.to(product_dtype)
+            x, weight = hidden.to(product_dtype).contiguous(), item_weight.to(product_dtype).contiguous()
             n_targets, n_items = len(x), len(weight)
             wide_dtype = torch.promote_types(product_dtype, torch.float32)
             narrow = wide_dtype != product_dtype

@@ -1,0 +1,88 @@
+"""The histories of a data set's users, found by token, behind which new interactions can be put.
+
+Shape keys: n users, N interactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recbole_posattn.data.histories import Histories
+from recbole_posattn.data.splits import count_up
+from recbole_posattn.data.tokens import as_tokens
+from recbole_posattn.serving.requests import Requests, report_skipped
+
+
+class UserHistories:
+    """All users with their interactions, oldest first.
+
+    A user's interactions stand together in one tensor. New ones move them all to its end; the places they leave are
+    reclaimed when it is full, so that adding takes time in proportion to the user's history.
+
+    Args:
+        known: The users of the data set with their whole histories; each user once.
+    """
+
+    def __init__(self, known: Requests) -> None:
+        self._user, self._user_id = known.user, known.user_id
+        self._place = {user: place for place, user in enumerate(known.user)}
+        self._item, self._start, self._length = known.histories.item, known.histories.start, known.histories.length
+        self._end = len(self._item)
+
+    def __contains__(self, user: object) -> bool:
+        return user in self._place
+
+    def __len__(self) -> int:
+        return len(self._user)
+
+    def requests(self, users: Sequence[object] | None = None) -> Requests:
+        """Requests for some users, in their order; for all users by default.
+
+        Args:
+            users: Tokens. Unknown ones are skipped, and a user who is named twice is taken once.
+        """
+        if users is None:
+            return self._requests(torch.arange(len(self)))
+        tokens = dict.fromkeys(map(str, users))
+        places = [self._place[token] for token in tokens if token in self._place]
+        unknown = as_tokens([user for user in map(str, users) if user not in self._place])
+        skipped = report_skipped("users are not in the data", unknown, len(users))
+        return self._requests(torch.tensor(places, dtype=torch.int64), skipped)
+
+    def _requests(self, place: Tensor, skipped: tuple[str, ...] = ()) -> Requests:
+        histories = Histories(self._item, self._start[place], self._start[place] + self._length[place])
+        # Users who were added have no number in the data set.
+        has_numbers = self._user_id is not None and not bool((place >= len(self._user_id)).any())
+        user_id = self._user_id[place] if has_numbers else None
+        return Requests(self._user[place.numpy()], user_id, histories, skipped=skipped)
+
+    def append(self, new: Requests) -> None:
+        """Put the histories of requests behind those of their users; users who are not there are added."""
+        place = torch.tensor([self._place.setdefault(user, len(self._place)) for user in new.user])
+        n_added = len(self._place) - len(self._user)
+        if n_added:
+            self._user = np.concatenate([self._user, as_tokens(list(self._place)[-n_added:])])
+            self._start, self._length = (F.pad(each, (0, n_added)) for each in (self._start, self._length))
+        total = self._length[place] + new.histories.length
+        self._make_room(int(total.sum()))
+        start = self._end + total.cumsum(0) - total
+        before = Histories(self._item, self._start[place], self._start[place] + self._length[place])
+        for histories, at in ((before, start), (new.histories, start + before.length)):
+            row, item = histories.flat()
+            self._item[at[row] + count_up(histories.length)] = item
+        self._start[place], self._length[place] = start, total
+        self._end += int(total.sum())
+
+    def _make_room(self, n: int) -> None:
+        """Make room for n items behind the last one, in a new tensor if this one is full."""
+        if self._end + n <= len(self._item):
+            return
+        row, item = Histories(self._item, self._start, self._start + self._length).flat()
+        self._start, self._end = self._length.cumsum(0) - self._length, len(item)
+        self._item = torch.zeros(2 * (len(item) + n), dtype=torch.int64)  # requests made before keep the old one
+        self._item[: len(item)] = item
