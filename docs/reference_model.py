@@ -10,29 +10,29 @@ from torch.nn import functional as F
 
 
 class PositionalKernel(nn.Module):
-    """U and L of one layer; C = U L. Uᵀ has a weight per lag (g₀ = 1), L one per pair of positions."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self.taps = nn.Parameter(0.02 * torch.randn(length - 1).abs())
-        self.lower = nn.Parameter(torch.eye(length) + (0.02 * torch.randn(length, length).abs()).tril(-1))
-
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Uᵀ and L, both lower triangular and divided by the norm of their weights; shapes (t, t)."""
-        g = F.pad(self.taps, (1, 0), value=1.0)
-        position = torch.arange(len(g))
-        lag = position[:, None] - position
-        u_transposed = torch.where(lag >= 0, (g / g.norm())[lag.clamp(min=0)], 0.0)
-        lower = self.lower.tril()
-        return u_transposed, lower / lower.norm()
-
-
-class Block(nn.Module):
-    """h = LN(x), y = LN(h + Attn(h, x)), out = y + W₂ relu(W₁ y)."""
+    """Kernels of one layer. Uᵀ has a weight per lag (g₀ = 1), L one per pair of positions, M one per lag and channel."""
 
     def __init__(self, d: int, length: int) -> None:
         super().__init__()
-        self.kernel = PositionalKernel(length)
+        self.branch = nn.Parameter(0.02 * torch.randn(d, length))
+        self.taps = nn.Parameter(0.02 * torch.randn(length - 1).abs())
+        self.lower = nn.Parameter(torch.eye(length) + (0.02 * torch.randn(length, length).abs()).tril(-1))
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Uᵀ, L and M, all lower triangular; shapes (t, t), (t, t) and (d, t, t)."""
+        g = F.pad(self.taps, (1, 0), value=1.0)
+        position = torch.arange(len(g))
+        lag = position[:, None] - position
+        u_transposed, branch = (torch.where(lag >= 0, w[..., lag.clamp(min=0)], 0.0) for w in (g, self.branch))
+        return u_transposed, self.lower.tril(), branch
+
+
+class Block(nn.Module):
+    """h = LN(x), y = LN(h + Attn(h, x) + γ ⊙ M h), out = y + W₂ relu(W₁ y)."""
+
+    def __init__(self, d: int, length: int) -> None:
+        super().__init__()
+        self.kernel, self.gate = PositionalKernel(d, length), nn.Parameter(torch.ones(d))
         self.norm_1, self.norm_2 = nn.LayerNorm(d, eps=1e-8), nn.LayerNorm(d, eps=1e-8)
         self.query, self.key, self.value = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
         self.dense_1, self.dense_2 = nn.Linear(d, d), nn.Linear(d, d)
@@ -40,15 +40,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Shape (b, t, d) to (b, t, d); ``valid`` is False at padding, shape (b, t)."""
         x = x * valid[..., None]  # padding gives nothing to the positions that mix it in
-        u_transposed, lower = self.kernel()
-        h = self.norm_1(x)
+        u_transposed, lower, branch = self.kernel()
+        h = self.norm_1(x) * valid[..., None]
         q = self.query(h)
         k = u_transposed @ F.linear(x, self.key.weight) + self.key.bias  # the biases are not mixed
         v = lower @ F.linear(x, self.value.weight) + self.value.bias
         logits = q @ k.mT / q.shape[-1] ** 0.5  # (Q Kᵀ / √d) U = Q (Uᵀ K)ᵀ / √d
         attended = (valid[:, None, :] & torch.ones_like(logits[0], dtype=torch.bool).tril()).bool()
         weights = torch.softmax(logits.masked_fill(~attended, -torch.inf), dim=-1).nan_to_num()
-        y = self.norm_2(h + weights @ v)
+        y = self.norm_2(h + weights @ v + self.gate * (branch @ h.mT[..., None]).squeeze(-1).mT)
         return y + self.dense_2(F.relu(self.dense_1(y)))
 
 

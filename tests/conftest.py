@@ -23,6 +23,7 @@ from recbole_posattn import Config, run
 from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
 from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
+from recbole_posattn.nn.losses.negatives import NegativeItems
 from recbole_posattn.settings import origins, plugins
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.part_rules import part_rules
@@ -176,7 +177,9 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
         recommender = config.model_class(config, loaders[0]._dataset).double().eval()
         with torch.no_grad():
             for name, parameter in recommender.named_parameters():
-                if "kernel" in name or "encoding" in name:
+                if "width_logit" in name:
+                    parameter.uniform_(-1, 1)  # far from the ends, where all or no lags are in the window
+                elif "kernel" in name or "encoding" in name:
                     parameter.normal_()
                 elif parameter.dim() > 1 and name != "item_embedding.weight":
                     parameter.normal_(std=0.3)
@@ -201,6 +204,18 @@ def untrained(tiny_settings: Callable) -> Callable[..., Loaded]:
         return Loaded(config, recommender, interactions, *loaders)
 
     return untrained
+
+
+@pytest.fixture
+def same_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negatives are drawn on the CPU, the same ones for each device."""
+
+    def draw(items: NegativeItems, shape: tuple[int, ...], total: int | torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(7)
+        device = items.bounds.device
+        return (torch.rand(shape, dtype=torch.float64, generator=generator).to(device) * total).long()
+
+    monkeypatch.setattr(NegativeItems, "_draw", draw)
 
 
 @pytest.fixture

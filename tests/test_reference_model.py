@@ -34,6 +34,8 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
         with torch.no_grad():
             attention.u_kernel.free.copy_(ours.kernel.taps[None])
             attention.l_kernel.free.copy_(ours.kernel.lower[position, position - lag][None])
+            block.branch.kernel.free.copy_(ours.kernel.branch)
+            block.branch.gate.copy_(ours.gate)
     for module, other in pairs:
         other.load_state_dict(module.state_dict())
 
@@ -78,6 +80,8 @@ def test_gradients_are_equal_too(reference: ModuleType, build: Callable) -> None
             block.attention.l_kernel.free.grad[0], ours.kernel.lower.grad[position, position - lag]
         )
         torch.testing.assert_close(block.attention.key.weight.grad, ours.key.weight.grad)
+        torch.testing.assert_close(block.branch.kernel.free.grad, ours.kernel.branch.grad)
+        torch.testing.assert_close(block.branch.gate.grad, ours.gate.grad)
 
 
 def test_it_is_readable_in_one_sitting() -> None:

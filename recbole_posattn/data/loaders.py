@@ -128,7 +128,7 @@ class LoaderBase(AbstractDataLoader):
             )
 
     def _collate_pinned(self, index: Sequence[int]) -> Any:
-        batch = self.collate_fn(index)
+        batch = type(self).collate_fn(self, index)  # DataLoader keeps this function as the attribute collate_fn
         if isinstance(batch, tuple):  # in evaluation, rows come first
             return PinnedRows(batch[0].interaction), *batch[1:]
         return PinnedRows(batch.interaction)

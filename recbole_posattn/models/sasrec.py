@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.shorter import GROUP_COST
 from recbole_posattn.nn.backbone import Block, BlockOptions
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import ItemDropout
@@ -202,7 +203,10 @@ class SASRecBase(SequentialRecommender):
         Lengths up to 8, 16, 32, … are computed together: at most half of a longer bucket is padding. The rows of the
         batch and its loss do not change.
         """
-        if not self.length_bucketing or self.padded_length is not None:
+        on_cpu = length.device.type == "cpu"
+        # A GPU waits for its next kernel longer than it computes a padded batch: there, padding has to be large.
+        one = not on_cpu and length.numel() * self.max_seq_length <= GROUP_COST["cuda"]
+        if one or not self.length_bucketing or self.padded_length is not None:
             return [torch.arange(len(length), device=length.device)]
         bucket = torch.log2(length.clamp(min=8)).ceil()
         return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]

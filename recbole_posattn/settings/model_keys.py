@@ -191,8 +191,8 @@ MODEL_KEYS = (
     Key(
         "kernel_normalization",
         one_of(*NORMALIZATIONS),
-        "frobenius",
-        "(str) Divide each kernel by the norm of its weights at every forward ('frobenius'), or 'none'.",
+        "none",
+        "(str) Divide each kernel by the norm of its weights at every forward ('frobenius', the paper), or 'none'.",
     ),
     Key(
         "kernel_normalization_eps",
@@ -210,8 +210,10 @@ MODEL_KEYS = (
     Key(
         "kernel_branch",
         part_rules()["kernel_branch"],
-        None,
-        f"(str) A kernel M beside the attention, which adds γ ⊙ dropout(M LN(x)); ~ or one of {list(STRUCTURES)}.",
+        "toeplitz",
+        "(str) A kernel M beside the attention, which adds γ ⊙ dropout(M LN(x)); ~ (the paper) or one of "
+        f"{list(STRUCTURES)}.",
+        before=None,
     ),
     Key(
         "kernel_branch_groups",

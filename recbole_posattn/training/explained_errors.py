@@ -18,6 +18,9 @@ from recbole_posattn.training.checkpoint import read_checkpoint
 # The beginning of the message of a run that ran out of memory.
 OUT_OF_MEMORY = "out of memory"
 
+# Settings that decide how many weights a model has, the most effective first.
+_MODEL_SIZES = ("hidden_size", "embedding_size", "inner_size", "n_layers")
+
 _HALF_PRECISION = ("BFloat16", "Half")  # as PyTorch's messages name them
 
 
@@ -51,6 +54,28 @@ def explain_out_of_memory(
         )
         what_is_kept = kept()
         raise TrainingError(f"{what}; {what_is_kept}" if what_is_kept else what) from error
+
+
+@contextmanager
+def model_size_explained(settings: Mapping[str, Any]) -> Iterator[None]:
+    """If the model does not fit into memory, name the settings that make it smaller.
+
+    Args:
+        settings: Settings of the run.
+
+    Raises:
+        TrainingError: If memory runs out while the model is built or moved to its device.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        sizes = [f"{name} {settings[name]}" for name in _MODEL_SIZES if name in settings and settings[name] is not None]
+        raise TrainingError(
+            f"{OUT_OF_MEMORY}: the weights of {settings['model']} do not fit on {settings['device']}: lower "
+            f"{' or '.join(sizes) or 'its sizes'}, or free memory there"
+        ) from error
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import check_vocabulary, load_state, read_checkpoint, use_explained
 from recbole_posattn.training.engine import EngineMixin
-from recbole_posattn.training.explained_errors import needs_explained, pretrained_explained
+from recbole_posattn.training.explained_errors import model_size_explained, needs_explained, pretrained_explained
 from recbole_posattn.training.run_log import run_logger
 from recbole_posattn.training.trainer import trainer_class
 from recbole_posattn.training.trees import TREES, load_trees
@@ -150,5 +150,5 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
 def build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
     """The configured model on its device, with weights that depend on the seed and the process."""
     init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
-    with needs_explained(config), pretrained_explained(config):
+    with needs_explained(config), pretrained_explained(config), model_size_explained(config):
         return config.model_class(config, train_data._dataset).to(config["device"])

@@ -19,7 +19,11 @@ from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions
 from recbole_posattn.nn.kernels.structures import STRUCTURES, build_kernel
 
-HYBRID = {"kernel_structure": "toeplitz-full", "position_encoding": ["absolute", "alibi"], "n_heads": 2}
+HYBRID = {
+    **{"kernel_structure": "toeplitz-full", "position_encoding": ["absolute", "alibi"], "n_heads": 2},
+    **{"kernel_branch": None, "kernel_normalization": "frobenius"},
+}
+NO_KERNEL = {"kernel_structure": "identity-identity", "kernel_branch": None}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +55,8 @@ def test_a_part_is_off_in_the_context_only(build: Callable, histories: tuple, pa
 @pytest.mark.parametrize(
     ("name", "off", "changes"),
     [
-        ("NoPESASRec", ["rope"], {"position_encoding": ["rope"], "kernel_structure": "identity-identity"}),
-        ("APESASRec", ["cape"], {"position_encoding": ["absolute", "cape"], "kernel_structure": "identity-identity"}),
+        ("NoPESASRec", ["rope"], {"position_encoding": ["rope"], **NO_KERNEL}),
+        ("APESASRec", ["cape"], {"position_encoding": ["absolute", "cape"], **NO_KERNEL}),
     ],
 )
 def test_without_a_part_it_is_the_model_without_it(
@@ -68,10 +72,12 @@ def test_without_a_part_it_is_the_model_without_it(
 def test_lag_kernels_off_leave_no_order(build: Callable, histories: tuple) -> None:
     """With lag-only kernels, whose diagonal is one number, what is left cannot tell one past from another."""
     model, _ = build(kernel_structure="toeplitz-exponential", position_encoding=["rope", "cape"], n_layers=1)
+    parts = positional_parts(model)
+    assert parts == ["U", "L", "branch", "rope", "cape"]
     items, length = histories[0][:1], histories[1][:1]
     shuffled = torch.cat([items[:, :-1].flip(1), items[:, -1:]], dim=1)
     assert not torch.allclose(model(shuffled, length), model(items, length))
-    with switched_off(model, ["U", "L", "rope", "cape"]):
+    with switched_off(model, parts):
         torch.testing.assert_close(model(shuffled, length), model(items, length), rtol=1e-9, atol=1e-10)
 
 
@@ -92,7 +98,7 @@ def test_parts_are_named_and_restored_after_an_error(build: Callable) -> None:
     assert positional_parts(model) == ["U", "L", "absolute", "alibi"]
     assert positional_parts(build("NoPESASRec")[0]) == []
     assert positional_parts(build("RoPESASRec")[0]) == ["rope"]
-    assert positional_parts(build(kernel_structure="identity-toeplitz")[0]) == ["L"]
+    assert positional_parts(build(kernel_structure="identity-toeplitz")[0]) == ["L", "branch"]
     kernel = model.backbone.blocks[0].attention.u_kernel
     with pytest.raises(RuntimeError), switched_off(model, ["U", "alibi"]):
         assert not model.backbone.blocks[0].attention.encodings

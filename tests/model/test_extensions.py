@@ -177,6 +177,7 @@ def test_an_encoder_equals_the_models(build: Callable, backbone: str) -> None:
     sizes = {"hidden_size": 16, "n_heads": 2, "inner_size": 24}
     settings = {"kernel_structure": "exponential-lowrank", "position_encoding": ["alibi", "absolute"]}
     sharing = {"kernel_sharing": "shared", "kernel_rank": 3, "backbone": backbone}
+    settings |= {"kernel_branch": None, "kernel_normalization": "frobenius"}
     model, _ = build(MAX_ITEM_LIST_LENGTH=7, **sizes, **settings, **sharing)
     encoder = build_encoder(
         7,

@@ -60,6 +60,7 @@ def test_recbole_backbone_with_absolute_positions_is_recboles_sasrec(
     model, (train_data, valid_data, _) = build(
         backbone="recbole",
         kernel_structure="identity-identity",
+        kernel_branch=None,
         position_encoding=["absolute"],
         position_alignment="start",
         train_objective="augmented",
@@ -322,7 +323,7 @@ def test_buckets_waste_at_most_half_and_keep_all_rows(build: Callable) -> None:
 
 
 def test_identity_kernels_know_no_order(build: Callable, histories: tuple) -> None:
-    model, _ = build(kernel_structure="identity-identity", n_layers=1)
+    model, _ = build(kernel_structure="identity-identity", kernel_branch=None, n_layers=1)
     item_seq, length = histories
     item_seq, length = item_seq[:1], length[:1]
     shuffled = torch.cat([item_seq[:, :-1].flip(1), item_seq[:, -1:]], dim=1)
@@ -354,7 +355,7 @@ def test_a_baseline_is_its_encoding_without_a_kernel(
     build: Callable, histories: tuple, name: str, encoding: list[str]
 ) -> None:
     baseline, _ = build(name)
-    model, _ = build(kernel_structure="identity-identity", position_encoding=encoding)
+    model, _ = build(kernel_structure="identity-identity", kernel_branch=None, position_encoding=encoding)
     model.load_state_dict(baseline.state_dict(), strict=True)
     torch.testing.assert_close(baseline(*histories), model(*histories), rtol=0, atol=0)
     changes_something = not torch.allclose(baseline(*histories), build("NoPESASRec")[0](*histories))

@@ -113,7 +113,7 @@ class DilatedKernel(ToeplitzKernel):
     def taps(self) -> Tensor:
         """See :meth:`LagKernel.taps`."""
         taps = self.free.new_zeros(self.n_groups, self.lags[-1] + 1)
-        taps[:, self.lags] = super().taps()
+        taps[:, torch.tensor(self.lags, device=taps.device)] = super().taps()
         return taps
 
 
