@@ -76,9 +76,7 @@ class Products(TorchDispatchMode):
     def flops(self) -> float:
         """Floating-point operations of all products."""
         columns = {name: -2 if name == "_linear_pointwise" else -1 for name in self.FIRST}
-        sizes = (
-            (n, torch.Size(x.shape).numel(), y.shape[columns[name]]) for (name, x, y), n in self.found.items()
-        )
+        sizes = ((n, torch.Size(x.shape).numel(), y.shape[columns[name]]) for (name, x, y), n in self.found.items())
         return 2.0 * sum(n * elements * column for n, elements, column in sizes)
 
     def replay(self, by_pytorch: bool) -> Callable[[], None]:

@@ -66,18 +66,21 @@ class _BlockedAttention(torch.autograd.Function):
         """Shapes as above."""
         length = query.shape[1]
         future = query.new_full((length, length), -math.inf).triu_(1)
+        wants_gradients = any(ctx.needs_input_grad)  # outside; in here gradients are always off
         attended, weights = torch.empty_like(query), []
         for group in _groups(len(query), length):
-            factor = dropout_factor((group.stop - group.start, length, length), dropout, query.dtype)
+            shape = (group.stop - group.start, length, length)
+            factor = dropout_factor(shape, dropout, query.dtype) if dropout > 0.0 else None
             for rows in _blocks(length):
                 seen = slice(rows.stop)
                 logits = torch.bmm(query[group, rows], key[group, seen].mT).add_(future[rows, seen])
                 if mask is not None:
                     logits.add_(mask[group, None, seen])
                 probability = torch.softmax(logits, dim=-1, out=logits)
-                dropped = probability * factor[:, rows, seen]
+                dropped = probability if factor is None else probability * factor[:, rows, seen]
                 attended[group, rows] = torch.bmm(dropped, value[group, seen])
-                weights += [probability, dropped]
+                if wants_gradients:
+                    weights += [probability, dropped]
         ctx.save_for_backward(query, key, value, attended, *weights)
         return attended
 

@@ -57,8 +57,9 @@ class Recommender:
     def __init__(self, loaded: Loaded, report: Callable[[str], None] | None = None) -> None:
         self.loaded = loaded
         self._report = report or logging.getLogger(__name__).warning
-        self._known_items = pd.Index(as_tokens(loaded.dataset.field2id_token[loaded.dataset.iid_field]))
-        self._item = pa.array(self._known_items)
+        self._token = as_tokens(loaded.dataset.field2id_token[loaded.dataset.iid_field])
+        self._known_items = {token: number for number, token in enumerate(self._token)}
+        self._item = pa.array(self._token)
         self._histories: UserHistories | None = None  # of all users, once they are asked for
 
     @classmethod
@@ -107,15 +108,8 @@ class Recommender:
             DataError: If the histories cannot be used.
             CheckpointError: If the model does not read histories, reads other fields than items, or returns NaN.
         """
-        blocks = self.blocks(
-            self.new_histories(histories),
-            k,
-            exclude_history=exclude_history,
-            restrict_to=restrict_to,
-            exclude=exclude,
-        )
-        table: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
-        return table
+        lists = self._lists(self.new_histories(histories), k, exclude_history, restrict_to, exclude)
+        return pd.concat([self._frame(*each) for each in lists], ignore_index=True)
 
     def recommend_users(
         self,
@@ -146,15 +140,8 @@ class Recommender:
             DataError: If none of the users is known, or the split has no targets.
             CheckpointError: If the model reads other fields than users and items, or returns NaN.
         """
-        blocks = self.blocks(
-            self.known_users(users, split),
-            k,
-            exclude_history=exclude_history,
-            restrict_to=restrict_to,
-            exclude=exclude,
-        )
-        table: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
-        return table
+        lists = self._lists(self.known_users(users, split), k, exclude_history, restrict_to, exclude)
+        return pd.concat([self._frame(*each) for each in lists], ignore_index=True)
 
     def known_users(self, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
         """Users of the data set, as :meth:`recommend_users` takes them, for :meth:`blocks`."""
@@ -229,6 +216,19 @@ class Recommender:
         Raises:
             SettingError, CheckpointError: As :meth:`recommend` does.
         """
+        lists = self._lists(requests, k, exclude_history, restrict_to, exclude, show_progress)
+        return (self._table(*each) for each in lists)
+
+    def _lists(
+        self,
+        requests: Requests,
+        k: int,
+        exclude_history: bool | None,
+        restrict_to: Sequence[object] | None,
+        exclude: Sequence[object],
+        show_progress: bool = False,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """User, item (its number) and score of each row of the blocks; arguments and errors as of :meth:`blocks`."""
         n_items = self.loaded.dataset.item_num - 1
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_items:
             raise SettingError(f"k must be an integer from 1 to {n_items}, the number of items; got {k!r}.")
@@ -236,7 +236,7 @@ class Recommender:
             self._report(line)
         left_out = self._left_out(restrict_to, exclude)
         mask = self._history_mask(requests, exclude_history)
-        return self._blocks(requests, k, left_out, mask, show_progress)
+        return self._rows(requests, k, left_out, mask, show_progress)
 
     # -- what is not recommended -------------------------------------------------------------------------------------
 
@@ -269,14 +269,14 @@ class Recommender:
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
-    def _blocks(
+    def _rows(
         self, requests: Requests, k: int, left_out: Tensor, mask: str, show_progress: bool
-    ) -> Iterator[pa.Table]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         with tqdm(total=len(requests), desc="recommending", unit=" users", disable=not show_progress) as progress:
             for index in torch.arange(len(requests)).split(REQUESTS_PER_BLOCK):
                 block = requests.rows(index)
                 scores, item = self._best(block, k, left_out, mask, progress)
-                yield self._table(block.user, item, scores)
+                yield block.user, item, scores
 
     @torch.no_grad()
     def _best(
@@ -302,6 +302,7 @@ class Recommender:
         return best.numpy(), item.numpy()
 
     def _table(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray) -> pa.Table:
+        """The lists as a table, without what may not be recommended; shapes (n,), (n, k) and (n, k)."""
         valid = scores > -np.inf
         row, nth = np.nonzero(valid)
         return pa.table(
@@ -313,3 +314,10 @@ class Recommender:
             },
             SCHEMA,
         )
+
+    def _frame(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+        """:meth:`_table` for pandas, which is faster for few rows."""
+        valid = scores > -np.inf
+        row, nth = np.nonzero(valid)
+        rank = (nth + 1).astype(np.int32)
+        return pd.DataFrame({"user": user[row], "rank": rank, "item": self._token[item[valid]], "score": scores[valid]})

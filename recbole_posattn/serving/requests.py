@@ -62,9 +62,9 @@ class Requests:
         return replace(self, user=self.user[index.numpy()], user_id=user_id, histories=self.histories[index])
 
 
-def numbers_of(known: pd.Index, tokens: np.ndarray) -> np.ndarray:
-    """The numbers of tokens, their places among the known ones; 0, as for padding, if unknown."""
-    return np.maximum(known.get_indexer(pd.Index(tokens)), 0)
+def numbers_of(known: Mapping[str, int], tokens: np.ndarray) -> np.ndarray:
+    """The numbers of tokens; 0, as for padding, if unknown."""
+    return np.fromiter((known.get(token, 0) for token in tokens.tolist()), dtype=np.int64, count=len(tokens))
 
 
 def report_skipped(kind: str, tokens: np.ndarray, total: int, consequence: str = "skipped") -> tuple[str, ...]:
@@ -182,13 +182,13 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
 # -- new histories ---------------------------------------------------------------------------------------------------
 
 
-def new_histories(histories: pd.DataFrame | Mapping[object, Sequence[object]], known: pd.Index) -> Requests:
+def new_histories(histories: pd.DataFrame | Mapping[object, Sequence[object]], known: Mapping[str, int]) -> Requests:
     """Requests for users who need not be in the data set.
 
     Args:
         histories: Rows with the columns ``user`` and ``item`` (tokens) and, unless the rows are in order, ``time``; or
             the items of each user, oldest first.
-        known: The tokens of the items by their numbers in the data set, padding first; other items are skipped.
+        known: The numbers of the items in the data set by token, 0 for padding; other items are skipped.
 
     Raises:
         DataError: If a column or value is missing, a time is invalid, or no user has a known item.

@@ -63,6 +63,10 @@ class UserHistories:
 
     def append(self, new: Requests) -> None:
         """Put the histories of requests behind those of their users; users who are not there are added."""
+        if len(set(new.user)) < len(new):  # tokens may be equal where what was given is not, such as 1 and "1"
+            for row in torch.arange(len(new)).split(1):
+                self.append(new.rows(row))
+            return
         place = torch.tensor([self._place.setdefault(user, len(self._place)) for user in new.user])
         n_added = len(self._place) - len(self._user)
         if n_added:

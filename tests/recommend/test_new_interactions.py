@@ -23,7 +23,9 @@ def requests_of(items_of: dict[str, list[int]]) -> Requests:
     count = torch.tensor([len(items) for items in items_of.values()], dtype=torch.int64)
     item = torch.tensor([item for items in items_of.values() for item in items], dtype=torch.int64)
     start = count.cumsum(0) - count
-    return Requests(np.array(list(items_of), dtype=object), torch.arange(len(items_of)), Histories(item, start, start + count))
+    return Requests(
+        np.array(list(items_of), dtype=object), torch.arange(len(items_of)), Histories(item, start, start + count)
+    )
 
 
 def read(requests: Requests) -> dict[str, list[int]]:
@@ -65,7 +67,11 @@ def test_lists_are_those_of_the_whole_history(untrained: Callable) -> None:
     histories = {user: dataset.id2token("item_id", items).tolist() for user, items in read(before).items()}
     new = {"u1": ["i3", "i5", "i7"], "stranger": ["i2", "i4"]}
     rows = pd.DataFrame(
-        {"user": ["stranger", "u1", "u1", "u1", "stranger"], "item": ["i4", "i7", "i3", "i5", "i2"], "time": [9, 8, 1, 2, 3]}
+        {
+            "user": ["stranger", "u1", "u1", "u1", "stranger"],
+            "item": ["i4", "i7", "i3", "i5", "i2"],
+            "time": [9, 8, 1, 2, 3],
+        }
     )
     recommender.add_interactions(rows)
     expected = recommender.recommend(

@@ -233,7 +233,7 @@ def test_days_are_times_in_any_format(time: pa.Array) -> None:
     pyarrow.parquet.write_table(table, "given.parquet")
     lines = [json.dumps({key: str(value) for key, value in row.items()}) for row in table.to_pylist()]
     Path("given.jsonl").write_text("\n".join(lines))
-    known = pd.Index(["[PAD]", "a", "b", "c"])
+    known = {token: number for number, token in enumerate(["[PAD]", "a", "b", "c"])}
     of_python = pd.DataFrame(table.to_pydict(), dtype=object)
     for given in (*(read_table(Path(f"given{suffix}"), {}) for suffix in SUFFIXES), of_python):
         assert new_histories(given, known).histories.item.tolist() == [1, 2, 3]
