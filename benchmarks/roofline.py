@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class Products(TorchDispatchMode):
     """A context that counts the products of matrices in it, by operation and operands."""
 
     # The place of the first of two operands.
-    FIRST = {"mm": 0, "bmm": 0, "addmm": 1, "addmm_": 1, "baddbmm": 1, "_linear_pointwise": 0}
+    FIRST: ClassVar = {"mm": 0, "bmm": 0, "addmm": 1, "addmm_": 1, "baddbmm": 1, "_linear_pointwise": 0}
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,8 @@ class Products(TorchDispatchMode):
                     continue
                 x, y = x.reshape(-1, x.shape[-1]), y.T
             multiply = torch.mm if x.dim() == 2 else torch.bmm
-            calls.append((n, lambda f=multiply, x=x, y=y, out=multiply(x, y): f(x, y, out=out)))
+            out = multiply(x, y)
+            calls.append((n, lambda f=multiply, x=x, y=y, out=out: f(x, y, out=out)))
 
         def replay() -> None:
             for n, call in calls:
@@ -171,8 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "PyTorch takes by itself; float32. GFLOP and GFLOP/s are those of the products. The last columns are shares of "
         "a step under a profiler, in %; *between* is the time between operations, with what the profiler adds. Medians "
         f"of {options.repeats} rounds, taking turns. Goal: at most {GOAL} × the products.",
-        ["data", "T", "model", "GFLOP", "step ms", "products ms", "by PyTorch ms", "GFLOP/s", "step / products"]
-        + ["step / by PyTorch", *(f"{part} %" for part in (*PARTS, "other", "between"))],
+        ["data", "T", "model", "GFLOP", "step ms", "products ms", "by PyTorch ms", "GFLOP/s"
+        , "step / products", "step / by PyTorch", *(f"{part} %" for part in (*PARTS, "other", "between"))],
         rows,
     )
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from recbole_posattn.nn.dropout import dropout as drop
 from recbole_posattn.nn.blocked_attention import blocked_attention
+from recbole_posattn.nn.dropout import dropout as drop
 from recbole_posattn.nn.encodings.base import PositionEncoding
 from recbole_posattn.nn.gemm import Linear, linear
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
@@ -48,9 +48,9 @@ def causal_attention(
 ) -> Tensor:
     """softmax(Q Kᵀ / √d_h + B + causal mask) V without attention to padding keys, in memory that is linear in s.
 
-    Without a mask and a bias, this is PyTorch's fused attention; on a CPU, :func:`blocked_attention` with dropout and for
-    up to :data:`SHORT` positions. Otherwise, blocks of :data:`ROWS` queries are computed one by one, and recomputed
-    for the gradients.
+    Without a mask and a bias, this is PyTorch's fused attention; on a CPU, it is :func:`blocked_attention` with dropout
+    and for up to :data:`SHORT` positions. Otherwise, blocks of :data:`ROWS` queries are computed one by one, and
+    recomputed for the gradients.
 
     Args:
         query: Of the last t ≤ s positions, shape (b, h, t, d_h).

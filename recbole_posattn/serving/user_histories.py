@@ -86,7 +86,7 @@ class UserHistories:
         """Make room for n items behind the last one, in a new tensor if this one is full."""
         if self._end + n <= len(self._item):
             return
-        row, item = Histories(self._item, self._start, self._start + self._length).flat()
+        _, item = Histories(self._item, self._start, self._start + self._length).flat()
         self._start, self._end = self._length.cumsum(0) - self._length, len(item)
         self._item = torch.zeros(2 * (len(item) + n), dtype=torch.int64)  # requests made before keep the old one
         self._item[: len(item)] = item

@@ -246,7 +246,7 @@ def test_bfloat16_products_are_those_of_autocast_with_sums_in_float32() -> None:
     actual = loss_and_gradients(CrossEntropy(16, 0.1, "bfloat16"), *inputs)
     assert all(map(torch.equal, actual, expected))
     assert_all_close(actual, loss_and_gradients(CrossEntropy(16, 0.1), *inputs), 2e-2)
-    with pytest.raises(ValueError, match="precision must be one of .*, and float32 without chunks, got 'bfloat16'"):
+    with pytest.raises(ValueError, match=r"precision must be one of .*, and float32 without chunks, got 'bfloat16'"):
         CrossEntropy(None, precision="bfloat16")
 
 

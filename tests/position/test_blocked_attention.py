@@ -11,8 +11,8 @@ from torch import Tensor
 from recbole_posattn.nn import attention as attention_module
 from recbole_posattn.nn import blocked_attention as module
 from recbole_posattn.nn.attention import causal_attention
-from recbole_posattn.nn.dropout import dropout
 from recbole_posattn.nn.blocked_attention import blocked_attention
+from recbole_posattn.nn.dropout import dropout
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, p: float) -> Tensor:

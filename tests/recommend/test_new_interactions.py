@@ -87,6 +87,7 @@ def test_lists_are_those_of_the_whole_history(untrained: Callable) -> None:
 
 def test_what_is_unknown_is_skipped_and_named(untrained: Callable, caplog: pytest.LogCaptureFixture) -> None:
     recommender = Recommender(untrained("BPR"))
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         recommender.add_interactions({"u1": ["i1", "x"], "stranger": ["i2"]})
     assert [record.message for record in caplog.records] == [

@@ -15,14 +15,14 @@ from recbole_posattn.nn.losses.base import ItemLoss, target_chunks, targets_per_
 
 Precision = Literal["float32", "bfloat16"]
 
-# Elements of the logits of a chunk, c · n. Measured on a CPU core, forward and backward, float32: from 2^20 to 2^22, the
-# time changes by 5 % for 1,683 and 12,102 items. Smaller chunks add more often to the gradients of all items, and threads
-# wait for each other at every operation; larger ones leave the cache. The value for GPUs, not measured, is large enough
-# to keep them busy.
+# Elements of the logits of a chunk, c · n. Measured on a CPU core, forward and backward, float32: from 2^20 to 2^22,
+# the time changes by 5 % for 1,683 and 12,102 items. Smaller chunks add more often to the gradients of all items, and
+# threads wait for each other at every operation; larger ones leave the cache. The value for GPUs, not measured, is
+# large enough to keep them busy.
 LOGIT_ELEMENTS = {"cpu": 2**21, "cuda": 2**27}
 
-# Targets of the smallest part of a chunk for oneDNN, which generates code for each new shape: what does not fill a chunk
-# is computed in halves, so that few shapes occur.
+# Targets of the smallest part of a chunk for oneDNN, which generates code for each new shape: what does not fill a
+# chunk is computed in halves, so that few shapes occur.
 SMALLEST_PART = 16
 
 # Types of the products with the item embeddings.
