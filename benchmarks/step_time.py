@@ -19,7 +19,7 @@ from recbole.data.interaction import Interaction
 
 from benchmarks.common import interleaved_medians, report
 from recbole_posattn import Config
-from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.fields import TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.training.memory import keep_freed_memory
 
 N_ITEMS = 1683  # of ml-100k, with the padding item
@@ -63,6 +63,7 @@ def training_step(model: str, settings: dict, length: int, batch_size: int, devi
             "item_id_list": torch.randint(1, N_ITEMS, (batch_size, length)),
             "item_length": torch.full((batch_size,), length),
             TARGET_LIST_FIELD: torch.randint(1, N_ITEMS, (batch_size, length)),
+            **({TIME_LIST_FIELD: random_times(batch_size, length)} if config["reads_time"] else {}),
         }
     ).to(device)
 
@@ -74,6 +75,12 @@ def training_step(model: str, settings: dict, length: int, batch_size: int, devi
         optimizer.step()
 
     return step
+
+
+def random_times(batch_size: int, length: int) -> torch.Tensor:
+    """Gaps of 1 s to 12 days, relative to the newest item; shape (b, s)."""
+    times = (10.0 ** (6 * torch.rand(batch_size, length, dtype=torch.float64))).cumsum(dim=1)
+    return times - times[:, -1:]
 
 
 def main() -> None:

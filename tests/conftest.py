@@ -21,7 +21,9 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
+from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
+from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
 from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
 from recbole_posattn.nn.losses.negatives import NegativeItems
 from recbole_posattn.settings import origins, plugins
@@ -78,7 +80,15 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def registrations(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The tables of registered names and plugins, Python's path and its modules, all restored afterwards."""
     tables = [STRUCTURES, ENCODINGS, LOSSES, model_properties, *origins._origins.values()]
-    sets = [PER_LAYER, SAMPLED_LOSSES, plugins._imported, plugins._installed, origins._left_behind]
+    sets = [
+        PER_LAYER,
+        SAMPLED_LOSSES,
+        ENCODINGS_OF_TIME,
+        STRUCTURES_OF_TIME,
+        plugins._imported,
+        plugins._installed,
+        origins._left_behind,
+    ]
     before = [(each, each.copy()) for each in (*tables, *sets)]
     modules = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -167,9 +177,10 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
     def build(model: str = "PosKernelSASRec", **changes: object) -> tuple:
         named = f"{changes.get('kernel_structure')} {changes.get('kernel_branch')}"
         banded = any(structure in named for structure in BANDED_STRUCTURES)
-        settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **changes)
+        regular = {"time_is_order": False}  # the times of "tiny" are 0, 1, 2, …, and read all the same
+        settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **regular, **changes)
         config = Config(model, "tiny", config_dict=settings)
-        shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"])
+        shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"], config["reads_time"])
         if shaping not in prepared:
             prepared[shaping] = data_preparation(config, create_dataset(config))
         loaders = prepared[shaping]

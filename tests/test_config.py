@@ -290,6 +290,12 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
         ({"kernel_structure": "banded-full", "kernel_bandwidth": 0}, "kernel_bandwidth must be a positive integer"),
         ({"kernel_structure": "banded-full", "kernel_bandwidth": 51}, "at most MAX_ITEM_LIST_LENGTH, which is 50"),
         ({"kernel_bandwidth": 5}, "kernel_bandwidth 5 is for banded structures"),
+        ({"time_bias_positions": True}, "time_bias_positions True is for position_encoding time_bias; got []"),
+        (
+            {"time_bias_positions": True, "position_encoding": ["time_bias", "t5_bias"]},
+            "time_bias_positions True and position_encoding t5_bias both add a bias per distance",
+        ),
+        ({"position_encoding": ["time_rope"], "hidden_size": 33}, "time_rope rotates channels in pairs"),
         ({"n_heads": 3}, "hidden_size must be a multiple of n_heads; got hidden_size 64, n_heads 3"),
         ({"n_layers": 0}, "n_layers must be a positive integer; got 0"),
         ({"n_layers": True}, "n_layers must be a positive integer; got True"),

@@ -65,7 +65,7 @@ def test_a_key_stands_in_the_table_once() -> None:
         (
             "DERIVED_KEYS",
             "MODEL_TYPE MODEL_INPUT_TYPE eval_type device local_rank offset single_spec valid_neg_sample_args "
-            "test_neg_sample_args loss_negatives",
+            "test_neg_sample_args loss_negatives reads_time",
         ),
         (
             "SAME_IN_ALL_ROWS",

@@ -9,13 +9,19 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import recbole_posattn.compat  # noqa: F401
+
 import torch
+from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_posattn.analysis.switches import attentions_of, switched_off, switched_off_in
+from recbole_posattn.data.fields import EXACT_TIME_FIELD
+from recbole_posattn.data.relative_times import relative_times
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.attention import PositionKernelAttention, attention_mask
 from recbole_posattn.nn.encodings.base import PositionEncoding
+from recbole_posattn.nn.times import Times
 
 # Number of logits in memory at a time: b · h · s².
 MAX_LOGITS = 2**24
@@ -29,25 +35,40 @@ class Attended(NamedTuple):
         mask: Which keys a query attends to, shape (b, 1, s, s).
         weights: Shape (b, h, s, s).
         output: Before the heads are joined, shape (b, h, s, d_h).
+        times: Of the items; ``None`` if the model does not read them.
     """
 
     logits: Tensor
     mask: Tensor
     weights: Tensor
     output: Tensor
+    times: Times | None = None
 
 
-def split_for_attention(model: SASRecBase, items: Tensor, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Sequences (n, s) and lengths (n,) on the model's device, in batches of at most :data:`MAX_LOGITS` logits."""
+def split_for_attention(
+    model: SASRecBase, items: Tensor, lengths: Tensor, times: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Sequences (n, s), lengths (n,) and times (n, s) in batches of at most :data:`MAX_LOGITS` logits.
+
+    The batches are on the model's device, and their times relative to the newest item.
+    """
     device = model.item_embedding.weight.device
     n_heads = max((attention.n_heads for attention in attentions_of(model)), default=1)
     batch_size = max(1, MAX_LOGITS // (n_heads * items.shape[1] ** 2))
     for rows in torch.arange(len(lengths)).split(batch_size):  # a column of histories is cut out row by row
-        yield items[rows].to(device), lengths[rows].to(device)
+        relative = None if times is None else relative_times(times[rows], lengths[rows]).to(device)
+        yield items[rows].to(device), lengths[rows].to(device), relative
+
+
+def times_of(model: SASRecBase, rows: Interaction) -> Tensor | None:
+    """The exact times of the histories of rows, as a column of shape (n, s), if the model reads time."""
+    suffix = model.ITEM_SEQ.removeprefix(model.ITEM_ID)
+    times: Tensor | None = rows[EXACT_TIME_FIELD + suffix] if model.reads_time else None
+    return times
 
 
 def with_and_without(
-    model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]
+    model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str], times: Tensor | None = None
 ) -> list[tuple[Attended, Attended]]:
     """The attention of each layer, with all parts and with some parts switched off in that layer alone.
 
@@ -59,16 +80,17 @@ def with_and_without(
         items: As ``SASRecBase.forward`` takes them, shape (b, s).
         lengths: Shape (b,).
         parts: Names of :func:`positional_parts`.
+        times: As ``SASRecBase.forward`` takes them, shape (b, s).
     """
     at_input = [
         encoding.name
         for encoding in model.backbone.input_encodings
         if isinstance(encoding, PositionEncoding) and encoding.name in parts
     ]
-    inputs = inputs_without = _inputs_of(model, items, lengths)
+    inputs = inputs_without = _inputs_of(model, items, lengths, times)
     if at_input:
         with switched_off(model, at_input):
-            inputs_without = _inputs_of(model, items, lengths)
+            inputs_without = _inputs_of(model, items, lengths, times)
     pairs = []
     for attention, own, without in zip(attentions_of(model), inputs, inputs_without):
         attended = _attend(attention, own)
@@ -100,16 +122,17 @@ class _Input(NamedTuple):
     x_query: Tensor
     x: Tensor
     valid: Tensor | None
+    times: Times | None = None
 
 
-def _inputs_of(model: SASRecBase, items: Tensor, lengths: Tensor) -> list[_Input]:
+def _inputs_of(model: SASRecBase, items: Tensor, lengths: Tensor, times: Tensor | None) -> list[_Input]:
     inputs: list[_Input] = []
     hooks = [
         attention.register_forward_pre_hook(lambda module, arguments: inputs.append(_Input(*arguments)))
         for attention in attentions_of(model)
     ]
     try:
-        model.encode(model._align(items, lengths))
+        model.encode(model._align(items, lengths), times=model._align_times(times, lengths))
     finally:
         for hook in hooks:
             hook.remove()
@@ -124,4 +147,4 @@ def _attend(attention: PositionKernelAttention, given: _Input) -> Attended:
     mask = attention_mask(query, key, valid=attention.attended(given.valid)).expand(len(query), 1, -1, -1)
     weights = logits.masked_fill(~mask, -math.inf).softmax(dim=-1)
     mean = logits.masked_fill(~mask, 0.0).sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True)
-    return Attended((logits - mean).masked_fill(~mask, 0.0), mask, weights, weights @ value)
+    return Attended((logits - mean).masked_fill(~mask, 0.0), mask, weights, weights @ value, given.times)

@@ -27,6 +27,7 @@ from recbole_posattn.analysis.attended import (
 from recbole_posattn.analysis.switches import attentions_of
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.attention import PositionKernelAttention
+from recbole_posattn.nn.kernels.by_time import TimeDecayKernel
 
 # Number of newest positions in a map.
 MAP_POSITIONS = 32
@@ -35,7 +36,9 @@ KINDS = ("without positions", "attention", "attention · L")
 
 
 @torch.no_grad()
-def attention_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]) -> pd.DataFrame:
+def attention_maps(
+    model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str], times: Tensor | None = None
+) -> pd.DataFrame:
     """The mean attention weights by history length, of the newest :data:`MAP_POSITIONS` positions.
 
     Args:
@@ -43,6 +46,7 @@ def attention_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Seq
         items: Histories as ``SASRecBase.forward`` takes them, shape (n, s).
         lengths: Shape (n,); histories of a single item are ignored.
         parts: The positional parts, see :func:`recbole_posattn.analysis.switches.positional_parts`.
+        times: Of the items, shape (n, s), if the model reads them.
 
     Returns:
         Columns ``history`` (its length, such as ``9–16``), ``users`` (histories of that length), ``layer``, ``head``
@@ -53,7 +57,7 @@ def attention_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Seq
     """
     tables = []
     for name, index in history_buckets(lengths) if attentions_of(model) else ():
-        table = _mean_maps(model, items[index], lengths[index], parts)
+        table = _mean_maps(model, items[index], lengths[index], parts, None if times is None else times[index])
         tables.append(table.assign(history=name, users=len(index)))
     columns = ["history", "users", "layer", "head", "kind", "query", "key", "weight"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
@@ -71,13 +75,15 @@ def history_buckets(lengths: Tensor) -> list[tuple[str, Tensor]]:
     return named
 
 
-def _mean_maps(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]) -> pd.DataFrame:
+def _mean_maps(
+    model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str], times: Tensor | None
+) -> pd.DataFrame:
     shown = min(MAP_POSITIONS, int(lengths.max()))
     sums: dict[tuple[int, str], Tensor] = {}
     counts = torch.zeros(shown, shown)
-    for batch, length in split_for_attention(model, items, lengths):
+    for batch, length, of_batch in split_for_attention(model, items, lengths, times):
         counts += _reaches(length, shown).sum(dim=0).cpu()
-        pairs = with_and_without(model, batch, length, parts)
+        pairs = with_and_without(model, batch, length, parts, of_batch)
         for layer, (attention, (attended, without)) in enumerate(zip(attentions_of(model), pairs), start=1):
             maps = {KINDS[0]: without.weights, KINDS[1]: attended.weights}
             if "L" in parts:
@@ -98,9 +104,11 @@ def _output_shares(attention: PositionKernelAttention, attended: Attended) -> Te
     """|P L| over its sum in each row, shape (b, h, s, s): the share of each position in an output."""
     weights = attended.weights
     h, s = weights.shape[1], weights.shape[-1]
-    l_matrix = attention.l_kernel.dense(s)
-    if len(l_matrix) > 1:  # one kernel per head, or per channel: the mean over the channels of a head
-        l_matrix = l_matrix.unflatten(0, (h, -1)).mean(dim=1)
+    kernel = attention.l_kernel
+    timed = isinstance(kernel, TimeDecayKernel) and attended.times is not None
+    l_matrix = kernel.at(attended.times) if timed else kernel.dense(s)
+    if l_matrix.shape[-3] > 1:  # one kernel per head, or per channel: the mean over the channels of a head
+        l_matrix = l_matrix.unflatten(-3, (h, -1)).mean(dim=-3)
     shares = (weights @ l_matrix).abs() * attended.mask
     return shares / shares.sum(dim=-1, keepdim=True).clamp(min=1e-30)
 
@@ -122,7 +130,9 @@ def _newest_first(weights: Tensor, first: Tensor, length: Tensor, shown: int) ->
 
 
 @torch.no_grad()
-def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str]) -> pd.DataFrame:
+def positional_bias(
+    model: SASRecBase, items: Tensor, lengths: Tensor, parts: Sequence[str], times: Tensor | None = None
+) -> pd.DataFrame:
     """The change of a model's logits by its positional parts, by lag.
 
     In each layer, the logit of the key k positions back minus that of the query's own position, with all positional
@@ -134,6 +144,7 @@ def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Se
         items: Histories as ``SASRecBase.forward`` takes them, shape (n, s).
         lengths: Shape (n,).
         parts: The positional parts, see :func:`recbole_posattn.analysis.switches.positional_parts`.
+        times: See :func:`attention_maps`.
 
     Returns:
         Columns ``layer``, ``head`` (both from 1), ``lag``, ``bias`` (in logits), ``attention`` and
@@ -146,11 +157,11 @@ def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Se
     longest = n_positions(model, lengths)
     sums = torch.zeros(3, n_layers, n_heads, longest, dtype=torch.float64)
     pairs = torch.zeros(longest, dtype=torch.float64)
-    for batch, length in split_for_attention(model, items, lengths):
+    for batch, length, of_batch in split_for_attention(model, items, lengths, times):
         counted, held = counted_rows(model, length), counted_rows(model, length, n_before=0)
-        for index, (attended, without) in enumerate(with_and_without(model, batch, length, parts)):
+        for index, (attended, without) in enumerate(with_and_without(model, batch, length, parts, of_batch)):
             change = attended.logits - without.logits
-            values = (_from_itself(change), attended.weights, without.weights)
+            values = (from_itself(change), attended.weights, without.weights)
             mask = attended.mask & counted[:, None, :, None] & held[:, None, None, :]  # padding has no lag
             for number, value in enumerate(values):
                 by_lag = _sum_by_lag(value * mask)
@@ -164,7 +175,7 @@ def positional_bias(model: SASRecBase, items: Tensor, lengths: Tensor, parts: Se
     return pd.DataFrame({**table, **weights, "pairs": pairs.long().numpy()[lag]}).dropna(ignore_index=True)
 
 
-def _from_itself(logits: Tensor) -> Tensor:
+def from_itself(logits: Tensor) -> Tensor:
     """Logits minus that of the query's own position, which does not change the softmax."""
     return logits - logits.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
 

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
+from recbole_posattn.analysis.attended import times_of
 from recbole_posattn.analysis.attention_maps import attention_maps, positional_bias
 from recbole_posattn.analysis.kernel_history import kernel_evolution
 from recbole_posattn.analysis.kernel_tables import kernel_reach, kernel_table, lag_profiles
 from recbole_posattn.analysis.switches import positional_parts
+from recbole_posattn.analysis.time_gaps import attention_by_gap, weights_by_gap
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
 from recbole_posattn.models.sasrec import SASRecBase
@@ -40,6 +42,8 @@ class Inspection(NamedTuple):
         reach: See :func:`recbole_posattn.analysis.kernel_tables.kernel_reach`.
         attention: See :func:`recbole_posattn.analysis.attention_maps.attention_maps`.
         positions: See :func:`recbole_posattn.analysis.attention_maps.positional_bias`.
+        gap_weights: See :func:`recbole_posattn.analysis.time_gaps.weights_by_gap`.
+        gaps: See :func:`recbole_posattn.analysis.time_gaps.attention_by_gap`.
         evolution: See :func:`recbole_posattn.analysis.kernel_history.kernel_evolution`.
     """
 
@@ -53,12 +57,14 @@ class Inspection(NamedTuple):
     reach: pd.DataFrame
     attention: pd.DataFrame
     positions: pd.DataFrame
+    gap_weights: pd.DataFrame
+    gaps: pd.DataFrame
     evolution: pd.DataFrame
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by name."""
-        names = ("kernels", "lags", "reach", "attention", "positions", "evolution")
+        names = ("kernels", "lags", "reach", "attention", "positions", "gap_weights", "gaps", "evolution")
         return {name: getattr(self, name) for name in names}
 
 
@@ -92,7 +98,8 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     if not len(read):
         raise DataError(f"data set {config['dataset']!r}: no validation target has a history of two items")
     read = read[:: -(-len(read) // max_users)]
-    items, lengths = rows[model.ITEM_SEQ][read], lengths[read]
+    items, lengths, times = rows[model.ITEM_SEQ][read], lengths[read], times_of(model, rows)
+    times = None if times is None else times[read]
 
     parts = positional_parts(model)
     lags = lag_profiles(model)
@@ -115,7 +122,9 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
         kernels=kernel_table(model),
         lags=lags,
         reach=kernel_reach(lags),
-        attention=attention_maps(model, items, lengths, parts),
-        positions=positional_bias(model, items, lengths, parts),
+        attention=attention_maps(model, items, lengths, parts, times),
+        positions=positional_bias(model, items, lengths, parts, times),
+        gap_weights=weights_by_gap(model),
+        gaps=attention_by_gap(model, items, lengths, parts, times),
         evolution=kept,
     )

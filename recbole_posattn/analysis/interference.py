@@ -29,7 +29,7 @@ from recbole.data.dataloader import AbstractDataLoader
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_posattn.analysis.attended import Attended, counted_rows, split_for_attention, with_and_without
+from recbole_posattn.analysis.attended import Attended, counted_rows, split_for_attention, times_of, with_and_without
 from recbole_posattn.analysis.switches import BRANCH_PART, attentions_of, positional_parts, switched_off
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.sasrec import SASRecBase
@@ -134,10 +134,11 @@ def _effects_by_layer(loaded: Loaded, parts: Sequence[str], split: Split) -> pd.
     }
     if not sums:
         return pd.DataFrame(columns=["layer", "part", *EFFECTS])
-    for items, lengths in split_for_attention(model, rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN]):
+    given = rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN], times_of(model, rows)
+    for items, lengths, times in split_for_attention(model, *given):
         counted = counted_rows(model, lengths)
         for part in parts:
-            for layer, (with_part, without) in enumerate(with_and_without(model, items, lengths, [part])):
+            for layer, (with_part, without) in enumerate(with_and_without(model, items, lengths, [part], times)):
                 sums[layer, part] += _sums(with_part, without, counted)
     return pd.DataFrame({"layer": layer + 1, "part": part, **_effect(total)} for (layer, part), total in sums.items())
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _STYLES = ("-", "--")
 
+# Ticks of times, in seconds.
+_TIMES = {"0": 0, "1 min": 60, "1 h": 3600, "1 d": 86400, "1 mo": 2629800, "1 y": 31557600}
+
 
 def draw_lag_profiles(inspections: Sequence[Inspection]) -> Figure | None:
     """The mean weight of each kernel by lag, without lag 0; a line for each layer, mean over groups."""
@@ -67,12 +70,46 @@ def draw_positions(inspections: Sequence[Inspection]) -> Figure | None:
     return figure
 
 
-def _draw_by_layer(axis: Axes, values: pd.Series, label: str, style: str) -> None:
-    """A line for each layer of values by layer and lag."""
+def draw_gaps(inspections: Sequence[Inspection]) -> Figure | None:
+    """Learned weights and attention by time gap, means over groups and heads; ``None`` if no model reads time."""
+    from matplotlib.figure import Figure
+
+    if all(inspection.gap_weights.empty and inspection.gaps.empty for inspection in inspections):
+        return None
+    parts = list(dict.fromkeys(part for each in inspections for part in each.gap_weights["part"]))
+    n_rows = -(-(len(parts) + 2) // 3)
+    figure = Figure(figsize=(10.4, 0.6 + 3.3 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, 3).flatten()
+    *weight_axes, bias_axis, attention_axis = axes[: len(parts) + 2]
+    for axis in axes[len(parts) + 2 :]:
+        figure.delaxes(axis)
+    for inspection, style in zip(inspections, _STYLES):
+        for axis, part in zip(weight_axes, parts):
+            weights = inspection.gap_weights[inspection.gap_weights["part"] == part]
+            if not weights.empty:
+                _draw_by_layer(axis, weights.groupby(["layer", "gap"])["weight"].mean(), inspection.label, style, "gap")
+                axis.set(title=part, ylabel="learned weight")
+        if not inspection.gaps.empty:
+            means = inspection.gaps.groupby(["layer", "gap"])[["bias", "attention"]].mean()
+            _draw_by_layer(bias_axis, means["bias"], inspection.label, style, "gap")
+            _draw_by_layer(attention_axis, means["attention"], inspection.label, style, "gap")
+    bias_axis.set(title="positional bias", ylabel="logits, relative to lag 0")
+    attention_axis.set(title="attention", ylabel="mean weight", yscale="log")
+    for axis in figure.axes:
+        axis.set_xscale("symlog", linthresh=1.0)
+        axis.set_xticks(list(_TIMES.values()), list(_TIMES), minor=False)
+        axis.set_xlabel("time before")
+        axis.grid()
+    _legend(figure)
+    return figure
+
+
+def _draw_by_layer(axis: Axes, values: pd.Series, label: str, style: str, by: str = "lag") -> None:
+    """A line for each layer of values by layer and lag (or what else)."""
     for layer, by_lag in values.groupby(level="layer"):
         number = int(str(layer))
         color = COLORS[(number - 1) % len(COLORS)]
-        x, y = by_lag.index.get_level_values("lag"), by_lag.to_numpy()
+        x, y = by_lag.index.get_level_values(by), by_lag.to_numpy()
         axis.plot(x, y, style, color=color, linewidth=1.4, label=f"{short(label)}, layer {number}")
 
 

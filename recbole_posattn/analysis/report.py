@@ -12,7 +12,7 @@ import pandas as pd
 
 from recbole_posattn.analysis.heatmaps import draw_attention, draw_evolution, draw_kernels
 from recbole_posattn.analysis.inspection import Inspection
-from recbole_posattn.analysis.line_plots import draw_lag_profiles, draw_positions
+from recbole_posattn.analysis.line_plots import draw_gaps, draw_lag_profiles, draw_positions
 from recbole_posattn.reporting.drawing import Drawing, drawing
 from recbole_posattn.reporting.page import Cell, command_line, number_cell, render_page
 from recbole_posattn.training.result import versions
@@ -72,6 +72,12 @@ def _comparing_plans(inspections: Sequence[Inspection]) -> dict[str, _Plan]:
             "Positional bias and attention",
             "Left: mean change of a key's logit by all positional parts, relative to the query's own position. Right: "
             "mean attention weight by lag.",
+        ),
+        "gaps": _Plan(
+            partial(draw_gaps, inspections),
+            "Weights by time gap",
+            "Learned weights by the seconds between two items, means over groups or heads; and positional bias and "
+            "mean attention weight of pairs of items that far apart in the histories.",
         ),
         "lag_profiles": _Plan(
             partial(draw_lag_profiles, inspections),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from recbole_posattn.compat.data import load_feat_by_c_parser
@@ -24,11 +25,12 @@ from recbole.utils import FeatureSource
 from torch import Tensor
 
 from recbole_posattn.data.exact_times import ExactTimesMixin
-from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.fields import EXACT_TIME_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.known_items import KnownItemsMixin
 from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
-from recbole_posattn.data.presplit import PreSplitMixin, laid_out
+from recbole_posattn.data.presplit import PreSplitMixin, laid_out, laid_out_with_times
+from recbole_posattn.data.relative_times import RelativeTimesMixin
 from recbole_posattn.data.splits import (
     GroupedRows,
     TimeSplit,
@@ -68,7 +70,7 @@ def lazy_prefixes(
     )
 
 
-class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
+class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
     """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
 
     For a subclass of RecBole's ``SequentialDataset`` that does not override ``data_augmentation``. With
@@ -117,6 +119,7 @@ class LazyPrefixesMixin(PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
         rows = self.inter_feat[index]
         if isinstance(rows, LazyPrefixes):
             rows = rows.dense()
+        rows = self.with_relative_times(rows)
         return self.join(rows) if join else rows
 
     def _build_parts(self) -> list[SequentialDataset]:
@@ -223,12 +226,14 @@ class WindowsMixin(LazyPrefixesMixin):
         rows = self.inter_feat
         history_length = rows[self.item_list_length_field]
         if isinstance(rows, LazyPrefixes) and not self.written_lists:
-            item, position = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]], rows.position
+            suffix, position = self.config["LIST_SUFFIX"], rows.position
+            item, time = rows.sequences[self.iid_field + suffix], rows.sequences.get(EXACT_TIME_FIELD + suffix)
         else:
-            item, position = laid_out(self, rows)
+            item, position, time = laid_out_with_times(self, rows)
         stride = self.config["window_stride"] or self.max_item_list_len
         last_only = bool(self.config["last_window_only"])
-        return cut_windows(item, position, history_length, self.max_item_list_len, stride, last_only)
+        windows = cut_windows(item, position, history_length, self.max_item_list_len, stride, last_only)
+        return replace(windows, time=time if self.times_are_gaps else None)
 
     def __len__(self) -> int:
         return super().__len__() if self.windows is None else len(self.windows)
@@ -236,13 +241,16 @@ class WindowsMixin(LazyPrefixesMixin):
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
         if self.windows is None:
             return super().__getitem__(index, join)
-        items, length, target, row = self.windows.gather(torch.as_tensor(index), self.max_item_list_len)
+        windows = torch.as_tensor(index)
+        items, length, target, row = self.windows.gather(windows, self.max_item_list_len)
+        times = self.windows.relative_times(windows, self.max_item_list_len)
         return Interaction(
             {
                 self.uid_field: self.inter_feat[self.uid_field][row.max(dim=-1).values],
                 self.iid_field + self.config["LIST_SUFFIX"]: items,
                 self.item_list_length_field: length,
                 TARGET_LIST_FIELD: target,
+                **({} if times is None else {TIME_LIST_FIELD: times}),
             }
         )
 

@@ -30,31 +30,36 @@ class Histories:
         start: Position of the first interaction of each target's user; int64, shape (n,).
         position: Position of each target; int64, shape (n,). A future target follows its user's newest interaction, and
             :attr:`target` is undefined.
+        time: Exact times of all interactions; float64, shape (N,). ``None`` unless the model reads time.
     """
 
     item: Tensor
     start: Tensor
     position: Tensor
+    time: Tensor | None = None
 
     @classmethod
-    def of_parts(cls, item: Tensor, parts: Sequence[Tensor], every_position: Tensor) -> list[Histories]:
+    def of_parts(
+        cls, item: Tensor, parts: Sequence[Tensor], every_position: Tensor, time: Tensor | None = None
+    ) -> list[Histories]:
         """Histories of the targets in parts of the data.
 
         Args:
             item: See :class:`Histories`.
             parts: Positions of the targets of each part; int64.
             every_position: Positions of all interactions that are not their user's first; int64.
+            time: See :class:`Histories`.
         """
         is_first = torch.ones(len(item), dtype=torch.bool)
         is_first[every_position] = False
         start = sequence_start(is_first)
-        return [cls(item, start[position], position) for position in parts]
+        return [cls(item, start[position], position, time) for position in parts]
 
     def __len__(self) -> int:
         return len(self.position)
 
     def __getitem__(self, index: Tensor) -> Histories:
-        return Histories(self.item, self.start[index], self.position[index])
+        return Histories(self.item, self.start[index], self.position[index], self.time)
 
     @property
     def length(self) -> Tensor:
@@ -68,8 +73,13 @@ class Histories:
 
     def flat(self) -> tuple[Tensor, Tensor]:
         """All histories, one after the other: the number of the target, 0 … n − 1, and the item; both int64."""
+        row, position = self.flat_positions()
+        return row, self.item[position]
+
+    def flat_positions(self) -> tuple[Tensor, Tensor]:
+        """:meth:`flat` with the positions of the interactions instead of their items."""
         row = torch.repeat_interleave(torch.arange(len(self)), self.length)
-        return row, self.item[self.start[row] + count_up(self.length)]
+        return row, self.start[row] + count_up(self.length)
 
     def masked(self, mask: str) -> tuple[Tensor, Tensor] | None:
         """What ``mask_history`` removes from the rankings: row and item as in :meth:`flat`, or ``None`` for nothing."""

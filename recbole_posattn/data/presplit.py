@@ -23,10 +23,11 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType, ModelType
 from torch import Tensor
 
+from recbole_posattn.data.fields import EXACT_TIME_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.mixin import DatasetMixin
 from recbole_posattn.data.prefixes import LazyPrefixes
-from recbole_posattn.data.windows import lay_out
+from recbole_posattn.data.windows import layout
 from recbole_posattn.errors import DataError, shown
 
 _PARTS = ("training", "validation", "test")
@@ -196,8 +197,9 @@ class PreSplitMixin(DatasetMixin):
             every: All rows of the data set.
         """
         later = torch.nonzero(~self._begins).flatten() if self.written_lists else every.position
-        item = rows.sequences[self.iid_field + self.config["LIST_SUFFIX"]]
-        return Histories.of_parts(item, [rows.position], later)[0]
+        suffix = self.config["LIST_SUFFIX"]
+        item, time = rows.sequences[self.iid_field + suffix], rows.sequences.get(EXACT_TIME_FIELD + suffix)
+        return Histories.of_parts(item, [rows.position], later, time)[0]
 
 
 def laid_out(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Tensor]:
@@ -207,12 +209,28 @@ def laid_out(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Ten
         dataset: The data set of the rows; if they are lazy, one with :class:`PreSplitMixin`.
         rows: Some of its rows.
     """
+    item, position, _ = laid_out_with_times(dataset, rows)
+    return item, position
+
+
+def laid_out_with_times(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Tensor, Tensor | None]:
+    """:func:`laid_out`, and the exact time of each item, float64, shape (N,); ``None`` if the rows do not have it."""
+    suffix = dataset.config["LIST_SUFFIX"]
     if isinstance(rows, LazyPrefixes):
         histories = dataset.histories_before(rows, rows)
-        length, (_, item) = histories.length, histories.flat()
+        length, (_, places) = histories.length, histories.flat_positions()
         longest = int(length.max()) if len(length) else 1
+        lists, written = rows.sequences, places
     else:
         length, longest = rows[dataset.item_list_length_field], dataset.max_item_list_len
-        listed = rows[dataset.iid_field + dataset.config["LIST_SUFFIX"]]
-        item = listed[torch.arange(listed.shape[1]) < length[:, None]]
-    return lay_out(rows[dataset.uid_field], item, length, rows[dataset.iid_field], longest)
+        width = rows[dataset.iid_field + suffix].shape[1]
+        lists, written = rows, torch.arange(width) < length[:, None]
+    in_history = {
+        field: lists[field + suffix][written]
+        for field in (dataset.iid_field, EXACT_TIME_FIELD)
+        if field + suffix in lists
+    }
+    item = rows[dataset.iid_field]
+    source, position = layout(rows[dataset.uid_field], in_history[dataset.iid_field], length, item, longest)
+    values = {field: torch.cat([history, rows[field]])[source] for field, history in in_history.items()}
+    return values[dataset.iid_field], position, values.get(EXACT_TIME_FIELD)

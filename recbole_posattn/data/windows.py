@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recbole_posattn.data.relative_times import relative_times
 from recbole_posattn.data.splits import count_up
 
 
@@ -30,6 +31,7 @@ class Windows:
         item: Items of all sequences, one sequence after the other; int64, shape (N,).
         row: The row whose target is at this position, −1 for none; int64, shape (N,).
         start, end, label_start: Positions of each window; int64, shape (m,).
+        time: Exact times of all interactions; float64, shape (N,). ``None`` unless the model reads time.
     """
 
     item: Tensor
@@ -37,6 +39,7 @@ class Windows:
     start: Tensor
     end: Tensor
     label_start: Tensor
+    time: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.start)
@@ -58,18 +61,28 @@ class Windows:
             position, 0 for none, shape (b, L); and the row of the split whose target the label is, −1 for none, shape
             (b, L). All int64.
         """
-        start, end = self.start[index], self.end[index]
-        position = start[:, None] + torch.arange(max_length)
-        padding = position >= end[:, None]
-        position.masked_fill_(padding, 0)
+        position, padding = self._positions(index, max_length)
         following = position + 1  # inside the sequence: a window ends before its sequence's last item
         row = self.row[following].masked_fill_(padding | (position < self.label_start[index][:, None]), -1)
         return (
             self.item[position].masked_fill_(padding, 0),
-            end - start,
+            self.end[index] - self.start[index],
             self.item[following].masked_fill_(row < 0, 0),
             row,
         )
+
+    def relative_times(self, index: Tensor, max_length: int) -> Tensor | None:
+        """The times of :meth:`gather`'s items relative to each window's newest; float64, shape (b, L), or ``None``."""
+        if self.time is None:
+            return None
+        position, _ = self._positions(index, max_length)
+        return relative_times(self.time[position], self.end[index] - self.start[index])
+
+    def _positions(self, index: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+        """The position of each item of windows, and whether it is padding, where the position is 0; shape (b, L)."""
+        position = self.start[index, None] + torch.arange(max_length)
+        padding = position >= self.end[index, None]
+        return position.masked_fill_(padding, 0), padding
 
 
 def cut_windows(
@@ -134,22 +147,32 @@ def lay_out(
     Returns:
         The items, int64, shape (N,), and the position of each row's target among them, int64, shape (n,).
     """
+    source, position = layout(user, history, history_length, target, longest)
+    return torch.cat([history, target])[source], position
+
+
+def layout(
+    user: Tensor, history: Tensor, history_length: Tensor, target: Tensor, longest: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`lay_out` with the index of each item among the histories, followed by the targets, instead of the item."""
+    n_before = len(history)
     row = torch.argsort(user, stable=True)  # grouped by user, still in time order
     begin = (history_length.cumsum(0) - history_length)[row]
     user, history_length, target = user[row], history_length[row], target[row]
-    history = history[torch.repeat_interleave(begin, history_length) + count_up(history_length)]
+    in_order = torch.repeat_interleave(begin, history_length) + count_up(history_length)
+    history = history[in_order]
     starts_anew = ~_continues_previous(user, history, history_length, target, longest)
 
     # Each row adds its target, after its whole history if it starts a sequence.
     added = torch.where(starts_anew, history_length, 0) + 1
     target_position = added.cumsum(0) - 1
-    item = torch.empty(int(added.sum()), dtype=torch.int64)
-    item[target_position] = target
-    in_history = torch.ones(len(item), dtype=torch.bool).index_fill_(0, target_position, False)
-    item[in_history] = history[torch.repeat_interleave(starts_anew, history_length)]
+    source = torch.empty(int(added.sum()), dtype=torch.int64)
+    source[target_position] = n_before + row
+    in_history = torch.ones(len(source), dtype=torch.bool).index_fill_(0, target_position, False)
+    source[in_history] = in_order[torch.repeat_interleave(starts_anew, history_length)]
     position = torch.empty_like(row)
     position[row] = target_position
-    return item, position
+    return source, position
 
 
 def _continues_previous(user: Tensor, history: Tensor, length: Tensor, target: Tensor, longest: int) -> Tensor:

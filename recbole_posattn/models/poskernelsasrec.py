@@ -16,8 +16,11 @@ from torch import Tensor
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.encoder import KernelPair, build_branches, build_layer_kernels
+from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.base import KernelOptions
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
+from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
+from recbole_posattn.nn.kernels.structures import parse_kernel_structure
 
 
 class PosKernelSASRec(SASRecBase):
@@ -37,22 +40,27 @@ class PosKernelSASRec(SASRecBase):
             return [None] * config["n_layers"]
         sharing = config["kernel_sharing"]
         sharing_u, sharing_l = (sharing["u"], sharing["l"]) if isinstance(sharing, dict) else (sharing, sharing)
-        return build_layer_kernels(
-            config["kernel_structure"], config["n_layers"], kernel_options(config), sharing_u, sharing_l
-        )
+        structures = "-".join(map(self._timed, parse_kernel_structure(config["kernel_structure"])))
+        options = kernel_options(config)._replace(median_gap=self.median_gap)
+        return build_layer_kernels(structures, config["n_layers"], options, sharing_u, sharing_l)
 
     def layer_branches(self, config: Config) -> Sequence[KernelBranch | None]:
         """See :meth:`SASRecBase.layer_branches`."""
         n_layers, structure = config["n_layers"], config["kernel_branch"]
         if structure is None:
             return [None] * n_layers
-        options = kernel_options(config)._replace(n_groups=number_of_groups(config, "kernel_branch_groups"))
+        n_groups = number_of_groups(config, "kernel_branch_groups")
+        options = kernel_options(config)._replace(n_groups=n_groups, median_gap=self.median_gap)
+        structure = self._timed(structure)
         return build_branches(structure, n_layers, options, config["hidden_size"], config["hidden_dropout_prob"])
 
     def encoding_names(self, config: Config) -> Sequence[str]:
         """See :meth:`SASRecBase.encoding_names`."""
-        names: list[str] = config["position_encoding"]
-        return names
+        return [name for name in config["position_encoding"] if self.reads_time or name not in ENCODINGS_OF_TIME]
+
+    def _timed(self, structure: str) -> str:
+        """A structure, or the identity where the times that it reads are not to be read (``read_times``)."""
+        return structure if self.reads_time or structure not in STRUCTURES_OF_TIME else "identity"
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The loss of :class:`SASRecBase`, plus ``kernel_width_penalty`` times the mean width z / T of the kernels."""

@@ -6,7 +6,7 @@ Shape keys: b batch, s sequence length, d hidden size, n items.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import recbole_posattn.compat  # noqa: F401
 
@@ -19,18 +19,24 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.fields import TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.shorter import GROUP_COST
-from recbole_posattn.nn.backbone import Block, BlockOptions
+from recbole_posattn.models.options import (
+    block_options,
+    encoding_options,
+    given,
+    item_counts,
+    loss_options,
+    position_alignment,
+)
+from recbole_posattn.nn.backbone import Block
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import ItemDropout
 from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
-from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.encodings.build import build_encodings
 from recbole_posattn.nn.gemm import linear
 from recbole_posattn.nn.item_scores import item_score
-from recbole_posattn.nn.kernels.base import Alignment, IdentityKernel
-from recbole_posattn.nn.losses.base import LossOptions
+from recbole_posattn.nn.kernels.base import IdentityKernel
 from recbole_posattn.nn.losses.build import build_loss
 from recbole_posattn.nn.matrices import matrices
 
@@ -46,6 +52,8 @@ class SASRecBase(SequentialRecommender):
         newest_last: True if the newest item is at the last position, with padding in front.
         padded_length: The length to which all sequences are padded, where padding takes part in the mixing; else
             ``None``, and a batch is as long as its longest sequence.
+        reads_time: Whether the times between items are read; batches then have the field ``TIME_LIST_FIELD``, see
+            :mod:`recbole_posattn.data.relative_times`.
         loss: The loss of the targets in a batch.
 
     Raises:
@@ -54,10 +62,16 @@ class SASRecBase(SequentialRecommender):
 
     input_type = InputType.POINTWISE  # RecBole's loader then yields one row per positive, whatever the loss
 
+    # What reads time in every model of a class, such as "its time intervals"; parts that a user names are not listed.
+    time_parts: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, config: Config, dataset: Dataset) -> None:
         super().__init__(config, dataset)
+        # A stand-in for the data set, as in a benchmark, may have the number of items only.
+        self.reads_time = bool(config["reads_time"]) and getattr(dataset, "times_are_gaps", True)
+        self.median_gap: float = getattr(dataset, "median_gap", 1.0)
         self.initializer_range = config["initializer_range"]
-        self.start = _given(config, "initializer", "feed_forward_bias")
+        self.start = given(config, "initializer", "feed_forward_bias")
         self.init_padding_row = bool(config["init_padding_row"])
         self.train_objective = config["train_objective"]
         self.length_bucketing = config["length_bucketing"]
@@ -71,20 +85,13 @@ class SASRecBase(SequentialRecommender):
         self.item_score = item_score(config["score"] or "dot", config["score_temperature"])
         kernels, branches = self.layer_kernels(config), self.layer_branches(config)
         names = self.encoding_names(config)
-        encodings = build_encodings(names, config["n_layers"], encoding_options(config))
-        block = BlockOptions(
-            hidden_size,
-            inner_size=inner_size(config),
-            hidden_act=config["hidden_act"],
-            dropout=config["hidden_dropout_prob"],
-            layer_norm_eps=config["layer_norm_eps"],
-            **_given(config, "output_projection", "attend_padding"),
-        )
+        options = encoding_options(config)._replace(median_gap=self.median_gap)
+        encodings = build_encodings(names, config["n_layers"], options)
         self.backbone = assemble_encoder(
             config["backbone"] or "recbole",
             kernels,
             encodings,
-            block,
+            block_options(config),
             n_heads,
             config["attn_dropout_prob"],
             branches,
@@ -130,71 +137,85 @@ class SASRecBase(SequentialRecommender):
             with torch.no_grad():
                 module.weight[module.padding_idx] = 0.0
 
-    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor, times: Tensor | None = None) -> Tensor:
         """Represent each sequence by the output at its newest item.
 
         Args:
             item_seq: Items, oldest first, followed by zeros; shape (b, s).
             item_seq_len: Items in each sequence, at least 1; shape (b,).
+            times: Seconds of each item relative to the newest one, float64, shape (b, s); for models that read time.
 
         Returns:
             Tensor of shape (b, d).
         """
         buckets = self._buckets(item_seq_len)
-        newest = [self._newest(item_seq[bucket], item_seq_len[bucket]) for bucket in buckets]
+        newest = [
+            self._newest(item_seq[bucket], item_seq_len[bucket], None if times is None else times[bucket])
+            for bucket in buckets
+        ]
         return newest[0] if len(buckets) == 1 else torch.cat(newest)[torch.argsort(torch.cat(buckets))]
 
-    def _newest(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        aligned = self._align(item_seq, item_seq_len)
+    def _newest(self, item_seq: Tensor, item_seq_len: Tensor, times: Tensor | None) -> Tensor:
+        aligned, times = self._align(item_seq, item_seq_len), self._align_times(times, item_seq_len)
         if self.newest_last or bool((item_seq_len == item_seq_len[0]).all()):
-            return self.encode(aligned, last_only=True)[:, -1]
-        return self.gather_indexes(self.encode(aligned), item_seq_len - 1)
+            return self.encode(aligned, last_only=True, times=times)[:, -1]
+        return self.gather_indexes(self.encode(aligned, times=times), item_seq_len - 1)
 
-    def encode(self, item_seq: Tensor, last_only: bool = False) -> Tensor:
+    def encode(self, item_seq: Tensor, last_only: bool = False, times: Tensor | None = None) -> Tensor:
         """Outputs at every position.
 
         Args:
             item_seq: Items, shape (b, s), with padding at the start or at the end.
             last_only: Whether only the output at the last position is needed.
+            times: See :meth:`forward`, placed as the items are (:meth:`_align_times`).
 
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
         padded_in_front = bool((item_seq[:, 0] == 0).any())  # otherwise the causal mask is enough, and faster
-        return self.hidden_states(item_seq, item_seq > 0 if padded_in_front else None, last_only)
+        valid = item_seq > 0 if padded_in_front else None
+        if not self.reads_time:
+            return self.hidden_states(item_seq, valid, last_only)  # an older subclass has no argument for times
+        if times is None:
+            raise ValueError(f"{type(self).__name__} reads the times between items, and got none")
+        return self.hidden_states(item_seq, valid, last_only, times)
 
-    def hidden_states(self, item_seq: Tensor, valid: Tensor | None, last_only: bool = False) -> Tensor:
+    def hidden_states(
+        self, item_seq: Tensor, valid: Tensor | None, last_only: bool = False, times: Tensor | None = None
+    ) -> Tensor:
         """:meth:`encode`, where it is known whether padding stands in front; override this one.
 
         Args:
             item_seq: Items, shape (b, s).
             valid: Where an item stands, boolean of shape (b, s); ``None`` if no padding is in front.
             last_only: See :meth:`encode`.
+            times: Seconds of each item relative to the newest one, never falling along a sequence; float64, shape
+                (b, s). Padding has the time of the item next to it. ``None`` unless the model reads time.
         """
         embedding = self.item_dropout(self.item_embedding(item_seq), item_seq)
-        return self.backbone(embedding, valid, last_only)
+        if times is None:
+            return self.backbone(embedding, valid, last_only)
+        return self.backbone(embedding, valid, last_only, times)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The mean loss of every target in the batch, by default cross-entropy over all items (arXiv 2602.21052).
 
         The objective ``sequence`` has a target at each position, ``augmented`` one after each sequence.
         """
-        item_seq, item_seq_len = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         if self.train_objective == "augmented":
-            hidden, target = self.forward(item_seq, item_seq_len), interaction[self.POS_ITEM_ID]
+            hidden, target = self._hidden(interaction), interaction[self.POS_ITEM_ID]
         else:
-            labelled = [
-                self._labelled(item_seq[bucket], item_seq_len[bucket], interaction[TARGET_LIST_FIELD][bucket])
-                for bucket in self._buckets(item_seq_len)
-            ]
+            labelled = [self._labelled(interaction, bucket) for bucket in self._buckets(interaction[self.ITEM_SEQ_LEN])]
             hidden, target = map(torch.cat, zip(*labelled))
         hidden, item_weight = self.item_score.operands(hidden, self.item_embedding.weight)
         return self.loss(hidden, target, item_weight)
 
-    def _labelled(self, item_seq: Tensor, item_seq_len: Tensor, target_list: Tensor) -> tuple[Tensor, Tensor]:
+    def _labelled(self, batch: Interaction, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs at the positions with a target, and the targets; without padding, most products are saved later."""
-        target = self._align(target_list, item_seq_len)
-        hidden = self.encode(self._align(item_seq, item_seq_len))
+        length, times = batch[self.ITEM_SEQ_LEN][rows], self._times(batch)
+        target = self._align(batch[TARGET_LIST_FIELD][rows], length)
+        times = self._align_times(None if times is None else times[rows], length)
+        hidden = self.encode(self._align(batch[self.ITEM_SEQ][rows], length), times=times)
         return hidden[target > 0], target[target > 0]
 
     def _buckets(self, length: Tensor) -> list[Tensor]:
@@ -213,13 +234,22 @@ class SASRecBase(SequentialRecommender):
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Scores of the given items, shape (b,)."""
-        hidden = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        hidden = self._hidden(interaction)
         hidden, item_weight = self.item_score.operands(hidden, self.item_embedding(interaction[self.ITEM_ID]))
         return (hidden * item_weight).sum(dim=-1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, shape (b, n)."""
-        return self._scores(self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]))
+        return self._scores(self._hidden(interaction))
+
+    def _hidden(self, batch: Interaction) -> Tensor:
+        """:meth:`forward` of a batch."""
+        items, length, times = batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN], self._times(batch)
+        return self.forward(items, length) if times is None else self.forward(items, length, times)
+
+    def _times(self, batch: Interaction) -> Tensor | None:
+        """The times of a batch, shape (b, s), if they are read."""
+        return batch[TIME_LIST_FIELD] if self.reads_time else None
 
     def _scores(self, hidden: Tensor) -> Tensor:
         """Scores of all items by their embeddings (tied weights), shape (…, n).
@@ -235,50 +265,32 @@ class SASRecBase(SequentialRecommender):
         sequence = F.pad(sequence[:, :end], (0, max(0, end - sequence.shape[1])))
         return padding_in_front(sequence, length) if self.newest_last else sequence
 
+    def _align_times(self, times: Tensor | None, length: Tensor) -> Tensor | None:
+        """:meth:`_align` of times, which never fall: an item that is earlier than one before it counts as simultaneous.
+
+        Padding has the time of the item next to it.
+        """
+        if times is None:
+            return None
+        end = int(length.max()) if self.padded_length is None else self.padded_length
+        times = F.pad(times[:, :end], (0, max(0, end - times.shape[1])))
+        inside = torch.arange(times.shape[1], device=times.device) < length[:, None]
+        times = torch.where(inside, times, -torch.inf).cummax(dim=1).values
+        return first_in_front(times, length) if self.newest_last else times
+
 
 def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
     """Move padding from the end to the start; shape (b, s)."""
+    place = _places_in_front(sequence, length)
+    return sequence.gather(1, place.clamp(min=0)).masked_fill(place < 0, 0)
+
+
+def first_in_front(sequence: Tensor, length: Tensor) -> Tensor:
+    """:func:`padding_in_front` with the first value of each sequence at the padding."""
+    return sequence.gather(1, _places_in_front(sequence, length).clamp(min=0))
+
+
+def _places_in_front(sequence: Tensor, length: Tensor) -> Tensor:
+    """The place that each value comes from when padding moves to the start, negative at padding; shape (b, s)."""
     s = sequence.shape[1]
-    source = torch.arange(s, device=sequence.device) - (s - length)[:, None]
-    return sequence.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0)
-
-
-def encoding_options(config: Config) -> EncodingOptions:
-    """The options of the encodings; keys that are not in the model's YAML file keep their defaults."""
-    given = _given(config, *(set(EncodingOptions._fields) - {"max_length", "alignment"}))
-    return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=position_alignment(config), **given)
-
-
-def position_alignment(config: Config) -> Alignment:
-    """Where short sequences stand; a model without the key has the newest item at the last position."""
-    return config["position_alignment"] or "end"
-
-
-def inner_size(config: Config) -> int | None:
-    """The inner channels of the feed-forward networks; ``4x`` is four times ``hidden_size``."""
-    return 4 * config["hidden_size"] if config["inner_size"] == "4x" else config["inner_size"]
-
-
-def _given(config: Config, *keys: str) -> dict[str, Any]:
-    """The settings of those of some keys that the model's YAML file has."""
-    return {key: config[key] for key in keys if key in config}
-
-
-def loss_options(config: Config) -> LossOptions:
-    """The options of the loss; ``loss_negatives`` holds the given ``train_neg_sample_args``."""
-    negatives = config["loss_negatives"] or {}
-    return LossOptions(
-        loss_type=config["loss_type"],
-        chunk_size=config["loss_chunk_size"],
-        n_negatives=negatives.get("sample_num", 1),
-        distribution=negatives.get("distribution", "uniform"),
-        alpha=negatives.get("alpha", 1.0),
-        calibration=config["gbce_calibration"],
-        label_smoothing=config["label_smoothing"] or 0.0,
-        precision=config["loss_precision"] or "float32",
-    )
-
-
-def item_counts(dataset: Dataset) -> Tensor:
-    """How often each item is a target in a split; int64, shape (n,)."""
-    return torch.bincount(dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num)
+    return torch.arange(s, device=sequence.device) - (s - length)[:, None]

@@ -24,10 +24,11 @@ from torch.utils.checkpoint import checkpoint
 
 from recbole_posattn.nn.blocked_attention import blocked_attention
 from recbole_posattn.nn.dropout import dropout as drop
-from recbole_posattn.nn.encodings.base import PositionEncoding
+from recbole_posattn.nn.encodings.base import OfBatch, PositionEncoding
 from recbole_posattn.nn.gemm import Linear, linear
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 from recbole_posattn.nn.products import DENSE_LENGTH
+from recbole_posattn.nn.times import Times
 
 # Queries whose logits are in memory at once where the fused kernels cannot be used (results/kernel_products.md).
 ROWS = 256
@@ -168,20 +169,21 @@ class PositionKernelAttention(nn.Module):
         self.output = Linear(hidden_size, hidden_size) if output_projection else nn.Identity()
         self.attend_padding = attend_padding
 
-    def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None, times: Times | None = None) -> Tensor:
         """Attend from ``x_query`` to ``x``.
 
         Args:
             x_query: Input of the queries, those of the last t positions; shape (b, t, d).
             x: Input of the keys and values, shape (b, s, d).
             valid: See :func:`causal_attention`.
+            times: Times of the items; ``None`` if nothing reads them, or for items at equal distances.
 
         Returns:
             Tensor of shape (b, t, d).
         """
         if x_query.shape[1] == 1 and self._folds(x.shape[1]):
             return self._folded(x_query, x, valid)
-        query, key, value, logit_bias = self.project(x_query, x, valid)
+        query, key, value, logit_bias = self.project(x_query, x, valid, times)
         dropout = self.dropout if self.training else 0.0
         return self._output(causal_attention(query, key, value, self.attended(valid), dropout, logit_bias))
 
@@ -195,7 +197,7 @@ class PositionKernelAttention(nn.Module):
         return output
 
     def project(
-        self, x_query: Tensor, x: Tensor, valid: Tensor | None = None
+        self, x_query: Tensor, x: Tensor, valid: Tensor | None = None, times: Times | None = None
     ) -> tuple[Tensor, Tensor, Tensor, LogitBias | None]:
         """Queries, mixed keys and values, and the bias of the logits; arguments as in :meth:`forward`.
 
@@ -204,10 +206,14 @@ class PositionKernelAttention(nn.Module):
         """
         first = x.shape[1] - x_query.shape[1]
         x_query, x = self._with_positions(x_query, x, valid)
+        encodings = [encoding.of_batch(x, times) for encoding in self._encodings()]
         query = self._split_heads(self.query(x_query))
-        key = self._mixed(self.key, self.u_kernel, x)
-        value = self._mixed(self.value, self.l_kernel, x)
-        return self._rotated(query, first), self._rotated(key), value, self._logit_bias(query, first)
+        key = self._mixed(self.key, self.u_kernel, x, times)
+        value = self._mixed(self.value, self.l_kernel, x, times)
+        rotated_query, rotated_key = query, key
+        for encoding in encodings:
+            rotated_query, rotated_key = encoding.rotate(rotated_query, first), encoding.rotate(rotated_key, 0)
+        return rotated_query, rotated_key, value, _logit_bias(encodings, query, first)
 
     def _encodings(self) -> Iterator[PositionEncoding]:
         return (encoding for encoding in self.encodings if isinstance(encoding, PositionEncoding))
@@ -216,8 +222,9 @@ class PositionKernelAttention(nn.Module):
         """Whether :meth:`_folded` applies and costs less; never in training, which drops attention weights."""
         inside = any(encoding.enters != "attention_input" for encoding in self._encodings())  # these need K̃ itself
         groups = {self.u_kernel.n_groups, self.l_kernel.n_groups}
+        timed = self.u_kernel.reads_time or self.l_kernel.reads_time
         inference = not (self.training or torch.is_grad_enabled())
-        return inference and not inside and groups <= {1, self.n_heads} and length <= DENSE_LENGTH
+        return inference and not (inside or timed) and groups <= {1, self.n_heads} and length <= DENSE_LENGTH
 
     def _folded(self, x_query: Tensor, x: Tensor, valid: Tensor | None) -> Tensor:
         """:meth:`forward` for the last position alone, with the products in the cheapest order for one query.
@@ -245,29 +252,29 @@ class PositionKernelAttention(nn.Module):
             x = x.masked_fill(~valid[:, :, None], 0.0)  # leading padding must not be mixed into the items
         return x_query, x
 
-    def _logit_bias(self, unrotated: Tensor, unrotated_first: int) -> LogitBias | None:
-        biases = [encoding.logit_bias for encoding in self._encodings() if encoding.enters == "logits"]
-        if not biases:
-            return None
-
-        def logit_bias(query: Tensor, key: Tensor, first: int) -> Tensor:
-            rows = unrotated.narrow(-2, first - unrotated_first, query.shape[-2])
-            return functools.reduce(torch.add, [bias(query, key, rows, first) for bias in biases])
-
-        return logit_bias
-
-    def _rotated(self, x: Tensor, first: int = 0) -> Tensor:
-        for encoding in self._encodings():
-            x = encoding.rotate(x, first)
-        return x
-
-    def _mixed(self, projection: nn.Linear, kernel: PositionKernel, x: Tensor) -> Tensor:
+    def _mixed(self, projection: nn.Linear, kernel: PositionKernel, x: Tensor, times: Times | None) -> Tensor:
         """M (X W) + b in heads, shape (b, h, s, d_h)."""
         if isinstance(kernel, IdentityKernel):  # the same in one product
             return self._split_heads(projection(x))
-        mixed: Tensor = kernel(self._split_heads(linear(x, projection.weight)))
+        projected = self._split_heads(linear(x, projection.weight))
+        mixed: Tensor = kernel(projected, times) if kernel.reads_time else kernel(projected)
         return mixed + projection.bias.view(self.n_heads, 1, -1)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         heads: Tensor = x.unflatten(-1, (self.n_heads, -1))
         return heads.transpose(1, 2)
+
+
+def _logit_bias(
+    encodings: Sequence[PositionEncoding | OfBatch], unrotated: Tensor, unrotated_first: int
+) -> LogitBias | None:
+    """The sum of the biases of encodings, of which ``unrotated`` has the queries from ``unrotated_first`` on."""
+    biases = [encoding.logit_bias for encoding in encodings if encoding.enters == "logits"]
+    if not biases:
+        return None
+
+    def logit_bias(query: Tensor, key: Tensor, first: int) -> Tensor:
+        rows = unrotated.narrow(-2, first - unrotated_first, query.shape[-2])
+        return functools.reduce(torch.add, [bias(query, key, rows, first) for bias in biases])
+
+    return logit_bias

@@ -25,6 +25,7 @@ from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import Dropout
 from recbole_posattn.nn.encodings.base import PositionEncoding
 from recbole_posattn.nn.gemm import Linear
+from recbole_posattn.nn.times import Times
 
 # The activations that RecBole's FeedForward offers, by its names.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -108,7 +109,9 @@ class Block(nn.Module):
         if attention is None and branch is None:
             raise ValueError("a block needs an attention or a branch, got neither")
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, last_only: bool = False, times: Times | None = None
+    ) -> Tensor:
         """Shape (b, s, d) to (b, s, d), or to (b, 1, d) if ``last_only``; ``valid`` as in ``causal_attention``."""
         raise NotImplementedError
 
@@ -129,14 +132,16 @@ class SASRecBlock(Block):
         self.feed_forward_norm = options.layer_norm()
         self.feed_forward = FeedForward(options, inner_dropout=True)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, last_only: bool = False, times: Times | None = None
+    ) -> Tensor:
         """See :meth:`Block.forward`."""
         normalized = self.attention_norm(x[:, -1:] if last_only and self.branch is None else x)
         h = a = normalized[:, -1:] if last_only else normalized
         if self.attention is not None:
-            a = a + self.attention(h, x, valid)
+            a = a + self.attention(h, x, valid, times)
         if self.branch is not None:
-            a = a + self.branch(normalized, valid, last_only)
+            a = a + self.branch(normalized, valid, last_only, times)
         y: Tensor = self.feed_forward_norm(a)
         y = y + self.feed_forward(y)
         return y
@@ -166,13 +171,15 @@ class RecBoleBlock(Block):
         self.feed_forward = FeedForward(options, inner_dropout=False)
         self.feed_forward_norm = options.layer_norm()
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, last_only: bool = False, times: Times | None = None
+    ) -> Tensor:
         """See :meth:`Block.forward`."""
         h = a = x[:, -1:] if last_only else x
         if self.attention is not None:
-            a = a + self.dropout(self.dense(self.attention(h, x, valid)))
+            a = a + self.dropout(self.dense(self.attention(h, x, valid, times)))
         if self.branch is not None:
-            a = a + self.branch(x, valid, last_only)
+            a = a + self.branch(x, valid, last_only, times)
         a = self.attention_norm(a)
         y: Tensor = self.feed_forward_norm(a + self.feed_forward(a))
         return y
@@ -197,12 +204,14 @@ class BSARecBlock(RecBoleBlock):
         self.alpha = alpha
         self.branch_norm = options.layer_norm()
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, last_only: bool = False, times: Times | None = None
+    ) -> Tensor:
         """See :meth:`Block.forward`."""
         assert self.attention is not None and self.branch is not None
         h = x[:, -1:] if last_only else x
-        filtered = self.branch_norm(h + self.branch(x, valid, last_only))
-        attended = self.attention_norm(h + self.dropout(self.dense(self.attention(h, x, valid))))
+        filtered = self.branch_norm(h + self.branch(x, valid, last_only, times))
+        attended = self.attention_norm(h + self.dropout(self.dense(self.attention(h, x, valid, times))))
         a = self.alpha * filtered + (1 - self.alpha) * attended
         y: Tensor = self.feed_forward_norm(a + self.feed_forward(a))
         return y
@@ -239,7 +248,13 @@ class Backbone(nn.Module):
             for attention, branch in zip(attentions, branches or [None] * len(attentions), strict=True)
         )
 
-    def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self,
+        item_embedding: Tensor,
+        valid: Tensor | None = None,
+        last_only: bool = False,
+        times: Tensor | None = None,
+    ) -> Tensor:
         """Encode sequences of item embeddings.
 
         Args:
@@ -247,15 +262,18 @@ class Backbone(nn.Module):
             valid: Shape (b, s), False at padding; ``None`` if all padding follows the items.
             last_only: Whether only the output at the last position is needed; the last block then skips the
                 others.
+            times: Seconds of each item from any origin, never falling along a sequence; float64, shape (b, s). Padding
+                has the time of the item next to it. ``None`` if nothing reads them, or for items at equal distances.
 
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
         raise NotImplementedError
 
-    def _through_blocks(self, x: Tensor, valid: Tensor | None, last_only: bool) -> Tensor:
+    def _through_blocks(self, x: Tensor, valid: Tensor | None, last_only: bool, times: Tensor | None) -> Tensor:
+        timed = () if times is None else (Times(times),)  # a block from elsewhere may have no argument for them
         for block in self.blocks:
-            x = block(x, valid, last_only and block is self.blocks[-1])
+            x = block(x, valid, last_only and block is self.blocks[-1], *timed)
         return x
 
     def _with_positions(self, x: Tensor) -> Tensor:
@@ -273,10 +291,16 @@ class SASRecBackbone(Backbone):
 
     block_class = SASRecBlock
 
-    def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self,
+        item_embedding: Tensor,
+        valid: Tensor | None = None,
+        last_only: bool = False,
+        times: Tensor | None = None,
+    ) -> Tensor:
         """See :meth:`Backbone.forward`."""
         x = self.dropout(self._with_positions(item_embedding * item_embedding.shape[-1] ** 0.5))
-        y: Tensor = self.norm(self._through_blocks(x, valid, last_only))
+        y: Tensor = self.norm(self._through_blocks(x, valid, last_only, times))
         return y
 
 
@@ -285,10 +309,16 @@ class RecBoleBackbone(Backbone):
 
     block_class = RecBoleBlock
 
-    def forward(self, item_embedding: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self,
+        item_embedding: Tensor,
+        valid: Tensor | None = None,
+        last_only: bool = False,
+        times: Tensor | None = None,
+    ) -> Tensor:
         """See :meth:`Backbone.forward`."""
         x = self.dropout(self.norm(self._with_positions(item_embedding)))
-        return self._through_blocks(x, valid, last_only)
+        return self._through_blocks(x, valid, last_only, times)
 
 
 BACKBONES: dict[str, type[Backbone]] = {"sasrec": SASRecBackbone, "recbole": RecBoleBackbone}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recbole_posattn.nn.dropout import Dropout
 from recbole_posattn.nn.kernels.base import PositionKernel
+from recbole_posattn.nn.times import Times
 
 
 class KernelBranch(nn.Module):
@@ -47,27 +48,32 @@ class KernelBranch(nn.Module):
         self.gate = nn.Parameter(torch.ones(hidden_size)) if gated else None
         self.mixes_padding = mixes_padding
 
-    def forward(self, x: Tensor, valid: Tensor | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, last_only: bool = False, times: Times | None = None
+    ) -> Tensor:
         """Mix positions.
 
         Args:
             x: Shape (b, s, d).
             valid: Shape (b, s), False at padding; ``None`` where padding cannot reach the items.
             last_only: Whether only the last position is needed.
+            times: Times of the items; ``None`` if the kernel does not read them, or for items at equal distances.
 
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``.
         """
         if valid is not None and not self.mixes_padding:
             x = x.masked_fill(~valid[:, :, None], 0.0)
-        mixed: Tensor = self.dropout(self._last(x) if last_only else self.kernel(x))
+        timed = (times,) if self.kernel.reads_time else ()
+        mixed: Tensor = self.dropout(self._last(x, *timed) if last_only else self.kernel(x, *timed))
         return mixed if self.gate is None else self.gate * mixed
 
-    def _last(self, x: Tensor) -> Tensor:
-        row = self.kernel.last_row(x.shape[1])
-        if len(row) == 1:
+    def _last(self, x: Tensor, *timed: Times | None) -> Tensor:
+        row = self.kernel.last_row(x.shape[1], *timed)
+        if row.shape[-2] == 1:
             return row @ x
-        return torch.einsum("gs,bsgc->bgc", row, x.unflatten(-1, (len(row), -1))).flatten(1).unsqueeze(1)
+        by_group = x.unflatten(-1, (row.shape[-2], -1))
+        return torch.einsum("bgs,bsgc->bgc", row.expand(len(x), -1, -1), by_group).flatten(1).unsqueeze(1)
 
     def effective(self, length: int | None = None) -> Tensor:
         """γ M, with the mean of γ over the channels of a group; shape (g, s, s), see :meth:`PositionKernel.dense`."""

@@ -19,15 +19,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from recbole_posattn.data.fields import TIME_LIST_FIELD
+from recbole_posattn.data.relative_times import relative_times
 from recbole_posattn.errors import CheckpointError, SettingError, UserError
 from recbole_posattn.files import json_text
-from recbole_posattn.serving.scores import all_scores, reads_sequences
+from recbole_posattn.serving.scores import all_scores, reads_sequences, reads_times
 from recbole_posattn.serving.traceable import exportable
 from recbole_posattn.settings.choices import MODEL_NAMES
 from recbole_posattn.training.load import Loaded, load
 from recbole_posattn.training.result import versions
 
-INPUT_NAMES, OUTPUT_NAME = ("item_id_list", "item_length"), "scores"
+INPUT_NAMES = ("item_id_list", "item_length", "item_times")  # the last one of models that read time
+OUTPUT_NAME = "scores"
 ITEMS_NAME, DESCRIPTION_NAME = "items.json", "export.json"
 
 # Largest allowed difference of a score from the model's own, relative to the largest score of the list.
@@ -39,6 +42,9 @@ TIE = 1e-5
 
 # Sizes of the batches of random histories on which the file is compared with the model, and the length of a list.
 BATCHES, LIST_LENGTH = (1, 7, 32), 100
+
+# What is said of the times of a history.
+_TIMES = {"order": "as the items, never falling", "unit": "of the data set, as a rule Unix seconds"}
 
 # With more bytes of weights, an ONNX file stores them in a second file: protobuf limits it to 2 GiB.
 _ONE_FILE = 2**30
@@ -83,8 +89,10 @@ def export(
     """Write a trained model as ``model.onnx`` or ``model.pt2``, with its item tokens and a description, and check it.
 
     The inputs are ``item_id_list``, int64 of shape (b, L), the newest L items of each history, oldest first and padded
-    with 0 at the end; and ``item_length``, int64 of shape (b,), at least 1. The output is ``scores``, float32 of shape
-    (b, n), −∞ for the padding item 0. b is dynamic. ``items.json`` lists the tokens of the items.
+    with 0 at the end; ``item_length``, int64 of shape (b,), at least 1; and, for a model that reads time,
+    ``item_times``, float64 of shape (b, L), the times of the items, which must not fall along a history. The output is
+    ``scores``, float32 of shape (b, n), −∞ for the padding item 0. b is dynamic. ``items.json`` lists the tokens of the
+    items.
 
     Args:
         checkpoint: A file written by :func:`recbole_posattn.run`.
@@ -163,6 +171,11 @@ def _description(loaded: Loaded, format: str, comparison: Comparison | None) -> 
         "inputs": {
             INPUT_NAMES[0]: {"type": "int64", "shape": ["batch", length], "order": "oldest first, then zeros"},
             INPUT_NAMES[1]: {"type": "int64", "shape": ["batch"], "range": [1, length]},
+            **(
+                {INPUT_NAMES[2]: {"type": "float64", "shape": ["batch", length], **_TIMES}}
+                if reads_times(loaded)
+                else {}
+            ),
         },
         "outputs": {OUTPUT_NAME: {"type": "float32", "shape": ["batch", loaded.dataset.item_num]}},
         "max_length": length,
@@ -180,18 +193,23 @@ def _description(loaded: Loaded, format: str, comparison: Comparison | None) -> 
 @torch.no_grad()
 def _traced(scorer: nn.Module, loaded: Loaded) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch")
-    shapes = {name: {0: batch} for name in INPUT_NAMES}
-    return torch.export.export(scorer, _random_histories(loaded, 2), dynamic_shapes=shapes)
+    histories = _random_histories(loaded, 2)
+    shapes = {name: {0: batch} for name, _ in zip(INPUT_NAMES, histories)}
+    return torch.export.export(scorer, histories, dynamic_shapes=shapes)
 
 
-def _random_histories(loaded: Loaded, n: int) -> tuple[Tensor, Tensor]:
-    """Items and lengths, the first of length L; shapes (n, L) and (n,)."""
+def _random_histories(loaded: Loaded, n: int) -> tuple[Tensor, ...]:
+    """Items and lengths, the first of length L, and times if the model reads them; shapes (n, L), (n,), (n, L)."""
     random = torch.Generator().manual_seed(n)
     longest = loaded.config["MAX_ITEM_LIST_LENGTH"]
     length = torch.randint(1, longest + 1, (n,), generator=random)
     length[0] = longest
     items = torch.randint(1, loaded.dataset.item_num, (n, longest), generator=random)
-    return items.masked_fill(torch.arange(longest) >= length[:, None], 0), length
+    items = items.masked_fill(torch.arange(longest) >= length[:, None], 0)
+    if not reads_times(loaded):
+        return items, length
+    gaps = loaded.model.median_gap * 10 * torch.rand(n, longest, generator=random, dtype=torch.float64).pow(4)
+    return items, length, 1.7e9 + gaps.cumsum(dim=1)
 
 
 def _write_onnx(program: torch.export.ExportedProgram, file: Path) -> None:
@@ -199,7 +217,7 @@ def _write_onnx(program: torch.export.ExportedProgram, file: Path) -> None:
     torch.onnx.export(
         program,
         f=file,
-        input_names=INPUT_NAMES,
+        input_names=INPUT_NAMES[: len(program.graph_signature.user_inputs)],
         output_names=[OUTPUT_NAME],
         dynamo=True,
         external_data=n_bytes > _ONE_FILE,
@@ -212,7 +230,7 @@ _WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], None]] = {
     "torch-export": torch.export.save,
 }
 
-Run = Callable[[Tensor, Tensor], Tensor]
+Run = Callable[..., Tensor]
 
 
 def _run_onnx(file: Path) -> Run | None:
@@ -238,8 +256,11 @@ _RUNNERS: dict[str, Callable[[Path], Run | None]] = {
 @torch.no_grad()
 def _own_scores(loaded: Loaded, n: int) -> Tensor:
     """The model's scores for n random histories, without the padding item."""
-    names = loaded.model.ITEM_SEQ, loaded.model.ITEM_SEQ_LEN
-    return all_scores(loaded, dict(zip(names, _random_histories(loaded, n)))).cpu()[:, 1:]
+    items, length, *times = _random_histories(loaded, n)
+    fields = {loaded.model.ITEM_SEQ: items, loaded.model.ITEM_SEQ_LEN: length}
+    if times:
+        fields[TIME_LIST_FIELD] = relative_times(times[0], length)
+    return all_scores(loaded, fields).cpu()[:, 1:]
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from recbole_posattn.serving.requests import (
     numbers_of,
     report_skipped,
 )
-from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences
+from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences, reads_times
 from recbole_posattn.serving.user_histories import UserHistories
 from recbole_posattn.training.load import Loaded, load
 
@@ -89,7 +89,8 @@ class Recommender:
 
         Args:
             histories: Rows with the columns ``user``, ``item`` (tokens of the data set) and, unless they are in order,
-                ``time``; or the items of each user, oldest first. Items that the model does not know are skipped, as
+                ``time``; or the items of each user, oldest first. A model that reads time needs ``time``, in the unit
+                of the data set (as a rule Unix seconds) or as dates. Items that the model does not know are skipped, as
                 are users with no other items. The model reads the newest ``MAX_ITEM_LIST_LENGTH`` items.
             k: Number of items per user.
             exclude_history: Whether to leave out all items of the user's history. By default as in the model's
@@ -171,7 +172,7 @@ class Recommender:
         Raises:
             DataError: If they cannot be used.
         """
-        given, histories = new_histories(interactions, self._known_items), self._all_histories()
+        given, histories = self._given(interactions), self._all_histories()
         skipped = given.skipped
         if not reads_sequences(self.loaded):
             known = np.array([user in histories for user in given.user], dtype=bool)
@@ -188,7 +189,11 @@ class Recommender:
             raise CheckpointError(
                 f"{self.loaded.config['model']} does not read histories: it knows only the users of its data set"
             )
-        return new_histories(histories, self._known_items)
+        return self._given(histories)
+
+    def _given(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
+        timed_for = self.loaded.config["model"] if reads_times(self.loaded) else None
+        return new_histories(histories, self._known_items, timed_for)
 
     def blocks(
         self,

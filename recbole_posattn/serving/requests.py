@@ -21,9 +21,10 @@ from recbole.utils import ModelType
 from torch import Tensor
 
 from recbole_posattn.atomic_files.convert.rejects import printable
+from recbole_posattn.data.fields import EXACT_TIME_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.prefixes import LazyPrefixes
-from recbole_posattn.data.presplit import laid_out
+from recbole_posattn.data.presplit import laid_out_with_times
 from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import DataError, SettingError, shown
 from recbole_posattn.settings.choices import SPLITS
@@ -126,23 +127,24 @@ def _only(requests: Requests, users: np.ndarray) -> Requests:
 
 def _whole(dataset: Dataset) -> tuple[Tensor, Histories]:
     """All users with interactions, and their whole histories."""
-    rows, listed = dataset.inter_feat, dataset.iid_field + dataset.config["LIST_SUFFIX"]
+    rows, suffix, time = dataset.inter_feat, dataset.config["LIST_SUFFIX"], None
+    listed = dataset.iid_field + suffix
     if isinstance(rows, LazyPrefixes) and not dataset.written_lists:
         user, count = dataset.sequence_users
-        return user, _of_counts(rows.sequences[listed], count)
+        return user, _of_counts(rows.sequences[listed], count, rows.sequences.get(EXACT_TIME_FIELD + suffix))
     if listed in rows:
-        user, item = _laid_out(dataset, rows)
+        user, item, time = _laid_out(dataset, rows)
     else:
         order = _in_time(dataset, rows)
         user, item = rows[dataset.uid_field][order], rows[dataset.iid_field][order]
     user, count = torch.unique_consecutive(user, return_counts=True)
-    return user, _of_counts(item, count)
+    return user, _of_counts(item, count, time)
 
 
-def _of_counts(item: Tensor, count: Tensor) -> Histories:
+def _of_counts(item: Tensor, count: Tensor, time: Tensor | None = None) -> Histories:
     """Consecutive histories with the given numbers of items."""
     end = count.cumsum(0)
-    return Histories(item, end - count, end)
+    return Histories(item, end - count, end, time)
 
 
 def _in_time(dataset: Dataset, rows: Interaction) -> Tensor:
@@ -152,12 +154,12 @@ def _in_time(dataset: Dataset, rows: Interaction) -> Tensor:
     return order[torch.argsort(rows[dataset.uid_field][order], stable=True)]
 
 
-def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor]:
-    """User and item of the interactions of rows that come with their histories."""
+def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor, Tensor | None]:
+    """User, item and exact time of the interactions of rows that come with their histories."""
     user = rows[dataset.uid_field]
-    item, position = laid_out(dataset, rows)
+    item, position, time = laid_out_with_times(dataset, rows)
     position, order = position.sort()
-    return user[order][torch.searchsorted(position, torch.arange(len(item)))], item
+    return user[order][torch.searchsorted(position, torch.arange(len(item)))], item, time
 
 
 def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
@@ -172,7 +174,9 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
     if loaded.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         length = rows[dataset.item_list_length_field]
         written = torch.arange(rows[listed].shape[1]) < length[:, None]
-        return rows[dataset.uid_field], _of_counts(rows[listed][written], length)
+        timed = EXACT_TIME_FIELD + dataset.config["LIST_SUFFIX"]
+        time = rows[timed][written] if timed in rows else None
+        return rows[dataset.uid_field], _of_counts(rows[listed][written], length, time)
     if not hasattr(loader, "uid2history_item"):
         raise SettingError(f"split {split!r} needs full ranking for {loaded.config['model']} (eval_args, mode full).")
     items = [loader.uid2history_item[user] for user in loader.uid_list.tolist()]
@@ -182,18 +186,26 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
 # -- new histories ---------------------------------------------------------------------------------------------------
 
 
-def new_histories(histories: pd.DataFrame | Mapping[object, Sequence[object]], known: Mapping[str, int]) -> Requests:
+def new_histories(
+    histories: pd.DataFrame | Mapping[object, Sequence[object]], known: Mapping[str, int], timed_for: str | None = None
+) -> Requests:
     """Requests for users who need not be in the data set.
 
     Args:
         histories: Rows with the columns ``user`` and ``item`` (tokens) and, unless the rows are in order, ``time``; or
             the items of each user, oldest first.
         known: The numbers of the items in the data set by token, 0 for padding; other items are skipped.
+        timed_for: Name of a model that reads times, for which each interaction needs one, in seconds or as a date.
 
     Raises:
         DataError: If a column or value is missing, a time is invalid, or no user has a known item.
     """
     given = _from_table(histories) if isinstance(histories, pd.DataFrame) else _from_mapping(histories)
+    if timed_for is not None and not given.timed:
+        raise DataError(
+            f"histories have no column 'time'; {timed_for} reads the times between interactions: give rows of user, "
+            "item and time, in the unit of the data set (as a rule Unix seconds) or as dates"
+        )
     number = numbers_of(known, given.item)
     kept = number > 0
     user, count = given.user, np.bincount(given.of[kept], minlength=len(given.user))
@@ -204,16 +216,27 @@ def new_histories(histories: pd.DataFrame | Mapping[object, Sequence[object]], k
         raise DataError("; ".join(("no history has an item that the model knows", *skipped)))
     order = np.lexsort((given.time[kept], given.of[kept]))  # stable
     item = torch.from_numpy(number[kept][order].astype(np.int64))
-    return Requests(user[count > 0], None, _of_counts(item, torch.from_numpy(count[count > 0])), skipped=skipped)
+    time = None if timed_for is None else torch.from_numpy(_seconds(given.time)[kept][order])
+    past = _of_counts(item, torch.from_numpy(count[count > 0]), time)
+    return Requests(user[count > 0], None, past, skipped=skipped)
+
+
+def _seconds(time: np.ndarray) -> np.ndarray:
+    """Times as float64: dates as Unix seconds, numbers as they are; shape (n,)."""
+    if pd.api.types.is_numeric_dtype(time):
+        return time.astype(np.float64)
+    since_1970 = pd.to_datetime(pd.Series(time), utc=True) - pd.Timestamp(0, tz="UTC")
+    return since_1970.dt.total_seconds().to_numpy()
 
 
 class _Given(NamedTuple):
-    """Given interactions: tokens of the users, and the user's index, item and time of each interaction."""
+    """Given interactions: tokens of the users, the user's index, item and time of each; whether times were given."""
 
     user: np.ndarray
     of: np.ndarray
     item: np.ndarray
     time: np.ndarray
+    timed: bool
 
 
 def _from_table(table: pd.DataFrame) -> _Given:
@@ -243,7 +266,7 @@ def _from_table(table: pd.DataFrame) -> _Given:
         row = int(np.flatnonzero(~np.isfinite(time))[0])
         raise DataError(f"histories: row {row + 1} has the time {time.iloc[row]}, and times must be finite")
     of, user = pd.factorize(as_tokens(table["user"]))
-    return _Given(user, of, as_tokens(table["item"]), time.to_numpy())
+    return _Given(user, of, as_tokens(table["item"]), time.to_numpy(), "time" in table)
 
 
 def _from_mapping(items_of: Mapping[object, Sequence[object]]) -> _Given:
@@ -253,4 +276,4 @@ def _from_mapping(items_of: Mapping[object, Sequence[object]]) -> _Given:
     user = as_tokens(list(items_of))
     of = np.arange(len(user)).repeat([len(items) for items in items_of.values()])
     item = as_tokens([item for items in items_of.values() for item in items])
-    return _Given(user, of, item, np.arange(len(item)))
+    return _Given(user, of, item, np.arange(len(item)), timed=False)

@@ -10,7 +10,9 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 from torch import Tensor
 
+from recbole_posattn.data.fields import TIME_LIST_FIELD
 from recbole_posattn.data.prefixes import PrefixColumn
+from recbole_posattn.data.relative_times import relative_times
 from recbole_posattn.errors import CheckpointError
 from recbole_posattn.serving.requests import Requests
 from recbole_posattn.training.load import Loaded
@@ -21,8 +23,13 @@ def reads_sequences(loaded: Loaded) -> bool:
     return loaded.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
 
 
+def reads_times(loaded: Loaded) -> bool:
+    """Whether the model reads the times between the items of a history."""
+    return bool(getattr(loaded.model, "reads_time", False))
+
+
 def model_input(loaded: Loaded, requests: Requests) -> dict[str, Tensor]:
-    """The fields of requests that a model may read: known users, and the newest MAX_ITEM_LIST_LENGTH items."""
+    """The fields of requests that a model may read: known users, the newest MAX_ITEM_LIST_LENGTH items, and times."""
     config, dataset, histories = loaded.config, loaded.dataset, requests.histories
     fields = {} if requests.user_id is None else {dataset.uid_field: requests.user_id}
     if not reads_sequences(loaded):
@@ -30,7 +37,11 @@ def model_input(loaded: Loaded, requests: Requests) -> dict[str, Tensor]:
     longest = config["MAX_ITEM_LIST_LENGTH"]
     length = histories.length.clamp(max=longest)
     items = PrefixColumn(histories.item, histories.position, length, longest).tensor()
-    return fields | {dataset.iid_field + config["LIST_SUFFIX"]: items, config["ITEM_LIST_LENGTH_FIELD"]: length}
+    fields |= {dataset.iid_field + config["LIST_SUFFIX"]: items, config["ITEM_LIST_LENGTH_FIELD"]: length}
+    if histories.time is not None and reads_times(loaded):
+        times = PrefixColumn(histories.time, histories.position, length, longest).tensor()
+        fields[TIME_LIST_FIELD] = relative_times(times, length)
+    return fields
 
 
 def all_scores(loaded: Loaded, fields: Mapping[str, Tensor]) -> Tensor:

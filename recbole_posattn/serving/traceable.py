@@ -14,7 +14,8 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
-from recbole_posattn.models.sasrec import SASRecBase, padding_in_front
+from recbole_posattn.data.relative_times import relative_times
+from recbole_posattn.models.sasrec import SASRecBase, first_in_front, padding_in_front
 from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
@@ -23,7 +24,8 @@ from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 def exportable(model: SequentialRecommender) -> nn.Module:
     """A copy of a model that returns scores of shape (b, n), −∞ for the padding item, without data-dependent branches.
 
-    Its inputs are ``item_id_list``, shape (b, L), oldest first and 0 at the end, and ``item_length``, shape (b,).
+    Its inputs are ``item_id_list``, shape (b, L), oldest first and 0 at the end; ``item_length``, shape (b,); and, if
+    the model reads time, ``item_times``, float64, shape (b, L), in the order of the items.
     """
     return (_PositionScorer if isinstance(model, SASRecBase) else _Scorer)(copy.deepcopy(model).cpu().eval())
 
@@ -38,18 +40,18 @@ class _Scorer(nn.Module):
         self.model = model
         self.register_buffer("is_padding", torch.arange(model.n_items) == 0)
 
-    def forward(self, item_id_list: Tensor, item_length: Tensor) -> Tensor:
+    def forward(self, item_id_list: Tensor, item_length: Tensor, item_times: Tensor | None = None) -> Tensor:
         """Scores, shape (b, n)."""
-        return self.scores(item_id_list, item_length).masked_fill(self.is_padding, -torch.inf)
+        return self.scores(item_id_list, item_length, item_times).masked_fill(self.is_padding, -torch.inf)
 
-    def scores(self, items: Tensor, length: Tensor) -> Tensor:
+    def scores(self, items: Tensor, length: Tensor, times: Tensor | None) -> Tensor:
         """Scores, including that of the padding item."""
         interaction = Interaction({self.model.ITEM_SEQ: items, self.model.ITEM_SEQ_LEN: length})
         return self.model.full_sort_predict(interaction).view(-1, self.model.n_items)
 
 
 class _PositionScorer(_Scorer):
-    """A model of this package: one path for sequences of all lengths, and kernels, which are constant, as matrices."""
+    """A model of this package: one path for sequences of all lengths, and constant kernels as matrices."""
 
     def __init__(self, model: SASRecBase) -> None:
         super().__init__(model)
@@ -59,14 +61,17 @@ class _PositionScorer(_Scorer):
             elif isinstance(module, KernelBranch):
                 module.kernel = _as_matrix(module.kernel)
 
-    def scores(self, items: Tensor, length: Tensor) -> Tensor:
+    def scores(self, items: Tensor, length: Tensor, times: Tensor | None) -> Tensor:
         """See :meth:`_Scorer.scores`."""
-        model = self.model
+        model, timed = self.model, {}
+        if times is not None:  # in time order: nothing is sorted or checked here
+            times = relative_times(times, length)
+            timed = {"times": first_in_front(times, length) if model.newest_last else times}
         if model.newest_last:
             items = padding_in_front(items, length)
-            hidden = model.hidden_states(items, items > 0, last_only=True)[:, -1]
+            hidden = model.hidden_states(items, items > 0, last_only=True, **timed)[:, -1]
         else:
-            hidden = model.gather_indexes(model.hidden_states(items, None), length - 1)
+            hidden = model.gather_indexes(model.hidden_states(items, None, **timed), length - 1)
         return model._scores(hidden)
 
 
@@ -88,4 +93,4 @@ class _MatrixKernel(PositionKernel):
 
 
 def _as_matrix(kernel: PositionKernel) -> PositionKernel:
-    return kernel if isinstance(kernel, IdentityKernel) else _MatrixKernel(kernel)
+    return kernel if isinstance(kernel, IdentityKernel) or kernel.reads_time else _MatrixKernel(kernel)

@@ -31,7 +31,9 @@ class UserHistories:
     def __init__(self, known: Requests) -> None:
         self._user, self._user_id = known.user, known.user_id
         self._place = {user: place for place, user in enumerate(known.user)}
-        self._item, self._start, self._length = known.histories.item, known.histories.start, known.histories.length
+        histories = known.histories
+        self._item, self._time = histories.item, histories.time
+        self._start, self._length = histories.start, histories.length
         self._end = len(self._item)
 
     def __contains__(self, user: object) -> bool:
@@ -55,7 +57,7 @@ class UserHistories:
         return self._requests(torch.tensor(places, dtype=torch.int64), skipped)
 
     def _requests(self, place: Tensor, skipped: tuple[str, ...] = ()) -> Requests:
-        histories = Histories(self._item, self._start[place], self._start[place] + self._length[place])
+        histories = self._histories(place)
         # Users who were added have no number in the data set.
         has_numbers = self._user_id is not None and not bool((place >= len(self._user_id)).any())
         user_id = self._user_id[place] if has_numbers else None
@@ -75,10 +77,9 @@ class UserHistories:
         total = self._length[place] + new.histories.length
         self._make_room(int(total.sum()))
         start = self._end + total.cumsum(0) - total
-        before = Histories(self._item, self._start[place], self._start[place] + self._length[place])
-        for histories, at in ((before, start), (new.histories, start + before.length)):
-            row, item = histories.flat()
-            self._item[at[row] + count_up(histories.length)] = item
+        before = self._histories(place)
+        for histories, first in ((before, start), (new.histories, start + before.length)):
+            self._copy(histories, first)
         self._start[place], self._length[place] = start, total
         self._end += int(total.sum())
 
@@ -86,7 +87,22 @@ class UserHistories:
         """Make room for n items behind the last one, in a new tensor if this one is full."""
         if self._end + n <= len(self._item):
             return
-        _, item = Histories(self._item, self._start, self._start + self._length).flat()
-        self._start, self._end = self._length.cumsum(0) - self._length, len(item)
-        self._item = torch.zeros(2 * (len(item) + n), dtype=torch.int64)  # requests made before keep the old one
-        self._item[: len(item)] = item
+        live = self._histories(torch.arange(len(self._start)))
+        self._start = self._length.cumsum(0) - self._length
+        self._end = int(self._length.sum())
+        size = 2 * (self._end + n)
+        self._item = self._item.new_zeros(size)  # requests made before keep the old one
+        if self._time is not None:
+            self._time = self._time.new_zeros(size)
+        self._copy(live, self._start)
+
+    def _histories(self, place: Tensor) -> Histories:
+        return Histories(self._item, self._start[place], self._start[place] + self._length[place], self._time)
+
+    def _copy(self, histories: Histories, first: Tensor) -> None:
+        """Copy histories to the places from ``first`` on, shape (n,)."""
+        row, nth = torch.repeat_interleave(histories.length), count_up(histories.length)
+        source, place = histories.start[row] + nth, first[row] + nth
+        self._item[place] = histories.item[source]
+        if self._time is not None and histories.time is not None:
+            self._time[place] = histories.time[source]

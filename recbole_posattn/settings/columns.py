@@ -10,7 +10,7 @@ import recbole_posattn.compat  # noqa: F401
 from recbole.utils import ModelType
 
 
-def columns_to_load(settings: Mapping[str, Any], model_type: ModelType) -> Any:
+def columns_to_load(settings: Mapping[str, Any], model_type: ModelType, with_times: bool = False) -> Any:
     """RecBole's default of ``load_col``, with the columns that the model and its evaluation read.
 
     RecBole's default loads neither times, which sequences need, nor the histories that split files may have. Columns
@@ -19,6 +19,7 @@ def columns_to_load(settings: Mapping[str, Any], model_type: ModelType) -> Any:
     Args:
         settings: Of the run, with all defaults.
         model_type: Of the model.
+        with_times: Whether the model reads the times of histories.
     """
     columns = (settings.get("load_col") or {}).get("inter")
     if columns in (None, "*"):
@@ -30,4 +31,5 @@ def columns_to_load(settings: Mapping[str, Any], model_type: ModelType) -> Any:
         wanted.append(settings["TIME_FIELD"])
     if is_sequential and settings["benchmark_filename"] is not None:
         wanted.append(f"{settings['ITEM_ID_FIELD']}{settings['LIST_SUFFIX']}")
+        wanted += [f"{settings['TIME_FIELD']}{settings['LIST_SUFFIX']}"] if with_times else []
     return {**settings["load_col"], "inter": [*columns, *(column for column in wanted if column not in columns)]}

@@ -282,14 +282,30 @@ def _check_encodings(settings: Mapping[str, Any]) -> None:
             f"position_encoding {inside} acts inside the attention; got attention 'none', with which it must be any of "
             f"{', '.join(sorted(AT_INPUT))}."
         )
+    _check_positions_of_time_bias(settings, encodings)
     hidden_size, n_heads = settings["hidden_size"], settings.get("n_heads", 1)
-    rotary = "rope_base" in settings if encodings is None else "rope" in encodings
+    turning = next((name for name in ("rope", "time_rope") if name in (encodings or [])), None)
+    rotary = "rope_base" in settings if encodings is None else turning is not None
     if rotary and hidden_size // n_heads % 2:
         raise SettingError(
-            f"rope rotates channels in pairs: hidden_size / n_heads must be even; got {hidden_size} / {n_heads}."
+            f"{turning or 'rope'} rotates channels in pairs: hidden_size / n_heads must be even; got {hidden_size} / "
+            f"{n_heads}."
         )
     if "t5_buckets" in settings and settings["t5_max_distance"] <= settings["t5_buckets"] // 2:
         raise SettingError(
             "t5_max_distance must be above t5_buckets / 2; "
             f"got t5_max_distance {settings['t5_max_distance']}, t5_buckets {settings['t5_buckets']}."
+        )
+
+
+def _check_positions_of_time_bias(settings: Mapping[str, Any], encodings: list[str] | None) -> None:
+    if encodings is None or not settings.get("time_bias_positions"):
+        return
+    if "time_bias" not in encodings:
+        raise SettingError(f"time_bias_positions True is for position_encoding time_bias; got {encodings}.")
+    others = [name for name in ("alibi", "t5_bias") if name in encodings]
+    if others:
+        raise SettingError(
+            f"time_bias_positions True and position_encoding {others[0]} both add a bias per distance to the logits, "
+            "of which only the sum matters; leave one of them out."
         )

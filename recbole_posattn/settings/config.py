@@ -57,6 +57,7 @@ from recbole_posattn.settings.protocols import read_protocol
 from recbole_posattn.settings.recipe_checks import check_recipe, resolved_decay_epochs
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
+from recbole_posattn.settings.times import may_read_time, resolved_reads_time
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
 
@@ -187,7 +188,8 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             # RecBole's default samples negatives, which RecBole refuses with cross-entropy.
             defaults["train_neg_sample_args"] = None
         if "load_col" not in external:
-            defaults["load_col"] = columns_to_load({**defaults, **external}, model_class.type)
+            given = {**defaults, **external}
+            defaults["load_col"] = columns_to_load(given, model_class.type, may_read_time(model_class, given))
 
     def _init_device(self) -> None:
         super()._init_device()
@@ -232,6 +234,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             # The loss draws its own negatives; RecBole's loader would repeat each sequence for every one of them.
             settings["loss_negatives"] = resolved_negatives(settings)
             settings["train_neg_sample_args"] = None
+            settings["reads_time"] = resolved_reads_time(self.model_class, self.dataset, settings)
         else:
             keys = recbole_model_keys(self.model)
             warn_of_keys_without_effect(self.model, self.external_config_dict, self.internal_config_dict)

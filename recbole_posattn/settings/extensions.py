@@ -13,8 +13,10 @@ from torch import nn
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.nn.encodings.base import PositionEncoding
 from recbole_posattn.nn.encodings.build import AT_INPUT, ENCODINGS, PER_LAYER
+from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.base import PositionKernel
 from recbole_posattn.nn.kernels.by_lag import LagKernel
+from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.nn.losses.base import ItemLoss
 from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
@@ -55,6 +57,8 @@ def register_kernel(name: str, kernel_class: type[Kernel]) -> type[Kernel]:
     base = LagKernel if issubclass(kernel_class, LagKernel) else PositionKernel
     _check_overrides("kernel", name, kernel_class, base, methods)
     STRUCTURES[name] = kernel_class.from_options
+    if kernel_class.reads_time:
+        STRUCTURES_OF_TIME.add(name)
     _allow("kernel_structure", name, kernel_class)
     return kernel_class
 
@@ -80,7 +84,8 @@ def register_encoding(name: str, encoding_class: type[Encoding]) -> type[Encodin
             f"encoding {name!r} cannot be registered: {encoding_class.__name__}.enters must be one of "
             f"{', '.join(_METHODS)}; got {enters!r}."
         )
-    _check_overrides("encoding", name, encoding_class, PositionEncoding, (_METHODS[enters],))
+    if encoding_class.of_batch is PositionEncoding.of_batch:  # otherwise, what it returns has the method
+        _check_overrides("encoding", name, encoding_class, PositionEncoding, (_METHODS[enters],))
     own = vars(encoding_class).get("name", name)
     if own != name:
         raise SettingError(
@@ -88,6 +93,8 @@ def register_encoding(name: str, encoding_class: type[Encoding]) -> type[Encodin
         )
     encoding_class.name = name
     ENCODINGS[name] = encoding_class.from_options
+    if encoding_class.reads_time:
+        ENCODINGS_OF_TIME.add(name)
     if encoding_class.per_layer:
         PER_LAYER.add(name)
     if encoding_class.enters == "input":

@@ -34,6 +34,7 @@ _OTHER_KEYS = (
             *("valid_neg_sample_args", "test_neg_sample_args", "loss_negatives"),
         )
     ),
+    Key("reads_time", source=Source.RESOLVED, before=False),
 )
 
 # Every key that the package knows, by name. RecBole's models have keys of their own, which their property files list.

@@ -29,6 +29,7 @@ from recbole_posattn.settings.rules import (
     one_of,
     or_none,
 )
+from recbole_posattn.settings.time_keys import TIME_MODEL_KEYS
 
 
 def is_negatives(value: Any) -> bool:
@@ -152,7 +153,7 @@ MODEL_KEYS = (
         None,
         "(int) Lags a banded structure keeps, 1 (the diagonal) to MAX_ITEM_LIST_LENGTH; banded structures need it.",
     ),
-    Key("kernel_decays", integer(1, 2**16), 4, "(int) Decays in the mixture of 'exponential'; at least 1."),
+    Key("kernel_decays", integer(1, 2**16), 4, "(int) Decays of 'exponential' and 'time_decay'; at least 1."),
     Key(
         "kernel_rank",
         integer(1),
@@ -313,6 +314,7 @@ MODEL_KEYS = (
         "is uniform, 1 (BCE, BPR) or 256 (SSM, gBCE).",
     ),
     *RECIPE_MODEL_KEYS,
+    *TIME_MODEL_KEYS,
     Key(
         "save_kernel_every",
         or_none(integer(1)),

@@ -36,6 +36,7 @@ from recbole_posattn.settings.rules import (
     one_of,
     or_none,
 )
+from recbole_posattn.settings.time_keys import TIME_RUN_KEYS
 
 
 def _is_separator(value: Any) -> bool:
@@ -152,6 +153,7 @@ RUN_KEYS = (
         changes_result=False,
     ),
     *RECIPE_RUN_KEYS,
+    *TIME_RUN_KEYS,
     own_key(
         "process_timeout",
         Rule(lambda value: is_number(value) and 1 <= value <= 10**6, "a number of seconds from 1 to 1e6"),

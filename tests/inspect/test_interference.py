@@ -135,7 +135,7 @@ def test_effects_are_those_of_a_slow_reading(measured: Interference, checkpoint:
     with torch.no_grad():
         for items, length in zip(rows["item_id_list"].tensor(), rows["item_length"]):
             model.encode(items[None, :length])
-            x_query, x, valid = seen.pop()
+            x_query, x, valid, _ = seen.pop()
             readings = []
             for kernel in (attention.u_kernel, IdentityKernel(10)):
                 original, attention.u_kernel = attention.u_kernel, kernel

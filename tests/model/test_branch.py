@@ -76,7 +76,7 @@ def test_dropout_of_the_branch_is_in_front_of_the_gate_and_for_training_only() -
 class _Half(nn.Module):
     """An attention that returns half of its query."""
 
-    def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None, times: None) -> Tensor:
         return x_query / 2
 
 

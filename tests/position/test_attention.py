@@ -16,12 +16,14 @@ from recbole_posattn.nn.attention import PositionKernelAttention, causal_attenti
 from recbole_posattn.nn.encodings.at_input import AllAbsoluteEncoding
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.encodings.build import ENCODINGS, MEANINGLESS_TOGETHER, build_encodings
-from recbole_posattn.nn.kernels.base import KernelOptions
+from recbole_posattn.nn.kernels.base import KernelOptions, PositionKernel
+from recbole_posattn.nn.kernels.by_time import TimeDecayKernel
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES, build_kernel
+from recbole_posattn.nn.times import Times
 from tests import references
 from tests.watch import LargestTensor
 
-MAX_LENGTH, HIDDEN_SIZE, ROPE_BASE = 9, 8, 100.0
+MAX_LENGTH, HIDDEN_SIZE, ROPE_BASE, MEDIAN_GAP = 9, 8, 100.0, 600.0
 INSIDE = [name for name in ENCODINGS if name not in ("absolute", "sinusoidal")]  # those that act in the attention
 
 
@@ -51,6 +53,7 @@ def attentions(
             bandwidth=draw(st.integers(1, MAX_LENGTH)) if structure in BANDED_STRUCTURES else None,
             n_decays=2,
             rank=2,
+            median_gap=MEDIAN_GAP,
         )
         kernels.append(build_kernel(structure, options))
     options = EncodingOptions(
@@ -62,6 +65,9 @@ def attentions(
         cape_positions=6,
         t5_buckets=4,
         t5_max_distance=6,
+        time_bias_positions=draw(st.booleans()),
+        time_rope_base=ROPE_BASE,
+        median_gap=MEDIAN_GAP,
     )
     encodings = build_encodings(draw(names or encoding_names()), 1, options)[0]
     projects = draw(st.booleans())
@@ -75,12 +81,31 @@ def attentions(
     return attention
 
 
+@st.composite
+def sequences_of_times(draw: st.DrawFn, length: int, batch: int = 2) -> Tensor | None:
+    """Times that never fall, with equal ones among them, from seconds to years apart; ``None`` for no times."""
+    if draw(st.booleans()):
+        return None
+    gaps = st.sampled_from([0.0, 1.0, 2.5, 3600.0, 86400.0, 4e7])
+    rows = draw(st.lists(st.lists(gaps, min_size=length, max_size=length), min_size=batch, max_size=batch))
+    return torch.tensor(rows, dtype=torch.float64).cumsum(dim=1) - draw(st.sampled_from([0.0, 1.7e9]))
+
+
 def inputs(length: int, batch: int = 2) -> tuple[Tensor, Tensor]:
     return tuple(torch.randn(batch, length, HIDDEN_SIZE, dtype=torch.float64) for _ in range(2))
 
 
-def by_the_formula(attention: PositionKernelAttention, x_query: Tensor, x: Tensor) -> Tensor:
-    """softmax(mask(R(Q) R(Uᵀ K)ᵀ / √d_h + B)) L V with dense U and L, channel by channel, and slow encodings."""
+def by_the_formula(
+    attention: PositionKernelAttention, x_query: Tensor, x: Tensor, times: Tensor | None = None
+) -> Tensor:
+    """softmax(mask(R(Q) R(Uᵀ K)ᵀ / √d_h + B)) L V, sequence by sequence."""
+    rows = range(len(x))
+    of = [None if times is None else times[row].tolist() for row in rows]
+    return torch.cat([of_one(attention, x_query[row : row + 1], x[row : row + 1], of[row]) for row in rows])
+
+
+def of_one(attention: PositionKernelAttention, x_query: Tensor, x: Tensor, times: list[float] | None) -> Tensor:
+    """The same for one sequence, with dense U and L, channel by channel, and slow encodings."""
     length, n_heads = x.shape[1], attention.n_heads
     d_h = HIDDEN_SIZE // n_heads
     for encoding in attention.encodings:
@@ -94,11 +119,14 @@ def by_the_formula(attention: PositionKernelAttention, x_query: Tensor, x: Tenso
 
     def rotated(x: Tensor) -> Tensor:
         for encoding in attention.encodings:
-            x = references.rotate(encoding, x, ROPE_BASE)
+            x = references.rotate(encoding, x, ROPE_BASE, times)
         return x
 
-    def mixed(projected: Tensor, matrices: Tensor, bias: Tensor) -> Tensor:
+    def mixed(projected: Tensor, kernel: PositionKernel, bias: Tensor) -> Tensor:
         """M x channel by channel, the bias not mixed."""
+        matrices = kernel.dense(length)
+        if isinstance(kernel, TimeDecayKernel):
+            matrices = references.time_decay(kernel, times or [MEDIAN_GAP * t for t in range(length)])
         columns = [
             (matrices[c * len(matrices) // HIDDEN_SIZE] @ projected[:, :, c, None]).squeeze(-1) + bias[c]
             for c in range(HIDDEN_SIZE)
@@ -106,25 +134,29 @@ def by_the_formula(attention: PositionKernelAttention, x_query: Tensor, x: Tenso
         return in_heads(torch.stack(columns, dim=-1))
 
     query = in_heads(attention.query(x_query))
-    key = mixed(x @ attention.key.weight.T, attention.u_kernel.dense(length).double(), attention.key.bias)
-    value = mixed(x @ attention.value.weight.T, attention.l_kernel.dense(length).double(), attention.value.bias)
+    key = mixed(x @ attention.key.weight.T, attention.u_kernel, attention.key.bias)
+    value = mixed(x @ attention.value.weight.T, attention.l_kernel, attention.value.bias)
     logits = rotated(query) @ rotated(key).mT / math.sqrt(d_h)
     if attention.encodings:
-        of_one = zip(query, logits)
-        biases = [sum(references.logit_bias(encoding, *one) for encoding in attention.encodings) for one in of_one]
-        logits = logits + torch.stack(biases)
+        given = query[0], logits[0], x[0], times
+        logits = logits + sum(references.logit_bias(encoding, *given) for encoding in attention.encodings)
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
     attended = (logits.masked_fill(future, -math.inf).softmax(-1) @ value).transpose(1, 2).flatten(-2)
     return attention.output(attended)
 
 
-@given(attention=attentions(), length=st.integers(1, MAX_LENGTH))
-def test_equals_the_formula(attention: PositionKernelAttention, length: int) -> None:
+def timed(times: Tensor | None) -> Times | None:
+    return None if times is None else Times(times)
+
+
+@given(attention=attentions(), length=st.integers(1, MAX_LENGTH), data=st.data())
+def test_equals_the_formula(attention: PositionKernelAttention, length: int, data: st.DataObject) -> None:
     x_query, x = inputs(length)
-    expected = by_the_formula(attention, x_query, x)
-    torch.testing.assert_close(attention(x_query, x), expected, rtol=1e-9, atol=1e-10)
+    times = data.draw(sequences_of_times(length))
+    expected = by_the_formula(attention, x_query, x, times)
+    torch.testing.assert_close(attention(x_query, x, None, timed(times)), expected, rtol=1e-7, atol=1e-9)
     everything = torch.ones(2, length, dtype=torch.bool)
-    torch.testing.assert_close(attention(x_query, x, everything), expected, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(attention(x_query, x, everything, timed(times)), expected, rtol=1e-7, atol=1e-9)
 
 
 @given(attention=attentions(), data=st.data())
@@ -135,7 +167,8 @@ def test_blocks_of_rows_equal_the_whole(attention: PositionKernelAttention, data
     valid = None
     if data.draw(st.booleans()):
         valid = torch.arange(length).expand(2, -1) >= torch.tensor([[0], [length // 2]])
-    query, key, value, bias = attention.project(x_query, x, valid)
+    times = timed(data.draw(sequences_of_times(length)))
+    query, key, value, bias = attention.project(x_query, x, valid, times)
     bias = bias or (lambda query, key, first: query.new_zeros(()))  # a bias rules the fused kernels out
     weights = torch.randn_like(value)
     results = []
@@ -161,10 +194,12 @@ def test_the_last_positions_alone_get_what_they_get_among_all(
     x_query, x = inputs(length)
     padded = data.draw(st.booleans())
     valid = torch.arange(length).expand(2, -1) >= torch.tensor([[0], [length // 2]]) if padded else None
-    expected = attention(x_query, x, valid)[:, first:]
-    torch.testing.assert_close(attention(x_query[:, first:], x, valid), expected, rtol=1e-9, atol=1e-10)
+    times = timed(data.draw(sequences_of_times(length)))
+    expected = attention(x_query, x, valid, times)[:, first:]
+    torch.testing.assert_close(attention(x_query[:, first:], x, valid, times), expected, rtol=1e-9, atol=1e-10)
     with torch.no_grad():
-        torch.testing.assert_close(attention.eval()(x_query[:, first:], x, valid), expected, rtol=1e-9, atol=1e-10)
+        newest = attention.eval()(x_query[:, first:], x, valid, times)
+    torch.testing.assert_close(newest, expected, rtol=1e-9, atol=1e-10)
 
 
 def test_dropout_in_blocks_is_that_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,13 +246,26 @@ def test_one_kernel_equals_the_compact_formula(pair: tuple[str, str]) -> None:
     torch.testing.assert_close(attention(x_query, x), expected, rtol=1e-9, atol=1e-10)
 
 
-@given(attention=attentions(), t=st.integers(0, MAX_LENGTH - 1))
-def test_strictly_causal(attention: PositionKernelAttention, t: int) -> None:
+@given(attention=attentions(), t=st.integers(0, MAX_LENGTH - 1), times=sequences_of_times(MAX_LENGTH))
+def test_strictly_causal(attention: PositionKernelAttention, t: int, times: Tensor | None) -> None:
+    """In items and in times: when later items come makes no difference."""
     x_query, x = inputs(MAX_LENGTH)
-    before = attention(x_query, x)
+    before = attention(x_query, x, None, timed(times))
     x_query[:, t] += 1.0
     x[:, t] -= 1.0
-    torch.testing.assert_close(attention(x_query, x)[:, :t], before[:, :t], rtol=0, atol=1e-12)
+    if times is not None:
+        times = torch.cat([times[:, :t], times[:, t:] + 12345.0], dim=1)
+    after = attention(x_query, x, None, timed(times))
+    torch.testing.assert_close(after[:, :t], before[:, :t], rtol=0, atol=1e-12)
+
+
+@given(attention=attentions(), times=sequences_of_times(MAX_LENGTH))
+def test_only_differences_of_times_matter(attention: PositionKernelAttention, times: Tensor | None) -> None:
+    x_query, x = inputs(MAX_LENGTH)
+    if times is None:  # as for items at equal distances
+        times = torch.arange(MAX_LENGTH, dtype=torch.float64).repeat(2, 1)
+    moved = attention(x_query, x, None, Times(times - 86400.0 * 365))
+    torch.testing.assert_close(attention(x_query, x, None, Times(times)), moved, rtol=1e-6, atol=1e-7)
 
 
 @given(attention=attentions(alignment="end"), length=st.integers(1, MAX_LENGTH - 1), data=st.data())
@@ -225,8 +273,11 @@ def test_padding_in_front_changes_nothing(attention: PositionKernelAttention, le
     padding = data.draw(st.integers(1, MAX_LENGTH - length))
     x_query, x = inputs(length + padding)
     valid = torch.arange(length + padding).expand(2, -1) >= padding
-    alone = attention(x_query[:, padding:], x[:, padding:])
-    padded = attention(x_query, x, valid)
+    times = data.draw(sequences_of_times(length))
+    alone = attention(x_query[:, padding:], x[:, padding:], None, timed(times))
+    if times is not None:
+        times = torch.cat([times[:, :1].expand(-1, padding), times], dim=1)
+    padded = attention(x_query, x, valid, timed(times))
     torch.testing.assert_close(padded[:, padding:], alone, rtol=1e-9, atol=1e-10)
     assert (padded[:, :padding] == attention.output(torch.zeros(HIDDEN_SIZE).double())).all()
 
@@ -256,13 +307,16 @@ def _positions(attention: PositionKernelAttention) -> bool:
     return any(isinstance(encoding, AllAbsoluteEncoding) for encoding in attention.encodings)
 
 
-@given(attention=attentions(alignment="start"), length=st.integers(1, MAX_LENGTH - 1))
-def test_padding_behind_changes_nothing(attention: PositionKernelAttention, length: int) -> None:
+@given(
+    attention=attentions(alignment="start"), length=st.integers(1, MAX_LENGTH - 1), times=sequences_of_times(MAX_LENGTH)
+)
+def test_padding_behind_changes_nothing(attention: PositionKernelAttention, length: int, times: Tensor | None) -> None:
     x_query, x = inputs(MAX_LENGTH)
-    alone = attention(x_query[:, :length], x[:, :length])
-    torch.testing.assert_close(attention(x_query, x)[:, :length], alone, rtol=1e-9, atol=1e-10)
+    of_items = None if times is None else times[:, :length]
+    alone = attention(x_query[:, :length], x[:, :length], None, timed(of_items))
+    torch.testing.assert_close(attention(x_query, x, None, timed(times))[:, :length], alone, rtol=1e-9, atol=1e-10)
     valid = torch.arange(MAX_LENGTH).expand(2, -1) < length
-    torch.testing.assert_close(attention(x_query, x, valid)[:, :length], alone, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(attention(x_query, x, valid, timed(times))[:, :length], alone, rtol=1e-9, atol=1e-10)
 
 
 def test_identity_kernels_are_plain_attention() -> None:
@@ -299,8 +353,10 @@ def test_gradients_are_those_of_finite_differences(attention: PositionKernelAtte
     x_query, x = (tensor.requires_grad_() for tensor in inputs(4, batch=1))
     names, values = zip(*((name, value.detach()) for name, value in attention.named_parameters() if value.numel()))
 
+    times = timed(torch.tensor([[0.0, 0.0, 600.0, 1000.0]], dtype=torch.float64) if seed % 2 else None)
+
     def attended(x_query: Tensor, x: Tensor, *values: Tensor) -> Tensor:
-        return torch.func.functional_call(attention, dict(zip(names, values)), (x_query, x))
+        return torch.func.functional_call(attention, dict(zip(names, values)), (x_query, x, None, times))
 
     leaves = [(0.3 * value).requires_grad_() for value in values]  # a soft softmax, whose differences can be taken
     assert torch.autograd.gradcheck(attended, (x_query, x, *leaves), atol=1e-5, fast_mode=True)

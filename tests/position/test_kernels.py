@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_posattn.nn import products
+from recbole_posattn.nn.kernels import by_time
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, INIT_STD, NORMALIZATIONS, KernelOptions, PositionKernel
 from recbole_posattn.nn.kernels.structures import (
     BANDED_STRUCTURES,
@@ -34,6 +35,7 @@ PARAMETERS: dict[str, Callable[[KernelOptions], int]] = {
     "lowrank": lambda o: 2 * o.max_length * o.rank,
     "time_variant": lambda o: 2 * o.max_length * o.rank,
     "adaptive_band": lambda o: o.max_length - (o.role == "u") + 1,
+    "time_decay": lambda o: 2 * o.n_decays + 1,
     "dilated": lambda o: sum(lag == 0 or lag.bit_count() == 1 for lag in range(o.max_length)) - (o.role == "u"),
 }
 
@@ -69,6 +71,7 @@ def kernels(draw: st.DrawFn, structures: tuple[str, ...] = tuple(STRUCTURES), lo
         bandwidth=draw(st.integers(1, max_length)) if structure in BANDED_STRUCTURES else None,
         n_decays=draw(st.integers(1, 3)),
         rank=draw(st.integers(1, 3)),
+        median_gap=draw(st.sampled_from([1.0, 3600.0])),
     )
     return Drawn(drawn_kernel(structure, options, seed=draw(st.integers(0, 2**16))), structure, options)
 
@@ -112,6 +115,8 @@ def test_long_sequences_give_the_same_without_a_matrix(drawn: Drawn, data: st.Da
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "DENSE_LENGTH", 0)
         patch.setattr(products, "DENSE_RECURRENCE_LENGTH", 0)
+        patch.setattr(by_time, "DENSE_LENGTH", 0)
+        patch.setattr(by_time, "BLOCK_SIZE", data.draw(st.sampled_from([1, 4, 64])))
         patch.setattr(products, "CHANNEL_DENSE_LENGTH", 0)
         patch.setattr(products, "BLOCKED_LAGS", data.draw(st.sampled_from([0, 3, 1000])))
         patch.setattr(products, "LENGTH_PER_LAG", 0)
@@ -170,6 +175,7 @@ def test_never_looks_ahead(drawn: Drawn, data: st.DataObject) -> None:
     for dense_length, tolerance in ((384, 0.0), (0, 1e-12)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(products, "DENSE_LENGTH", dense_length)
+            patch.setattr(by_time, "DENSE_LENGTH", dense_length)
             before, after = kernel(x)[:, :t], kernel(changed)[:, :t]
         torch.testing.assert_close(after, before, rtol=0, atol=tolerance)
 
@@ -255,7 +261,8 @@ def test_parameters_are_exactly_the_free_weights(drawn: Drawn) -> None:
 @given(drawn=kernels(LEARNED))
 def test_saved_state_restores_the_matrix(drawn: Drawn) -> None:
     state = {name: value.clone() for name, value in drawn.kernel.state_dict().items()}
-    assert set(state) == {name for name, _ in drawn.kernel.named_parameters()}
+    kept = {"median_gap"} if drawn.structure == "time_decay" else set()
+    assert set(state) == {name for name, _ in drawn.kernel.named_parameters()} | kept
     other = build_kernel(drawn.structure, drawn.options).double()
     other.load_state_dict(state)
     torch.testing.assert_close(other.dense(), drawn.kernel.dense(), rtol=0, atol=0)

@@ -114,6 +114,7 @@ def draw_case(rng: random.Random, disturbed: bool) -> Case:
             **draw_recipe(rng),
         }
         settings |= {key: value for key, value in drawn.items() if key in keys | RUN_RULES.keys()}
+        settings["time_is_order"] = False  # the times are 0, 1, 2, …, and read all the same
         settings |= some(rng, {"preset": one_of("paper", None)}, 0.1)
     elif sequential:
         settings |= some(

@@ -26,6 +26,7 @@ NOT_DRAWN = {
     "torch_compile": "minutes for each run",
     "max_minutes": "ends a run by the clock, so that a resumed run may train longer",
     "plugins": "modules of the user, of which there are none",
+    "time_gaps": "False refuses every model that reads time, and True is the default",
 }
 
 # Values that are allowed with few others, or not at all: drawn at random, they must be refused before the training.
@@ -243,6 +244,9 @@ def draw_encodings(rng: random.Random) -> dict[str, Any]:
             "rope_base": _log_uniform(10, 1e6),
             "cape_positions": lambda rng: rng.randint(1, 60),
             "alibi_slope_exponent": _log_uniform(0.5, 16),
+            "time_bias_positions": one_of(True, False),
+            "time_rope_base": _log_uniform(10, 1e6),
+            "read_times": one_of(True, False, "auto"),
         }
         settings |= some(rng, keys, 0.4)
         if rng.random() < 0.4:

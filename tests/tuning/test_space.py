@@ -219,7 +219,7 @@ def test_every_model_that_comes_along_has_a_space() -> None:
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_spaces_that_come_along_hold_settings_that_their_model_takes(file: Path) -> None:
-    model = file.stem.removesuffix("_paper")
+    model = file.stem.partition("_")[0]
     space = read_space(file)
     config = check_search(Search({"model": model, "dataset": "ml-100k"}, space, 1))
     for settings in draws(space, 5, **config.plain()):

@@ -20,7 +20,9 @@ class ShortcutSASRec(PosKernelSASRec):
         super().__init__(config, dataset)
         self.shortcut = nn.Parameter(torch.full((config["hidden_size"],), config["shortcut_start"]))
 
-    def hidden_states(self, item_seq: Tensor, valid: Tensor | None, last_only: bool = False) -> Tensor:
+    def hidden_states(
+        self, item_seq: Tensor, valid: Tensor | None, last_only: bool = False, times: Tensor | None = None
+    ) -> Tensor:
         """Outputs at every position, shape (batch, positions, channels), or at the last one."""
-        hidden = super().hidden_states(item_seq, valid, last_only)
+        hidden = super().hidden_states(item_seq, valid, last_only, times)
         return hidden + self.shortcut * self.item_embedding(item_seq[:, -1:] if last_only else item_seq)

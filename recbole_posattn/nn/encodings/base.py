@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from recbole_posattn.nn.kernels.base import Alignment
+from recbole_posattn.nn.times import Times
 
 Sharing = Literal["per_layer", "shared"]
 Place = Literal["input", "attention_input", "query_key", "logits"]
@@ -27,6 +29,9 @@ class EncodingOptions(NamedTuple):
         alibi_slope_exponent: See :class:`ALiBiEncoding`.
         t5_buckets: See :class:`T5BiasEncoding`.
         t5_max_distance: See :class:`T5BiasEncoding`.
+        time_bias_positions: See :class:`TimeBiasEncoding`.
+        time_rope_base: See :class:`TimeRotaryEncoding`.
+        median_gap: See :class:`TimeRotaryEncoding`.
     """
 
     max_length: int
@@ -39,11 +44,30 @@ class EncodingOptions(NamedTuple):
     alibi_slope_exponent: float = 8.0
     t5_buckets: int = 32
     t5_max_distance: int = 128
+    time_bias_positions: bool = False
+    time_rope_base: float = 10000.0
+    median_gap: float = 1.0
 
     @property
     def head_size(self) -> int:
         """Channels of a head."""
         return self.hidden_size // self.n_heads
+
+
+def _unrotated(x: Tensor, first: int) -> Tensor:
+    return x
+
+
+def _no_bias(query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
+    raise NotImplementedError
+
+
+class OfBatch(NamedTuple):
+    """An encoding of the sequences of one batch; fields as the attribute and methods of :class:`PositionEncoding`."""
+
+    enters: Place
+    rotate: Callable[[Tensor, int], Tensor] = _unrotated
+    logit_bias: Callable[[Tensor, Tensor, Tensor, int], Tensor] = _no_bias
 
 
 class PositionEncoding(nn.Module):
@@ -53,12 +77,14 @@ class PositionEncoding(nn.Module):
         name: Its name in :data:`ENCODINGS` and in the key ``position_encoding``.
         enters: Where it enters: the method below that it overrides.
         lag_only: True if it depends on distances alone, so that it does not matter where the padding is.
+        reads_time: True if it depends on the times of the items.
         per_layer: True if each layer has its own, False if all layers share one.
     """
 
     name: ClassVar[str]
     enters: ClassVar[Place]
     lag_only = True
+    reads_time: ClassVar[bool] = False
     per_layer: ClassVar[bool] = False
 
     @classmethod
@@ -78,6 +104,15 @@ class PositionEncoding(nn.Module):
             first: Row of the first of them.
         """
         return x
+
+    def of_batch(self, x: Tensor, times: Times | None) -> PositionEncoding | OfBatch:
+        """What has the ``rotate`` and ``logit_bias`` of this batch, if they depend on its contents or times.
+
+        Args:
+            x: Input of the keys and values of the block, shape (b, s, d).
+            times: Times of the items; ``None`` for items at equal distances.
+        """
+        return self
 
     def rotate(self, x: Tensor, first: int = 0) -> Tensor:
         """Projected queries or keys in heads, with positions.
@@ -105,5 +140,9 @@ class PositionEncoding(nn.Module):
 
 def angles(max_length: int, channels: int, base: float) -> Tensor:
     """t / base^(2i / d) for position t and pair i, in float64, shape (``max_length``, ⌈d / 2⌉)."""
-    frequency = base ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
-    return torch.outer(torch.arange(max_length, dtype=torch.float64), frequency)
+    return torch.outer(torch.arange(max_length, dtype=torch.float64), frequencies(channels, base))
+
+
+def frequencies(channels: int, base: float) -> Tensor:
+    """base^(−2i / d) for pair i of d channels, in float64, shape (⌈d / 2⌉,)."""
+    return base ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)

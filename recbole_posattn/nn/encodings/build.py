@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from recbole_posattn.nn.encodings.at_input import AbsoluteEncoding, AllAbsoluteEncoding, SinusoidalEncoding
 from recbole_posattn.nn.encodings.base import EncodingOptions, PositionEncoding
-from recbole_posattn.nn.encodings.logit_bias import ALiBiEncoding, CAPEEncoding, T5BiasEncoding
+from recbole_posattn.nn.encodings.logit_bias import ALiBiEncoding, CAPEEncoding, ForgettingEncoding, T5BiasEncoding
+from recbole_posattn.nn.encodings.of_time import TimeBiasEncoding, TimeRotaryEncoding
 from recbole_posattn.nn.encodings.rotary import RotaryEncoding
 
 ENCODINGS: dict[str, Callable[[EncodingOptions], PositionEncoding]] = {
@@ -17,13 +18,19 @@ ENCODINGS: dict[str, Callable[[EncodingOptions], PositionEncoding]] = {
     "cape": lambda o: CAPEEncoding(o.head_size, o.cape_positions or o.max_length),
     "alibi": lambda o: ALiBiEncoding(o.n_heads, o.alibi_slope_exponent),
     "t5_bias": lambda o: T5BiasEncoding(o.n_heads, o.t5_buckets, o.t5_max_distance),
+    "forgetting": lambda o: ForgettingEncoding(o.hidden_size, o.n_heads, o.max_length),
+    "time_bias": lambda o: TimeBiasEncoding(o.n_heads, o.max_length, o.time_bias_positions),
+    "time_rope": lambda o: TimeRotaryEncoding(o.head_size, o.time_rope_base, o.median_gap),
 }
 
 # Encodings that enter at the input, and so do without an attention.
 AT_INPUT = {"absolute", "sinusoidal"}
 
 # Encodings that each layer has its own copy of; the others are one module shared by all layers.
-PER_LAYER = {"cape"}
+PER_LAYER = {"cape", "forgetting", "time_bias"}
+
+# Encodings that read the times between items.
+READS_TIME = {"time_bias", "time_rope"}
 
 # Pairs of encodings that can express no more than one of them alone, with the reason.
 MEANINGLESS_TOGETHER = {
@@ -51,8 +58,8 @@ def check_encodings(names: Sequence[str]) -> None:
 def build_encodings(names: Sequence[str], n_layers: int, options: EncodingOptions) -> list[list[PositionEncoding]]:
     """The encodings of each layer, in the order of their names.
 
-    Each layer has its own CAPE, since it has its own queries; ``all_absolute_sharing`` decides for ALL-APE; all others
-    are one module shared by all layers (T5 shares its bias as well).
+    Each layer has its own CAPE and forget gate, since it has its own contents, and its own time bias, as in HSTU;
+    ``all_absolute_sharing`` decides for ALL-APE; all others are one module shared by all layers (as T5's bias is).
 
     Raises:
         ValueError: See :func:`check_encodings`; or if an option is out of range.

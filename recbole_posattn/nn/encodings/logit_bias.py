@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from recbole_posattn.nn.encodings.base import PositionEncoding
+from recbole_posattn.nn.encodings.base import OfBatch, PositionEncoding
+from recbole_posattn.nn.times import Times
 
 
 class CAPEEncoding(PositionEncoding):
@@ -65,7 +68,7 @@ class ALiBiEncoding(PositionEncoding):
 
     def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
         """See :meth:`PositionEncoding.logit_bias`."""
-        return -self.slope[None, :, None, None] * _lags(query, key, first)
+        return -self.slope[None, :, None, None] * lags(query, key, first)
 
 
 class T5BiasEncoding(PositionEncoding):
@@ -107,11 +110,44 @@ class T5BiasEncoding(PositionEncoding):
 
     def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
         """See :meth:`PositionEncoding.logit_bias`."""
-        bias: Tensor = self.bias(self.bucket(_lags(query, key, first)))
+        bias: Tensor = self.bias(self.bucket(lags(query, key, first)))
         return bias.movedim(-1, 0)[None]
 
 
-def _lags(query: Tensor, key: Tensor, first: int) -> Tensor:
+class ForgettingEncoding(PositionEncoding):
+    """A decay that depends on the contents, of the Forgetting Transformer (Lin et al., arXiv 2503.02130).
+
+    Each item l has a forget gate f_l = σ(w · x_l + c) in each head, and Σ_{j < l ≤ t} log f_l is added to the logit of
+    key j for query t: what came before an item with a low gate is forgotten. c starts at log T, so that a gate starts
+    near T / (T + 1) and hardly anything is forgotten over T positions; w starts at N(0, 0.02²).
+
+    Args:
+        hidden_size: Channels d of x.
+        n_heads: Heads h.
+        max_length: T, the longest sequence, in positions.
+    """
+
+    name = "forgetting"
+    enters = "logits"
+    per_layer = True
+
+    def __init__(self, hidden_size: int, n_heads: int, max_length: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * torch.randn(n_heads, hidden_size))
+        self.bias = nn.Parameter(torch.full((n_heads,), math.log(max_length)))
+
+    def of_batch(self, x: Tensor, times: Times | None) -> OfBatch:
+        """See :meth:`PositionEncoding.of_batch`."""
+        log_gate = F.logsigmoid(F.linear(x, self.weight, self.bias)).mT  # (b, h, s)
+        return OfBatch(self.enters, logit_bias=functools.partial(_between, log_gate.cumsum(dim=-1)))
+
+
+def _between(total: Tensor, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
+    """Differences of a sum over positions (b, h, s) between queries and keys, shape (b, h, t, s)."""
+    return total[..., first : first + query.shape[-2], None] - total[..., None, : key.shape[-2]]
+
+
+def lags(query: Tensor, key: Tensor, first: int) -> Tensor:
     """t − s for the queries ``first``, ``first`` + 1, … and all keys, shape (t, s)."""
     row = first + torch.arange(query.shape[-2], device=query.device)
     return row[:, None] - torch.arange(key.shape[-2], device=query.device)

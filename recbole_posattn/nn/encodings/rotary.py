@@ -39,5 +39,10 @@ class RotaryEncoding(PositionEncoding):
     def rotate(self, x: Tensor, first: int = 0) -> Tensor:
         """See :meth:`PositionEncoding.rotate`."""
         cos, sin = (table[first : first + x.shape[-2]].to(x.dtype) for table in (self.cos, self.sin))
-        real, imaginary = x.chunk(2, dim=-1)
-        return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)
+        return rotated_halves(x, cos, sin)
+
+
+def rotated_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (…, d_h) with channels i and i + d_h / 2 rotated by angles of cosines and sines (…, d_h / 2)."""
+    real, imaginary = x.chunk(2, dim=-1)
+    return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)

@@ -15,6 +15,7 @@ m decays of a mixture, r rank.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -41,10 +42,11 @@ class KernelOptions(NamedTuple):
         normalization: See :class:`LearnedKernel`.
         alignment: See :class:`FullKernel`.
         bandwidth: Lags that a banded structure keeps.
-        n_decays: See :class:`ExponentialKernel`.
+        n_decays: See :class:`ExponentialKernel` and :class:`TimeDecayKernel`.
         rank: See :class:`LowRankKernel`.
         normalization_eps: See :class:`LearnedKernel`.
         first_tap_start: See :class:`ToeplitzKernel`.
+        median_gap: See :class:`TimeDecayKernel`.
     """
 
     role: Literal["u", "l"]
@@ -57,6 +59,7 @@ class KernelOptions(NamedTuple):
     rank: int = 8
     normalization_eps: float = 0.0
     first_tap_start: TapStart = "identity"
+    median_gap: float = 1.0
 
     @property
     def common(self) -> tuple[int, int, Normalization]:
@@ -73,12 +76,15 @@ class PositionKernel(nn.Module):
 
     Attributes:
         lag_only: True if a weight depends on the lag t − s alone, so that it does not matter where the padding is.
+        reads_time: True if a weight depends on the times of the items; ``forward`` and ``last_row`` then take them as
+            their last argument, and ``dense`` is for items a median gap apart.
         causal: True if the matrix is lower triangular. Kernels of the attention are; a filter over the frequencies of
             a whole sequence is not.
     """
 
     lag_only = True
     causal = True
+    reads_time = False
 
     def __init__(self, max_length: int, n_groups: int = 1) -> None:
         super().__init__()
@@ -123,15 +129,19 @@ class PositionKernel(nn.Module):
         Raises:
             ValueError: If the sequence is longer than ``max_length`` or its channels do not split into the groups.
         """
+        return self._by_group(x, self._mix)
+
+    def _by_group(self, x: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
+        """A mix of x in groups, of the shapes of :meth:`_mix`, for x of the shapes of :meth:`forward`."""
         self._checked(x.shape[-2])
         if x.dim() == 3:
-            return self._merge(self.forward(self._split(x)))
+            return self._merge(self._by_group(self._split(x), mix))
         b, h, s, d_h = x.shape
         if self.n_groups in (1, h):
-            return self._mix(x)
+            return mix(x)
         if self.n_groups == h * d_h:
             by_channel = x.transpose(-1, -2).reshape(b, h * d_h, s, 1)
-            return self._mix(by_channel).reshape(b, h, d_h, s).transpose(-1, -2)
+            return mix(by_channel).reshape(b, h, d_h, s).transpose(-1, -2)
         raise ValueError(f"n_groups is {self.n_groups}, but {h} heads of {d_h} channels allow 1, {h} or {h * d_h}")
 
     def _mix(self, x: Tensor) -> Tensor:

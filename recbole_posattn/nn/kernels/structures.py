@@ -9,6 +9,7 @@ from torch import Tensor
 from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions, LearnedKernel, PositionKernel
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel, DilatedKernel, ExponentialKernel, ToeplitzKernel
 from recbole_posattn.nn.kernels.by_position import FullKernel, LowRankKernel, TimeVariantKernel
+from recbole_posattn.nn.kernels.by_time import TimeDecayKernel
 
 STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "identity": lambda o: IdentityKernel(o.max_length, o.n_groups),
@@ -21,7 +22,11 @@ STRUCTURES: dict[str, Callable[[KernelOptions], PositionKernel]] = {
     "adaptive_band": lambda o: AdaptiveBandKernel(*o.common, o.role == "u", o.first_tap_start),
     "dilated": lambda o: DilatedKernel(*o.common, o.role == "u", o.first_tap_start),
     "time_variant": lambda o: TimeVariantKernel(*o.common, rank=o.rank, alignment=o.alignment),
+    "time_decay": lambda o: TimeDecayKernel(*o.common, n_decays=o.n_decays, median_gap=o.median_gap),
 }
+
+# The structures that read the times between items.
+READS_TIME = {"time_decay"}
 
 # The structures that need a bandwidth.
 BANDED_STRUCTURES = ("banded_toeplitz", "banded")

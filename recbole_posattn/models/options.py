@@ -1,0 +1,73 @@
+"""The options of our models' parts, from the settings of a run.
+
+Shape keys: n items.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+import torch
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+from torch import Tensor
+
+from recbole_posattn.nn.backbone import BlockOptions
+from recbole_posattn.nn.encodings.base import EncodingOptions
+from recbole_posattn.nn.kernels.base import Alignment
+from recbole_posattn.nn.losses.base import LossOptions
+
+
+def encoding_options(config: Config) -> EncodingOptions:
+    """The options of the encodings; keys that are not in the model's YAML file keep their defaults."""
+    found = given(config, *(set(EncodingOptions._fields) - {"max_length", "alignment", "median_gap"}))
+    return EncodingOptions(max_length=config["MAX_ITEM_LIST_LENGTH"], alignment=position_alignment(config), **found)
+
+
+def block_options(config: Config) -> BlockOptions:
+    """The sizes and options of a block."""
+    return BlockOptions(
+        config["hidden_size"],
+        inner_size=inner_size(config),
+        hidden_act=config["hidden_act"],
+        dropout=config["hidden_dropout_prob"],
+        layer_norm_eps=config["layer_norm_eps"],
+        **given(config, "output_projection", "attend_padding"),
+    )
+
+
+def position_alignment(config: Config) -> Alignment:
+    """Where short sequences stand; a model without the key has the newest item at the last position."""
+    return config["position_alignment"] or "end"
+
+
+def inner_size(config: Config) -> int | None:
+    """The inner channels of the feed-forward networks; ``4x`` is four times ``hidden_size``."""
+    return 4 * config["hidden_size"] if config["inner_size"] == "4x" else config["inner_size"]
+
+
+def given(config: Config, *keys: str) -> dict[str, Any]:
+    """The settings of those of some keys that the model's YAML file has."""
+    return {key: config[key] for key in keys if key in config}
+
+
+def loss_options(config: Config) -> LossOptions:
+    """The options of the loss; ``loss_negatives`` holds the given ``train_neg_sample_args``."""
+    negatives = config["loss_negatives"] or {}
+    return LossOptions(
+        loss_type=config["loss_type"],
+        chunk_size=config["loss_chunk_size"],
+        n_negatives=negatives.get("sample_num", 1),
+        distribution=negatives.get("distribution", "uniform"),
+        alpha=negatives.get("alpha", 1.0),
+        calibration=config["gbce_calibration"],
+        label_smoothing=config["label_smoothing"] or 0.0,
+        precision=config["loss_precision"] or "float32",
+    )
+
+
+def item_counts(dataset: Dataset) -> Tensor:
+    """How often each item is a target in a split; int64, shape (n,)."""
+    return torch.bincount(dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num)
