@@ -24,7 +24,7 @@ def requests_of(items_of: dict[str, list[int]]) -> Requests:
     item = torch.tensor([item for items in items_of.values() for item in items], dtype=torch.int64)
     start = count.cumsum(0) - count
     return Requests(
-        np.array(list(items_of), dtype=object), torch.arange(len(items_of)), Histories(item, start, start + count)
+        np.array(list(items_of), dtype=object), torch.arange(len(items_of)), Histories(item, start, start + count, 1.5 * item.double())
     )
 
 
@@ -52,6 +52,9 @@ def test_histories_are_those_of_plain_lists(first: dict[str, list[int]], later: 
         kept.append((store.requests(), {user: list(items) for user, items in expected.items()}))
     for requests, then in kept:
         assert read(requests) == then
+        histories = requests.histories
+        times = Histories(histories.time, histories.start, histories.position).flat()[1]
+        assert torch.equal(times, 1.5 * histories.flat()[1])
     some = sorted(expected)[::2]
     requests = store.requests([*some, "nobody", *some])
     assert read(requests) == {user: expected[user] for user in some}
