@@ -172,8 +172,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "PyTorch takes by itself; float32. GFLOP and GFLOP/s are those of the products. The last columns are shares of "
         "a step under a profiler, in %; *between* is the time between operations, with what the profiler adds. Medians "
         f"of {options.repeats} rounds, taking turns. Goal: at most {GOAL} × the products.",
-        ["data", "T", "model", "GFLOP", "step ms", "products ms", "by PyTorch ms", "GFLOP/s"
-        , "step / products", "step / by PyTorch", *(f"{part} %" for part in (*PARTS, "other", "between"))],
+        [
+            "data",
+            "T",
+            "model",
+            "GFLOP",
+            "step ms",
+            "products ms",
+            "by PyTorch ms",
+            "GFLOP/s",
+            "step / products",
+            "step / by PyTorch",
+            *(f"{part} %" for part in (*PARTS, "other", "between")),
+        ],
         rows,
     )
 

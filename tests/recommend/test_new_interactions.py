@@ -24,7 +24,9 @@ def requests_of(items_of: dict[str, list[int]]) -> Requests:
     item = torch.tensor([item for items in items_of.values() for item in items], dtype=torch.int64)
     start = count.cumsum(0) - count
     return Requests(
-        np.array(list(items_of), dtype=object), torch.arange(len(items_of)), Histories(item, start, start + count, 1.5 * item.double())
+        np.array(list(items_of), dtype=object),
+        torch.arange(len(items_of)),
+        Histories(item, start, start + count, 1.5 * item.double()),
     )
 
 
