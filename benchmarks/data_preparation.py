@@ -1,149 +1,183 @@
-"""Time and memory of data preparation, ours and RecBole's, on generated interactions.
+"""Time and memory from the file on disk to the first batch, ours and RecBole's, on generated interactions.
 
-    python -m benchmarks.data_preparation     # writes results/data_preparation.md and .csv
+    python -m benchmarks.data_preparation     # writes results/data_preparation.md and .csv: an hour, 30 GB of disk
+    python -m benchmarks.data_preparation --baseline=CLONE     # also measures another version of this package
 
-Each measurement is a process of its own, one after the other. It reads an atomic file with RecBole's own code, which is
-the same for both, then makes the rows and the splits; what is measured is this second part, and the peak of the whole
-process. With --iterate it goes once through the training batches.
+Each measurement is a process of its own, one after the other: it checks and reads the file, makes the rows and
+splits, builds the first batch, and goes on to the end of the epoch. ``--parquet_millions`` interactions (default 100)
+are generated as a Parquet file and served from files that are mapped into memory (``data_cache``), twice: the second
+process finds the files. RecBole has no check, and gets at most ``--recbole_up_to`` million interactions.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import os
+import shutil
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import psutil
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 
 from benchmarks.common import bars, report, scratch_folder
 from recbole_posattn.training.memory import peak_memory
 
 N_ITEMS, INTERACTIONS_PER_USER = 27_000, 150  # like MovieLens-20M
-MODES = {
+BLOCK = 5_000_000
+MODES: dict[str, tuple[str, dict[str, Any]]] = {
     "RecBole": ("SASRec", {"lazy_prefixes": False}),
-    "lazy prefixes": ("SASRec", {"lazy_prefixes": True}),
+    "prefixes": ("SASRec", {"lazy_prefixes": True}),
     "windows": ("NoPESASRec", {"lazy_prefixes": True}),
+    "windows before": ("NoPESASRec", {"lazy_prefixes": True}),
+    "windows, data_cache": ("NoPESASRec", {"data_cache": "cache"}),
+    "windows, data_cache again": ("NoPESASRec", {"data_cache": "cache"}),
 }
+COLUMNS = ("user_id", "item_id", "timestamp")
+HEADER = ["data", "rows", "check, read, split, s", "first batch, s", "sum, s", "× faster", "rest of the epoch, s"]
+
+
+def tables(n_interactions: int) -> Iterator[pa.Table]:
+    """Interactions some at a time: users of log-normal activity, items of a Zipf-like popularity, times in order."""
+    random = np.random.default_rng(0)
+    activity = random.lognormal(0, 1, n_interactions // INTERACTIONS_PER_USER)
+    share = (activity / activity.sum()).cumsum()
+    for begin in range(0, n_interactions, BLOCK):
+        number = np.arange(begin, min(begin + BLOCK, n_interactions))
+        user = np.searchsorted(share, random.random(len(number)) * share[-1])
+        item = (N_ITEMS ** random.random(len(number))).astype(np.int64)
+        yield pa.table([user, item, number / 1000], names=COLUMNS)
 
 
 def generate(file: Path, n_interactions: int) -> None:
-    """An atomic file: users of log-normal activity, items of a Zipf-like popularity, times in order."""
-    random = np.random.default_rng(0)
-    activity = random.lognormal(0, 1, n_interactions // INTERACTIONS_PER_USER)
-    user = random.choice(len(activity), n_interactions, p=activity / activity.sum())
-    item = (N_ITEMS ** random.random(n_interactions)).astype(np.int64)
-    table = {"user_id:token": user, "item_id:token": item, "timestamp:float": np.arange(n_interactions) / 1000}
+    """Write an atomic file, or a Parquet file if its name says so."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(table).to_csv(file, sep="\t", index=False)
+    if file.suffix == ".parquet":
+        writer: Any = None
+        for table in tables(n_interactions):
+            writer = writer or pa.parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+        writer.close()
+        return
+    options = pa.csv.WriteOptions(include_header=False, delimiter="\t")
+    with open(file, "wb") as lines:
+        lines.write(b"user_id:token\titem_id:token\ttimestamp:float\n")
+        for table in tables(n_interactions):
+            pa.csv.write_csv(table, lines, options)
 
 
-class PeakMemory:
-    """A context that notes the most memory of this process, resident, while it lasts; in bytes.
-
-    ``peak_memory`` is the peak since the process began, which is that of reading the file.
-    """
-
-    def __enter__(self) -> PeakMemory:
-        self.before = self.peak = psutil.Process().memory_info().rss
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while not self._done.wait(0.01):
-            self.peak = max(self.peak, process.memory_info().rss)
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self.peak = max(self.peak, psutil.Process().memory_info().rss)
-
-
-def measure(mode: str, data_path: str, dataset: str, length: int, iterate: bool) -> dict:
-    """Prepare a data set in this process; seconds, and bytes above what the read file takes."""
+def measure(mode: str, data_path: str, dataset: str, length: int, iterate: bool) -> dict[str, float]:
+    """Prepare a data set in this process: seconds, and bytes of the whole process at its peak."""
     from recbole.data import create_dataset, data_preparation
 
     from recbole_posattn import Config
+    from recbole_posattn.atomic_files.check import ensure_atomic_files
 
     model, given = MODES[mode]
     given = {**given, "data_path": data_path, "MAX_ITEM_LIST_LENGTH": length, "train_neg_sample_args": None}
-    given |= {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "use_gpu": False, "state": "ERROR"}
+    given |= {"load_col": {"inter": [*COLUMNS]}, "use_gpu": False, "state": "ERROR"}
     config = Config(model, dataset, config_dict=given, command_line=[])
     start = time.perf_counter()
-    interactions = create_dataset(config)
-    read = time.perf_counter()
-    with PeakMemory() as memory:
-        loader, *_ = data_preparation(config, interactions)
-        prepared = time.perf_counter()
-    n_rows = sum(len(batch) for batch in loader) if iterate else 0
-    iterated = time.perf_counter()
+    if mode != "RecBole":
+        keeps = "keeps" in inspect.signature(ensure_atomic_files).parameters  # an earlier version reads files twice
+        ensure_atomic_files(config, **({"keeps": True} if keeps else {}))
+    train_data, *_ = data_preparation(config, create_dataset(config))
+    prepared = time.perf_counter()
+    batches = iter(train_data)
+    n_rows = len(next(batches))
+    first = time.perf_counter()
+    n_rows += sum(map(len, batches)) if iterate else 0
+    end = time.perf_counter()
     return {
-        "read": read - start,
-        "prepare": prepared - read,
-        "iterate": iterated - prepared if iterate else None,
+        "prepare": prepared - start,
+        "first": first - prepared,
+        "iterate": end - first,
         "rows": n_rows,
-        "bytes": memory.peak - memory.before,
         "process": peak_memory(),
     }
+
+
+def measured(mode: str, folder: Path, dataset: str, options: argparse.Namespace) -> dict[str, float]:
+    """:func:`measure` in a process of its own, with the package of ``--baseline`` for the mode of that name."""
+    one = {"mode": mode, "data_path": str(folder), "dataset": dataset, "length": options.length}
+    one["iterate"] = mode.startswith("windows")
+    root = Path(options.baseline if mode == "windows before" else Path(__file__).parent.parent).absolute()
+    command = [sys.executable, str(Path(__file__).absolute()), "--one", json.dumps(one)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{mode} with {dataset} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(dataset, mode, found, flush=True)
+    return found
+
+
+def row(dataset: str, mode: str, found: dict[str, float], slowest: float | None) -> list[str]:
+    """A row of the table."""
+    total = found["prepare"] + found["first"]
+    faster = "–" if slowest is None else f"{slowest / total:.1f}"
+    seconds = [f"{found['prepare']:.2f}", f"{found['first']:.2f}", f"{total:.2f}"]
+    iterate = f"{found['iterate']:.1f}" if mode.startswith("windows") else "–"
+    return [dataset, mode, *seconds, faster, iterate, f"{found['process'] / 1e9:.2f}"]
 
 
 def main() -> None:
     """Generate, measure in processes of their own, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--length", type=int, default=200, help="MAX_ITEM_LIST_LENGTH (default: 200)")
-    parser.add_argument("--millions", type=float, nargs="+", default=[1, 20], help="of interactions (default: 1 20)")
+    parser.add_argument("--millions", type=float, nargs="*", default=[1, 20], help="of interactions (default: 1 20)")
+    parser.add_argument("--parquet_millions", type=float, nargs="*", default=[100], help="in Parquet (default: 100)")
     parser.add_argument("--recbole_up_to", type=float, default=3, help="millions that RecBole gets (default: 3)")
+    parser.add_argument("--baseline", help="a clone with another version of this package")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(**json.loads(options.one))))
         return
 
-    rows, preparation = [], {}
+    rows, sums = [], {}
     with scratch_folder() as folder:
-        for millions in sorted({*options.millions, options.recbole_up_to}):
+        for millions in sorted({*options.millions, options.recbole_up_to} - {0}):
             dataset = f"generated-{millions:g}m"
             generate(folder / dataset / f"{dataset}.inter", int(millions * 1e6))
-            baseline = None
-            for mode in MODES:
-                if mode == "RecBole" and millions > options.recbole_up_to:
+            slowest = None
+            for mode in ("RecBole", "windows before", "prefixes", "windows"):
+                if (mode == "RecBole" and millions > options.recbole_up_to) or (
+                    mode == "windows before" and options.baseline is None
+                ):
                     continue
-                one = {"mode": mode, "data_path": str(folder), "dataset": dataset, "length": options.length}
-                command = [sys.executable, "-m", "benchmarks.data_preparation", "--one"]
-                command.append(json.dumps({**one, "iterate": mode != "RecBole"}))
-                done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
-                if done.returncode:
-                    raise RuntimeError(f"{mode} with {millions:g} million failed:\n{done.stderr[-2000:]}")
-                found = json.loads(done.stdout.splitlines()[-1])
-                print(dataset, mode, found, flush=True)
-                baseline = baseline or (found if mode == "RecBole" else None)
-                ratios = [f"{baseline[key] / found[key]:.0f}" if baseline else "–" for key in ("prepare", "bytes")]
-                iterate = f"{found['iterate']:.1f}" if found["iterate"] else "–"
-                mebibytes, gigabytes = f"{found['bytes'] / 2**20:,.0f}", f"{found['process'] / 1e9:.2f}"
-                figures = [f"{found['prepare']:.2f}", ratios[0], mebibytes, ratios[1]]
-                rows.append([f"{millions:g} M", mode, f"{found['read']:.1f}", *figures, iterate, gigabytes])
-                preparation.setdefault(f"{millions:g} M interactions", {})[mode] = found["prepare"]
-            (folder / dataset / f"{dataset}.inter").unlink()
-    bars("data_preparation", preparation, "seconds of preparation", logarithmic=True)
+                found = measured(mode, folder, dataset, options)
+                rows.append(row(f"{millions:g} M", mode, found, slowest))
+                slowest = slowest or found["prepare"] + found["first"]
+                sums.setdefault(f"{millions:g} M", {})[mode] = found["prepare"] + found["first"]
+            shutil.rmtree(folder / dataset)
+        for millions in options.parquet_millions:
+            dataset = f"generated-{millions:g}m"
+            generate(folder / dataset / f"{dataset}.inter.parquet", int(millions * 1e6))
+            for mode in ("windows, data_cache", "windows, data_cache again"):
+                found = measured(mode, folder, dataset, options)
+                rows.append(row(f"{millions:g} M, Parquet", mode, found, None))
+                sums.setdefault(f"{millions:g} M, Parquet", {})[mode] = found["prepare"] + found["first"]
+            shutil.rmtree(folder / dataset)
+    bars("data_preparation", sums, "seconds to the first batch", logarithmic=True)
     report(
         "data_preparation",
         "Data preparation",
         f"Generated interactions of {N_ITEMS:,} items, {INTERACTIONS_PER_USER} a user in the mean, L = "
-        f"{options.length}. Reading the file is RecBole's code in all rows, with pandas' C parser in ours. Preparation "
-        "makes the rows (history → target) or windows and the leave-one-out split; its memory is what the process "
-        "grows by at most meanwhile. Iterating is one epoch of training batches, and the process is all of it from "
-        f"start to end. RecBole gets no more than {options.recbole_up_to:g} million: what it writes out grows with L "
-        "and would not fit.\n\n"
+        f"{options.length}, from the file on disk: it is checked (not by RecBole), read and split (leave one out), and "
+        "the first training batch is built. How much faster: than the first row of the same data. The memory is "
+        "that of the whole process at its peak, mapped files included. RecBole gets no more than "
+        f"{options.recbole_up_to:g} million: what it writes out grows with L and would not fit.\n\n"
         "![seconds](data_preparation.png)",
-        ["data", "rows", "read, s", "prepare, s", "× faster", "MiB", "× smaller", "iterate, s", "process, GB"],
+        [*HEADER, "process, GB"],
         rows,
     )
 

@@ -1,8 +1,9 @@
 """Time of one training step (forward, loss, backward, Adam) of each model against NoPESASRec's.
 
-A branch is compared with the same model without it as well.
+A branch and a history partition are compared with the same model without them as well.
 
     python -m benchmarks.step_time            # writes results/step_time.md
+    python -m benchmarks.step_time --only history --lengths 50 200    # some variants, printed and not written
 
 All models of a length take turns in one process and see the same batch: full sequences of random items, the model's
 default settings but for the length, a catalogue of the size of ml-100k's.
@@ -20,6 +21,7 @@ from recbole.data.interaction import Interaction
 from benchmarks.common import interleaved_medians, report
 from recbole_posattn import Config
 from recbole_posattn.data.fields import TARGET_LIST_FIELD, TIME_LIST_FIELD
+from recbole_posattn.reporting.terminal import markdown_table
 from recbole_posattn.training.memory import keep_freed_memory
 
 N_ITEMS = 1683  # of ml-100k, with the padding item
@@ -34,6 +36,8 @@ VARIANTS = {
         for structure in ("toeplitz-full", "toeplitz-toeplitz", "exponential-exponential", "adaptive_band-dilated")
     },
     f"{KERNEL} + branch": ("PosKernelSASRec", {"kernel_branch": "toeplitz"}),
+    f"{KERNEL} + history_partition": ("PosKernelSASRec", {"history_partition": True}),
+    f"{KERNEL} + train_mask_history": ("PosKernelSASRec", {"train_mask_history": True}),
     "FMLPRec": ("FMLPRec", {"train_objective": "sequence"}),
     "BSARec": ("BSARec", {"train_objective": "sequence"}),
     "TVRec": ("TVRec", {"train_objective": "sequence"}),
@@ -43,8 +47,12 @@ TARGETS = {
     **dict.fromkeys([(50, KERNEL), (200, KERNEL)], 1.15),
     (2048, "PosKernelSASRec toeplitz-toeplitz"): 1.5,
 }
-WITHOUT = {f"{KERNEL} + branch": KERNEL}  # what a variant is compared with beside the baseline, at most BRANCH times it
-BRANCH = 1.15
+# What a variant is compared with beside the baseline, and how many times its step a step may take up to T = 200.
+WITHOUT = {
+    f"{KERNEL} + branch": (KERNEL, 1.15),
+    f"{KERNEL} + history_partition": (KERNEL, 1.25),
+    f"{KERNEL} + train_mask_history": (KERNEL, 1.25),
+}
 
 
 def training_step(model: str, settings: dict, length: int, batch_size: int, device: str = "cpu") -> Callable[[], None]:
@@ -88,25 +96,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=40, help="rounds that count (default: 40)")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), choices=LENGTHS)
+    parser.add_argument("--only", help="variants with this text in their names, and what they are compared with")
     options = parser.parse_args()
+    chosen = [name for name in VARIANTS if options.only is None or options.only in name]
+    chosen += [WITHOUT[name][0] for name in chosen if name in WITHOUT]
+    variants = {name: variant for name, variant in VARIANTS.items() if name in {BASELINE, *chosen}}
     rows = []
     for length in options.lengths:
         batch_size = LENGTHS[length]
-        steps = {name: training_step(*variant, length, batch_size) for name, variant in VARIANTS.items()}
+        steps = {name: training_step(*variant, length, batch_size) for name, variant in variants.items()}
         seconds = interleaved_medians(steps, options.repeats)
         for name, value in seconds.items():
             target, ratio = TARGETS.get((length, name)), value / seconds[BASELINE]
             row = [length, batch_size, name, f"{1000 * value:.0f}", f"{ratio:.2f}", f"≤ {target}" if target else ""]
             if name in WITHOUT:
-                row[-1] = f"× {value / seconds[WITHOUT[name]]:.2f} of the same without it; ≤ {BRANCH} up to T = 200"
+                other, most = WITHOUT[name]
+                row[-1] = f"× {value / seconds[other]:.2f} of {other}; ≤ {most} up to T = 200"
             rows.append(row)
+    header = ["T", "batch", "model", "ms", f"× {BASELINE}", "target"]
+    if options.only is not None:
+        print(markdown_table(header, rows))
+        return
     report(
         "step_time",
         "Time of a training step",
         "Forward, loss, backward and Adam on a batch of full sequences: hidden size 64, 2 layers, 1 head, dropout 0.5, "
         f"{N_ITEMS:,} items, float32. Medians of models that take turns in one process; compare ratios, not "
         "milliseconds.",
-        ["T", "batch", "model", "ms", f"× {BASELINE}", "target"],
+        header,
         rows,
     )
 

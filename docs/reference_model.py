@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class PositionalKernel(nn.Module):
-    """Kernels of one layer. Uᵀ has a weight per lag (g₀ = 1), L one per pair of positions, M one per lag and channel."""
+    """Kernels of one layer. Uᵀ has a weight per lag (g₀ = 1), L per pair of positions, M per lag and channel."""
 
     def __init__(self, d: int, length: int) -> None:
         super().__init__()

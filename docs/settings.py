@@ -5,55 +5,23 @@ They come from the package's table of keys; defaults and descriptions of RecBole
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
+from recbole_posattn.settings.catalogue import recbole_comments, recbole_defaults
 from recbole_posattn.settings.key import Key, Source
 from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, SAME_IN_ALL_ROWS, WITHOUT_EFFECT_ON_RESULT
-from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.rules import LARGEST
-from recbole_posattn.settings.yaml import YamlLoader
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
+from recbole_posattn.settings.yaml import default_text
 
 PAGE = Path(__file__).parent / "settings.md"
 BEGIN, END = "<!-- keys: python docs/settings.py -->", "<!-- end of keys -->"
 _HEAD = "| key | default | what it is | allowed | on resume |\n| --- | --- | --- | --- | --- |"
-
-
-def default_text(value: Any) -> str:
-    """A default as it is written in a property file."""
-    if value is None:
-        return "~"
-    if isinstance(value, float):
-        return re.sub(r"e([+-])0", r"e\1", repr(value))
-    if isinstance(value, str) and re.fullmatch(r"[\w@/-]+", value) and yaml.load(value, YamlLoader) == value:
-        return value
-    if isinstance(value, (str, bool, int)):
-        return json.dumps(value) if isinstance(value, str) else str(value)
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()
-
-
-def recbole_comments() -> dict[str, str]:
-    """The comment of each key in the property files that RecBole reads for every run."""
-    comments: dict[str, str] = {}
-    for name in ("overall.yaml", "dataset/sample.yaml"):
-        text = (RECBOLE_PROPERTIES / name).read_text(encoding="utf-8")
-        comments |= re.findall(r"^(\w+):.*?# +(.+?)\s*$", text, flags=re.MULTILINE)
-    return comments
-
-
-def recbole_defaults() -> dict[str, Any]:
-    """The default of each key in the same files."""
-    defaults: dict[str, Any] = {}
-    for name in ("overall.yaml", "dataset/sample.yaml"):
-        defaults |= yaml.safe_load((RECBOLE_PROPERTIES / name).read_text(encoding="utf-8"))
-    return defaults
 
 
 def _markdown(text: str) -> str:
@@ -97,18 +65,19 @@ def _paragraph(text: str) -> str:
 
 def tables() -> str:
     """The part of the page that is generated."""
-    of_filters = {key.name for key in FILTER_MODEL_KEYS}
-    of_models = [key for key in KEYS.values() if key.source is Source.MODEL and key.name not in of_filters]
+    of_single = {key.name for key in SINGLE_MODEL_KEYS}
+    of_models = [key for key in KEYS.values() if key.source is Source.MODEL and key.name not in of_single]
     of_runs = [key for key in KEYS.values() if key.source is Source.OVERALL]
     parts = [
         "## Keys of PosKernelSASRec",
         "The defaults are in [`properties/model/PosKernelSASRec.yaml`](../properties/model/PosKernelSASRec.yaml). The "
         "other models of this package have those of these keys that concern them: the encodings with the same "
-        "defaults, FMLPRec, BSARec and TVRec with their authors'. A key that a model does not have is refused.",
+        "defaults, the models of others (FMLPRec, BSARec, TVRec, ESASRec, HSTU, TiSASRec) with their authors'. A key "
+        "that a model does not have is refused.",
         _table(of_models),
-        "## Keys of FMLPRec, BSARec and TVRec",
+        "## Keys of single models",
         "Each of these models has those of these keys that concern it, see [models.md](models.md).",
-        _table(FILTER_MODEL_KEYS),
+        _table(SINGLE_MODEL_KEYS),
         "## Keys of every model",
         "These keys are additions of this package, and apply to RecBole's own models, too.",
         _table(of_runs),

@@ -50,6 +50,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun, such as ``1 row``, ``2,000 rows`` and, with the plural ``processes``, ``2 processes``."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def one_line(message: object) -> str:
     """A message on one line, with control characters escaped: names in files may contain some."""
     text = " ".join(str(message).split())

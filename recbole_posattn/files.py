@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,12 @@ def whole_file(file: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             incomplete.unlink(missing_ok=True)
+
+
+def discard_output() -> None:
+    """Discard what is still to be written to standard output, whose reader has closed the pipe."""
+    with suppress(OSError, ValueError):  # not a file of the system
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def link_or_copy(file: str | Path, name: str | Path) -> None:

@@ -24,7 +24,7 @@ from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
 from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
 from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
-from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
+from recbole_posattn.nn.losses.build import LOSSES, LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.nn.losses.negatives import NegativeItems
 from recbole_posattn.settings import origins, plugins
 from recbole_posattn.settings.model_keys import MODEL_RULES
@@ -83,6 +83,7 @@ def registrations(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Temp
     sets = [
         PER_LAYER,
         SAMPLED_LOSSES,
+        LOSSES_WITHOUT_HISTORIES,
         ENCODINGS_OF_TIME,
         STRUCTURES_OF_TIME,
         plugins._imported,
@@ -180,7 +181,8 @@ def build(tiny_settings: Callable, prepared: dict) -> Callable[..., tuple]:
         regular = {"time_is_order": False}  # the times of "tiny" are 0, 1, 2, …, and read all the same
         settings = tiny_settings(**({"kernel_bandwidth": 3} if banded else {}), **regular, **changes)
         config = Config(model, "tiny", config_dict=settings)
-        shaping = (config["train_objective"], config["MAX_ITEM_LIST_LENGTH"], config["reads_time"])
+        keys = ("train_objective", "MAX_ITEM_LIST_LENGTH", "reads_time", "mask_history", "train_mask_history")
+        shaping = tuple(config[key] for key in keys)
         if shaping not in prepared:
             prepared[shaping] = data_preparation(config, create_dataset(config))
         loaders = prepared[shaping]

@@ -23,11 +23,11 @@ from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.filters import FILTER_MODELS
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
 from recbole_posattn.settings.run_keys import RUN_RULES
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 from recbole_posattn.settings.yaml import parse_value
 from tests.conftest import TINY
 
@@ -331,7 +331,7 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
         ({"kernel_width_penalty": -0.1}, "kernel_width_penalty must be a number of at least 0; got -0.1"),
         ({"kernel_width_penalty": 0.1}, "kernel_width_penalty 0.1 is for the structure adaptive_band"),
         ({"train_objective": "prefix"}, "train_objective must be one of sequence, augmented; got 'prefix'"),
-        ({"loss_type": "softmax"}, "loss_type must be one of CE, SSM, BCE, gBCE, BPR; got 'softmax'"),
+        ({"loss_type": "softmax"}, "loss_type must be one of CE, SSM, TSSM, BCE, gBCE, BPR; got 'softmax'"),
         ({"train_neg_sample_args": {"distribution": "uniform"}}, "must be ~ with loss_type CE"),
         ({"loss_type": "BPR", "train_neg_sample_args": {"sample_num": 0}}, "sample_num (a positive integer)"),
         ({"loss_type": "BPR", "train_neg_sample_args": {"distribution": "none"}}, "uniform or popularity"),
@@ -497,7 +497,7 @@ def test_every_model_key_has_a_rule_and_a_comment(file: Path) -> None:
     assert all(re.fullmatch(r"\w+: \S.*? +# \((int|float|bool|str|dict|list)[^)]*\) .+\.", line) for line in lines)
     keys = set(yaml.safe_load(text))
     assert keys - set(MODEL_RULES) - {"learning_rate"} == {"train_batch_size", "valid_metric"}
-    assert file != MODEL_YAML or set(MODEL_RULES) - {key.name for key in FILTER_MODEL_KEYS} <= keys
+    assert file != MODEL_YAML or set(MODEL_RULES) - {key.name for key in SINGLE_MODEL_KEYS} <= keys
 
 
 @pytest.mark.parametrize("file", BASELINE_YAMLS, ids=lambda file: file.stem)

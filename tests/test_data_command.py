@@ -68,6 +68,8 @@ def test_stats_prints_figures_and_draws_them(empty_folder: Path, capsys: pytest.
         r"without user or item +1",
         r"density +100\. %",
         r"repeat rate +50.0 %",
+        r"repeated after +1 \(median\)",
+        r"suggested by the repeat rate: --mask_history=none --history_partition=auto",
         r"time span +2001-09-09 to 2004-11-09, 1,157 days",
         r"a user +1 +1.1 +1.5 +2 +2.5 +2.9 +3 +2",
         r"of the interactions +75.0 %",

@@ -15,7 +15,8 @@ from recbole_posattn import run
 from recbole_posattn.cli.main import main
 from recbole_posattn.errors import TrainingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
-from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from tests.systems import needs_posix
 from tests.test_checkpoint import files_of_at_most
 

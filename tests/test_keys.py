@@ -11,17 +11,20 @@ import pytest
 from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
 from recbole_posattn.models.filters import FILTER_MODELS
+from recbole_posattn.models.rivals import RIVALS
 from recbole_posattn.settings import keys
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Source
 from recbole_posattn.settings.keys import KEYS
 from recbole_posattn.settings.model_keys import MODEL_KEYS
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.run_keys import RUN_KEYS
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 from recbole_posattn.settings.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-AUTHORS_SETTINGS = {model.__name__ for model in FILTER_MODELS}  # where the defaults are those of the authors
+AUTHORS_SETTINGS = {
+    model.__name__ for model in (*FILTER_MODELS, *RIVALS)
+}  # where the defaults are those of the authors
 FILES = [PROPERTIES / "overall.yaml", *sorted((PROPERTIES / "model").glob("*.yaml"))]
 
 
@@ -39,7 +42,7 @@ def page() -> ModuleType:
 
 
 def test_a_key_stands_in_the_table_once() -> None:
-    counts = Counter(key.name for key in (*MODEL_KEYS, *FILTER_MODEL_KEYS, *RUN_KEYS))
+    counts = Counter(key.name for key in (*MODEL_KEYS, *SINGLE_MODEL_KEYS, *RUN_KEYS))
     assert [name for name, count in counts.items() if count > 1] == []
     assert all(name == key.name for name, key in KEYS.items())
 
@@ -49,15 +52,17 @@ def test_a_key_stands_in_the_table_once() -> None:
     [
         (
             "RESUMABLE",
-            "checkpoint_dir data_path device epochs eval_batch_size gpu_id local_rank log_wandb max_minutes plugins "
+            "checkpoint_dir data_cache data_path device epochs eval_batch_size gpu_id local_rank log_mlflow log_wandb "
+            "max_minutes "
+            "plugins "
             "process_timeout save_last_every show_progress single_spec state stopping_step use_gpu wandb_project "
             "worker",
         ),
         ("CHANGEABLE", "clip_grad_norm enable_amp learning_rate loss_chunk_size train_batch_size"),
         (
             "WITHOUT_EFFECT_ON_RESULT",
-            "checkpoint_dir data_path device gpu_id local_rank log_wandb max_minutes plugins process_timeout "
-            "save_kernel_every "
+            "checkpoint_dir data_cache data_path device gpu_id local_rank log_mlflow log_wandb max_minutes plugins "
+            "process_timeout save_kernel_every "
             "save_last_every show_progress state world_size",
         ),
         ("LAUNCHER_ARGUMENTS", "config_files resume nproc ip port group_offset"),
@@ -76,10 +81,12 @@ def test_a_key_stands_in_the_table_once() -> None:
         ),
         (
             "PLACES",
-            "checkpoint_dir data_path device gpu_id local_rank log_wandb max_minutes process_timeout save_kernel_every "
+            "checkpoint_dir data_cache data_path device gpu_id local_rank log_mlflow log_wandb max_minutes "
+            "process_timeout "
+            "save_kernel_every "
             "save_last_every show_progress state world_size",
         ),
-        ("PATH_KEYS", "checkpoint_dir data_path"),
+        ("PATH_KEYS", "checkpoint_dir data_cache data_path"),
         (
             "ID_FIELD_KEYS",
             "USER_ID_FIELD ITEM_ID_FIELD ENTITY_ID_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD RELATION_ID_FIELD",
@@ -138,11 +145,11 @@ def test_a_comment_that_differs_is_replaced_and_nothing_else(page: ModuleType) -
 
 @pytest.mark.parametrize(("source", "file"), [(Source.MODEL, "model/PosKernelSASRec"), (Source.OVERALL, "overall")])
 def test_every_key_of_ours_has_its_line_in_a_property_file(source: Source, file: str) -> None:
-    of_filters = {key.name for key in FILTER_MODEL_KEYS}
-    expected = {name for name, key in KEYS.items() if key.source is source and name not in of_filters}
+    of_single = {key.name for key in SINGLE_MODEL_KEYS}
+    expected = {name for name, key in KEYS.items() if key.source is source and name not in of_single}
     assert expected == set(read_yaml(PROPERTIES / f"{file}.yaml"))
     in_files = set().union(*(read_yaml(PROPERTIES / "model" / f"{model}.yaml") for model in AUTHORS_SETTINGS))
-    assert of_filters <= in_files
+    assert of_single <= in_files
 
 
 def test_every_default_is_allowed(page: ModuleType) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recbole_posattn import load, run
-from recbole_posattn.training.checkpoint import LAST_NAME
+from recbole_posattn.training.run_folder import LAST_NAME
 from tests.planted import lagged_sequences, write_atomic_file
 
 

@@ -11,8 +11,9 @@ import torch
 
 from recbole_posattn import run
 from recbole_posattn.errors import SettingError
-from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint, write_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.run_folder import LAST_NAME
 from tests.planted import lagged_sequences, write_atomic_file
 from tests.test_resume import PowerCut, assert_same
 

@@ -19,8 +19,9 @@ from recbole_posattn.settings.properties import model_properties
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.averaging import WeightAverage
-from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.load import prepare_data
+from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.schedule import Schedule
 from recbole_posattn.training.trainer import trainer_class
 from tests import processes

@@ -26,8 +26,8 @@ from recbole_posattn.experiments.records import Records, ignore_all_but_records,
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Trial, checked_folders, run_in_folder, run_trials
 from recbole_posattn.settings.properties import PROPERTIES
-from recbole_posattn.training.checkpoint import LAST_NAME
 from recbole_posattn.training.result import read_users, write_users
+from recbole_posattn.training.run_folder import LAST_NAME
 from tests.test_time_limit import losses, stop_at
 
 

@@ -20,10 +20,11 @@ from recbole_posattn.cli.main import main
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.result import RunResult
 from recbole_posattn.training.resume import LOCK_NAME, lock_run
+from recbole_posattn.training.run_folder import LAST_NAME
 from tests.systems import needs_posix
 
 # Entries of a result that depend on where and when a run took place.
@@ -46,6 +47,11 @@ MODELS = {
     "CAPESASRec": {"model": "CAPESASRec"},
     "branch": {"kernel_branch": "toeplitz", "kernel_structure": "identity-time_variant"},
     "BSARec": {"model": "BSARec", "train_batch_size": 128},
+    "history_partition": {"history_partition": True, "loss_type": "BCE"},
+    "train_mask_history": {"train_mask_history": "auto", "mask_history": "except_target"},
+    "ESASRec": {"model": "ESASRec", "train_neg_sample_args": {"sample_num": 8}, "history_partition": "auto"},
+    "HSTU": {"model": "HSTU", "time_is_order": False, "train_neg_sample_args": {"sample_num": 8}},
+    "TiSASRec": {"model": "TiSASRec", "time_is_order": False},
     "SASRec": {"model": "SASRec", "n_heads": 1},
     "BERT4Rec": {"model": "BERT4Rec", "n_heads": 1},
     "BPR": {"model": "BPR"},

@@ -17,9 +17,9 @@ from recbole_posattn import Config, run
 from recbole_posattn.cli.main import main
 from recbole_posattn.errors import DataError, SettingError, TrainingError
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.checkpoint import LAST_NAME
 from recbole_posattn.training.load import evaluate_checkpoint
 from recbole_posattn.training.resume import LOCK_NAME
+from recbole_posattn.training.run_folder import LAST_NAME
 from tests.systems import needs_posix
 
 

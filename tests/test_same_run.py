@@ -25,7 +25,8 @@ from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE
 from recbole_posattn.settings.registry import find_model
-from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, write_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.same_run import setting_differences
 from recbole_posattn.training.state import (
     changed_counters,

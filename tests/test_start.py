@@ -25,8 +25,12 @@ MODULES = {
 SLOW = {"matplotlib", "numpy", "optuna", "pandas", "pyarrow", "ray", "recbole", "scipy", "torch"}
 LIGHT_COMMANDS = [
     *(["--version"], ["--help"], [], ["trian"], ["--verson"]),
-    *([name, "--help"] for name in ("setup", "run", "leaderboard", "tune", "data", "recommend", "export", "inspect")),
+    *(
+        [name, "--help"]
+        for name in ("setup", "run", "leaderboard", "tune", "data", "recommend", "export", "inspect", "overview")
+    ),
     *(["interference", "--help"], ["data", "convert", "--help"], ["data", "stats", "--help"]),
+    *(["models", "--help"], ["keys", "--help"], ["completion", "--help"], ["completion", "csh"]),
     *(["run", "epochs=3"], ["run", "--epochs", "3"], ["run", "--nproc=two"], ["run", "--seed=1", "--seed=2"]),
     *(["data"], ["data", "convrt"], ["data", "convert", "log.csv"], ["data", "stats", "mine", "--jsn"]),
     *(["export"], ["export", "best.pth", "--format=onx"], ["inspect", "best.pth", "--max_user=3"]),
@@ -139,6 +143,7 @@ samplers = ("Sampler.set_phase", "RepeatableSampler.set_phase", "SeqSampler.samp
 samplers += ("KGSampler.get_used_ids", "AbstractSampler._build_alias_table")
 listed |= {f"recbole.sampler.sampler.{name}" for name in samplers}
 listed |= {"recbole.data.transform.MaskItemSequence._neg_sample"}
+listed |= {"recbole.config.configurator.Config._load_internal_config_dict", "recbole.utils.init_logger"}
 for model in recbole_posattn.settings.registry.registered_model_names():
     listed |= {f"recbole.data.dataset.{model}Dataset", f"recbole.trainer.{model}Trainer"}
 of_numpy = {"float_", "complex_", "unicode_"}

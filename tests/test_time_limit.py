@@ -13,7 +13,7 @@ import pytest
 from recbole_posattn import run
 from recbole_posattn.errors import SettingError
 from recbole_posattn.training import time_limit
-from recbole_posattn.training.checkpoint import LAST_NAME
+from recbole_posattn.training.run_folder import LAST_NAME
 
 
 def stop_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:

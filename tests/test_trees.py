@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import recbole.config
@@ -14,12 +15,14 @@ import recbole.trainer
 import torch
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_seed
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbole_posattn import Config, load, run
 from recbole_posattn.cli.main import main
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_posattn.training.load import evaluate_checkpoint
+from recbole_posattn.training.tracking import TRACKERS
 
 TREES = {"XGBoost": ("xgb", "xgboost"), "LightGBM": ("lgb", "lightgbm")}
 
@@ -157,3 +160,27 @@ def test_commands_for_other_models_refuse_trees(
     write_checkpoint({**content, "trees": "no trees"}, checkpoint)
     with pytest.raises(CheckpointError, match=f"{checkpoint}: the checkpoint holds no trees of {model}"):
         load(checkpoint)
+
+
+def test_trees_log_their_metrics(
+    model: str, settings: Callable[..., dict], monkeypatch: pytest.MonkeyPatch, empty_folder: Path
+) -> None:
+    """To TensorBoard and the services, of which one is replaced here."""
+    logged: list[tuple] = []
+    tracker = SimpleNamespace(
+        run_id="1",
+        log=lambda metrics, step: logged.append((step, metrics)),
+        summarize=lambda metrics: logged.append(("final", metrics)),
+        finish=lambda ok: logged.append(("finished", ok)),
+    )
+    monkeypatch.setitem(TRACKERS, "log_mlflow", lambda config, name, run_id: tracker)
+    monkeypatch.setattr("recbole_posattn.settings.run_keys.find_spec", lambda name: name)
+    result = run(model, "rated", config_dict=settings(log_mlflow=True), command_line=[])
+    epochs = [(point["epoch"], point["valid"]["auc"]) for point in result["curve"]]
+    assert [(step, metrics["valid/auc"]) for step, metrics in logged[:-2]] == [
+        (s, pytest.approx(auc)) for s, auc in epochs
+    ]
+    assert logged[-2][1]["test/auc"] == pytest.approx(result["test_result"]["auc"]) and logged[-1] == ("finished", True)
+    (folder,) = (empty_folder / "log_tensorboard").iterdir()
+    events = EventAccumulator(str(folder)).Reload().Scalars("Valid/auc")
+    assert [(event.step, event.value) for event in events] == [(step, pytest.approx(auc)) for step, auc in epochs]

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from recbole_posattn import Config, run
 from recbole_posattn.data.shorter import HistoryCutter
 from recbole_posattn.errors import SettingError
-from recbole_posattn.training.checkpoint import LAST_NAME, read_checkpoint, write_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_posattn.training.load import build_model, evaluate_checkpoint, prepare_data
 from recbole_posattn.training.result import read_users
+from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.trim_check import Found, difference, find_trimming, result_of
 from recbole_posattn.training.trimming import Trimming, replaced, trimmed_loss, trimmed_prediction
 from tests.features import DATASET, settings_of

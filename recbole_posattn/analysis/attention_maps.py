@@ -105,8 +105,10 @@ def _output_shares(attention: PositionKernelAttention, attended: Attended) -> Te
     weights = attended.weights
     h, s = weights.shape[1], weights.shape[-1]
     kernel = attention.l_kernel
-    timed = isinstance(kernel, TimeDecayKernel) and attended.times is not None
-    l_matrix = kernel.at(attended.times) if timed else kernel.dense(s)
+    if isinstance(kernel, TimeDecayKernel) and attended.times is not None:
+        l_matrix = kernel.at(attended.times)
+    else:
+        l_matrix = kernel.dense(s)
     if l_matrix.shape[-3] > 1:  # one kernel per head, or per channel: the mean over the channels of a head
         l_matrix = l_matrix.unflatten(-3, (h, -1)).mean(dim=-3)
     shares = (weights @ l_matrix).abs() * attended.mask

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,11 @@ from recbole_posattn.analysis.time_gaps import attention_by_gap, weights_by_gap
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.training.load import load
+from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, setting_text, without_twins
+from recbole_posattn.training.checkpoint import read_checkpoint
+from recbole_posattn.training.load import Loaded, load
+from recbole_posattn.training.result import RESULT_NAME
+from recbole_posattn.training.run_folder import checkpoint_file
 
 # Settings that describe the positional parts of a model.
 _POSITIONAL_KEYS = (
@@ -45,6 +51,7 @@ class Inspection(NamedTuple):
         gap_weights: See :func:`recbole_posattn.analysis.time_gaps.weights_by_gap`.
         gaps: See :func:`recbole_posattn.analysis.time_gaps.attention_by_gap`.
         evolution: See :func:`recbole_posattn.analysis.kernel_history.kernel_evolution`.
+        partition: See :func:`partition_table`.
     """
 
     checkpoint: Path
@@ -60,11 +67,12 @@ class Inspection(NamedTuple):
     gap_weights: pd.DataFrame
     gaps: pd.DataFrame
     evolution: pd.DataFrame
+    partition: pd.DataFrame
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by name."""
-        names = ("kernels", "lags", "reach", "attention", "positions", "gap_weights", "gaps", "evolution")
+        names = ("kernels", "lags", "reach", "attention", "positions", "gap_weights", "gaps", "evolution", "partition")
         return {name: getattr(self, name) for name in names}
 
 
@@ -74,7 +82,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     Attention and positional bias are measured on the histories of validation targets.
 
     Args:
-        checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
+        checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run, of one of our models.
         max_users: Maximum number of histories to measure on; of more, evenly spaced ones are taken.
         options: Of :func:`recbole_posattn.load`.
 
@@ -85,6 +93,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     """
     if max_users < 1:
         raise SettingError(f"max_users must be a positive integer; got {max_users}.")
+    checkpoint = checkpoint_file(checkpoint)
     loaded = load(checkpoint, **options)
     config, model = loaded.config, loaded.model
     if not isinstance(model, SASRecBase):
@@ -105,7 +114,11 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     lags = lag_profiles(model)
     kept = kernel_evolution(model, Path(checkpoint).parent) if isinstance(model, PosKernelSASRec) else lags.head(0)
     given = [(key, config[key]) for key in _POSITIONAL_KEYS if key in config and config[key] is not None]
-    sizes = [f"{config[key]} {name}" for key, name in _SIZES.items() if key in config]
+    sizes = [
+        f"{config[key]} {name.removesuffix('s') if config[key] == 1 else name}"
+        for key, name in _SIZES.items()
+        if key in config
+    ]
     return Inspection(
         checkpoint=Path(checkpoint),
         label=config["model"],
@@ -113,10 +126,10 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
         parts=parts,
         facts=[
             ("checkpoint", str(checkpoint)),
-            ("data set", config["dataset"]),
+            *_run_facts(Path(checkpoint), loaded, options.get("allow_unsafe_checkpoint", False)),
             ("positional parts", ", ".join(parts) or "none"),
             ("size", ", ".join(sizes)),
-            *((key, str(value)) for key, value in given),
+            *((key, setting_text(value)) for key, value in given),
             ("histories measured on", f"{len(read):,} of validation targets"),
         ],
         kernels=kernel_table(model),
@@ -127,4 +140,55 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
         gap_weights=weights_by_gap(model),
         gaps=attention_by_gap(model, items, lengths, parts, times),
         evolution=kept,
+        partition=partition_table(model),
     )
+
+
+def partition_table(model: SASRecBase) -> pd.DataFrame:
+    """What ``history_partition`` has learned; empty for a model without.
+
+    Returns:
+        Columns ``first_lag`` and ``last_lag`` (items of the history by how many others are newer, 0 for the newest one)
+        and ``bias``: what is added to the scores of these items, less what is added to those not in the history.
+    """
+    buckets = [] if model.history_partition is None else model.history_partition.by_bucket()
+    return pd.DataFrame(buckets, columns=["first_lag", "last_lag", "bias"])
+
+
+def _run_facts(checkpoint: Path, loaded: Loaded, allow_unsafe_checkpoint: bool) -> list[tuple[str, str]]:
+    """The data, the seed and the epoch of a checkpoint, and its metrics if the run's result is beside it."""
+    config, dataset = loaded.config, loaded.dataset
+    epoch = int(read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)["epoch"]) + 1
+    sizes = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items, {dataset.inter_num:,} interactions"
+    result = _result(checkpoint.parent / RESULT_NAME)
+    of_epoch = result.get("best_epoch") == epoch - 1
+    metrics = [
+        (name, _metrics(result[key], config["valid_metric"]))
+        for name, key in (("validation", "best_valid_result"), ("test", "test_result"))
+        if of_epoch and result.get(key)
+    ]
+    return [
+        ("data set", config["dataset"]),
+        ("data", sizes),
+        ("seed", str(config["seed"])),
+        ("epoch", f"{epoch}, the best of {result['epochs']}" if of_epoch else str(epoch)),
+        *metrics,
+    ]
+
+
+def _result(file: Path) -> dict[str, Any]:
+    """The result of the run that wrote a checkpoint; empty if it is elsewhere or damaged."""
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def _metrics(scores: Mapping[str, float | None], watched: str) -> str:
+    """The watched metric and the main ones at its cut-off, in one line."""
+    cutoff = watched.partition("@")[2]
+    main = [f"{name}@{cutoff}" for name in MAIN_METRICS]
+    chosen = list(dict.fromkeys(name for name in (watched.lower(), *main) if name in scores))
+    chosen = without_twins(chosen, lambda one, other: scores[one] == scores[other])
+    return ", ".join(f"{metric_title(name)} {score:.4f}" for name in chosen if (score := scores[name]) is not None)

@@ -67,7 +67,7 @@ def interference(
     """Measure the contribution of each positional part of a trained model.
 
     Args:
-        checkpoint: A file written by :func:`recbole_posattn.run`, of one of our models.
+        checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run, of one of our models.
         split: The rows to measure on. Use ``valid`` if you will choose settings by the result.
         show_progress: Whether to show a progress bar.
         options: Of :func:`recbole_posattn.load`.

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recbole_posattn.analysis.switches import BRANCH_PART, KERNEL_PARTS
 from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.kernels.base import IdentityKernel
 
@@ -40,7 +41,8 @@ def kernel_matrices(model: SASRecBase) -> dict[tuple[int, str], Tensor]:
     matrices: dict[tuple[int, str], Tensor] = {}
     for layer, block in enumerate(model.backbone.blocks, start=1):
         attention = block.attention
-        learned = {} if attention is None else {name: getattr(attention, of) for name, of in KERNEL_PARTS.items()}
+        has_kernels = isinstance(attention, PositionKernelAttention)
+        learned = {name: getattr(attention, of) for name, of in KERNEL_PARTS.items()} if has_kernels else {}
         dense = {name: kernel.dense() for name, kernel in learned.items() if not isinstance(kernel, IdentityKernel)}
         if "U" in dense:
             dense["U"] = dense["U"].mT  # the module holds Uᵀ

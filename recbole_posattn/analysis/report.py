@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _REACH_FORMATS = {"lag_0_share": "{:.3f}", "half_life": "{:.2f}", "mean_lag": "{:.2f}", "bandwidth_90": "{:.0f}"}
+
+
+# The tables of an inspection, in words.
+_TABLES = {
+    "kernels": "every weight of the kernels",
+    "lags": "weights by lag",
+    "reach": "how far the kernels reach",
+    "attention": "attention by layer, head and history length",
+    "positions": "positional bias and attention by lag",
+    "evolution": "weights by lag and epoch",
+}
 
 
 class _Plan(NamedTuple):
@@ -46,6 +58,7 @@ def report_files(inspections: Sequence[Inspection]) -> dict[str, str | bytes]:
     inspections = labelled(inspections)
     together = _drawings(_comparing_plans(inspections))
     apart = [_drawings(_own_plans(each), prefix=_prefix(each, inspections)) for each in inspections]
+    linked = [_linked_tables(each, _prefix(each, inspections)) for each in inspections]
     figures = {name: each for group in (together, *apart) for name, each in group.items()}
     tables = {
         f"{_prefix(each, inspections)}{name}.csv": table.to_csv(index=False)
@@ -54,11 +67,20 @@ def report_files(inspections: Sequence[Inspection]) -> dict[str, str | bytes]:
         if not table.empty
     }
     return {
-        "inspect.html": html(inspections, list(together.values()), [list(group.values()) for group in apart]),
+        "inspect.html": html(inspections, list(together.values()), [list(group.values()) for group in apart], linked),
         **tables,
         **{f"{name}.png": each.png for name, each in figures.items() if each.png is not None},
         **{f"{name}.svg": each.svg for name, each in figures.items()},
     }
+
+
+def _linked_tables(inspection: Inspection, prefix: str) -> list[tuple[str, str]]:
+    """The names of the files of the tables, and what they hold."""
+    return [
+        (f"{prefix}{name}.csv", f"{_TABLES[name]}, {len(table):,} {'row' if len(table) == 1 else 'rows'}")
+        for name, table in inspection.tables.items()
+        if not table.empty
+    ]
 
 
 def _prefix(inspection: Inspection, inspections: Sequence[Inspection]) -> str:
@@ -123,17 +145,27 @@ def _drawings(plans: dict[str, _Plan], prefix: str = "") -> dict[str, Drawing]:
     return {name: each for name, each in drawn.items() if each is not None}
 
 
-def html(inspections: Sequence[Inspection], together: Sequence[Drawing], apart: Sequence[Sequence[Drawing]]) -> str:
-    """The report as one page without external resources."""
+def html(
+    inspections: Sequence[Inspection],
+    together: Sequence[Drawing],
+    apart: Sequence[Sequence[Drawing]],
+    tables: Sequence[Sequence[tuple[str, str]]],
+) -> str:
+    """The report as one page without external resources; its tables, files beside it and what they hold, are linked."""
+    alone = int(len(inspections) == 1)  # then no column names the model
     return render_page(
         Path(__file__).with_name("inspect.html.j2"),
         title=" and ".join(f"{each.label} on {dict(each.facts)['data set']}" for each in inspections),
         date=datetime.date.today().isoformat(),
         inspections=inspections,
-        reach_header=["model", "kernel", "layer", "share of lag 0", "half-life", "mean lag", "lags with 90 %"],
-        reach_rows=[row for each in inspections for row in _reach_rows(each)],
+        reach_header=["model", "kernel", "layer", "share of lag 0", "half-life", "mean lag", "lags with 90 %"][alone:],
+        reach_rows=[row[alone:] for each in inspections for row in _reach_rows(each)],
+        reach_texts=2 - alone,
+        partition_header=["model", "items since", "bias", "odds"],
+        partition_rows=[row for each in inspections for row in _partition_rows(each)],
         together=together,
         apart=apart,
+        tables=tables,
         command=command_line(),
         origin=[("versions", ", ".join(f"{name} {version}" for name, version in versions().items()))],
     )
@@ -149,6 +181,25 @@ def _reach_rows(inspection: Inspection) -> list[list[Cell]]:
         ]
         for row in inspection.reach.to_dict("records")
     ]
+
+
+def _partition_rows(inspection: Inspection) -> list[list[Cell]]:
+    rows = []
+    for first, last, bias in inspection.partition.itertuples(index=False):
+        since = str(first) if first == last else f"{first}–{last}"
+        label = Cell(inspection.label, inspection.label)
+        rows.append([label, Cell(since, since), number_cell(bias, "{:.2f}"), number_cell(math.exp(bias), "{:.3g}")])
+    return rows
+
+
+def partition_text(inspections: Sequence[Inspection]) -> str:
+    """What the history partitions have learned as a table for a terminal; empty if there is none."""
+    tables = [each.partition.assign(model=each.label) for each in labelled(inspections) if not each.partition.empty]
+    if not tables:
+        return ""
+    return pd.concat(tables)[["model", "first_lag", "last_lag", "bias"]].to_string(
+        index=False, float_format="{:.2f}".format
+    )
 
 
 def reach_text(inspections: Sequence[Inspection]) -> str:

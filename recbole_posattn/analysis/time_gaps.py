@@ -6,6 +6,7 @@ Shape keys: b batch, h heads, s sequence length, g kernel groups, n gaps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from recbole_posattn.analysis.attended import counted_rows, split_for_attention,
 from recbole_posattn.analysis.attention_maps import from_itself
 from recbole_posattn.analysis.switches import BRANCH_PART, KERNEL_PARTS, attentions_of
 from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.encodings.of_time import TimeBiasEncoding
 from recbole_posattn.nn.kernels.by_time import TimeDecayKernel
@@ -47,17 +49,17 @@ def weights_by_gap(model: SASRecBase) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_WEIGHT_COLUMNS)
 
 
-def _weights_of(block: torch.nn.Module, gap: Tensor) -> dict[str, Tensor]:
+def _weights_of(block: Any, gap: Tensor) -> dict[str, Tensor]:
     """The weights of a block's parts that read time, each of shape (g or h, n)."""
     found: dict[str, Tensor] = {}
-    if block.attention is not None:
+    if isinstance(block.attention, PositionKernelAttention):
         kernels = {part: getattr(block.attention, name) for part, name in KERNEL_PARTS.items()}
         found |= {
             part: kernel.weights_at(gap) for part, kernel in kernels.items() if isinstance(kernel, TimeDecayKernel)
         }
-        for encoding in block.attention.encodings:
-            if isinstance(encoding, TimeBiasEncoding):
-                found[encoding.name] = encoding.weight[:, encoding.bucket(gap).long()]
+    for encoding in block.modules():  # HSTU's attention has one as well
+        if isinstance(encoding, TimeBiasEncoding):
+            found[encoding.name] = encoding.weight[:, encoding.bucket(gap).long()]
     branch = block.branch
     if isinstance(branch, KernelBranch) and isinstance(branch.kernel, TimeDecayKernel):
         weights = branch.kernel.weights_at(gap)
@@ -96,14 +98,15 @@ def attention_by_gap(
         held = counted_rows(model, length, n_before=0)
         earlier = (held[:, :, None] & held[:, None, :]).tril(-1)
         aligned = model._align_times(of_batch, length)
+        assert aligned is not None
         kind = torch.bucketize(aligned[:, :, None] - aligned[:, None, :], edges, right=True)[earlier]
         pairs += torch.bincount(kind, minlength=len(EDGES)).cpu()
-        for layer, (attended, without) in enumerate(with_and_without(model, batch, length, parts, of_batch)):
+        for index, (attended, without) in enumerate(with_and_without(model, batch, length, parts, of_batch)):
             change = from_itself(attended.logits - without.logits)
             for number, values in enumerate((change, attended.weights, without.weights)):
-                for head, of_head in enumerate(values.double().unbind(1)):
+                for place, of_head in enumerate(values.double().unbind(1)):
                     total = torch.bincount(kind, weights=of_head[earlier], minlength=len(EDGES))
-                    sums[number, layer, head] += total.cpu()
+                    sums[number, index, place] += total.cpu()
     layer, head, gap = np.indices(sums.shape[1:]).reshape(3, -1)
     bias, attention, attention_without = (sums / pairs).flatten(1).numpy()
     table = {"layer": layer + 1, "head": head + 1, "gap": EDGES[gap], "bias": bias}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import glob
 import logging
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +17,13 @@ import yaml
 from recbole.utils import FeatureType, ModelType
 
 from recbole_posattn.atomic_files.columns import check_fields, label_columns
-from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE
 from recbole_posattn.atomic_files.download import download_atomic_files
-from recbole_posattn.atomic_files.field import Column
-from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES, Table, check_rows
+from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES, check_rows
+from recbole_posattn.data.blocks import Column, Table
+from recbole_posattn.data.parquet import check_parquet, known_types, parquet_columns
+from recbole_posattn.data.sources import PARQUET, file_of, is_parquet
+from recbole_posattn.data.tables import forget
+from recbole_posattn.data.text import LONGEST_LINE
 from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import FILTER_KEYS, ID_FIELD_KEYS
@@ -31,15 +35,17 @@ _INTERACTIONS = "inter"
 _NO_FILTER = ("[0,inf)", "[0, inf)", "(-inf,inf)")
 
 
-def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
+def ensure_atomic_files(config: Config, *, allow_missing: bool = False, keeps: bool = False) -> None:
     """Make sure that the files exist and that RecBole will not misread them.
 
     A missing data set that RecBole knows is downloaded. A byte order mark in the first file becomes the ``encoding``
-    utf-8-sig; otherwise the mark would become part of the first column's name.
+    utf-8-sig; otherwise the mark would become part of the first column's name. Interactions may be in a Parquet file,
+    ``<dataset>.inter.parquet``, if there is no ``<dataset>.inter``.
 
     Args:
         config: Resolved settings.
         allow_missing: Whether rows may lack a user, an item or a time, and columns of numbers all values.
+        keeps: Whether the rows are kept in memory until a data set takes them, so that files are read once.
 
     Raises:
         DataError: If the data set is missing and cannot be downloaded; if a file is empty, has no header of
@@ -51,11 +57,12 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
     folder, name = Path(config["data_path"]), config["dataset"]
     if not os.path.exists(folder):  # Path.exists raises for a name that is too long
         _download(folder, name)
+    forget()
     suffixes = config["benchmark_filename"]
-    files = [folder / f"{name}.{_INTERACTIONS}"]
-    if suffixes is not None:
-        files = [folder / f"{name}.{suffix}.{_INTERACTIONS}" for suffix in suffixes]
-    checked = {_INTERACTIONS: {file: _check_file(file, _INTERACTIONS, config, allow_missing) for file in files}}
+    names = [name] if suffixes is None else [f"{name}.{suffix}" for suffix in suffixes]
+    files = [file_of(folder / f"{each}.{_INTERACTIONS}") for each in names]
+    _warn_of_parquet(folder, name, files)
+    checked = {_INTERACTIONS: {file: _check_file(file, _INTERACTIONS, config, allow_missing, keeps) for file in files}}
     if suffixes is not None:
         _check_alike({file: found.types for file, found in checked[_INTERACTIONS].items()})
         _warn_of_filters(config)
@@ -65,7 +72,7 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False) -> None:
     for source in features:
         file = folder / f"{name}.{source}"
         if file.is_file() and _columns_to_read(source, config) != (set(), set()):
-            checked[source] = {file: _check_file(file, source, config, allow_missing)}
+            checked[source] = {file: _check_file(file, source, config, allow_missing, keeps)}
     if not allow_missing:
         for of_source in checked.values():
             _check_values(of_source)
@@ -102,26 +109,14 @@ class _Checked(NamedTuple):
     empty: set[str]
 
 
-def _check_file(file: Path, source: str, config: Config, allow_missing: bool) -> _Checked:
-    separator = config["field_separator"]
+def _check_file(file: Path, source: str, config: Config, allow_missing: bool, keeps: bool) -> _Checked:
     try:
-        if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and _begins_with_utf8_mark(file):
-            config["encoding"] = "utf-8-sig"  # which also reads files without a mark
-        encoding = config["encoding"] or "utf-8"
-        with open(file, encoding=encoding, errors="replace") as lines:
-            header = lines.readline(LONGEST_LINE).rstrip("\n")
-        if "\ufffd" in header or "\0" in header:
-            raise DataError(
-                f"{file}, line 1: not {encoding}: {shown(header)}; give the file's encoding with --encoding, for "
-                "example utf-16"
-            )
-        if not header:
-            raise DataError(f"{file} has no rows; it needs a header line of name:type columns, then one line per row")
-        types = _parse_header(file, header, separator)
+        stored = parquet_columns(file, config) if is_parquet(file) else {}
+        types = known_types(stored) if stored else _types_in_header(file, config)
         to_read, left_out = _columns_to_read(source, config)
         read = {
-            column: kind
-            for column, kind in types.items()
+            column: stored[column].checked_type(file, column) if stored else types[column]
+            for column in stored or types
             if (to_read is None or column in to_read) and column not in left_out
         }
         required = {config[key] for key in ID_FIELD_KEYS}  # every row needs a value there
@@ -139,10 +134,30 @@ def _check_file(file: Path, source: str, config: Config, allow_missing: bool) ->
             )
             for column, kind in types.items()
         ]
-        empty = check_rows(Table(file, columns, separator, config["seq_separator"], encoding))
+        if stored:
+            return _Checked(read, check_parquet(file, columns, stored, keeps))
+        encoding = config["encoding"] or "utf-8"
+        table = Table(file, columns, config["field_separator"], config["seq_separator"], encoding)
+        return _Checked(read, check_rows(table, keeps))
     except (OSError, UnicodeError, LookupError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return _Checked(read, empty)
+
+
+def _types_in_header(file: Path, config: Config) -> dict[str, FeatureType]:
+    """The columns of an atomic file, with their types; a byte order mark becomes the ``encoding``."""
+    if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and _begins_with_utf8_mark(file):
+        config["encoding"] = "utf-8-sig"  # which also reads files without a mark
+    encoding = config["encoding"] or "utf-8"
+    with open(file, encoding=encoding, errors="replace") as lines:
+        header = lines.readline(LONGEST_LINE).rstrip("\n")
+    if "\ufffd" in header or "\0" in header:
+        raise DataError(
+            f"{file}, line 1: not {encoding}: {shown(header)}; give the file's encoding with --encoding, for "
+            "example utf-16"
+        )
+    if not header:
+        raise DataError(f"{file} has no rows; it needs a header line of name:type columns, then one line per row")
+    return _parse_header(file, header, config["field_separator"])
 
 
 def _begins_with_utf8_mark(file: Path) -> bool:
@@ -163,6 +178,16 @@ def _check_values(files: Mapping[Path, _Checked]) -> None:
             f"{', '.join(map(str, files))}: column {column!r} ({kind}) is read, but has no value in any row; fill it "
             "in, or leave it out with load_col or unload_col"
         )
+
+
+def _warn_of_parquet(folder: Path, name: str, files: Sequence[Path]) -> None:
+    """Warn of Parquet files with the names of atomic files that are not read."""
+    for file in sorted({*folder.glob(f"{glob.escape(name)}.*{PARQUET}")} - {*files}):
+        source = file.name.removesuffix(PARQUET).rpartition(".")[2]
+        if source == _INTERACTIONS and file.with_suffix("").is_file():
+            logging.getLogger().warning(f"{file} is not read: {file.with_suffix('').name} is")
+        elif source in ("user", "item", "kg", "link"):
+            logging.getLogger().warning(f"{file} is not read: only interactions may be in a Parquet file")
 
 
 def _warn_of_filters(config: Mapping[str, Any]) -> None:

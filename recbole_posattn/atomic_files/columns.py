@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import EvaluatorType, FeatureType, ModelType
 
-from recbole_posattn.atomic_files.field import NUMBERS
+from recbole_posattn.data.blocks import NUMBERS
 from recbole_posattn.errors import SettingError, did_you_mean, shown
+from recbole_posattn.settings.columns import FEATURE_KEYS
 from recbole_posattn.settings.config import Config
 
 # The columns that are read, by file (inter, user, item, kg, link, or an additional suffix).
@@ -17,14 +19,13 @@ Loaded = Mapping[str, Mapping[str, FeatureType]]
 
 _TOKENS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
-# RecBole's models with item features: the key that names the features, and the types that the model reads. The same
-# holds for models derived from them. Numbers must be in numerical_features. SASRecF cannot read vectors: it does not
-# count them in the width of its layers.
-_FEATURE_MODELS = {
-    "SASRecF": ("selected_features", (*_TOKENS, FeatureType.FLOAT)),
-    "GRU4RecF": ("selected_features", tuple(FeatureType)),
-    "FDSA": ("selected_features", tuple(FeatureType)),
-    "S3Rec": ("item_attribute", _TOKENS),
+# The types of features that the models of FEATURE_KEYS read. Numbers must be in numerical_features. SASRecF cannot read
+# vectors: it does not count them in the width of its layers.
+_FEATURE_TYPES: dict[str, tuple[FeatureType, ...]] = {
+    "SASRecF": (*_TOKENS, FeatureType.FLOAT),
+    "GRU4RecF": tuple(FeatureType),
+    "FDSA": tuple(FeatureType),
+    "S3Rec": _TOKENS,
 }
 
 
@@ -56,12 +57,14 @@ def _named(columns: Mapping[str, FeatureType]) -> str:
     return ", ".join(f"{column}:{kind.value}" for column, kind in columns.items()) or "none"
 
 
-def _require(key: str, column: str, columns: Mapping[str, FeatureType], allowed: tuple[FeatureType, ...]) -> None:
-    """Check that a column is loaded and has one of some types."""
+def _require(
+    key: str, column: str, columns: Mapping[str, FeatureType], allowed: tuple[FeatureType, ...], more: str = ""
+) -> None:
+    """Check that a column is loaded and has one of some types; ``more`` is added to a message that it is not loaded."""
     if column not in columns:
         raise SettingError(
             f"{key} names the column {shown(column)}, which is not loaded. Loaded are {_named(columns)}: name one of "
-            f"them, or load it with load_col.{did_you_mean(column, columns)}"
+            f"them, or load it with load_col.{did_you_mean(column, columns)}{more}"
         )
     if columns[column] not in allowed:
         fitting = {name: kind for name, kind in columns.items() if kind in allowed}
@@ -133,25 +136,38 @@ def _check_numbers(config: Config, loaded: Loaded) -> None:
 
 def _check_item_features(config: Config, loaded: Loaded) -> None:
     bases = {base.__name__ for base in config.model_class.__mro__}
-    for key, allowed in (needs for name, needs in _FEATURE_MODELS.items() if name in bases):
+    for name in FEATURE_KEYS.keys() & bases:
+        key, allowed = FEATURE_KEYS[name], _FEATURE_TYPES[name]
         columns = loaded.get("item", {})
         features = [config[key]] if key == "item_attribute" else config[key]
         what = f"{key} {shown(config[key])} of {config['model']}"
         if not columns:
             raise SettingError(
                 f"{what}: no columns of items are loaded; there must be a file {config['dataset']}.item beside the "
-                "interactions, and load_col must name its columns, as {inter: '*', item: '*'} does."
+                "interactions, such as data convert writes, and load_col must name its columns, as {inter: '*', "
+                "item: '*'} does."
             )
         if not features:
             fitting = {name: kind for name, kind in columns.items() if kind in _TOKENS}
             raise SettingError(f"{what} must name at least one column of items. Loaded and fitting: {_named(fitting)}.")
         for column in features:
-            _require(what, column, columns, allowed)
+            _require(what, column, columns, allowed, _not_read(config, columns))
             if columns[column] not in _TOKENS and column not in config["numerical_features"]:
                 raise SettingError(
                     f"{what}: {column} holds numbers (type {columns[column].value}), which the model reads only if "
                     f"numerical_features names it, too; got numerical_features {shown(config['numerical_features'])}."
                 )
+
+
+def _not_read(config: Config, columns: Mapping[str, FeatureType]) -> str:
+    """A sentence on the columns of the file of items that are not read; empty if there are none."""
+    try:
+        with open(Path(config["data_path"]) / f"{config['dataset']}.item", encoding=config["encoding"]) as lines:
+            header = lines.readline().strip().split(config["field_separator"])
+    except (OSError, UnicodeDecodeError):
+        return ""
+    others = [name for name in header if name.partition(":")[0] not in columns]
+    return f" The file of items also has {', '.join(others)}." if others else ""
 
 
 def _check_labels(config: Config, loaded: Loaded) -> None:

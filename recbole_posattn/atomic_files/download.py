@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from recbole_posattn.errors import DataError
+from recbole_posattn.errors import DataError, counted
 
 # Limits for the archive of a data set. Compression shrinks interactions to between a third and a tenth, but the zip
 # format allows a thousandth. An archive that is small when unpacked may expand by more than LARGEST_EXPANSION.
@@ -99,7 +99,7 @@ def extract_archive(archive: Path, folder: Path) -> None:
 
 def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     if len(members) > MOST_MEMBERS:
-        raise DataError(f"it has {len(members):,} members; at most {MOST_MEMBERS:,} are accepted")
+        raise DataError(f"it has {counted(len(members), 'member')}; at most {MOST_MEMBERS:,} are accepted")
     for member in members:
         name = member.orig_filename  # as written in the archive
         kind = stat.S_IFMT(member.external_attr >> 16)

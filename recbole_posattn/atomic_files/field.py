@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
 
-import numpy as np
 from recbole.utils import FeatureType
 
-from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
+from recbole_posattn.data.blocks import LARGEST, SEQUENCES, Column
+from recbole_posattn.data.text import READ_AS_MISSING
 from recbole_posattn.errors import shown
-
-NUMBERS = (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
-SEQUENCES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
-LARGEST = float(np.finfo(np.float32).max)  # RecBole keeps numbers in 32 bits
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
-
-
-class Column(NamedTuple):
-    """A column of an atomic file.
-
-    Attributes:
-        name: Without its type.
-        type: As the header says.
-        read: Whether RecBole reads it.
-        required: Whether every row needs a value; for a sequence, at least one.
-    """
-
-    name: str
-    type: FeatureType
-    read: bool
-    required: bool
 
 
 def problem(column: Column, field: str, seq_separator: str) -> str | None:

@@ -2,8 +2,8 @@
 
 RecBole silently fills missing values with the padding token or the mean of the column, drops rows without user or item,
 and accepts infinite times. Here such a row is reported by line and column. In a row with too many fields, RecBole reads
-the first ones; so does this package, with a warning. Correct rows cost one pass of Arrow's reader. Only blocks that
-Arrow cannot read are checked row by row, as pandas reads them, which RecBole uses.
+the first ones; so does this package, with a warning. Correct rows cost one pass of Arrow's reader, whose values go to
+the data set. Only blocks that Arrow cannot read are checked row by row, as pandas reads them, which RecBole uses.
 """
 
 from __future__ import annotations
@@ -11,56 +11,42 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import recbole_posattn.compat  # noqa: F401
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.csv
 from recbole.utils import FeatureType
 
-from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
-from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE, checked_encoding
-from recbole_posattn.atomic_files.field import LARGEST, NUMBERS, SEQUENCES, Column, has_value, problem
+from recbole_posattn.atomic_files.convert.lines import checked_encoding
+from recbole_posattn.atomic_files.field import has_value, problem
 from recbole_posattn.atomic_files.surplus import Surplus
-from recbole_posattn.errors import DataError, SettingError, shown
+from recbole_posattn.data import blocks
+from recbole_posattn.data.blocks import NUMBERS, Column, Table, arrow_can_read, read_block
+from recbole_posattn.data.digest import Digesting, FileState, n_line_ends
+from recbole_posattn.data.tables import TableGatherer, can_be_kept, keep
+from recbole_posattn.data.text import LONGEST_LINE
+from recbole_posattn.errors import DataError, shown
 
 SEPARATOR_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space", "|": "bar"}
 
-# How many bytes are checked at a time.
-BLOCK = 2**24
+
+# Files in which no row was refused and of which no warning was given, with their columns of numbers without a value.
+_without_fault: dict[tuple[FileState, Table], frozenset[str]] = {}
 
 
-class Table(NamedTuple):
-    """An atomic file and its format.
-
-    Attributes:
-        file: The file.
-        columns: All its columns, in their order.
-        separator: Between the fields of a row; if it has several characters, it is not a regular expression.
-        seq_separator: Between the values of a sequence.
-        encoding: The Python name of its encoding.
-    """
-
-    file: Path
-    columns: Sequence[Column]
-    separator: str
-    seq_separator: str
-    encoding: str
-
-
-def check_rows(table: Table) -> set[str]:
+def check_rows(table: Table, keeps: bool = False) -> set[str]:
     """Refuse a file with rows that RecBole would misread.
 
     Each row must have a field for each column. Fields after the last column are left out with a warning. In the first
     row they are refused, because pandas would read the first column as row names. In the columns that are read, numbers
     must be valid and finite in 32 bits, and required columns must have a value in each row. Empty lines are ignored, as
-    in RecBole.
+    in RecBole. A file without faults is not read again as long as it stays the same, unless its rows are kept.
+
+    Args:
+        table: The file and its format.
+        keeps: Whether to keep the rows for the data set, unless some of them had to be checked one by one.
 
     Returns:
         The columns of numbers that are read and have no value in any row.
@@ -68,12 +54,15 @@ def check_rows(table: Table) -> set[str]:
     Raises:
         DataError: Naming the first such row, or if there are no rows.
     """
+    file = (FileState.of(table.file), table._replace(columns=tuple(table.columns)))
+    if file in _without_fault and not keeps:
+        return set(_without_fault[file])
     empty = {column.name for column in table.columns if column.read and column.type in NUMBERS}
     with open(table.file, "rb") as stream, _long_fields():
         separator = SEPARATOR_NAMES.get(table.separator, repr(table.separator))
         surplus = Surplus(table.file, len(table.columns), table.separator, separator)
-        if _arrow_can_check(table):
-            n_rows = _check_blocks(table, stream, surplus, empty)
+        if arrow_can_read(table):
+            n_rows = _check_blocks(table, stream, surplus, empty, keeps)
         else:
             n_rows = _check_records(table, _decoded_lines(table), surplus, empty)
         surplus.report()
@@ -82,11 +71,14 @@ def check_rows(table: Table) -> set[str]:
                 f"{table.file} has no rows; it needs a header line of name:type columns, then one line per row"
             )
         stream.seek(-1, io.SEEK_END)
-        if stream.read(1) not in (b"\n", b"\r", b"\0"):  # \0 ends a line break of UTF-16
+        ends_with_break = stream.read(1) in (b"\n", b"\r", b"\0")  # \0 ends a line break of UTF-16
+        if not ends_with_break:
             logging.getLogger().warning(
                 f"{table.file}: the last line has no line break; if the file was cut off there, its last value is "
                 "incomplete"
             )
+    if file[0].is_settled and ends_with_break and not surplus.n_rows:
+        _without_fault[file] = frozenset(empty)
     return empty
 
 
@@ -99,101 +91,59 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _arrow_can_check(table: Table) -> bool:
-    """Whether Arrow can check the file: lines end with byte 10, the separator is one byte, no column holds vectors."""
-    if len(table.separator) != 1 or not table.separator.isascii():
-        return False
-    if any(column.read and column.type == FeatureType.FLOAT_SEQ for column in table.columns):
-        return False
-    try:
-        checked_encoding(table.encoding)
-    except SettingError:
-        return False
-    with open(table.file, "rb") as stream:
-        return b"\r" not in stream.readline(LONGEST_LINE).removesuffix(b"\r\n")
-
-
 # -- block by block --------------------------------------------------------------------------------------------------
 
 
-def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus, empty: set[str]) -> int:
+def _check_blocks(table: Table, stream: BinaryIO, surplus: Surplus, empty: set[str], keeps: bool) -> int:
     """Check all rows after the header, block by block; returns their number.
+
+    The digest of the file is computed on the way.
 
     Args:
         table: The file and its format.
         stream: The open file, at its beginning.
         surplus: Counts rows with too many fields.
         empty: Columns of numbers; those with a value are removed.
+        keeps: See :func:`check_rows`.
     """
     encoding = checked_encoding(table.encoding)
-    stream.readline()
+    columns = [column for column in table.columns if column.read and (keeps or _is_checked(column))]
+    rows = TableGatherer(columns) if keeps and can_be_kept(table) else None
     number, n_rows = 2, 0
-    while block := stream.read(BLOCK):
-        block += stream.readline()
-        if b'"' in block:  # a quoted field may extend beyond the block
-            stream.seek(-len(block), io.SEEK_CUR)
-            return n_rows + _check_records(table, _lines(table, stream, number, encoding), surplus, empty, n_rows)
-        n_checked = _count_if_correct(table, block, encoding, empty)
-        if n_checked is None:
-            lines = _lines(table, io.BytesIO(block), number, encoding)
-            n_checked = _check_records(table, lines, surplus, empty, n_rows)
-        n_rows += n_checked
-        number += _count_line_breaks(block)
+    with Digesting(table.file) as digest:
+        digest.add(stream.readline())
+        while block := stream.read(blocks.BLOCK):
+            block += stream.readline()
+            if b'"' in block:  # a quoted field may extend beyond the block
+                stream.seek(-len(block), io.SEEK_CUR)
+                return n_rows + _check_records(table, _lines(table, stream, number, encoding), surplus, empty, n_rows)
+            digest.add(block)
+            read = read_block(table, block, columns)
+            if read is None:
+                rows = None
+                lines = _lines(table, io.BytesIO(block), number, encoding)
+                n_rows += _check_records(table, lines, surplus, empty, n_rows)
+            else:
+                n_rows += read.n_rows
+                empty -= {name for name, values in read.values.items() if values.null_count < read.n_rows}
+                if rows is not None:
+                    rows.add(read.values)
+            number += _count_line_breaks(block)
+        digest.finish()
+    if rows is not None and n_rows:
+        keep(digest.state, table, rows.finish())
     return n_rows
+
+
+def _is_checked(column: Column) -> bool:
+    """Whether the values of a column that is read can be wrong; any text is a token."""
+    return column.required or column.type == FeatureType.FLOAT
 
 
 def _count_line_breaks(block: bytes) -> int:
     """Number of line breaks in a block, as Python's universal newlines count them."""
-    ends = block.count(b"\n")
+    ends = n_line_ends(block)
     return ends + block.count(b"\r") - block.count(b"\r\n") if b"\r" in block else ends
-
-
-def _count_if_correct(table: Table, block: bytes, encoding: str, empty: set[str]) -> int | None:
-    """Number of rows in a block without quotes if all are correct; ``None`` if they must be checked one by one.
-
-    Columns with a value are removed from ``empty``.
-    """
-    if b"\0" in block or block.count(b"\r") != block.count(b"\r\n"):
-        return None
-    try:
-        text = block.decode(encoding)
-    except UnicodeDecodeError:
-        return None
-    types = {
-        str(place): pa.float64() if column.type == FeatureType.FLOAT else pa.string()
-        for place, column in enumerate(table.columns)
-        if column.read and (column.required or column.type == FeatureType.FLOAT)
-    }
-    try:
-        rows = pa.csv.read_csv(
-            pa.py_buffer(block if encoding == "utf-8" else text.encode()),
-            pa.csv.ReadOptions(column_names=[str(place) for place in range(len(table.columns))]),
-            pa.csv.ParseOptions(delimiter=table.separator, quote_char=False),
-            pa.csv.ConvertOptions(
-                include_columns=list(types) or ["0"],
-                column_types=types,
-                null_values=["", *READ_AS_MISSING],
-                strings_can_be_null=True,
-                check_utf8=False,
-            ),
-        )
-    except (pa.ArrowInvalid, UnicodeEncodeError):
-        return None
-    for place in types:
-        column, values = table.columns[int(place)], rows[place]
-        if column.required and values.null_count:
-            return None
-        if column.required and column.type in SEQUENCES:
-            blank = pa.compute.equal(pa.compute.replace_substring(values, table.seq_separator, ""), "")
-            if pa.compute.any(blank).as_py():
-                return None
-        if column.type == FeatureType.FLOAT:
-            numbers = values.to_numpy()  # NaN for a null
-            if np.nanmax(np.abs(numbers), initial=0) > LARGEST or np.isnan(numbers).sum() > values.null_count:
-                return None
-            if values.null_count < len(values):
-                empty.discard(column.name)
-    return len(rows)
 
 
 # -- row by row ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbole_posattn.errors import DataError
+from recbole_posattn.data.sources import file_of, is_parquet
+from recbole_posattn.errors import DataError, counted
 
 if TYPE_CHECKING:  # importing it takes seconds
     from recbole_posattn.settings.config import Config
@@ -20,6 +21,9 @@ if TYPE_CHECKING:  # importing it takes seconds
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOP_SHARES = (0.01, 0.05, 0.1, 0.2)
 N_TOP_ITEMS = 10
+
+# Below this share of repeats, a target that the user had before is an exception.
+FEW_REPEATS = 0.02
 
 # Times between these are read as Unix seconds: 1980 and 2100.
 _UNIX = (315_532_800, 4_102_444_800)
@@ -55,6 +59,9 @@ class DataStatistics(NamedTuple):
         of_user: Interactions per user.
         of_item: Interactions per item.
         repeat_rate: Share of interactions with an item that the user had before.
+        repeat_median: Median number of the user's interactions from the item's last one to such a repeat: 1 is the same
+            item twice in a row; ``None`` without repeats. Interactions are in time order, or in that of the file if
+            there are no times.
         first: The earliest time; ``None`` if there are no times.
         last: The latest time; ``None`` if there are no times.
         unix: Whether the times look like seconds since 1970.
@@ -76,6 +83,7 @@ class DataStatistics(NamedTuple):
     of_user: Lengths
     of_item: Lengths
     repeat_rate: float
+    repeat_median: float | None
     first: float | None
     last: float | None
     unix: bool
@@ -85,10 +93,21 @@ class DataStatistics(NamedTuple):
     item_counts: np.ndarray
     times: np.ndarray | None
 
+    def suggested(self) -> dict[str, str]:
+        """What the share of repeats suggests for ``mask_history`` and the keys that go with it.
+
+        If repeats are few, the history is better left out of the ranking, and of the loss. Otherwise, no repeat could
+        be found without it, and the model can learn by ``history_partition`` how much to prefer it.
+        """
+        if self.repeat_rate < FEW_REPEATS:
+            return {"mask_history": "all", "train_mask_history": "auto"}
+        return {"mask_history": "none", "history_partition": "auto"}
+
     def plain(self) -> dict[str, Any]:
         """The figures that JSON can hold: all except the arrays."""
         arrays = ("user_counts", "item_counts", "times")
         figures = {key: value for key, value in self._asdict().items() if key not in arrays}
+        figures["suggested"] = self.suggested()
         lengths = {
             key: {**figures[key]._asdict(), "quantiles": dict(zip(map(str, QUANTILES), figures[key].quantiles))}
             for key in ("of_user", "of_item")
@@ -111,7 +130,7 @@ def data_statistics(config: Config) -> DataStatistics:
 
     ensure_atomic_files(config, allow_missing=True)  # missing ids are counted
     name = config["dataset"]
-    file = Path(config["data_path"]) / f"{name}.inter"
+    file = file_of(Path(config["data_path"]) / f"{name}.inter")
     table = _read(file, config)
     user, item = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
     named = table.dropna(subset=[user, item])
@@ -135,6 +154,7 @@ def data_statistics(config: Config) -> DataStatistics:
         of_user=_lengths(of_user),
         of_item=_lengths(of_item),
         repeat_rate=1 - len(pairs) / len(named),
+        repeat_median=_repeat_median(users.cat.codes.to_numpy(), items.cat.codes.to_numpy(), times if known else None),
         first=float(np.nanmin(times)) if known else None,
         last=float(np.nanmax(times)) if known else None,
         unix=known and looks_like_unix(np.nanmin(times), np.nanmax(times)),
@@ -144,6 +164,16 @@ def data_statistics(config: Config) -> DataStatistics:
         item_counts=in_order,
         times=times if known else None,
     )
+
+
+def _repeat_median(user: np.ndarray, item: np.ndarray, times: np.ndarray | None) -> float | None:
+    """See :attr:`DataStatistics.repeat_median`; numbers of users and items, shape (N,)."""
+    order = np.lexsort((user,) if times is None else (times, user))  # stable
+    user, item = user[order], item[order]
+    by_item = np.lexsort((item, user))
+    same = (np.diff(user[by_item]) == 0) & (np.diff(item[by_item]) == 0)
+    gaps = np.diff(by_item)[same]
+    return float(np.median(gaps)) if len(gaps) else None
 
 
 def looks_like_unix(first: float, last: float) -> bool:
@@ -156,19 +186,23 @@ def time_span(first: float, last: float) -> str:
     if not looks_like_unix(first, last):
         return f"{first:.10g} to {last:.10g}, no Unix times"
     begin, end = (datetime.datetime.fromtimestamp(time, datetime.UTC) for time in (first, last))
-    return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {(end - begin).days:,} days"
+    return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {counted((end - begin).days, 'day')}"
 
 
 def _read(file: Path, config: Config) -> pd.DataFrame:
     """Users, items and times (if there are any), as RecBole reads them."""
+    fields = [config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]
+    if is_parquet(file):
+        from recbole_posattn.data.parquet import read_columns
+
+        table = read_columns(file, fields, config)
+        for field in fields[:2]:  # in the order of pandas' reader, which decides among equally popular items
+            table[field] = table[field].cat.set_categories(sorted(table[field].cat.categories))
+        return table
     separator, encoding = config["field_separator"], config["encoding"]
     options: dict[str, Any] = {"sep": separator, "encoding": encoding}
     options["engine"] = "c" if len(separator) == 1 else "python"
-    wanted: dict[str, Any] = {
-        config["USER_ID_FIELD"]: "category",
-        config["ITEM_ID_FIELD"]: "category",
-        config["TIME_FIELD"]: float,
-    }
+    wanted: dict[str, Any] = dict(zip(fields, ("category", "category", float)))
     try:
         header = pd.read_csv(file, nrows=0, **options).columns
         types = {column: wanted[field] for column in header if (field := _field(column)) in wanted}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_posattn.errors import DataError, shown
+from recbole_posattn.errors import DataError, counted, shown
 
 
 @dataclass
@@ -43,9 +43,8 @@ class Surplus:
             DataError: If it has fewer fields, or more where pandas misreads them; names the line.
         """
         n_fields, n_columns = len(fields), self.n_columns
-        counts = (
-            f"the header has {n_columns} columns separated by {self.separator_name}, but line {number} has {n_fields}"
-        )
+        columns = f"{counted(n_columns, 'column')} separated by {self.separator_name}"
+        counts = f"the header has {columns}, but line {number} has {n_fields}"
         # pandas takes columns for row names if the first row has too many fields, or the second at least twice as many
         names_rows = place == 1 or (place == 2 and n_fields >= 2 * n_columns)
         if n_fields > n_columns and not names_rows:

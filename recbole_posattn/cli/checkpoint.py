@@ -11,7 +11,7 @@ from recbole_posattn.cli.plugins import add_plugin_argument
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the checkpoint and the options for reading it."""
-    parser.add_argument("checkpoint", type=Path, help="a best.pth below saved/")
+    parser.add_argument("checkpoint", type=Path, help="the folder of a run below saved/, or a checkpoint in it")
     parser.add_argument("--data_path", type=Path, help="folder with the data set's folder (default: that of training)")
     parser.add_argument(
         "--allow_unsafe_checkpoint",
@@ -19,6 +19,11 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         help="read one of RecBole's own checkpoints, which RUNS any code in it; only for files from people you trust",
     )
     add_plugin_argument(parser)
+
+
+def add_output_argument(parser: argparse.ArgumentParser, help: str, **options: Any) -> None:
+    """Add ``--output``, which all commands call so; ``--out`` is an old name of one of them."""
+    parser.add_argument("--output", "--out", help=help, **{"type": Path, **options})
 
 
 def reading_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from recbole_posattn.atomic_files.convert.formats import FORMATS
 from recbole_posattn.atomic_files.convert.rejects import OnError
 from recbole_posattn.atomic_files.convert.shapes import KINDS, ReadOptions
+from recbole_posattn.errors import counted
 from recbole_posattn.files import json_text
 from recbole_posattn.settings.choices import Deduplicate
 
@@ -42,7 +43,7 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Convert the dump of a public data set, or a table of your own, to a RecBole atomic file."
     parser.epilog = f"Formats: {', '.join(FORMATS)}. Any other table is read with --user, --item and --time."
     parser.add_argument("source", type=Path, help="the file of the dump, plain or packed, or its unpacked folder")
-    parser.add_argument("--name", required=True, help="name of the data set to make")
+    parser.add_argument("--dataset", "-d", "--name", dest="name", required=True, help="name of the data set to make")
     parser.add_argument(
         "--data_path", type=Path, default=Path("dataset"), help="folder of data sets (default: dataset)"
     )
@@ -60,6 +61,13 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     reading.add_argument(
         "--on_error", choices=get_args(OnError), default="strict", help="stop at bad lines, or skip (default: strict)"
     )
+
+    for role in ("item", "user"):
+        reading.add_argument(
+            f"--{role}_features",
+            metavar="FILE",
+            help=f"what describes the {role}s, or none (default: the dump's own file beside the source, if any)",
+        )
 
     filters = parser.add_argument_group("filters")
     filters.add_argument("--min_rating", type=float, help="leave out interactions with a lower rating")
@@ -101,7 +109,7 @@ def _convert(options: argparse.Namespace) -> int:
         show_progress=sys.stderr.isatty(),
     )
     print(_summary(done))
-    for file in filter(None, (done.file, done.rejected_file)):
+    for file in filter(None, (done.file, *(each.file for each in done.features), done.rejected_file)):
         print(f"written: {file}")
     return 0
 
@@ -111,14 +119,20 @@ def _summary(done: Conversion) -> str:
     from recbole_posattn.atomic_files.statistics import time_span
 
     read, *filtered = done.steps
-    lines = [f"{done.source}: {read.interactions:,} interactions ({done.format or 'a table of your own'})"]
+    lines = [f"{done.source}: {counted(read.interactions, 'interaction')} ({done.format or 'a table of your own'})"]
     for reason in done.rejected:
         first = ", ".join(map(str, reason.first)) + (", …" if reason.count > len(reason.first) else "")
         lines.append(f"skipped: {reason.count:,} where {reason.reason} ({first})")
-    lines += [f"{step.name}: {step.interactions:,} interactions" for step in filtered]
+    lines += [f"{step.name}: {counted(step.interactions, 'interaction')}" for step in filtered]
     kept = done.steps[-1].interactions
-    lines.append(f"data set: {done.users:,} users, {done.items:,} items, {kept:,} interactions")
+    lines.append(
+        f"data set: {counted(done.users, 'user')}, {counted(done.items, 'item')}, {counted(kept, 'interaction')}"
+    )
     lines.append(f"times: {time_span(done.first, done.last)}")
+    for each in done.features:
+        described = f"{each.role}s: {each.described:,} of {each.wanted:,} described by {each.source}"
+        lines.append(f"{described} ({', '.join(each.columns)})")
+        lines += [f"skipped: {counted(reason.count, 'line')} where {reason.reason}" for reason in each.rejected]
     return "\n".join(lines)
 
 
@@ -130,7 +144,7 @@ def _add_stats_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="name of the data set")
     parser.add_argument("--data_path", default="dataset", help="folder of data sets (default: dataset)")
     parser.add_argument(
-        "--output", type=Path, default=Path("."), help="folder of the figure (default: the current folder)"
+        "--output", "--out", type=Path, default=Path("."), help="folder of the figure (default: the current folder)"
     )
     parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
 
@@ -166,6 +180,7 @@ def figures(statistics: DataStatistics) -> str:
         ("interactions", f"{statistics.interactions:,}"),
         ("density", f"{100 * statistics.density:#.3g} %"),
         ("repeat rate", f"{100 * statistics.repeat_rate:#.3g} %"),
+        *(() if statistics.repeat_median is None else [("repeated after", f"{statistics.repeat_median:,g} (median)")]),
         ("time span", "no times" if first is None or last is None else time_span(first, last)),
     ]
     if statistics.without_id:
@@ -178,4 +193,6 @@ def figures(statistics: DataStatistics) -> str:
     shares.append(("of the interactions", *(f"{100 * share:.1f} %" for share in statistics.top_shares.values())))
     popular = [("item", "interactions"), *((short(item), f"{count:,}") for item, count in statistics.top_items)]
     tables = ([(statistics.name, ""), *rows], lengths, shares, popular)
-    return "\n\n".join(text_table(header, rest) for header, *rest in tables)
+    flags = " ".join(f"--{key}={value}" for key, value in statistics.suggested().items())
+    texts = [*(text_table(header, rest) for header, *rest in tables), f"suggested by the repeat rate: {flags}"]
+    return "\n\n".join(texts)

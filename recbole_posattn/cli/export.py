@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_options
+from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, add_output_argument, reading_options
+from recbole_posattn.errors import counted
 from recbole_posattn.settings.choices import MODEL_NAMES
+from recbole_posattn.training.run_folder import checkpoint_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_checkpoint_arguments(parser)
     parser.add_argument("--format", choices=list(MODEL_NAMES), default="onnx", help="of the file (default: onnx)")
-    parser.add_argument("--output", type=Path, help="folder of the files (default: export in the checkpoint's)")
+    add_output_argument(parser, "folder of the files (default: export in the checkpoint's)")
     parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
 
 
@@ -25,8 +26,9 @@ def execute(options: argparse.Namespace) -> int:
     """Export; returns the exit code."""
     from recbole_posattn.serving.export import export
 
-    folder = options.output or options.checkpoint.parent / "export"
-    exported = export(options.checkpoint, options.format, folder, options.overwrite, **reading_options(options))
+    checkpoint = checkpoint_file(options.checkpoint)
+    folder = options.output or checkpoint.parent / "export"
+    exported = export(checkpoint, options.format, folder, options.overwrite, **reading_options(options))
     for file in exported.files:
         print(f"written: {file}")
     comparison = exported.comparison
@@ -36,6 +38,6 @@ def execute(options: argparse.Namespace) -> int:
     ties = f", but for the order of items of equal score in {comparison.ties} of them" if comparison.ties else ""
     print(
         f"largest difference from the model's own scores: {comparison.largest_difference:.1e}; "
-        f"{comparison.histories} lists of {comparison.list_length} items are the same{ties}"
+        f"{counted(comparison.histories, 'list')} of {counted(comparison.list_length, 'item')} are the same{ties}"
     )
     return 0

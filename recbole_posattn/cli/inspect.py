@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_options
+from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, add_output_argument, reading_options
+from recbole_posattn.training.run_folder import checkpoint_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,23 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "docs/inspect.md."
     )
     add_checkpoint_arguments(parser)
-    parser.add_argument("other", type=Path, nargs="?", help="a second checkpoint, to compare")
-    parser.add_argument(
-        "--out", "--output", type=Path, help="folder of the report (default: inspect/ beside the checkpoint)"
-    )
+    parser.add_argument("other", type=Path, nargs="?", help="a second run or checkpoint, to compare")
+    add_output_argument(parser, "folder of the report (default: inspect/ beside the checkpoint)")
     parser.add_argument("--max_users", type=int, default=2000, help="histories to measure on (default: 2000)")
 
 
 def execute(options: argparse.Namespace) -> int:
     """Inspect, print how far the kernels reach, and write the report; returns the exit code."""
     from recbole_posattn.analysis.inspection import inspect_checkpoint
-    from recbole_posattn.analysis.report import reach_text, report_files
+    from recbole_posattn.analysis.report import partition_text, reach_text, report_files
     from recbole_posattn.reporting.page import write_files
 
-    checkpoints = [each for each in (options.checkpoint, options.other) if each is not None]
+    checkpoints = [checkpoint_file(each) for each in (options.checkpoint, options.other) if each is not None]
     inspections = [inspect_checkpoint(each, options.max_users, **reading_options(options)) for each in checkpoints]
-    files = write_files(options.out or options.checkpoint.parent / "inspect", report_files(inspections))
-    if text := reach_text(inspections):
+    files = write_files(options.output or checkpoints[0].parent / "inspect", report_files(inspections))
+    for text in filter(None, (reach_text(inspections), partition_text(inspections))):
         print(text, end="\n\n")
     for file in files:
         print(f"written: {file}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_options
+from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, add_output_argument, reading_options
+from recbole_posattn.training.run_folder import checkpoint_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=["valid", "test"], default="valid", help="rows to measure on (default: valid)"
     )
-    parser.add_argument("--output", type=Path, help="folder of the tables and the figure (default: the checkpoint's)")
+    add_output_argument(parser, "folder of the tables and the figure (default: the checkpoint's)")
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -27,13 +27,12 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.analysis.interference import interference
     from recbole_posattn.analysis.interference_figure import write_interference
 
-    result = interference(
-        options.checkpoint, options.split, show_progress=sys.stderr.isatty(), **reading_options(options)
-    )
+    checkpoint = checkpoint_file(options.checkpoint)
+    result = interference(checkpoint, options.split, show_progress=sys.stderr.isatty(), **reading_options(options))
     for table in (result.metrics, result.layers):
         if table.empty:
             continue
         print(table.to_string(index=False, float_format="{:.4f}".format), end="\n\n")
-    for file in write_interference(result, options.output or options.checkpoint.parent):
+    for file in write_interference(result, options.output or checkpoint.parent):
         print(f"written: {file}")
     return 0

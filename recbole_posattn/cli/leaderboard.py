@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
-from recbole_posattn.errors import EXIT_FAILURE, SettingError
+from recbole_posattn.errors import EXIT_FAILURE, SettingError, counted
+
+if TYPE_CHECKING:
+    from recbole_posattn.experiments.leaderboard.leaderboard import Report
 
 _KEYS = ("models", "datasets", "protocols", "seeds", "reference", "published")
 
@@ -58,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write the report of the leaderboard in this folder again, from its records alone",
     )
-    parser.add_argument("--output", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
+    parser.add_argument("--output", "--out", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
 
 
 def _names(text: str) -> list[str]:
@@ -85,7 +88,7 @@ def execute(options: argparse.Namespace) -> int:
     folder = options.output or Path("leaderboards") / (file.stem if file is not None else "own")
     where = Resources(options.jobs, options.address, options.cpus, options.gpus)
     try:
-        files, unfinished = make_leaderboard(
+        report = make_leaderboard(
             spec,
             folder,
             where,
@@ -96,15 +99,15 @@ def execute(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("recbole-posattn: finished runs are kept; the same command continues with the others", file=sys.stderr)
         raise
-    _print_files(files)
-    failed = [outcome for outcome in unfinished if outcome.started]
+    _print(report)
+    failed = [outcome for outcome in report.unfinished if outcome.started]
     for outcome in failed:
         name, seed = outcome.trial.name, outcome.trial.settings["seed"]
         print(f"recbole-posattn: {name}, seed {seed}, failed: {outcome.error}", file=sys.stderr)
-    if len(unfinished) > len(failed):
+    if len(report.unfinished) > len(failed):
         print(
-            f"recbole-posattn: {len(unfinished) - len(failed)} runs were not started in the budget of "
-            f"{options.budget:g} minutes; the same command continues with them",
+            f"recbole-posattn: not started in the budget of {options.budget:g} minutes: "
+            f"{counted(len(report.unfinished) - len(failed), 'run')}; the same command continues",
             file=sys.stderr,
         )
     return EXIT_FAILURE if failed else 0
@@ -129,11 +132,15 @@ def _remake(options: argparse.Namespace) -> int:
         raise SettingError(f"--from takes all but --output from the leaderboard; leave out {' '.join(others)}.")
     from recbole_posattn.experiments.leaderboard.leaderboard import remake_leaderboard
 
-    _print_files(remake_leaderboard(options.source, options.output or options.source))
+    _print(remake_leaderboard(options.source, options.output or options.source))
     return 0
 
 
-def _print_files(files: Sequence[Path]) -> None:
-    print(files[0].read_text(encoding="utf-8"))
-    for written in files:
+def _print(report: Report) -> None:
+    """Print the tables and the names of the files."""
+    from recbole_posattn.experiments.leaderboard.terminal import print_boards
+    from recbole_posattn.reporting.terminal import table_console
+
+    print_boards(report.boards, table_console())
+    for written in report.files:
         print(f"written: {written}")

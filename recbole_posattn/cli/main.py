@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -12,8 +13,24 @@ from types import ModuleType
 from typing import NamedTuple
 
 import recbole_posattn
-from recbole_posattn.cli import data, export, inspect, interference, leaderboard, recommend, run, setup, tune
+from recbole_posattn.cli import (
+    completion,
+    data,
+    export,
+    inspect,
+    interference,
+    keys,
+    leaderboard,
+    models,
+    overview,
+    recommend,
+    run,
+    setup,
+    tune,
+)
+from recbole_posattn.cli.parser import Parser, check_flags
 from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
+from recbole_posattn.files import discard_output
 from recbole_posattn.training import interrupts
 
 # Errors of the environment: a full disk, a folder that is read-only, belongs to another user, or is a file.
@@ -21,6 +38,10 @@ _ENVIRONMENT = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
 }
+
+
+# A variable of the environment that argcomplete sets.
+_ASKED_BY_SHELL = "_ARGCOMPLETE"
 
 
 class Command(NamedTuple):
@@ -42,32 +63,44 @@ COMMANDS = {
     "setup": Command(setup, "install RecBole, once, for this Python"),
     "run": Command(run, "train and evaluate a model", takes_settings=True),
     "leaderboard": Command(leaderboard, "compare models side by side, with spreads and tests", takes_settings=True),
+    "overview": Command(overview, "leaderboards side by side: how much each model gains on each"),
     "tune": Command(tune, "search the best settings of a model on validation data", takes_settings=True),
     "data": Command(data, "make data sets from raw dumps, and describe them"),
     "recommend": Command(recommend, "the best items of a trained model, for known users or new histories"),
     "export": Command(export, "a trained model as ONNX or torch.export file"),
     "inspect": Command(inspect, "what the kernels and the attention of a trained model have learned"),
     "interference": Command(interference, "what each positional part of a trained model contributes"),
+    "models": Command(models, "list the models that there are, with a line on each"),
+    "keys": Command(keys, "list the settings of a model, with a line on each"),
+    "completion": Command(completion, "let the shell complete commands, flags, models and data sets"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``recbole-posattn COMMAND …``; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="recbole-posattn", description=recbole_posattn.__doc__)
+    parser = Parser(prog="recbole-posattn", description=recbole_posattn.__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {recbole_posattn.__version__}")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    of_commands: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
-        command.module.add_arguments(parsers.add_parser(name, help=command.help, allow_abbrev=False))
-    options, settings = parser.parse_known_args(_readable(parser, arguments))
+        of_commands[name] = parsers.add_parser(name, help=command.help)
+        command.module.add_arguments(of_commands[name])
+    if _ASKED_BY_SHELL in os.environ:
+        completion.complete(parser)
+    given = _readable(parser, arguments)
+    if given[:1] and given[0].startswith("-") and given[0] not in parser.flags_of_its_own():
+        parser.refuse(given[:1])
+    options, settings = parser.parse_known_args(given)
     options.settings = settings
     command = COMMANDS[options.command]
     if settings and not command.takes_settings:
-        parser.error(f"unrecognized arguments: {one_line(' '.join(settings))}")
-    return _guarded(lambda: _execute(command, options))
+        of_commands[options.command].refuse(settings)
+    return _guarded(lambda: _execute(command, options, [*of_commands[options.command].flags()]))
 
 
-def _execute(command: Command, options: argparse.Namespace) -> int:
+def _execute(command: Command, options: argparse.Namespace, flags: Sequence[str]) -> int:
     """Run a command, after the import of its plugins; those of a command that takes settings are a setting."""
+    check_flags(options.settings, flags)
     plugins = getattr(options, "plugin", [])
     if plugins and not command.takes_settings:
         from recbole_posattn.settings.plugins import import_plugins
@@ -80,11 +113,13 @@ def _execute(command: Command, options: argparse.Namespace) -> int:
 
 def launch(arguments: Sequence[str] | None = None) -> int:
     """``run_recbole_posattn.py``, with the flags of RecBole's ``run_recbole.py``; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="run_recbole_posattn.py", allow_abbrev=False)
+    parser = Parser(prog="run_recbole_posattn.py")
     run.add_arguments(parser)
+    if _ASKED_BY_SHELL in os.environ:
+        completion.complete(parser)
     options, settings = parser.parse_known_args(_readable(parser, arguments))
     options.settings = settings
-    return _guarded(lambda: run.execute(options))
+    return _guarded(lambda: _execute(COMMANDS["run"], options, [*parser.flags()]))
 
 
 def _readable(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> list[str]:
@@ -103,7 +138,9 @@ def _guarded(command: Callable[[], int]) -> int:
     try:
         with interrupts.handled():
             try:
-                return command()
+                code = command()
+                sys.stdout.flush()  # not at the interpreter's end, where a closed pipe could not be caught
+                return code
             except BaseException as error:
                 _release_frames(error)
                 raise
@@ -113,6 +150,9 @@ def _guarded(command: Callable[[], int]) -> int:
     except ProcessError as error:
         print(f"recbole-posattn: {error}", file=sys.stderr)
         return EXIT_FAILURE
+    except BrokenPipeError:  # the reader, such as head, has had enough
+        discard_output()
+        return 0
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
             raise

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, reading_options
-from recbole_posattn.errors import SettingError
+from recbole_posattn.cli.checkpoint import add_checkpoint_arguments, add_output_argument, reading_options
+from recbole_posattn.errors import SettingError, counted
 from recbole_posattn.settings.choices import SPLITS
+from recbole_posattn.training.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from recbole_posattn.serving.recommender import Recommender
@@ -42,14 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--history",
-        choices=["exclude", "keep"],
-        help="whether a user's own items are recommended (default: as the model was evaluated)",
+        choices=["exclude", "include", "keep"],
+        metavar="{exclude,include}",
+        help="whether items of a user's history are recommended (default: exclude; with --split=valid or test, as the "
+        "model was evaluated)",
     )
     parser.add_argument("--restrict_to", type=Path, help="a file of items; recommend only these")
     parser.add_argument("--exclude", type=Path, help="a file of items not to recommend")
-    parser.add_argument(
-        "--output",
-        help=f".csv, .parquet or .jsonl, or - for CSV on standard output (default: {OUTPUT_NAME} in its folder)",
+    parser.add_argument("--titles", action="store_true", help="add a column with the titles of the items")
+    parser.add_argument("--title_field", metavar="COLUMN", help="their column in the data set's file of items")
+    add_output_argument(
+        parser,
+        f".csv, .parquet or .jsonl, or - for CSV on standard output (default: {OUTPUT_NAME} in its folder)",
+        type=str,
     )
     parser.add_argument(
         "--escape_formulas",
@@ -77,30 +83,36 @@ def execute(options: argparse.Namespace) -> int:
         writing,
     )
 
-    output = options.output or str(options.checkpoint.parent / OUTPUT_NAME)
+    checkpoint = checkpoint_file(options.checkpoint)
+    output = options.output or str(checkpoint.parent / OUTPUT_NAME)
     check_output(output, options.overwrite)
     if options.escape_formulas:
         check_formulas(output)
-    from recbole_posattn.serving.recommender import SCHEMA, Recommender
+    from recbole_posattn.serving.lists import SCHEMA, SCHEMA_WITH_TITLES
+    from recbole_posattn.serving.recommender import Recommender
 
-    recommender = Recommender.load(options.checkpoint, report=_report, **reading_options(options))
+    recommender = Recommender.load(checkpoint, report=_report, **reading_options(options))
     item_field = recommender.loaded.config["ITEM_ID_FIELD"]
     requests = _requests(recommender, options)
+    titles = options.title_field or options.titles
     tables = recommender.blocks(
         requests,
         options.k,
         exclude_history=None if options.history is None else options.history == "exclude",
         restrict_to=None if options.restrict_to is None else read_tokens(options.restrict_to, "item", item_field),
         exclude=() if options.exclude is None else read_tokens(options.exclude, "item", item_field),
+        titles=titles,
         show_progress=sys.stderr.isatty(),
     )
+    if options.history is None and recommender.leaves_out_history(requests):
+        _report("items of a user's own history are left out; --history=include keeps them")
     n_rows = 0
-    with writing(output, SCHEMA) as write:
+    with writing(output, SCHEMA_WITH_TITLES if titles else SCHEMA) as write:
         for table in tables:
             write(without_formulas(table) if options.escape_formulas else table)
             n_rows += len(table)
     if output != STANDARD_OUTPUT:
-        print(f"written: {output} ({n_rows:,} rows, {len(requests):,} lists)")
+        print(f"written: {output} ({counted(n_rows, 'row')}, {counted(len(requests), 'list')})")
     return 0
 
 

@@ -45,6 +45,7 @@ def execute(options: argparse.Namespace) -> int:
         port=options.port,
         group_offset=options.group_offset,
         resume=options.resume,
+        print_result=True,
     )
     if distributed.launched_outside():
         distributed.end_process()

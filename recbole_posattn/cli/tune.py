@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import SettingError, counted
 from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAULT_MODEL, SCHEDULERS
 
 
@@ -40,11 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
-    parser.add_argument(
-        "--resources", help="of a trial, such as cpu=2,gpu=0.5 (default: the CPUs of this machine, shared by the jobs)"
-    )
+    parser.add_argument("--cpus", type=int, help="CPUs of a trial (default: this machine's, shared by the jobs)")
+    parser.add_argument("--gpus", type=float, help="GPUs of a trial, parts allowed (default: 0)")
+    parser.add_argument("--resources", help="both in one, such as cpu=2,gpu=0.5 (older spelling)")
     parser.add_argument("--resume", action="store_true", help="continue the search in the output folder")
-    parser.add_argument("--output", type=Path, help="folder of runs and report (default: tuning/<model>-<data set>)")
+    parser.add_argument(
+        "--output", "--out", type=Path, help="folder of runs and report (default: tuning/<model>-<data set>)"
+    )
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -55,6 +58,7 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.experiments.tuning.space import read_hyper, read_space, space_of_model
     from recbole_posattn.experiments.tuning.spec import Search
     from recbole_posattn.experiments.tuning.tune import tune
+    from recbole_posattn.reporting.names import setting_text
     from recbole_posattn.settings.plugins import import_plugins, with_plugins
     from recbole_posattn.settings.properties import named_file
     from recbole_posattn.settings.yaml import read_yaml
@@ -73,7 +77,7 @@ def execute(options: argparse.Namespace) -> int:
         settings, space.without(settings), options.num_samples, options.search, options.scheduler, options.grace_period
     )
     folder = options.output or Path("tuning") / f"{options.model}-{options.dataset}"
-    where = Resources(options.jobs, options.address, **_resources(options.resources))
+    where = Resources(options.jobs, options.address, **resources_of(options))
     try:
         result, files = tune(search, folder, where, options.resume)
     except KeyboardInterrupt:
@@ -82,13 +86,35 @@ def execute(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         raise
-    print(f"best of {len(result.records)} trials: {result.metric} {result.best.best(result.bigger):.4f} (validation)")
+    trials = counted(len(result.records), "trial")
+    print(f"best of {trials}: {result.metric} {result.best.best(result.bigger):.4f} (validation)")
     for key, value in result.best.settings.items():
-        print(f"  {key}: {value}")
+        print(f"  {key}: {setting_text(value)}")
     print("test: " + ", ".join(f"{metric} {value:.4f}" for metric, value in result.test_result.items()))
     for written in files:
         print(f"written: {written}")
     return 0
+
+
+def resources_of(options: argparse.Namespace) -> dict[str, Any]:
+    """``--cpus`` and ``--gpus``, or ``--resources``, as the fields of a trial's resources.
+
+    Raises:
+        SettingError: If one has a value that is not allowed, or is given twice.
+    """
+    amounts = _resources(options.resources)
+    for name in ("cpus", "gpus"):
+        given = getattr(options, name)
+        if given is not None and name in amounts:
+            raise SettingError(f"{name} was given twice, by --{name} and by --resources; give it once.")
+        if given is not None:
+            amounts[name] = given
+    if amounts.get("cpus", 1) < 1 or not 0 <= amounts.get("gpus", 0) < math.inf:
+        raise SettingError(
+            f"cpus must be a positive integer and gpus a number of at least 0; got cpus {options.cpus}, gpus "
+            f"{options.gpus}."
+        )
+    return amounts
 
 
 def _resources(text: str | None) -> dict[str, Any]:

@@ -19,6 +19,9 @@ the functions of ``compat/lookups.py`` and ``compat/samplers.py``):
   (``compat/samplers.py``): ``Sampler.set_phase``, ``RepeatableSampler.set_phase``,
   ``SeqSampler.sample_neg_sequence``, ``KGSampler.get_used_ids`` and ``AbstractSampler._build_alias_table`` of
   ``recbole.sampler.sampler``, and ``MaskItemSequence._neg_sample`` of ``recbole.data.transform``;
+- ``recbole.config.Config._load_internal_config_dict`` and ``recbole.utils.init_logger``, also as the name in
+  ``recbole.quick_start.quick_start``: with our models or checkpoints, which RecBole's own functions cannot use, they
+  end in a line that names ours (``compat/doors.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
 When our ``Config`` is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):
@@ -208,6 +211,10 @@ def anomaly_detection_unchanged() -> Iterator[None]:
         torch.autograd.set_detect_anomaly(before)
 
 
+# Where RecBole's trainers put their logs, in the working folder.
+_TENSORBOARD = "log_tensorboard"
+
+
 class _SilentWriter:
     """The methods of TensorBoard's writer that RecBole's trainers call."""
 
@@ -217,8 +224,58 @@ class _SilentWriter:
     def add_hparams(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
+    def add_histogram(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
+
+
+@contextmanager
+def tensorboard_in(name: Any, first_epoch: int) -> Iterator[None]:
+    """Build a trainer that continues a TensorBoard log; RecBole's trainers always start a new one.
+
+    Args:
+        name: The folder of the log below ``log_tensorboard``, from a checkpoint; anything else gives a new log.
+        first_epoch: The first epoch that is trained; what the log has of it and of later ones is hidden.
+    """
+    from recbole.trainer import trainer as recbole_trainer
+    from torch.utils.tensorboard import SummaryWriter
+
+    if not isinstance(name, str) or name in ("", ".", "..") or name != os.path.basename(name) or "\0" in name:
+        yield
+        return
+    original = recbole_trainer.get_tensorboard
+    recbole_trainer.get_tensorboard = lambda logger: SummaryWriter(
+        os.path.join(_TENSORBOARD, name), purge_step=first_epoch
+    )
+    try:
+        yield
+    finally:
+        recbole_trainer.get_tensorboard = original
+
+
+def tensorboard_folder(writer: Any) -> str | None:
+    """The folder of a trainer's TensorBoard log, for :func:`tensorboard_in`; ``None`` if it writes none."""
+    return None if isinstance(writer, _SilentWriter) else os.path.basename(writer.log_dir)
+
+
+@contextmanager
+def without_wandb(config: Any) -> Iterator[None]:
+    """Build a trainer that does not start a run of Weights & Biases; RecBole's does so even if it only evaluates.
+
+    RecBole also passes its ``Config`` as the settings of the run, of which nothing is kept, and never ends the run, so
+    that the next one of the process is logged into it.
+    """
+    given = config["log_wandb"]
+    config["log_wandb"] = False
+    try:
+        yield
+    finally:
+        config["log_wandb"] = given
 
 
 @contextmanager

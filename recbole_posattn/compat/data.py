@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing.context
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -39,21 +40,25 @@ def let_loaders_have_workers() -> None:
     AbstractDataLoader.multiprocessing_context = property(context_of_workers, context.fset)
 
 
-def load_feat_by_c_parser(dataset: Any, filepath: str, source: Any) -> Any:
-    """RecBole's ``Dataset._load_feat`` with pandas' C parser; the result is the same frame.
+def load_feat(dataset: Any, filepath: str, source: Any, read_csv: Callable[..., Any]) -> Any:
+    """RecBole's ``Dataset._load_feat`` with another function instead of ``pandas.read_csv``.
 
-    RecBole uses the Python parser, which takes several times as long and much more memory: 7 GB for 20 million rows. It
-    is still used for separators of several characters, which only it supports, and for files on which the C parser
-    fails. RecBole's own function runs; only its name ``pd`` refers to a replacement.
+    RecBole's own function runs; only its name ``pd`` refers to a replacement.
     """
     from recbole.data.dataset import Dataset
 
-    load_feat = Dataset._load_feat
-    names = {**load_feat.__globals__, "pd": SimpleNamespace(read_csv=_read_csv)}
-    return FunctionType(load_feat.__code__, names)(dataset, filepath, source)
+    own = Dataset._load_feat
+    names = {**own.__globals__, "pd": SimpleNamespace(read_csv=read_csv)}
+    return FunctionType(own.__code__, names)(dataset, filepath, source)
 
 
-def _read_csv(*args: Any, **options: Any) -> Any:
+def read_csv_by_c_parser(*args: Any, **options: Any) -> Any:
+    """``pandas.read_csv`` as RecBole calls it, with pandas' C parser; the result is the same frame.
+
+    RecBole uses the Python parser, which takes several times as long and much more memory: 7 GB for 20 million rows. It
+    is still used for separators of several characters, which only it supports, and for files on which the C parser
+    fails.
+    """
     import pandas
 
     if options.get("engine") == "python" and len(options.get("delimiter") or "") == 1:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from recbole_posattn.compat.data import load_feat_by_c_parser
+import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
-import pandas as pd
 import torch
 from recbole.data.dataset import (
     Dataset,
@@ -21,20 +20,21 @@ from recbole.data.dataset import (
     SequentialDataset,
 )
 from recbole.data.interaction import Interaction
-from recbole.utils import FeatureSource
 from torch import Tensor
 
+from recbole_posattn.data.earlier_items import EarlierItemsMixin
 from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import EXACT_TIME_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.known_items import KnownItemsMixin
-from recbole_posattn.data.prefixes import LazyPrefixes, prefix_rows
+from recbole_posattn.data.prefixes import LazyPrefixes, history_lengths, sequences_of
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out, laid_out_with_times
 from recbole_posattn.data.relative_times import RelativeTimesMixin
+from recbole_posattn.data.sequencing import SequencingMixin
 from recbole_posattn.data.splits import (
     GroupedRows,
     TimeSplit,
-    leave_one_out_part,
+    leave_out_last,
     ratio_part,
     time_part,
 )
@@ -59,18 +59,18 @@ def lazy_prefixes(
         listed: Fields that get histories, with the names of their list fields.
         max_length: The most items in a history, L.
     """
-    target, history_length = prefix_rows(interactions[uid_field], max_length)
-    columns = {field: interactions[field][target] for field in interactions}
+    length = history_lengths(interactions[uid_field], max_length)
     return LazyPrefixes(
-        columns={**columns, length_field: history_length},
-        position=target,
+        columns={},
+        position=torch.nonzero(length).flatten(),
         length_field=length_field,
         sequences={name: interactions[field] for field, name in listed.items()},
         max_length=max_length,
+        targets={**{field: interactions[field] for field in interactions}, length_field: length},
     )
 
 
-class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, ExactTimesMixin):
+class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, SequencingMixin, ExactTimesMixin):
     """RecBole's prefixes and splits, row by row and field by field, in memory linear in the number of interactions.
 
     For a subclass of RecBole's ``SequentialDataset`` that does not override ``data_augmentation``. With
@@ -91,11 +91,6 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Exac
     histories: Histories | None = None
     training_counts: Tensor | None = None
 
-    def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
-        if self.config["lazy_prefixes"]:
-            return load_feat_by_c_parser(self, filepath, source)
-        return super()._load_feat(filepath, source)
-
     def data_augmentation(self) -> None:
         """See ``SequentialDataset.data_augmentation``."""
         if not self.config["lazy_prefixes"]:
@@ -103,13 +98,14 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Exac
             return
         self._aug_presets()
         self._check_field("uid_field", "time_field")
-        self.sort(by=[self.uid_field, self.time_field], ascending=True)
+        self._order_sequences()
         self._cut_prefixes()
 
     def _cut_prefixes(self) -> None:
         """Make rows (history → target) of interactions that are grouped by user, each user's in time order."""
         interactions = self.inter_feat
-        self.sequence_users = torch.unique_consecutive(interactions[self.uid_field], return_counts=True)
+        start, count = sequences_of(interactions[self.uid_field])
+        self.sequence_users = interactions[self.uid_field][start].long(), count
         listed = {field: getattr(self, f"{field}_list_field") for field in interactions if field != self.uid_field}
         self.inter_feat = lazy_prefixes(
             interactions, self.uid_field, self.item_list_length_field, listed, self.max_item_list_len
@@ -134,6 +130,7 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Exac
             parts = self._split([torch.nonzero(in_part == part).flatten() for part in range(3)])
         else:
             parts = super()._build_parts()
+        self.forget_time_ranks([self, *parts])
         if self.config["mask_history"] is not None:
             self._attach_histories(parts)
         return parts
@@ -185,9 +182,8 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Exac
         """See ``Dataset.leave_one_out``."""
         if not self._is_lazy() or group_by is None or leave_one_mode not in _LEFT_OUT_PARTS:
             return super().leave_one_out(group_by, leave_one_mode)
-        rows = GroupedRows.by(self.inter_feat[group_by])
-        filled = [0, *_LEFT_OUT_PARTS[leave_one_mode]]
-        parts = dict(zip(filled, rows.parts(leave_one_out_part(rows, len(filled) - 1), len(filled))))
+        left_out = _LEFT_OUT_PARTS[leave_one_mode]
+        parts = dict(zip([0, *left_out], leave_out_last(self.inter_feat.stored_column(group_by), len(left_out))))
         return self._split([parts.get(part, torch.empty(0, dtype=torch.int64)) for part in range(3)])
 
     def time_based_split(self, ratios: list[float], group_by: str | None) -> list[SequentialDataset]:
@@ -224,8 +220,9 @@ class WindowsMixin(LazyPrefixesMixin):
 
     def _cut_windows(self) -> Windows:
         rows = self.inter_feat
-        history_length = rows[self.item_list_length_field]
-        if isinstance(rows, LazyPrefixes) and not self.written_lists:
+        lazy = isinstance(rows, LazyPrefixes)
+        history_length = rows.column(self.item_list_length_field) if lazy else rows[self.item_list_length_field]
+        if lazy and not self.written_lists:
             suffix, position = self.config["LIST_SUFFIX"], rows.position
             item, time = rows.sequences[self.iid_field + suffix], rows.sequences.get(EXACT_TIME_FIELD + suffix)
         else:
@@ -241,12 +238,13 @@ class WindowsMixin(LazyPrefixesMixin):
     def __getitem__(self, index: Any, join: bool = True) -> Interaction:
         if self.windows is None:
             return super().__getitem__(index, join)
-        windows = torch.as_tensor(index)
+        windows, rows = torch.as_tensor(index), self.inter_feat
         items, length, target, row = self.windows.gather(windows, self.max_item_list_len)
         times = self.windows.relative_times(windows, self.max_item_list_len)
+        user = rows.column(self.uid_field) if isinstance(rows, LazyPrefixes) else rows[self.uid_field]
         return Interaction(
             {
-                self.uid_field: self.inter_feat[self.uid_field][row.max(dim=-1).values],
+                self.uid_field: user[row.max(dim=-1).values],
                 self.iid_field + self.config["LIST_SUFFIX"]: items,
                 self.item_list_length_field: length,
                 TARGET_LIST_FIELD: target,
@@ -275,7 +273,7 @@ class HeldOutDatasetMixin(LazyPrefixesMixin):
         super()._change_feat_format()
         if self.config["mask_history"] is not None:
             if not self.is_presplit:
-                self.sort(by=[self.uid_field, self.time_field])
+                self._order_sequences()
             fields = [field for field in (self.iid_field, self.time_field) if field in self.inter_feat]
             listed = {field: field + self.config["LIST_SUFFIX"] for field in fields}
             self._interactions = self.inter_feat
@@ -315,5 +313,5 @@ class ExactTimesDIENDataset(ExactTimesMixin, DIENDataset):
     """RecBole's ``DIENDataset``, which also builds negative histories, ordered by exact times."""
 
 
-class SequenceDataset(LazySequentialDataset):
+class SequenceDataset(EarlierItemsMixin, LazySequentialDataset):
     """The data set of our models, whose ``train_objective`` is ``sequence`` by default."""

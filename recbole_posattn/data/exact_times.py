@@ -13,14 +13,16 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
+from recbole_posattn.data.counting import CountingMixin
 from recbole_posattn.data.fields import EXACT_TIME_FIELD
 from recbole_posattn.data.numbers import NumbersMixin
 from recbole_posattn.data.prefixes import LazyPrefixes
+from recbole_posattn.data.reading import ReadingMixin
 from recbole_posattn.data.tokens import LongTokensMixin
 from recbole_posattn.errors import DataError
 
 
-class ExactTimesMixin(LongTokensMixin, NumbersMixin):
+class ExactTimesMixin(ReadingMixin, CountingMixin, LongTokensMixin, NumbersMixin):
     """Order and split by the times of the file, for a subclass of RecBole's ``Dataset``.
 
     RecBole converts times to 32-bit floats before it sorts by them. Today's Unix seconds then have steps of 128 s, and
@@ -86,9 +88,11 @@ def _is_single_float(interaction: Interaction, field: str | None) -> bool:
 
 def _round_times(rows: Interaction, fields: set[str], rounded: dict[int, Tensor]) -> None:
     """Convert fields of a part to 32-bit floats; ``rounded`` holds the tensors that parts share, by their id."""
-    columns: list[Any] = [rows, rows.sequences] if isinstance(rows, LazyPrefixes) else [rows]
+    columns: list[Any] = rows.stored() if isinstance(rows, LazyPrefixes) else [rows]
     for column in columns:
         for field in fields & set(column):
             values = column[field]
             if isinstance(values, Tensor) and values.dtype == torch.float64:
-                column[field] = rounded.setdefault(id(values), values.float())
+                if id(values) not in rounded:
+                    rounded[id(values)] = values.float()
+                column[field] = rounded[id(values)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_posattn.data.prefixes import sequence_start
+from recbole_posattn.data.prefixes import in_64_bits
 from recbole_posattn.data.splits import count_up
 
 # Targets whose histories are built at a time.
@@ -26,7 +26,7 @@ class Histories:
     """The interactions of users before their targets.
 
     Attributes:
-        item: Items of all interactions; int64, shape (N,).
+        item: Items of all interactions; int64 or int32, shape (N,).
         start: Position of the first interaction of each target's user; int64, shape (n,).
         position: Position of each target; int64, shape (n,). A future target follows its user's newest interaction, and
             :attr:`target` is undefined.
@@ -52,8 +52,11 @@ class Histories:
         """
         is_first = torch.ones(len(item), dtype=torch.bool)
         is_first[every_position] = False
-        start = sequence_start(is_first)
-        return [cls(item, start[position], position, time) for position in parts]
+        first = torch.nonzero(is_first).flatten()
+        return [
+            cls(item, first[torch.searchsorted(first, position, right=True) - 1], position.contiguous(), time)
+            for position in parts
+        ]
 
     def __len__(self) -> int:
         return len(self.position)
@@ -69,12 +72,12 @@ class Histories:
     @property
     def target(self) -> Tensor:
         """The targets' items; int64, shape (n,)."""
-        return self.item[self.position]
+        return in_64_bits(self.item[self.position])
 
     def flat(self) -> tuple[Tensor, Tensor]:
         """All histories, one after the other: the number of the target, 0 … n − 1, and the item; both int64."""
         row, position = self.flat_positions()
-        return row, self.item[position]
+        return row, in_64_bits(self.item[position])
 
     def flat_positions(self) -> tuple[Tensor, Tensor]:
         """:meth:`flat` with the positions of the interactions instead of their items."""

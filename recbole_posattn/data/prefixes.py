@@ -8,6 +8,7 @@ Shape keys: N interactions, n rows, L = MAX_ITEM_LIST_LENGTH, … further axes o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,33 +19,67 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_posattn.data.ordering import stable_argsort
+
 _POSITION = "position of the target"
 
 
-def prefix_rows(user: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-    """The rows that RecBole's ``data_augmentation`` makes of sequences: one for each interaction but a user's first.
+def history_lengths(user: Tensor, max_length: int) -> Tensor:
+    """The lengths of the histories that RecBole's ``data_augmentation`` makes of sequences.
+
+    Each interaction but a user's first is the target of a row, whose history is what the user did before.
 
     Args:
         user: User of each interaction; users are grouped, and each user's interactions in time order; shape (N,).
         max_length: The most items in a history, L.
 
     Returns:
-        Positions of the targets among the interactions, ascending, and lengths of the histories before them, 1 to L;
-        both int64, shape (n,).
+        The length of the history before each interaction, 0 to L; int32, shape (N,).
     """
-    is_first = torch.ones(len(user), dtype=torch.bool)
-    torch.ne(user[1:], user[:-1], out=is_first[1:])
-    target = torch.nonzero(~is_first).flatten()
-    return target, (target - sequence_start(is_first)[target]).clamp_(max=max_length)
+    n_rows = len(user)
+    start, count = (numbers.numpy() for numbers in sequences_of(user))
+    kind = np.int32 if n_rows < 2**31 else np.int64
+    length: np.ndarray = np.arange(n_rows, dtype=kind)
+    length -= np.repeat(start.astype(kind), count)
+    np.minimum(length, max_length, out=length)
+    return torch.from_numpy(length.astype(np.int32, copy=False))
 
 
-def sequence_start(is_first: Tensor) -> Tensor:
-    """The position of the first interaction of each interaction's user; int64, shape (N,).
+def sequences_of(user: Tensor) -> tuple[Tensor, Tensor]:
+    """The position of the first interaction of each user, and how many each has; int64, shape (users,).
 
     Args:
-        is_first: Whether an interaction is its user's first; boolean, shape (N,).
+        user: User of each interaction; users are grouped; shape (N,).
     """
-    return torch.where(is_first, torch.arange(len(is_first)), 0).cummax(dim=0).values
+    users = user.numpy()
+    later = np.flatnonzero(users[1:] != users[:-1]) + 1
+    start = np.concatenate([np.zeros(min(1, len(users)), dtype=np.int64), later])
+    return torch.from_numpy(start), torch.from_numpy(np.diff(start, append=len(users)))
+
+
+def in_64_bits(values: Tensor) -> Tensor:
+    """Integers that are stored in 32 bits as RecBole has them; other values unchanged."""
+    return values.long() if values.dtype == torch.int32 else values
+
+
+class TargetColumn:
+    """A field of the targets of rows, which is looked up among all interactions for the rows that are asked for.
+
+    Args:
+        values: The field of all interactions; shape (N, …).
+        position: The position of each row's target among them; int64, shape (n,).
+    """
+
+    def __init__(self, values: Tensor, position: Tensor) -> None:
+        self._values, self._position = values, position
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        """The field of some rows; integers in 64 bits, however they are stored."""
+        return in_64_bits(self._values[self._position[rows]])
+
+    def as_stored(self) -> Tensor:
+        """The field of all rows; integers perhaps in 32 bits."""
+        return self._values[self._position]
 
 
 class PrefixColumn:
@@ -54,10 +89,10 @@ class PrefixColumn:
     purpose of this class is to avoid it.
     """
 
-    def __init__(self, values: Tensor, position: Tensor, length: Tensor, max_length: int) -> None:
+    def __init__(self, values: Tensor, position: Tensor, length: Tensor | TargetColumn, max_length: int) -> None:
         self._values, self._position, self._length, self._max_length = values, position, length, max_length
         self.shape = torch.Size([*position.shape, max_length, *values.shape[1:]])
-        self.dtype, self.device = values.dtype, values.device
+        self.dtype, self.device = in_64_bits(values[:0]).dtype, values.device
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -70,10 +105,10 @@ class PrefixColumn:
 
     def tensor(self) -> Tensor:
         """All rows; shape (n, L, …)."""
-        nth = torch.arange(self._max_length)
-        source = (self._position - self._length)[..., None] + nth
-        padding = nth >= self._length[..., None]
-        lists = self._values[source.masked_fill_(padding, 0)]
+        nth, length = torch.arange(self._max_length), self._length[...]
+        source = (self._position - length)[..., None] + nth
+        padding = nth >= length[..., None]
+        lists = in_64_bits(self._values[source.masked_fill_(padding, 0)])
         return lists.masked_fill_(padding.reshape(padding.shape + (1,) * (lists.dim() - padding.dim())), 0)
 
     def __getattr__(self, name: str) -> Any:
@@ -114,11 +149,14 @@ class LazyPrefixes(Interaction):
     ``repeat``, raise the error of :class:`PrefixColumn`.
 
     Args:
-        columns: The targets' values by field; each of shape (n, …).
+        columns: Values of the targets by field; each of shape (n, …).
         position: The position of each row's target among the interactions; int64, shape (n,).
         length_field: The column with the length of each history.
-        sequences: Values of all interactions by list field; each of shape (N, …). They are not copied.
+        sequences: Values of all interactions by list field; each of shape (N, …). They are not copied. Integers may be
+            stored in 32 bits, here and in ``targets``; rows have them in 64.
         max_length: The most items in a history, L.
+        targets: Further fields of the targets: their values of all interactions; each of shape (N, …). They are not
+            copied.
     """
 
     def __init__(
@@ -128,8 +166,11 @@ class LazyPrefixes(Interaction):
         length_field: str,
         sequences: Mapping[str, Tensor],
         max_length: int,
+        targets: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._rows: Interaction = Interaction({**columns, _POSITION: position})
+        self.targets = dict(targets or {})
+        self._fields = [*columns, *self.targets]
         self.length_field = length_field
         self.sequences = dict(sequences)
         self.max_length = max_length
@@ -144,8 +185,8 @@ class LazyPrefixes(Interaction):
     @property
     def interaction(self) -> dict[str, Tensor | PrefixColumn]:
         """All columns; the list fields are not built."""
-        columns = {field: self._rows[field] for field in self._eager_fields()}
-        return {**columns, **{field: self._column(field) for field in self.sequences}}
+        columns = {field: self.column(field)[...] for field in self._fields}
+        return {**columns, **{field: self._lists(field) for field in self.sequences}}
 
     @property
     def position(self) -> Tensor:
@@ -161,13 +202,23 @@ class LazyPrefixes(Interaction):
     @property
     def columns(self) -> list[str]:
         """The names of all fields."""
-        return [*self._eager_fields(), *self.sequences]
+        return [*self._fields, *self.sequences]
 
-    def _eager_fields(self) -> list[str]:
-        return [field for field in self._rows if field != _POSITION]
+    def column(self, field: str) -> Tensor | TargetColumn:
+        """A field that is no list, which need not be built to select rows of it."""
+        return self._rows[field] if field in self._rows else TargetColumn(self.targets[field], self.position)
 
-    def _column(self, field: str) -> PrefixColumn:
-        return PrefixColumn(self.sequences[field], self.position, self._rows[self.length_field], self.max_length)
+    def stored_column(self, field: str) -> Tensor:
+        """A field that is no list; integers perhaps in 32 bits."""
+        column = self.column(field)
+        return column.as_stored() if isinstance(column, TargetColumn) else column
+
+    def stored(self) -> list[Any]:
+        """What holds the values of fields, by name: those of the rows, and of all interactions."""
+        return [self._rows, self.targets, self.sequences]
+
+    def _lists(self, field: str) -> PrefixColumn:
+        return PrefixColumn(self.sequences[field], self.position, self.column(self.length_field), self.max_length)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
@@ -177,10 +228,12 @@ class LazyPrefixes(Interaction):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
-            return self._column(index) if index in self.sequences else self._rows[index]
+            return self._lists(index) if index in self.sequences else self.column(index)[...]
         rows = _as_index(index)
-        columns = {field: self._rows[field][rows] for field in self._eager_fields()}
-        return LazyPrefixes(columns, self.position[rows], self.length_field, self.sequences, self.max_length)
+        selected = copy.copy(self)
+        selected._rows = Interaction({field: self._rows[field][rows] for field in self._rows})
+        selected._fields, selected.targets, selected.sequences = [*self._fields], {**self.targets}, {**self.sequences}
+        return selected
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self:  # a copy in the making has no attributes yet
@@ -189,11 +242,16 @@ class LazyPrefixes(Interaction):
 
     def __setitem__(self, field: str, value: Tensor) -> None:
         self._rows[field] = value
+        if field not in self._fields:
+            self._fields.append(field)
 
     def __delitem__(self, field: str) -> None:
         if field in self.sequences:
             del self.sequences[field]
-        else:
+            return
+        self._fields.remove(field)
+        self.targets.pop(field, None)
+        if field in self._rows:
             del self._rows[field]
 
     def drop(self, column: str) -> None:
@@ -213,7 +271,21 @@ class LazyPrefixes(Interaction):
 
     def sort(self, by: str | Sequence[str], ascending: bool | Sequence[bool] = True) -> None:
         """See ``Interaction.sort``; list fields cannot be sorted by."""
-        self._rows.sort(by, ascending)
+        fields = [by] if isinstance(by, str) else by
+        if ascending is True and set(fields) <= set(self._fields):
+            for field in reversed(fields):
+                key = self.stored_column(field)
+                order = stable_argsort((key if key.dim() == 1 else key[..., 0]).numpy())
+                self.reorder(torch.from_numpy(order).long())
+            return
+        keys = Interaction({field: self.column(field)[...] for field in self._fields})
+        keys[_POSITION] = torch.arange(len(self))
+        keys.sort(by, ascending)
+        self.reorder(keys[_POSITION])
+
+    def reorder(self, index: Tensor) -> None:
+        """Put the rows in another order; int64, shape (n,)."""
+        self._rows._reindex(index)
 
 
 def _as_index(index: Any) -> Tensor | slice | int:

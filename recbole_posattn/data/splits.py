@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_posattn.data.ordering import grouped_by_first_row
+
 
 @dataclass(frozen=True)
 class GroupedRows:
@@ -31,17 +33,8 @@ class GroupedRows:
     @classmethod
     def by(cls, key: Tensor) -> GroupedRows:
         """Group rows by a key of shape (n,)."""
-        row = torch.argsort(key, stable=True)
-        _, size = torch.unique_consecutive(key[row], return_counts=True)
-        begin = size.cumsum(0) - size
-        order = torch.argsort(row[begin])  # groups by their first row
-        size = size[order]
-        nth = count_up(size)
-        return cls(
-            row=row[torch.repeat_interleave(begin[order], size) + nth],
-            nth=nth,
-            size=torch.repeat_interleave(size, size),
-        )
+        row, size = map(torch.from_numpy, grouped_by_first_row(key.numpy()))
+        return cls(row.long(), count_up(size), torch.repeat_interleave(size, size))
 
     def parts(self, part: Tensor, n_parts: int) -> list[Tensor]:
         """The rows of each part, from the part of each row in the order of :attr:`row`, shape (n,)."""
@@ -54,14 +47,27 @@ def count_up(counts: Tensor) -> Tensor:
     return torch.arange(len(start)) - start
 
 
-def leave_one_out_part(rows: GroupedRows, n_left_out: int) -> Tensor:
-    """Part 0, except for the last ``n_left_out`` rows of each group, which go to parts 1, 2, …, one each.
+def leave_out_last(key: Tensor, n_left_out: int) -> list[Tensor]:
+    """Part 0 with all rows but the last ``n_left_out`` of each group, which go to parts 1, 2, …, one each.
 
     As in RecBole, a group keeps its first row in part 0; if it has too few others, the last parts get them first.
+
+    Args:
+        key: The group of each row; shape (n,).
+        n_left_out: How many rows of a group are left out.
+
+    Returns:
+        The rows of each part, in the order of :class:`GroupedRows`; int64.
     """
-    from_end = rows.size - 1 - rows.nth
-    left_out = from_end < (rows.size - 1).clamp(max=n_left_out)
-    return torch.where(left_out, n_left_out - from_end, 0)
+    row, size = map(torch.from_numpy, grouped_by_first_row(key.numpy()))
+    last = size.cumsum(0) - 1
+    kept = torch.ones(len(row), dtype=torch.bool)
+    parts = []
+    for from_end in reversed(range(n_left_out)):
+        left_out = (last - from_end)[size > from_end + 1]
+        kept[left_out] = False
+        parts.append(row[left_out].long())
+    return [row[kept].long(), *parts]
 
 
 def ratio_part(rows: GroupedRows, split_points: Callable[[int], list[int]]) -> Tensor:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recbole_posattn.data.prefixes import TargetColumn, in_64_bits
 from recbole_posattn.data.relative_times import relative_times
 from recbole_posattn.data.splits import count_up
 
@@ -28,9 +29,10 @@ class Windows:
     that is the target of a row and p does not belong to an older window (``label_start``).
 
     Attributes:
-        item: Items of all sequences, one sequence after the other; int64, shape (N,).
-        row: The row whose target is at this position, −1 for none; int64, shape (N,).
+        item: Items of all sequences, one sequence after the other; int64 or int32, shape (N,).
+        row: The row whose target is at this position, −1 for none; int32 if that suffices, shape (N,).
         start, end, label_start: Positions of each window; int64, shape (m,).
+        first: The position of the first item of each window's sequence; int64, shape (m,).
         time: Exact times of all interactions; float64, shape (N,). ``None`` unless the model reads time.
     """
 
@@ -39,6 +41,7 @@ class Windows:
     start: Tensor
     end: Tensor
     label_start: Tensor
+    first: Tensor
     time: Tensor | None = None
 
     def __len__(self) -> int:
@@ -63,11 +66,11 @@ class Windows:
         """
         position, padding = self._positions(index, max_length)
         following = position + 1  # inside the sequence: a window ends before its sequence's last item
-        row = self.row[following].masked_fill_(padding | (position < self.label_start[index][:, None]), -1)
+        row = self.row[following].long().masked_fill_(padding | (position < self.label_start[index][:, None]), -1)
         return (
-            self.item[position].masked_fill_(padding, 0),
+            in_64_bits(self.item[position]).masked_fill_(padding, 0),
             self.end[index] - self.start[index],
-            self.item[following].masked_fill_(row < 0, 0),
+            in_64_bits(self.item[following]).masked_fill_(row < 0, 0),
             row,
         )
 
@@ -86,7 +89,12 @@ class Windows:
 
 
 def cut_windows(
-    item: Tensor, target: Tensor, history_length: Tensor, max_length: int, stride: int, last_only: bool = False
+    item: Tensor,
+    target: Tensor,
+    history_length: Tensor | TargetColumn,
+    max_length: int,
+    stride: int,
+    last_only: bool = False,
 ) -> Windows:
     """Cut the sequences of a split's rows into windows.
 
@@ -105,15 +113,16 @@ def cut_windows(
     Returns:
         The windows; every row is a label in exactly one of them, and with ``last_only`` in at most one.
     """
-    row = torch.full((len(item),), -1)
-    row[target] = torch.arange(len(target))
+    number = torch.int32 if len(target) < 2**31 else torch.int64
+    row = torch.full((len(item),), -1, dtype=number)
+    row[target] = torch.arange(len(target), dtype=number)
 
     is_first = row >= 0
     is_first[1:] &= row[:-1] < 0
     first = torch.nonzero(is_first).flatten()  # the first target of each run
     is_last = row >= 0
     is_last[:-1] &= row[1:] < 0
-    run_start = first - history_length[row[first]]
+    run_start = first - history_length[row[first].long()]
     run_end = torch.nonzero(is_last).flatten()
 
     beyond_one = (run_end - run_start - max_length).clamp(min=0)
@@ -127,7 +136,7 @@ def cut_windows(
     oldest = nth_from_end == n_windows[run] - 1
     label_start = torch.where(oldest, start, end - stride)
     kept = end >= first[run]  # a window inside the first target's history has no label
-    return Windows(item, row, start[kept], end[kept], label_start[kept])
+    return Windows(item, row, start[kept], end[kept], label_start[kept], run_start[run][kept])
 
 
 def lay_out(

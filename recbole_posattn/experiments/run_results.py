@@ -11,8 +11,8 @@ from typing import Any
 
 from recbole_posattn.experiments.records import record_text
 from recbole_posattn.files import whole_file
-from recbole_posattn.training.checkpoint import BEST_NAME
 from recbole_posattn.training.result import RESULT_NAME
+from recbole_posattn.training.run_folder import BEST_NAME
 
 
 def read_result(folder: Path, name: str = RESULT_NAME) -> dict[str, Any]:

@@ -33,11 +33,11 @@ from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.checks import PRETRAINED
 from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, PATH_KEYS
 from recbole_posattn.settings.plugins import check_known_in_workers, import_plugins
-from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
 from recbole_posattn.training.resume import AUTO
 from recbole_posattn.training.run import run
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.trainer import KERNELS_NAME
 
 FAILURE_NAME = "failure.json"
@@ -315,7 +315,7 @@ def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
     paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
     paths |= {key: settings[key] for key in (PRETRAINED, *NAMES_OF_SETTINGS) if Path(str(settings.get(key))).is_file()}
-    return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
+    return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items() if path is not None}}
 
 
 def _write_failure(folder: Path, settings: dict[str, Any], reason: str, details: str) -> None:

@@ -79,7 +79,7 @@ class PosKernelSASRec(SASRecBase):
     def learned(self) -> dict[str, Any]:
         """See :meth:`SASRecBase.learned`."""
         widths = self.kernel_widths()
-        return {"kernel_widths": widths} if widths else {}
+        return {**super().learned(), **({"kernel_widths": widths} if widths else {})}
 
     def kernel_widths(self) -> dict[str, list[list[int]]]:
         """The lags that the adaptive kernels keep, by role (``u``, ``l``, ``branch``), then layer, then group.

@@ -19,7 +19,8 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_posattn.data.fields import TARGET_LIST_FIELD, TIME_LIST_FIELD
+from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
+from recbole_posattn.data.fields import EARLIER_LIST_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.shorter import GROUP_COST
 from recbole_posattn.models.options import (
     block_options,
@@ -29,15 +30,17 @@ from recbole_posattn.models.options import (
     loss_options,
     position_alignment,
 )
-from recbole_posattn.nn.backbone import Block
+from recbole_posattn.nn.backbone import Backbone, Block
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import ItemDropout
 from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
 from recbole_posattn.nn.encodings.build import build_encodings
 from recbole_posattn.nn.gemm import linear
+from recbole_posattn.nn.history_partition import HistoryPartition
 from recbole_posattn.nn.item_scores import item_score
 from recbole_posattn.nn.kernels.base import IdentityKernel
 from recbole_posattn.nn.losses.build import build_loss
+from recbole_posattn.nn.losses.histories import HistoryMask, TargetHistories
 from recbole_posattn.nn.matrices import matrices
 
 
@@ -55,6 +58,8 @@ class SASRecBase(SequentialRecommender):
         reads_time: Whether the times between items are read; batches then have the field ``TIME_LIST_FIELD``, see
             :mod:`recbole_posattn.data.relative_times`.
         loss: The loss of the targets in a batch.
+        history_partition: The biases of items in the history; ``None`` without ``history_partition``.
+        masks_history: Whether items of the history leave the loss (``train_mask_history``).
 
     Raises:
         ValueError: If a key has a value that the YAML file does not allow.
@@ -78,32 +83,35 @@ class SASRecBase(SequentialRecommender):
         mixes_padding = config["attend_padding"] or config["filter_padding"]
         self.padded_length = config["MAX_ITEM_LIST_LENGTH"] if mixes_padding else None
 
-        hidden_size, n_heads = config["hidden_size"], config["n_heads"]
-        self.item_embedding = nn.Embedding(self.n_items, hidden_size, padding_idx=0)
+        self.item_embedding = nn.Embedding(self.n_items, config["hidden_size"], padding_idx=0)
         # A model from outside this package may have a YAML file without the newest keys.
         self.item_dropout = ItemDropout(config["item_dropout_prob"] or 0.0)
         self.item_score = item_score(config["score"] or "dot", config["score_temperature"])
+        self.backbone = self.encoder(config)
+        # If only lags count, items may be at either end; at the start, they need no mask for the padding.
+        lag_only = all(getattr(part, "lag_only", True) for part in self.backbone.modules())
+        anywhere = lag_only and self.padded_length is None
+        self.newest_last = position_alignment(config) == "end" and not anywhere
+        partitions = partitions_history(config["history_partition"], config["mask_history"])
+        self.history_partition = HistoryPartition(self.max_seq_length) if partitions else None
+        self.masks_history = masks_in_training(config["train_mask_history"], config["mask_history"])
+        self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
+        self.apply(self._init_weights)
+
+    def encoder(self, config: Config) -> Backbone:
+        """The encoder, of the parts that the methods below name."""
         kernels, branches = self.layer_kernels(config), self.layer_branches(config)
-        names = self.encoding_names(config)
         options = encoding_options(config)._replace(median_gap=self.median_gap)
-        encodings = build_encodings(names, config["n_layers"], options)
-        self.backbone = assemble_encoder(
+        return assemble_encoder(
             config["backbone"] or "recbole",
             kernels,
-            encodings,
+            build_encodings(self.encoding_names(config), config["n_layers"], options),
             block_options(config),
-            n_heads,
+            config["n_heads"],
             config["attn_dropout_prob"],
             branches,
             self.block(config),
         )
-        # If only lags count, items may be at either end; at the start, they need no mask for the padding.
-        mixing = [branch.kernel for branch in branches if branch is not None]
-        lag_only = all(part.lag_only for layer in (*kernels, *encodings, mixing) for part in layer or ())
-        anywhere = lag_only and self.padded_length is None
-        self.newest_last = position_alignment(config) == "end" and not anywhere
-        self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
-        self.apply(self._init_weights)
 
     def layer_kernels(self, config: Config) -> Sequence[KernelPair | None]:
         """The (Uᵀ, L) kernels of each layer; a shared kernel is one module in all of them, ``None`` is no attention."""
@@ -128,7 +136,9 @@ class SASRecBase(SequentialRecommender):
 
     def learned(self) -> dict[str, Any]:
         """What the trained model reports about itself, for the report of a run: plain data by name."""
-        return {}
+        buckets = [] if self.history_partition is None else self.history_partition.by_bucket()
+        biases = {f"{first}-{last}" if last > first else str(first): round(bias, 3) for first, last, bias in buckets}
+        return {"history_partition": biases} if biases else {}
 
     def _init_weights(self, module: nn.Module) -> None:
         """RecBole's initialization or that of ``initializer``; kernels and LayerNorms keep their own."""
@@ -204,19 +214,35 @@ class SASRecBase(SequentialRecommender):
         """
         if self.train_objective == "augmented":
             hidden, target = self._hidden(interaction), interaction[self.POS_ITEM_ID]
+            position = interaction[self.ITEM_SEQ_LEN] - 1
+            sequence = torch.arange(len(position), device=position.device)
         else:
-            labelled = [self._labelled(interaction, bucket) for bucket in self._buckets(interaction[self.ITEM_SEQ_LEN])]
-            hidden, target = map(torch.cat, zip(*labelled))
+            labelled = [self._labelled(interaction, rows) for rows in self._buckets(interaction[self.ITEM_SEQ_LEN])]
+            hidden, target, sequence, position = map(torch.cat, zip(*labelled))
         hidden, item_weight = self.item_score.operands(hidden, self.item_embedding.weight)
-        return self.loss(hidden, target, item_weight)
+        histories = self._histories(interaction, sequence, position)
+        return self.loss(hidden, target, item_weight, *([] if histories is None else [histories]))
 
-    def _labelled(self, batch: Interaction, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs at the positions with a target, and the targets; without padding, most products are saved later."""
-        length, times = batch[self.ITEM_SEQ_LEN][rows], self._times(batch)
-        target = self._align(batch[TARGET_LIST_FIELD][rows], length)
+    def _histories(self, interaction: Interaction, sequence: Tensor, position: Tensor) -> TargetHistories | None:
+        """What is before each target, if that matters; arguments as for :class:`TargetHistories`."""
+        if self.history_partition is not None:
+            return self.history_partition.of_targets(interaction[self.ITEM_SEQ], sequence, position)
+        if not self.masks_history:
+            return None
+        earlier = interaction.interaction.get(EARLIER_LIST_FIELD)
+        return HistoryMask(interaction[self.ITEM_SEQ], sequence, position, earlier)
+
+    def _labelled(self, batch: Interaction, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The outputs at the positions with a target, the targets, their rows in the batch and their positions.
+
+        Without padding, most products are saved later.
+        """
+        length, times, target_list = batch[self.ITEM_SEQ_LEN][rows], self._times(batch), batch[TARGET_LIST_FIELD][rows]
+        has_target = self._align(target_list, length) > 0
         times = self._align_times(None if times is None else times[rows], length)
-        hidden = self.encode(self._align(batch[self.ITEM_SEQ][rows], length), times=times)
-        return hidden[target > 0], target[target > 0]
+        hidden = self.encode(self._align(batch[self.ITEM_SEQ][rows], length), times=times)[has_target]
+        row, position = torch.nonzero(target_list, as_tuple=True)  # the same order, wherever padding stands
+        return hidden, target_list[row, position], rows[row], position
 
     def _buckets(self, length: Tensor) -> list[Tensor]:
         """The rows of a batch by length, so that short sequences are not padded to the longest.
@@ -234,13 +260,22 @@ class SASRecBase(SequentialRecommender):
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Scores of the given items, shape (b,)."""
-        hidden = self._hidden(interaction)
-        hidden, item_weight = self.item_score.operands(hidden, self.item_embedding(interaction[self.ITEM_ID]))
-        return (hidden * item_weight).sum(dim=-1)
+        candidate = interaction[self.ITEM_ID]
+        hidden, item_weight = self.item_score.operands(self._hidden(interaction), self.item_embedding(candidate))
+        scores = (hidden * item_weight).sum(dim=-1)
+        if self.history_partition is not None:
+            history = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+            scores = scores + self.history_partition.of_items(candidate, *history)
+        return scores
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, shape (b, n)."""
-        return self._scores(self._hidden(interaction))
+        scores = self._scores(self._hidden(interaction))
+        return self.with_partition(scores, interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+
+    def with_partition(self, scores: Tensor, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Scores of all items, shape (b, n), with the biases of ``history_partition``; histories as in `forward`."""
+        return scores if self.history_partition is None else self.history_partition(scores, item_seq, item_seq_len)
 
     def _hidden(self, batch: Interaction) -> Tensor:
         """:meth:`forward` of a batch."""
@@ -252,7 +287,7 @@ class SASRecBase(SequentialRecommender):
         return batch[TIME_LIST_FIELD] if self.reads_time else None
 
     def _scores(self, hidden: Tensor) -> Tensor:
-        """Scores of all items by their embeddings (tied weights), shape (…, n).
+        """Scores of all items by their embeddings (tied weights), shape (…, n), without ``history_partition``.
 
         As in RecBole's SASRec, the padding item is included; RecBole's evaluation sets its score to −∞.
         """

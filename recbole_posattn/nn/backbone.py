@@ -99,12 +99,10 @@ class Block(nn.Module):
         ValueError: If there is neither an attention nor a branch.
     """
 
-    attention: PositionKernelAttention | None
+    attention: nn.Module | None
     branch: KernelBranch | None
 
-    def __init__(
-        self, attention: PositionKernelAttention | None, options: BlockOptions, branch: KernelBranch | None = None
-    ) -> None:
+    def __init__(self, attention: nn.Module | None, options: BlockOptions, branch: KernelBranch | None = None) -> None:
         super().__init__()
         if attention is None and branch is None:
             raise ValueError("a block needs an attention or a branch, got neither")
@@ -122,9 +120,7 @@ class SASRecBlock(Block):
     A branch adds γ ⊙ dropout(M h) to a. The arguments are those of :class:`Block`.
     """
 
-    def __init__(
-        self, attention: PositionKernelAttention | None, options: BlockOptions, branch: KernelBranch | None = None
-    ) -> None:
+    def __init__(self, attention: nn.Module | None, options: BlockOptions, branch: KernelBranch | None = None) -> None:
         super().__init__(attention, options, branch)
         self.attention_norm = options.layer_norm()
         self.attention = attention
@@ -154,9 +150,7 @@ class RecBoleBlock(Block):
     the output projection W_O.
     """
 
-    def __init__(
-        self, attention: PositionKernelAttention | None, options: BlockOptions, branch: KernelBranch | None = None
-    ) -> None:
+    def __init__(self, attention: nn.Module | None, options: BlockOptions, branch: KernelBranch | None = None) -> None:
         super().__init__(attention, options, branch)
         if options.output_projection:
             raise ValueError(
@@ -218,7 +212,7 @@ class BSARecBlock(RecBoleBlock):
 
 
 class Backbone(nn.Module):
-    """An input stage with dropout, the blocks, and one LayerNorm outside the blocks.
+    """An input stage with dropout, the blocks, and usually one LayerNorm outside the blocks.
 
     Args:
         attentions: The attention of each block, in order; ``None`` in a block without.
@@ -229,10 +223,11 @@ class Backbone(nn.Module):
     """
 
     block_class: type[Block]
+    normalizes = True  # whether there is a LayerNorm outside the blocks
 
     def __init__(
         self,
-        attentions: Iterable[PositionKernelAttention | None],
+        attentions: Iterable[nn.Module | None],
         options: BlockOptions,
         input_encodings: Sequence[PositionEncoding] = (),
         branches: Iterable[KernelBranch | None] | None = None,
@@ -240,7 +235,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.input_encodings = nn.ModuleList(input_encodings)
-        self.norm = options.layer_norm()
+        self.norm = options.layer_norm() if self.normalizes else nn.Identity()
         self.dropout = Dropout(options.dropout)
         block, attentions = block or self.block_class, list(attentions)
         self.blocks = nn.ModuleList(
@@ -319,6 +314,3 @@ class RecBoleBackbone(Backbone):
         """See :meth:`Backbone.forward`."""
         x = self.dropout(self.norm(self._with_positions(item_embedding)))
         return self._through_blocks(x, valid, last_only, times)
-
-
-BACKBONES: dict[str, type[Backbone]] = {"sasrec": SASRecBackbone, "recbole": RecBoleBackbone}

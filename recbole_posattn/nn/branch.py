@@ -73,7 +73,7 @@ class KernelBranch(nn.Module):
         if row.shape[-2] == 1:
             return row @ x
         by_group = x.unflatten(-1, (row.shape[-2], -1))
-        return torch.einsum("bgs,bsgc->bgc", row.expand(len(x), -1, -1), by_group).flatten(1).unsqueeze(1)
+        return torch.einsum("bgs,bsgc->bgc", row.expand(x.shape[0], -1, -1), by_group).flatten(1).unsqueeze(1)
 
     def effective(self, length: int | None = None) -> Tensor:
         """γ M, with the mean of γ over the channels of a group; shape (g, s, s), see :meth:`PositionKernel.dense`."""

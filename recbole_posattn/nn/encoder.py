@@ -9,7 +9,8 @@ from typing import Any, Literal
 from torch import nn
 
 from recbole_posattn.nn.attention import PositionKernelAttention
-from recbole_posattn.nn.backbone import BACKBONES, Backbone, Block, BlockOptions, FeedForward
+from recbole_posattn.nn.backbone import Backbone, Block, BlockOptions, FeedForward
+from recbole_posattn.nn.backbones import BACKBONES
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.encodings.base import EncodingOptions, PositionEncoding
 from recbole_posattn.nn.encodings.build import build_encodings
@@ -19,9 +20,15 @@ from recbole_posattn.nn.kernels.structures import build_kernel, parse_kernel_str
 KernelPair = tuple[PositionKernel, PositionKernel]
 KernelSharing = Literal["per_layer", "shared", "shared_if_full"]
 KERNEL_SHARINGS: tuple[KernelSharing, ...] = ("per_layer", "shared", "shared_if_full")
-Initializer = Literal["normal", "xavier_uniform", "xavier_uniform_stacked"]
+Initializer = Literal["normal", "xavier_uniform", "xavier_uniform_stacked", "xavier_normal", "xavier_normal_stacked"]
 BiasInitializer = Literal["zeros", "uniform"]
-INITIALIZERS: tuple[Initializer, ...] = ("normal", "xavier_uniform", "xavier_uniform_stacked")
+INITIALIZERS: tuple[Initializer, ...] = (
+    "normal",
+    "xavier_uniform",
+    "xavier_uniform_stacked",
+    "xavier_normal",
+    "xavier_normal_stacked",
+)
 BIAS_INITIALIZERS: tuple[BiasInitializer, ...] = ("zeros", "uniform")
 
 
@@ -190,8 +197,8 @@ def init_weights(
         module: A layer, whose own layers have started.
         std: Standard deviation of ``normal``.
         initializer: Of matrices. ``normal``: N(0, ``std``²), as in RecBole; ``xavier_uniform``: U(−a, a) with
-            a² = 6 / (inputs + outputs); ``xavier_uniform_stacked``: the same, W_Q, W_K and W_V taken for one matrix of
-            3 d outputs, as in PyTorch's ``MultiheadAttention``.
+            a² = 6 / (inputs + outputs); ``xavier_normal``: N(0, 2 / (inputs + outputs)); with ``_stacked``: the same,
+            W_Q, W_K and W_V taken for one matrix of 3 d outputs, as in PyTorch's ``MultiheadAttention``.
         feed_forward_bias: Of the biases of feed-forward networks. ``zeros``, as all other biases; ``uniform``: U(−a, a)
             with a² = 1 / inputs, PyTorch's start of linear and convolution layers.
     """
@@ -199,13 +206,17 @@ def init_weights(
         if initializer == "normal":
             nn.init.normal_(module.weight, std=std)
         else:
-            nn.init.xavier_uniform_(module.weight)
-    if isinstance(module, nn.Linear):
+            _xavier(initializer)(module.weight)
+    if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
-    if isinstance(module, PositionKernelAttention) and initializer == "xavier_uniform_stacked":
+    if isinstance(module, PositionKernelAttention) and initializer.endswith("_stacked"):
         for projection in (module.query, module.key, module.value):
-            nn.init.xavier_uniform_(projection.weight, gain=math.sqrt(1 / 2))  # 6 / (d + 3 d) = 1/2 · 6 / (d + d)
+            _xavier(initializer)(projection.weight, gain=math.sqrt(1 / 2))  # 6 / (d + 3 d) = 1/2 · 6 / (d + d)
     if isinstance(module, FeedForward) and feed_forward_bias == "uniform":
         for dense in (module.dense_1, module.dense_2):
             bound = 1 / math.sqrt(dense.in_features)
             nn.init.uniform_(dense.bias, -bound, bound)
+
+
+def _xavier(initializer: Initializer) -> Callable[..., object]:
+    return nn.init.xavier_normal_ if initializer.startswith("xavier_normal") else nn.init.xavier_uniform_

@@ -39,6 +39,10 @@ class Times:
         """Seconds from the item before to each item, 0 for the first; float64, shape (b, s)."""
         return torch.diff(self.seconds, dim=1, prepend=self.seconds[:, :1])
 
+    def shared_if(self, at_once: bool, name: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """:meth:`shared` where all queries are computed at once; otherwise, memory would not be linear in s."""
+        return self.shared(name, compute) if at_once else compute()
+
     def shared(self, name: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """A tensor that several layers read, computed once in a forward pass."""
         if name not in self._shared:

@@ -14,7 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from recbole_posattn.errors import UserError
 from recbole_posattn.files import whole_file
 
+# What a test found; hollow if the evidence is weak.
 MARKS = {"better": "▲", "worse": "▼", "tie": "="}
+WEAK_MARKS = {"better": "△", "worse": "▽", "tie": "="}
 
 MISSING = "–"
 
@@ -28,6 +30,7 @@ class Cell(NamedTuple):
         best: Whether it is the best of its column.
         verdict: The outcome of a test, a key of :data:`MARKS`; empty without a test.
         p: The p-value of the test.
+        weak: Whether the evidence of the test is weak.
     """
 
     text: str
@@ -35,6 +38,12 @@ class Cell(NamedTuple):
     best: bool = False
     verdict: str = ""
     p: float = math.nan
+    weak: bool = False
+
+    @property
+    def mark(self) -> str:
+        """The outcome of the test as a sign; empty without a test."""
+        return (WEAK_MARKS if self.weak else MARKS).get(self.verdict, "")
 
 
 def number_cell(value: float | None, form: str) -> Cell:
@@ -59,7 +68,7 @@ def render_page(template: Path, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template.name).render(marks=MARKS, **context)
+    return environment.get_template(template.name).render(**context)
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 
 from rich import box
@@ -11,7 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 _UNDERLINED = box.Box("    \n    \n == \n    \n    \n    \n    \n    \n", ascii=True)
-_WIDTH = 100_000  # characters; no terminal's width, so that no cell is wrapped or cut
+# Characters; no terminal's width, so that no cell is wrapped or cut.
+WIDE = 100_000
+
+
+def table_console() -> Console:
+    """Standard output; in a file or a pipe, tables are as wide as they need."""
+    return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def print_line(console: Console, text: str) -> None:
@@ -27,6 +34,18 @@ def text_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> st
     return _plain(table, rows)
 
 
+def listing(rows: Sequence[Sequence[object]], widest: int = 28) -> str:
+    """Rows without a header, aligned left; the last column is not padded, and one of more characters moves right.
+
+    Args:
+        rows: Rows of the same number of columns.
+        widest: The most characters to which a column is padded.
+    """
+    widths = [min(widest, max(len(str(cell)) for cell in column)) for column in zip(*rows)]
+    lines = ("  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
 def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """A table in GitHub's Markdown, aligned left."""
     table = Table(box=box.MARKDOWN)
@@ -38,7 +57,7 @@ def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -
 def _plain(table: Table, rows: Sequence[Sequence[object]]) -> str:
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
+    console = Console(file=io.StringIO(), width=WIDE, color_system=None, force_terminal=False, legacy_windows=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())

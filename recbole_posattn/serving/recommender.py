@@ -5,6 +5,7 @@ Shape keys: n requests, b requests of a batch, k items of a list, L = MAX_ITEM_L
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.serving.lists import Lists
 from recbole_posattn.serving.ranking import best_items
 from recbole_posattn.serving.requests import (
     Requests,
@@ -30,10 +32,9 @@ from recbole_posattn.serving.requests import (
     report_skipped,
 )
 from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences, reads_times
+from recbole_posattn.serving.titles import read_titles
 from recbole_posattn.serving.user_histories import UserHistories
 from recbole_posattn.training.load import Loaded, load
-
-SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
 
 # Maximum number of scores (requests × items) and of requests in a batch; on a CPU, about what fits into the cache.
 SCORES_PER_BATCH = {"cpu": 2**23, "cuda": 2**26}
@@ -60,7 +61,6 @@ class Recommender:
         self._token = as_tokens(loaded.dataset.field2id_token[loaded.dataset.iid_field])
         self._known_items = {token: number for number, token in enumerate(self._token)}
         self._item = pa.array(self._token)
-        self._histories: UserHistories | None = None  # of all users, once they are asked for
 
     @classmethod
     def load(cls, checkpoint: str | Path, report: Callable[[str], None] | None = None, **options: Any) -> Recommender:
@@ -84,6 +84,7 @@ class Recommender:
         exclude_history: bool | None = None,
         restrict_to: Sequence[object] | None = None,
         exclude: Sequence[object] = (),
+        titles: bool | str = False,
     ) -> pd.DataFrame:
         """Recommend items to users with given histories, whom the data set need not know.
 
@@ -93,24 +94,24 @@ class Recommender:
                 of the data set (as a rule Unix seconds) or as dates. Items that the model does not know are skipped, as
                 are users with no other items. The model reads the newest ``MAX_ITEM_LIST_LENGTH`` items.
             k: Number of items per user.
-            exclude_history: Whether to leave out all items of the user's history. By default as in the model's
-                evaluation: by the key ``mask_history``; without it, sequential models may recommend items of the
-                history and all others may not, as in RecBole.
+            exclude_history: Whether to leave out all items of the user's history, as by default.
             restrict_to: The only items to recommend; all by default.
             exclude: Items not to recommend.
+            titles: Whether to add a column ``title``, from the data set's file of items; or the name of its column of
+                titles there.
 
         Returns:
-            Columns ``user``, ``rank`` (1 for the best), ``item`` and ``score``; users in the order of the
-            histories, with fewer than k rows if fewer items remain. Items with equal scores are in the order of their
-            numbers in the data set.
+            Columns ``user``, ``rank`` (1 for the best), ``item``, ``title`` if asked for, and ``score``; users in the
+            order of the histories, with fewer than k rows if fewer items remain. Items with equal scores are in the
+            order of their numbers in the data set.
 
         Raises:
             SettingError: If ``k`` is out of range, or none of ``restrict_to`` is known.
-            DataError: If the histories cannot be used.
+            DataError: If the histories cannot be used, or there are no titles.
             CheckpointError: If the model does not read histories, reads other fields than items, or returns NaN.
         """
-        lists = self._lists(self.new_histories(histories), k, exclude_history, restrict_to, exclude)
-        return pd.concat([self._frame(*each) for each in lists], ignore_index=True)
+        requests = self.new_histories(histories)
+        return self._frame(requests, k, exclude_history, restrict_to, exclude, titles)
 
     def recommend_users(
         self,
@@ -121,6 +122,7 @@ class Recommender:
         exclude_history: bool | None = None,
         restrict_to: Sequence[object] | None = None,
         exclude: Sequence[object] = (),
+        titles: bool | str = False,
     ) -> pd.DataFrame:
         """Recommend items to users of the data set.
 
@@ -129,34 +131,36 @@ class Recommender:
             k: See :meth:`recommend`.
             split: ``all`` to recommend on all interactions; ``valid`` or ``test`` for one list per target of that
                 split, on the interactions before it, as in an evaluation.
-            exclude_history: See :meth:`recommend`.
+            exclude_history: See :meth:`recommend`. By default, lists of ``valid`` and ``test`` are those of the model's
+                evaluation: by the key ``mask_history``; without it, sequential models may recommend items of the
+                history and all others may not, as in RecBole.
             restrict_to: See :meth:`recommend`.
             exclude: See :meth:`recommend`.
+            titles: See :meth:`recommend`.
 
         Returns:
             See :meth:`recommend`.
 
         Raises:
             SettingError: If ``k`` or ``split`` is out of range, or none of ``restrict_to`` is known.
-            DataError: If none of the users is known, or the split has no targets.
+            DataError: If none of the users is known, the split has no targets, or there are no titles.
             CheckpointError: If the model reads other fields than users and items, or returns NaN.
         """
-        lists = self._lists(self.known_users(users, split), k, exclude_history, restrict_to, exclude)
-        return pd.concat([self._frame(*each) for each in lists], ignore_index=True)
+        requests = self.known_users(users, split)
+        return self._frame(requests, k, exclude_history, restrict_to, exclude, titles)
 
     def known_users(self, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
         """Users of the data set, as :meth:`recommend_users` takes them, for :meth:`blocks`."""
         if split != "all":
             return known_users(self.loaded, users, split)
-        requests = self._all_histories().requests(users)
+        requests = self._histories.requests(users)
         if not len(requests):
             raise no_users(self.loaded, requests)
         return requests
 
-    def _all_histories(self) -> UserHistories:
-        if self._histories is None:
-            self._histories = UserHistories(known_users(self.loaded))
-        return self._histories
+    @functools.cached_property
+    def _histories(self) -> UserHistories:
+        return UserHistories(known_users(self.loaded))
 
     def add_interactions(self, interactions: pd.DataFrame | Mapping[object, Sequence[object]]) -> None:
         """Take in new interactions, which follow those of the data set, without reading it again.
@@ -172,16 +176,12 @@ class Recommender:
         Raises:
             DataError: If they cannot be used.
         """
-        given, histories = self._given(interactions), self._all_histories()
-        skipped = given.skipped
+        given = self._given(interactions)
         if not reads_sequences(self.loaded):
-            known = np.array([user in histories for user in given.user], dtype=bool)
-            skipped += report_skipped("users are not in the data", given.user[~known], len(given))
-            given = given.rows(torch.from_numpy(np.flatnonzero(known)))
-        for line in skipped:
+            given = self._histories.of_known_users(given)
+        for line in given.skipped:
             self._report(line)
-        if len(given):
-            histories.append(given)
+        self._histories.append(given)
 
     def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
         """New histories, as :meth:`recommend` takes them, for :meth:`blocks`."""
@@ -203,6 +203,7 @@ class Recommender:
         exclude_history: bool | None = None,
         restrict_to: Sequence[object] | None = None,
         exclude: Sequence[object] = (),
+        titles: bool | str = False,
         show_progress: bool = False,
     ) -> Iterator[pa.Table]:
         """Recommend block by block, in bounded memory.
@@ -210,19 +211,35 @@ class Recommender:
         Args:
             requests: The result of :meth:`known_users` or :meth:`new_histories`.
             k: See :meth:`recommend`.
-            exclude_history: See :meth:`recommend`.
+            exclude_history: See :meth:`recommend_users`.
             restrict_to: See :meth:`recommend`.
             exclude: See :meth:`recommend`.
+            titles: See :meth:`recommend`.
             show_progress: Whether to show a progress bar.
 
         Returns:
-            Tables of :data:`SCHEMA`, of :data:`REQUESTS_PER_BLOCK` requests each.
+            Tables, see :meth:`recbole_posattn.serving.lists.Lists.table`, of :data:`REQUESTS_PER_BLOCK` requests each.
 
         Raises:
-            SettingError, CheckpointError: As :meth:`recommend` does.
+            SettingError, DataError, CheckpointError: As :meth:`recommend` does.
         """
         lists = self._lists(requests, k, exclude_history, restrict_to, exclude, show_progress)
-        return (self._table(*each) for each in lists)
+        of_items = self._titles(titles)
+        return (each.table(self._item, of_items) for each in lists)
+
+    def _frame(
+        self,
+        requests: Requests,
+        k: int,
+        exclude_history: bool | None,
+        restrict_to: Sequence[object] | None,
+        exclude: Sequence[object],
+        titles: bool | str,
+    ) -> pd.DataFrame:
+        """The rows of :meth:`blocks`."""
+        lists = self._lists(requests, k, exclude_history, restrict_to, exclude)
+        of_items = self._titles(titles)
+        return pd.concat([each.frame(self._token, of_items) for each in lists], ignore_index=True)
 
     def _lists(
         self,
@@ -232,8 +249,8 @@ class Recommender:
         restrict_to: Sequence[object] | None,
         exclude: Sequence[object],
         show_progress: bool = False,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """User, item (its number) and score of each row of the blocks; arguments and errors as of :meth:`blocks`."""
+    ) -> Iterator[Lists]:
+        """The lists of each block; arguments and errors as of :meth:`blocks`."""
         n_items = self.loaded.dataset.item_num - 1
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_items:
             raise SettingError(f"k must be an integer from 1 to {n_items}, the number of items; got {k!r}.")
@@ -242,6 +259,17 @@ class Recommender:
         left_out = self._left_out(restrict_to, exclude)
         mask = self._history_mask(requests, exclude_history)
         return self._rows(requests, k, left_out, mask, show_progress)
+
+    def leaves_out_history(self, requests: Requests, exclude_history: bool | None = None) -> bool:
+        """Whether the lists of some requests leave out what is in the users' histories; see :meth:`blocks`."""
+        return self._history_mask(requests, exclude_history) != "none"
+
+    def _titles(self, titles: bool | str) -> pa.Array | None:
+        """The title of each item by its number, null where there is none; ``None`` if they are not asked for."""
+        if not titles:
+            return None
+        found = read_titles(self.loaded.config, titles if isinstance(titles, str) else None)
+        return pa.array(found.reindex(self._known_items), pa.string(), from_pandas=True)
 
     # -- what is not recommended -------------------------------------------------------------------------------------
 
@@ -269,25 +297,20 @@ class Recommender:
         """Which items of the histories are left out, as a value of the key ``mask_history``."""
         if exclude_history is not None:
             return "all" if exclude_history else "none"
-        mask = self.loaded.config["mask_history"] or ("none" if reads_sequences(self.loaded) else "all")
-        return "all" if mask == "except_target" and not requests.have_targets else mask
+        if not requests.have_targets:
+            return "all"
+        return self.loaded.config["mask_history"] or ("none" if reads_sequences(self.loaded) else "all")
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
-    def _rows(
-        self, requests: Requests, k: int, left_out: Tensor, mask: str, show_progress: bool
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _rows(self, requests: Requests, k: int, left_out: Tensor, mask: str, show_progress: bool) -> Iterator[Lists]:
         with tqdm(total=len(requests), desc="recommending", unit=" users", disable=not show_progress) as progress:
             for index in torch.arange(len(requests)).split(REQUESTS_PER_BLOCK):
-                block = requests.rows(index)
-                scores, item = self._best(block, k, left_out, mask, progress)
-                yield block.user, item, scores
+                yield self._best(requests.rows(index), k, left_out, mask, progress)
 
     @torch.no_grad()
-    def _best(
-        self, block: Requests, k: int, left_out: Tensor, mask: str, progress: tqdm
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and numbers of the k best items of each request, each of shape (n, k); −∞ if there are fewer."""
+    def _best(self, block: Requests, k: int, left_out: Tensor, mask: str, progress: tqdm) -> Lists:
+        """The k best items of each request of a block."""
         device, n_items = self.loaded.config["device"], self.loaded.dataset.item_num
         size = min(REQUESTS_PER_BATCH[device.type], max(1, SCORES_PER_BATCH[device.type] // n_items))
         best = torch.empty(len(block), k)
@@ -304,25 +327,4 @@ class Recommender:
                 raise CheckpointError(f"{self.loaded.config['model']} returns NaN: its training has diverged")
             best[rows], item[rows] = best_scores.float().cpu(), number.cpu()
             progress.update(len(rows))
-        return best.numpy(), item.numpy()
-
-    def _table(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray) -> pa.Table:
-        """The lists as a table, without what may not be recommended; shapes (n,), (n, k) and (n, k)."""
-        valid = scores > -np.inf
-        row, nth = np.nonzero(valid)
-        return pa.table(
-            {
-                "user": pa.array(user).take(pa.array(row)),
-                "rank": pa.array(nth + 1, pa.int32()),
-                "item": self._item.take(pa.array(item[valid])),
-                "score": pa.array(scores[valid]),
-            },
-            SCHEMA,
-        )
-
-    def _frame(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-        """:meth:`_table` for pandas, which is faster for few rows."""
-        valid = scores > -np.inf
-        row, nth = np.nonzero(valid)
-        rank = (nth + 1).astype(np.int32)
-        return pd.DataFrame({"user": user[row], "rank": rank, "item": self._token[item[valid]], "score": scores[valid]})
+        return Lists(block.user, item.numpy(), best.numpy())

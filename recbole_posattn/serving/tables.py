@@ -17,7 +17,7 @@ import pyarrow.parquet
 from pandas.api.types import is_integer_dtype, is_string_dtype
 
 from recbole_posattn.errors import DataError, SettingError, UserError, shown
-from recbole_posattn.files import whole_file
+from recbole_posattn.files import discard_output, whole_file
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 STANDARD_OUTPUT = "-"
@@ -193,7 +193,5 @@ def _on_standard_output(schema: pa.Schema) -> Iterator[Write]:
     try:
         with _by_arrow(pa.csv.CSVWriter(sys.stdout.buffer, schema)) as write:
             yield write
-    except (
-        BrokenPipeError
-    ):  # the reader, such as head, has closed the pipe: no error, nor at the interpreter's last flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader, such as head, has had enough: no error, nor at the interpreter's last flush
+        discard_output()

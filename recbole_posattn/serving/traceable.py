@@ -68,11 +68,11 @@ class _PositionScorer(_Scorer):
             times = relative_times(times, length)
             timed = {"times": first_in_front(times, length) if model.newest_last else times}
         if model.newest_last:
-            items = padding_in_front(items, length)
-            hidden = model.hidden_states(items, items > 0, last_only=True, **timed)[:, -1]
+            aligned = padding_in_front(items, length)
+            hidden = model.hidden_states(aligned, aligned > 0, last_only=True, **timed)[:, -1]
         else:
             hidden = model.gather_indexes(model.hidden_states(items, None, **timed), length - 1)
-        return model._scores(hidden)
+        return model.with_partition(model._scores(hidden), items, length)
 
 
 class _MatrixKernel(PositionKernel):

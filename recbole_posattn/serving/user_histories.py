@@ -6,6 +6,7 @@ Shape keys: n users, N interactions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -36,9 +37,6 @@ class UserHistories:
         self._start, self._length = histories.start, histories.length
         self._end = len(self._item)
 
-    def __contains__(self, user: object) -> bool:
-        return user in self._place
-
     def __len__(self) -> int:
         return len(self._user)
 
@@ -62,6 +60,12 @@ class UserHistories:
         has_numbers = self._user_id is not None and not bool((place >= len(self._user_id)).any())
         user_id = self._user_id[place] if has_numbers else None
         return Requests(self._user[place.numpy()], user_id, histories, skipped=skipped)
+
+    def of_known_users(self, new: Requests) -> Requests:
+        """The requests of users who are here; the others are skipped."""
+        known = np.array([user in self._place for user in new.user], dtype=bool)
+        unknown = report_skipped("users are not in the data", new.user[~known], len(new))
+        return replace(new.rows(torch.from_numpy(np.flatnonzero(known))), skipped=new.skipped + unknown)
 
     def append(self, new: Requests) -> None:
         """Put the histories of requests behind those of their users; users who are not there are added."""

@@ -12,7 +12,7 @@ from recbole.utils import EvaluatorType, ModelType
 
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.settings.eval_args import EVAL_ARGS, check_eval_args
-from recbole_posattn.settings.model_keys import NEGATIVES, NEGATIVES_OF_RECBOLE, is_negatives
+from recbole_posattn.settings.negatives import NEGATIVES, NEGATIVES_OF_RECBOLE, is_negatives
 from recbole_posattn.settings.rules import (
     BOOL,
     FINITE,
@@ -95,7 +95,7 @@ def check_resolved(settings: Mapping[str, Any]) -> None:
 
 
 def check_caches(settings: Mapping[str, Any]) -> None:
-    """Refuse RecBole's caches of prepared data, which are pickles: reading one runs any code in it.
+    """Refuse RecBole's caches of prepared data: they are pickles, and reading one runs any code in it. Check ours.
 
     Raises:
         SettingError: Naming the key.
@@ -104,8 +104,13 @@ def check_caches(settings: Mapping[str, Any]) -> None:
         if settings.get(key):
             raise SettingError(
                 f"{key} must be left out; got {shown(settings[key])}. RecBole's caches are pickles, which run code "
-                "when they are read; preparing the data anew is fast here."
+                "when they are read; preparing the data anew is fast here, and data_cache keeps plain data."
             )
+    if settings.get("data_cache") is not None and not settings["lazy_prefixes"]:
+        raise SettingError(
+            f"data_cache {shown(settings['data_cache'])} needs lazy_prefixes: True; RecBole writes all histories out "
+            "in memory."
+        )
 
 
 def _validates(settings: Mapping[str, Any]) -> bool:

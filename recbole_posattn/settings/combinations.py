@@ -16,9 +16,9 @@ from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.rules import check_rules
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 
 # RecBole's models with outputs at all positions, each of which depends on no later item, and which the model takes by
 # gather_indexes at the very end: they can be trained on whole sequences. S3Rec is one in its last stage.
@@ -38,10 +38,8 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
         SettingError: Naming the key and the model that has it.
     """
     for key in sorted(set(given) & MODEL_RULES.keys() - set(defaults)):
-        if key in {filter_key.name for filter_key in FILTER_MODEL_KEYS}:
-            raise SettingError(
-                f"{model} has no key {key!r}: it is for filter models, see docs/models.md; leave it out."
-            )
+        if key in {single.name for single in SINGLE_MODEL_KEYS}:
+            raise SettingError(f"{model} has no key {key!r}: it is of other models, see docs/models.md; leave it out.")
         raise SettingError(
             f"{model} has no key {key!r}: its kernel and encoding are fixed; PosKernelSASRec has the key, and "
             "every encoding under position_encoding."
@@ -197,7 +195,7 @@ def resolved_negatives(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     if settings["loss_type"] not in SAMPLED_LOSSES:
         return None
     given = settings.get("train_neg_sample_args") or {}
-    sample_num = 256 if settings["loss_type"] in ("SSM", "gBCE") else 1
+    sample_num = 256 if settings["loss_type"] in ("SSM", "TSSM", "gBCE") else 1
     return {"distribution": "uniform", "sample_num": sample_num, "alpha": 1.0, **given}
 
 

@@ -19,7 +19,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_posattn import distributed
-from recbole_posattn.errors import SettingError, shown
+from recbole_posattn.errors import SettingError, counted, shown
 from recbole_posattn.settings import registry
 from recbole_posattn.settings.checks import (
     check_caches,
@@ -189,7 +189,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             defaults["train_neg_sample_args"] = None
         if "load_col" not in external:
             given = {**defaults, **external}
-            defaults["load_col"] = columns_to_load(given, model_class.type, may_read_time(model_class, given))
+            defaults["load_col"] = columns_to_load(given, model_class, may_read_time(model_class, given))
 
     def _init_device(self) -> None:
         super()._init_device()
@@ -207,15 +207,15 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             n_gpus = torch.cuda.device_count()
             if local_rank >= n_gpus:
                 raise SettingError(
-                    f"gpu_id {settings['gpu_id']!r} gives {n_gpus} GPUs to {local_rank + 1} processes or more; name a "
-                    "GPU for each, such as --gpu_id=0,1, or train on CPUs with --use_gpu=False."
+                    f"gpu_id {settings['gpu_id']!r} gives {counted(n_gpus, 'GPU')} to {local_rank + 1} processes or "
+                    "more; name a GPU for each, such as --gpu_id=0,1, or train on CPUs with --use_gpu=False."
                 )
             settings["device"] = torch.device("cuda", local_rank)
             torch.cuda.set_device(settings["device"])
         distributed.join(settings["device"], settings["process_timeout"])
         settings.update(single_spec=False, local_rank=local_rank, world_size=distributed.world_size())
         if not distributed.is_main():
-            settings.update(state="error", show_progress=False, log_wandb=False)
+            settings.update(state="error", show_progress=False, log_wandb=False, log_mlflow=False)
 
     # -- checks --------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from recbole_posattn.data.dataset import (
     LazySequentialDataset,
 )
 from recbole_posattn.data.loaders import loader_instead_of
-from recbole_posattn.settings.properties import model_properties
+from recbole_posattn.settings.properties import PROPERTIES, model_properties
 
 
 class ServedConfig:
@@ -31,6 +31,17 @@ class ServedConfig:
 
     A model added by :func:`register` gets ours with any settings.
     """
+
+
+def needs_our_settings(config: Config, model: str) -> bool:
+    """Whether settings lack the keys of a model of this package: RecBole's own ``Config`` does not read its defaults.
+
+    Args:
+        config: Settings of which only the given ones are known.
+        model: Name of a model.
+    """
+    is_ours = any(file.parent == PROPERTIES / "model" for file in model_properties.get(model, ()))
+    return is_ours and not isinstance(config, ServedConfig) and "train_objective" not in config.external_config_dict
 
 
 def _is_served(config: Config) -> bool:

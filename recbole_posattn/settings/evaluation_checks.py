@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,13 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
         raise SettingError(
             f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has a data set of its own, "
             "which cannot read files that are split already; leave the key out."
+        )
+    if settings["data_cache"] is not None and not (
+        sequential and knows_histories and settings["benchmark_filename"] is None
+    ):
+        logging.getLogger().warning(
+            f"data_cache {settings['data_cache']!r} has no effect: it holds the sequences of sequential models, cut "
+            "out of interactions in one file"
         )
     _check_time_split(settings)
     if mask is None:

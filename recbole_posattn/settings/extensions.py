@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Container
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from recbole_posattn.nn.kernels.by_lag import LagKernel
 from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.nn.losses.base import ItemLoss
-from recbole_posattn.nn.losses.build import LOSSES, SAMPLED_LOSSES
+from recbole_posattn.nn.losses.build import LOSSES, LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.nn.losses.sampled import SampledLoss, TargetNegativesLoss
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.origins import holder, may_replace, record
@@ -124,6 +125,8 @@ def register_loss(name: str, loss_class: type[Loss]) -> type[Loss]:
     LOSSES[name] = loss_class.from_options
     if issubclass(loss_class, SampledLoss):
         SAMPLED_LOSSES.add(name)
+    if "histories" not in inspect.signature(loss_class.forward).parameters:
+        LOSSES_WITHOUT_HISTORIES.add(name)
     _allow("loss_type", name, loss_class)
     return loss_class
 

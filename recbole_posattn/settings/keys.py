@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import recbole_posattn.compat  # noqa: F401
 
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import AS_DEFAULT, Key, Phase, Scope, Source
 from recbole_posattn.settings.model_keys import MODEL_KEYS
-from recbole_posattn.settings.rules import PATH
+from recbole_posattn.settings.rules import OPTIONAL_PATH, PATH
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_KEYS
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 
 _OTHER_KEYS = (
     # RecBole's Config meets the launcher's options among the settings of the command line.
@@ -38,7 +38,7 @@ _OTHER_KEYS = (
 )
 
 # Every key that the package knows, by name. RecBole's models have keys of their own, which their property files list.
-KEYS = {key.name: key for key in (*MODEL_KEYS, *FILTER_MODEL_KEYS, *RUN_KEYS, *_OTHER_KEYS)}
+KEYS = {key.name: key for key in (*MODEL_KEYS, *SINGLE_MODEL_KEYS, *RUN_KEYS, *_OTHER_KEYS)}
 
 
 def _names(*sources: Source) -> set[str]:
@@ -90,7 +90,7 @@ RUN_NAMES = _of_scope(Scope.RUN)
 PLACES = _of_scope(Scope.EXECUTION) & WITHOUT_EFFECT_ON_RESULT
 
 # Paths, which are relative to the folder in which a command was started.
-PATH_KEYS = {key.name for key in KEYS.values() if key.rule is PATH}
+PATH_KEYS = {key.name for key in KEYS.values() if key.rule in (PATH, OPTIONAL_PATH)}
 
 # Keys that name a set of settings, perhaps a file.
 NAMES_OF_SETTINGS = {key.name for key in KEYS.values() if key.names_settings}

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import recbole_posattn.compat  # noqa: F401
 
-from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
+from recbole_posattn.nn.backbone import ACTIVATIONS
+from recbole_posattn.nn.backbones import BACKBONES
 from recbole_posattn.nn.encoder import BIAS_INITIALIZERS, INITIALIZERS, KERNEL_SHARINGS
 from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
-from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
-from recbole_posattn.settings.filter_keys import FILTER_MODEL_KEYS
 from recbole_posattn.settings.key import Key, Scope, rules_of
+from recbole_posattn.settings.negatives import NEGATIVES, is_negatives
 from recbole_posattn.settings.part_rules import part_rules
 from recbole_posattn.settings.recipe_keys import RECIPE_MODEL_KEYS
 from recbole_posattn.settings.rules import (
     BOOL,
-    LARGEST,
     NOT_NEGATIVE,
     POSITIVE,
     PROBABILITY,
@@ -29,31 +26,9 @@ from recbole_posattn.settings.rules import (
     one_of,
     or_none,
 )
+from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 from recbole_posattn.settings.time_keys import TIME_MODEL_KEYS
 
-
-def is_negatives(value: Any) -> bool:
-    """Whether a value describes the negatives of a sampled loss."""
-    if not isinstance(value, dict) or not set(value) <= NEGATIVES_OF_RECBOLE.keys():
-        return False
-    given = {**NEGATIVES_OF_RECBOLE, **value}
-    return (
-        isinstance(given["distribution"], str)
-        and given["distribution"] in DISTRIBUTIONS
-        and is_int(given["sample_num"])
-        and 1 <= given["sample_num"] <= LARGEST
-        and is_number(given["alpha"])
-        and given["alpha"] >= 0
-        and not given["dynamic"]
-    )
-
-
-# The keys of RecBole's train_neg_sample_args. The last two let the model choose among candidates, as no loss here does.
-NEGATIVES_OF_RECBOLE = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
-NEGATIVES = (
-    f"a dict of distribution ({' or '.join(DISTRIBUTIONS)}), sample_num (a positive integer) and alpha (a number of at "
-    "least 0)"
-)
 _SHARINGS = ("per_layer", "shared")
 
 # The keys of the models registered here; each model has those that its property file names, with the default given here
@@ -99,8 +74,8 @@ MODEL_KEYS = (
         "initializer",
         one_of(*INITIALIZERS),
         "normal",
-        "(str) Start of all matrices but the kernels: 'normal', 'xavier_uniform', or 'xavier_uniform_stacked' (W_Q, "
-        "W_K and W_V as one matrix, as in nn.MultiheadAttention).",
+        "(str) Start of all matrices but the kernels: 'normal', 'xavier_uniform', 'xavier_normal', or either with "
+        "'_stacked' (W_Q, W_K and W_V as one matrix, as in nn.MultiheadAttention).",
     ),
     Key("initializer_range", POSITIVE, 0.02, "(float) Standard deviation of the normal initialization; above 0."),
     Key(
@@ -120,7 +95,7 @@ MODEL_KEYS = (
         "backbone",
         one_of(*BACKBONES),
         "sasrec",
-        "(str) Block: the paper's ('sasrec') or RecBole's TransformerEncoder ('recbole').",
+        "(str) Block: the paper's ('sasrec'), RecBole's TransformerEncoder ('recbole'), or LiGR's with gates ('ligr').",
     ),
     Key(
         "output_projection",
@@ -290,7 +265,7 @@ MODEL_KEYS = (
         "loss_type",
         part_rules()["loss_type"],
         "CE",
-        "(str) Over all items: cross-entropy ('CE'); over sampled negatives: in ['SSM', 'BCE', 'gBCE', 'BPR'].",
+        "(str) Over all items: cross-entropy ('CE'); over sampled negatives: in ['SSM', 'TSSM', 'BCE', 'gBCE', 'BPR'].",
     ),
     Key(
         "loss_chunk_size",
@@ -311,7 +286,7 @@ MODEL_KEYS = (
         or_none(Rule(is_negatives, NEGATIVES)),
         None,
         "(dict) Negatives of a sampled loss, {distribution: uniform or popularity, sample_num: k, alpha: 1.0}; ~ "
-        "is uniform, 1 (BCE, BPR) or 256 (SSM, gBCE).",
+        "is uniform, 1 (BCE, BPR) or 256 (SSM, TSSM, gBCE).",
     ),
     *RECIPE_MODEL_KEYS,
     *TIME_MODEL_KEYS,
@@ -326,4 +301,4 @@ MODEL_KEYS = (
     ),
 )
 
-MODEL_RULES = rules_of((*MODEL_KEYS, *FILTER_MODEL_KEYS))
+MODEL_RULES = rules_of((*MODEL_KEYS, *SINGLE_MODEL_KEYS))

@@ -36,14 +36,15 @@ def recbole_model_names() -> list[str]:
     return sorted(_OTHERWISE_SPELT.get(stem, stem) for stem in stems)
 
 
-def _recbole_model_file(model: str) -> Path:
+def recbole_model_file(model: str) -> Path:
+    """The property file of a model of RecBole, which need not exist."""
     spelt = {name: stem for stem, name in _OTHERWISE_SPELT.items()}
     return RECBOLE_PROPERTIES / "model" / f"{spelt.get(model, model)}.yaml"
 
 
 def recbole_model_keys(model: str) -> set[str]:
     """The keys in RecBole's property file of a model; none for a model without one."""
-    file = _recbole_model_file(model)
+    file = recbole_model_file(model)
     return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
 
 
@@ -52,15 +53,15 @@ def inherited_files(model_class: type) -> tuple[Path, ...]:
     for base in model_class.__mro__[1:]:
         if base.__name__ in model_properties:
             return model_properties[base.__name__]
-        if base.__module__.startswith("recbole.model.") and _recbole_model_file(base.__name__).is_file():
-            return (_recbole_model_file(base.__name__),)
+        if base.__module__.startswith("recbole.model.") and recbole_model_file(base.__name__).is_file():
+            return (recbole_model_file(base.__name__),)
     return ()
 
 
 def properties_files(model: str, dataset: str) -> list[Path]:
     """Our default files for a model and a data set, in the order in which they are read."""
     of_model = model_properties.get(model, ())
-    otherwise_spelt = [_recbole_model_file(model)] if model in _OTHERWISE_SPELT.values() else []
+    otherwise_spelt = [recbole_model_file(model)] if model in _OTHERWISE_SPELT.values() else []
     files = [PROPERTIES / "overall.yaml", *otherwise_spelt, *of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
     return [path for path in (*files, PROPERTIES / "tuned" / dataset / f"{model}.yaml") if path.is_file()]
 

@@ -9,8 +9,9 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import ModelType
 
+from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
 from recbole_posattn.errors import SettingError, shown
-from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
+from recbole_posattn.nn.losses.build import LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.settings.recipe_keys import (
     DECAYING_SCHEDULERS,
     LR_SCHEDULERS,
@@ -60,6 +61,7 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
         raise SettingError(
             f"lr_warmup_epochs must be below lr_decay_epochs (by default epochs), which is {decay}; got {warmup}."
         )
+    _check_histories(settings)
     start, epochs = settings["averaging_start_epoch"], settings["epochs"]
     if settings["weight_averaging"] is not None and start >= epochs > 0:
         raise SettingError(f"averaging_start_epoch must be below epochs, which is {epochs}; got {start}.")
@@ -70,6 +72,27 @@ def _check_bfloat16(settings: Mapping[str, Any]) -> None:
         raise SettingError(f"loss_precision bfloat16 is for loss_type CE; got {settings['loss_type']}.")
     if settings.get("loss_chunk_size", "auto") is None:
         raise SettingError("loss_precision bfloat16 needs chunks: leave loss_chunk_size ~ out.")
+
+
+def _check_histories(settings: Mapping[str, Any]) -> None:
+    """Refuse ``history_partition`` and ``train_mask_history`` where they make no sense."""
+    mask, given = (
+        settings["mask_history"],
+        {key: settings.get(key) for key in ("history_partition", "train_mask_history")},
+    )
+    partitions = partitions_history(given["history_partition"], mask)
+    masks = masks_in_training(given["train_mask_history"], mask)
+    both = " and ".join(f"{key} {value}" for key, value in given.items())
+    if partitions and masks:
+        raise SettingError(
+            f"{both}, with mask_history {shown(mask)}, make no sense together: if the history leaves the loss, a "
+            "history item in it is always the target, and its bias grows without end. Turn one of them off."
+        )
+    if (partitions or masks) and settings.get("loss_type") in LOSSES_WITHOUT_HISTORIES:
+        raise SettingError(
+            f"{both}: loss_type {settings['loss_type']} does not take histories, the fourth argument of its forward; "
+            "turn both off, or see ItemLoss.forward."
+        )
 
 
 def resolved_decay_epochs(settings: Mapping[str, Any]) -> int | None:

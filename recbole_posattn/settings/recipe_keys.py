@@ -57,6 +57,20 @@ RECIPE_MODEL_KEYS = (
         "'bfloat16'; the softmax stays in float32.",
     ),
     Key(
+        "history_partition",
+        one_of(True, False, "auto"),
+        False,
+        "(bool or str) A learned bias on the scores of items in the history, by how long ago they were seen; 'auto': "
+        "unless mask_history leaves them out.",
+    ),
+    Key(
+        "train_mask_history",
+        one_of(True, False, "auto"),
+        False,
+        "(bool or str) Leave the user's earlier items, but not the target, out of the loss; 'auto': if mask_history "
+        "leaves them out of the ranking.",
+    ),
+    Key(
         "weight_decay_on",
         one_of("all", "matrices"),
         "all",

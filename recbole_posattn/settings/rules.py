@@ -112,6 +112,7 @@ POSITIVE = Rule(lambda value: is_number(value) and value > 0, "a number above 0"
 NOT_NEGATIVE = Rule(lambda value: is_number(value) and value >= 0, "a number of at least 0")
 TEXT = Rule(_is_text, "a text")
 PATH = Rule(is_path, "a path")
+OPTIONAL_PATH = or_none(PATH)
 FINITE = Rule(is_number, "a number")
 TEXTS = list_of(TEXT, "a list of texts")
 MODULE = Rule(is_module, "the dotted name of a module, such as my_package.my_module")

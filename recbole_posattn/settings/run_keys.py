@@ -20,6 +20,7 @@ from recbole_posattn.settings.rules import (
     LARGEST,
     MODULES,
     NOT_NEGATIVE,
+    OPTIONAL_PATH,
     PATH,
     POSITIVE,
     TEXT,
@@ -127,6 +128,16 @@ RUN_KEYS = (
         Scope.EXECUTION,
     ),
     own_key(
+        "data_cache",
+        OPTIONAL_PATH,
+        None,
+        "(str) Sequential models: a folder for files of interactions that are mapped into memory, for data larger than "
+        "it, and used again by runs on the same data; ~ keeps interactions in memory.",
+        Scope.EXECUTION,
+        resumable="yes",
+        changes_result=False,
+    ),
+    own_key(
         "trim_padding",
         one_of("auto", True, False),
         "auto",
@@ -187,6 +198,18 @@ RUN_KEYS = (
             lambda value: value is False or (value is True and find_spec("wandb") is not None),
             "False, or True where the package wandb is installed",
         ),
+        resumable="yes",
+        changes_result=False,
+    ),
+    own_key(
+        "log_mlflow",
+        Rule(
+            lambda value: value is False or (value is True and find_spec("mlflow") is not None),
+            "False, or True where the package mlflow is installed",
+        ),
+        False,
+        "(bool) Log settings and metrics to MLflow; its environment variables say where.",
+        Scope.EXECUTION,
         resumable="yes",
         changes_result=False,
     ),

@@ -27,8 +27,8 @@ def time_parts(model_class: type, settings: Mapping[str, Any]) -> list[str]:
     named = settings.get("position_encoding") or []
     parts += [f"position_encoding {name}" for name in named if name in ENCODINGS_OF_TIME]
     structure, branch = settings.get("kernel_structure"), settings.get("kernel_branch")
-    mixes = structure is not None and settings.get("attention") != "none"
-    if mixes and set(parse_kernel_structure(structure)) & STRUCTURES_OF_TIME:
+    mixing = () if structure is None or settings.get("attention") == "none" else parse_kernel_structure(structure)
+    if set(mixing) & STRUCTURES_OF_TIME:
         parts.append(f"kernel_structure {structure}")
     if branch in STRUCTURES_OF_TIME:
         parts.append(f"kernel_branch {branch}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,16 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         if not isinstance(key, str):
             raise SettingError(f"config file {file}: keys must be text; got {shown(key)}")
     return settings or {}
+
+
+def default_text(value: Any) -> str:
+    """A default as it is written in a property file."""
+    if value is None:
+        return "~"
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0", r"e\1", repr(value))
+    if isinstance(value, str) and re.fullmatch(r"[\w@/-]+", value) and yaml.load(value, YamlLoader) == value:
+        return value
+    if isinstance(value, (str, bool, int)):
+        return json.dumps(value) if isinstance(value, str) else str(value)
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()

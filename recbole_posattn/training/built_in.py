@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recbole_posattn.compat.doors import close_doors
 from recbole_posattn.compat.samplers import refuse_endless_sampling
 
 from recbole_posattn.data.dataset import SequenceDataset
@@ -9,7 +10,8 @@ from recbole_posattn.evaluation.metrics import register_metrics
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.filters import FILTER_MODELS
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
-from recbole_posattn.settings.datasets import hook_loaders
+from recbole_posattn.models.rivals import RIVALS
+from recbole_posattn.settings.datasets import hook_loaders, needs_our_settings
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.registry import add_model
 from recbole_posattn.training.trainer import SequenceTrainer
@@ -18,7 +20,8 @@ from recbole_posattn.training.trainer import SequenceTrainer
 def register_all() -> None:
     """Register everything; ``settings.registry.hook_recbole`` calls it once in a process."""
     refuse_endless_sampling()
+    close_doors(needs_our_settings)
     hook_loaders()
     register_metrics()
-    for model in (PosKernelSASRec, *BASELINES, *FILTER_MODELS):
+    for model in (PosKernelSASRec, *BASELINES, *FILTER_MODELS, *RIVALS):
         add_model(model, (PROPERTIES / "model" / f"{model.__name__}.yaml",), SequenceDataset, SequenceTrainer)

@@ -27,7 +27,6 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.plain import restore_other_parameter, settings_of_recbole
 
-BEST_NAME, LAST_NAME = "best.pth", "last.pth"
 FORMAT_VERSION = 1
 
 _CHECKSUM = b"recbole-posattn sha256 "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import TRAINED_NUMBERS
+from recbole_posattn.compat import TRAINED_NUMBERS, tensorboard_folder
 
 import torch
 from filelock import FileLock
@@ -20,24 +20,18 @@ from recbole.utils import get_local_time, set_color
 
 from recbole_posattn import distributed
 from recbole_posattn.data.digest import data_contents
+from recbole_posattn.errors import counted
 from recbole_posattn.files import link_or_copy, make_new_folder
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.checkpoint import (
-    BEST_NAME,
-    LAST_NAME,
-    load_state,
-    read_checkpoint,
-    use_explained,
-    vocabulary,
-    write_checkpoint,
-)
+from recbole_posattn.training.checkpoint import load_state, read_checkpoint, use_explained, vocabulary, write_checkpoint
 from recbole_posattn.training.explained_errors import needs_explained
 from recbole_posattn.training.pausable_epoch import PausableEpoch
 from recbole_posattn.training.plain import plain_other_parameter
 from recbole_posattn.training.recipe import RecipeMixin
 from recbole_posattn.training.resume import Resumed, lock_run
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.state import (
     changed_counters,
     counters,
@@ -74,6 +68,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         self._untrained_counters = counters(self.model)
         self._has_run_dir = self._saved = False
         self._lock: FileLock | None = None
+        self._tracked: dict[str, str] = {}  # the runs of the trackers to continue, by key
         self._train_data: AbstractDataLoader | None = None
         self._vocabulary: dict[str, Any] | None = None
         self._data: dict[str, Any] = {}
@@ -91,6 +86,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         """
         self._train_data, self._vocabulary, self._saved = train_data, vocabulary(train_data._dataset), saved
         self._data = data_contents(self.config) if saved and distributed.is_main() else {}
+        self.wandblogger.start(self.config, self.run_dir.name, self._tracked)
         first_epoch, self._started = self.start_epoch, time.perf_counter()
         try:
             with interrupts.deferred(), needs_explained(self.config):
@@ -187,7 +183,10 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
             "random": distributed.gather_on_main(random_state(self._train_data)),
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
+            "tensorboard": tensorboard_folder(self.tensorboard),
+            "trackers": self.wandblogger.run_ids(),
         }
+        self.tensorboard.flush()
         self._write_checkpoint(epoch, self.run_dir / LAST_NAME, training=training)
 
     def _restore_random_state(self) -> None:
@@ -214,8 +213,8 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         self.changes = resumed.changes
         if any(change["key"] == "train_batch_size" for change in resumed.changes[n_before:]):
             self._left = None  # the steps differ now, so the epoch starts again
-        steps = "" if self._left is None else f" and {self._left['steps']} steps"
-        self.logger.info(f"The run in {self.run_dir} continues after {self.start_epoch} epochs{steps}")
+        steps = "" if self._left is None else f" and {counted(self._left['steps'], 'step')}"
+        self.logger.info(f"The run in {self.run_dir} continues after {counted(self.start_epoch, 'epoch')}{steps}")
         self._warn_of_differences(resumed.content["training"])
 
     def _restore(self, content: Mapping[str, Any], training: Mapping[str, Any]) -> None:
@@ -234,6 +233,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         self.train_loss_dict = {int(epoch): loss for epoch, loss in training["train_loss_dict"].items()}
         self.curve = [{**point, "epoch": int(point["epoch"])} for point in training["curve"]]
         self.seconds_before = float(training["seconds"])
+        self._tracked = {str(key): str(run) for key, run in (training.get("trackers") or {}).items()}
         self._trimmer.restore(training.get("trimming"))  # older versions did not trim
         self._restore_recipe(training.get("recipe"))  # older versions had none
         self._random_states, left = list(training["random"]), training["left"]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import without_wandb
 
 import pandas as pd
 import recbole.trainer
@@ -28,6 +29,7 @@ from recbole_posattn.settings.combinations import trains_on_whole_sequences
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.learner import with_arguments
 from recbole_posattn.training import interrupts
+from recbole_posattn.training.environment import cpu_watch, warn_of_busy_machine
 from recbole_posattn.training.explained_errors import explain_out_of_memory, precision_explained, require_finite
 from recbole_posattn.training.memory import keep_freed_memory
 from recbole_posattn.training.parallel import (
@@ -36,6 +38,7 @@ from recbole_posattn.training.parallel import (
     reaching_all_parameters,
     trainer_of_one_process,
 )
+from recbole_posattn.training.tracking import Trackers
 from recbole_posattn.training.trimmer import Trimmer
 from recbole_posattn.training.trimming import LossFunction
 from recbole_posattn.training.whole_sequences import require_whole_sequences, whole_sequence_loss
@@ -53,8 +56,9 @@ class EngineMixin(recbole.trainer.Trainer):
     """
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
-        with trainer_of_one_process(config):
+        with trainer_of_one_process(config), without_wandb(config):
             super().__init__(config, model)
+        self.wandblogger = Trackers()  # RecBole's trainers call it so
         if distributed.world_size() > 1:
             self.distributed_model = distribute_model(self.model, self.device)
         if self.device.type == "cpu":
@@ -115,7 +119,9 @@ class EngineMixin(recbole.trainer.Trainer):
         show_progress: bool = False,
     ) -> Any:
         started = time.perf_counter()
+        cpu_watch.start_period()
         self._epoch, self._batch = epoch_idx, 0
+        self.wandblogger.epoch = epoch_idx
         memory = explain_out_of_memory(self.config, True, train_data._dataset.item_num, self._kept)
         with memory, precision_explained(self.config):
             losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
@@ -123,6 +129,9 @@ class EngineMixin(recbole.trainer.Trainer):
         total = sum(losses) if isinstance(losses, tuple) else losses
         total = 0.0 if total is None else float(total)  # none if the epoch was paused after its last step
         self.curve.append({"epoch": epoch_idx, "seconds": seconds, "loss": total})
+        warn_of_busy_machine(self.device)
+        if self.config["lr_scheduler"] is None:  # a schedule logs its own
+            self.tensorboard.add_scalar("Learning_rate", self.optimizer.param_groups[0]["lr"], epoch_idx)
         return losses
 
     @property
@@ -182,7 +191,13 @@ class EngineMixin(recbole.trainer.Trainer):
         score, result = super()._valid_epoch(valid_data, show_progress)
         if self.curve:
             self.curve[-1]["valid"] = dict(result)
+        for metric, value in result.items():
+            self.tensorboard.add_scalar(f"Valid/{metric}", value, self._epoch)
+        self._log_kernels()
         return score, result
+
+    def _log_kernels(self) -> None:
+        """Log what the kernels of the model have learned so far, if it has some."""
 
     def _train_epoch_in_precision(
         self,

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+
 import recbole_posattn.compat  # noqa: F401
 
 import psutil
+import torch
 from recbole.config import Config
 from recbole.utils import get_gpu_usage
 
 from recbole_posattn.reporting.terminal import text_table
+from recbole_posattn.training.cpu_watch import CpuWatch
+
+cpu_watch = CpuWatch()
 
 
 def start_watching() -> None:
-    """Start the period over which :func:`environment_table` averages the load of the CPU."""
+    """Start the period over which :func:`environment_table` and :data:`cpu_watch` average the load of the CPU."""
     psutil.cpu_percent()
+    cpu_watch.start()
+
+
+def warn_of_busy_machine(device: torch.device) -> None:
+    """Log a line if the machine has too few CPUs for this run and what else runs on it; once in a run."""
+    line = cpu_watch.warning(device)
+    if line is not None:
+        logging.getLogger().warning(line)
 
 
 def environment_table(config: Config) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.compat import no_pickled_caches, without_tensorboard
 
+import numpy as np
 import pandas as pd
 import torch
 from recbole.data import create_dataset, data_preparation
@@ -20,12 +21,14 @@ from recbole.utils import ModelType, init_seed
 
 from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.data.tables import forget
 from recbole_posattn.errors import CheckpointError, DataError, UserError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.checkpoint import check_vocabulary, load_state, read_checkpoint, use_explained
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.explained_errors import model_size_explained, needs_explained, pretrained_explained
+from recbole_posattn.training.run_folder import checkpoint_file
 from recbole_posattn.training.run_log import run_logger
 from recbole_posattn.training.trainer import trainer_class
 from recbole_posattn.training.trees import TREES, load_trees
@@ -56,7 +59,7 @@ def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None
     """Evaluate a trained model on its test set.
 
     Args:
-        checkpoint: A file written by :func:`run`.
+        checkpoint: A file written by :func:`run`, or the folder of a run.
 
     Returns:
         The metrics by name, ``None`` for a split without rows, and the table of
@@ -79,7 +82,8 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     """Load a trained model with its settings and its data, prepared as for training.
 
     Args:
-        checkpoint: A file written by :func:`run`. It is read as plain data; nothing in it is executed.
+        checkpoint: A file written by :func:`run`, or the folder of a run, for its best epoch. It is read as plain data;
+            nothing in it is executed.
         data_path: The folder with the data set's folder in it, if it has moved since training.
         allow_unsafe_checkpoint: Whether to read a checkpoint written by RecBole itself, which **runs any code in it**;
             for files from people you trust.
@@ -92,10 +96,11 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
         DataError: If the data set cannot be read.
         SettingError: If the model is not registered here.
     """
+    checkpoint = checkpoint_file(checkpoint)
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
     with use_explained(checkpoint):
         config = Config.from_plain(content["config"], data_path)
-    ensure_atomic_files(config)
+    ensure_atomic_files(config, keeps=True)
     init_seed(config["seed"], config["reproducibility"])
     interactions, loaders = prepare_data(config)
     model = build_model(config, loaders[0])
@@ -122,6 +127,7 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
     try:
         with no_pickled_caches(config):
             dataset = create_dataset(config)
+            forget()  # a data set of another package reads files itself
             _require_sequences(config, dataset)
             loaders = data_preparation(config, dataset)
     except UserError:
@@ -140,7 +146,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
     """Refuse data without sequences: RecBole never uses a user's first interaction as a target, and fails on none."""
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or config["benchmark_filename"] is not None:
         return
-    if dataset.inter_feat[dataset.uid_field].value_counts().max() < 2:
+    if np.bincount(dataset.inter_feat[dataset.uid_field]).max() < 2:
         raise DataError(
             f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
             "next item to learn from"

@@ -16,7 +16,7 @@ class RunRequest:
     """The arguments of :func:`recbole_posattn.run` except its processes; the same in each process.
 
     Attributes:
-        model, dataset, config_file_list, config_dict, saved, test, callback_fn, resume: See
+        model, dataset, config_file_list, config_dict, saved, test, callback_fn, resume, print_result: See
             :func:`recbole_posattn.run`.
         command_line: Settings ``--key=value``, which override the others.
     """
@@ -30,3 +30,4 @@ class RunRequest:
     test: bool
     callback_fn: Callable[[int, float], None] | None
     resume: str | Path | None
+    print_result: bool

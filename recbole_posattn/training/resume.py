@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from recbole_posattn import distributed
-from recbole_posattn.errors import CheckpointError, InUseError, SettingError, UserError
+from recbole_posattn.errors import CheckpointError, InUseError, SettingError, UserError, counted
 from recbole_posattn.files import has_incomplete, remove_incomplete
 from recbole_posattn.locks import lock_file
 from recbole_posattn.settings.combinations import resolved_negatives
@@ -19,7 +19,8 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
-from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, use_explained
+from recbole_posattn.training.checkpoint import read_checkpoint, use_explained
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.same_run import check_data, setting_differences, shown_differences
 
 AUTO = "auto"
@@ -224,8 +225,8 @@ def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, t
     n_processes = len(content["training"]["random"])
     if n_processes != distributed.world_size():
         raise SettingError(
-            f"the run in {folder} has {n_processes} processes, not {distributed.world_size()}: continue it "
-            f"with --nproc={n_processes}"
+            f"the run in {folder} has {counted(n_processes, 'process', 'processes')}, not {distributed.world_size()}: "
+            f"continue it with --nproc={n_processes}"
         )
     given_keys = set(content["training"].get("given", ())) | (named & changed)
     return Config.from_plain({**settings, **{key: now[key] for key in changed}}, given_keys=given_keys)

@@ -7,10 +7,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import tensorboard_in
 
 import pandas as pd
 import torch
@@ -26,14 +28,15 @@ from recbole_posattn.distributed import checked_layout
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
-from recbole_posattn.training.checkpoint import LAST_NAME, check_vocabulary, use_explained
+from recbole_posattn.training.checkpoint import check_vocabulary, use_explained
 from recbole_posattn.training.engine import EngineMixin
-from recbole_posattn.training.environment import environment_table, start_watching
+from recbole_posattn.training.environment import environment_table, start_watching, warn_of_busy_machine
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
 from recbole_posattn.training.request import RunRequest
 from recbole_posattn.training.result import RunResult, peak_mebibytes_of, result_table, write_result, write_users
 from recbole_posattn.training.resume import AUTO, Resumed, config_to_resume, resumed_run
-from recbole_posattn.training.run_log import run_logger
+from recbole_posattn.training.run_folder import LAST_NAME
+from recbole_posattn.training.run_log import NOT_ON_SCREEN, run_logger
 from recbole_posattn.training.same_run import check_data
 from recbole_posattn.training.trainer import trainer_class
 
@@ -53,6 +56,7 @@ def run(
     test: bool = True,
     callback_fn: Callable[[int, float], None] | None = None,
     resume: str | Path | None = None,
+    print_result: bool = False,
 ) -> RunResult | None:
     """Train a model, evaluate its best epoch on the test set, and write the results beside the checkpoint.
 
@@ -79,6 +83,8 @@ def run(
         resume: Continue an unfinished run: its folder, or ``auto`` for the run below ``checkpoint_dir`` that has the
             same settings and the most progress, or a new run if there is none. On a CPU, the weights and metrics are
             those of an uninterrupted run.
+        print_result: Whether to print the table of the results on standard output, instead of in the log on the screen;
+            the file of the log has it in either case.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
@@ -100,7 +106,16 @@ def run(
     """
     layout = checked_layout(nproc, world_size, ip, port, group_offset)
     request = RunRequest(
-        model, dataset, config_file_list, config_dict, saved, command_line or (), test, callback_fn, resume
+        model,
+        dataset,
+        config_file_list,
+        config_dict,
+        saved,
+        command_line or (),
+        test,
+        callback_fn,
+        resume,
+        print_result,
     )
     if layout.world_size == 1:
         return _run(request)
@@ -119,7 +134,7 @@ def _run(request: RunRequest) -> RunResult:
     try:
         config = config if resumed is None else resumed.config
         with distributed.main_first():
-            ensure_atomic_files(config)
+            ensure_atomic_files(config, keeps=True)
             if request.saved:
                 _require_writable(Path(config["checkpoint_dir"]))
         with run_logger(config):
@@ -173,14 +188,17 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
     trainer, recommender = _build_trainer(config, resumed, train_data)
     before = getattr(trainer, "seconds_before", 0.0)
     options = {"callback_fn": request.callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
-    best_valid_score, best_valid_result = trainer.fit(
-        train_data, valid_data, saved=request.saved, show_progress=config["show_progress"], **options
-    )
-    trained = time.perf_counter()
-    test_result, users = (
-        evaluate_trainer(trainer, test_data, load_best_model=request.saved) if request.test else (None, None)
-    )
-    finished = time.perf_counter()
+    warn_of_busy_machine(config["device"])
+    with trainer.wandblogger.finishing() as trackers:
+        best_valid_score, best_valid_result = trainer.fit(
+            train_data, valid_data, saved=request.saved, show_progress=config["show_progress"], **options
+        )
+        trained = time.perf_counter()
+        test_result, users = (
+            evaluate_trainer(trainer, test_data, load_best_model=request.saved) if request.test else (None, None)
+        )
+        finished = time.perf_counter()
+        trackers.summarize({"best_valid": best_valid_result, "test": test_result})
 
     result = RunResult(
         best_valid_score=plain_data(best_valid_score),
@@ -204,7 +222,7 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
         changes=getattr(trainer, "changes", []),
         stopped_by=getattr(trainer, "stopped_by", None),
     )
-    _report(config, result, users)
+    _report(config, result, users, request.print_result)
     return result
 
 
@@ -214,7 +232,8 @@ def _build_trainer(
     """The trainer and its model, with the state of the run to continue if there is one."""
     recommender = build_model(config, train_data)
     logging.getLogger().info(recommender)
-    trainer = trainer_class(config)(config, recommender)
+    with nullcontext() if resumed is None else _continued_tensorboard(resumed):
+        trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
         with use_explained(resumed.folder / LAST_NAME):
             check_vocabulary(resumed.content, train_data._dataset)
@@ -222,8 +241,14 @@ def _build_trainer(
     return trainer, recommender
 
 
-def _report(config: Config, result: RunResult, users: pd.DataFrame | None) -> None:
-    """Log the result and, if the run is saved, write it and the results by user beside the checkpoint."""
+def _continued_tensorboard(resumed: Resumed) -> AbstractContextManager[None]:
+    """Within it, a trainer continues the TensorBoard log of its run."""
+    with use_explained(resumed.folder / LAST_NAME):
+        return tensorboard_in(resumed.content["training"].get("tensorboard"), int(resumed.content["epoch"]) + 1)
+
+
+def _report(config: Config, result: RunResult, users: pd.DataFrame | None, print_result: bool) -> None:
+    """Log or print the result and, if the run is saved, write it and the results by user beside the checkpoint."""
     logger = logging.getLogger()
     logger.info("The running environment of this training is as follows:\n" + environment_table(config))
     logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
@@ -233,7 +258,10 @@ def _report(config: Config, result: RunResult, users: pd.DataFrame | None) -> No
         if users is not None:
             write_users(users, folder)
         write_result(config, result, folder)
-    logger.info("\n" + result_table(config, result))
+    table = result_table(config, result)
+    if print_result and distributed.is_main():
+        print(table, flush=True)
+    logger.info("\n" + table, extra={NOT_ON_SCREEN: print_result})
 
 
 def _require_items(config: Config, dataset: Dataset, *evaluated: AbstractDataLoader) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# The attribute of a record that goes into the file of the log alone.
+NOT_ON_SCREEN = "not_on_screen"
+
 
 @contextmanager
 def run_logger(config: Any) -> Iterator[None]:
@@ -27,6 +30,9 @@ def run_logger(config: Any) -> Iterator[None]:
         root.handlers.clear()
         init_logger(config)
         own_handlers = root.handlers[:]
+        for handler in own_handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(lambda record: not getattr(record, NOT_ON_SCREEN, False))
         root.handlers = own_handlers + host_handlers  # RecBole names its TensorBoard log after the first handler's file
     else:
         root.setLevel(logging.ERROR)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from recbole_posattn.data.digest import data_contents
-from recbole_posattn.errors import CheckpointError, shown
+from recbole_posattn.errors import CheckpointError, counted, shown
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import DERIVED_KEYS, LAUNCHER_ARGUMENTS, RESUMABLE, UNLISTED_RECBOLE_KEYS
-from recbole_posattn.training.checkpoint import LAST_NAME, use_explained
+from recbole_posattn.training.checkpoint import use_explained
+from recbole_posattn.training.run_folder import LAST_NAME
 
 
 def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, tuple[Any, Any]]:
@@ -94,5 +95,5 @@ def _change_of_file(name: str, before: Mapping[str, Any] | None, now: Mapping[st
     if before is None or now is None:
         return f"{name} is {'new' if before is None else 'missing'}"
     if before["rows"] != now["rows"]:
-        return f"{name} has {now['rows']:,} rows, not {before['rows']:,}"
-    return f"{name} has {now['rows']:,} rows as before, but other contents"
+        return f"{name} has {counted(now['rows'], 'row')}, not {before['rows']:,}"
+    return f"{name} has {counted(now['rows'], 'row')} as before, but other contents"

@@ -11,6 +11,7 @@ import recbole.trainer
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_posattn import distributed
+from recbole_posattn.errors import counted
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training.engine import EngineMixin
 
@@ -46,8 +47,9 @@ class TimeLimitMixin(EngineMixin):
         except OutOfTime:
             self.stopped_by = "max_minutes"
             self._keep_steps()
+            epochs = counted(len(self.train_loss_dict), "epoch")
             self.logger.info(
-                f"max_minutes {self.config['max_minutes']:g} is reached after {len(self.train_loss_dict)} epochs: "
+                f"max_minutes {self.config['max_minutes']:g} is reached after {epochs}: "
                 "training ends with the best one so far"
             )
         return self.best_valid_score, self.best_valid_result

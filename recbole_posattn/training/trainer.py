@@ -15,6 +15,8 @@ from recbole.utils import ModelType, get_trainer
 from torch.optim import Adam
 
 from recbole_posattn import distributed
+from recbole_posattn.models.kernel_summaries import kernel_summaries
+from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.learner import with_arguments
 from recbole_posattn.training.checkpoint import write_checkpoint
@@ -51,6 +53,13 @@ class SequenceTrainer(CheckpointMixin):
         losses = super()._train_epoch(train_data, epoch_idx, *arguments, **options)
         self._keep_kernels(epoch_idx + 1)
         return losses
+
+    def _log_kernels(self) -> None:
+        for kernel in kernel_summaries(self.model) if isinstance(self.model, SASRecBase) else ():
+            for name in ("mean_lag", "lag_0_share"):
+                self.tensorboard.add_scalar(f"Kernels/{kernel.name}/{name}", getattr(kernel, name), self._epoch)
+            if kernel.last_row.isfinite().all():  # a histogram refuses others
+                self.tensorboard.add_histogram(f"Kernels/{kernel.name}/weights", kernel.last_row, self._epoch)
 
     def _keep_kernels(self, n_epochs: int) -> None:
         if not self._kernels_kept_every or n_epochs % self._kernels_kept_every:

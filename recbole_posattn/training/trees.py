@@ -22,7 +22,9 @@ from recbole_posattn.files import make_new_folder
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.checkpoint import BEST_NAME, read_checkpoint, vocabulary, write_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint, vocabulary, write_checkpoint
+from recbole_posattn.training.run_folder import BEST_NAME
+from recbole_posattn.training.tracking import Trackers
 
 TREES = "trees"  # key of a checkpoint: the model in the text format of its library
 
@@ -58,6 +60,7 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
         self.best_epoch = -1
         self.train_loss_dict: dict[int, None] = {}
         self.curve: list[dict[str, Any]] = []
+        self.wandblogger = Trackers()  # as our other trainers call it, which have it from RecBole
         self._vocabulary: dict[str, Any] | None = None
         self._validates = self.eval_step > 0
         if not self._validates:
@@ -83,6 +86,7 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
                 f"{self.config['eval_args']['split']!r}."
             )
         self._vocabulary = vocabulary(train_data._dataset)
+        self.wandblogger.start(self.config, self.run_dir.name, {})
         try:
             with tempfile.TemporaryDirectory() as scratch, interrupts.deferred():
                 self.temp_file, self.temp_best_file = (f"{scratch}/{name}.json" for name in ("last", "best"))
@@ -109,6 +113,10 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
     def _valid_epoch(self, valid_data: AbstractDataLoader) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data)
         self.curve[-1]["valid"] = dict(result)
+        self.wandblogger.epoch = self.curve[-1]["epoch"]
+        self.wandblogger.log_metrics(result, head="valid")
+        for metric, value in result.items():
+            self.tensorboard.add_scalar(f"Valid/{metric}", value, self.curve[-1]["epoch"])
         return score, result
 
     def evaluate(

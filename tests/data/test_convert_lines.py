@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from recbole_posattn.atomic_files.convert import lines as line_reading
 from recbole_posattn.atomic_files.convert.convert import Conversion, convert
-from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
 from recbole_posattn.atomic_files.convert.shapes import ReadOptions
+from recbole_posattn.data.text import READ_AS_MISSING
 from recbole_posattn.errors import DataError, SettingError, UserError
 
 OWN = ReadOptions(user="u", item="i", time="t", rating="r")

@@ -31,7 +31,8 @@ def test_figures_are_those_counted_by_hand(empty_folder: Path) -> None:
     assert found.density == 1.5
     assert found.of_user == Lengths(3, (3, 3, 3, 3, 3), 3, 3)
     assert found.of_item == Lengths(1, pytest.approx((1.2, 2, 3, 4, 4.8)), 5, 3)
-    assert found.repeat_rate == pytest.approx(3 / 6)
+    assert found.repeat_rate == pytest.approx(3 / 6) and found.repeat_median == 1  # of 2, 1 and 1 interactions
+    assert found.suggested() == {"mask_history": "none", "history_partition": "auto"}
     assert (found.first, found.last, found.unix) == (5, 40, False)
     assert found.top_shares == pytest.approx({0.01: 5 / 6, 0.05: 5 / 6, 0.1: 5 / 6, 0.2: 5 / 6})
     assert found.top_items == [("x", 5), ("y", 1)]
@@ -44,6 +45,8 @@ def test_figures_of_ml_100k_are_those_that_are_published() -> None:
     found = statistics("ml-100k")
     assert (found.users, found.items, found.interactions) == (943, 1682, 100_000)
     assert (found.of_user.min, found.of_user.max, found.repeat_rate, found.unix) == (20, 737, 0, True)
+    assert found.repeat_median is None
+    assert found.suggested() == {"mask_history": "all", "train_mask_history": "auto"}
     assert found.top_items[0] == ("50", 583)
     assert time_span(found.first, found.last) == "1997-09-20 to 1998-04-22, 214 days"
     table = pd.read_csv(found.file, sep="\t")
@@ -83,6 +86,17 @@ def test_plain_figures_are_json(empty_folder: Path) -> None:
         plain["users"] == 2 and plain["of_user"]["quantiles"]["0.5"] == 3 and plain["top_items"] == [["x", 5], ["y", 1]]
     )
     assert not {"times", "user_counts", "item_counts"} & set(plain)
+    assert plain["suggested"]["mask_history"] == "none" and plain["repeat_median"] == 1
+
+
+def test_repeats_are_counted_in_time_order_or_in_that_of_the_file(empty_folder: Path) -> None:
+    """x comes again 1 and 3 interactions later by time, 4 and 1 by the lines."""
+    rows = [("a", "x", 1), ("b", "y", 9), ("a", "y", 3), ("a", "z", 4), ("a", "w", 7), ("a", "x", 2), ("a", "x", 5)]
+    write_atomic_file(empty_folder / "dataset", "mine", rows)
+    assert statistics().repeat_median == 2.0
+    untimed = [row[:2] for row in rows]
+    write_atomic_file(empty_folder / "dataset", "mine", untimed, "user_id:token\titem_id:token")
+    assert statistics().repeat_median == 2.5
 
 
 def test_a_missing_data_set_is_reported(empty_folder: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from recbole.data import create_dataset
 
 from recbole_posattn import Config
-from recbole_posattn.atomic_files import rows
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.atomic_files.statistics import data_statistics
+from recbole_posattn.data import blocks
 from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.training.load import build_model, prepare_data
 from tests.presplit import PARTS, last_ones_held_out, write_parts
@@ -126,7 +126,7 @@ def test_times(empty_folder: Path) -> None:
 
 
 def test_a_single_value_in_any_block_counts(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "BLOCK", 7)
+    monkeypatch.setattr(blocks, "BLOCK", 7)
     for filled in (0, 20, len(ROWS) - 1):
         write("price:float", lambda row, filled=filled: "2.5" if row == filled else "")
         assert read().inter_feat["price"].to_numpy() == pytest.approx(np.full(len(ROWS), 2.5))  # the mean

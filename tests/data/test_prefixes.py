@@ -22,7 +22,7 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config
 from recbole_posattn.data.dataset import LazyKGSeqDataset, LazySequentialDataset
-from recbole_posattn.data.prefixes import LazyPrefixes, PrefixColumn, prefix_rows
+from recbole_posattn.data.prefixes import LazyPrefixes, PrefixColumn, history_lengths, sequences_of
 from recbole_posattn.settings.datasets import knows_histories
 
 SPLITS = {
@@ -326,18 +326,20 @@ def test_a_list_column_does_not_build_its_tensor_unasked(
 @given(users=st.lists(st.integers(0, 5), max_size=40), max_length=st.integers(1, 7))
 def test_rows_of_sorted_users(users: list[int], max_length: int) -> None:
     user = torch.tensor(sorted(users), dtype=torch.int64)
-    target, length = prefix_rows(user, max_length)
     before = [sum(1 for other in range(i) if user[other] == user[i]) for i in range(len(user))]
-    assert target.tolist() == [i for i, n in enumerate(before) if n > 0]
-    assert length.tolist() == [min(n, max_length) for n in before if n > 0]
+    assert history_lengths(user, max_length).tolist() == [min(n, max_length) for n in before]
+    start, count = sequences_of(user)
+    assert start.tolist() == [i for i, n in enumerate(before) if n == 0]
+    assert count.tolist() == [users.count(user) for user in sorted({*users})]
 
 
 def test_memory_does_not_grow_with_the_length(rich_config: Callable) -> None:
-    """What is stored besides the interactions: a position, a length and the target's columns for each row."""
+    """What is stored besides the interactions: a position for each row, and the length of the history of each."""
     stored = {}
     for max_length in (5, 500):
         rows = create_dataset(rich_config(MAX_ITEM_LIST_LENGTH=max_length)).build()[0].inter_feat
         stored[max_length] = sum(
-            tensor.untyped_storage().nbytes() for tensor in [*rows._rows.interaction.values(), *rows.sequences.values()]
+            tensor.untyped_storage().nbytes()
+            for tensor in [*rows._rows.interaction.values(), *rows.targets.values(), *rows.sequences.values()]
         )
     assert stored[5] == stored[500]

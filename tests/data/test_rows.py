@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from recbole_posattn import Config
-from recbole_posattn.atomic_files import rows
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.atomic_files.rows import SEPARATOR_NAMES
+from recbole_posattn.data import blocks
 from recbole_posattn.errors import DataError
 from recbole_posattn.training.load import prepare_data
 
@@ -128,7 +128,7 @@ def test_a_field_too_many_deep_in_a_file(empty_folder: Path, caplog: pytest.LogC
 
 @pytest.mark.parametrize("block", [1, 7, 2**24])
 def test_lines_are_counted_over_blocks(empty_folder: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(rows, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     write(HEADER + "\n" + GOOD * 9 + "\n \n" + GOOD + "u1\ti4\n")
     with pytest.raises(DataError, match="but line 34 has 2"):
         read()

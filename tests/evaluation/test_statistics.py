@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recbole_posattn.experiments.leaderboard import statistics
-from recbole_posattn.experiments.leaderboard.statistics import (
-    bootstrap_intervals,
-    estimates,
-    p_values_against,
-    paired_p_values,
-)
+from recbole_posattn.experiments.leaderboard import paired_tests, statistics
+from recbole_posattn.experiments.leaderboard.paired_tests import p_values_against, paired_p_values
+from recbole_posattn.experiments.leaderboard.statistics import bootstrap_intervals, estimates, gains
 
 
 def interval(
@@ -181,7 +177,7 @@ SIMULATED = list(itertools.product([943, 5000], [3, 5], [False, True]))
 def test_at_most_7_percent_of_marks_are_false(
     n_users: int, n_seeds: int, user_effect: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "N_PERMUTATIONS", 499)
+    monkeypatch.setattr(paired_tests, "N_PERMUTATIONS", 499)
     p_values = simulated(n_users, n_seeds, user_effect)
     assert 0.01 <= np.mean(p_values < 0.05) <= 0.07
     assert 0.4 <= np.mean(p_values) <= 0.6
@@ -191,7 +187,7 @@ def test_at_most_7_percent_of_marks_are_false(
 def test_a_difference_of_a_hundredth_is_mostly_found(
     n_seeds: int, lowest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "N_PERMUTATIONS", 499)
+    monkeypatch.setattr(paired_tests, "N_PERMUTATIONS", 499)
     assert np.mean(simulated(5000, n_seeds, user_effect=False, difference=0.01, n_trials=150) < 0.05) >= lowest
 
 
@@ -209,3 +205,64 @@ def test_p_values_are_corrected_by_holm() -> None:
     assert list(found) == ["far", "near", "same"]
     assert sorted(found.values()) == pytest.approx(list(holm))
     assert p_values_against("reference", {"reference": reference}, users) == {}
+
+
+def test_a_model_in_several_pairs_has_the_p_values_of_each_pair_alone() -> None:
+    random = np.random.default_rng(3)
+    users = np.arange(90) // 3
+    models = [random.random((n_seeds, 90)) + shift for n_seeds, shift in ((3, 0.0), (2, 0.05), (4, 0.1), (1, 0.0))]
+    pairs = list(itertools.combinations(models, 2))
+    together = paired_p_values(pairs, users)
+    alone = np.concatenate([paired_p_values([pair], users) for pair in pairs])
+    np.testing.assert_allclose(together, alone, atol=2e-4)
+    assert np.isnan(together).tolist() == [len(pair[1]) == 1 for pair in pairs]
+    assert paired_p_values([(values, values.copy()) for values in models[:3]], users).tolist() == [1.0] * 3
+
+
+# -- gains -----------------------------------------------------------------------------------------------------------
+
+
+def test_gains_are_paired_by_user_and_not_by_seed() -> None:
+    """Each user has the same gain, whatever the level: no variance; and seeds are drawn for each model by itself."""
+    random = np.random.default_rng(4)
+    level = random.exponential(size=(1, 500))
+    values = {"base": level, "more": level + 0.1, "share": 1.1 * level}
+    constant, share = gains([("more", "base"), ("share", "base")], values, np.arange(500))
+    assert [constant.difference, constant.low, constant.high] == pytest.approx([0.1] * 3)
+    assert [share.share, share.share_low, share.share_high] == pytest.approx([0.1] * 3)
+    assert share.low < share.difference < share.high and constant.share_low < constant.share < constant.share_high
+
+    seeds = np.array([-0.03, 0.0, 0.03])[:, None]
+    (seeded,) = gains([("more", "base")], {"base": level + seeds, "more": level + 0.1 + seeds}, np.arange(500))
+    expected = 2 * 1.96 * np.sqrt(2 * seeds.var(ddof=1) / 3)
+    assert 0.75 * expected < seeded.high - seeded.low < 1.1 * expected
+
+
+def test_a_gain_does_not_depend_on_the_other_models() -> None:
+    random = np.random.default_rng(5)
+    values = {name: random.random((3, 40)) for name in ("a", "b", "c")}
+    users = np.arange(40) // 2
+    (alone,) = gains([("a", "b")], {"a": values["a"], "b": values["b"]}, users)
+    together = gains([("c", "a"), ("a", "b")], values, users)[1]
+    assert together == pytest.approx(alone)
+    (back,) = gains([("b", "a")], values, users)
+    assert [back.difference, back.low, back.high] == pytest.approx([-alone.difference, -alone.high, -alone.low])
+
+
+def test_a_gain_over_nothing_is_no_share() -> None:
+    (gain,) = gains([("a", "zero")], {"a": np.ones((1, 10)), "zero": np.zeros((1, 10))}, np.arange(10))
+    assert gain[:3] == (1.0, 1.0, 1.0) and np.isnan(gain[3:]).all()
+
+
+@pytest.mark.slow
+def test_intervals_of_gains_cover_the_true_gain() -> None:
+    random, covered = np.random.default_rng(6), []
+    for trial in range(100):
+        shared = random.exponential(size=300)
+        runs = [
+            shared + shift + random.normal(scale=0.2, size=(3, 300)) + random.normal(scale=0.01, size=(3, 1))
+            for shift in (0.1, 0.0)
+        ]
+        (gain,) = gains([("a", "b")], {"a": runs[0], "b": runs[1]}, np.arange(300), seed=trial)
+        covered.append(gain.low <= 0.1 <= gain.high)
+    assert 0.86 <= np.mean(covered) <= 0.99

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recbole_posattn import Config
 from recbole_posattn.atomic_files.check import ensure_atomic_files
-from recbole_posattn.atomic_files.convert.interactions import READ_AS_MISSING
+from recbole_posattn.data.text import READ_AS_MISSING
 from recbole_posattn.training.load import prepare_data
 from tests.fuzz.harness import HEADER, ROWS, call, cases, empty_folder, refused, tiny_flags, words, write_data
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_posattn import load
-from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint, read_plain, write_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint, read_plain, write_checkpoint
 from recbole_posattn.training.resume import LOCK_NAME
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from tests.fuzz.harness import call, cases, empty_folder, refused
 from tests.fuzz.test_fuzz_command_lines import checkpoint  # noqa: F401 (a fixture)
 

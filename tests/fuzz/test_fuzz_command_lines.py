@@ -33,7 +33,7 @@ VALUES = [
 MEANT = {
     "--k": ["1", "2", "7"],
     "--split": ["all", "valid", "test"],
-    "--history": ["exclude", "keep"],
+    "--history": ["exclude", "include", "keep"],
     "--users": ["users.txt"],
     "--histories": ["log.csv"],
     "--restrict_to": ["items.txt"],

@@ -12,8 +12,9 @@ from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
 from recbole_posattn.settings.key import Source
 from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE
-from recbole_posattn.training.checkpoint import LAST_NAME, write_checkpoint
+from recbole_posattn.training.checkpoint import write_checkpoint
 from recbole_posattn.training.resume import Resumed, resumed_run
+from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.same_run import setting_differences
 from tests.fuzz.harness import cases, empty_folder, refused, words
 

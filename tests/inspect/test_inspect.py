@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ import torch
 from recbole_posattn import load, run
 from recbole_posattn.analysis.attended import with_and_without
 from recbole_posattn.analysis.attention_maps import attention_maps, history_buckets, positional_bias
-from recbole_posattn.analysis.inspection import Inspection, inspect_checkpoint
+from recbole_posattn.analysis.inspection import Inspection, inspect_checkpoint, partition_table
 from recbole_posattn.analysis.kernel_history import kernel_evolution
 from recbole_posattn.analysis.kernel_tables import half_life, kernel_matrices, kernel_reach, kernel_table, lag_profiles
-from recbole_posattn.analysis.report import labelled, report_files
+from recbole_posattn.analysis.report import html, labelled, partition_text, report_files
 from recbole_posattn.analysis.switches import positional_parts
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
+from recbole_posattn.nn.history_partition import GAIN
 from recbole_posattn.nn.kernels.structures import positional_kernel
 
 KEPT = {"kernel_structure": "toeplitz-full", "n_heads": 2, "epochs": 4, "save_kernel_every": 2}
@@ -239,7 +242,31 @@ def test_command_prints_the_reach_and_writes_the_report(
     assert written == {"inspect.html", *tables, *(f"{name}.{kind}" for name in names for kind in ("png", "svg"))}
     assert len(pd.read_csv(empty_folder / "out" / "reach.csv")) == 2 * 3
     page = (empty_folder / "out" / "inspect.html").read_text()
+    assert set(re.findall(r'<a href="([^"]+)">', page)) == tables
+    assert "reach.csv</a>: how far the kernels reach, 6 rows" in page
     assert page.count("<svg") == len(names) and not re.search(r"(src|href)=[\"']https?:", page)
+
+
+def test_the_page_names_data_seed_epoch_and_metrics(inspected: Inspection, checkpoint: str, empty_folder: Path) -> None:
+    facts = dict(inspected.facts)
+    result = json.loads((Path(checkpoint).parent / "result.json").read_text())
+    best = result["best_epoch"] + 1
+    assert (facts["data set"], facts["seed"], facts["epoch"]) == ("tiny", "2020", f"{best}, the best of 4")
+    interactions = load(checkpoint).dataset
+    assert facts["data"] == f"60 users, 20 items, {len(interactions.inter_feat):,} interactions"
+    for split, key in (("validation", "best_valid_result"), ("test", "test_result")):
+        metrics = result[key]
+        assert facts[split].split(", ")[:2] == [f"NDCG@10 {metrics['ndcg@10']:.4f}", f"Hit@10 {metrics['hit@10']:.4f}"]
+        assert "Recall" not in facts[split] and "@5" not in facts[split]
+    page = report_files([inspected])["inspect.html"]
+    assert all(value in page for value in (facts["data"], facts["epoch"], facts["validation"], facts["test"]))
+
+    # The result is of another epoch, damaged, or elsewhere.
+    folder = Path(shutil.copytree(Path(checkpoint).parent, empty_folder / "copy"))
+    for content in (json.dumps({**result, "best_epoch": best}), "[]", "{", None):
+        (folder / "result.json").write_text(content) if content else (folder / "result.json").unlink()
+        facts = dict(inspect_checkpoint(folder / "best.pth").facts)
+        assert facts["epoch"] == str(best) and "test" not in facts and facts["seed"] == "2020"
 
 
 @pytest.mark.slow
@@ -251,6 +278,41 @@ def test_two_models_are_compared(inspected: Inspection, rotary: str) -> None:
     assert {"PosKernelSASRec_kernels.png", "RoPESASRec_positions.csv", "RoPESASRec_attention_layer_1.svg"} <= set(files)
     assert "RoPESASRec_kernels.csv" not in files
     assert [each.label for each in labelled([inspected, inspected])] == ["PosKernelSASRec A", "PosKernelSASRec B"]
+
+
+@pytest.mark.slow
+def test_what_a_history_partition_learned_is_shown(inspected: Inspection, build: Callable) -> None:
+    """As a table, in the page and in the terminal; less the bias of items that are not in the history."""
+    model, _ = build(history_partition=True)
+    with torch.no_grad():
+        model.history_partition.weight.copy_(torch.tensor([1.0, 2.0, 1.0, 0.5, -1.0]) / GAIN)
+    table = partition_table(model)
+    assert table.to_numpy().tolist() == [[0, 0, 1.0], [1, 2, 0.0], [3, 6, -0.5], [7, 9, -2.0]]
+    assert model.learned()["history_partition"] == {"0": 1.0, "1-2": 0.0, "3-6": -0.5, "7-9": -2.0}
+    shown = inspected._replace(partition=table)
+    assert shown.tables["partition"] is table
+    page = html([shown], [], [[]])
+    assert "Items that come again" in page and "7–9" in page and "0.135" in page  # exp(−2)
+    lines = partition_text([shown]).splitlines()
+    assert lines[0].split() == ["model", "first_lag", "last_lag", "bias"] and lines[4].split()[1:] == [
+        "7",
+        "9",
+        "-2.00",
+    ]
+    assert inspected.partition.empty and partition_text([inspected]) == "" and build()[0].learned() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ESASRec", "HSTU", "TiSASRec"])
+def test_models_of_others_can_be_inspected(settings: dict, name: str) -> None:
+    """HSTU has weights by time gap; TiSASRec's and its attention have no softmax of ours, and no maps."""
+    changes = {"time_is_order": False, "history_partition": True} if name != "ESASRec" else {}
+    file = run(name, "tiny", config_dict={**settings, **changes}, command_line=[])["checkpoint"]
+    found = inspect_checkpoint(file, max_users=10)
+    assert found.parts == {"ESASRec": ["absolute"], "HSTU": ["absolute"], "TiSASRec": []}[name]
+    assert found.attention.empty == (name != "ESASRec") and found.gap_weights.empty == (name != "HSTU")
+    assert found.partition.empty == (name == "ESASRec")
+    assert "inspect.html" in report_files([found])
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ import pytest
 
 from recbole_posattn.errors import DataError
 from recbole_posattn.experiments.leaderboard.board import gather
-from recbole_posattn.experiments.leaderboard.statistics import estimates, p_values_against
+from recbole_posattn.experiments.leaderboard.paired_tests import p_values_against, paired_p_values
+from recbole_posattn.experiments.leaderboard.statistics import estimates, gains
 from recbole_posattn.experiments.trials import Outcome, Trial
 
 N_TARGETS = 40  # two of each user
@@ -47,7 +48,7 @@ def outcome(
     hits = float(np.mean((ranks > 0) & (ranks <= 10)))
     result = {
         "test_result": {"hit@10": round(hits, 4), "ndcg@10": 0.0, "cov@10": 0.1 * seed},
-        "config": {"valid_metric": "NDCG@10"},
+        "config": {"valid_metric": "NDCG@10", "model": model},
         "trainable_parameters": 100,
         "best_epoch": seed,
         "seconds": {"training": 2.0 * seed},
@@ -74,6 +75,15 @@ def outcomes(tmp_path: Path) -> list[Outcome]:
     ]
 
 
+def values_of(outcomes: list[Outcome]) -> dict[str, np.ndarray]:
+    """NDCG@10 of each target by seed and model."""
+    by_target: dict[str, list[np.ndarray]] = {}
+    for each in outcomes[:-1]:
+        ranks = each.users.sort_values(["user", "history_length"])["rank"].to_numpy(float, na_value=np.inf)
+        by_target.setdefault(each.trial.name, []).append(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0))
+    return {model: np.stack(seeds) for model, seeds in by_target.items()}
+
+
 def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
     board = gather(outcomes, "tiny", "temporal", "weak")
     assert board.metrics == ["ndcg@10", "hit@10", "cov@10"]
@@ -81,11 +91,7 @@ def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
     assert board.failures == [("broken", 1, "no memory")]
     assert board.models == ["strong", "twin", "weak"]
 
-    by_target = {}
-    for each in outcomes[:-1]:
-        ranks = each.users.sort_values(["user", "history_length"])["rank"].to_numpy(float, na_value=np.inf)
-        by_target.setdefault(each.trial.name, []).append(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0))
-    values = {model: np.stack(seeds) for model, seeds in by_target.items()}
+    values = values_of(outcomes)
     users = np.sort([f"u{i // 2}" for i in range(N_TARGETS)])
     expected, p_values = estimates(values, users), p_values_against("weak", values, users)
     for model in values:
@@ -165,3 +171,34 @@ def test_other_targets_cannot_stand_in_one_table(tmp_path: Path, outcomes: list[
     fewer = outcome(tmp_path, "fewer", 1, np.ones(N_TARGETS - 1, dtype=int), n_targets=N_TARGETS - 1)
     with pytest.raises(DataError, match=r"\(seed 1\) was not evaluated on the same targets as fewer"):
         gather([*outcomes, fewer], "tiny", "temporal", "weak")
+
+
+def test_seeds_and_pairs_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
+    board = gather(outcomes, "tiny", "temporal", "weak")
+    values, users = values_of(outcomes), np.sort([f"u{i // 2}" for i in range(N_TARGETS)])
+    for model, of_model in values.items():
+        assert list(board.of_seeds(model, "ndcg@10")) == [1, 2]
+        assert list(board.of_seeds(model, "ndcg@10").values()) == pytest.approx(of_model.mean(axis=1).tolist())
+    assert board.of_seeds("strong", "cov@10") == pytest.approx({1: 0.1, 2: 0.2})
+
+    pairs = [("strong", "twin"), ("strong", "weak"), ("twin", "weak")]
+    assert list(zip(board.pairs["model"], board.pairs["other"])) == pairs  # the higher mean first
+    raw = paired_p_values([(values[model], values[other]) for model, other in pairs], users)
+    by_size = np.argsort(raw)
+    corrected = np.empty(3)
+    corrected[by_size] = np.minimum(1, np.maximum.accumulate(raw[by_size] * [3, 2, 1]))
+    assert board.pairs["p"].to_numpy() == pytest.approx(corrected, abs=1e-3)
+    for row, gain in zip(board.pairs.itertuples(), gains(pairs, values, users)):
+        assert row.difference == pytest.approx(gain.difference) and row.share == pytest.approx(gain.share)
+        assert (row.low, row.high) == pytest.approx((gain.low, gain.high), abs=0.02)
+
+
+def test_a_metric_of_whole_lists_has_no_pairs(outcomes: list[Outcome]) -> None:
+    for each in outcomes[:-1]:
+        result = json.loads((each.folder / "result.json").read_text())
+        result["config"]["valid_metric"] = "COV@10"
+        result["curve"] = result["curve"][:1]
+        (each.folder / "result.json").write_text(json.dumps(result))
+    board = gather(outcomes, "tiny", "temporal", "weak")
+    assert board.metrics[0] == "cov@10" and board.pairs.empty and not board.verdict("strong", "cov@10")
+    assert board.verdict("strong", "hit@10") == "better"

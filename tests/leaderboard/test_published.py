@@ -56,7 +56,7 @@ def test_recboards_rows_give_the_mean_and_the_spread_of_the_test_results(tmp_pat
         *({"ndcg@10": 0.5, "hit@10": 1.0}, {}, 1),
     )
     texts = [[cell.text for cell in row] for row in published_rows([first, second])]
-    assert published_header([first, second])[4:] == ["ndcg@10", "hit@10", "seeds"]
+    assert published_header([first, second])[4:] == ["NDCG@10", "Hit@10", "seeds"]
     assert [row[4:] for row in texts] == [["0.0400 ± 0.0100", "0.0800 ± 0.0200", "3"], ["0.5000", "1.0000", "1"]]
 
 

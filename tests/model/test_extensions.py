@@ -168,7 +168,7 @@ def test_the_encoder_of_the_page() -> None:
     names: dict = {}
     exec(compile(code, "extend.md", "exec"), names)
     assert names["hidden"].shape == (8, 50, 64)
-    with pytest.raises(ValueError, match="backbone must be one of sasrec, recbole, got 'other'"):
+    with pytest.raises(ValueError, match="backbone must be one of sasrec, recbole, ligr, got 'other'"):
         build_encoder(4, backbone="other")
 
 

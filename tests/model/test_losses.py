@@ -26,10 +26,11 @@ from recbole_posattn.nn.losses.sampled import (
     BinaryCrossEntropy,
     GeneralizedBinaryCrossEntropy,
     SampledSoftmax,
+    TargetSampledSoftmax,
 )
 from tests.watch import LargestTensor
 
-TARGET_NEGATIVES = ("BCE", "gBCE", "BPR")
+TARGET_NEGATIVES = ("TSSM", "BCE", "gBCE", "BPR")
 
 # Item 0 is the padding, items 3 and 7 never occur, item 2 is most of all.
 COUNTS = torch.tensor([0, 5, 60, 0, 1, 12, 3, 0, 9])
@@ -465,7 +466,12 @@ def slow_bpr(positive: Tensor, negative: list[Tensor], n: int) -> Tensor:
     return -sum(log_sigmoid(positive - s) for s in negative) / len(negative)
 
 
+def slow_tssm(positive: Tensor, negative: list[Tensor], n: int) -> Tensor:
+    return -positive + torch.log(torch.exp(positive) + sum(torch.exp(s) for s in negative))
+
+
 SLOW: dict[str, Callable[..., Tensor]] = {
+    "TSSM": slow_tssm,
     "BCE": slow_bce,
     "gBCE": lambda positive, negative, n: slow_bce(positive, negative, n, calibration=0.6),
     "BPR": slow_bpr,
@@ -562,12 +568,13 @@ def test_names_build_their_losses() -> None:
     classes = {
         "CE": CrossEntropy,
         "SSM": SampledSoftmax,
+        "TSSM": TargetSampledSoftmax,
         "BCE": BinaryCrossEntropy,
         "gBCE": GeneralizedBinaryCrossEntropy,
         "BPR": BayesianPersonalizedRanking,
     }
     assert classes.keys() == LOSSES.keys()
-    assert {"SSM", "BCE", "gBCE", "BPR"} == SAMPLED_LOSSES
+    assert {"SSM", "TSSM", "BCE", "gBCE", "BPR"} == SAMPLED_LOSSES
     for name, expected in classes.items():
         loss = build_loss(LossOptions(name), COUNTS)
         assert type(loss) is expected
@@ -579,7 +586,7 @@ def test_names_build_their_losses() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss_type": "MSE"}, "loss_type must be one of CE, SSM, BCE, gBCE, BPR, got 'MSE'"),
+        ({"loss_type": "MSE"}, "loss_type must be one of CE, SSM, TSSM, BCE, gBCE, BPR, got 'MSE'"),
         ({"loss_type": "CE", "chunk_size": 0}, "chunk_size must be a positive integer, 'auto' or None, got 0"),
         ({"loss_type": "CE", "chunk_size": "all"}, "chunk_size must be .* got 'all'"),
         ({"loss_type": "CE", "label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),

@@ -27,6 +27,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "branch": {"kernel_branch": "time_decay"},
     "branch for all channels": {"kernel_branch": "time_decay", "kernel_branch_groups": 1, "attention": "none"},
     "recbole": {"kernel_branch": "time_decay", "backbone": "recbole", "position_encoding": ["time_bias", "absolute"]},
+    "ligr": {**TIME_BIAS, "backbone": "ligr", "kernel_branch": "time_decay"},
+    "HSTU": {"model": "HSTU", "n_heads": 2},
     "padding attended": {"kernel_structure": "toeplitz-time_decay", "attend_padding": True},
 }
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -21,12 +21,14 @@ import torch
 from recbole_posattn import run
 from recbole_posattn.cli import main as cli
 from recbole_posattn.cli import recommend
-from recbole_posattn.errors import UserError
+from recbole_posattn.errors import DataError, UserError
 from recbole_posattn.serving import recommender as recommender_module
-from recbole_posattn.serving.recommender import SCHEMA, Recommender
+from recbole_posattn.serving.lists import SCHEMA
+from recbole_posattn.serving.recommender import Recommender
 from recbole_posattn.serving.requests import new_histories
 from recbole_posattn.serving.tables import SUFFIXES, check_output, read_table, read_tokens, without_formulas, writing
 
+LEFT_OUT = "recbole-posattn: items of a user's own history are left out; --history=include keeps them"
 NAMES = {"user": "user_id", "item": "item_id", "time": "timestamp"}
 
 
@@ -70,7 +72,7 @@ def test_standard_output_is_csv_and_nothing_else(checkpoint: str, capsysbinary: 
     out, err = capsysbinary.readouterr()
     table = pd.read_csv(io.BytesIO(out))
     assert list(table) == SCHEMA.names and table["user"].tolist() == ["u7", "u7", "u3", "u3"]
-    assert err == b"recbole-posattn: 1 of 3 users are not in the data, skipped: nobody\n"
+    assert err.decode().splitlines() == ["recbole-posattn: 1 of 3 users are not in the data, skipped: nobody", LEFT_OUT]
 
 
 @pytest.mark.parametrize("suffix", READERS)
@@ -90,9 +92,10 @@ def test_reads_histories_in_every_format(
     items = Path("items.csv")
     items.write_text(f"{names[1]},note\ni1,\ni2,x\ni3,\n")
     assert call(checkpoint, "--histories", str(file), "--exclude", "items.csv", "--k=3", "--output=lists.csv") == 0
-    assert capsys.readouterr().err == (
-        "recbole-posattn: 1 of 4 interactions have an item that the model does not know, skipped: 42\n"
-    )
+    assert capsys.readouterr().err.splitlines() == [
+        "recbole-posattn: 1 of 4 interactions have an item that the model does not know, skipped: 42",
+        LEFT_OUT,
+    ]
     options = {"k": 3, "exclude": ["i1", "i2", "i3"]}
     expected = Recommender.load(checkpoint).recommend({"007": ["i4", "i3"], "b": ["i5"]}, **options)
     found = pd.read_csv("lists.csv", dtype={"user": str})
@@ -276,7 +279,7 @@ def test_a_reader_that_has_enough_is_no_error(
     os.close(reading)
     with open(writing_end, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        assert call(checkpoint, "--k=20", "--output=-") == 0
+        assert call(checkpoint, "--k=20", "--history=include", "--output=-") == 0
         pipe.write("more")
     assert capsys.readouterr().err == ""
 
@@ -293,3 +296,110 @@ def test_new_interactions_follow_those_of_the_data_set(checkpoint: str, capsys: 
     for other, name in ((("--split", "test"), "split test"), (("--histories", "new.csv"), "histories")):
         assert call(checkpoint, "--new_interactions", "new.csv", *other) == 2
         assert f"leave them out, or {name}." in capsys.readouterr().err
+
+
+# -- what is left out, and titles ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [[], ["--history=exclude"], ["--history=include"], ["--history=keep"]], ids=str)
+def test_what_is_in_a_history_is_left_out_unless_asked_for(
+    checkpoint: str, flags: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    """Of new users and of known ones; ``keep`` is the old name of ``include``. Only the default is explained."""
+    Path("new.csv").write_text("user,item\nanna,i1\nanna,i2\nanna,i1\n")
+    Path("users.txt").write_text("u3\n")
+    kept = flags[:1] in (["--history=include"], ["--history=keep"])
+    for whom in ("--histories=new.csv", "--users=users.txt"):
+        assert call(checkpoint, whom, "--k=20", "--output=lists.csv", "--overwrite", *flags) == 0
+        recommended = set(pd.read_csv("lists.csv")["item"])
+        assert (len(recommended) == 20) == kept
+        assert kept or whom.startswith("--users") or not {"i1", "i2"} & recommended
+        assert capsys.readouterr().err == ("" if flags else f"{LEFT_OUT}\n")
+
+
+def test_lists_of_a_split_are_those_of_the_evaluation(checkpoint: str, capsys: pytest.CaptureFixture) -> None:
+    """Which keeps the history where ``mask_history`` is not set, and then nothing is left out to speak of."""
+    assert call(checkpoint, "--split=test", "--k=20", "--output=lists.csv") == 0
+    assert capsys.readouterr().err == "" and len(pd.read_csv("lists.csv")) == 60 * 20
+
+
+@pytest.fixture
+def titled(checkpoint: str, tiny_data_path: Path) -> Iterator[Path]:
+    """The file of items of the model's data set, to be written."""
+    file = tiny_data_path / "tiny" / "tiny.item"
+    yield file
+    file.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("suffix", READERS)
+def test_titles_are_a_column_of_their_own(checkpoint: str, titled: Path, suffix: str) -> None:
+    """Items without a title, and items that the data set does not have, do no harm."""
+    titles = {f"i{number}": f'Title "{number}", of {number}' for number in range(1, 20)}
+    lines = ["item_id:token\tyear:token\ttitle:token", "i0\t1999\t", "strange\t1999\tno"]
+    titled.write_text("\n".join([*lines, *(f"{item}\t2000\t{title}" for item, title in titles.items()), ""]))
+    output = f"lists{suffix}"
+    assert call(checkpoint, "--titles", "--k=20", "--history=include", "--output", output) == 0
+    found = READERS[suffix](output)
+    assert list(found) == ["user", "rank", "item", "title", "score"] and len(found) == 60 * 20
+    assert found["title"].isna().sum() == 60 and set(found.loc[found["title"].isna(), "item"]) == {"i0"}
+    named = found.dropna(subset="title")
+    assert named["title"].tolist() == named["item"].map(titles).tolist()
+    in_python = Recommender.load(checkpoint).recommend({"anna": ["i3"]}, 4, exclude=["i0"], titles=True)
+    assert in_python["title"].tolist() == in_python["item"].map(titles).tolist()
+
+
+def test_titles_of_recboles_own_data_sets_have_other_names(checkpoint: str, titled: Path) -> None:
+    rows = [f"i{number}\tFilm {number}\tLabel {number}" for number in range(20)]
+    titled.write_text("\n".join(["item_id:token\tmovie_title:token_seq\tlabel:token", *rows, ""]))
+    recommender = Recommender.load(checkpoint)
+    for titles, word in ((True, "Film"), ("label", "Label"), ("movie_title", "Film")):
+        found = recommender.recommend_users(["u1"], 5, titles=titles)
+        assert found["title"].tolist() == found["item"].str.replace("i", f"{word} ").tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        (
+            None,
+            ["--titles"],
+            "there are no titles: {file} does not exist; it is a file of the columns item_id:token and",
+        ),
+        ("item_id:token\tgenre:token\ni1\tx\n", ["--titles"], "{file} has no column of titles, such as title; it has"),
+        ("item_id:token\ttitle:token\ni1\tx\n", ["--title_field=titel"], "no column 'titel'; it has item_id, title."),
+        ("item_id:token\ttitle:token\ni1\tx\n", ["--title_field=titel"], "Did you mean 'title'?"),
+        ("item:token\ttitle:token\ni1\tx\n", ["--titles"], "{file} has no column 'item_id'; it has item, title"),
+        ("", ["--titles"], "{file} cannot be read: "),
+    ],
+    ids=str,
+)
+def test_titles_that_are_not_there_end_in_one_line(
+    checkpoint: str, titled: Path, content: str | None, flags: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    recommender = Recommender.load(checkpoint)  # which does not read the file
+    if content is not None:
+        titled.write_text(content)
+    with pytest.raises(DataError, match=re.escape(message.format(file=titled))):
+        recommender.recommend_users(titles=flags[0].partition("=")[2] or True)
+    if content:
+        assert call(checkpoint, *flags, "--output=lists.csv") == 2 and not Path("lists.csv").exists()
+        assert message.format(file=titled) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_folder_of_a_run_stands_for_its_best_epoch(
+    checkpoint: str, capsys: pytest.CaptureFixture, empty_folder: Path
+) -> None:
+    folder = Path(checkpoint).parent
+    assert call(str(folder), "--users=users.txt", "--output=lists.csv") == 2  # of the file that is not there
+    assert "users.txt cannot be read" in capsys.readouterr().err
+    assert call(str(folder), "--k=3", "--output=lists.csv") == 0
+    expected = Recommender.load(folder).recommend_users(k=3)
+    pd.testing.assert_frame_equal(pd.read_csv("lists.csv"), expected, check_dtype=False, rtol=1e-6)
+    capsys.readouterr()
+    assert call(str(folder.parent), "--output=x.csv") == 2
+    error = capsys.readouterr().err
+    assert (
+        f"{folder.parent} is not the folder of a run with a trained model: it has no best.pth; name one of its runs, "
+        in error
+    )
+    assert str(folder) in error and error.count("\n") == 1

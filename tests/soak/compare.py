@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 
 from recbole_posattn.errors import EXIT_USER_ERROR
-from recbole_posattn.training.checkpoint import BEST_NAME, LAST_NAME, read_checkpoint
+from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, RunResult
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from tests.soak.cases import Case
 from tests.soak.processes import Ended, new_folder, train_in_process
 

@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recbole_posattn.nn.backbone import ACTIVATIONS, BACKBONES
+from recbole_posattn.nn.backbone import ACTIVATIONS
+from recbole_posattn.nn.backbones import BACKBONES
 from recbole_posattn.nn.encoder import BIAS_INITIALIZERS, INITIALIZERS
 from recbole_posattn.nn.encodings.build import ENCODINGS, check_encodings
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS
@@ -19,7 +20,7 @@ from recbole_posattn.nn.losses.negatives import DISTRIBUTIONS
 NOT_DRAWN = {
     "gpu_id": "all train on the CPU, where a resumed run is the same to the last bit",
     **dict.fromkeys(("data_path", "checkpoint_dir"), "the folders of a run"),
-    **dict.fromkeys(("log_wandb", "wandb_project"), "a service on the network"),
+    **dict.fromkeys(("log_mlflow", "log_wandb", "wandb_project"), "a service on the network"),
     **dict.fromkeys(
         ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"), "refused, being pickles"
     ),
@@ -102,6 +103,8 @@ def draw_recipe(rng: random.Random) -> dict[str, Any]:
         },
         0.1,
     )
+    if rng.random() < 0.2:
+        settings |= {rng.choice(["history_partition", "train_mask_history"]): rng.choice([True, "auto"])}
     if rng.random() < 0.15:
         settings |= {"score": "cosine", **some(rng, {"score_temperature": one_of(0.05, 0.2)}, 0.5)}
     if rng.random() < 0.15:
@@ -188,7 +191,7 @@ def draw_transformer(rng: random.Random) -> dict[str, Any]:
         "train_objective": one_of("sequence", "augmented"),
     }
     drawn = some(rng, keys, 0.4)
-    if drawn.get("backbone") == "recbole":
+    if drawn.get("backbone") in ("recbole", "ligr"):
         drawn.pop("output_projection", None)
     if drawn.get("position_alignment") == "start":
         drawn.pop("attend_padding", None)
@@ -230,6 +233,8 @@ def draw_filter(rng: random.Random) -> dict[str, Any]:
         "bsarec_alpha": one_of(0, 0.3, 1.0),
         "bsarec_cutoff": one_of(1, 3, 8, 100),
         "tvrec_orthogonality": one_of(0.0, 0.1),
+        "tisasrec_intervals": one_of(1, 16, 1024),
+        "tisasrec_embedding_l2": one_of(0.0, 1e-4),
     }
     return some(rng, keys, 0.6)
 

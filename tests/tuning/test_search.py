@@ -41,7 +41,7 @@ from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.experiments.tuning.tune import tune
-from recbole_posattn.training.checkpoint import BEST_NAME
+from recbole_posattn.training.run_folder import BEST_NAME
 from tests.systems import needs_posix
 
 HEADS = Dimension("n_heads", "choice", (1, 3), {})  # 3 heads do not divide 16 channels

@@ -142,7 +142,7 @@ def test_a_leaderboard_says_how_many_trials_each_row_had(tiny_settings: Callable
         **{"dataset": "tiny", "protocol": "leave_one_out", "row": "NoPESASRec", "trials": 2, "finished": 1},
         **{"pruned": 1, "failed": 0, "reused": 2, "seconds": 120.0, "settings": records[1].settings},
     }
-    assert "2 trials (1 stopped early, 0 failed, 2 taken from earlier searches), 120 s: " in tuning.notes[1]
+    assert "2 trials (1 pruned, 0 failed, 2 taken from earlier searches), 120 s: " in tuning.notes[1]
     assert tuning.notes[2] == "tiny, leave_one_out: Pop: nothing to search."
     spent = Tuning()
     assert tune(spec, tmp_path / "late", spent, Budget(0)) == {} and spent.rows == []

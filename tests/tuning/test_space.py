@@ -15,7 +15,10 @@ from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.tuning.space import Dimension, Space, read_hyper, read_space, space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.models.filters import FILTER_MODELS
+from recbole_posattn.models.rivals import RIVALS
+from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import PROPERTIES
+from recbole_posattn.settings.yaml import read_yaml
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -214,7 +217,7 @@ def test_a_condition_may_name_any_key_and_a_models_own_key_can_be_searched(tmp_p
 
 
 def test_every_model_that_comes_along_has_a_space() -> None:
-    assert len(OWN_MODELS) == 12 and set(OWN_MODELS) <= {file.stem for file in SPACES}
+    assert len(OWN_MODELS) == 15 and set(OWN_MODELS) <= {file.stem for file in SPACES}
 
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
@@ -229,13 +232,14 @@ def test_spaces_that_come_along_hold_settings_that_their_model_takes(file: Path)
 def test_our_models_are_searched_alike() -> None:
     """The same values of the same keys but for what a model has of its own: the same chance for all.
 
-    The filter models have all of these values, and more where a published recipe needs it.
+    The models of others have all of these values, and more where a published recipe needs it.
     """
     common = read_space(PROPERTIES / "tuning" / "NoPESASRec.yaml").dimensions
-    filters = {model.__name__ for model in FILTER_MODELS}
-    for model in set(OWN_MODELS) - filters:
+    of_others = {model.__name__ for model in (*FILTER_MODELS, *RIVALS)}
+    for model in set(OWN_MODELS) - of_others:
         assert read_space(PROPERTIES / "tuning" / f"{model}.yaml").dimensions[: len(common)] == common
-    for model in filters:
+    for model in of_others:
+        without = MODEL_RULES.keys() - read_yaml(PROPERTIES / "model" / f"{model}.yaml").keys()
         space = {
             dimension.key: dimension for dimension in read_space(PROPERTIES / "tuning" / f"{model}.yaml").dimensions
         }
@@ -244,10 +248,11 @@ def test_our_models_are_searched_alike() -> None:
                 low, high = space["learning_rate"].values
                 assert low <= dimension.values[0] and high >= dimension.values[1]
             elif dimension.key == "weight_decay":  # also that of Adam, which is no decay but a penalty
-                assert set(dimension.values) < set(space["weight_decay"].values)
-            elif dimension.key not in ("attn_dropout_prob", "backbone"):  # not all have attention; their block is fixed
+                assert set(dimension.values) <= set(space["weight_decay"].values)
+            elif dimension.key in without | {"backbone"}:  # not all have attention, say; their block is fixed
+                assert dimension.key not in space
+            else:
                 assert space[dimension.key] == dimension
-        assert ("attn_dropout_prob" in space) == (model == "BSARec")
 
 
 def test_the_papers_grid_is_the_papers() -> None:

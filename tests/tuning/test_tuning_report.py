@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from recbole_posattn import Config
+from recbole_posattn.experiments.tuning.figures import draw_importance, draw_parallel
 from recbole_posattn.experiments.tuning.importance import importances
+from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import DIED, FAILED, FINISHED, PRUNED, TrialRecord
 from recbole_posattn.experiments.tuning.report import SearchResult, html, report_files
 from recbole_posattn.experiments.tuning.space import Dimension, Space
@@ -109,6 +114,66 @@ def test_importance_is_with_the_key_that_matters() -> None:
     assert importances(make_records()[:3], SPACE, {}, bigger=True) == {}
     same = [record._replace(curve=[(1, 0.5)]) for record in make_records()]
     assert importances(same, SPACE, {}, bigger=True) == {}
+
+
+@pytest.mark.parametrize(("n_trials", "cautious"), [(8, True), (20, False)])
+def test_importances_of_few_trials_come_with_a_caution(n_trials: int, cautious: bool) -> None:
+    """Failed trials do not count; the picture says it, too, as it is seen without the page."""
+    records = make_records(n_trials)
+    (axis,) = draw_importance(records, SPACE, {}, bigger=True).axes
+    assert axis.get_title() == ("Caution: 8 trials are too few to rank keys." if cautious else "")
+    files = report_files(make_found(records=records))
+    assert ("Caution: 8 trials are too few" in str(files["report.html"])) == cautious
+
+
+def test_labels_of_many_keys_do_not_overlap() -> None:
+    """Neither those of values, with the next axis or each other, nor the names of keys; twelve keys, long values."""
+    long = tuple(f"banded_toeplitz-banded_toeplitz-{number}" for number in range(6))
+    dimensions = [Dimension(f"kernel_structure_number_{number}", "choice", long, {}) for number in range(12)]
+    records = [
+        TrialRecord(number, FINISHED, {each.key: long[number % 6] for each in dimensions}, [(1, 0.1 + 0.01 * number)])
+        for number in range(9)
+    ]
+    figure = draw_parallel(records, Space(dimensions), "ndcg@10", bigger=True)
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    values = [text.get_window_extent() for text in axis.texts]
+    for one, other in itertools.combinations(values, 2):
+        assert not one.shrunk(0.98, 0.98).overlaps(other)
+    lines = axis.transData.transform([(place, 0) for place in range(len(dimensions) + 1)])[:, 0]
+    assert not any(box.x0 < line < box.x1 for box in values for line in lines)
+    names = [label for label in axis.get_xticklabels() if label.get_text()]
+    angle = math.radians(names[0].get_rotation())
+    size = names[0].get_fontsize() * figure.dpi / 72
+    assert (lines[1] - lines[0]) * math.sin(angle) > size  # slanted lines of text, this far apart
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_each_trial_is_one_short_line(is_terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=110)
+    records = make_records(5)
+    with LiveSearch("PosKernelSASRec on ml-100k", len(records), "ndcg@10", True, console) as live:
+        for record in records:
+            live.add(record._replace(error="a NaN") if record.error else record)
+    printed = console.file.getvalue()
+    lines = [line.strip() for line in re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", printed).splitlines() if "trial " in line]
+    start = "PosKernelSASRec on ml-100k"
+    assert lines == [
+        f"{start}  1/7  trial 0, finished, ndcg@10 0.0300, 9 epochs, 2 s (best so far)",
+        f"{start}  2/7  trial 1, pruned, ndcg@10 0.0673, 3 epochs, 2 s",
+        f"{start}  3/7  trial 2, finished, ndcg@10 0.1300, 9 epochs, 2 s (best so far)",
+        f"{start}  4/7  trial 3, finished, ndcg@10 0.0550, 9 epochs, 2 s",
+        f"{start}  5/7  trial 4, pruned, ndcg@10 0.0923, 3 epochs, 2 s",
+        f"{start}  6/7  trial 5, failed, a NaN, 0 s",
+        f"{start}  7/7  trial 6, died, a NaN, 0 s",
+    ]
+
+
+def test_a_pruned_trial_is_called_so_everywhere() -> None:
+    text = html(make_found(), [])
+    assert "stopped early" not in text and "pruned" in text
+    assert "{u: per_layer, l: shared}" in text
+    assert "learning_rate</dt><dd>0.01</dd>" in text.replace("\n", "")
 
 
 @pytest.mark.slow

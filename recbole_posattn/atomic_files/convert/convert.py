@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+import numpy as np
 from tqdm import tqdm
 
+from recbole_posattn.atomic_files.convert.feature_formats import ITEMS, USERS
+from recbole_posattn.atomic_files.convert.features import Role, Source, Table, find_sources, read_table
 from recbole_posattn.atomic_files.convert.filters import Filters, Step, apply_filters, check_filters
 from recbole_posattn.atomic_files.convert.formats import find_format, guess_format
 from recbole_posattn.atomic_files.convert.interactions import Batch, Gatherer, Interactions
@@ -22,6 +25,28 @@ from recbole_posattn.atomic_files.convert.shapes import ReadOptions, TableFormat
 from recbole_posattn.atomic_files.convert.sources import Located, locate, open_stream
 from recbole_posattn.atomic_files.convert.times import TimeFormat
 from recbole_posattn.errors import DataError, SettingError
+
+
+class FeatureFile(NamedTuple):
+    """An atomic file of the features of items or users.
+
+    Attributes:
+        file: The file.
+        role: ``item`` or ``user``.
+        source: The file that was read.
+        columns: The names of its columns, without that of the items or users.
+        described: Items or users in it.
+        wanted: Items or users of the data set.
+        rejected: Why lines were skipped.
+    """
+
+    file: Path
+    role: Role
+    source: str
+    columns: list[str]
+    described: int
+    wanted: int
+    rejected: list[Reason]
 
 
 class Conversion(NamedTuple):
@@ -38,6 +63,7 @@ class Conversion(NamedTuple):
         last: The latest time in it.
         rejected: Why lines (or rows) were skipped.
         rejected_file: The file that lists them; ``None`` if there are none.
+        features: The files of features.
     """
 
     file: Path
@@ -50,6 +76,7 @@ class Conversion(NamedTuple):
     last: float
     rejected: list[Reason]
     rejected_file: Path | None
+    features: tuple[FeatureFile, ...] = ()
 
 
 def convert(
@@ -63,7 +90,7 @@ def convert(
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> Conversion:
-    """Convert a dump to ``<data_path>/<name>/<name>.inter``.
+    """Convert a dump to ``<data_path>/<name>/<name>.inter``, and its features to ``<name>.item`` and ``<name>.user``.
 
     The file has the columns ``user_id:token``, ``item_id:token``, ``rating:float`` if there are ratings, and
     ``timestamp:float``. Its rows are grouped by user and sorted by time, then by the order of the dump: RecBole keeps
@@ -96,12 +123,17 @@ def convert(
     if form is None and reading.user is None and reading.item is None:
         form = guess_format(source)
     known = None if form is None else find_format(form)
-    located = locate(source, None if known is None else known.files)
+    described = [each[form] for each in (ITEMS, USERS) if form is not None and form in each]
+    others = [pattern.format(category="*") for features in described for pattern in features.files]
+    located = locate(source, None if known is None else known.files, others)
+    sources = find_sources(reading, form, located)
+    output.check_features(source.role for source in sources)
     shape = shape_of(reading, None if known is None else known.shape, located.name)
     check_filters(filters, has_rating=shape.columns.rating is not None)
 
     unit = "row" if shape.kind == "parquet" else "line"
-    with closing(Rejects(located.label, on_error, unit)) as rejects:
+    with ExitStack() as stack:
+        rejects = stack.enter_context(closing(Rejects(located.label, on_error, unit)))
         interactions = _gathered(located, shape, checked_encoding(reading.encoding), rejects, show_progress)
         steps = [Step("read", len(interactions))]
         kept, filtered = apply_filters(interactions, filters)
@@ -109,12 +141,38 @@ def convert(
         if not len(kept):
             counts = "; ".join(f"{step.name}: {step.interactions}" for step in steps)
             raise DataError(f"no interaction of {located.label} is left ({counts})")
-        users, items = output.write(kept, rejects if rejects.count else None)
-        rejected_file = output.rejected_file if rejects.count else None
+        tables = _features(kept, sources, on_error, stack)
+        users, items = output.write(kept, rejects if rejects.count else None, tables)
         times = float(kept.time.min()), float(kept.time.max())
-        return Conversion(
-            output.file, located.label, form, steps, users, items, *times, rejects.reasons(), rejected_file
+        of_rejects = rejects.reasons(), output.rejected_file if rejects.count else None
+        features = _summaries(output, tables)
+        return Conversion(output.file, located.label, form, steps, users, items, *times, *of_rejects, features)
+
+
+def _features(kept: Interactions, sources: Sequence[Source], on_error: OnError, stack: ExitStack) -> list[Table]:
+    """The features of the items and users that are left; the stack closes their bad lines."""
+    tables = []
+    for source in sources:
+        number, tokens = (kept.item, kept.items) if source.role == "item" else (kept.user, kept.users)
+        wanted = {tokens[each]: each for each in np.unique(number).tolist()}
+        rejects = stack.enter_context(closing(Rejects(source.located.label, on_error)))
+        tables.append(read_table(source, wanted, rejects))
+    return tables
+
+
+def _summaries(output: Output, tables: Sequence[Table]) -> tuple[FeatureFile, ...]:
+    return tuple(
+        FeatureFile(
+            output.features_file(table.role),
+            table.role,
+            table.source,
+            [name.partition(":")[0] for name in table.header[1:]],
+            len(table.rows),
+            table.n_wanted,
+            table.rejects.reasons(),
         )
+        for table in tables
+    )
 
 
 def _gathered(

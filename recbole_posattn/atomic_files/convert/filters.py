@@ -7,7 +7,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from recbole_posattn.atomic_files.convert.interactions import Interactions
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import SettingError, counted
 from recbole_posattn.settings.choices import Deduplicate
 
 
@@ -76,7 +76,7 @@ def apply_filters(interactions: Interactions, filters: Filters) -> tuple[Interac
         )
         interactions = interactions.take(kept)
         least = f"{filters.min_user_interactions} a user, {filters.min_item_interactions} an item"
-        steps.append(Step(f"{least} or more ({rounds} round{'s' if rounds != 1 else ''})", len(interactions)))
+        steps.append(Step(f"{least} or more ({counted(rounds, 'round')})", len(interactions)))
     return interactions, steps
 
 

@@ -16,13 +16,7 @@ import pyarrow as pa
 
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.times import ORDER, TimeFormat, numbers
-
-# Words that pandas reads as missing values. RecBole reads atomic files with pandas, and drops rows with missing ids.
-# https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html (na_values)
-READ_AS_MISSING = {
-    *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None"),
-    *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
-}
+from recbole_posattn.data.text import READ_AS_MISSING
 
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -178,3 +172,8 @@ def _positions(user: np.ndarray) -> np.ndarray:
     position = np.empty(len(user))
     position[order] = np.arange(len(user)) - start + 1
     return position
+
+
+def quoted(text: str) -> str:
+    """A text; quoted if it begins with a quote, which pandas would read as the beginning of a quoted field."""
+    return '"{}"'.format(text.replace('"', '""')) if text.startswith('"') else text

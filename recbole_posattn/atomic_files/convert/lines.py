@@ -13,10 +13,11 @@ import numpy as np
 
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.sources import READ_ERRORS, Stream
+from recbole_posattn.data.text import LONGEST_LINE, line_encoding
 from recbole_posattn.errors import DataError, SettingError
 
-# Bytes of a block, and the largest number of bytes in a line.
-BLOCK, LONGEST_LINE = 2**20, 2**24
+# Bytes of a block.
+BLOCK = 2**20
 
 # How many bytes are shown of a line that is undecodable or too long.
 _SHOWN = 1000
@@ -87,12 +88,9 @@ def checked_encoding(name: str) -> str:
     Raises:
         SettingError: If it does not, or is unknown.
     """
-    try:
-        encoding = codecs.lookup(name).name.removesuffix("-sig")
-        if "\n".encode(encoding) == b"\n":
-            return encoding
-    except (LookupError, UnicodeError, ValueError):
-        pass
+    encoding = line_encoding(name)
+    if encoding is not None:
+        return encoding
     raise SettingError(
         f"encoding must be one such as utf-8, latin-1 or cp1252; got {name!r}. Convert the file with iconv."
     )

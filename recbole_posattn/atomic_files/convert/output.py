@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbole_posattn.atomic_files.convert.interactions import Interactions
+from recbole_posattn.atomic_files.convert.features import ROLES, Role, Table
+from recbole_posattn.atomic_files.convert.interactions import Interactions, quoted
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.files import whole_file
@@ -50,6 +51,7 @@ class Output:
                 f"name {name!r} is taken: RecBole would read its own data set of that name; give another."
             )
         self.folder = data_path / name
+        self.overwrite = overwrite
         self.file = self.folder / f"{name}.inter"
         self.rejected_file = self.folder / f"{name}.rejected.tsv"
         if os.path.exists(self.file) and not overwrite:
@@ -58,8 +60,30 @@ class Output:
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{self.folder} cannot be written: {there} is not a folder that you may write to")
 
-    def write(self, interactions: Interactions, rejects: Rejects | None) -> tuple[int, int]:
-        """Write the interactions, and the list of lines that were skipped.
+    def check_features(self, roles: Iterable[Role]) -> None:
+        """Refuse files of features that exist and are not to be replaced.
+
+        Raises:
+            SettingError: Naming the file, and the flag that leaves it as it is.
+        """
+        for role in roles:
+            if os.path.exists(self.features_file(role)) and not self.overwrite:
+                raise SettingError(
+                    f"{self.features_file(role)} exists; give another --name, --overwrite, or "
+                    f"--{role}_features=none to leave it as it is."
+                )
+
+    def features_file(self, role: Role) -> Path:
+        """The atomic file of the features of items or users."""
+        return self.folder / f"{self.folder.name}.{role}"
+
+    def _rejected_features(self, role: Role) -> Path:
+        return self.folder / f"{self.folder.name}.{role}.rejected.tsv"
+
+    def write(
+        self, interactions: Interactions, rejects: Rejects | None, features: Sequence[Table] = ()
+    ) -> tuple[int, int]:
+        """Write the interactions, the features, and the lists of lines that were skipped.
 
         Returns:
             The numbers of users and items in the atomic file.
@@ -68,15 +92,20 @@ class Output:
             UserError: If the folder cannot be written.
         """
         contents: dict[Path, Callable[[BinaryIO], None]] = {self.file: lambda file: _write_rows(interactions, file)}
+        contents |= {self.features_file(table.role): table.write for table in features}
         if rejects is not None:
             contents[self.rejected_file] = rejects.write
+        contents |= {
+            self._rejected_features(table.role): table.rejects.write for table in features if table.rejects.count
+        }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with ExitStack() as whole:  # replaces the files once all are written; the atomic file comes last
                 for file, write in contents.items():
                     with open(whole.enter_context(whole_file(file)), "wb") as opened:
                         write(opened)
-                self.rejected_file.unlink(missing_ok=True)  # belongs to the atomic file that is replaced
+                for old in (self.rejected_file, *map(self._rejected_features, ROLES)):
+                    old.unlink(missing_ok=True)  # belongs to the atomic file that is replaced
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror or error}") from error
         finally:
@@ -91,7 +120,7 @@ def _write_rows(interactions: Interactions, file: BinaryIO) -> None:
         columns.remove("rating:float")
     file.write("\t".join(columns).encode() + b"\n")
     users, items = (
-        pa.array(map(_quoted, tokens), pa.large_string()) for tokens in (interactions.users, interactions.items)
+        pa.array(map(quoted, tokens), pa.large_string()) for tokens in (interactions.users, interactions.items)
     )
     tab, line_end, nothing = (pa.scalar(text, pa.large_string()) for text in ("\t", "\n", ""))
     place, _ = pd.factorize(interactions.user)  # in order of occurrence
@@ -103,11 +132,6 @@ def _write_rows(interactions: Interactions, file: BinaryIO) -> None:
         lines = pc.binary_join_element_wise(*texts, tab)
         _, ends, text = pc.binary_join_element_wise(lines, nothing, line_end).buffers()
         file.write(memoryview(text)[: np.frombuffer(ends, np.int64)[len(rows)]])
-
-
-def _quoted(token: str) -> str:
-    """A token; quoted if it begins with a quote, which pandas would read as the beginning of a quoted field."""
-    return '"{}"'.format(token.replace('"', '""')) if token.startswith('"') else token
 
 
 def _texts(numbers: np.ndarray) -> pa.Array:

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbole_posattn.atomic_files.convert.interactions import Batch
-from recbole_posattn.atomic_files.convert.lines import LONGEST_LINE, Lines
+from recbole_posattn.atomic_files.convert.lines import Lines
 from recbole_posattn.atomic_files.convert.rejects import STRICT_LIMIT, Rejects
 from recbole_posattn.atomic_files.convert.shapes import Columns, TableFormat, check_columns
+from recbole_posattn.data.text import LONGEST_LINE
 from recbole_posattn.errors import DataError
 
 # The errors of ast.literal_eval (https://docs.python.org/3/library/ast.html#ast.literal_eval) and json.loads.
-_PARSE_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
+PARSE_ERRORS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 
 
 def line_batches(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -> Iterator[Batch]:
@@ -39,7 +40,7 @@ def line_batches(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -
     """
     if shape.kind == "delimited":
         return _delimited(lines, shape, rejects)
-    parse, name = (json.loads, "JSON object") if shape.kind == "jsonl" else (_literal, "Python dict literal")
+    parse, name = (json.loads, "JSON object") if shape.kind == "jsonl" else (literal, "Python dict literal")
     return _objects(lines, shape.columns, parse, name, rejects)
 
 
@@ -68,7 +69,7 @@ def _delimited(lines: Iterator[Lines], shape: TableFormat, rejects: Rejects) -> 
 
 
 def _header(line: str, shape: TableFormat, label: str) -> tuple[str, ...]:
-    fields = _fields(line, shape.separator)
+    fields = fields_of(line, shape.separator)
     if fields is None:
         raise DataError(f"{label}: the header has unbalanced quotes: {line[:120]!r}")
     names = tuple(name.strip() for name in fields)
@@ -76,7 +77,7 @@ def _header(line: str, shape: TableFormat, label: str) -> tuple[str, ...]:
     return names
 
 
-def _fields(line: str, separator: str) -> list[str] | None:
+def fields_of(line: str, separator: str) -> list[str] | None:
     """The fields of a line; ``None`` if its quotes are unbalanced."""
     if '"' not in line or len(separator) > 1:
         return line.split(separator)
@@ -89,7 +90,7 @@ def _fields(line: str, separator: str) -> list[str] | None:
 def _split(lines: Lines, shape: TableFormat, fields: tuple[str, ...], rejects: Rejects) -> Batch:
     listed = None
     if len(shape.separator) == 1 and any('"' in text for text in lines.texts):
-        listed = [_fields(text, shape.separator) for text in lines.texts]
+        listed = [fields_of(text, shape.separator) for text in lines.texts]
         length = np.array([-1 if row is None else len(row) for row in listed])
     else:
         rows = pc.split_pattern(pa.array(lines.texts, pa.string()), shape.separator)
@@ -114,7 +115,8 @@ def _split(lines: Lines, shape: TableFormat, fields: tuple[str, ...], rejects: R
 # -- objects ---------------------------------------------------------------------------------------------------------
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """The value of a Python literal; see ``ast.literal_eval`` for its errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python warns of unknown escapes
         return ast.literal_eval(text)
@@ -131,7 +133,7 @@ def _objects(
         for index, text in enumerate(block.texts):
             try:
                 record = parse(text)
-            except _PARSE_ERRORS:
+            except PARSE_ERRORS:
                 record = None
             if type(record) is not dict:
                 rejects.add(int(block.number[index]), f"the line is not a {name}", text)

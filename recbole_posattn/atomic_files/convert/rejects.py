@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from recbole_posattn.errors import DataError
+from recbole_posattn.errors import DataError, counted
 
 OnError = Literal["strict", "skip"]
 
@@ -92,7 +92,7 @@ class Rejects:
         """
         self.flush()
         if self.strict and self.count:
-            self._stop(f"{self.count} bad {self.unit}{'s' if self.count > 1 else ''}")
+            self._stop(f"{counted(self.count, f'bad {self.unit}')}")
 
     def _stop(self, how_many: str) -> None:
         examples = "; ".join(f"{n}: {reason}: {printable(text, 60)!r}" for n, reason, text in self._first)

@@ -84,6 +84,8 @@ class ReadOptions(NamedTuple):
         fields: See :class:`TableFormat`.
         time_format: See :class:`TableFormat`.
         encoding: Encoding of a text file, see :func:`~recbole_posattn.atomic_files.convert.lines.checked_encoding`.
+        item_features: The file that describes the items, or ``none``; by default that of the format beside the source.
+        user_features: The file that describes the users, likewise.
     """
 
     format: str | None = None
@@ -96,6 +98,8 @@ class ReadOptions(NamedTuple):
     fields: tuple[str, ...] | None = None
     time_format: str | None = None
     encoding: str = "utf-8"
+    item_features: str | None = None
+    user_features: str | None = None
 
 
 def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> TableFormat:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -60,12 +61,13 @@ class Stream(NamedTuple):
     position: Callable[[], int]
 
 
-def locate(source: Path, patterns: Sequence[str] | None) -> Located:
+def locate(source: Path, patterns: Sequence[str] | None, others: Sequence[str] = ()) -> Located:
     """The file with the interactions in a source.
 
     Args:
         source: A file, a zip archive, or the unpacked folder of a dump.
         patterns: Possible names of the file; ``None`` if they are not known.
+        others: Possible names of other files of the dump, which are left alone.
 
     Raises:
         DataError: If there is no such file, or there are several.
@@ -74,7 +76,7 @@ def locate(source: Path, patterns: Sequence[str] | None) -> Located:
         if patterns is None:
             raise DataError(f"{source} is a folder; give the path of the file with the interactions")
         found = [Path(folder) / name for folder, _, names in os.walk(source) for name in names]
-        return Located(Path(_only(source, [str(file) for file in found], patterns)))
+        return Located(Path(_only(source, [str(file) for file in found], patterns, others)))
     try:
         with open(source, "rb") as file:
             first = file.read(len(_ZIP))
@@ -84,11 +86,12 @@ def locate(source: Path, patterns: Sequence[str] | None) -> Located:
             members = [info.filename for info in archive.infolist() if info.filename and not info.is_dir()]
     except READ_ERRORS as error:
         raise DataError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return Located(source, _only(source, members, patterns or ["*"]))
+    return Located(source, _only(source, members, patterns or ["*"], others))
 
 
-def _only(source: Path, files: Sequence[str], patterns: Sequence[str]) -> str:
-    found = sorted(file for file in files if fits(Path(file).name, patterns) and not Path(file).name.startswith("."))
+def _only(source: Path, files: Sequence[str], patterns: Sequence[str], others: Sequence[str]) -> str:
+    names = {file: Path(file).name for file in files if not Path(file).name.startswith(".")}
+    found = sorted(file for file, name in names.items() if fits(name, patterns) and not fits(name, others))
     if len(found) == 1:
         return found[0]
     if not found:
@@ -124,3 +127,33 @@ def open_stream(located: Located) -> Iterator[Stream]:
         except READ_ERRORS as error:
             raise DataError(f"{located.label} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         yield Stream(file, size, lambda: min(max(raw.tell() - start, 0), size))
+
+
+def category_of(name: str) -> str:
+    """The category in the name of an Amazon file, such as ``Beauty`` of ``reviews_Beauty_5.json.gz``."""
+    category = re.sub(r"^(reviews|ratings)_", "", name)
+    return re.sub(r"(_\d+)?(\.(csv|jsonl?|gz))+$", "", category)
+
+
+def beside(located: Located, patterns: Sequence[str]) -> Located | None:
+    """The file of one of some names in the folder of another one, of the disk or of the same archive.
+
+    Args:
+        located: The other file.
+        patterns: Names that the file may have, the likeliest first.
+
+    Raises:
+        DataError: If the archive cannot be read.
+    """
+    if located.member is None:
+        names = {path.name: Located(path) for path in located.file.parent.iterdir() if path.is_file()}
+    else:
+        folder = Path(located.member).parent
+        try:
+            with zipfile.ZipFile(located.file) as archive:
+                members = [Path(name) for name in archive.namelist()]
+        except READ_ERRORS as error:
+            raise DataError(f"{located.file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        names = {path.name: Located(located.file, str(path)) for path in members if path.parent == folder}
+    fitting = (name for pattern in patterns for name in sorted(names) if fits(name, [pattern]))
+    return next((names[name] for name in fitting), None)

@@ -12,25 +12,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_posattn.errors import DataError
-from recbole_posattn.evaluation.target_ranks import RANK_METRICS, metric_by_target
-from recbole_posattn.experiments.leaderboard.statistics import estimates, p_values_against
-from recbole_posattn.experiments.run_results import validated_epochs
+from recbole_posattn.evaluation.target_ranks import RANK_METRICS
+from recbole_posattn.experiments.leaderboard.paired_tests import holm, paired_p_values
+from recbole_posattn.experiments.leaderboard.pairs import PAIR_COLUMNS, compare_pairs
+from recbole_posattn.experiments.leaderboard.runs import Run, finished_runs, metric_values, same_targets
+from recbole_posattn.experiments.leaderboard.statistics import estimates
 from recbole_posattn.experiments.trials import Outcome
 
 # A corrected p-value below this counts as a difference.
 SIGNIFICANCE = 0.05
 
-# What is said about a run: its row, seed and the name of its record; the class of the model; the epochs it trained and
-# its best one, counted from 1; what stopped it, and its time limit; its seconds and threads; the revision of the code,
-# the version of the results, the digest of the data and the versions of packages; its metrics.
-RUN_FACTS = (
-    *("row", "seed", "fingerprint", "model", "epochs", "best_epoch", "stopped_by", "max_minutes", "training_seconds"),
-    *("threads", "revision", "results_version", "data_digest", "versions", "valid", "test"),
-)
+# A test of fewer seeds than this, of either model, is shown as weaker.
+FEW_SEEDS = 5
 
 # Number of equal groups of targets, by history length and by popularity of the item.
 N_GROUPS = 5
+
+SEED_COLUMNS = ["model", "metric", "seed", "value"]
 
 
 @dataclass
@@ -53,7 +51,11 @@ class Board:
         groups: A row for each model, ``kind`` (``history length`` or ``item popularity``) and group of targets; columns
             ``model``, ``kind``, ``group`` (such as ``20–31``), ``targets`` (their number), ``mean`` (of the watched
             metric).
-        runs: The facts about each finished run, with the keys of :data:`RUN_FACTS`.
+        seeds: A row for each model, metric and seed, with its ``value``.
+        pairs: The pairs of models by the watched metric, see
+            :func:`recbole_posattn.experiments.leaderboard.pairs.compare_pairs`; empty if it is not a mean over targets.
+        runs: The facts about each finished run, with the keys of
+            :data:`recbole_posattn.experiments.leaderboard.runs.RUN_FACTS`.
         failures: ``(model, seed, reason)`` of each run that failed.
         not_started: The same of each run that was not started.
         seen_targets: Share of test targets in their user's history; ``None`` if unknown.
@@ -69,6 +71,8 @@ class Board:
     costs: pd.DataFrame
     curves: pd.DataFrame
     groups: pd.DataFrame
+    seeds: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SEED_COLUMNS))
+    pairs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PAIR_COLUMNS))
     runs: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     not_started: list[tuple[str, int, str]] = field(default_factory=list)
@@ -87,6 +91,10 @@ class Board:
         rows = self.scores[(self.scores["model"] == model) & (self.scores["metric"] == metric)]
         return rows.iloc[0]
 
+    def cost(self, model: str, cost: str) -> Any:
+        """A value of :attr:`costs`."""
+        return self.costs.loc[self.costs["model"] == model, cost].iloc[0]
+
     def verdict(self, model: str, metric: str) -> str:
         """``better`` or ``worse`` than the reference, a ``tie``, or empty if there was no test."""
         score = self.score(model, metric)
@@ -95,6 +103,15 @@ class Board:
         if score["p"] >= SIGNIFICANCE:
             return "tie"
         return "better" if score["mean"] > self.score(self.reference, metric)["mean"] else "worse"
+
+    def of_seeds(self, model: str, metric: str) -> dict[int, float]:
+        """The value of a metric by seed."""
+        rows = self.seeds[(self.seeds["model"] == model) & (self.seeds["metric"] == metric)]
+        return dict(zip(rows["seed"], rows["value"]))
+
+    def has_few_seeds(self, *models: str) -> bool:
+        """Whether one of these models has fewer finished runs than :data:`FEW_SEEDS`, so that its tests are weaker."""
+        return bool(self.costs.loc[self.costs["model"].isin(models), "seeds"].min() < FEW_SEEDS)
 
     @property
     def revisions(self) -> dict[str | None, list[str]]:
@@ -133,42 +150,34 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
     Raises:
         DataError: If the models were not evaluated on the same targets.
     """
-    outcomes = sorted(
-        outcomes, key=lambda o: (o.trial.name, o.trial.settings["seed"])
-    )  # independent of the order in which they finished
-    unfinished = [o for o in outcomes if o.error is not None]
+    unfinished = sorted(
+        (outcome for outcome in outcomes if outcome.error is not None),
+        key=lambda outcome: (outcome.trial.name, outcome.trial.settings["seed"]),
+    )  # independent of the order in which they ended
     failures, not_started = (
         [(o.trial.name, o.trial.settings["seed"], str(o.error)) for o in unfinished if o.started is started]
         for started in (True, False)
     )
-    runs: dict[str, list[Run]] = {}
-    for outcome in outcomes:
-        if outcome.error is None:
-            runs.setdefault(outcome.trial.name, []).append(Run(outcome))
+    runs = finished_runs(outcomes)
     if not runs:
         return None
-    targets = _same_targets(runs)
+    targets = same_targets(runs)
     watched = next(iter(runs.values()))[0].watched
     metrics = sorted(next(iter(runs.values()))[0].result["test_result"], key=lambda metric: metric != watched)
     if reference not in runs:
         reference = max(runs, key=lambda model: np.mean([run.result["test_result"][watched] for run in runs[model]]))
+    scores, seeds, pairs = _scores(runs, targets, metrics, reference)
     return Board(
         dataset=dataset,
         protocol=protocol,
         reference=reference,
         metrics=metrics,
-        scores=pd.concat([_scores(runs, targets, metric, reference) for metric in metrics], ignore_index=True),
+        scores=scores,
         costs=pd.DataFrame([_costs(model, of_model) for model, of_model in runs.items()]),
-        curves=pd.DataFrame(
-            [
-                {"model": model, "seed": run.seed, **point}
-                for model, of_model in runs.items()
-                for run in of_model
-                for point in run.curve()
-            ],
-            columns=["model", "seed", "epoch", "loss", "valid"],
-        ),
+        curves=_curves(runs),
         groups=_groups(runs, targets, watched),
+        seeds=seeds,
+        pairs=pairs,
         runs=[run.facts(model) for model, of_model in runs.items() for run in of_model],
         failures=failures,
         not_started=not_started,
@@ -178,78 +187,38 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
     )
 
 
-class Run:
-    """A finished run.
-
-    Attributes:
-        seed: Its seed.
-        fingerprint: The name of its folder.
-        result: The content of ``result.json``.
-        users: Its results by target, in the same order for all runs.
-        watched: The watched metric (of early stopping).
-    """
-
-    def __init__(self, outcome: Outcome) -> None:
-        self.seed = outcome.trial.settings["seed"]
-        self.fingerprint = outcome.folder.name
-        self.result = outcome.result
-        self.watched = self.result["config"]["valid_metric"].lower()
-        users = outcome.users
-        order = [column for column in ("user", "history_length", "item") if column in users]
-        self.users = users.sort_values(order, kind="stable").reset_index(drop=True)
-
-    def curve(self) -> list[dict[str, float]]:
-        """The validated epochs."""
-        return [{"epoch": epoch, "loss": loss, "valid": score} for epoch, loss, score in validated_epochs(self.result)]
-
-    def facts(self, row: str) -> dict[str, Any]:
-        """What a leaderboard says about the run, with the keys of :data:`RUN_FACTS`; ``None`` where it is unknown."""
-        result, config = self.result, self.result["config"]
-        values = (
-            *(row, self.seed, self.fingerprint, config.get("model")),
-            *(result.get("epochs"), result["best_epoch"] + 1, result.get("stopped_by"), config.get("max_minutes")),
-            *(result["seconds"]["training"], result.get("threads"), result.get("git_revision")),
-            *(result.get("results_version"), result.get("data_digest"), result.get("versions", {})),
-            *(result.get("best_valid_result"), result["test_result"]),
-        )
-        return dict(zip(RUN_FACTS, values, strict=True))
-
-
-def _same_targets(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """The targets, which must be the same for all runs."""
-    (first_model, first), *others = [(model, run) for model, of_model in runs.items() for run in of_model]
-    targets = first.users.drop(columns="rank")
-    for model, run in others:
-        if not run.users.drop(columns="rank").equals(targets):
-            raise DataError(
-                f"{model} (seed {run.seed}) was not evaluated on the same targets as {first_model}: they cannot be "
-                "compared in one table. Give both the same protocol and mask_history."
-            )
-    return targets
-
-
-def _values(of_model: Sequence[Run], metric: str) -> np.ndarray:
-    """The contribution of each target to a metric, shape (s, n)."""
-    return np.stack([metric_by_target(run.users, metric) for run in of_model])
-
-
-def _scores(runs: Mapping[str, Sequence[Run]], targets: pd.DataFrame, metric: str, reference: str) -> pd.DataFrame:
-    if metric.partition("@")[0] in RANK_METRICS:
-        values = {model: _values(of_model, metric) for model, of_model in runs.items()}
-        users = targets["user"].to_numpy()
-        p_values = p_values_against(reference, values, users)
-        rows = [
-            {"model": model, "metric": metric, **estimate._asdict(), "p": p_values.get(model, np.nan)}
-            for model, estimate in estimates(values, users).items()
-        ]
-        return pd.DataFrame(rows)
-    rows = []
-    for model, of_model in runs.items():  # a metric of all lists, not a mean over targets: nothing to resample
-        scores = np.array([run.result["test_result"][metric] for run in of_model])
-        deviation = scores.std(ddof=1) if len(scores) > 1 else np.nan
-        row = {"mean": scores.mean(), "deviation": deviation, "low": np.nan, "high": np.nan, "p": np.nan}
-        rows.append({"model": model, "metric": metric, **row})
-    return pd.DataFrame(rows)
+def _scores(
+    runs: Mapping[str, Sequence[Run]], targets: pd.DataFrame, metrics: Sequence[str], reference: str
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The tables :attr:`Board.scores`, :attr:`Board.seeds` and :attr:`Board.pairs`; all metrics share the resamples."""
+    users = targets["user"].to_numpy()
+    ranked = {metric: metric_values(runs, metric) for metric in metrics if metric.partition("@")[0] in RANK_METRICS}
+    values = {(metric, model): array for metric, of_metric in ranked.items() for model, array in of_metric.items()}
+    others = [model for model in runs if model != reference]
+    tested = [(metric, model) for metric in ranked for model in others]
+    raw = paired_p_values([(values[key], values[key[0], reference]) for key in tested], users)
+    p_values = {key: p for key, p in zip(tested, raw)}
+    estimated = estimates(values, users) if values else {}
+    scores, seeds = [], []
+    for metric in metrics:
+        corrected = dict(zip(others, holm(np.array([p_values.get((metric, model), np.nan) for model in others]))))
+        for model, of_model in runs.items():
+            if metric in ranked:
+                of_seeds = ranked[metric][model].mean(axis=1)
+                row = {**estimated[metric, model]._asdict(), "p": corrected.get(model, np.nan)}
+            else:  # a metric of all lists, not a mean over targets: nothing to resample
+                of_seeds = np.array([run.result["test_result"][metric] for run in of_model])
+                deviation = of_seeds.std(ddof=1) if len(of_seeds) > 1 else np.nan
+                row = {"mean": of_seeds.mean(), "deviation": deviation, "low": np.nan, "high": np.nan, "p": np.nan}
+            scores.append({"model": model, "metric": metric, **row})
+            seeds += [(model, metric, run.seed, value) for run, value in zip(of_model, of_seeds)]
+    watched = ranked.get(metrics[0], {})
+    order = sorted(watched, key=lambda model: -watched[model].mean())
+    return (
+        pd.DataFrame(scores),
+        pd.DataFrame(seeds, columns=SEED_COLUMNS),
+        compare_pairs(order, watched, users) if watched else pd.DataFrame(columns=PAIR_COLUMNS),
+    )
 
 
 def _costs(model: str, of_model: Sequence[Run]) -> dict[str, Any]:
@@ -266,12 +235,22 @@ def _costs(model: str, of_model: Sequence[Run]) -> dict[str, Any]:
     }
 
 
+def _curves(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    points = [
+        {"model": model, "seed": run.seed, **point}
+        for model, of_model in runs.items()
+        for run in of_model
+        for point in run.curve()
+    ]
+    return pd.DataFrame(points, columns=["model", "seed", "epoch", "loss", "valid"])
+
+
 def _groups(runs: Mapping[str, Sequence[Run]], targets: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The metric by group of targets; empty if it is not a mean over targets or the groups are unknown."""
     rows = []
     columns = {"history length": "history_length", "item popularity": "item_count"}
     if metric.partition("@")[0] in RANK_METRICS:
-        by_target = {model: _values(of_model, metric).mean(axis=0) for model, of_model in runs.items()}
+        by_target = {model: values.mean(axis=0) for model, values in metric_values(runs, metric).items()}
         for kind, column in columns.items():
             if column in targets:
                 # fewer groups if there are few different values

@@ -6,6 +6,7 @@ import datetime
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -37,7 +38,7 @@ def make_leaderboard(
     console: Console | None = None,
     runs: Sequence[Path] = (),
     minutes: float | None = None,
-) -> tuple[list[Path], list[Outcome]]:
+) -> Report:
     """Run all unfinished trials below ``folder/runs``, and write the report into ``folder``.
 
     A stopped leaderboard continues: finished runs are not run again, whether their records are in ``folder/runs``, in
@@ -52,10 +53,6 @@ def make_leaderboard(
         runs: Folders with the records of earlier runs, and with searches.
         minutes: The budget. When it is spent, runs are stopped with their best epoch so far, and no other is started;
             ``None`` for no limit.
-
-    Returns:
-        The files of the report, which has a board for each data set and protocol with a finished run, and the runs
-        that failed or were not started.
 
     Raises:
         SettingError: If a setting of any run is invalid; nothing is run then.
@@ -79,21 +76,33 @@ def make_leaderboard(
         return _run(plan, tuning, budget)
 
 
-def remake_leaderboard(source: Path, folder: Path) -> list[Path]:
+def remake_leaderboard(source: Path, folder: Path) -> Report:
     """Write the report of a leaderboard again, from its records alone.
 
     Args:
         source: The folder of the leaderboard.
         folder: Receives the report.
 
-    Returns:
-        The files of the report.
-
     Raises:
         DataError: If ``leaderboard.json`` or a record is missing or cannot be read.
         UserError: If the folder cannot be written.
     """
-    return write_report(*read_report(source), folder)
+    boards, provenance = read_report(source)
+    return Report(write_report(boards, provenance, folder), boards, [])
+
+
+class Report(NamedTuple):
+    """A written report.
+
+    Attributes:
+        files: Its files.
+        boards: Its boards, one for each data set and protocol with a finished run.
+        unfinished: The runs that failed or were not started.
+    """
+
+    files: list[Path]
+    boards: list[Board]
+    unfinished: list[Outcome]
 
 
 class _Plan:
@@ -116,7 +125,7 @@ class _Plan:
             self.trials[pair] = checked_folders(self.spec.trials(*pair, winners), self.folder / RUNS, records)
 
 
-def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> tuple[list[Path], list[Outcome]]:
+def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
     """Run the trials of a plan and write the report."""
     boards, unfinished, notes = [], [], []
     for (dataset, protocol), trials in plan.trials.items():
@@ -136,7 +145,8 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> tuple[list[Path], list[
     if not boards:
         what = "all runs failed" if any(outcome.started for outcome in unfinished) else "no run was started"
         raise UserError(f"{what}, the first one: {unfinished[0].trial.name}: {unfinished[0].error}")
-    return write_report(boards, _provenance(plan.spec, boards, tuning, notes), plan.folder), unfinished
+    files = write_report(boards, _provenance(plan.spec, boards, tuning, notes), plan.folder)
+    return Report(files, boards, unfinished)
 
 
 def _provenance(spec: Spec, boards: Sequence[Board], tuning: Tuning, notes: list[str]) -> Provenance:

@@ -6,21 +6,23 @@ import re
 from collections.abc import Iterator, Sequence
 
 from recbole_posattn.errors import one_line
-from recbole_posattn.experiments.leaderboard.board import Board
+from recbole_posattn.experiments.leaderboard.board import SIGNIFICANCE, Board
+from recbole_posattn.experiments.leaderboard.columns import rows, shown_columns
+from recbole_posattn.experiments.leaderboard.findings import findings
+from recbole_posattn.experiments.leaderboard.matrix import pair_cells
 from recbole_posattn.experiments.leaderboard.table import (
     PUBLISHED_SUMMARY,
     PUBLISHED_TEXTS,
     PUBLISHED_TITLE,
     Provenance,
     board_summary,
-    header,
     how_it_was_made,
     published_header,
     published_rows,
     remarks,
-    rows,
 )
-from recbole_posattn.reporting.page import MARKS, Cell
+from recbole_posattn.reporting.names import metric_title
+from recbole_posattn.reporting.page import MARKS, WEAK_MARKS, Cell
 
 
 def markdown(boards: Sequence[Board], provenance: Provenance) -> str:
@@ -29,34 +31,57 @@ def markdown(boards: Sequence[Board], provenance: Provenance) -> str:
     for board in boards:
         lines += [*_markdown_board(board), ""]
     if provenance.published:
-        lines += [f"## {PUBLISHED_TITLE}", "", _markdown(PUBLISHED_SUMMARY), ""]
+        lines += [f"## {PUBLISHED_TITLE}", "", escaped(PUBLISHED_SUMMARY), ""]
         titles = published_header(provenance.published)
-        lines += [*_markdown_table(titles, published_rows(provenance.published), len(PUBLISHED_TEXTS)), ""]
+        lines += [*table_lines(titles, published_rows(provenance.published), len(PUBLISHED_TEXTS)), ""]
     for title, entries in (("Not run", provenance.not_run), ("Notes", provenance.notes)):
         lines += _markdown_list(title, entries)
     lines += ["## How it was made", "", "```bash", provenance.command, "```", ""]
-    lines += [f"- {name}: {_markdown(fact)}" for name, fact in how_it_was_made(provenance)]
+    lines += [f"- {name}: {escaped(fact)}" for name, fact in how_it_was_made(provenance)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _markdown_board(board: Board) -> Iterator[str]:
-    yield f"## {_markdown(board.dataset)}, {_markdown(board.protocol)}"
+    yield f"## {escaped(board.dataset)}, {escaped(board.protocol)}"
     yield ""
     if board.models:
-        yield board_summary(board, _markdown, MARKS)
+        yield f"**In short:** {escaped(' '.join(findings(board)))}"
         yield ""
-        yield from _markdown_table(header(board), rows(board))
+        chosen = shown_columns(board)
+        yield from table_lines([column.title for column in chosen], rows(board, chosen))
+        yield ""
+        yield f"{board_summary(board, escaped, MARKS, WEAK_MARKS)} The page and the CSV file have all other columns."
     else:
         yield "No run finished."
     for title, lines in remarks(board):
         yield ""
         yield f"{title}:"
         yield ""
-        yield from (f"- {_markdown(line)}" for line in lines)
+        yield from (f"- {escaped(line)}" for line in lines)
+    yield from _markdown_pairs(board)
 
 
-def _markdown_table(titles: Sequence[str], table: Sequence[Sequence[Cell]], n_texts: int = 1) -> Iterator[str]:
-    yield _markdown_row(map(_markdown, titles))
+def _markdown_pairs(board: Board) -> Iterator[str]:
+    """The tests of every pair as a matrix of marks; nothing with fewer than three models or without a test."""
+    if len(board.models) < 3 or board.pairs["p"].isna().all():
+        return
+    yield ""
+    yield (
+        f"Every pair: is the row better or worse than the column by {metric_title(board.metrics[0])}? The same test, "
+        f"with Holm's correction for all pairs, at p < {SIGNIFICANCE}."
+    )
+    yield ""
+    numbers = [str(number) for number in range(1, len(board.models) + 1)]
+    table = [
+        [Cell(f"{number} {model}", None), *(pair_cells(board)[model][other] for other in board.models)]
+        for number, model in zip(numbers, board.models)
+    ]
+    yield from table_lines(["", *numbers], table)
+
+
+def table_lines(titles: Sequence[str], table: Sequence[Sequence[Cell]], n_texts: int = 1) -> Iterator[str]:
+    """A table whose first columns are texts, line by line."""
+    yield _markdown_row(map(escaped, titles))
     yield _markdown_row([*[":---"] * n_texts, *["---:"] * (len(titles) - n_texts)])
     for row in table:
         yield _markdown_row(map(_markdown_cell, row))
@@ -65,7 +90,7 @@ def _markdown_table(titles: Sequence[str], table: Sequence[Sequence[Cell]], n_te
 def _markdown_list(title: str, entries: Sequence[str]) -> list[str]:
     if not entries:
         return []
-    return [f"## {title}", "", *(f"- {_markdown(one_line(entry))}" for entry in entries), ""]
+    return [f"## {title}", "", *(f"- {escaped(one_line(entry))}" for entry in entries), ""]
 
 
 def _markdown_row(cells: Iterator[str] | Sequence[str]) -> str:
@@ -73,11 +98,11 @@ def _markdown_row(cells: Iterator[str] | Sequence[str]) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _markdown(cell.text)
+    text = escaped(cell.text)
     text = f"**{text}**" if cell.best else text
-    return f"{text} {MARKS[cell.verdict]}" if cell.verdict else text
+    return f"{text} {cell.mark}".strip()
 
 
-def _markdown(text: str) -> str:
+def escaped(text: str) -> str:
     """Plain text, escaped so that nothing in it is read as Markdown or HTML; a < before a space needs no escape."""
     return re.sub(r"[\\`*_|~$\[\]&]|<(?! )", r"\\\g<0>", text)

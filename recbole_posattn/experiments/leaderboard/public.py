@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recbole_posattn.errors import DataError
 from recbole_posattn.experiments.leaderboard.board import Board, gather
+from recbole_posattn.experiments.leaderboard.columns import COSTS
+from recbole_posattn.experiments.leaderboard.findings import findings
 from recbole_posattn.experiments.leaderboard.published import Published
-from recbole_posattn.experiments.leaderboard.table import COSTS, Provenance
+from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.trials import Outcome, Trial
 from recbole_posattn.files import json_lines
@@ -51,7 +54,9 @@ def _plain_board(board: Board) -> dict[str, Any]:
                 metric: {
                     **board.score(model, metric)[["mean", "deviation", "low", "high", "p"]].to_dict(),
                     "verdict": board.verdict(model, metric) or None,
+                    "few_seeds": board.has_few_seeds(model, board.reference),
                     "best": model in best[metric],
+                    "seeds": {str(seed): value for seed, value in board.of_seeds(model, metric).items()},
                 }
                 for metric in board.metrics
             },
@@ -67,7 +72,9 @@ def _plain_board(board: Board) -> dict[str, Any]:
         "n_targets": board.n_targets,
         "n_users": board.n_users,
         "seen_targets": board.seen_targets,
+        "findings": findings(board),
         "rows": rows,
+        "pairs": _records(board.pairs),
         "runs": board.runs,
         "failures": [dict(zip(_MISSING_RUN, failure)) for failure in board.failures],
         "not_started": [dict(zip(_MISSING_RUN, missing)) for missing in board.not_started],
@@ -80,6 +87,18 @@ def _records(table: Any) -> list[dict[str, Any]]:
     return table.rename(columns={"model": "row"}).to_dict("records")
 
 
+class Recorded(NamedTuple):
+    """A board of ``leaderboard.json``, and its runs by their records."""
+
+    content: dict[str, Any]
+    outcomes: list[Outcome]
+
+    @property
+    def name(self) -> str:
+        """Of the board."""
+        return f"{self.content['dataset']}, {self.content['protocol']}"
+
+
 def read_report(folder: Path) -> tuple[list[Board], Provenance]:
     """The boards of a leaderboard, computed again from the records in its folder, and its provenance.
 
@@ -88,6 +107,21 @@ def read_report(folder: Path) -> tuple[list[Board], Provenance]:
 
     Raises:
         DataError: If a file is missing or cannot be read.
+    """
+    provenance, recorded = read_records(folder)
+    boards = []
+    for each in recorded:
+        with readable(each):
+            content = each.content
+            boards.append(gather(each.outcomes, content["dataset"], content["protocol"], content["reference"]))
+    return [board for board in boards if board is not None], provenance
+
+
+def read_records(folder: Path) -> tuple[Provenance, list[Recorded]]:
+    """The provenance of a leaderboard, and its boards with their records, which exist but are not yet read.
+
+    Raises:
+        DataError: If a file is missing, or ``leaderboard.json`` cannot be read.
     """
     file = folder / NAME
     try:
@@ -100,7 +134,7 @@ def read_report(folder: Path) -> tuple[list[Board], Provenance]:
             **{field: content[field] for field in Provenance._fields if field != "published"},
             published=[Published(**entry) for entry in content["published"]],
         )
-        planned = [(board, _outcomes(board, folder / RUNS)) for board in content["boards"]]
+        return provenance, [Recorded(board, _outcomes(board, folder / RUNS)) for board in content["boards"]]
     except OSError as error:
         raise DataError(
             f"{file} cannot be read: {error.strerror or error}; a leaderboard writes it when it ends"
@@ -109,19 +143,17 @@ def read_report(folder: Path) -> tuple[list[Board], Provenance]:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is not a leaderboard of this package: {type(error).__name__} {error}") from error
-    boards = [_gathered(board, outcomes) for board, outcomes in planned]
-    return [board for board in boards if board is not None], provenance
 
 
-def _gathered(board: dict[str, Any], outcomes: Sequence[Outcome]) -> Board | None:
+@contextmanager
+def readable(recorded: Recorded) -> Iterator[None]:
+    """Errors of a damaged record of a board in one line."""
     try:
-        return gather(outcomes, board["dataset"], board["protocol"], board["reference"])
+        yield
     except DataError:
         raise
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"a record of {board['dataset']}, {board['protocol']} cannot be read: {type(error).__name__} {error}"
-        ) from error
+        raise DataError(f"a record of {recorded.name} cannot be read: {type(error).__name__} {error}") from error
 
 
 def _outcomes(board: dict[str, Any], runs: Path) -> list[Outcome]:

@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from recbole_posattn.experiments.leaderboard.board import Board
+from recbole_posattn.experiments.leaderboard.columns import COSTS
 from recbole_posattn.experiments.leaderboard.latex import latex
 from recbole_posattn.experiments.leaderboard.markdown import markdown
 from recbole_posattn.experiments.leaderboard.page import html
 from recbole_posattn.experiments.leaderboard.public import NAME, json_report
-from recbole_posattn.experiments.leaderboard.table import COSTS, Provenance
+from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.reporting.page import write_files
 
 CSV_COLUMNS = [

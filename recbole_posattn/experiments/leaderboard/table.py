@@ -1,27 +1,16 @@
-"""The rows and columns of a leaderboard's tables, independent of the output format."""
+"""The words around a leaderboard's tables, and its table of published results, whatever the output format."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from recbole_posattn.errors import one_line
-from recbole_posattn.experiments.leaderboard.board import SIGNIFICANCE, Board
+from recbole_posattn.experiments.leaderboard.board import FEW_SEEDS, SIGNIFICANCE, Board
 from recbole_posattn.experiments.leaderboard.published import Published
-from recbole_posattn.reporting.page import MISSING, Cell, number_cell
+from recbole_posattn.reporting.names import metric_title
+from recbole_posattn.reporting.page import Cell, number_cell
 
-# Columns of Board.costs: title and number format.
-COSTS = {
-    "seeds": ("seeds", "{:,.0f}"),
-    "parameters": ("parameters", "{:,.0f}"),
-    "seconds_per_epoch": ("seconds per epoch", "{:,.2f}"),
-    "best_epoch": ("epochs to best", "{:,.1f}"),
-    "training_seconds": ("training seconds", "{:,.1f}"),
-    "peak_mebibytes": ("peak MiB", "{:,.0f}"),
-}
 PUBLISHED_TITLE = "Published by others"
 PUBLISHED_SUMMARY = (
     "Not run here: other code, seeds and tuning, no spread and no test. For orientation only; do not rank these with "
@@ -56,75 +45,36 @@ class Provenance(NamedTuple):
     tuning: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
 
 
-def header(board: Board) -> list[str]:
-    """The columns of a board's table; the interval follows its metric."""
-    watched, *others = board.metrics
-    return ["model", watched, "95 % interval", *others, *(title for title, _ in COSTS.values())]
-
-
-def rows(board: Board) -> list[list[Cell]]:
-    """A board's table, the best model first, with the columns of :func:`header`."""
-    costs = board.costs.set_index("model")
-    watched, *others = board.metrics
-    best = {metric: board.best(metric) for metric in board.metrics}
-    return [
-        [
-            Cell(model, model),
-            _metric(board, model, watched, best),
-            _interval(board, model, watched),
-            *(_metric(board, model, metric, best) for metric in others),
-            *(_cost(board, model, column, costs.loc[model, column], form) for column, (_, form) in COSTS.items()),
-        ]
-        for model in board.models
-    ]
-
-
-def _cost(board: Board, model: str, column: str, value: Any, form: str) -> Cell:
-    """A cost; seeds are shown as ``1 of 2`` if some are missing, epochs as ``8.0 of 9.0`` if a run was stopped."""
-    cell = number_cell(value, form)
-    n_missing = sum(missing == model for missing, *_ in (*board.failures, *board.not_started))
-    if column == "seeds" and n_missing:
-        return cell._replace(text=f"{cell.text} of {value + n_missing:,.0f}")
-    runs = [run for run in board.runs if run["row"] == model]
-    if column == "best_epoch" and any(run["stopped_by"] for run in runs):
-        epochs = sum(run["epochs"] for run in runs) / len(runs)
-        return cell._replace(text=f"{cell.text} of {form.format(epochs)}, stopped")
-    return cell
-
-
-def _metric(board: Board, model: str, metric: str, best: Mapping[str, Sequence[str]]) -> Cell:
-    score = board.score(model, metric)
-    cell = number_cell(score["mean"], "{:.4f}")
-    if cell.value is None:
-        return cell
-    deviation = "" if pd.isna(score["deviation"]) else f" ± {score['deviation']:.4f}"
-    verdict = board.verdict(model, metric)
-    p = float(score["p"]) if verdict else math.nan
-    return Cell(cell.text + deviation, cell.value, model in best[metric], verdict, p)
-
-
-def _interval(board: Board, model: str, metric: str) -> Cell:
-    low, high = board.score(model, metric)[["low", "high"]]
-    return Cell(MISSING, None) if pd.isna(low) or pd.isna(high) else Cell(f"{low:.4f}–{high:.4f}", float(low))
-
-
-def board_summary(board: Board, escape: Callable[[str], str], marks: Mapping[str, str]) -> str:
-    """How to read the table, in one line."""
+def board_summary(
+    board: Board,
+    escape: Callable[[str], str],
+    marks: Mapping[str, str],
+    weak_marks: Mapping[str, str],
+    all_marked: bool = True,
+) -> str:
+    """How to read the table, in one paragraph; without ``all_marked``, the watched metric alone has marks."""
     seen = ""
     if board.seen_targets is not None:
         seen = f", {100 * board.seen_targets:.1f} % of them already in the user's history"
+    watched = metric_title(board.metrics[0])
     text = (
         f"{board.n_targets:,} test targets of {board.n_users:,} users{seen}. Mean ± standard deviation over seeds, the "
-        f"best in bold; 95 % interval of {board.metrics[0]} by bootstrap over users and seeds. "
+        f"best in bold; 95 % interval of {watched} by bootstrap over users and seeds; seconds of training. "
     )
     untested = _untested(board)
     if board.scores["p"].isna().all():
         return escape(f"{text}No model was tested against another{untested or '.'}")
     text += (
-        f"Against {board.reference}, by a paired test over users and seeds with Holm's correction at "
-        f"p < {SIGNIFICANCE}: "
+        f"Marks: {watched} against {board.reference}, by a paired test over users and seeds with Holm's correction at "
+        f"p < {SIGNIFICANCE}{', and beside other metrics the same for these' if all_marked else ''}: "
     )
     legend = f"{marks['better']} better, {marks['worse']} worse, {marks['tie']} tie (no difference could be shown)."
+    tested = board.scores.loc[board.scores["p"].notna(), "model"].unique()
+    if any(board.has_few_seeds(model, board.reference) for model in tested):
+        legend = legend.removesuffix(".") + (
+            f"; {weak_marks['better']} and {weak_marks['worse']} with fewer than {escape(str(FEW_SEEDS))} seeds: "
+            "weaker evidence."
+        )
     return escape(text) + legend + escape(f" Not tested{untested}" if untested else "")
 
 
@@ -142,27 +92,30 @@ def _untested(board: Board) -> str:
 
 def published_header(published: Sequence[Published]) -> list[str]:
     """The columns of the table of published results."""
-    metrics = dict.fromkeys(metric for entry in published for metric in entry.metrics)
-    return [*PUBLISHED_TEXTS, *metrics, *(["seeds"] if any(entry.seeds for entry in published) else [])]
+    seeds = ["seeds"] if any(entry.seeds for entry in published) else []
+    return [*PUBLISHED_TEXTS, *map(metric_title, _published_metrics(published)), *seeds]
 
 
 def published_rows(published: Sequence[Published]) -> list[list[Cell]]:
     """Published results in the given order, with the columns of :func:`published_header`."""
-    columns = published_header(published)[len(PUBLISHED_TEXTS) :]
+    metrics, with_seeds = _published_metrics(published), any(entry.seeds for entry in published)
     return [
         [
             *(Cell(text, text) for text in (entry.model, entry.dataset, entry.protocol, entry.source)),
-            *(_published_cell(entry, column) for column in columns),
+            *(_published_cell(entry, metric) for metric in metrics),
+            *([number_cell(entry.seeds, "{:,.0f}")] if with_seeds else []),
         ]
         for entry in published
     ]
 
 
-def _published_cell(entry: Published, column: str) -> Cell:
-    if column == "seeds":
-        return number_cell(entry.seeds, "{:,.0f}")
-    cell = number_cell(entry.metrics.get(column), "{:.4f}")
-    spread = f" ± {entry.deviations[column]:.4f}" if column in entry.deviations else ""
+def _published_metrics(published: Sequence[Published]) -> list[str]:
+    return list(dict.fromkeys(metric for entry in published for metric in entry.metrics))
+
+
+def _published_cell(entry: Published, metric: str) -> Cell:
+    cell = number_cell(entry.metrics.get(metric), "{:.4f}")
+    spread = f" ± {entry.deviations[metric]:.4f}" if metric in entry.deviations else ""
     return cell._replace(text=cell.text + spread)
 
 

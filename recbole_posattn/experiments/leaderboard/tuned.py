@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_posattn.errors import counted
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.trials import Resources
@@ -26,6 +27,7 @@ from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.shared import earlier_trials
 from recbole_posattn.experiments.tuning.space import space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
+from recbole_posattn.reporting.names import setting_text
 
 
 @dataclass
@@ -59,9 +61,9 @@ class Tuning:
         self.rows.append(facts)
         found = "no trial finished, so its settings are unchanged"
         if best is not None:
-            found = ", ".join(f"{key} {value}" for key, value in best.settings.items())
+            found = ", ".join(f"{key} {setting_text(value)}" for key, value in best.settings.items())
         self.notes.append(
-            f"{dataset}, {protocol}: {row}: {facts['trials']} trials ({facts['pruned']} stopped early, "
+            f"{dataset}, {protocol}: {row}: {counted(facts['trials'], 'trial')} ({facts['pruned']} pruned, "
             f"{facts['failed']} failed, {facts['reused']} taken from earlier searches), {facts['seconds']:,.0f} s: "
             f"{found}."
         )
@@ -108,8 +110,8 @@ def tune_rows(
     short = Path(protocol).stem
     board = f"{dataset}, {short}"
     tuning.notes.append(
-        f"{board}: each row was tuned by {n_trials} trials on the validation set with seed {spec.seeds[0]}, in the "
-        "search space of its model."
+        f"{board}: each row was tuned by {counted(n_trials, 'trial')} on the validation set with seed {spec.seeds[0]}, "
+        "in the search space of its model."
     )
     for name, search in definitions.items():
         if not search.space.keys:

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recbole_posattn.experiments.tuning.importance import importances
+from recbole_posattn.experiments.tuning.importance import caution, importances
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, TrialRecord, best_trial
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.reporting.drawing import COLORS, Drawing, drawing, short
+from recbole_posattn.reporting.names import metric_title, setting_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FINISHED_COLOR, _PRUNED_COLOR, _FAILED_COLOR, _BEST_COLOR = COLORS[0], "#a3abb5", "#d55e00", "#262b33"
 
+
+# Width of the figure of settings in inches, and of a character beside its axes in points.
+_PARALLEL_WIDTH, _POINTS_A_CHARACTER = 10.4, 5.2
 
 # Background of a label, so that lines do not cross it.
 _LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
@@ -36,6 +40,7 @@ def draw_search(
         metric: The watched metric.
         bigger: Whether higher is better.
     """
+    metric = metric_title(metric)
     plan: dict[str, tuple[Callable[[], Figure | None], str, str, bool]] = {
         "history": (
             functools.partial(draw_history, records, metric, bigger),
@@ -52,13 +57,13 @@ def draw_search(
         "parallel": (
             functools.partial(draw_parallel, records, space, metric, bigger),
             "Settings and results",
-            "Each line is a trial; colour and last axis show its best score. A gap: the key was not searched.",
+            "Each line is a trial; colour and last axis show its best score. A gap: the trial does not have the key.",
             True,
         ),
         "curves": (
             functools.partial(draw_curves, records, metric, bigger),
             f"{metric} on the validation set by epoch",
-            "Grey: stopped early. Black: the best trial.",
+            "Grey: pruned. Black: the best trial.",
             True,
         ),
     }
@@ -75,7 +80,7 @@ def draw_history(records: Sequence[TrialRecord], metric: str, bigger: bool) -> F
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axis = figure.subplots()
-    for state, color, name in ((FINISHED, _FINISHED_COLOR, "finished"), (PRUNED, _PRUNED_COLOR, "stopped early")):
+    for state, color, name in ((FINISHED, _FINISHED_COLOR, "finished"), (PRUNED, _PRUNED_COLOR, "pruned")):
         points = [(record.number, record.best(bigger)) for record in records if record.state == state and record.curve]
         if points:
             axis.plot(*zip(*points), "o", color=color, markersize=5, label=name)
@@ -115,6 +120,8 @@ def draw_importance(
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set(xlabel="share of the variance")
+    if text := caution(records):
+        axis.set_title(text, fontsize=8.5, color=_FAILED_COLOR)
     axis.grid(axis="x")
     return figure
 
@@ -153,7 +160,7 @@ def draw_parallel(records: Sequence[TrialRecord], space: Space, metric: str, big
     low, high = scores.min(), scores.max()
     heights = (scores - low) / (high - low) if high > low else np.full(len(scores), 0.5)
 
-    figure = Figure(figsize=(10.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(_PARALLEL_WIDTH, 4.2), layout="constrained")
     axis = figure.subplots()
     colors = matplotlib.colormaps["viridis"](heights if bigger else 1 - heights)
     for index in np.argsort(scores if bigger else -scores):  # the best on top
@@ -163,9 +170,10 @@ def draw_parallel(records: Sequence[TrialRecord], space: Space, metric: str, big
             for dimension in dimensions
         ]
         axis.plot([*line, heights[index]], color=colors[index], linewidth=1.3, alpha=0.85, marker="o", markersize=3)
+    most = int((_PARALLEL_WIDTH * 72 / (len(dimensions) + 0.7) - 6) / _POINTS_A_CHARACTER)  # of a label beside its axis
     for place, dimension in enumerate(dimensions):
         axis.axvline(place, color="#7b8794", linewidth=0.8, zorder=0)
-        for height, label in _marks(dimension):
+        for height, label in _marks(dimension, most):
             axis.annotate(
                 label, (place, height), (4, 0), textcoords="offset points", va="center", fontsize=7.5, bbox=_LABEL_BOX
             )
@@ -173,7 +181,10 @@ def draw_parallel(records: Sequence[TrialRecord], space: Space, metric: str, big
     for height, score in ((0, low), (1, high)) if high > low else ((0.5, low),):
         axis.annotate(f"{score:.4f}", (len(dimensions), height), (4, 0), textcoords="offset points", va="center")
     labels = [*(short(dimension.key, 20) for dimension in dimensions), metric]
-    axis.set_xticks(range(len(labels)), labels=labels, fontsize=8, rotation=12, ha="right", rotation_mode="anchor")
+    rotation = 12 if len(labels) <= 8 else 30
+    axis.set_xticks(
+        range(len(labels)), labels=labels, fontsize=8, rotation=rotation, ha="right", rotation_mode="anchor"
+    )
     axis.set_yticks([])
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.tick_params(axis="x", length=0)
@@ -191,10 +202,10 @@ def _height(dimension: Dimension, value: Any) -> float:
     return (scale(value) - low) / (high - low)
 
 
-def _marks(dimension: Dimension) -> list[tuple[float, str]]:
-    """The labels of an axis and their places."""
+def _marks(dimension: Dimension, most: int) -> list[tuple[float, str]]:
+    """The labels of an axis, of so many characters at most, and their places."""
     if dimension.kind == "choice":
-        return [(_height(dimension, value), short(str(value), 18)) for value in dimension.values]
+        return [(_height(dimension, value), short(setting_text(value), most)) for value in dimension.values]
     low, high = dimension.values[:2]
     middle = math.sqrt(low * high) if dimension.kind == "loguniform" else (low + high) / 2
     return [(_height(dimension, value), f"{value:.3g}") for value in (low, middle, high)]

@@ -10,6 +10,9 @@ from recbole_posattn.experiments.tuning.space import Space
 
 _FEWEST_TRIALS = 4
 
+# Importances of fewer trials than this are shown with a caution.
+_FEW_TRIALS = 20
+
 
 def importances(
     records: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], bigger: bool
@@ -33,6 +36,17 @@ def importances(
         return {}
     import optuna
 
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would print a line for the study
+    try:
+        return _fanova(scored, space, fixed, bigger)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _fanova(scored: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any], bigger: bool) -> dict[str, float]:
+    import optuna
+
     study = optuna.create_study(direction="maximize" if bigger else "minimize")
     for record in scored:
         study.enqueue_trial(space.parameters(record.settings))
@@ -41,3 +55,11 @@ def importances(
         study.tell(trial, record.best(bigger))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return optuna.importance.get_param_importances(study, evaluator=evaluator)
+
+
+def caution(records: Sequence[TrialRecord]) -> str:
+    """What a reader of importances is told if they come from few trials; empty if there are enough."""
+    n_scored = sum(bool(record.curve) for record in records)
+    if n_scored >= _FEW_TRIALS:
+        return ""
+    return f"Caution: {n_scored} trials are too few to rank keys."

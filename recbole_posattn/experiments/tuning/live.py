@@ -1,4 +1,4 @@
-"""The progress of a search: a progress bar, or in a log a line for each trial."""
+"""The progress of a search: a line for each trial, and in a terminal a progress bar below."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from recbole_posattn.errors import counted
 from recbole_posattn.experiments.tuning.records import PRUNED, TrialRecord, best_trial, n_failed
 from recbole_posattn.reporting.terminal import print_line
 
 
 class LiveSearch:
-    """A progress bar with the best score so far and the number of stopped and failed trials.
+    """A line for each trial, and a progress bar with the best score so far and the numbers of pruned and failed trials.
 
     Args:
         title: Name of the search.
@@ -50,15 +51,20 @@ class LiveSearch:
         """Show a trial that has ended."""
         self.records.append(record)
         self.progress.update(self.task, advance=1, summary=self._summary())
-        if not self.console.is_terminal:
-            score = record.best(self.bigger)
-            result = f"{self.metric} {score:.4f}" if score is not None else f"no finite {self.metric}"
-            outcome = record.error or f"{result} after {record.curve[-1][0]} epochs"
-            done = f"{self.title}  {len(self.records)}/{self.n_trials}"
-            line = (
-                f"{done}  trial {record.number} {record.state}: {outcome}  ({record.seconds:.0f} s)  {record.settings}"
-            )
-            print_line(self.console, line)
+        print_line(self.console, f"{self.title}  {len(self.records)}/{self.n_trials}  {self._line(record)}")
+
+    def _line(self, record: TrialRecord) -> str:
+        """What became of a trial, in one short line."""
+        score, best = record.best(self.bigger), best_trial(self.records, self.bigger)
+        parts = [f"trial {record.number}", record.state]
+        if record.error:
+            parts.append(record.error)
+        else:
+            parts.append(f"no finite {self.metric}" if score is None else f"{self.metric} {score:.4f}")
+        if record.curve:
+            parts.append(counted(record.curve[-1][0], "epoch"))
+        parts.append(f"{record.seconds:.0f} s")
+        return ", ".join(parts) + (" (best so far)" if record is best else "")
 
     def _summary(self) -> str:
         best = best_trial(self.records, self.bigger)
@@ -67,7 +73,7 @@ class LiveSearch:
         score = None if best is None else best.best(self.bigger)
         facts = [
             "" if score is None else f"best {self.metric} {score:.4f}",
-            f"{states.count(PRUNED)} stopped early" if PRUNED in states else "",
+            f"{states.count(PRUNED)} pruned" if PRUNED in states else "",
             f"{failed} failed" if failed else "",
         ]
         return ", ".join(fact for fact in facts if fact)

@@ -277,7 +277,7 @@ class _Recorder(tune.Callback):
             curve.append((result["epoch"], result["score"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Record a trial that finished or was stopped early."""
+        """Record a trial that finished or was pruned."""
         number = trial.config["trial"]["number"]
         complete = (trial_folder(self.folder, number) / RESULT_NAME).is_file()
         self._record(trial, FINISHED if complete else PRUNED, None)

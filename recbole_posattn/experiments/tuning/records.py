@@ -74,7 +74,7 @@ def next_number(records: Sequence[TrialRecord]) -> int:
 
 
 def n_failed(records: Sequence[TrialRecord]) -> int:
-    """How many trials were neither finished nor stopped early."""
+    """How many trials were neither finished nor pruned."""
     return sum(record.state not in (FINISHED, PRUNED) for record in records)
 
 

@@ -15,6 +15,7 @@ from recbole_posattn.experiments.tuning.figures import draw_search
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, TrialRecord, n_failed
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.reporting.drawing import Drawing
+from recbole_posattn.reporting.names import metric_title, setting_text, without_twins
 from recbole_posattn.reporting.page import Cell, number_cell, render_page
 
 BEST_NAME = "best.yaml"
@@ -116,8 +117,9 @@ def html(result: SearchResult, drawings: Sequence[Drawing]) -> str:
         date=dict(result.origin).get("date", ""),
         result=result,
         score=f"{result.best_score:.4f}",
-        counts=f"{n_finished} finished, {n_pruned} stopped early, {n_failed(result.records)} failed",
-        best_settings=[(key, str(value)) for key, value in result.best.settings.items()],
+        counts=f"{n_finished} finished, {n_pruned} pruned, {n_failed(result.records)} failed",
+        metric=metric_title(result.metric),
+        best_settings=[(key, setting_text(value)) for key, value in result.best.settings.items()],
         results=_result_rows(result),
         header=_header(result),
         rows=_rows(result),
@@ -131,15 +133,20 @@ def html(result: SearchResult, drawings: Sequence[Drawing]) -> str:
 def _result_rows(result: SearchResult) -> list[list[Cell]]:
     return [
         [
-            Cell(metric, metric),
+            Cell(metric_title(metric), metric),
             *(number_cell(split.get(metric), "{:.4f}") for split in (result.valid_result, result.test_result)),
         ]
-        for metric in result.valid_result
+        for metric in without_twins(
+            list(result.valid_result),
+            lambda one, other: all(
+                split.get(one) == split.get(other) for split in (result.valid_result, result.test_result)
+            ),
+        )
     ]
 
 
 def _header(result: SearchResult) -> list[str]:
-    return ["trial", "state", result.metric, "epochs", "seconds", *result.space.keys]
+    return ["trial", "state", metric_title(result.metric), "epochs", "seconds", *result.space.keys]
 
 
 def _rows(result: SearchResult) -> list[list[Cell]]:
@@ -168,4 +175,4 @@ def _rows(result: SearchResult) -> list[list[Cell]]:
 def _setting(value: Any) -> Cell:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return number_cell(value, "{:.4g}")
-    return Cell(str(value), str(value))
+    return Cell(setting_text(value), setting_text(value))

@@ -24,9 +24,9 @@ from recbole_posattn.reporting.page import command_line, write_files
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import PLACES
 from recbole_posattn.settings.plain import plain_data
-from recbole_posattn.training.checkpoint import BEST_NAME
 from recbole_posattn.training.load import evaluate_checkpoint
 from recbole_posattn.training.result import versions
+from recbole_posattn.training.run_folder import BEST_NAME
 
 WINNER_NAME = "best.json"
 

@@ -6,6 +6,7 @@ Shape keys: b batch, h heads, s sequence length, t queries, d_h head size.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,13 +83,14 @@ class TimeBiasEncoding(PositionEncoding):
 def weights_of(weight: Tensor, bucket: Tensor) -> Tensor:
     """weight[head, bucket], shape (b, h, t, s), of weights of shape (h, n) and buckets of shape (b, t, s)."""
     if torch.is_grad_enabled():
-        weights: Tensor = _WeightsOf.apply(weight, bucket)
-        return weights
+        apply: Callable[..., Tensor] = _WeightsOf.apply
+        return apply(weight, bucket)
     return _taken(weight, bucket)
 
 
 def _taken(weight: Tensor, bucket: Tensor) -> Tensor:
-    return weight.index_select(1, bucket.flatten()).unflatten(1, bucket.shape).transpose(0, 1)
+    taken: Tensor = weight.index_select(1, bucket.flatten()).unflatten(1, bucket.shape)
+    return taken.transpose(0, 1)
 
 
 class _WeightsOf(torch.autograd.Function):

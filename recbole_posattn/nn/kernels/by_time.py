@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -176,7 +177,8 @@ class TimeDecayKernel(LearnedKernel):
         state = decayed_sums(carry, written)
         before = F.pad(state[..., :-1, :], (0, 0, 1, 0)).transpose(2, 3)  # (b, g, n, m, c)
         y = y + read.permute(0, 1, 3, 4, 2) @ before
-        return y.flatten(-3, -2)[..., :length, :].to(x.dtype)
+        mixed: Tensor = y.flatten(-3, -2)[..., :length, :].to(x.dtype)
+        return mixed
 
     def extra_repr(self) -> str:
         """The sizes and options, for ``print(model)``."""
@@ -195,8 +197,8 @@ def decayed_sums(decay: Tensor, x: Tensor) -> Tensor:
     """
     if not torch.is_grad_enabled():
         return _scan(decay, x)
-    sums: Tensor = _DecayedSums.apply(decay, x)
-    return sums
+    apply: Callable[..., Tensor] = _DecayedSums.apply
+    return apply(decay, x)
 
 
 def _scan(decay: Tensor, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from recbole_posattn.nn.losses.histories import TargetHistories
 from recbole_posattn.nn.losses.negatives import Distribution
 
 
@@ -52,13 +53,17 @@ class ItemLoss(nn.Module):
         """
         return cls()
 
-    def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, target: Tensor, item_weight: Tensor, histories: TargetHistories | None = None
+    ) -> Tensor:
         """The mean loss of some targets.
 
         Args:
             hidden: The hidden state that predicts each target, shape (m, d); m ≥ 1, since the mean over none is NaN.
             target: Items of shape (m,).
             item_weight: Embeddings of all items, shape (n, d).
+            histories: The items before each target, if they get a bias or leave the loss. A class without this argument
+                cannot be used with ``history_partition`` and ``train_mask_history``.
 
         Returns:
             Scalar.

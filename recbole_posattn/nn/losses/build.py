@@ -13,12 +13,14 @@ from recbole_posattn.nn.losses.sampled import (
     BinaryCrossEntropy,
     GeneralizedBinaryCrossEntropy,
     SampledSoftmax,
+    TargetSampledSoftmax,
     negative_items,
 )
 
 LOSSES: dict[str, Callable[[LossOptions, Tensor | None], ItemLoss]] = {
     "CE": lambda o, counts: CrossEntropy(o.chunk_size, o.label_smoothing, o.precision),
     "SSM": lambda o, counts: SampledSoftmax(negative_items(o, counts), o.n_negatives),
+    "TSSM": lambda o, counts: TargetSampledSoftmax(negative_items(o, counts), o.n_negatives),
     "BCE": lambda o, counts: BinaryCrossEntropy(negative_items(o, counts), o.n_negatives),
     "gBCE": lambda o, counts: GeneralizedBinaryCrossEntropy(negative_items(o, counts), o.n_negatives, o.calibration),
     "BPR": lambda o, counts: BayesianPersonalizedRanking(negative_items(o, counts), o.n_negatives),
@@ -26,6 +28,9 @@ LOSSES: dict[str, Callable[[LossOptions, Tensor | None], ItemLoss]] = {
 
 # The losses with sampled negatives.
 SAMPLED_LOSSES = LOSSES.keys() - {"CE"}
+
+# Losses, registered from outside, whose ``forward`` does not take histories.
+LOSSES_WITHOUT_HISTORIES: set[str] = set()
 
 
 def build_loss(options: LossOptions, item_counts: Tensor | None) -> ItemLoss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from recbole_posattn.nn.gemm import add_transposed_times, suits_onednn, times_transposed
 from recbole_posattn.nn.losses.base import ItemLoss, target_chunks, targets_per_chunk
+from recbole_posattn.nn.losses.histories import TargetHistories
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -28,6 +30,10 @@ SMALLEST_PART = 16
 # Types of the products with the item embeddings.
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
+# The same with histories, whose items are scattered over the logits: these fit into the cache. The targets of a chunk
+# then also have histories of nearly the same length.
+ELEMENTS_WITH_HISTORIES = {"cpu": 2**18, "cuda": 2**27}
+
 # Fewest targets of a chunk, however many items there are: each chunk reads all embeddings and adds to all their
 # gradients. With this many targets, a chunk has about as many logits as the embeddings have elements.
 MIN_CHUNK_SIZE = 64
@@ -35,7 +41,9 @@ MIN_CHUNK_SIZE = 64
 
 class CrossEntropy(ItemLoss):
     """Cross-entropy over all items, −s⁺ + log Σ_i exp(s_i), and with label smoothing
-    −(1 − ε) s⁺ − ε mean_i s_i + log Σ_i exp(s_i), as ``torch.nn.functional.cross_entropy`` computes it.
+    −(1 − ε) s⁺ − ε mean_i s_i + log Σ_i exp(s_i), as ``torch.nn.functional.cross_entropy`` computes it. With histories,
+    a :class:`HistoryBias` adds to the scores of a target's history items, and a :class:`HistoryMask` leaves these items
+    out of both sums.
 
     As in RecBole's SASRec, the padding item is included. In chunks, the loss and its gradients are exact, but only the
     scores of c targets are in memory at a time, and nothing is computed twice: the forward pass replaces the scores of
@@ -71,20 +79,38 @@ class CrossEntropy(ItemLoss):
         self.label_smoothing = label_smoothing
         self.precision = precision
 
-    def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, target: Tensor, item_weight: Tensor, histories: TargetHistories | None = None
+    ) -> Tensor:
         """See :meth:`ItemLoss.forward`."""
         if self.chunk_size is None:
-            return F.cross_entropy(hidden @ item_weight.T, target, label_smoothing=self.label_smoothing)
-        chunk_size = self.chunk_size
+            return self._at_once(hidden @ item_weight.T, target, histories)
+        chunk_size, elements = self.chunk_size, LOGIT_ELEMENTS
+        if histories is not None:
+            order, histories = histories.by_position()
+            hidden, target, elements = hidden.index_select(0, order), target[order], ELEMENTS_WITH_HISTORIES
         if chunk_size == "auto":
-            chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(LOGIT_ELEMENTS, len(item_weight), hidden.device))
+            chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(elements, len(item_weight), hidden.device))
         product_dtype = (hidden[:0] @ item_weight[:0].T).dtype  # autocast's if it is on
         if self.precision == "bfloat16":
             product_dtype = torch.bfloat16
         loss: Callable[..., Tensor] = _ChunkedCrossEntropy.apply
-        return loss(
-            hidden, target, item_weight, chunk_size, self.label_smoothing, product_dtype, torch.is_grad_enabled()
-        )
+        table = None if histories is None else histories.table
+        options = (histories, chunk_size, self.label_smoothing, product_dtype, torch.is_grad_enabled())
+        return loss(hidden, target, item_weight, table, *options)
+
+    def _at_once(self, logits: Tensor, target: Tensor, histories: TargetHistories | None) -> Tensor:
+        """The loss from all scores, shape (m, n)."""
+        if histories is None:
+            return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        item, added = histories.added(slice(None), target)
+        logits = logits.scatter_add(1, item, added.to(logits.dtype))
+        loss = F.cross_entropy(logits, target)
+        if not self.label_smoothing:
+            return loss
+        kept = logits > -math.inf  # F.cross_entropy would spread probability over the others as well
+        spread = logits.log_softmax(dim=1).masked_fill(~kept, 0.0).sum(dim=1) / kept.sum(dim=1)
+        return (1 - self.label_smoothing) * loss - self.label_smoothing * spread.mean()
 
     def extra_repr(self) -> str:
         """The options, for ``print(model)``."""
@@ -100,6 +126,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         hidden: Tensor,
         target: Tensor,
         item_weight: Tensor,
+        table: Tensor | None,  # that of the histories
+        histories: TargetHistories | None,
         chunk_size: int,
         label_smoothing: float,
         product_dtype: torch.dtype,
@@ -107,8 +135,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         """See :class:`CrossEntropy`; products are computed in ``product_dtype``, the softmax in float32 at least."""
         with torch.autocast(hidden.device.type, enabled=False):
-            needs_hidden = grad_enabled and ctx.needs_input_grad[0]
-            needs_weight = grad_enabled and ctx.needs_input_grad[2]
+            needs_hidden, _, needs_weight, needs_table = (grad_enabled and needs for needs in ctx.needs_input_grad[:4])
             x, weight = hidden.to(product_dtype).contiguous(), item_weight.to(product_dtype).contiguous()
             n_targets, n_items = len(x), len(weight)
             wide_dtype = torch.promote_types(product_dtype, torch.float32)
@@ -121,20 +148,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             losses = x.new_empty(n_targets, dtype=wide_dtype)
             grad_hidden = torch.empty_like(x) if needs_hidden else None
             grad_weight = _zeros_like(weight, wide_dtype, by_columns=by_onednn) if needs_weight else None
+            grad_table = torch.zeros_like(table, dtype=wide_dtype) if table is not None and needs_table else None
 
             for rows in chunks(n_targets, chunk_size):
                 label = target[rows]
                 product = times_transposed(x[rows], weight, out=products[: len(label)])
                 logits = wide[: len(label)].copy_(product) if narrow else product
-                row = torch.arange(len(label), device=label.device)
-                highest, at_label = logits.amax(dim=1), logits[row, label]
-                # The softmax is in place. With it, log Σ exp(s) = max s − log max p takes only two cheap maxima.
-                probability = torch.softmax(logits, dim=1, out=logits)
-                losses[rows] = highest - probability.amax(dim=1).log() - (1 - label_smoothing) * at_label
+                if histories is not None:
+                    at, added = histories.added(rows, label)
+                    logits.scatter_add_(1, at, added.to(wide_dtype))
+                losses[rows], gradient = _loss_and_gradient(logits, label, label_smoothing, histories is not None)
+                if grad_table is not None and histories is not None:
+                    histories.add_gradient(grad_table, rows, gradient.gather(1, at))
                 if grad_hidden is None and grad_weight is None:
                     continue
-                probability[row, label] -= 1 - label_smoothing
-                grad_logits = product.copy_(probability) if narrow else probability
+                grad_logits = product.copy_(gradient) if narrow else gradient
                 if grad_hidden is not None:
                     grad_hidden[rows] = times_transposed(grad_logits, weight.T)
                 if grad_weight is not None and narrow:
@@ -142,12 +170,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 elif grad_weight is not None:
                     add_transposed_times(grad_weight, grad_logits, x[rows])
 
-            if label_smoothing:
+            if label_smoothing and histories is None:
                 _smooth(label_smoothing, x, weight, losses, grad_hidden, grad_weight)
             ctx.n_targets = n_targets
+            grads = zip((grad_hidden, grad_weight, grad_table), (hidden, item_weight, table))
             ctx.save_for_backward(
-                None if grad_hidden is None else grad_hidden.to(hidden.dtype),
-                None if grad_weight is None else grad_weight.to(item_weight.dtype).contiguous(),
+                *(None if grad is None or of is None else grad.to(of.dtype).contiguous() for grad, of in grads)
             )
             return losses.mean()
 
@@ -156,8 +184,34 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that the forward pass has saved."""
         scale = grad_loss / ctx.n_targets
-        grad_hidden, grad_weight = (None if grad is None else grad * scale for grad in ctx.saved_tensors)
-        return grad_hidden, None, grad_weight, None, None, None, None
+        grad_hidden, grad_weight, grad_table = (None if grad is None else grad * scale for grad in ctx.saved_tensors)
+        return grad_hidden, None, grad_weight, grad_table, None, None, None, None, None
+
+
+def _loss_and_gradient(logits: Tensor, label: Tensor, label_smoothing: float, smooth: bool) -> tuple[Tensor, Tensor]:
+    """The loss of each target of a chunk, and the gradients of its scores, which take the place of the scores.
+
+    Args:
+        logits: Scores, −∞ for items that are left out; shape (c, n).
+        label: The targets' items, shape (c,).
+        label_smoothing: ε.
+        smooth: Whether to spread ε over the items that are not left out here; :func:`_smooth` does it without a pass
+            over the scores, but over all items.
+    """
+    row = torch.arange(len(label), device=label.device)
+    highest, at_label = logits.amax(dim=1), logits[row, label]
+    kept = logits > -math.inf if smooth and label_smoothing else None
+    if kept is not None:
+        n_kept = kept.sum(dim=1, dtype=logits.dtype)
+        mean = logits.masked_fill(~kept, 0.0).sum(dim=1) / n_kept
+    # The softmax is in place. With it, log Σ exp(s) = max s − log max p takes only two cheap maxima.
+    gradient = torch.softmax(logits, dim=1, out=logits)
+    losses = highest - gradient.amax(dim=1).log() - (1 - label_smoothing) * at_label
+    gradient[row, label] -= 1 - label_smoothing
+    if kept is not None:
+        losses -= label_smoothing * mean
+        gradient -= kept * (label_smoothing / n_kept)[:, None]
+    return losses, gradient
 
 
 def _zeros_like(weight: Tensor, dtype: torch.dtype, by_columns: bool) -> Tensor:

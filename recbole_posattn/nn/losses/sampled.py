@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from recbole_posattn.nn.losses.base import ItemLoss, LossOptions, target_chunks, targets_per_chunk
+from recbole_posattn.nn.losses.histories import TargetHistories
 from recbole_posattn.nn.losses.negatives import NegativeItems
 
 # Elements of the item embeddings that are gathered at a time, c · k · d. On a CPU, 2^17 to 2^20 take the same time;
@@ -77,15 +78,41 @@ class SampledSoftmax(SampledLoss):
     The arguments are those of :class:`SampledLoss`.
     """
 
-    def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, target: Tensor, item_weight: Tensor, histories: TargetHistories | None = None
+    ) -> Tensor:
         """See :meth:`ItemLoss.forward`."""
         negative = self.negatives.sample_shared(self.n_negatives)
-        scores = hidden @ F.embedding(negative, item_weight).T
         expected = self.negatives.log_probability(negative) + math.log(self.n_negatives)
+        if histories is not None:  # which find a drawn item in one column
+            negative, column, count = negative.unique(return_inverse=True, return_counts=True)
+            expected = expected.new_empty(len(count)).scatter_(0, column, expected) - count.double().log()
+        scores = hidden @ F.embedding(negative, item_weight).T
         corrected = scores - expected.to(torch.promote_types(scores.dtype, torch.float32))
-        corrected = corrected.masked_fill(negative == target.unsqueeze(-1), -math.inf)
         positive = (hidden * F.embedding(target, item_weight)).sum(dim=-1)
+        if histories is not None:
+            corrected = _with_histories(corrected, negative, len(item_weight), target, histories)
+            positive = positive + histories.added_to(target[:, None], target)[:, 0]
+        # Also what is −∞ already: if nothing else is left, the gradient would be NaN.
+        left_out = (negative == target.unsqueeze(-1)) | (corrected == -math.inf)
+        corrected = corrected.masked_fill(left_out, -math.inf)
         return F.softplus(corrected.logsumexp(dim=-1) - positive).mean()
+
+
+def _with_histories(scores: Tensor, item: Tensor, n_items: int, target: Tensor, histories: TargetHistories) -> Tensor:
+    """Scores of the same items for all targets, shape (m, k), with what histories add to them.
+
+    Args:
+        scores: Shape (m, k).
+        item: The items, all different; shape (k,).
+        n_items: n.
+        target: The targets' items, shape (m,).
+        histories: Those of the targets.
+    """
+    k = len(item)
+    column = item.new_full((n_items,), k).index_put((item,), torch.arange(k, device=item.device))
+    at, added = histories.added(slice(None), target)
+    return F.pad(scores, (0, 1)).scatter_add(1, column[at], added.to(scores.dtype))[:, :k]
 
 
 class TargetNegativesLoss(SampledLoss):
@@ -94,7 +121,9 @@ class TargetNegativesLoss(SampledLoss):
     The arguments are those of :class:`SampledLoss`.
     """
 
-    def forward(self, hidden: Tensor, target: Tensor, item_weight: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, target: Tensor, item_weight: Tensor, histories: TargetHistories | None = None
+    ) -> Tensor:
         """See :meth:`ItemLoss.forward`."""
         negative = self.negatives.sample(target, self.n_negatives)
         items = torch.cat([target.unsqueeze(-1), negative], dim=-1)
@@ -103,6 +132,9 @@ class TargetNegativesLoss(SampledLoss):
         weight = item_weight.to(dtype)
         score: Callable[..., Tensor] = _ItemScores.apply
         scores = score(hidden.to(dtype), items, weight, chunk_size)
+        if histories is not None:
+            scores = scores + histories.added_to(items, target)
+            scores = scores if histories.outside is None else scores + histories.outside
         return self.of_scores(scores[:, 0], scores[:, 1:]).mean()
 
     def of_scores(self, positive: Tensor, negative: Tensor) -> Tensor:
@@ -151,6 +183,21 @@ class GeneralizedBinaryCrossEntropy(BinaryCrossEntropy):
     def extra_repr(self) -> str:
         """The options, for ``print(model)``."""
         return f"{super().extra_repr()}, calibration={self.calibration}"
+
+
+class TargetSampledSoftmax(TargetNegativesLoss):
+    """Cross-entropy against k negatives of the target's own: −s⁺ + log(exp(s⁺) + Σ_j exp(s_j)).
+
+    The loss of HSTU (arXiv 2402.17152, with cosine scores) and of RecTools' ``sampled_softmax``. The scores are not
+    corrected for the number and the probabilities of the negatives, as those of :class:`SampledSoftmax` are.
+
+    The arguments are those of :class:`SampledLoss`.
+    """
+
+    def of_scores(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """See :meth:`TargetNegativesLoss.of_scores`."""
+        left_out = negative == -math.inf  # if nothing else is left, the gradient would be NaN
+        return F.softplus(negative.masked_fill(left_out, -math.inf).logsumexp(dim=-1) - positive)
 
 
 class BayesianPersonalizedRanking(TargetNegativesLoss):

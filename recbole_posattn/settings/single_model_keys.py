@@ -1,4 +1,4 @@
-"""The keys of single filter models: FMLPRec, BSARec and TVRec."""
+"""The keys of single models: FMLPRec, BSARec, TVRec and TiSASRec."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.settings.key import Key
 from recbole_posattn.settings.rules import BOOL, NOT_NEGATIVE, Rule, integer, is_number
 
-FILTER_MODEL_KEYS = (
+SINGLE_MODEL_KEYS = (
     Key(
         "filter_padding",
         BOOL,
@@ -32,5 +32,18 @@ FILTER_MODEL_KEYS = (
         NOT_NEGATIVE,
         0.0,
         "(float) Times the overlap of the filters in each basis, added to the loss; at least 0.",
+    ),
+    Key(
+        "tisasrec_intervals",
+        integer(1, 2**20),
+        256,
+        "(int) The largest interval between items, in shortest intervals of the user; longer ones count as this one; "
+        "at least 1.",
+    ),
+    Key(
+        "tisasrec_embedding_l2",
+        NOT_NEGATIVE,
+        0.00005,
+        "(float) Times the sum of the squares of all embeddings, added to the loss; at least 0.",
     ),
 )

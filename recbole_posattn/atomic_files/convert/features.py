@@ -1,0 +1,228 @@
+"""Reads the files that describe items and users, and writes them as atomic files.
+
+Only what the interactions name is kept, so that a catalogue of millions of products takes the memory of those used.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from recbole_posattn.atomic_files.convert.feature_formats import (
+    ITEMS,
+    USERS,
+    Features,
+    number_of,
+    text_of,
+    tokens_of,
+)
+from recbole_posattn.atomic_files.convert.interactions import quoted
+from recbole_posattn.atomic_files.convert.lines import Lines, checked_encoding, read_lines
+from recbole_posattn.atomic_files.convert.readers import PARSE_ERRORS, fields_of, literal
+from recbole_posattn.atomic_files.convert.rejects import Rejects
+from recbole_posattn.atomic_files.convert.shapes import SUFFIXES, ReadOptions
+from recbole_posattn.atomic_files.convert.sources import Located, beside, category_of, open_stream
+from recbole_posattn.errors import DataError, SettingError, did_you_mean
+
+Role = Literal["item", "user"]
+ROLES: tuple[Role, ...] = ("item", "user")
+
+# The value of --item_features and --user_features that leaves such files out.
+NONE = "none"
+
+_TYPES = ("token", "token_seq", "float", "float_seq")
+
+
+class Source(NamedTuple):
+    """A file of features to read.
+
+    Attributes:
+        role: Whether it describes items or users.
+        located: Where it is.
+        features: How it is read.
+    """
+
+    role: Role
+    located: Located
+    features: Features
+
+
+class Table(NamedTuple):
+    """The features of the items or users of a data set.
+
+    Attributes:
+        role: Whether it describes items or users.
+        source: The file that was read.
+        header: ``name:type`` of each column, the token first.
+        rows: The texts of each item or user that the file describes.
+        n_wanted: Items or users of the data set.
+        rejects: The bad lines of the file.
+    """
+
+    role: Role
+    source: str
+    header: list[str]
+    rows: list[list[str]]
+    n_wanted: int
+    rejects: Rejects
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the table as an atomic file."""
+        for row in (self.header, *self.rows):
+            file.write(("\t".join(map(quoted, row)) + "\n").encode())
+
+
+def find_sources(reading: ReadOptions, form: str | None, located: Located) -> list[Source]:
+    """The files of features to read: those that the user names, or else those of the format beside the interactions.
+
+    Args:
+        reading: What the user says.
+        form: The name of the format; ``None`` for a user's own table.
+        located: The file of interactions.
+
+    Raises:
+        DataError: If a named file does not exist.
+        SettingError: If it is not clear how a named file is read.
+    """
+    found, category = [], glob.escape(category_of(located.name))
+    for role, known in zip(ROLES, (ITEMS, USERS)):
+        features, given = known.get(form or ""), getattr(reading, f"{role}_features")
+        if given == NONE:
+            continue
+        if given is not None:
+            place = Located(Path(given))
+            if not place.file.is_file():
+                raise DataError(f"{role}_features: there is no file {given}")
+            found.append(Source(role, place, features or _own(role, getattr(reading, role), place)))
+        elif features is not None:
+            near = beside(located, [pattern.format(category=category) for pattern in features.files])
+            found += [] if near is None else [Source(role, near, features)]
+    return found
+
+
+def _own(role: Role, key: str | None, located: Located) -> Features:
+    """How a user's own table of features is read: all its columns; the item or user is named as in the interactions."""
+    kind, separator = SUFFIXES.get(Path(located.name.removesuffix(".gz")).suffix.lower(), ("", ""))
+    if kind not in ("delimited", "jsonl"):
+        raise SettingError(
+            f"{role}_features: the file must be one of .csv, .tsv and .jsonl, perhaps with .gz; got {located.file}."
+        )
+    return Features((), key or f"{role}_id", None, kind, separator)
+
+
+def read_table(source: Source, wanted: Mapping[str, int], rejects: Rejects) -> Table:
+    """Read the features of the items or users of a data set; of several records of one, the first.
+
+    Args:
+        source: The file.
+        wanted: The tokens of the items or users, in the order of the rows.
+        rejects: Collects bad lines.
+
+    Raises:
+        DataError: If the file cannot be read, lacks the column of the tokens, or has bad lines.
+    """
+    features = source.features
+    rows: dict[str, Any] = {}
+    with open_stream(source.located) as stream:
+        lines = read_lines(stream, checked_encoding(features.encoding), rejects)
+        for record in _records(lines, features, rejects):
+            token = text_of(record.get(features.key))
+            if token in wanted and token not in rows:
+                columns = features.columns
+                rows[token] = dict(record) if columns is None else [column.value(record) for column in columns]
+            rejects.flush()
+    rejects.end()
+    named = [(token, rows[token]) for token in wanted if token in rows]
+    if features.columns is None:
+        header, texts = _typed(features.key, [row for _, row in named])
+    else:
+        header, texts = [column.header for column in features.columns], [row for _, row in named]
+    of_all = [[token, *row] for (token, _), row in zip(named, texts)]
+    return Table(source.role, source.located.label, [f"{source.role}_id:token", *header], of_all, len(wanted), rejects)
+
+
+def _records(lines: Iterator[Lines], features: Features, rejects: Rejects) -> Iterator[Mapping[str, Any]]:
+    fields = features.fields
+    parsers: dict[str, Callable[[str], Any]] = {"jsonl": json.loads, "python": literal}
+    parse = parsers.get(features.kind)
+    n_records, has_key = 0, False
+    there: dict[str, None] = {}
+    for block in lines:
+        for number, text in zip(block.number.tolist(), block.texts):
+            if parse is None and fields is None:
+                fields = _header(text, features, rejects.label)
+                continue
+            record = _fields(text, features, fields or ()) if parse is None else _object(text, parse)
+            if isinstance(record, str):
+                rejects.add(number, record, text)
+                continue
+            n_records, has_key = n_records + 1, has_key or features.key in record
+            there = there or dict.fromkeys(record)
+            yield record
+    if n_records and not has_key:
+        raise _no_key(features.key, there, rejects.label)
+
+
+def _header(line: str, features: Features, label: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in fields_of(line, features.separator) or ())
+    bare = {name.partition(":")[0]: name for name in names}
+    if features.key not in names and features.key not in bare:
+        raise _no_key(features.key, names, label)
+    return tuple(features.key if name == bare.get(features.key) else name for name in names)
+
+
+def _no_key(key: str, there: Iterable[str], label: str) -> DataError:
+    names = list(there)
+    return DataError(
+        f"{label} has no column {key!r}; it has {', '.join(map(repr, names)) or 'none'}.{did_you_mean(key, names)} It "
+        "must name items and users as the interactions do"
+    )
+
+
+def _fields(line: str, features: Features, fields: Sequence[str]) -> dict[str, Any] | str:
+    """A record, or what is wrong with its line."""
+    values = fields_of(line, features.separator)
+    if values is None:
+        return "the line has unbalanced quotes"
+    if len(values) != len(fields):
+        return f"the number of fields is {len(values)}, not {len(fields)}"
+    return dict(zip(fields, values))
+
+
+def _object(line: str, parse: Callable[[str], Any]) -> dict[str, Any] | str:
+    try:
+        record = parse(line)
+    except PARSE_ERRORS:
+        record = None
+    return record if isinstance(record, dict) else "the line is not an object"
+
+
+def _typed(key: str, records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a user's own table: each column gets the type that all its values have."""
+    header, columns = [], []
+    for field in dict.fromkeys(name for record in records for name in record if name != key):
+        values = [record.get(field) for record in records]
+        name, _, kind = str(field).rpartition(":")
+        if not name or kind not in _TYPES:
+            name, kind = text_of(field).replace(":", "_"), _type(values)
+        header.append(f"{name}:{kind}")
+        columns.append([_as(kind, value) for value in values])
+    return header, [list(row) for row in zip(*columns)] if columns else [[] for _ in records]
+
+
+def _type(values: Sequence[Any]) -> str:
+    if any(isinstance(value, list) for value in values):
+        return "token_seq"
+    texts = [text for text in map(text_of, values) if text]
+    return "float" if texts and all(map(number_of, texts)) else "token"
+
+
+def _as(kind: str, value: Any) -> str:
+    if kind == "float":
+        return number_of(value)
+    if kind.endswith("_seq"):
+        return tokens_of(value if isinstance(value, list) else text_of(value).split())
+    return text_of(value)

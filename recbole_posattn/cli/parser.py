@@ -1,0 +1,84 @@
+"""The parser of the command line: errors of one line, and the nearest name for a mistyped one."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from recbole_posattn.errors import EXIT_USER_ERROR, SettingError, did_you_mean, one_line, shown
+
+# What people type for a command that has another name here.
+_OTHER_NAMES = {
+    **dict.fromkeys(("train", "fit", "evaluate", "run_recbole"), "run"),
+    **dict.fromkeys(("compare", "benchmark", "board"), "leaderboard"),
+    **dict.fromkeys(("search", "hyper", "hypertune", "optimize"), "tune"),
+    **dict.fromkeys(("predict", "serve", "topk"), "recommend"),
+    **dict.fromkeys(("convert", "stats", "dataset"), "data"),
+    **dict.fromkeys(("analyse", "analyze", "explain"), "inspect"),
+    **dict.fromkeys(("install", "init"), "setup"),
+    **dict.fromkeys(("list", "ls"), "models"),
+    **dict.fromkeys(("settings", "config", "parameters"), "keys"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that ends mistyped commands, flags and values in one line that names the nearest right one."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message as one line and exit with code 2."""
+        self.exit(EXIT_USER_ERROR, f"recbole-posattn: {one_line(message)} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Called by argparse for an argument that has choices."""
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        other = _OTHER_NAMES.get(str(value))
+        hint = f" Did you mean {other!r}?" if other in choices else did_you_mean(str(value), choices)
+        raise argparse.ArgumentError(action, f"must be one of {', '.join(choices)}; got {shown(value)}.{hint}")
+
+    def flags_of_its_own(self) -> list[str]:
+        """The flags of this parser alone."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def flags(self) -> Iterator[str]:
+        """All flags of this parser and of those of its sub-commands."""
+        yield from self.flags_of_its_own()
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield from parser.flags()
+
+    def refuse(self, arguments: Sequence[str]) -> NoReturn:
+        """End with a line on arguments that nothing here understands."""
+        flag = next((each for each in arguments if each.startswith("-")), arguments[0])
+        nearest = did_you_mean(flag.partition("=")[0], self.flags())
+        self.error(f"unrecognized arguments: {' '.join(arguments)}.{nearest}")
+
+
+def check_flags(settings: Sequence[str], flags: Sequence[str]) -> None:
+    """Refuse a mistyped flag among the settings of a command, which may be any ``--key=value``.
+
+    Raises:
+        SettingError: If a key is none that the package or a property file knows, and resembles a flag.
+    """
+    names = [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
+    for argument in settings:
+        key, equals, _ = argument.removeprefix("--").partition("=")
+        nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
+        if not (argument.startswith("--") and nearest) or key in names:
+            continue
+        if not equals or key not in _known_keys():
+            raise SettingError(f"argument {shown(argument)} is not understood. Did you mean --{nearest[0]}?")
+
+
+def _known_keys() -> set[str]:
+    from recbole_posattn.settings.keys import KEYS
+    from recbole_posattn.settings.properties import property_keys
+
+    return {*KEYS, *property_keys("**/*.yaml")}

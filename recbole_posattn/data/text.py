@@ -1,0 +1,28 @@
+"""How the text of atomic files is read: words that mean a missing value, encodings, long lines."""
+
+from __future__ import annotations
+
+import codecs
+
+# The largest number of bytes in a line.
+LONGEST_LINE = 2**24
+
+# Words that pandas reads as missing values. RecBole reads atomic files with pandas, and drops rows with missing ids.
+# https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html (na_values)
+READ_AS_MISSING = {
+    *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None"),
+    *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+}
+
+
+def line_encoding(name: str) -> str | None:
+    """Python's name of an encoding that ends lines with byte 10, as all do except UTF-16, UTF-32 and EBCDIC.
+
+    Returns:
+        The name without the mark of ``utf-8-sig``; ``None`` if the encoding ends lines otherwise, or is unknown.
+    """
+    try:
+        encoding = codecs.lookup(name).name.removesuffix("-sig")
+        return encoding if "\n".encode(encoding) == b"\n" else None
+    except (LookupError, UnicodeError, ValueError):
+        return None

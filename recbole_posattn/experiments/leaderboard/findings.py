@@ -1,0 +1,137 @@
+"""What a board shows, in three sentences made from its numbers: who is ahead, by how much, what cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from recbole_posattn.experiments.leaderboard.board import FEW_SEEDS, SIGNIFICANCE, Board
+from recbole_posattn.reporting.names import metric_title
+
+# Names in a sentence; of more, the others are counted.
+_MOST_NAMES = 4
+
+
+def findings(board: Board) -> list[str]:
+    """Three sentences about a board by its watched metric; none if no run finished.
+
+    The first says who is ahead, the second by how much, and what the tests against the reference found, the third what
+    the numbers cannot tell.
+    """
+    if not board.models:
+        return []
+    return [_who_is_ahead(board), _by_how_much(board), _what_cannot_be_told(board)]
+
+
+def _who_is_ahead(board: Board) -> str:
+    metric, (first, *others) = board.metrics[0], board.models
+    score = board.score(first, metric)
+    interval = "" if pd.isna(score["low"]) else f" (95 % interval {score['low']:.4f} to {score['high']:.4f})"
+    equal = [model for model in board.best(metric) if model != first]
+    if equal:
+        leaders = _names([first, *equal])
+        return (
+            f"{leaders} are ahead with the same {metric_title(metric)} to four digits, {score['mean']:.4f}{interval}."
+        )
+    ahead = f"{first} is ahead with {metric_title(metric)} {score['mean']:.4f}{interval}"
+    if not others:
+        return f"{first} is the only row: {metric_title(metric)} {score['mean']:.4f}{interval}."
+    second = board.score(others[0], metric)
+    return f"{ahead}, before {others[0]} with {second['mean']:.4f}."
+
+
+def _by_how_much(board: Board) -> str:
+    if len(board.models) == 1:
+        return "There is no other row to compare it with."
+    first, second = board.models[:2]
+    other = f"the reference {board.reference}" if first != board.reference else second
+    lead = f"{first} leads {other} by {_lead(board, first, second if first == board.reference else board.reference)}"
+    tests = _tests(board)
+    return f"{lead}; {tests}." if tests else f"{lead}, which was not tested."
+
+
+def _lead(board: Board, model: str, other: str) -> str:
+    """How far a model is above one with a lower mean."""
+    pair = _pair(board, model, other)
+    if pair is None:
+        difference = board.score(model, board.metrics[0])["mean"] - board.score(other, board.metrics[0])["mean"]
+        return f"{difference:.4f}"
+    share = "" if pd.isna(pair["share"]) else f"{100 * pair['share']:.1f} %, "
+    return f"{pair['difference']:.4f} ({share}95 % interval {pair['low']:.4f} to {pair['high']:.4f})".replace(
+        " -", " −"
+    )
+
+
+def _tests(board: Board) -> str:
+    """What the tests against the reference found."""
+    metric = board.metrics[0]
+    verdicts = {model: verdict for model in board.models if (verdict := board.verdict(model, metric))}
+    if not verdicts:
+        return ""
+    better, worse, tie = (
+        [model for model, given in verdicts.items() if given == verdict] for verdict in ("better", "worse", "tie")
+    )
+    if len(verdicts) == 1:
+        (model,) = verdicts
+        found = "is better than" if better else "is worse than" if worse else "does not differ from"
+        return f"by the test against it, {model} {found} {board.reference}"
+    if len(tie) == len(verdicts):
+        return f"by the test, none of the {len(verdicts)} tested rows differs from {board.reference}"
+    found = " and ".join(
+        f"{len(models)} {'is' if len(models) == 1 else 'are'} {word} ({_names(models)})"
+        for word, models in (("better", better), ("worse", worse))
+        if models
+    )
+    return f"by the test against {board.reference}, {found} of the {len(verdicts)} tested rows"
+
+
+def _what_cannot_be_told(board: Board) -> str:
+    """The rows that the best one cannot be told from, and the limits of the evidence."""
+    first, *others = board.models
+    single = set(board.of_one_seed)
+    rivals = [model for model in others if model not in single]
+    if others and single.issuperset(board.models):
+        return "What cannot be told is the order of the rows: each has one seed, and the next may reverse it."
+    unsure = []
+    if first in single:
+        unsure.append(f"whether {first} is ahead at all, as it has one seed")
+    elif same := [model for model in rivals if not _is_above(board, first, model)]:
+        unsure.append(f"whether {first} is better than {_names(same)}, as no paired test shows a difference")
+    if alone := [model for model in others if model in single]:
+        unsure.append(f"where {_names(alone)} would stand with another seed, having one")
+    if not unsure:
+        shown = ", although every paired test shows the lead" if rivals else ""
+        unsure.append(f"how this looks on other data or with other settings{shown}")
+    few = [model for model in board.models if model not in single and board.has_few_seeds(model)]
+    limits = (
+        f"; {_rows_of(few, board)} fewer than {FEW_SEEDS} seeds, so tests of them are weaker evidence" if few else ""
+    )
+    return f"What cannot be told is {', and '.join(unsure)}{limits}."
+
+
+def _rows_of(models: Sequence[str], board: Board) -> str:
+    if len(models) == len(board.models):
+        return "all rows have" if len(models) > 1 else "it has"
+    return f"{len(models)} rows have" if len(models) > 1 else f"{models[0]} has"
+
+
+def _is_above(board: Board, model: str, other: str) -> bool:
+    """Whether the test of every pair shows that a model is better than another with a lower mean."""
+    pair = _pair(board, model, other)
+    return pair is not None and bool(pair["p"] < SIGNIFICANCE)
+
+
+def _pair(board: Board, model: str, other: str) -> pd.Series | None:
+    rows = board.pairs[(board.pairs["model"] == model) & (board.pairs["other"] == other)]
+    return None if rows.empty else rows.iloc[0]
+
+
+def _names(models: Sequence[str]) -> str:
+    """Names in a sentence: ``A``, ``A and B``, ``A, B, C, D and 3 others``."""
+    shown = (
+        list(models)
+        if len(models) <= _MOST_NAMES + 1
+        else [*models[:_MOST_NAMES], f"{len(models) - _MOST_NAMES} others"]
+    )
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]

@@ -1,0 +1,182 @@
+"""Leaderboards side by side: how much each model gains over a common one, from the records of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recbole_posattn.errors import SettingError
+from recbole_posattn.experiments.leaderboard.board import FEW_SEEDS, SIGNIFICANCE
+from recbole_posattn.experiments.leaderboard.paired_tests import p_values_against
+from recbole_posattn.experiments.leaderboard.public import NAME, Recorded, read_records, readable
+from recbole_posattn.experiments.leaderboard.runs import Run, finished_runs, metric_values, same_targets
+from recbole_posattn.experiments.leaderboard.statistics import gains
+
+# The model that others are compared with, unless another is named: without positions.
+BASELINE = "NoPE"
+
+# What our model classes are called in the leaderboards of this package: without this end.
+_SUFFIX = "SASRec"
+
+GAIN_COLUMNS = [
+    *("model", "row", "seeds", "mean", "difference", "low", "high", "share", "share_low", "share_high", "p"),
+    *("parameters", "training_seconds"),
+]
+
+
+class Gains(NamedTuple):
+    """The gains on one board.
+
+    Attributes:
+        folder: The folder of its leaderboard.
+        dataset: Name of the data set.
+        protocol: Name of the protocol.
+        metric: The watched metric.
+        baseline: The mean of the common model.
+        seeds: Its number of seeds.
+        n_users: Users with a test target.
+        table: A row for each other model, the highest mean first, with the columns :data:`GAIN_COLUMNS`: its common
+            name and its row, seeds, mean, the fields of
+            :class:`~recbole_posattn.experiments.leaderboard.statistics.Gain` over the common model, the p-value of the
+            paired test against it with Holm's correction for the rows of the board (missing with a single seed), and
+            its costs.
+        findings: What the board shows, in sentences.
+        date: Of its runs.
+    """
+
+    folder: Path
+    dataset: str
+    protocol: str
+    metric: str
+    baseline: float
+    seeds: int
+    n_users: int
+    table: pd.DataFrame
+    findings: list[str]
+    date: str
+
+    @property
+    def title(self) -> str:
+        """Data set and protocol."""
+        return f"{self.dataset}, {self.protocol}"
+
+    def verdict(self, row: pd.Series) -> str:
+        """``better`` or ``worse`` than the common model, a ``tie``, or empty without a test."""
+        if pd.isna(row["p"]):
+            return ""
+        return "tie" if row["p"] >= SIGNIFICANCE else "better" if row["difference"] > 0 else "worse"
+
+    def has_few_seeds(self, row: pd.Series) -> bool:
+        """Whether a test of this row is weaker evidence."""
+        return min(row["seeds"], self.seeds) < FEW_SEEDS
+
+
+def common_name(row: str, model: str | None) -> str:
+    """The name of a row that has the same model in all leaderboards: ``PosKernel`` for ``PosKernelSASRec`` itself."""
+    return (row.removesuffix(_SUFFIX) or row) if row == model else row
+
+
+def leaderboard_folders(given: Sequence[Path]) -> list[Path]:
+    """The folders of leaderboards: the given ones, or those in them.
+
+    Raises:
+        SettingError: If there is none.
+    """
+    found = []
+    for folder in given:
+        own = [folder] if (folder / NAME).is_file() else sorted(file.parent for file in folder.glob(f"*/{NAME}"))
+        found += [each for each in own if each not in found]
+    if not found:
+        raise SettingError(f"no {NAME} in {', '.join(map(str, given))} or the folders in it; a leaderboard writes it.")
+    return found
+
+
+def read_gains(
+    folders: Sequence[Path], baseline: str = BASELINE, models: Sequence[str] = ()
+) -> tuple[list[Gains], list[str]]:
+    """The gains over a common model on all boards of some leaderboards.
+
+    Args:
+        folders: Of leaderboards with their records.
+        baseline: The common model, by its row or its :func:`common_name`.
+        models: The models to show, in the same way; all by default.
+
+    Returns:
+        The gains by board, and a line for each board that was left out, with the reason.
+
+    Raises:
+        DataError: If a leaderboard or a record cannot be read.
+        SettingError: If no board has the common model, or a named model is on none of them.
+    """
+    result: list[Gains] = []
+    left_out: list[str] = []
+    for folder in folders:
+        provenance, boards = read_records(folder)
+        for recorded in boards:
+            with readable(recorded):
+                found = _gains(folder, recorded, baseline, provenance.date)
+            if found is None:
+                left_out.append(f"{folder}: {recorded.name}: it has no row {baseline}, or no other one")
+            else:
+                result.append(found)
+    if not result:
+        raise SettingError(f"no board has the row {baseline} and another one; name a row with --reference=NAME.")
+    known = {str(name) for each in result for name in (*each.table["model"], *each.table["row"])}
+    for model in models:
+        if model not in known:
+            raise SettingError(
+                f"models: {model!r} is on none of the boards with {baseline}; there are {', '.join(sorted(known))}."
+            )
+    if not models:
+        return result, left_out
+    chosen = [board._replace(table=_rows_of(board.table, models)) for board in result]
+    left_out += [f"{board.folder}: {board.title}: it has none of the models" for board in chosen if board.table.empty]
+    return [board for board in chosen if not board.table.empty], left_out
+
+
+def _rows_of(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    return table[table["model"].isin(models) | table["row"].isin(models)].reset_index(drop=True)
+
+
+def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains | None:
+    runs = finished_runs(recorded.outcomes)
+    names = {row: common_name(row, of_row[0].result["config"].get("model")) for row, of_row in runs.items()}
+    base = next((row for row, name in names.items() if baseline in (row, name)), None)
+    others = [row for row in names if row != base]
+    if base is None or not others:
+        return None
+    targets = same_targets(runs)
+    metric = runs[base][0].watched
+    values = metric_values(runs, metric)
+    users = targets["user"].to_numpy()
+    p_values = p_values_against(base, values, users)
+    found = gains([(row, base) for row in others], values, users)
+    table = pd.DataFrame(
+        [
+            (names[row], row, len(runs[row]), float(values[row].mean()), *gain, p_values[row], *_costs(runs[row]))
+            for row, gain in zip(others, found)
+        ],
+        columns=GAIN_COLUMNS,
+    ).sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+    content = recorded.content
+    return Gains(
+        folder=folder,
+        dataset=content["dataset"],
+        protocol=content["protocol"],
+        metric=metric,
+        baseline=float(values[base].mean()),
+        seeds=len(runs[base]),
+        n_users=targets["user"].nunique(),
+        table=table,
+        findings=content.get("findings", []),
+        date=date,
+    )
+
+
+def _costs(of_row: Sequence[Run]) -> tuple[int, float]:
+    seconds = [run.result["seconds"]["training"] for run in of_row]
+    return of_row[0].result["trainable_parameters"], float(np.mean(seconds))

@@ -1,0 +1,105 @@
+"""The sentences about a board, against its numbers."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from recbole_posattn.experiments.leaderboard.board import Board
+from recbole_posattn.experiments.leaderboard.findings import findings
+from recbole_posattn.experiments.leaderboard.pairs import PAIR_COLUMNS
+from tests.leaderboard.test_report import make_board
+
+NAN = float("nan")
+
+
+def board_of(models: dict[str, tuple[float, float, int]], pairs: dict[tuple[str, str], float], reference: str) -> Board:
+    """Models with their mean, p-value against the reference and number of seeds; pairs with their p-values."""
+    plain = make_board()
+    level = {model: mean for model, (mean, _, _) in models.items()}
+    scores = [
+        (model, "ndcg@10", mean, 0.001, mean - 0.01, mean + 0.01, NAN if model == reference else p)
+        for model, (mean, p, _) in models.items()
+    ]
+    costs = [(model, seeds, 1000, 1.0, 1.0, 1.0, 64.0) for model, (_, _, seeds) in models.items()]
+    differences = [
+        (model, other, level[model] - level[other], 0.001, 0.019, level[model] / level[other] - 1, 0.01, 0.2, p)
+        for (model, other), p in pairs.items()
+    ]
+    return make_board(
+        reference=reference,
+        metrics=["ndcg@10"],
+        scores=pd.DataFrame(scores, columns=plain.scores.columns),
+        costs=pd.DataFrame(costs, columns=plain.costs.columns),
+        pairs=pd.DataFrame(differences, columns=PAIR_COLUMNS),
+    )
+
+
+def test_who_is_ahead_by_how_much_and_what_cannot_be_told() -> None:
+    models = {"A": (0.11, 0.01, 5), "B": (0.105, 0.2, 5), "Base": (0.1, NAN, 5), "Pop": (0.05, 0.001, 5)}
+    pairs = {("A", "B"): 0.3, ("A", "Base"): 0.02, ("A", "Pop"): 0.001, ("B", "Base"): 0.4, ("B", "Pop"): 0.001}
+    assert findings(board_of(models, {**pairs, ("Base", "Pop"): 0.001}, "Base")) == [
+        "A is ahead with NDCG@10 0.1100 (95 % interval 0.1000 to 0.1200), before B with 0.1050.",
+        "A leads the reference Base by 0.0100 (10.0 %, 95 % interval 0.0010 to 0.0190); by the test against Base, 1 is "
+        "better (A) and 1 is worse (Pop) of the 3 tested rows.",
+        "What cannot be told is whether A is better than B, as no paired test shows a difference.",
+    ]
+
+
+def test_few_seeds_are_weaker_evidence() -> None:
+    models = {"Base": (0.11, NAN, 3), "B": (0.1, 0.5, 3)}
+    board = board_of(models, {("Base", "B"): 0.5}, "Base")
+    assert findings(board)[1:] == [
+        "Base leads B by 0.0100 (10.0 %, 95 % interval 0.0010 to 0.0190); by the test against it, B does not differ "
+        "from Base.",
+        "What cannot be told is whether Base is better than B, as no paired test shows a difference; all rows "
+        "have fewer than 5 seeds, so tests of them are weaker evidence.",
+    ]
+    board.costs["seeds"] = [5, 3]
+    assert "; B has fewer than 5 seeds" in findings(board)[2]
+    board.costs["seeds"] = 5
+    assert "weaker" not in findings(board)[2]
+
+
+def test_a_lead_in_every_test_still_says_nothing_of_other_data() -> None:
+    board = board_of({"A": (0.2, 0.001, 5), "Base": (0.1, NAN, 5)}, {("A", "Base"): 0.001}, "Base")
+    assert findings(board)[1].endswith("; by the test against it, A is better than Base.")
+    assert findings(board)[2] == (
+        "What cannot be told is how this looks on other data or with other settings, although every paired test shows "
+        "the lead."
+    )
+
+
+def test_one_seed_tells_little() -> None:
+    untested = {("A", "Base"): NAN, ("A", "B"): NAN, ("Base", "B"): NAN}
+    board = board_of({"A": (0.2, NAN, 1), "Base": (0.1, NAN, 1), "B": (0.05, NAN, 1)}, untested, "Base")
+    assert findings(board)[1].endswith("(100.0 %, 95 % interval 0.0010 to 0.0190), which was not tested.")
+    assert findings(board)[2] == (
+        "What cannot be told is the order of the rows: each has one seed, and the next may reverse it."
+    )
+    board.costs["seeds"] = [1, 5, 5]
+    assert findings(board)[2] == "What cannot be told is whether A is ahead at all, as it has one seed."
+    board.costs["seeds"] = [5, 5, 1]
+    board.pairs.loc[0, "p"] = 0.5
+    assert findings(board)[2] == (
+        "What cannot be told is whether A is better than Base, as no paired test shows a difference, and where "
+        "B would stand with another seed, having one."
+    )
+
+
+@pytest.mark.parametrize(
+    ("equal", "named"), [(2, "M0 and M1"), (5, "M0, M1, M2, M3 and M4"), (8, "M0, M1, M2, M3 and 4 others")]
+)
+def test_equal_leaders_are_all_named(equal: int, named: str) -> None:
+    board = board_of({f"M{number}": (0.1, 0.9, 5) for number in range(equal)}, {}, "M1")
+    assert findings(board)[0] == (
+        f"{named} are ahead with the same NDCG@10 to four digits, 0.1000 (95 % interval 0.0900 to 0.1100)."
+    )
+
+
+def test_a_board_of_one_row_or_none() -> None:
+    one = board_of({"A": (0.2, NAN, 3)}, {}, "A")
+    assert [text.split()[0] for text in findings(one)] == ["A", "There", "What"]
+    assert "A is the only row" in findings(one)[0] and "it has fewer than 5 seeds" in findings(one)[2]
+    one.scores = one.scores.iloc[:0]
+    assert findings(one) == []

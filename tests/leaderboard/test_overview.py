@@ -1,0 +1,151 @@
+"""Leaderboards side by side: the gains over a common row, from records, and the files that show them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbole_posattn.cli import main as cli
+from recbole_posattn.errors import DataError, SettingError
+from recbole_posattn.experiments.leaderboard.board import gather
+from recbole_posattn.experiments.leaderboard.overview import common_name, leaderboard_folders, read_gains
+from recbole_posattn.experiments.leaderboard.overview_figure import draw_gains, model_order
+from recbole_posattn.experiments.leaderboard.overview_report import write_overview
+from recbole_posattn.experiments.leaderboard.public import json_report
+from tests.leaderboard.test_board import N_TARGETS, outcome
+from tests.leaderboard.test_report import PROVENANCE
+
+
+def leaderboard(folder: Path, dataset: str, highest: dict[str, int], seeds: int = 2) -> Path:
+    """A leaderboard with records: models whose ranks are drawn from 1 to a number of each."""
+    random = np.random.default_rng(len(dataset))
+    (folder / "runs").mkdir(parents=True)
+    outcomes = [
+        outcome(folder / "runs", model, seed, random.integers(1, top + 1, N_TARGETS))
+        for model, top in highest.items()
+        for seed in range(1, seeds + 1)
+    ]
+    board = gather(outcomes, dataset, "temporal", next(iter(highest)))
+    (folder / "leaderboard.json").write_text(json_report([board], PROVENANCE))
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    leaderboard(tmp_path / "results" / "a", "films", {"NoPESASRec": 12, "PosKernelSASRec": 6, "Pop": 300})
+    leaderboard(tmp_path / "results" / "b", "songs", {"NoPE": 12, "PosKernel": 12, "RoPE": 8}, seeds=1)
+    leaderboard(tmp_path / "results" / "c", "games", {"SASRec": 12, "PosKernel": 12})
+    (tmp_path / "results" / "tuning").mkdir()
+    return tmp_path / "results"
+
+
+def ndcg(folder: Path, model: str) -> float:
+    """NDCG@10 of a model, from its ranks."""
+    ranks = pd.concat([pd.read_parquet(file) for file in folder.glob(f"runs/{model}-*/users.parquet")])["rank"]
+    return float(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0.0 for rank in ranks]))
+
+
+def test_gains_are_those_of_the_ranks(results: Path) -> None:
+    folders = leaderboard_folders([results])
+    assert folders == [results / name for name in "abc"] == leaderboard_folders([*folders, results, folders[0]])
+    boards, left_out = read_gains(folders)
+    assert left_out == [f"{results / 'c'}: games, temporal: it has no row NoPE, or no other one"]
+    films, songs = boards
+    base = ndcg(results / "a", "NoPESASRec")
+    assert films.baseline == pytest.approx(base) and films.table["model"].tolist() == ["PosKernel", "Pop"]
+    kernel, pop = (films.table.iloc[row] for row in (0, 1))
+    mean = ndcg(results / "a", "PosKernelSASRec")
+    assert kernel["mean"] == pytest.approx(mean) and kernel["share"] == pytest.approx(mean / base - 1)
+    assert kernel["share_low"] < kernel["share"] < kernel["share_high"] and kernel["row"] == "PosKernelSASRec"
+    assert (films.verdict(kernel), films.verdict(pop)) == ("better", "worse") and films.has_few_seeds(kernel)
+    assert kernel["seeds"] == 2 and kernel["parameters"] == 100 and kernel["training_seconds"] == 3.0
+    assert [songs.verdict(row) for _, row in songs.table.iterrows()] == ["", ""]  # one seed
+    assert songs.findings and songs.n_users == N_TARGETS // 2
+    assert model_order(boards)[-1] == "Pop"
+
+
+def test_rows_have_a_common_name() -> None:
+    names = [("PosKernelSASRec", "PosKernelSASRec"), ("kernel", "PosKernelSASRec"), ("SASRec", "SASRec"), ("Pop", None)]
+    assert [common_name(*name) for name in names] == ["PosKernel", "kernel", "SASRec", "Pop"]
+
+
+def test_another_reference_and_chosen_models(results: Path) -> None:
+    boards, left_out = read_gains(leaderboard_folders([results]), "PosKernel", ["NoPE", "SASRec"])
+    assert [board.table["model"].tolist() for board in boards] == [["NoPE"], ["NoPE"], ["SASRec"]] and not left_out
+    chosen, _ = read_gains([results / "a"], models=["Pop"])
+    every, _ = read_gains([results / "a"])
+    assert chosen[0].table["p"].tolist() == every[0].table["p"].tolist()[1:]  # corrected for all rows, shown or not
+    with pytest.raises(
+        SettingError, match="no board has the row CAPE and another one; name a row with --reference=NAME"
+    ):
+        read_gains([results / "a"], "CAPE")
+    with pytest.raises(
+        SettingError, match="models: 'Popp' is on none of the boards with NoPE; there are Pop, PosKernel"
+    ):
+        read_gains([results / "a"], models=["Popp"])
+    with pytest.raises(SettingError, match=r"no leaderboard\.json in .*nowhere or the folders in it"):
+        leaderboard_folders([results / "nowhere"])
+    (results / "a" / "runs" / "Pop-1" / "users.parquet").write_text("{")
+    with pytest.raises(DataError, match="a record of films, temporal cannot be read"):
+        read_gains([results / "a"])
+
+
+def test_the_figure_has_each_gain_and_its_kind(results: Path) -> None:
+    boards, _ = read_gains(leaderboard_folders([results]))
+    figure = draw_gains(boards, "NoPE")
+    films, songs = figure.axes
+    order = model_order(boards)
+    assert [label.get_text() for label in films.get_yticklabels()] == order
+    points = {int(line.get_ydata()[0]): line for line in films.lines if line.get_marker() in ("o", "s")}
+    kernel = points[order.index("PosKernel")]
+    assert kernel.get_xdata()[0] == pytest.approx(100 * boards[0].table.iloc[0]["share"])
+    assert kernel.get_marker() == "o" and kernel.get_markerfacecolor() == "white"  # tested, of few seeds
+    assert {line.get_marker() for line in songs.lines if line.get_marker() != "None"} == {"s"}  # of one seed
+    assert films.get_xscale() == "symlog"  # Pop is far below
+
+
+@pytest.mark.slow
+def test_the_files_are_the_same_each_time_and_open_in_a_browser(results: Path, tmp_path: Path, browser: Any) -> None:
+    command = ["overview", str(results), f"--output={results}"]
+    assert cli.main(command) == 0
+    names = ["overview.md", "overview.html", "overview.csv", "overview.png"]
+    before = {name: (results / name).read_bytes() for name in names}
+    assert cli.main(command) == 0 and {name: (results / name).read_bytes() for name in names} == before
+    text = (results / "overview.md").read_text(encoding="utf-8")
+    assert "| model | films, temporal | songs, temporal |" in text and "## [films, temporal](a/leaderboard.md)" in text
+    assert "games, temporal: it has no row NoPE" in text
+    table = pd.read_csv(results / "overview.csv")
+    assert table[["dataset", "model"]].to_numpy().tolist()[:2] == [["films", "PosKernel"], ["films", "Pop"]]
+    for width in (1280, 400):
+        browser.set_window_size(width, 900)
+        browser.get((results / "overview.html").as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    links = [link.get_attribute("href") for link in browser.find_elements("css selector", "#boards a")]
+    assert links == [(results / name / "leaderboard.html").as_uri() for name in "ab"]
+    assert browser.get_log("browser") == []
+
+
+def test_the_table_has_a_dash_where_a_model_is_missing(results: Path, tmp_path: Path) -> None:
+    boards, left_out = read_gains(leaderboard_folders([results]))
+    file, *_ = write_overview(boards, left_out, "NoPE", "recbole-posattn overview", tmp_path / "out")
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in file.read_text().splitlines()}
+    assert rows["RoPE"][0] == "–" and rows["Pop"][1] == "– |" and rows["Pop"][0].endswith("▽")
+    assert rows["PosKernel"][0].startswith("**+") and rows["PosKernel"][0].endswith("%** △")
+    assert "](../results/a/leaderboard.md)" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["nowhere"], "no leaderboard.json in nowhere or the folders in it; a leaderboard writes it"),
+        ([], "no leaderboard.json in results or the folders in it"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_code_2(given: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["overview", *given]) == cli.EXIT_USER_ERROR
+    printed = capsys.readouterr()
+    assert printed.out == "" and message in printed.err and printed.err.count("\n") == 1
