@@ -15,7 +15,7 @@ endif
 # The advisories that audit passes over, each with its reason there and in SECURITY.md
 IGNORED := audit-ignored.txt
 
-.PHONY: run test test-fast test-recbole test-pythons fuzz soak bench bench-engine lint format audit
+.PHONY: run test test-fast test-recbole test-pythons fuzz soak bench bench-engine docs lint format audit
 
 # More flags of the launcher, such as ARGUMENTS=--epochs=1
 ARGUMENTS ?=
@@ -82,6 +82,10 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The documentation site, in site/; warnings are errors. To read it: .venv/bin/python -m mkdocs serve
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 # Bandit needs no network, pip-audit asks PyPI's advisory service. Without --strict the latter reports no vulnerabilities
 # where it cannot ask.
 audit: $(VENV)/.audit-installed
@@ -101,4 +105,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.audit-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --no-warn-conflicts --constraint constraints.txt --editable ".[audit]"
+	touch $@
+
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --no-warn-conflicts --constraint constraints.txt --editable ".[docs]"
 	touch $@

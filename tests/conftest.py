@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ with anomaly_detection_unchanged():  # several tests import RecBole's models the
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 # Files whose tests start Ray; some of them look whether there is another cluster.
-_ON_RAY = {"test_make.py", "test_search.py", "test_trials.py", "test_tutorial.py"}
+_ON_RAY = {"test_make.py", "test_search.py", "test_trials.py"}
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for each other longer than they work
 
@@ -74,6 +75,22 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run_recbole_posattn.py"])
     return tmp_path
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The runs of a leaderboard are done one after the other in this process."""
+    from recbole_posattn.experiments.leaderboard import leaderboard
+    from recbole_posattn.experiments.trials import Outcome, Resources, Trial, run_in_folder
+
+    def run_trials(trials: dict[Path, Trial], where: Resources, budget: object) -> Iterator[Outcome]:
+        for folder, trial in trials.items():
+            yield Outcome(trial, folder, run_in_folder(dict(trial.settings), folder, n_threads=1))
+
+    handler = signal.getsignal(signal.SIGINT)  # which a run ignores
+    monkeypatch.setattr(leaderboard, "run_trials", run_trials)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def _check(format: str, folder: Path, overwrite: bool) -> None:
     missing = [package for package in needed if not _is_installed(package)]
     if missing:
         raise SettingError(
-            f"format onnx needs {' and '.join(missing)}, not installed here: pip install 'recbole-posattn[export]'"
+            f"format onnx needs {' and '.join(missing)}, not installed here: pip install onnx onnxruntime onnxscript"
         )
     for name in (MODEL_NAMES[format], ITEMS_NAME, DESCRIPTION_NAME):
         if os.path.exists(folder / name) and not overwrite:

@@ -16,7 +16,7 @@ from recbole_posattn import run
 from recbole_posattn.cli import main as cli
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard import leaderboard as make
-from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Resources, Trial, run_in_folder
+from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Resources, Trial
 from tests.systems import needs_posix
 
 # A leaderboard whose process is killed when the first run has ended; Ray's processes have not ended yet.
@@ -41,20 +41,6 @@ def flags(data_path: Path, output: Path, *more: str) -> list[str]:
 def scores(folder: Path) -> pd.DataFrame:
     table = pd.read_csv(folder / "leaderboard.csv")
     return table[table["kind"] == "metric"].reset_index(drop=True)
-
-
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The runs of a leaderboard are done one after the other in this process."""
-
-    def run_trials(trials: dict[Path, Trial], where: Resources, budget: Budget) -> Iterator[Outcome]:
-        for folder, trial in trials.items():
-            yield Outcome(trial, folder, run_in_folder(dict(trial.settings), folder, n_threads=1))
-
-    handler = signal.getsignal(signal.SIGINT)  # which a run ignores
-    monkeypatch.setattr(make, "run_trials", run_trials)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 @needs_posix

@@ -18,7 +18,7 @@ Place = Literal["input", "attention_input", "query_key", "logits"]
 class EncodingOptions(NamedTuple):
     """The options of all encodings; each encoding uses those it needs.
 
-    Args:
+    Attributes:
         max_length: The longest sequence, in positions.
         hidden_size: Channels d.
         n_heads: Heads h.

@@ -35,7 +35,7 @@ INIT_STD = 0.02
 class KernelOptions(NamedTuple):
     """The options of all structures; each structure uses those it needs.
 
-    Args:
+    Attributes:
         role: ``u`` for Uᵀ, which mixes the keys, or ``l`` for L, which mixes the values.
         max_length: The longest sequence, in positions.
         n_groups: See :class:`PositionKernel`.
