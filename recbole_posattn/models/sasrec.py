@@ -291,8 +291,7 @@ class SASRecBase(SequentialRecommender):
 
         As in RecBole's SASRec, the padding item is included; RecBole's evaluation sets its score to −∞.
         """
-        hidden, item_weight = self.item_score.operands(hidden, self.item_embedding.weight)
-        return linear(hidden, item_weight)
+        return linear(*self.item_score.operands(hidden, self.item_embedding.weight))
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
         """Bring (b, s) to the length of the batch, and move padding to the front if ``newest_last``."""
