@@ -33,8 +33,8 @@ from recbole_posattn.nn.times import Times
 # Queries whose logits are in memory at once where the fused kernels cannot be used (results/kernel_products.md).
 ROWS = 256
 
-# Longest sequences for which PyTorch's fused kernel of a CPU is slower than separate products.
-SHORT = 64
+# Positions from which :func:`blocked_attention` has several blocks, and is faster than all weights at once.
+BLOCKED_FROM = 65
 
 LogitBias = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -49,9 +49,9 @@ def causal_attention(
 ) -> Tensor:
     """softmax(Q Kᵀ / √d_h + B + causal mask) V without attention to padding keys, in memory that is linear in s.
 
-    Without a mask and a bias, this is PyTorch's fused attention; on a CPU, it is :func:`blocked_attention` with dropout
-    and for up to :data:`SHORT` positions. Otherwise, blocks of :data:`ROWS` queries are computed one by one, and
-    recomputed for the gradients.
+    Without a mask and a bias, this is PyTorch's fused attention, whose kernel for a CPU has no dropout: there,
+    :data:`BLOCKED_FROM` to :data:`ROWS` positions without a bias are left to :func:`blocked_attention`. Otherwise,
+    blocks of :data:`ROWS` queries are computed one by one, and recomputed for the gradients.
 
     Args:
         query: Of the last t ≤ s positions, shape (b, h, t, d_h).
@@ -68,7 +68,7 @@ def causal_attention(
     """
     t, s = query.shape[-2], key.shape[-2]
     fused = dropout == 0.0 or query.is_cuda
-    if logit_bias is None and t == s <= (SHORT if dropout == 0.0 else ROWS) and _is_plain(query):
+    if not fused and logit_bias is None and t == s and BLOCKED_FROM <= s <= ROWS and _is_plain(query):
         attended = blocked_attention(query, key, value, valid, dropout)
         return attended if valid is None else attended.masked_fill(~valid[:, None, :, None], 0.0)
     if valid is None and logit_bias is None and fused and t in (1, s):  # the last position attends to all

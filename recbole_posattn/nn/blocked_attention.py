@@ -1,9 +1,8 @@
-"""Causal attention on a CPU with dropout, for which PyTorch has no fused kernel, and of short sequences, for which its
-kernel is slower than products of many small matrices.
+"""Causal attention on a CPU with dropout, for which PyTorch has no fused kernel.
 
 Sequences are computed in groups and queries in blocks, so that what is computed stays in the cache, and a block of
 queries meets only the keys up to its last one: with four blocks, 5/8 of the products and of all else. The gradients
-are written out for the same reason. With D = the factors of dropout, 0 or 1 / (1 − p), or 1 without:
+are written out for the same reason. With D = the factors of dropout, 0 or 1 / (1 − p):
 
     P = softmax(Q Kᵀ + mask)      Y = (P ⊙ D) V
     dP = dY Vᵀ                    dS = (P ⊙ D) ⊙ dP − P ⊙ rowsum(dY ⊙ Y)
@@ -43,7 +42,7 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor |
         key: Shape (b, h, s, d_h).
         value: Shape (b, h, s, d_h).
         valid: Shape (b, s), False at padding, which is not attended; ``None`` if no padding precedes an item.
-        dropout: Probability of zeroing an attention weight.
+        dropout: Probability of zeroing an attention weight, in (0, 1).
 
     Returns:
         Tensor of shape (b, h, s, d_h); rows at padding have no meaning.
@@ -70,14 +69,14 @@ class _BlockedAttention(torch.autograd.Function):
         attended, weights = torch.empty_like(query), []
         for group in _groups(len(query), length):
             shape = (group.stop - group.start, length, length)
-            factor = dropout_factor(shape, dropout, query.dtype) if dropout > 0.0 else None
+            factor = dropout_factor(shape, dropout, query.dtype)
             for rows in _blocks(length):
                 seen = slice(rows.stop)
                 logits = torch.bmm(query[group, rows], key[group, seen].mT).add_(future[rows, seen])
                 if mask is not None:
                     logits.add_(mask[group, None, seen])
                 probability = torch.softmax(logits, dim=-1, out=logits)
-                dropped = probability if factor is None else probability * factor[:, rows, seen]
+                dropped = probability * factor[:, rows, seen]
                 attended[group, rows] = torch.bmm(dropped, value[group, seen])
                 if wants_gradients:
                     weights += [probability, dropped]

@@ -269,7 +269,7 @@ class Recommender:
         if not titles:
             return None
         found = read_titles(self.loaded.config, titles if isinstance(titles, str) else None)
-        return pa.array(found.reindex(self._known_items), pa.string(), from_pandas=True)
+        return pa.array(found.reindex(self._token), pa.string(), from_pandas=True)
 
     # -- what is not recommended -------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ def test_equals_the_formula_with_the_same_random_numbers(
     """In several groups of sequences, the last one smaller, and blocks of queries; and what is drawn next is equal."""
     monkeypatch.setattr(module, "GROUP_ELEMENTS", 4 * length**2)
     monkeypatch.setattr(module, "BLOCK_SIZE", 8)
+    monkeypatch.setattr(attention_module, "BLOCKED_FROM", 1)
     query, key, value = operands(7, heads, length)
     first_item = torch.arange(7) % (length + 1)  # one row may be all padding
     valid = torch.arange(length) >= first_item[:, None] if padded else None
@@ -53,7 +54,8 @@ def test_equals_the_formula_with_the_same_random_numbers(
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_gradients_are_the_finite_differences() -> None:
+def test_gradients_are_the_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_module, "BLOCKED_FROM", 1)
     valid = torch.tensor([[False, False, True, True, True], [True] * 5])
 
     def of_inputs(*inputs: Tensor) -> Tensor:
@@ -81,6 +83,7 @@ def test_compilers_and_autocast_get_plain_operations(monkeypatch: pytest.MonkeyP
         raise AssertionError
 
     monkeypatch.setattr(attention_module, "blocked_attention", never)
+    monkeypatch.setattr(attention_module, "BLOCKED_FROM", 1)
     inputs = operands(2, 1, 4, torch.float32)
     if mode == "compiling":
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
