@@ -102,7 +102,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _is_traced(x: Tensor) -> bool:
     """Whether an exporter or compiler records the operations, or x is a tensor of another kind."""
-    return torch.compiler.is_compiling() or type(x) not in (Tensor, nn.Parameter)
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter)
 
 
 class _Linear(torch.autograd.Function):

@@ -56,9 +56,8 @@ class UserHistories:
 
     def _requests(self, place: Tensor, skipped: tuple[str, ...] = ()) -> Requests:
         histories = self._histories(place)
-        # Users who were added have no number in the data set.
-        has_numbers = self._user_id is not None and not bool((place >= len(self._user_id)).any())
-        user_id = self._user_id[place] if has_numbers else None
+        known = self._user_id  # users who were added have no number in the data set
+        user_id = None if known is None or bool((place >= len(known)).any()) else known[place]
         return Requests(self._user[place.numpy()], user_id, histories, skipped=skipped)
 
     def of_known_users(self, new: Requests) -> Requests:

@@ -39,7 +39,7 @@ def distribute_model(model: Any, device: Any) -> Any:
     from torch.nn.parallel import DistributedDataParallel
 
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    options = {
+    options: dict[str, Any] = {
         "broadcast_buffers": any(name not in parameters for name in model.state_dict()),
         "gradient_as_bucket_view": True,
     }

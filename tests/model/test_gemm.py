@@ -88,16 +88,19 @@ def test_other_types_tracing_and_autocast_are_left_to_pytorch(calls: list[tuple]
     x = torch.randn(5, 6)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == gemm.linear(x, layer.weight).dtype == torch.bfloat16
-    exported = torch.export.export(layer, (x,)).module()
-    gemm.Linear(6, 4).double()(x.double())
-    assert calls == []
-    torch.testing.assert_close(exported(x), F.linear(x, layer.weight, layer.bias))
+    program = torch.export.export(layer, (x,))
+    traced, compiled = torch.jit.trace(layer, (x,)), torch.compile(layer, backend="eager")
+    others = [program.module()(x), traced(x), compiled(x), layer.double()(x.double()).float()]
+    assert calls == [] and "mkldnn" not in f"{program.graph} {traced.inlined_graph}"
+    for found in others:
+        torch.testing.assert_close(found, F.linear(x, layer.weight.float(), layer.bias.float()))
 
 
 def test_small_products_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gemm, "onednn_is_faster", lambda: True)
     assert gemm.suits_onednn(torch.empty(2**11, 2**6), torch.empty(2**6, 2**6))
     assert not gemm.suits_onednn(torch.empty(2**11 - 1, 2**6), torch.empty(2**6, 2**6))
+    assert not gemm.suits_onednn(*torch.empty(2, 2**11, 2**6, device="meta"))  # a device that is not the CPU
 
 
 @pytest.mark.parametrize(
