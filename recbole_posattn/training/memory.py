@@ -16,7 +16,7 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, on Linux with glibc.
 
     A training step allocates and frees the same large tensors again and again. By default, glibc gives their memory
-    back each time, and the system fills it with zeros anew, page by page: a sixth of the step's time. The peak of the
+    back each time, and the system fills it with zeros anew, page by page. The peak of the
     memory does not change. Nothing happens if the environment sets these options.
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in _SET_BY_USER):
