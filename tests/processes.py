@@ -116,7 +116,7 @@ def run_each(cases: list[tuple[str, dict]]) -> list[dict]:
     results = []
     for model, settings in cases:
         try:
-            result = run_module._run(RunRequest(model, "tiny", None, settings, True, (), True, None, None))
+            result = run_module._run(RunRequest(model, "tiny", None, settings, True, (), True, None, None, None))
             results.append({key: result[key] for key in COMPARED})
         except UserError as error:
             results.append({"error": str(error)})
