@@ -55,6 +55,7 @@ test-recbole: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.step_time
 	$(BIN)/python -m benchmarks.kernel_cost
+	$(BIN)/python -m benchmarks.roofline
 
 bench-engine: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.epoch_speed

@@ -99,13 +99,21 @@ def recboles(dataset: str, length: int, options: argparse.Namespace) -> dict[str
     }
 
 
-def ours(model: str, dataset: str, length: int, options: argparse.Namespace, **given: object) -> Contestant:
-    """A model of ours, trained on whole sequences, with the shared settings and those given."""
+def prepared(
+    model: str, dataset: str, length: int, options: argparse.Namespace, **given: object
+) -> tuple[Trainer, TrainDataLoader]:
+    """The trainer of a model of ours with the shared settings and those given, and its training data."""
     config = Config(model, dataset, config_dict={**settings(dataset, length, options), **given}, command_line=[])
     init_seed(config["seed"], config["reproducibility"])
     _, (loader, _, _) = prepare_data(config)
     with without_tensorboard():
         trainer = trainer_class(config)(config, config.model_class(config, loader._dataset).to(config["device"]))
+    return trainer, loader
+
+
+def ours(model: str, dataset: str, length: int, options: argparse.Namespace, **given: object) -> Contestant:
+    """A model of ours, trained on whole sequences, with the shared settings and those given."""
+    trainer, loader = prepared(model, dataset, length, options, **given)
 
     def seconds() -> float:
         start = time.perf_counter()

@@ -22,6 +22,7 @@ from benchmarks.common import interleaved_medians, report
 from recbole_posattn import Config
 from recbole_posattn.data.fields import TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.reporting.terminal import markdown_table
+from recbole_posattn.training.memory import keep_freed_memory
 
 N_ITEMS = 1683  # of ml-100k, with the padding item
 BASELINE = "NoPESASRec"
@@ -62,7 +63,9 @@ def training_step(model: str, settings: dict, length: int, batch_size: int, devi
     catalogue = SimpleNamespace(num=lambda field: N_ITEMS)  # all that a model asks of its data set
     torch.manual_seed(0)
     recommender = config.model_class(config, catalogue).train().to(device)
-    optimizer = torch.optim.Adam(recommender.parameters(), lr=config["learning_rate"])
+    optimizer = torch.optim.Adam(recommender.parameters(), lr=config["learning_rate"], fused=device == "cpu" or None)
+    if device == "cpu":
+        keep_freed_memory()  # as a trainer does
     batch = Interaction(
         {
             "item_id_list": torch.randint(1, N_ITEMS, (batch_size, length)),

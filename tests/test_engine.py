@@ -15,6 +15,7 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.errors import SettingError
+from recbole_posattn.training import trainer as trainer_module
 from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 
@@ -94,3 +95,21 @@ def test_compiling_without_a_compiler_is_refused(tiny_settings: Callable, monkey
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SettingError, match=r"torch_compile needs a C\+\+ compiler"):
         trained("PosKernelSASRec", tiny_settings(torch_compile=True))
+
+
+def test_adam_of_our_models_is_fused_on_a_cpu_and_trains_alike(
+    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RecBole's own models keep the digits of RecBole's optimizer."""
+    settings = tiny_settings(
+        weight_decay=0.01, weight_decay_on="matrices", learner_args={"betas": [0.9, 0.98]}, learning_rate=0.01
+    )
+    fused, loss = trained("PosKernelSASRec", settings)
+    assert [(group["fused"], *group["betas"]) for group in fused.optimizer.param_groups] == [(True, 0.9, 0.98)] * 2
+    assert [group["weight_decay"] for group in fused.optimizer.param_groups] == [0.01, 0.0]
+    monkeypatch.setattr(trainer_module, "Adam", ())
+    plain, plain_loss = trained("PosKernelSASRec", settings)
+    assert not any(group["fused"] for group in plain.optimizer.param_groups)
+    assert loss == pytest.approx(plain_loss, rel=1e-4)
+    others, _ = trained("GRU4Rec", tiny_settings())
+    assert not any(group["fused"] for group in others.optimizer.param_groups)

@@ -33,3 +33,29 @@ def test_windows_has_no_module_resource(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "resource", None)  # its import fails
     monkeypatch.setattr(sys, "platform", "win32")
     assert memory.peak_memory() == 123_456
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "libc", "expected"),
+    [
+        ("linux", {}, SimpleNamespace(), [(-1, 2**31 - 1), (-3, 2**30)]),
+        ("linux", {"MALLOC_TRIM_THRESHOLD_": "1000"}, SimpleNamespace(), []),
+        ("linux", {}, object(), []),
+        ("darwin", {}, SimpleNamespace(), []),
+    ],
+    ids=["glibc", "set by the user", "musl", "macOS"],
+)
+def test_freed_memory_is_kept_on_linux_with_glibc_unless_the_user_sets_it(
+    platform: str, environment: dict, libc: object, expected: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, int]] = []
+    if isinstance(libc, SimpleNamespace):
+        libc.mallopt = lambda option, value: calls.append((option, value))
+    for name in memory._SET_BY_USER:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: libc)
+    memory.keep_freed_memory()
+    assert calls == expected

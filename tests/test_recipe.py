@@ -343,6 +343,14 @@ def test_decay_is_decoupled_with_adamw_and_added_to_the_gradient_with_adam(
             {"label_smoothing": 0.1, "loss_type": "gBCE"},
             "label_smoothing 0.1 is for loss_type CE, with probabilities of all items; got gBCE.",
         ),
+        (
+            {"loss_precision": "bfloat16", "loss_type": "SSM"},
+            "loss_precision bfloat16 is for loss_type CE; got SSM.",
+        ),
+        (
+            {"loss_precision": "bfloat16", "loss_chunk_size": None},
+            "loss_precision bfloat16 needs chunks: leave loss_chunk_size ~ out.",
+        ),
         ({"item_dropout_prob": 1}, "item_dropout_prob must be a number in [0, 1); got 1."),
         ({"weight_decay_on": "biases"}, "weight_decay_on must be one of all, matrices; got 'biases'."),
         ({"lr_scheduler": "step"}, "lr_scheduler must be one of constant, linear, cosine, or ~; got 'step'."),

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whom.add_argument("--users", type=Path, help="a file of users of the data set (default: all of them)")
     whom.add_argument("--histories", type=Path, help="a file of user, item[, time]; the users may be new")
     parser.add_argument(
+        "--new_interactions",
+        type=Path,
+        help="a file of user, item[, time]: interactions that follow those of the data set",
+    )
+    parser.add_argument(
         "--split",
         choices=SPLITS,
         default=SPLITS[0],
@@ -64,6 +69,11 @@ def execute(options: argparse.Namespace) -> int:
     """Recommend and write; returns the exit code."""
     if options.histories is not None and options.split != SPLITS[0]:
         raise SettingError("split is for users of the data set; leave it out, or --histories.")
+    if options.new_interactions is not None and (options.histories is not None or options.split != SPLITS[0]):
+        other = "histories" if options.histories is not None else f"split {options.split}"
+        raise SettingError(
+            f"new_interactions follow the whole histories of the data set's users; leave them out, or {other}."
+        )
     from recbole_posattn.serving.tables import (
         STANDARD_OUTPUT,
         check_formulas,
@@ -78,7 +88,8 @@ def execute(options: argparse.Namespace) -> int:
     check_output(output, options.overwrite)
     if options.escape_formulas:
         check_formulas(output)
-    from recbole_posattn.serving.recommender import SCHEMA, SCHEMA_WITH_TITLES, Recommender
+    from recbole_posattn.serving.lists import SCHEMA, SCHEMA_WITH_TITLES
+    from recbole_posattn.serving.recommender import Recommender
 
     recommender = Recommender.load(checkpoint, report=_report, **reading_options(options))
     item_field = recommender.loaded.config["ITEM_ID_FIELD"]
@@ -109,10 +120,12 @@ def _requests(recommender: Recommender, options: argparse.Namespace) -> Requests
     from recbole_posattn.serving.tables import read_table, read_tokens
 
     config = recommender.loaded.config
+    columns = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD", "time": "TIME_FIELD"}
+    names = {column: config[key] for column, key in columns.items()}
     if options.histories is not None:
-        names = {"user": "USER_ID_FIELD", "item": "ITEM_ID_FIELD", "time": "TIME_FIELD"}
-        table = read_table(options.histories, {column: config[key] for column, key in names.items()})
-        return recommender.new_histories(table)
+        return recommender.new_histories(read_table(options.histories, names))
+    if options.new_interactions is not None:
+        recommender.add_interactions(read_table(options.new_interactions, names))
     users = None if options.users is None else read_tokens(options.users, "user", config["USER_ID_FIELD"])
     return recommender.known_users(users, options.split)
 

@@ -8,7 +8,7 @@ functions here have no effect.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
@@ -38,6 +38,7 @@ __all__ = [
     "rank",
     "share_from_main",
     "total",
+    "total_later",
     "waits_explained",
     "world_size",
 ]
@@ -154,11 +155,21 @@ def main_first() -> Iterator[None]:
 
 def total(values: Tensor) -> Tensor:
     """The sum over all processes of a tensor that has the same shape in each."""
+    return total_later(values)()
+
+
+def total_later(values: Tensor) -> Callable[[], Tensor]:
+    """:func:`total`, of which the returned function gives the result; until then, this process goes on."""
     if world_size() == 1:
-        return values
+        return lambda: values
     summed = values.cpu()
-    dist.all_reduce(summed, group=_collective_group())
-    return summed.to(values.device)
+    work = dist.all_reduce(summed, group=_collective_group(), async_op=True)
+
+    def result() -> Tensor:
+        work.wait()
+        return summed.to(values.device)
+
+    return result
 
 
 def gather_rows(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -66,6 +66,7 @@ def loss_options(config: Config) -> LossOptions:
         alpha=negatives.get("alpha", 1.0),
         calibration=config["gbce_calibration"],
         label_smoothing=config["label_smoothing"] or 0.0,
+        precision=config["loss_precision"] or "float32",
     )
 
 

@@ -36,6 +36,7 @@ from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import ItemDropout
 from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
 from recbole_posattn.nn.encodings.build import build_encodings
+from recbole_posattn.nn.gemm import linear
 from recbole_posattn.nn.history_partition import HistoryPartition
 from recbole_posattn.nn.item_scores import item_score
 from recbole_posattn.nn.kernels.base import IdentityKernel
@@ -290,8 +291,7 @@ class SASRecBase(SequentialRecommender):
 
         As in RecBole's SASRec, the padding item is included; RecBole's evaluation sets its score to −∞.
         """
-        hidden, item_weight = self.item_score.operands(hidden, self.item_embedding.weight)
-        return hidden @ item_weight.T
+        return linear(*self.item_score.operands(hidden, self.item_embedding.weight))
 
     def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
         """Bring (b, s) to the length of the batch, and move padding to the front if ``newest_last``."""

@@ -22,14 +22,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from recbole_posattn.nn.blocked_attention import blocked_attention
 from recbole_posattn.nn.dropout import dropout as drop
 from recbole_posattn.nn.encodings.base import OfBatch, PositionEncoding
+from recbole_posattn.nn.gemm import Linear, linear
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
 from recbole_posattn.nn.products import DENSE_LENGTH
 from recbole_posattn.nn.times import Times
 
 # Queries whose logits are in memory at once where the fused kernels cannot be used (results/kernel_products.md).
 ROWS = 256
+
+# Positions from which :func:`blocked_attention` has several blocks, and is faster than all weights at once.
+BLOCKED_FROM = 65
 
 LogitBias = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -44,8 +49,9 @@ def causal_attention(
 ) -> Tensor:
     """softmax(Q Kᵀ / √d_h + B + causal mask) V without attention to padding keys, in memory that is linear in s.
 
-    Without a mask and a bias, this is PyTorch's fused attention. Otherwise, and for dropout on a CPU (it has no fused
-    kernel for it), blocks of :data:`ROWS` queries are computed one by one, and recomputed for the gradients.
+    Without a mask and a bias, this is PyTorch's fused attention, whose kernel for a CPU has no dropout: there,
+    :data:`BLOCKED_FROM` to :data:`ROWS` positions without a bias are left to :func:`blocked_attention`. Otherwise,
+    blocks of :data:`ROWS` queries are computed one by one, and recomputed for the gradients.
 
     Args:
         query: Of the last t ≤ s positions, shape (b, h, t, d_h).
@@ -62,6 +68,9 @@ def causal_attention(
     """
     t, s = query.shape[-2], key.shape[-2]
     fused = dropout == 0.0 or query.is_cuda
+    if not fused and logit_bias is None and t == s and BLOCKED_FROM <= s <= ROWS and _is_plain(query):
+        attended = blocked_attention(query, key, value, valid, dropout)
+        return attended if valid is None else attended.masked_fill(~valid[:, None, :, None], 0.0)
     if valid is None and logit_bias is None and fused and t in (1, s):  # the last position attends to all
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=t > 1)
 
@@ -85,6 +94,11 @@ def causal_attention(
         rows.append(attend(*block) if at_once else checkpoint(attend, *block, use_reentrant=False))
     attended = torch.cat(rows, dim=-2)
     return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether operations on a tensor of a CPU are neither compiled nor in mixed precision."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
 
 
 def attention_mask(query: Tensor, key: Tensor, first: int = 0, valid: Tensor | None = None) -> Tensor:
@@ -146,13 +160,13 @@ class PositionKernelAttention(nn.Module):
             raise ValueError(f"hidden_size must be a multiple of n_heads, got {hidden_size} and {n_heads}")
         self.n_heads = n_heads
         self.dropout = dropout
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
+        self.query = Linear(hidden_size, hidden_size)
+        self.key = Linear(hidden_size, hidden_size)
+        self.value = Linear(hidden_size, hidden_size)
         self.u_kernel = u_kernel
         self.l_kernel = l_kernel
         self.encodings = nn.ModuleList(encodings)
-        self.output = nn.Linear(hidden_size, hidden_size) if output_projection else nn.Identity()
+        self.output = Linear(hidden_size, hidden_size) if output_projection else nn.Identity()
         self.attend_padding = attend_padding
 
     def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None, times: Times | None = None) -> Tensor:
@@ -242,7 +256,7 @@ class PositionKernelAttention(nn.Module):
         """M (X W) + b in heads, shape (b, h, s, d_h)."""
         if isinstance(kernel, IdentityKernel):  # the same in one product
             return self._split_heads(projection(x))
-        projected = self._split_heads(F.linear(x, projection.weight))
+        projected = self._split_heads(linear(x, projection.weight))
         mixed: Tensor = kernel(projected, times) if kernel.reads_time else kernel(projected)
         return mixed + projection.bias.view(self.n_heads, 1, -1)
 

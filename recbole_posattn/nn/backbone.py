@@ -24,6 +24,7 @@ from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import Dropout
 from recbole_posattn.nn.encodings.base import PositionEncoding
+from recbole_posattn.nn.gemm import Linear
 from recbole_posattn.nn.times import Times
 
 # The activations that RecBole's FeedForward offers, by its names.
@@ -74,8 +75,8 @@ class FeedForward(nn.Module):
     def __init__(self, options: BlockOptions, inner_dropout: bool) -> None:
         super().__init__()
         inner_size = options.inner_size or options.hidden_size
-        self.dense_1 = nn.Linear(options.hidden_size, inner_size)
-        self.dense_2 = nn.Linear(inner_size, options.hidden_size)
+        self.dense_1 = Linear(options.hidden_size, inner_size)
+        self.dense_2 = Linear(inner_size, options.hidden_size)
         self.activation = ACTIVATIONS[options.hidden_act]
         self.inner_dropout = Dropout(options.dropout if inner_dropout else 0.0)
         self.dropout = Dropout(options.dropout)
@@ -158,7 +159,7 @@ class RecBoleBlock(Block):
         self.attention = attention
         self.branch = branch
         if attention is not None:
-            self.dense = nn.Linear(options.hidden_size, options.hidden_size)
+            self.dense = Linear(options.hidden_size, options.hidden_size)
         self.dropout = Dropout(options.dropout)
         self.attention_norm = options.layer_norm()
         self.feed_forward = FeedForward(options, inner_dropout=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +30,23 @@ def dropout(x: Tensor, p: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, p)
-    n_zeroed = min(round(p * LEVELS), LEVELS - 1)  # of the 2^16 values of a draw
-    bits = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
-    draw = bits.view(torch.int16)[: x.numel()].view(x.shape)
-    return x * (draw >= n_zeroed - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - n_zeroed))
+    return x * dropout_factor(x.shape, p, x.dtype)
+
+
+def dropout_factor(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
+    """The factors of :func:`dropout` on a CPU: 0 with probability p, else 1 / (1 − p).
+
+    Args:
+        shape: Of the result. The draws of one element after the other go on where they stopped if a result has a
+            multiple of four elements: two of them are then a larger one in two parts.
+        p: In (0, 1).
+        dtype: Of the result.
+    """
+    n, n_zeroed = math.prod(shape), min(round(p * LEVELS), LEVELS - 1)  # of the 2^16 values of a draw
+    bits = torch.empty(math.ceil(n / 4), dtype=torch.int64).random_(-(2**63), None)
+    draw = bits.view(torch.int16)[:n].view(shape)
+    kept = torch.ge(draw, n_zeroed - LEVELS // 2, out=torch.empty(shape, dtype=dtype))  # 1 or 0
+    return kept.mul_(LEVELS / (LEVELS - n_zeroed))
 
 
 class Dropout(nn.Module):

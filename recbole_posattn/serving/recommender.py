@@ -5,6 +5,7 @@ Shape keys: n requests, b requests of a batch, k items of a list, L = MAX_ITEM_L
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,15 +20,21 @@ from tqdm import tqdm
 
 from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.serving.lists import Lists
 from recbole_posattn.serving.ranking import best_items
-from recbole_posattn.serving.requests import Requests, Split, known_users, new_histories, numbers_of, report_skipped
+from recbole_posattn.serving.requests import (
+    Requests,
+    Split,
+    known_users,
+    new_histories,
+    no_users,
+    numbers_of,
+    report_skipped,
+)
 from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences, reads_times
 from recbole_posattn.serving.titles import read_titles
+from recbole_posattn.serving.user_histories import UserHistories
 from recbole_posattn.training.load import Loaded, load
-
-SCHEMA = pa.schema({"user": pa.string(), "rank": pa.int32(), "item": pa.string(), "score": pa.float32()})
-# With titles, their column comes before the scores.
-SCHEMA_WITH_TITLES = SCHEMA.insert(3, pa.field("title", pa.string()))
 
 # Maximum number of scores (requests × items) and of requests in a batch; on a CPU, about what fits into the cache.
 SCORES_PER_BATCH = {"cpu": 2**23, "cuda": 2**26}
@@ -51,8 +58,9 @@ class Recommender:
     def __init__(self, loaded: Loaded, report: Callable[[str], None] | None = None) -> None:
         self.loaded = loaded
         self._report = report or logging.getLogger(__name__).warning
-        self._known_items = pd.Index(as_tokens(loaded.dataset.field2id_token[loaded.dataset.iid_field]))
-        self._item = pa.array(self._known_items)
+        self._token = as_tokens(loaded.dataset.field2id_token[loaded.dataset.iid_field])
+        self._known_items = {token: number for number, token in enumerate(self._token)}
+        self._item = pa.array(self._token)
 
     @classmethod
     def load(cls, checkpoint: str | Path, report: Callable[[str], None] | None = None, **options: Any) -> Recommender:
@@ -102,16 +110,8 @@ class Recommender:
             DataError: If the histories cannot be used, or there are no titles.
             CheckpointError: If the model does not read histories, reads other fields than items, or returns NaN.
         """
-        blocks = self.blocks(
-            self.new_histories(histories),
-            k,
-            exclude_history=exclude_history,
-            restrict_to=restrict_to,
-            exclude=exclude,
-            titles=titles,
-        )
-        table: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
-        return table
+        requests = self.new_histories(histories)
+        return self._frame(requests, k, exclude_history, restrict_to, exclude, titles)
 
     def recommend_users(
         self,
@@ -146,20 +146,42 @@ class Recommender:
             DataError: If none of the users is known, the split has no targets, or there are no titles.
             CheckpointError: If the model reads other fields than users and items, or returns NaN.
         """
-        blocks = self.blocks(
-            self.known_users(users, split),
-            k,
-            exclude_history=exclude_history,
-            restrict_to=restrict_to,
-            exclude=exclude,
-            titles=titles,
-        )
-        table: pd.DataFrame = pa.concat_tables(blocks).to_pandas()
-        return table
+        requests = self.known_users(users, split)
+        return self._frame(requests, k, exclude_history, restrict_to, exclude, titles)
 
     def known_users(self, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
         """Users of the data set, as :meth:`recommend_users` takes them, for :meth:`blocks`."""
-        return known_users(self.loaded, users, split)
+        if split != "all":
+            return known_users(self.loaded, users, split)
+        requests = self._histories.requests(users)
+        if not len(requests):
+            raise no_users(self.loaded, requests)
+        return requests
+
+    @functools.cached_property
+    def _histories(self) -> UserHistories:
+        return UserHistories(known_users(self.loaded))
+
+    def add_interactions(self, interactions: pd.DataFrame | Mapping[object, Sequence[object]]) -> None:
+        """Take in new interactions, which follow those of the data set, without reading it again.
+
+        From then on, they are part of their users' histories in :meth:`recommend_users` and :meth:`known_users`, except
+        with a split. Users whom the data set does not know are added if the model reads histories. Nothing is trained,
+        and the data set itself does not change.
+
+        Args:
+            interactions: As the histories of :meth:`recommend`: rows of ``user``, ``item`` and, unless they are in
+                order, ``time``, or the items of each user, oldest first. All are newer than what is known of the user.
+
+        Raises:
+            DataError: If they cannot be used.
+        """
+        given = self._given(interactions)
+        if not reads_sequences(self.loaded):
+            given = self._histories.of_known_users(given)
+        for line in given.skipped:
+            self._report(line)
+        self._histories.append(given)
 
     def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
         """New histories, as :meth:`recommend` takes them, for :meth:`blocks`."""
@@ -167,6 +189,9 @@ class Recommender:
             raise CheckpointError(
                 f"{self.loaded.config['model']} does not read histories: it knows only the users of its data set"
             )
+        return self._given(histories)
+
+    def _given(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
         timed_for = self.loaded.config["model"] if reads_times(self.loaded) else None
         return new_histories(histories, self._known_items, timed_for)
 
@@ -193,11 +218,39 @@ class Recommender:
             show_progress: Whether to show a progress bar.
 
         Returns:
-            Tables of :data:`SCHEMA` or :data:`SCHEMA_WITH_TITLES`, of :data:`REQUESTS_PER_BLOCK` requests each.
+            Tables, see :meth:`recbole_posattn.serving.lists.Lists.table`, of :data:`REQUESTS_PER_BLOCK` requests each.
 
         Raises:
             SettingError, DataError, CheckpointError: As :meth:`recommend` does.
         """
+        lists = self._lists(requests, k, exclude_history, restrict_to, exclude, show_progress)
+        of_items = self._titles(titles)
+        return (each.table(self._item, of_items) for each in lists)
+
+    def _frame(
+        self,
+        requests: Requests,
+        k: int,
+        exclude_history: bool | None,
+        restrict_to: Sequence[object] | None,
+        exclude: Sequence[object],
+        titles: bool | str,
+    ) -> pd.DataFrame:
+        """The rows of :meth:`blocks`."""
+        lists = self._lists(requests, k, exclude_history, restrict_to, exclude)
+        of_items = self._titles(titles)
+        return pd.concat([each.frame(self._token, of_items) for each in lists], ignore_index=True)
+
+    def _lists(
+        self,
+        requests: Requests,
+        k: int,
+        exclude_history: bool | None,
+        restrict_to: Sequence[object] | None,
+        exclude: Sequence[object],
+        show_progress: bool = False,
+    ) -> Iterator[Lists]:
+        """The lists of each block; arguments and errors as of :meth:`blocks`."""
         n_items = self.loaded.dataset.item_num - 1
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_items:
             raise SettingError(f"k must be an integer from 1 to {n_items}, the number of items; got {k!r}.")
@@ -205,17 +258,18 @@ class Recommender:
             self._report(line)
         left_out = self._left_out(restrict_to, exclude)
         mask = self._history_mask(requests, exclude_history)
-        of_items = self._titles(titles) if titles else None
-        return self._blocks(requests, k, left_out, mask, of_items, show_progress)
+        return self._rows(requests, k, left_out, mask, show_progress)
 
     def leaves_out_history(self, requests: Requests, exclude_history: bool | None = None) -> bool:
         """Whether the lists of some requests leave out what is in the users' histories; see :meth:`blocks`."""
         return self._history_mask(requests, exclude_history) != "none"
 
-    def _titles(self, titles: bool | str) -> pa.Array:
-        """The title of each item by its number; null where there is none."""
+    def _titles(self, titles: bool | str) -> pa.Array | None:
+        """The title of each item by its number, null where there is none; ``None`` if they are not asked for."""
+        if not titles:
+            return None
         found = read_titles(self.loaded.config, titles if isinstance(titles, str) else None)
-        return pa.array(found.reindex(self._known_items), pa.string(), from_pandas=True)
+        return pa.array(found.reindex(self._token), pa.string(), from_pandas=True)
 
     # -- what is not recommended -------------------------------------------------------------------------------------
 
@@ -249,20 +303,14 @@ class Recommender:
 
     # -- scores ------------------------------------------------------------------------------------------------------
 
-    def _blocks(
-        self, requests: Requests, k: int, left_out: Tensor, mask: str, titles: pa.Array | None, show_progress: bool
-    ) -> Iterator[pa.Table]:
+    def _rows(self, requests: Requests, k: int, left_out: Tensor, mask: str, show_progress: bool) -> Iterator[Lists]:
         with tqdm(total=len(requests), desc="recommending", unit=" users", disable=not show_progress) as progress:
             for index in torch.arange(len(requests)).split(REQUESTS_PER_BLOCK):
-                block = requests.rows(index)
-                scores, item = self._best(block, k, left_out, mask, progress)
-                yield self._table(block.user, item, scores, titles)
+                yield self._best(requests.rows(index), k, left_out, mask, progress)
 
     @torch.no_grad()
-    def _best(
-        self, block: Requests, k: int, left_out: Tensor, mask: str, progress: tqdm
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and numbers of the k best items of each request, each of shape (n, k); −∞ if there are fewer."""
+    def _best(self, block: Requests, k: int, left_out: Tensor, mask: str, progress: tqdm) -> Lists:
+        """The k best items of each request of a block."""
         device, n_items = self.loaded.config["device"], self.loaded.dataset.item_num
         size = min(REQUESTS_PER_BATCH[device.type], max(1, SCORES_PER_BATCH[device.type] // n_items))
         best = torch.empty(len(block), k)
@@ -279,18 +327,4 @@ class Recommender:
                 raise CheckpointError(f"{self.loaded.config['model']} returns NaN: its training has diverged")
             best[rows], item[rows] = best_scores.float().cpu(), number.cpu()
             progress.update(len(rows))
-        return best.numpy(), item.numpy()
-
-    def _table(self, user: np.ndarray, item: np.ndarray, scores: np.ndarray, titles: pa.Array | None) -> pa.Table:
-        valid = scores > -np.inf
-        row, nth = np.nonzero(valid)
-        number = pa.array(item[valid])
-        columns = {
-            "user": pa.array(user).take(pa.array(row)),
-            "rank": pa.array(nth + 1, pa.int32()),
-            "item": self._item.take(number),
-            "score": pa.array(scores[valid]),
-        }
-        if titles is None:
-            return pa.table(columns, SCHEMA)
-        return pa.table({**columns, "title": titles.take(number)}, SCHEMA_WITH_TITLES)
+        return Lists(block.user, item.numpy(), best.numpy())

@@ -63,9 +63,9 @@ class Requests:
         return replace(self, user=self.user[index.numpy()], user_id=user_id, histories=self.histories[index])
 
 
-def numbers_of(known: pd.Index, tokens: np.ndarray) -> np.ndarray:
-    """The numbers of tokens, their places among the known ones; 0, as for padding, if unknown."""
-    return np.maximum(known.get_indexer(pd.Index(tokens)), 0)
+def numbers_of(known: Mapping[str, int], tokens: np.ndarray) -> np.ndarray:
+    """The numbers of tokens; 0, as for padding, if unknown."""
+    return np.fromiter((known.get(token, 0) for token in tokens.tolist()), dtype=np.int64, count=len(tokens))
 
 
 def report_skipped(kind: str, tokens: np.ndarray, total: int, consequence: str = "skipped") -> tuple[str, ...]:
@@ -101,9 +101,14 @@ def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Sp
     if users is not None:
         requests = _only(requests, as_tokens(users))
     if not len(requests):
-        where = f"data set {loaded.config['dataset']!r}" + ("" if split == "all" else f", {split} split")
-        raise DataError(f"{where}: " + ("; ".join(requests.skipped) or "there are no users to recommend to"))
+        raise no_users(loaded, requests, split)
     return requests
+
+
+def no_users(loaded: Loaded, requests: Requests, split: Split = "all") -> DataError:
+    """The error for requests of no users, which says why."""
+    where = f"data set {loaded.config['dataset']!r}" + ("" if split == "all" else f", {split} split")
+    return DataError(f"{where}: " + ("; ".join(requests.skipped) or "there are no users to recommend to"))
 
 
 def _tokens(dataset: Dataset, user_id: Tensor) -> np.ndarray:
@@ -182,14 +187,14 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
 
 
 def new_histories(
-    histories: pd.DataFrame | Mapping[object, Sequence[object]], known: pd.Index, timed_for: str | None = None
+    histories: pd.DataFrame | Mapping[object, Sequence[object]], known: Mapping[str, int], timed_for: str | None = None
 ) -> Requests:
     """Requests for users who need not be in the data set.
 
     Args:
         histories: Rows with the columns ``user`` and ``item`` (tokens) and, unless the rows are in order, ``time``; or
             the items of each user, oldest first.
-        known: The tokens of the items by their numbers in the data set, padding first; other items are skipped.
+        known: The numbers of the items in the data set by token, 0 for padding; other items are skipped.
         timed_for: Name of a model that reads times, for which each interaction needs one, in seconds or as a date.
 
     Raises:

@@ -51,6 +51,8 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
             f"label_smoothing {settings['label_smoothing']} is for loss_type CE, with probabilities of all items; "
             f"got {settings['loss_type']}."
         )
+    if "loss_precision" in given and settings["loss_precision"] == "bfloat16":
+        _check_bfloat16(settings)
     for key in ("lr_scheduler", "weight_averaging"):
         if settings[key] is not None and settings["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
             raise SettingError(f"{key} must be ~ with {model}, which is not trained by gradients.")
@@ -73,6 +75,13 @@ def resolved_histories(settings: Mapping[str, Any]) -> dict[str, bool]:
         "train_mask_history": masks_in_training(settings.get("train_mask_history", False), mask),
     }
     return {key: value for key, value in resolved.items() if key in settings}
+
+
+def _check_bfloat16(settings: Mapping[str, Any]) -> None:
+    if settings.get("loss_type") in SAMPLED_LOSSES:
+        raise SettingError(f"loss_precision bfloat16 is for loss_type CE; got {settings['loss_type']}.")
+    if settings.get("loss_chunk_size", "auto") is None:
+        raise SettingError("loss_precision bfloat16 needs chunks: leave loss_chunk_size ~ out.")
 
 
 def _check_histories(settings: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.nn.item_scores import ITEM_SCORES
+from recbole_posattn.nn.losses.cross_entropy import PRECISIONS
 from recbole_posattn.settings.key import Key, Scope, own_key
 from recbole_posattn.settings.rules import (
     NOT_NEGATIVE,
@@ -47,6 +48,13 @@ RECIPE_MODEL_KEYS = (
         PROBABILITY,
         0.0,
         "(float) CE: share of the target's probability that is spread over all items; in [0, 1).",
+    ),
+    Key(
+        "loss_precision",
+        one_of(*PRECISIONS),
+        "float32",
+        "(str) CE: type of the products with the embeddings of all items, 'float32' (or that of enable_amp) or "
+        "'bfloat16'; the softmax stays in float32.",
     ),
     Key(
         "history_partition",

@@ -31,7 +31,13 @@ from recbole_posattn.settings.learner import with_arguments
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.environment import cpu_watch, warn_of_busy_machine
 from recbole_posattn.training.explained_errors import explain_out_of_memory, precision_explained, require_finite
-from recbole_posattn.training.parallel import autocast_dtype, distribute_model, trainer_of_one_process
+from recbole_posattn.training.memory import keep_freed_memory
+from recbole_posattn.training.parallel import (
+    autocast_dtype,
+    distribute_model,
+    reaching_all_parameters,
+    trainer_of_one_process,
+)
 from recbole_posattn.training.tensorboard import SafeWriter
 from recbole_posattn.training.tracking import Trackers
 from recbole_posattn.training.trimmer import Trimmer
@@ -57,6 +63,8 @@ class EngineMixin(recbole.trainer.Trainer):
         self.tensorboard = SafeWriter(self.tensorboard)
         if distributed.world_size() > 1:
             self.distributed_model = distribute_model(self.model, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.eval_collector = BlockwiseCollector(config)
         self.curve: list[dict[str, Any]] = []
         self._epoch = self._batch = 0  # of the current step
@@ -138,6 +146,10 @@ class EngineMixin(recbole.trainer.Trainer):
         """Whether an epoch is a plain loop in one process, and so can be paused and resumed."""
         return self._has_plain_epochs and distributed.world_size() == 1
 
+    def sync_grad_loss(self) -> float:
+        """Nothing: the weighted loss reaches all parameters by itself."""
+        return 0.0
+
     def _check_nan(self, loss: Tensor) -> None:
         """RecBole calls this before the backward pass of each step."""
         if not self._pausable:
@@ -199,7 +211,7 @@ class EngineMixin(recbole.trainer.Trainer):
         with autocast_dtype(self.device, self._autocast_dtype):
             if distributed.world_size() == 1:
                 return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
-            weighted = _by_share_of_targets(loss_func or self.model.calculate_loss, self.device)
+            weighted = _by_share_of_targets(loss_func or self.model.calculate_loss, self.model, self.device)
             losses = super()._train_epoch(train_data, epoch_idx, weighted, show_progress)
         parts = torch.tensor(losses if isinstance(losses, tuple) else [losses], device=self.device)
         means = (distributed.total(parts) / distributed.world_size()).tolist()
@@ -230,15 +242,20 @@ class EngineMixin(recbole.trainer.Trainer):
         return distributed.share_from_main(result)
 
 
-def _by_share_of_targets(loss_func: Callable[[Interaction], Any], device: torch.device) -> Callable[[Interaction], Any]:
+def _by_share_of_targets(
+    loss_func: Callable[[Interaction], Any], model: AbstractRecommender, device: torch.device
+) -> Callable[[Interaction], Any]:
     """The loss of this process's part of a batch, weighted so that the mean over the processes is the batch's loss."""
 
     def weighted_loss(interaction: Interaction) -> Any:
         own = int(targets_per_row(interaction).sum())
-        everywhere = distributed.total(torch.tensor(own, dtype=torch.float64, device=device)).item()
-        weight = own * distributed.world_size() / everywhere
+        everywhere = distributed.total_later(torch.tensor(own, dtype=torch.float64, device=device))
         losses = loss_func(interaction)
-        return tuple(loss * weight for loss in losses) if isinstance(losses, tuple) else losses * weight
+        weight = own * distributed.world_size() / everywhere().item()
+        # The backward pass begins with what comes last: parameters are then ready as soon as their gradients are.
+        first, *others = losses if isinstance(losses, tuple) else (losses,)
+        first = first * weight + reaching_all_parameters(model)
+        return (first, *(loss * weight for loss in others)) if isinstance(losses, tuple) else first
 
     return weighted_loss
 

@@ -30,16 +30,43 @@ def trainer_of_one_process(config: Any) -> Iterator[None]:
 def distribute_model(model: Any, device: Any) -> Any:
     """Wrap a model so that gradients are averaged over all processes, and give all the weights of rank 0.
 
-    RecBole's trainer prepares the wrapper before each step and adds 0 times each parameter to the loss. So gradients
-    are averaged even if the loss does not call ``forward`` or does not use all parameters.
+    RecBole's trainer prepares the wrapper before each step, and :func:`reaching_all_parameters` is added to the loss.
+    So gradients are averaged even if the loss does not call ``forward`` or does not use all parameters. Buffers that
+    are part of the model's state, such as the statistics of batch normalization, are those of rank 0; others are
+    constants, and not sent at every step.
     """
     from torch.nn import SyncBatchNorm
     from torch.nn.parallel import DistributedDataParallel
 
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    options: dict[str, Any] = {
+        "broadcast_buffers": any(name not in parameters for name in model.state_dict()),
+        "gradient_as_bucket_view": True,
+    }
     if device.type == "cuda":
         SyncBatchNorm.convert_sync_batchnorm(model)  # replaces the modules in place
-        return DistributedDataParallel(model, device_ids=[device.index])
-    return DistributedDataParallel(model)
+        return DistributedDataParallel(model, device_ids=[device.index], **options)
+    return DistributedDataParallel(model, **options)
+
+
+def reaching_all_parameters(model: Any) -> Any:
+    """A 0 whose backward pass reaches each parameter, without a gradient: a scalar tensor.
+
+    RecBole adds 0 times the sum of each parameter instead, which makes a gradient of the size of each.
+    """
+    import torch
+
+    class Reaching(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *parameters: Any) -> Any:
+            ctx.n = len(parameters)
+            return parameters[0].new_zeros(())
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> tuple[None, ...]:
+            return (None,) * ctx.n
+
+    return Reaching.apply(*(parameter for parameter in model.parameters() if parameter.requires_grad))
 
 
 @contextmanager

@@ -12,11 +12,13 @@ import recbole.trainer
 import torch
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.utils import ModelType, get_trainer
+from torch.optim import Adam
 
 from recbole_posattn import distributed
 from recbole_posattn.models.kernel_summaries import kernel_summaries
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.learner import with_arguments
 from recbole_posattn.training.checkpoint import write_checkpoint
 from recbole_posattn.training.checkpointing import CheckpointMixin
 from recbole_posattn.training.trees import TreeMixin
@@ -35,6 +37,8 @@ class SequenceTrainer(CheckpointMixin):
 
     def _build_optimizer(self, **options: Any) -> torch.optim.Optimizer:
         optimizer = super()._build_optimizer(**options)
+        if isinstance(optimizer, Adam) and self.device.type == "cpu":  # one pass over the weights instead of eight
+            optimizer = with_arguments(optimizer, {**(self.config["learner_args"] or {}), "fused": True})
         if self.config["weight_decay_on"] == "matrices":
             decay_only(optimizer, self.model.matrices())
         return optimizer

@@ -36,7 +36,7 @@ def peak_megabytes(action: Callable[[], object]) -> float:
 def test_histories_from_outside() -> None:
     items = [f"i{k % 50}" for k in range(N)] + [LONG]
     table = pd.DataFrame({"user": [f"u{k % 100}" for k in range(N)] + [LONG], "item": items})
-    known = pd.Index(["[PAD]", *(f"i{k}" for k in range(50))])
+    known = {token: number for number, token in enumerate(["[PAD]", *(f"i{k}" for k in range(50))])}
     assert peak_megabytes(lambda: new_histories(table, known)) < MEGABYTES
     requests = new_histories(table, known)
     assert len(requests) == 100 and len(requests.skipped) == 2

@@ -240,6 +240,17 @@ def test_autocast_makes_the_products_in_its_type_and_the_softmax_in_float32() ->
     assert (actual[0] - exact[0]).abs() > 1e-5
 
 
+def test_bfloat16_products_are_those_of_autocast_with_sums_in_float32() -> None:
+    inputs = case(64, 8, 50, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = loss_and_gradients(CrossEntropy(16, 0.1), *inputs)
+    actual = loss_and_gradients(CrossEntropy(16, 0.1, "bfloat16"), *inputs)
+    assert all(map(torch.equal, actual, expected))
+    assert_all_close(actual, loss_and_gradients(CrossEntropy(16, 0.1), *inputs), 2e-2)
+    with pytest.raises(ValueError, match=r"precision must be one of .*, and float32 without chunks, got 'bfloat16'"):
+        CrossEntropy(None, precision="bfloat16")
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 def test_no_tensor_of_all_logits_is_made(autocast: bool) -> None:
     inputs = case(64, 4, 100, torch.float32)

@@ -23,7 +23,8 @@ from recbole_posattn.cli import main as cli
 from recbole_posattn.cli import recommend
 from recbole_posattn.errors import DataError, UserError
 from recbole_posattn.serving import recommender as recommender_module
-from recbole_posattn.serving.recommender import SCHEMA, Recommender
+from recbole_posattn.serving.lists import SCHEMA
+from recbole_posattn.serving.recommender import Recommender
 from recbole_posattn.serving.requests import new_histories
 from recbole_posattn.serving.tables import SUFFIXES, check_output, read_table, read_tokens, without_formulas, writing
 
@@ -235,7 +236,7 @@ def test_days_are_times_in_any_format(time: pa.Array) -> None:
     pyarrow.parquet.write_table(table, "given.parquet")
     lines = [json.dumps({key: str(value) for key, value in row.items()}) for row in table.to_pylist()]
     Path("given.jsonl").write_text("\n".join(lines))
-    known = pd.Index(["[PAD]", "a", "b", "c"])
+    known = {token: number for number, token in enumerate(["[PAD]", "a", "b", "c"])}
     of_python = pd.DataFrame(table.to_pydict(), dtype=object)
     for given in (*(read_table(Path(f"given{suffix}"), {}) for suffix in SUFFIXES), of_python):
         assert new_histories(given, known).histories.item.tolist() == [1, 2, 3]
@@ -281,6 +282,20 @@ def test_a_reader_that_has_enough_is_no_error(
         assert call(checkpoint, "--k=20", "--history=include", "--output=-") == 0
         pipe.write("more")
     assert capsys.readouterr().err == ""
+
+
+def test_new_interactions_follow_those_of_the_data_set(checkpoint: str, capsys: pytest.CaptureFixture) -> None:
+    Path("new.csv").write_text("user_id,item_id\nu7,i3\nu7,i5\n")
+    Path("users.txt").write_text("u7\nu3\n")
+    assert call(checkpoint, "--users", "users.txt", "--new_interactions", "new.csv", "--output", "lists.csv") == 0
+    recommender = Recommender.load(checkpoint)
+    recommender.add_interactions({"u7": ["i3", "i5"]})
+    expected = recommender.recommend_users(["u7", "u3"])
+    pd.testing.assert_frame_equal(pd.read_csv("lists.csv"), expected, check_dtype=False, rtol=1e-6)
+    capsys.readouterr()
+    for other, name in ((("--split", "test"), "split test"), (("--histories", "new.csv"), "histories")):
+        assert call(checkpoint, "--new_interactions", "new.csv", *other) == 2
+        assert f"leave them out, or {name}." in capsys.readouterr().err
 
 
 # -- what is left out, and titles ------------------------------------------------------------------------------------

@@ -98,6 +98,7 @@ def draw_recipe(rng: random.Random) -> dict[str, Any]:
         rng,
         {
             "label_smoothing": one_of(0.1, 0.3),
+            "loss_precision": one_of("bfloat16"),
             "item_dropout_prob": one_of(0.1, 0.4),
             "weight_decay_on": one_of("matrices"),
         },

@@ -23,6 +23,7 @@ class LossOptions(NamedTuple):
         alpha: Of the distribution ``popularity``; see :class:`NegativeItems`.
         calibration: Of ``gBCE``; see :class:`GeneralizedBinaryCrossEntropy`.
         label_smoothing: Of ``CE``; see :class:`CrossEntropy`.
+        precision: Of ``CE``; see :class:`CrossEntropy`.
     """
 
     loss_type: str
@@ -32,6 +33,7 @@ class LossOptions(NamedTuple):
     alpha: float = 1.0
     calibration: float = 0.75
     label_smoothing: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class ItemLoss(nn.Module):

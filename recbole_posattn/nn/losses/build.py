@@ -18,7 +18,7 @@ from recbole_posattn.nn.losses.sampled import (
 )
 
 LOSSES: dict[str, Callable[[LossOptions, Tensor | None], ItemLoss]] = {
-    "CE": lambda o, counts: CrossEntropy(o.chunk_size, o.label_smoothing),
+    "CE": lambda o, counts: CrossEntropy(o.chunk_size, o.label_smoothing, o.precision),
     "SSM": lambda o, counts: SampledSoftmax(negative_items(o, counts), o.n_negatives),
     "TSSM": lambda o, counts: TargetSampledSoftmax(negative_items(o, counts), o.n_negatives),
     "BCE": lambda o, counts: BinaryCrossEntropy(negative_items(o, counts), o.n_negatives),
