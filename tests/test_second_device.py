@@ -45,6 +45,7 @@ def test_a_gpu_takes_small_batches_whole(build: Callable, monkeypatch: pytest.Mo
     """Lengths 1 to 24 make three buckets on a CPU, and on a GPU only where padding costs more than the kernels."""
     model, _ = build(MAX_ITEM_LIST_LENGTH=24)
     length = torch.arange(1, 25)
+    monkeypatch.setitem(shorter.GROUP_COST, "cuda", 24 * 24)
     with second_device():
         assert [bucket.cpu().tolist() for bucket in model._buckets(length.to(DEVICE))] == [list(range(24))]
         monkeypatch.setitem(shorter.GROUP_COST, "cuda", 100)

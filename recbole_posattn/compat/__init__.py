@@ -260,7 +260,8 @@ def tensorboard_in(name: Any, first_epoch: int) -> Iterator[None]:
 
 def tensorboard_folder(writer: Any) -> str | None:
     """The folder of a trainer's TensorBoard log, for :func:`tensorboard_in`; ``None`` if it writes none."""
-    return None if isinstance(writer, _SilentWriter) else os.path.basename(writer.log_dir)
+    folder = getattr(writer, "log_dir", None)
+    return None if folder is None else os.path.basename(folder)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class EngineMixin(recbole.trainer.Trainer):
         with trainer_of_one_process(config), without_wandb(config):
             super().__init__(config, model)
         self.wandblogger = Trackers()  # RecBole's trainers call it so
-        self.tensorboard = SafeWriter(self.tensorboard)
+        self.tensorboard: Any = SafeWriter(vars(self)["tensorboard"])
         if distributed.world_size() > 1:
             self.distributed_model = distribute_model(self.model, self.device)
         if self.device.type == "cpu":
