@@ -264,7 +264,8 @@ def test_learner_args_reach_the_optimizer(tiny_settings: Callable, model: str) -
     for optimizer in (trainer.optimizer, by_hand):
         optimizer.step()
         optimizer.step()
-    assert all(torch.equal(*pair) for pair in zip(group["params"], by_hand.param_groups[0]["params"]))
+    for own, other in zip(group["params"], by_hand.param_groups[0]["params"]):  # Adam of our models is fused
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
