@@ -57,7 +57,7 @@ torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for ea
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (``-n 2 --dist loadgroup``), each takes whole files, and one takes all that start Ray, first."""
+    """Of several processes (``-n 2 --dist loadgroup``), each takes whole files; one begins with all that start Ray."""
     items.sort(key=lambda item: item.path.name not in _ON_RAY)
     for item in items:
         group = "ray" if item.path.name in _ON_RAY else str(item.path)
