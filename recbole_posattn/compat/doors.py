@@ -64,6 +64,6 @@ def close_doors(needs_our_settings: Callable[[Config, str], bool]) -> None:
 
 
 def _door() -> str | None:
-    """The function of RecBole's quick start through which the caller came, the first that was called."""
+    """The function of RecBole's quick start that the caller called."""
     frames = [frame for frame, _ in traceback.walk_stack(None) if frame.f_globals.get("__name__") == _QUICK_START]
     return frames[-1].f_code.co_name if frames else None

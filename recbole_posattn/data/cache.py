@@ -27,7 +27,7 @@ from torch import Tensor
 
 from recbole_posattn.data.digest import data_contents, file_digest
 from recbole_posattn.errors import DataError
-from recbole_posattn.files import write_json
+from recbole_posattn.files import json_text, write_json
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -60,7 +60,7 @@ def cached_sequences(dataset: Any, interactions: Interaction, order: Callable[[]
         DataError: If the cache cannot be written.
     """
     identity = _identity(dataset, interactions)
-    text = json.dumps(identity, sort_keys=True)
+    text = json_text(identity, sort_keys=True)
     cache = Path(dataset.config["data_cache"])
     folder = cache / f"{dataset.dataset_name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     try:
@@ -85,7 +85,7 @@ def _identity(dataset: Any, interactions: Interaction) -> dict[str, Any]:
         "settings": {name: config[name] for name in sorted(names)},
         "columns": {field: [str(interactions[field].dtype), [*interactions[field].shape]] for field in interactions},
     }
-    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
+    plain: dict[str, Any] = json.loads(json_text(identity, default=str))
     return plain
 
 

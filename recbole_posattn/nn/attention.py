@@ -86,14 +86,33 @@ def causal_attention(
             logits.masked_fill_(~mask, -math.inf)
         return drop(torch.softmax(logits, dim=-1), dropout) @ value
 
+    attended = by_blocks_of_queries(attend, query, key, value)
+    return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
+
+
+def by_blocks_of_queries(
+    attend: Callable[[Tensor, Tensor, Tensor, int], Tensor], query: Tensor, key: Tensor, value: Tensor
+) -> Tensor:
+    """Causal attention, :data:`ROWS` queries at a time, recomputed for the gradients: memory is linear in s.
+
+    Args:
+        attend: Computes the outputs of consecutive queries, shape (b, h, r, d_h), from these, the keys and values up to
+            the last of them, and the row of the first.
+        query: Of the last t ≤ s positions, shape (b, h, t, d_h).
+        key: Shape (b, h, s, d_h).
+        value: Shape (b, h, s, d_h).
+
+    Returns:
+        Tensor of shape (b, h, t, d_h).
+    """
+    t, s = query.shape[-2], key.shape[-2]
     at_once = t <= ROWS or not torch.is_grad_enabled()
     rows = []
     for first, queries in zip(range(s - t, s, ROWS), query.split(ROWS, dim=-2)):
         last = first + queries.shape[-2]
         block = (queries, key[..., :last, :], value[..., :last, :], first)
         rows.append(attend(*block) if at_once else checkpoint(attend, *block, use_reentrant=False))
-    attended = torch.cat(rows, dim=-2)
-    return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
+    return torch.cat(rows, dim=-2)
 
 
 def _is_plain(x: Tensor) -> bool:

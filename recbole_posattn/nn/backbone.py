@@ -263,12 +263,18 @@ class Backbone(nn.Module):
         Returns:
             Tensor of shape (b, s, d), or (b, 1, d) if ``last_only``; rows at padding have no meaning.
         """
-        raise NotImplementedError
-
-    def _through_blocks(self, x: Tensor, valid: Tensor | None, last_only: bool, times: Tensor | None) -> Tensor:
+        x = self.before_blocks(item_embedding)
         timed = () if times is None else (Times(times),)  # a block from elsewhere may have no argument for them
         for block in self.blocks:
             x = block(x, valid, last_only and block is self.blocks[-1], *timed)
+        return self.after_blocks(x)
+
+    def before_blocks(self, item_embedding: Tensor) -> Tensor:
+        """The input of the first block; shape (b, s, d) to (b, s, d)."""
+        raise NotImplementedError
+
+    def after_blocks(self, x: Tensor) -> Tensor:
+        """The output, by default that of the last block; shape (b, s, d) to (b, s, d)."""
         return x
 
     def _with_positions(self, x: Tensor) -> Tensor:
@@ -286,16 +292,14 @@ class SASRecBackbone(Backbone):
 
     block_class = SASRecBlock
 
-    def forward(
-        self,
-        item_embedding: Tensor,
-        valid: Tensor | None = None,
-        last_only: bool = False,
-        times: Tensor | None = None,
-    ) -> Tensor:
-        """See :meth:`Backbone.forward`."""
-        x = self.dropout(self._with_positions(item_embedding * item_embedding.shape[-1] ** 0.5))
-        y: Tensor = self.norm(self._through_blocks(x, valid, last_only, times))
+    def before_blocks(self, item_embedding: Tensor) -> Tensor:
+        """See :meth:`Backbone.before_blocks`."""
+        x: Tensor = self.dropout(self._with_positions(item_embedding * item_embedding.shape[-1] ** 0.5))
+        return x
+
+    def after_blocks(self, x: Tensor) -> Tensor:
+        """See :meth:`Backbone.after_blocks`."""
+        y: Tensor = self.norm(x)
         return y
 
 
@@ -304,13 +308,7 @@ class RecBoleBackbone(Backbone):
 
     block_class = RecBoleBlock
 
-    def forward(
-        self,
-        item_embedding: Tensor,
-        valid: Tensor | None = None,
-        last_only: bool = False,
-        times: Tensor | None = None,
-    ) -> Tensor:
-        """See :meth:`Backbone.forward`."""
-        x = self.dropout(self.norm(self._with_positions(item_embedding)))
-        return self._through_blocks(x, valid, last_only, times)
+    def before_blocks(self, item_embedding: Tensor) -> Tensor:
+        """See :meth:`Backbone.before_blocks`."""
+        x: Tensor = self.dropout(self.norm(self._with_positions(item_embedding)))
+        return x

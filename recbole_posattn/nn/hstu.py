@@ -13,7 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from recbole_posattn.nn import attention as softmax_attention
 from recbole_posattn.nn.backbone import Backbone, Block, BlockOptions
@@ -96,7 +95,6 @@ class PointwiseAttention(nn.Module):
 
     def _mixed(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, times: Times | None) -> Tensor:
         """A V, shape (b, h, t, d_h), in blocks of queries, so that memory is linear in s."""
-        t, s = query.shape[-2], key.shape[-2]
 
         def attend(query: Tensor, key: Tensor, value: Tensor, first: int) -> Tensor:
             logits = query @ key.mT
@@ -104,14 +102,7 @@ class PointwiseAttention(nn.Module):
             mask = softmax_attention.attention_mask(query, key, first, valid)
             return (F.silu(logits) / self.max_length).masked_fill(~mask, 0.0) @ value
 
-        rows = softmax_attention.ROWS
-        at_once = t <= rows or not torch.is_grad_enabled()
-        blocks = []
-        for first, queries in zip(range(s - t, s, rows), query.split(rows, dim=-2)):
-            last = first + queries.shape[-2]
-            block = (queries, key[..., :last, :], value[..., :last, :], first)
-            blocks.append(attend(*block) if at_once else checkpoint(attend, *block, use_reentrant=False))
-        return torch.cat(blocks, dim=-2)
+        return softmax_attention.by_blocks_of_queries(attend, query, key, value)
 
 
 class HSTUBlock(Block):
@@ -142,16 +133,10 @@ class HSTUBackbone(Backbone):
     block_class = HSTUBlock
     normalizes = False
 
-    def forward(
-        self,
-        item_embedding: Tensor,
-        valid: Tensor | None = None,
-        last_only: bool = False,
-        times: Tensor | None = None,
-    ) -> Tensor:
-        """See :meth:`Backbone.forward`."""
-        x = self.dropout(self._with_positions(item_embedding * item_embedding.shape[-1] ** 0.5))
-        return self._through_blocks(x, valid, last_only, times)
+    def before_blocks(self, item_embedding: Tensor) -> Tensor:
+        """See :meth:`Backbone.before_blocks`."""
+        x: Tensor = self.dropout(self._with_positions(item_embedding * item_embedding.shape[-1] ** 0.5))
+        return x
 
 
 def _normalized(x: Tensor, eps: float) -> Tensor:

@@ -12,11 +12,11 @@ Shape keys: b batch, s sequence length, t queries, d hidden size, h heads, d_h h
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from recbole_posattn.nn import attention as softmax_attention
 from recbole_posattn.nn.dropout import Dropout
@@ -112,16 +112,10 @@ class IntervalAttention(nn.Module):
         intervals = self.tables.intervals()
         if intervals is not None and times is None:
             raise ValueError("the intervals between items need times, got none")
-        t, s, rows = query.shape[-2], key.shape[-2], softmax_attention.ROWS
-        at_once = t <= rows or not torch.is_grad_enabled()
-        blocks = []
-        for first, queries in zip(range(s - t, s, rows), query.split(rows, dim=-2)):
-            last = first + queries.shape[-2]
-            block = (queries, key[..., :last, :], value[..., :last, :], first, valid, times, intervals)
-            blocks.append(self._attend(*block) if at_once else checkpoint(self._attend, *block, use_reentrant=False))
-        attended = torch.cat(blocks, dim=-2)
+        attend = functools.partial(self._attend, valid=valid, times=times, tables=intervals)
+        attended = softmax_attention.by_blocks_of_queries(attend, query, key, value)
         if valid is not None:
-            attended = attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
+            attended = attended.masked_fill(~valid[:, None, -query.shape[-2] :, None], 0.0)
         return attended.transpose(1, 2).flatten(-2)
 
     def _attend(

@@ -90,13 +90,7 @@ class LiGRBackbone(Backbone):
     block_class = LiGRBlock
     normalizes = False
 
-    def forward(
-        self,
-        item_embedding: Tensor,
-        valid: Tensor | None = None,
-        last_only: bool = False,
-        times: Tensor | None = None,
-    ) -> Tensor:
-        """See :meth:`Backbone.forward`."""
-        x = self.dropout(self._with_positions(item_embedding))
-        return self._through_blocks(x, valid, last_only, times)
+    def before_blocks(self, item_embedding: Tensor) -> Tensor:
+        """See :meth:`Backbone.before_blocks`."""
+        x: Tensor = self.dropout(self._with_positions(item_embedding))
+        return x

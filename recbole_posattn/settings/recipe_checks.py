@@ -86,20 +86,15 @@ def _check_bfloat16(settings: Mapping[str, Any]) -> None:
 
 def _check_histories(settings: Mapping[str, Any]) -> None:
     """Refuse ``history_partition`` and ``train_mask_history`` where they make no sense."""
-    mask, given = (
-        settings["mask_history"],
-        {key: settings.get(key) for key in ("history_partition", "train_mask_history")},
-    )
-    takes_histories = settings.get("loss_type") not in LOSSES_WITHOUT_HISTORIES
-    partitions = partitions_history(given["history_partition"], mask, takes_histories)
-    masks = masks_in_training(given["train_mask_history"], mask)
-    both = " and ".join(f"{key} {value}" for key, value in given.items())
-    if partitions and masks:
+    resolved = resolved_histories(settings)
+    both = " and ".join(f"{key} {settings.get(key)}" for key in ("history_partition", "train_mask_history"))
+    if len(resolved) == 2 and all(resolved.values()):
         raise SettingError(
-            f"{both}, with mask_history {shown(mask)}, make no sense together: if the history leaves the loss, a "
-            "history item in it is always the target, and its bias grows without end. Turn one of them off."
+            f"{both}, with mask_history {shown(settings['mask_history'])}, make no sense together: if the history "
+            "leaves the loss, a history item in it is always the target, and its bias grows without end. Turn "
+            "one of them off."
         )
-    if (partitions or masks) and not takes_histories:
+    if any(resolved.values()) and settings.get("loss_type") in LOSSES_WITHOUT_HISTORIES:
         raise SettingError(
             f"{both}: loss_type {settings['loss_type']} does not take histories, the fourth argument of its forward; "
             "turn both off, or see ItemLoss.forward."
