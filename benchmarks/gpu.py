@@ -37,7 +37,7 @@ LONG_MODELS = {
 HIDDEN_SIZE, N_HEADS, N_LAYERS = 128, 2, 2
 
 TEXT = """
-## An epoch beside RecBole's SASRec
+## An epoch compared with RecBole's SASRec
 
 The same targets, two layers, one head, d = 64, dropout 0.5, Adam, batches of 128 sequences (ours) and 2,048 prefixes
 (RecBole's), float32 without TF32, validation not included. Some of RecBole's batches are timed and multiplied, as in

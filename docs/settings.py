@@ -71,27 +71,27 @@ def tables() -> str:
     parts = [
         "## Keys of PosKernelSASRec",
         "The defaults are in [`properties/model/PosKernelSASRec.yaml`](../properties/model/PosKernelSASRec.yaml). The "
-        "other models of this package have those of these keys that concern them: the encodings with the same "
-        "defaults, the models of others (FMLPRec, BSARec, TVRec, ESASRec, HSTU, TiSASRec) with their authors'. A key "
-        "that a model does not have is refused.",
+        "other models of this package have the keys that apply to them: the models of single encodings with the same "
+        "defaults, the published models (FMLPRec, BSARec, TVRec, ESASRec, HSTU, TiSASRec) with their authors' "
+        "defaults. A key that a model does not have is refused.",
         _table(of_models),
         "## Keys of single models",
-        "Each of these models has those of these keys that concern it, see [models.md](models.md).",
+        "Each key belongs to some of the published models, see [models.md](models.md).",
         _table(SINGLE_MODEL_KEYS),
         "## Keys of every model",
-        "These keys are additions of this package, and apply to RecBole's own models, too.",
+        "This package adds these keys; they also apply to RecBole's own models.",
         _table(of_runs),
         "## RecBole's keys",
-        "These keys mean what they mean in RecBole, whose words and defaults the table repeats. Their values are "
+        "These keys mean what they mean in RecBole; the descriptions and defaults are RecBole's. Their values are "
         "checked before anything is loaded.",
         _recbole_table(),
         "## What may change when a run is resumed",
         f"A resumed run (`--resume`) keeps its settings. These may be changed: {_names(RESUMABLE)}.",
-        "These may be changed by naming them, and the change is recorded in the checkpoint and in `result.json`: "
-        f"{_names(CHANGEABLE)}.",
+        f"These may be changed explicitly; the checkpoint and `result.json` record the change: {_names(CHANGEABLE)}.",
         "## What is the same in all rows and trials",
         "A protocol sets keys of the evaluation and of the data. The rows of a leaderboard and the trials of a search "
-        f"may not differ in these: {_names(SAME_IN_ALL_ROWS)}. Nor does a search draw what does not change a result.",
+        f"may not differ in these: {_names(SAME_IN_ALL_ROWS)}. A search also cannot draw keys that do not change a "
+        "result.",
         "## What does not change a result",
         "Leaderboards and tuning reuse a finished run if its settings differ only in these keys: "
         f"{_names(WITHOUT_EFFECT_ON_RESULT)}. They identify the data by its contents, not its path.",

@@ -65,7 +65,7 @@ def check_model_types(settings: Mapping[str, Any], defaults: Mapping[str, Any]) 
         SettingError: Naming the first one.
     """
     check_rules(settings, {"train_neg_sample_args": _RECBOLE_NEGATIVES})
-    kinds = {bool: BOOL, int: FINITE, float: FINITE, str: Rule(lambda value: isinstance(value, str), "a text")}
+    kinds = {bool: BOOL, int: FINITE, float: FINITE, str: Rule(lambda value: isinstance(value, str), "a string")}
     kinds |= {list: Rule(lambda value: isinstance(value, (list, tuple)), "a list")}
     kinds |= {dict: Rule(lambda value: isinstance(value, dict), "a mapping")}
     for key, default in defaults.items():

@@ -12,8 +12,8 @@ EVALUATION_KEYS = (
         "protocol",
         None,
         None,
-        "(str) How to evaluate: leave_one_out, leave_one_out_masked, temporal, temporal_paper, or a YAML file of such "
-        "keys; ~ leaves it to the keys themselves.",
+        "(str) Evaluation protocol: leave_one_out, leave_one_out_masked, temporal, temporal_paper, or a YAML file of "
+        "keys; ~: the other keys define the evaluation.",
         Scope.RUN,
         names_settings=True,
     ),
@@ -21,37 +21,37 @@ EVALUATION_KEYS = (
         "mask_history",
         or_none(one_of("none", "all", "except_target")),
         None,
-        "(str) Items left out of the ranking of each target: none, all (the user's history), except_target; ~ is "
-        "RecBole's way.",
+        "(str) Items left out of the ranking of each target: none, all (the user's history), or except_target (the "
+        "history without the target); ~: as in RecBole.",
         Scope.EVALUATION,
     ),
     own_key(
         "drop_unseen_targets",
         BOOL,
         False,
-        "(bool) With mask_history: whether targets whose item never occurs in training are left out of evaluation.",
+        "(bool) With mask_history: leave targets whose item never occurs in training out of the evaluation.",
         Scope.EVALUATION,
     ),
     own_key(
         "drop_unseen_items",
         BOOL,
         False,
-        "(bool) With the split TQ: whether items that never occur in training are left out of targets, histories and "
-        "the catalogue.",
+        "(bool) With the split TQ: remove items that never occur in training from targets, histories and the "
+        "catalogue.",
         Scope.EVALUATION,
     ),
     own_key(
         "time_split_second_of",
         one_of("all", "rest"),
         "all",
-        "(str) What the second quantile of the split TQ is of: all times, or the rest behind the first cut.",
+        "(str) Times over which the second quantile of the split TQ is taken: all, or the rest after the first cut.",
         Scope.EVALUATION,
     ),
     own_key(
         "time_split_method",
         one_of("linear", "lower", "higher", "midpoint", "nearest"),
         "linear",
-        "(str) How the split TQ finds a quantile between two times, a method of numpy.quantile: linear, lower, higher, "
+        "(str) Interpolation of the quantiles of the split TQ, a method of numpy.quantile: linear, lower, higher, "
         "midpoint or nearest.",
         Scope.EVALUATION,
     ),
@@ -59,15 +59,15 @@ EVALUATION_KEYS = (
         "time_split_tie",
         one_of("earlier", "later"),
         "earlier",
-        "(str) The part of interactions at the very time of a cut of the split TQ: the earlier or the later one.",
+        "(str) The part that gets interactions exactly at the time of a cut of the split TQ: earlier or later.",
         Scope.EVALUATION,
     ),
     own_key(
         "max_valid_rows",
         or_none(integer(1)),
         None,
-        "(int) Most rows of validation in the split TQ; with more, its first cut moves towards the second one. ~ is no "
-        "limit.",
+        "(int) Maximum number of validation rows in the split TQ; if there are more, the first cut moves towards the "
+        "second one. ~: no limit.",
         Scope.EVALUATION,
     ),
 )

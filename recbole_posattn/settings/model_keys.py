@@ -53,7 +53,7 @@ MODEL_KEYS = (
             )
         ),
         None,
-        "(int or str) Inner channels of the feed-forward networks; ~ is hidden_size, as in the paper, '4x' four times "
+        "(int or str) Inner channels of the feed-forward networks; ~: hidden_size, as in the paper; '4x': four times "
         "hidden_size.",
     ),
     Key(
@@ -74,47 +74,47 @@ MODEL_KEYS = (
         "initializer",
         one_of(*INITIALIZERS),
         "normal",
-        "(str) Start of all matrices but the kernels: 'normal', 'xavier_uniform', 'xavier_normal', or either with "
-        "'_stacked' (W_Q, W_K and W_V as one matrix, as in nn.MultiheadAttention).",
+        "(str) Initialization of all matrices except the kernels: 'normal', 'xavier_uniform' or 'xavier_normal'; "
+        "the suffix '_stacked' takes W_Q, W_K and W_V as one matrix, as in nn.MultiheadAttention.",
     ),
     Key("initializer_range", POSITIVE, 0.02, "(float) Standard deviation of the normal initialization; above 0."),
     Key(
         "init_padding_row",
         BOOL,
         False,
-        "(bool) Whether the padding item's embedding starts like the others and not at 0; either way CE trains it as a "
-        "negative.",
+        "(bool) Initialize the padding item's embedding like the others instead of with 0; in both cases CE trains it "
+        "as a negative.",
     ),
     Key(
         "feed_forward_bias",
         one_of(*BIAS_INITIALIZERS),
         "zeros",
-        "(str) Start of the biases of the feed-forward networks: 'zeros', or 'uniform', PyTorch's start of a layer.",
+        "(str) Initialization of the biases of the feed-forward networks: 'zeros', or 'uniform' as in PyTorch.",
     ),
     Key(
         "backbone",
         one_of(*BACKBONES),
         "sasrec",
-        "(str) Block: the paper's ('sasrec'), RecBole's TransformerEncoder ('recbole'), or LiGR's with gates ('ligr').",
+        "(str) Block: the paper's ('sasrec'), RecBole's TransformerEncoder ('recbole'), or LiGR's gated one ('ligr').",
     ),
     Key(
         "output_projection",
         BOOL,
         False,
-        "(bool) Backbone sasrec: project the joined heads after attention, as nn.MultiheadAttention does.",
+        "(bool) Backbone sasrec: project the concatenated heads after attention, as nn.MultiheadAttention does.",
     ),
     Key(
         "attend_padding",
         BOOL,
         False,
-        "(bool) Attend to the padding in front of short sequences, whose keys and values are the biases, and do not "
-        "mask it.",
+        "(bool) Attend to the padding in front of short sequences, with the biases as its keys and values, instead of "
+        "masking it.",
     ),
     Key(
         "attention",
         one_of("softmax", "none"),
         "softmax",
-        "(str) Causal self-attention ('softmax'), or 'none': kernel_branch mixes the positions alone.",
+        "(str) Causal self-attention ('softmax'), or 'none': only kernel_branch mixes the positions.",
     ),
     Key(
         "kernel_structure",
@@ -126,20 +126,20 @@ MODEL_KEYS = (
         "kernel_bandwidth",
         or_none(integer(1)),
         None,
-        "(int) Lags a banded structure keeps, 1 (the diagonal) to MAX_ITEM_LIST_LENGTH; banded structures need it.",
+        "(int) Number of lags of a banded structure, 1 (the diagonal) to MAX_ITEM_LIST_LENGTH; required by these.",
     ),
-    Key("kernel_decays", integer(1, 2**16), 4, "(int) Decays of 'exponential' and 'time_decay'; at least 1."),
+    Key("kernel_decays", integer(1, 2**16), 4, "(int) Number of decays of 'exponential' and 'time_decay'; at least 1."),
     Key(
         "kernel_rank",
         integer(1),
         8,
-        "(int) Rank of 'lowrank', 1 to MAX_ITEM_LIST_LENGTH; filters in the basis of 'time_variant', at least 1.",
+        "(int) Rank of 'lowrank', 1 to MAX_ITEM_LIST_LENGTH; number of basis filters of 'time_variant', at least 1.",
     ),
     Key(
         "kernel_width_penalty",
         NOT_NEGATIVE,
         0.0,
-        "(float) Times the mean share of the lags that 'adaptive_band' keeps, added to the loss; at least 0.",
+        "(float) Weight in the loss of the mean share of lags that 'adaptive_band' keeps; at least 0.",
     ),
     Key(
         "kernel_sharing",
@@ -155,8 +155,8 @@ MODEL_KEYS = (
             f"{', '.join(KERNEL_SHARINGS)}, or a mapping of both u and l to one of these",
         ),
         "per_layer",
-        "(str or dict) 'per_layer', 'shared' by all layers, 'shared_if_full' (where the structure is full), or one for "
-        "each: {u: per_layer, l: shared}.",
+        "(str or dict) 'per_layer', 'shared' by all layers, 'shared_if_full' (if the structure is full), or one for U "
+        "and one for L: {u: per_layer, l: shared}.",
     ),
     Key(
         "kernel_groups",
@@ -168,7 +168,7 @@ MODEL_KEYS = (
         "kernel_normalization",
         one_of(*NORMALIZATIONS),
         "none",
-        "(str) Divide each kernel by the norm of its weights at every forward ('frobenius', the paper), or 'none'.",
+        "(str) Divide each kernel by the norm of its weights in the forward pass ('frobenius', the paper), or 'none'.",
     ),
     Key(
         "kernel_normalization_eps",
@@ -180,14 +180,14 @@ MODEL_KEYS = (
         "kernel_first_tap_start",
         one_of(*TAP_STARTS),
         "identity",
-        "(str) Start of the learned weight at lag 0 of L's Toeplitz structures: 1 ('identity'), or small as at all "
-        "other lags ('half_normal').",
+        "(str) Initial weight at lag 0 of L's Toeplitz structures: 1 ('identity'), or small as at all other lags "
+        "('half_normal').",
     ),
     Key(
         "kernel_branch",
         part_rules()["kernel_branch"],
         "toeplitz",
-        "(str) A kernel M beside the attention, which adds γ ⊙ dropout(M LN(x)); ~ (the paper) or one of "
+        "(str) A kernel M parallel to the attention, which adds γ ⊙ dropout(M LN(x)); ~ (the paper) or one of "
         f"{list(STRUCTURES)}.",
         before=None,
     ),
@@ -201,26 +201,26 @@ MODEL_KEYS = (
         "position_alignment",
         one_of(*ALIGNMENTS),
         "end",
-        "(str) Where a short sequence stands: newest item last ('end') or oldest item first ('start').",
+        "(str) Position of short sequences: newest item at the last ('end') or oldest at the first position ('start').",
     ),
     Key(
         "position_encoding",
         part_rules()["position_encoding"],
         [],
-        f"(list) Encodings beside the kernel (hybrids); any of {list(ENCODINGS)}.",
+        f"(list) Encodings in addition to the kernel (hybrids); any of {list(ENCODINGS)}.",
     ),
     Key(
         "all_absolute_sharing",
         one_of(*_SHARINGS),
         "per_layer",
-        "(str) An embedding of 'all_absolute' for each layer ('per_layer') or one for all ('shared').",
+        "(str) Embeddings of 'all_absolute': one per layer ('per_layer') or one for all layers ('shared').",
     ),
     Key("rope_base", POSITIVE, 10000.0, "(float) The longest wavelength of 'rope' is 2π times this; above 0."),
     Key(
         "cape_positions",
         or_none(integer(1, 2**20)),
         None,
-        "(int) Learned positions of 'cape', at least 1; ~ is MAX_ITEM_LIST_LENGTH.",
+        "(int) Number of learned positions of 'cape', at least 1; ~: MAX_ITEM_LIST_LENGTH.",
     ),
     Key(
         "alibi_slope_exponent",
@@ -228,50 +228,51 @@ MODEL_KEYS = (
         8.0,
         "(float) E in the slopes 2^(-E i / n_heads) of 'alibi', i = 1 … n_heads; above 0.",
     ),
-    Key("t5_buckets", integer(2, 2**20), 32, "(int) Buckets of distances of 't5_bias'; at least 2."),
+    Key("t5_buckets", integer(2, 2**20), 32, "(int) Number of distance buckets of 't5_bias'; at least 2."),
     Key(
         "t5_max_distance",
         integer(1),
         128,
-        "(int) Distance from which 't5_bias' puts all into the last bucket; above t5_buckets / 2.",
+        "(int) Distance from which 't5_bias' uses the last bucket; above t5_buckets / 2.",
     ),
     Key(
         "train_objective",
         one_of("sequence", "augmented"),
         "sequence",
-        "(str) A loss at every position ('sequence') or at the end of each prefix, as RecBole ('augmented').",
+        "(str) A loss at every position ('sequence') or at the end of each prefix, as in RecBole ('augmented').",
     ),
     Key(
         "window_stride",
         or_none(integer(1)),
         None,
-        "(int) Objective sequence: positions between windows of a long history, 1 to MAX_ITEM_LIST_LENGTH; ~ is "
-        "the latter, without overlap.",
+        "(int) Objective sequence: stride between windows of a long history, 1 to MAX_ITEM_LIST_LENGTH; ~: the latter, "
+        "without overlap.",
     ),
     Key(
         "last_window_only",
         BOOL,
         False,
-        "(bool) Objective sequence: train on the newest window of a long history only, a user's last "
+        "(bool) Objective sequence: train only on the newest window of a long history, a user's last "
         "MAX_ITEM_LIST_LENGTH targets.",
     ),
     Key(
         "length_bucketing",
         BOOL,
         True,
-        "(bool) Compute the short and the long sequences of a batch apart, so that there is less padding.",
+        "(bool) Compute the short and long sequences of a batch separately, with less padding.",
     ),
     Key(
         "loss_type",
         part_rules()["loss_type"],
         "CE",
-        "(str) Over all items: cross-entropy ('CE'); over sampled negatives: in ['SSM', 'TSSM', 'BCE', 'gBCE', 'BPR'].",
+        "(str) Cross-entropy over all items ('CE'), or over sampled negatives one of ['SSM', 'TSSM', 'BCE', 'gBCE', "
+        "'BPR'].",
     ),
     Key(
         "loss_chunk_size",
         or_none(Rule(lambda value: value == "auto" or (is_int(value) and value >= 1), "auto or a positive integer")),
         "auto",
-        "(int or str) CE: targets whose scores exist at a time, 'auto', or ~ for all of them.",
+        "(int or str) CE: number of targets whose scores are in memory at a time, 'auto', or ~ for all.",
         resumable="recorded",
         sizes=("training",),
     ),
@@ -279,14 +280,14 @@ MODEL_KEYS = (
         "gbce_calibration",
         Rule(lambda value: is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
         0.75,
-        "(float) gBCE: t, from 0 (BCE) to 1 (calibrated probabilities).",
+        "(float) gBCE: calibration t, from 0 (BCE) to 1 (calibrated probabilities).",
     ),
     Key(
         "train_neg_sample_args",
         or_none(Rule(is_negatives, NEGATIVES)),
         None,
-        "(dict) Negatives of a sampled loss, {distribution: uniform or popularity, sample_num: k, alpha: 1.0}; ~ "
-        "is uniform, 1 (BCE, BPR) or 256 (SSM, TSSM, gBCE).",
+        "(dict) Negatives of a sampled loss, {distribution: uniform or popularity, sample_num: k, alpha: 1.0}; ~: "
+        "uniform, 1 (BCE, BPR) or 256 (SSM, TSSM, gBCE).",
     ),
     *RECIPE_MODEL_KEYS,
     *TIME_MODEL_KEYS,
@@ -294,8 +295,8 @@ MODEL_KEYS = (
         "save_kernel_every",
         or_none(integer(1)),
         None,
-        "(int) Keep the kernels of every so many epochs beside the checkpoint, for 'recbole-posattn inspect'; ~ "
-        "keeps none.",
+        "(int) Save the kernels every this many epochs in the folder of the checkpoint, for 'recbole-posattn inspect'; "
+        "~: never.",
         changes_result=False,
         scope=Scope.EXECUTION,
     ),

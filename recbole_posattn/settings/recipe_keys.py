@@ -29,25 +29,25 @@ RECIPE_MODEL_KEYS = (
         "item_dropout_prob",
         PROBABILITY,
         0.0,
-        "(float) Probability of zeroing the whole embedding of an item in the history, in training; in [0, 1).",
+        "(float) Probability of zeroing the whole embedding of an item in the history during training; in [0, 1).",
     ),
     Key(
         "score",
         one_of(*ITEM_SCORES),
         "dot",
-        "(str) Score of an item: dot product ('dot'), or cosine over score_temperature ('cosine').",
+        "(str) Score of an item: dot product ('dot'), or cosine divided by score_temperature ('cosine').",
     ),
     Key(
         "score_temperature",
         POSITIVE,
         0.07,
-        "(float) Score cosine: the temperature τ that divides it, fixed; above 0.",
+        "(float) Score cosine: the fixed temperature τ that divides it; above 0.",
     ),
     Key(
         "label_smoothing",
         PROBABILITY,
         0.0,
-        "(float) CE: share of the target's probability that is spread over all items; in [0, 1).",
+        "(float) CE: share of the target's probability spread over all items; in [0, 1).",
     ),
     Key(
         "loss_precision",
@@ -60,15 +60,15 @@ RECIPE_MODEL_KEYS = (
         "history_partition",
         one_of(True, False, "auto"),
         "auto",
-        "(bool or str) A learned bias on the scores of items in the history, by how long ago they were seen; 'auto': "
-        "unless mask_history leaves them out.",
+        "(bool or str) Learned bias on the scores of items in the history, by how many items ago they were seen; "
+        "'auto': unless mask_history leaves them out.",
         before=False,
     ),
     Key(
         "train_mask_history",
         one_of(True, False, "auto"),
         False,
-        "(bool or str) Leave the user's earlier items, but not the target, out of the loss; 'auto': if mask_history "
+        "(bool or str) Leave the user's earlier items, except the target, out of the loss; 'auto': if mask_history "
         "leaves them out of the ranking.",
     ),
     Key(
@@ -86,52 +86,52 @@ RECIPE_RUN_KEYS = (
         "lr_scheduler",
         or_none(one_of(*LR_SCHEDULERS)),
         None,
-        "(str) Learning rate by step after the warm-up: constant, linear or cosine decay; ~ is no schedule.",
+        "(str) Learning-rate schedule after the warm-up, per step: constant, linear or cosine decay; ~: no schedule.",
         Scope.TRAINING,
     ),
     own_key(
         "lr_warmup_epochs",
         NOT_NEGATIVE,
         0.0,
-        "(float) With lr_scheduler: epochs, or a part of one, in which the learning rate rises, step by step, to "
-        "learning_rate.",
+        "(float) With lr_scheduler: number of epochs, also fractional, in which the learning rate rises, step by step, "
+        "to learning_rate.",
         Scope.TRAINING,
     ),
     own_key(
         "lr_decay_epochs",
         or_none(integer(1)),
         None,
-        "(int) Schedules linear and cosine: epochs, including the warm-up, until the learning rate is at its end; ~ is "
-        "epochs.",
+        "(int) Schedules linear and cosine: number of epochs, including the warm-up, until the final learning rate; ~ "
+        "is epochs.",
         Scope.TRAINING,
     ),
     own_key(
         "lr_end_factor",
         Rule(lambda value: is_number(value) and 0 <= value <= 1, "a number in [0, 1]"),
         0.0,
-        "(float) Schedules linear and cosine: the last learning rate as a share of learning_rate; in [0, 1].",
+        "(float) Schedules linear and cosine: final learning rate as a fraction of learning_rate; in [0, 1].",
         Scope.TRAINING,
     ),
     own_key(
         "weight_averaging",
         or_none(one_of("ema", "swa")),
         None,
-        "(str) Averaged weights are validated, kept and tested: moving average over steps (ema) or mean over epochs "
-        "(swa); ~ is none.",
+        "(str) Average of the weights that is validated, saved and tested: moving average over steps (ema) or mean "
+        "over epochs (swa); ~: no averaging.",
         Scope.TRAINING,
     ),
     own_key(
         "ema_decay",
         PROBABILITY,
         0.999,
-        "(float) Averaging ema: share of the average that is kept at each step; in [0, 1).",
+        "(float) Averaging ema: decay of the moving average per step; in [0, 1).",
         Scope.TRAINING,
     ),
     own_key(
         "averaging_start_epoch",
         integer(0),
         0,
-        "(int) With weight_averaging: epochs trained before the average begins.",
+        "(int) With weight_averaging: number of epochs before averaging starts.",
         Scope.TRAINING,
     ),
 )

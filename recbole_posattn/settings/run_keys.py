@@ -89,8 +89,8 @@ RUN_KEYS = (
         "preset",
         None,
         None,
-        "(str) Settings of this package's models that belong together: paper (the released model of arXiv 2602.21052), "
-        "or a YAML file of keys; ~ is none.",
+        "(str) Set of settings for this package's models: paper (the released model of arXiv 2602.21052), or a YAML "
+        "file of keys; ~: none.",
         Scope.TRAINING,
         names_settings=True,
     ),
@@ -112,7 +112,7 @@ RUN_KEYS = (
         or_none(POSITIVE),
         None,
         "(float) Minutes of training after which a run ends with its best epoch so far, at the earliest after one "
-        "epoch; ~ no limit.",
+        "epoch; ~: no limit.",
         resumable="yes",
         changes_result=False,
         source=Source.OVERALL,
@@ -134,15 +134,15 @@ RUN_KEYS = (
         "lazy_prefixes",
         BOOL,
         True,
-        "(bool) Sequential models: cut histories out per batch (True), or write them all out as RecBole does (False).",
+        "(bool) Sequential models: cut histories out per batch (True), or materialise all, as RecBole does (False).",
         Scope.EXECUTION,
     ),
     own_key(
         "data_cache",
         OPTIONAL_PATH,
         None,
-        "(str) Sequential models: a folder for files of interactions that are mapped into memory, for data larger than "
-        "it, and used again by runs on the same data; ~ keeps interactions in memory.",
+        "(str) Sequential models: a folder for memory-mapped files of interactions, for data larger than memory; later "
+        "runs on the same data reuse them. ~ keeps interactions in memory.",
         Scope.EXECUTION,
         resumable="yes",
         changes_result=False,
@@ -151,8 +151,8 @@ RUN_KEYS = (
         "trim_padding",
         one_of("auto", True, False),
         "auto",
-        "(bool or str) RecBole's sequential models: compute batches without most of the padding, where that gives the "
-        "same loss and scores (auto), or else refuse the model (True); False is RecBole's own run.",
+        "(bool or str) RecBole's sequential models: compute batches without most of the padding if that gives the same "
+        "loss and scores (auto), or else refuse the model (True); False: as in RecBole.",
         Scope.TRAINING,
         before=False,
     ),
@@ -161,14 +161,14 @@ RUN_KEYS = (
         "torch_compile",
         BOOL,
         False,
-        "(bool) Compile the model with torch.compile; the first steps take minutes.",
+        "(bool) Compile the model with torch.compile; the first steps take longer.",
         Scope.EXECUTION,
     ),
     own_key(
         "save_last_every",
         or_none(integer(1)),
         1,
-        "(int) Write last.pth, from which --resume continues, after every so many epochs; ~ never.",
+        "(int) Write last.pth, from which --resume continues, every this many epochs; ~: never.",
         Scope.EXECUTION,
         resumable="yes",
         changes_result=False,
@@ -188,7 +188,7 @@ RUN_KEYS = (
         "gpu_id",
         either(
             Rule(is_int, "a number"),
-            Rule(lambda value: isinstance(value, str) and value.isprintable(), "a text such as '0,1'"),
+            Rule(lambda value: isinstance(value, str) and value.isprintable(), "a string such as '0,1'"),
             Rule(lambda value: isinstance(value, tuple) and all(map(is_int, value)), "several numbers"),
         ),
         resumable="yes",
@@ -207,7 +207,7 @@ RUN_KEYS = (
         "log_mlflow",
         _switch_of("mlflow"),
         False,
-        "(bool) Log settings and metrics to MLflow; its environment variables say where.",
+        "(bool) Log settings and metrics to MLflow, as configured by its environment variables.",
         Scope.EXECUTION,
         resumable="yes",
         changes_result=False,
@@ -223,8 +223,8 @@ RUN_KEYS = (
         "learner_args",
         Rule(lambda value: isinstance(value, dict), "a mapping of further arguments of the optimizer"),
         {},
-        "(dict) Further arguments of the optimizer ('learner') beside learning_rate and weight_decay, by PyTorch's "
-        "names, such as {betas: [0.9, 0.98]} of adam.",
+        "(dict) Arguments of the optimizer ('learner') in addition to learning_rate and weight_decay, with PyTorch's "
+        "names, such as {betas: [0.9, 0.98]} for adam.",
         Scope.TRAINING,
     ),
     _recbole_key("clip_grad_norm", or_none(CLIPPING), resumable="recorded"),
@@ -240,14 +240,14 @@ RUN_KEYS = (
         "valid_metric",
         TEXT,
         "NDCG@10",
-        "(str) The paper stops on it; the metrics and cut-offs are RecBole's 'metrics' and 'topk'.",
+        "(str) Metric for early stopping and the best epoch (the paper: NDCG@10), from RecBole's 'metrics' and 'topk'.",
         scope=Scope.EVALUATION,
     ),
     _evaluation_key("valid_metric_bigger", BOOL),
     _data_key(
         "field_separator", Rule(_is_separator, "a character other than a quote or a line's end, or several plain ones")
     ),
-    _data_key("seq_separator", Rule(lambda value: isinstance(value, str) and value != "", "a text")),
+    _data_key("seq_separator", Rule(lambda value: isinstance(value, str) and value != "", "a string")),
     Key(
         "encoding",
         or_none(Rule(_is_encoding, "an encoding such as utf-8, latin-1 or utf-16")),

@@ -13,15 +13,15 @@ TIME_RUN_KEYS = (
         "time_is_order",
         one_of("auto", True, False),
         "auto",
-        "(bool or str) Whether times only order the interactions of a user, so that their differences mean nothing; "
-        "auto: if nearly all gaps are equal.",
+        "(bool or str) Whether times only order the interactions of a user, so that models must not read their "
+        "differences; auto: if nearly all gaps are equal.",
         Scope.DATA,
     ),
     own_key(
         "time_gaps",
         BOOL,
         True,
-        "(bool) Whether the differences of times may be read; False for times that were partly filled in.",
+        "(bool) Whether models may read the differences of times; False if some times were filled in.",
         Scope.DATA,
     ),
 )
@@ -32,14 +32,14 @@ TIME_MODEL_KEYS = (
         "read_times",
         one_of(True, False, "auto"),
         True,
-        "(bool or str) The parts of the model that read time are on (True, refused where the times of the data set are "
-        "not to be read), off (False), or on where they can be (auto).",
+        "(bool or str) Whether the parts of the model that read time are on: True (refused if the times of the data "
+        "set must not be read), False, or auto (on if they may be read).",
     ),
     Key(
         "time_bias_positions",
         BOOL,
         False,
-        "(bool) Whether 'time_bias' also has a learned bias for each distance in positions, as in HSTU.",
+        "(bool) Whether 'time_bias' also has a learned bias per distance in positions, as in HSTU.",
     ),
     Key(
         "time_rope_base",
