@@ -81,7 +81,7 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
             with suppress(OSError):
                 who = holder.read_text(encoding="utf-8")
             raise InUseError(
-                f"the {what} in {folder} is being made by {who}: wait until it ends, or give another --output"
+                f"the {what} in {folder} is in use by {who}: wait until it ends, or give another --output"
             ) from None
         now = datetime.datetime.now().isoformat(" ", "seconds")
         with suppress(OSError):  # only for the message of other processes

@@ -406,10 +406,10 @@ def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path) -> No
     ("text", "message"),
     [
         ("mask_histroy: all", "key 'mask_histroy' is unknown. Did you mean 'mask_history'"),
-        ("hidden_size: 8", "hidden_size does not belong to an evaluation; give it beside the protocol"),
-        ("dataset: ml-1m", "dataset does not belong to an evaluation"),
-        ("device: cpu", "device does not belong to an evaluation"),
-        ("plugins: [os]", "plugins does not belong to an evaluation"),
+        ("hidden_size: 8", "hidden_size does not belong to the evaluation or the data; give it as a setting"),
+        ("dataset: ml-1m", "dataset does not belong to the evaluation or the data"),
+        ("device: cpu", "device does not belong to the evaluation or the data"),
+        ("plugins: [os]", "plugins does not belong to the evaluation or the data"),
     ],
 )
 def test_a_protocol_sets_keys_of_the_evaluation_and_the_data_only(tmp_path: Path, text: str, message: str) -> None:

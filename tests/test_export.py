@@ -203,7 +203,7 @@ def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.Mo
         (
             [[3.0, 2.999, 1.0]],
             [[3.0, 3.0005, 1.0]],
-            "returns different lists .*: the score of the item at place 1 differs by 0.001 ",
+            "returns different lists .*: the score of the item at rank 1 differs by 0.001 ",
         ),
         ([[9.0, 3.0, 2.999, 1.0]], [[9.0, 2.999, 3.0, 1.0]], "at place 2"),
         ([[9.0, 8.0, 3.0, 2.999]], [[9.0, 8.0, 2.999, 3.0]], "at place 3"),  # the list ends there
@@ -247,7 +247,7 @@ def test_other_lists_are_not_let_out(exported: Callable, monkeypatch: pytest.Mon
     monkeypatch.setitem(export_module._RUNNERS, "torch-export", falsified)
     with pytest.raises(
         CheckpointError,
-        match=r"returns different lists when exported: the score of the item at place .* nothing is written",
+        match=r"returns different lists when exported: the score of the item at rank .* nothing is written",
     ):
         exported("torch-export", "NoPESASRec", n_layers=1)
     assert list(Path("out").iterdir()) == []

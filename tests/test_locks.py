@@ -56,7 +56,7 @@ def test_a_second_board_or_search_says_who_works_there(settings: dict, spec: Spe
     kept = tmp_path / "runs" / "0000.incomplete"
     kept.mkdir(parents=True)
     with other_process(f"alone_in(Path({str(tmp_path)!r}), 'leaderboard')") as other:
-        says = rf"in {re.escape(str(tmp_path))} is being made by process {other.pid} on .+ since .+: wait until it ends"
+        says = rf"in {re.escape(str(tmp_path))} is in use by process {other.pid} on .+ since .+: wait until it ends"
         with pytest.raises(InUseError, match=f"^the leaderboard {says}"):
             make_leaderboard(spec, tmp_path, Resources())
         for resume in (False, True):

@@ -148,9 +148,7 @@ def test_a_plugin_that_failed_can_be_mended_and_imported_again(module: Callable)
 
 
 def test_a_misspelt_model_or_key_points_to_plugins(tiny_settings: Callable) -> None:
-    with pytest.raises(
-        SettingError, match=r"model 'ShortcutSASRec' is unknown.*a model of your own needs --plugin=MOD"
-    ):
+    with pytest.raises(SettingError, match=r"model 'ShortcutSASRec' is unknown.*your own model needs --plugin=MOD"):
         Config("ShortcutSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
     with pytest.raises(SettingError, match=r"key 'plugin' is unknown. Did you mean 'plugins'"):
         config(tiny_settings(), plugin="json")
@@ -340,7 +338,7 @@ def test_names_that_processes_do_not_know_are_refused(module: Callable, settings
     import_plugins(["aside"])
     given = {**settings, "kernel_structure": "halving-full"}
     with pytest.raises(
-        SettingError, match=r"mine: kernel_structure 'halving' is of plugin 'aside', .*add aside to plu"
+        SettingError, match=r"mine: kernel_structure 'halving' belongs to plugin 'aside', .*add aside to plu"
     ):
         checked_folders([Trial("mine", given)], empty_folder)
     assert len(checked_folders([Trial("mine", {**given, "plugins": ["aside"]})], empty_folder)) == 1

@@ -108,7 +108,11 @@ def test_unsaved_it_writes_what_the_next_stage_reads_and_no_more(settings: Calla
         ("S3Rec", {"train_stage": "finetune"}, "a checkpoint that an earlier stage of S3Rec has written.*; got none"),
         ("S3Rec", {"train_stage": "finetune", "pre_model_path": "no.pth"}, "there is no file 'no.pth'"),
         ("S3Rec", {"train_stage": "finetune", "pre_model_path": "saved"}, "there is no file 'saved'"),
-        ("S3Rec", {"train_stage": "finetune", "pre_model_path": "text"}, "text is not a whole checkpoint that this"),
+        (
+            "S3Rec",
+            {"train_stage": "finetune", "pre_model_path": "text"},
+            "text is not a complete checkpoint written by this",
+        ),
         ("S3Rec", {"train_stage": "finetune", "pre_model_path": "other.pth"}, "other.pth does not fit S3Rec: "),
         ("S3Rec", {"train_stage": "pretraining"}, "train_stage must be one of pretrain, finetune; got 'pretraining'"),
         ("RaCT", {"train_stage": "critic_pretrain"}, "a checkpoint that an earlier stage of RaCT has written"),

@@ -400,7 +400,7 @@ def test_only_given_keys_are_refused_and_only_of_the_model(monkeypatch: pytest.M
     [
         (
             ["--model=RecVAE", "--weight_averaging=ema"],
-            "weight_averaging must be ~ with RecVAE, which has a training loop of its own; got 'ema'.",
+            "weight_averaging must be ~ with RecVAE, which has its own training loop; got 'ema'.",
         ),
     ],
     ids=str,

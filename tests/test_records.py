@@ -189,7 +189,7 @@ def test_results_of_another_version_are_not_taken(record: Path, settings: Callab
     found, records = taken(settings(), record.parent, tmp_path / "own")
     records.report(Console(file=told))
     assert found == [] and told.getvalue().count("\n") == 1
-    assert told.getvalue().startswith(f"{record.parent}: 1 finished runs are not taken")
+    assert told.getvalue().startswith(f"{record.parent}: 1 finished runs are not reused")
 
 
 def test_records_that_cannot_be_copied_are_one_line(

@@ -134,7 +134,10 @@ def test_without_validations_or_test_rows(model: str, settings: Callable, change
         ({"epochs": 0}, "epochs must be at least 1 with"),
         ({"eval_args": {"mode": "labeled", "split": {"RS": [0.8, 0, 0.2]}}}, "needs a validation split"),
         ({"metrics": ["NDCG"], "valid_metric": "NDCG@10"}, "the mode labeled is for metrics of single rows"),
-        ({"xgb_params": {"objective": "nope"}, "lgb_params": {"objective": "nope"}}, "cannot be trained so: .*nope"),
+        (
+            {"xgb_params": {"objective": "nope"}, "lgb_params": {"objective": "nope"}},
+            "cannot be trained with these settings: .*nope",
+        ),
     ],
     ids=str,
 )

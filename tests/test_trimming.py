@@ -400,7 +400,7 @@ def test_the_log_says_it_in_one_line(
 
 
 def test_a_model_that_needs_its_padding_is_refused_if_asked_for(tiny_settings: Callable) -> None:
-    message = "trim_padding True is not possible with STAMP: the gradients of b_a differ; take auto or False"
+    message = "trim_padding True is not possible with STAMP: the gradients of b_a differ; use auto or False"
     with pytest.raises(SettingError, match=message):
         run("STAMP", "tiny", config_dict=tiny_settings(trim_padding=True), saved=False)
     for name in ("GRU4Rec", "BPR", "PosKernelSASRec"):

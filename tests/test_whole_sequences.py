@@ -171,7 +171,7 @@ def test_a_model_derived_from_one_of_them_is_compared(tiny_settings: Callable, t
     register(TwiceTheOutput)
     try:
         settings = tiny_settings(epochs=1, **WHOLE, **defaults)
-        with pytest.raises(SettingError, match="not possible with LooksAhead, whose outputs do not depend on"):
+        with pytest.raises(SettingError, match="not possible with LooksAhead, whose outputs depend on more"):
             run("LooksAhead", "tiny", config_dict=settings, saved=False)
         assert run("TwiceTheOutput", "tiny", config_dict=settings, saved=False)["epochs"] == 1
     finally:
@@ -184,5 +184,5 @@ def test_other_models_would_not_pass_the_comparison(prepared_model: Callable, na
     """Those that are refused by name are so for a reason."""
     _, model, _ = prepared_model(name)
     _, _, (train_data, *_) = prepared_model("SASRec", **WHOLE)
-    with pytest.raises(SettingError, match="do not depend on the items up to there alone"):
+    with pytest.raises(SettingError, match="depend on more than the items up to their position"):
         require_whole_sequences(model.float(), train_data)

@@ -98,8 +98,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     config, model = loaded.config, loaded.model
     if not isinstance(model, SASRecBase):
         raise CheckpointError(
-            f"checkpoint {checkpoint}: {config['model']} is not one of this package's models, the "
-            "only ones that can be inspected"
+            f"checkpoint {checkpoint}: {config['model']} is not a model of this package; only these can be inspected"
         )
     rows = loaded.valid_data._dataset.inter_feat
     lengths = rows[model.ITEM_SEQ_LEN]

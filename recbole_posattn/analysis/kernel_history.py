@@ -44,7 +44,7 @@ def _profiles_of(model: PosKernelSASRec, file: Path) -> pd.DataFrame:
         saved = read_plain(file)
         fits = {name: value.shape for name, value in saved["state_dict"].items()}
         if fits != {name: value.shape for name, value in model.kernel_state().items()}:
-            raise ValueError("its kernels are of another shape")
+            raise ValueError("its kernels have a different shape")
         model.load_state_dict(saved["state_dict"], strict=False)
         return lag_profiles(model).assign(epochs=int(saved["epochs"]))
     except Exception as error:  # a foreign file can fail anywhere in the reader, with any error

@@ -82,7 +82,7 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False, keeps: b
 def _download(folder: Path, name: str) -> None:
     file = folder / f"{name}.inter"
     urls = yaml.safe_load((RECBOLE_PROPERTIES / "dataset" / "url.yaml").read_text(encoding="utf-8"))
-    where = f"put it at {file.absolute()}, or set --data_path to the folder above its own"
+    where = f"put it at {file.absolute()}, or set --data_path to the folder that contains its folder"
     if name not in urls:
         raise DataError(
             f"data set {name!r} not found: there is no {file.absolute()}, and RecBole offers no download of that name."

@@ -70,7 +70,7 @@ def _require(
         fitting = {name: kind for name, kind in columns.items() if kind in allowed}
         raise SettingError(
             f"{key} needs columns of type {' or '.join(kind.value for kind in allowed)}; {column} is of type "
-            f"{columns[column].value}. Loaded and fitting are {_named(fitting)}."
+            f"{columns[column].value}. Suitable loaded columns: {_named(fitting)}."
         )
 
 
@@ -128,7 +128,7 @@ def _check_numbers(config: Config, loaded: Loaded) -> None:
     if config["normalize_field"] and config["normalize_all"]:
         raise SettingError(
             f"normalize_field must be ~ if normalize_all is True; got {shown(config['normalize_field'])}: set "
-            "normalize_all to False to normalize these columns alone."
+            "normalize_all to False to normalize only these columns."
         )
     for column in config["normalize_field"] or ():
         _require("normalize_field", column, columns, tuple(FeatureType))  # tokens are left alone, with a warning
@@ -149,7 +149,9 @@ def _check_item_features(config: Config, loaded: Loaded) -> None:
             )
         if not features:
             fitting = {name: kind for name, kind in columns.items() if kind in _TOKENS}
-            raise SettingError(f"{what} must name at least one column of items. Loaded and fitting: {_named(fitting)}.")
+            raise SettingError(
+                f"{what} must name at least one column of items. Suitable loaded columns: {_named(fitting)}."
+            )
         for column in features:
             _require(what, column, columns, allowed, _not_read(config, columns))
             if columns[column] not in _TOKENS and column not in config["numerical_features"]:
@@ -175,7 +177,7 @@ def _check_labels(config: Config, loaded: Loaded) -> None:
     if _evaluates_labels(config) and config["eval_type"] == EvaluatorType.RANKING:
         raise SettingError(
             f"eval_args: the mode labeled is for metrics of single rows, such as AUC, LogLoss, MAE and RMSE; got "
-            f"metrics {shown(config['metrics'])}, which rank items: take the mode full or uni100."
+            f"metrics {shown(config['metrics'])}, which rank items: use the mode full or uni100."
         )
     label, columns = config["LABEL_FIELD"], loaded["inter"]
     for why in _reasons_for_labels(config):
@@ -184,8 +186,8 @@ def _check_labels(config: Config, loaded: Loaded) -> None:
             rating = config["RATING_FIELD"] if config["RATING_FIELD"] in numbers else "rating"
             raise SettingError(
                 f"{why} needs labels, and no column {label!r} is loaded from the interactions; loaded are "
-                f"{_named(columns)}. Name the column with LABEL_FIELD and in load_col, or make labels with threshold, "
-                f"such as {{{rating}: 4}}."
+                f"{_named(columns)}. Name the column with LABEL_FIELD and in load_col, or create labels with "
+                f"threshold, such as {{{rating}: 4}}."
             )
         if config["threshold"] is None:
             _require(f"LABEL_FIELD {label!r}", label, columns, (FeatureType.FLOAT,))

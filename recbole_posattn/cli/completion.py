@@ -14,7 +14,7 @@ _SHELLS = ("bash", "zsh", "fish")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Print what makes a shell complete the commands of recbole-posattn. For bash and zsh, add this line to "
+        "Print the shell code that completes the commands of recbole-posattn. For bash and zsh, add this line to "
         '~/.bashrc or ~/.zshrc: eval "$(recbole-posattn completion bash)", or zsh. For fish: recbole-posattn '
         "completion fish > ~/.config/fish/completions/recbole-posattn.fish"
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands and their arguments."""
-    parser.description = "Make data sets from raw dumps, and describe them. See docs/data.md."
+    parser.description = "Create data sets from raw dumps, and describe them. See docs/data.md."
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     _add_convert_arguments(
         commands.add_parser("convert", help="a raw dump, or any table, to an atomic file", allow_abbrev=False)
@@ -40,10 +40,10 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Convert the dump of a public data set, or a table of your own, to a RecBole atomic file."
+    parser.description = "Convert the dump of a public data set, or your own table, to a RecBole atomic file."
     parser.epilog = f"Formats: {', '.join(FORMATS)}. Any other table is read with --user, --item and --time."
     parser.add_argument("source", type=Path, help="the file of the dump, plain or packed, or its unpacked folder")
-    parser.add_argument("--dataset", "-d", "--name", dest="name", required=True, help="name of the data set to make")
+    parser.add_argument("--dataset", "-d", "--name", dest="name", required=True, help="name of the data set to create")
     parser.add_argument(
         "--data_path", type=Path, default=Path("dataset"), help="folder of data sets (default: dataset)"
     )
@@ -54,10 +54,12 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     for role in ("user", "item", "time", "rating"):
         reading.add_argument(f"--{role}", metavar="COLUMN", help=f"column of the {role}")
     reading.add_argument("--kind", help=f"{', '.join(KINDS)} (default: guessed from the name of the file)")
-    reading.add_argument("--separator", type=_separator, help="of the fields of a line, such as , or \\t or ::")
-    reading.add_argument("--fields", type=_names, help="names of all fields, with commas, of a file without a header")
+    reading.add_argument("--separator", type=_separator, help="separator of the fields, such as , or \\t or ::")
+    reading.add_argument(
+        "--fields", type=_names, help="names of all fields, separated by commas, for a file without a header"
+    )
     reading.add_argument("--time_format", help="s, ms, us, auto, order, or a strptime pattern (default: auto)")
-    reading.add_argument("--encoding", default="utf-8", help="of a file of lines (default: utf-8)")
+    reading.add_argument("--encoding", default="utf-8", help="encoding of a text file (default: utf-8)")
     reading.add_argument(
         "--on_error", choices=get_args(OnError), default="strict", help="stop at bad lines, or skip (default: strict)"
     )
@@ -66,7 +68,8 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         reading.add_argument(
             f"--{role}_features",
             metavar="FILE",
-            help=f"what describes the {role}s, or none (default: the dump's own file beside the source, if any)",
+            help=f"file that describes the {role}s, or none (default: the dump's own file in the folder of the "
+            "source, if any)",
         )
 
     filters = parser.add_argument_group("filters")
@@ -78,10 +81,10 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out repeated interactions (default: none)",
     )
     filters.add_argument(
-        "--min_user_interactions", type=int, default=1, help="leave out users with fewer, iterated (default: 1)"
+        "--min_user_interactions", type=int, default=1, help="leave out users with fewer, repeatedly (default: 1)"
     )
     filters.add_argument(
-        "--min_item_interactions", type=int, default=1, help="leave out items with fewer, iterated (default: 1)"
+        "--min_item_interactions", type=int, default=1, help="leave out items with fewer, repeatedly (default: 1)"
     )
 
 

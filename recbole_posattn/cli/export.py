@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "compare its scores with the model's own. See docs/recommend.md."
     )
     add_checkpoint_arguments(parser)
-    parser.add_argument("--format", choices=list(MODEL_NAMES), default="onnx", help="of the file (default: onnx)")
+    parser.add_argument(
+        "--format", choices=list(MODEL_NAMES), default="onnx", help="format of the file (default: onnx)"
+    )
     add_output_argument(parser, "folder of the files (default: export in the checkpoint's)")
     parser.add_argument("--overwrite", action="store_true", help="overwrite existing files")
 
@@ -35,7 +37,7 @@ def execute(options: argparse.Namespace) -> int:
     if comparison is None:
         print("not compared with the model's own scores: onnxruntime is not installed")
         return 0
-    ties = f", but for the order of items of equal score in {comparison.ties} of them" if comparison.ties else ""
+    ties = f", except for the order of items with equal scores in {comparison.ties} of them" if comparison.ties else ""
     print(
         f"largest difference from the model's own scores: {comparison.largest_difference:.1e}; "
         f"{counted(comparison.histories, 'list')} of {counted(comparison.list_length, 'item')} are the same{ties}"

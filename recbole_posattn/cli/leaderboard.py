@@ -21,7 +21,7 @@ _KEYS = ("models", "datasets", "protocols", "seeds", "reference", "published")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Train models on data sets under protocols with several seeds, each run in a process of its own, and write "
+        "Train models on data sets under protocols with several seeds, each run in its own process, and write "
         "leaderboard.md, .csv, .tex, .html and .json. The same command continues a leaderboard that was stopped."
     )
     parser.epilog = "Any setting for all runs is given as --key=value, e.g. --epochs=20."
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument("--cpus", type=int, help="CPUs of a run (default: this machine's, shared by the jobs)")
-    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run, parts allowed (default: 0)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run, may be fractional (default: 0)")
     parser.add_argument(
         "--tune", action="store_true", help="first tune every model, each with the same number of trials"
     )
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder with the records of finished runs, or with searches; may be repeated (results/ is always read)",
     )
     parser.add_argument(
-        "--published", type=_names, help="files with results of others in RecBoard's format, separated by commas"
+        "--published", type=_names, help="files with published results in RecBoard's format, separated by commas"
     )
     parser.add_argument(
         "--from",
@@ -129,7 +129,7 @@ def _remake(options: argparse.Namespace) -> int:
     others = [f"--{key}" for key in (*_KEYS, "budget", "runs", "tune") if getattr(options, key)]
     others += [text for text in (options.spec, *options.settings) if text]
     if others:
-        raise SettingError(f"--from takes all but --output from the leaderboard; leave out {' '.join(others)}.")
+        raise SettingError(f"--from reads everything but --output from the leaderboard; leave out {' '.join(others)}.")
     from recbole_posattn.experiments.leaderboard.leaderboard import remake_leaderboard
 
     _print(remake_leaderboard(options.source, options.output or options.source))

@@ -62,17 +62,17 @@ class Command(NamedTuple):
 COMMANDS = {
     "setup": Command(setup, "install RecBole, once, for this Python"),
     "run": Command(run, "train and evaluate a model", takes_settings=True),
-    "leaderboard": Command(leaderboard, "compare models side by side, with spreads and tests", takes_settings=True),
-    "overview": Command(overview, "leaderboards side by side: how much each model gains on each"),
-    "tune": Command(tune, "search the best settings of a model on validation data", takes_settings=True),
-    "data": Command(data, "make data sets from raw dumps, and describe them"),
-    "recommend": Command(recommend, "the best items of a trained model, for known users or new histories"),
-    "export": Command(export, "a trained model as ONNX or torch.export file"),
-    "inspect": Command(inspect, "what the kernels and the attention of a trained model have learned"),
-    "interference": Command(interference, "what each positional part of a trained model contributes"),
-    "models": Command(models, "list the models that there are, with a line on each"),
-    "keys": Command(keys, "list the settings of a model, with a line on each"),
-    "completion": Command(completion, "let the shell complete commands, flags, models and data sets"),
+    "leaderboard": Command(leaderboard, "compare models side by side, with intervals and tests", takes_settings=True),
+    "overview": Command(overview, "leaderboards side by side: the gain of each model"),
+    "tune": Command(tune, "search for the best settings of a model on validation data", takes_settings=True),
+    "data": Command(data, "create data sets from raw dumps, and describe them"),
+    "recommend": Command(recommend, "recommend the best items, for known users or new histories"),
+    "export": Command(export, "export a trained model as an ONNX or torch.export file"),
+    "inspect": Command(inspect, "show what the kernels and the attention of a trained model have learned"),
+    "interference": Command(interference, "measure what each positional part of a trained model contributes"),
+    "models": Command(models, "list all models, with a line about each"),
+    "keys": Command(keys, "list the settings of a model, with a line about each"),
+    "completion": Command(completion, "print shell completion for commands, flags, models and data sets"),
 }
 
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[Path("results")],
         help="folders of leaderboards (default: all in results)",
     )
-    parser.add_argument("--reference", default="NoPE", help="the row that all gain over (default: NoPE)")
+    parser.add_argument("--reference", default="NoPE", help="the row to compare with (default: NoPE)")
     parser.add_argument("--models", default="", help="rows to show, separated by commas (default: all)")
     parser.add_argument(
         "--output",

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         choices=SPLITS,
         default=SPLITS[0],
-        help="of the data set: all interactions (default), or those before each target of valid or test",
+        help="interactions of the data set to use: all (default), or those before each target of valid or test",
     )
     parser.add_argument(
         "--history",
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restrict_to", type=Path, help="a file of items; recommend only these")
     parser.add_argument("--exclude", type=Path, help="a file of items not to recommend")
     parser.add_argument("--titles", action="store_true", help="add a column with the titles of the items")
-    parser.add_argument("--title_field", metavar="COLUMN", help="their column in the data set's file of items")
+    parser.add_argument("--title_field", metavar="COLUMN", help="column of the titles in the data set's file of items")
     add_output_argument(
         parser,
         f".csv, .parquet or .jsonl, or - for CSV on standard output (default: {OUTPUT_NAME} in its folder)",
@@ -72,7 +72,7 @@ def execute(options: argparse.Namespace) -> int:
     if options.new_interactions is not None and (options.histories is not None or options.split != SPLITS[0]):
         other = "histories" if options.histories is not None else f"split {options.split}"
         raise SettingError(
-            f"new_interactions follow the whole histories of the data set's users; leave them out, or {other}."
+            f"new_interactions extends the whole histories of the data set's users; leave it out, or {other}."
         )
     from recbole_posattn.serving.tables import (
         STANDARD_OUTPUT,

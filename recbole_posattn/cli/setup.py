@@ -22,8 +22,8 @@ _INSTALL = ["install", "--no-deps", f"recbole=={RECBOLE}"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description; there are no arguments."""
     parser.description = (
-        f"Install RecBole {RECBOLE} for this Python, without its dependencies: its own pins exclude numpy 2 and every "
-        "Ray that current Pythons can install. Its dependencies came with recbole-posattn."
+        f"Install RecBole {RECBOLE} for this Python, without its dependencies, because its pins exclude numpy 2 and "
+        "every Ray version for current Pythons. Its dependencies are installed with recbole-posattn."
     )
 
 
@@ -35,7 +35,7 @@ def execute(options: argparse.Namespace) -> int:
         ProcessError: If the installation fails.
     """
     if _installed() == RECBOLE:
-        print(f"RecBole {RECBOLE} is installed already, for {sys.executable}")
+        print(f"RecBole {RECBOLE} is already installed for {sys.executable}")
         return 0
     command = install_command()
     print(shlex.join(command), flush=True)

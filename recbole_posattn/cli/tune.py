@@ -17,7 +17,7 @@ from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAUL
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Try settings of a model on validation data, stop the worse trials early, and evaluate the best settings once "
+        "Try settings of a model on validation data, stop poor trials early, and evaluate the best settings once "
         "on the test set. Writes best.yaml, trials.csv and report.html. See docs/tuning.md."
     )
     parser.epilog = "Any setting given as --key=value is fixed and not searched, e.g. --hidden_size=64."
@@ -28,22 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spaces = parser.add_mutually_exclusive_group()
     spaces.add_argument(
         "--space",
-        help="one of properties/tuning or a YAML file (default: the model's, or that of the model it derives from)",
+        help="one of properties/tuning or a YAML file (default: that of the model or of the model it derives from)",
     )
     spaces.add_argument("--params_file", type=Path, help="a search space as a RecBole .hyper file")
-    parser.add_argument("--num_samples", type=int, default=20, help="settings to try (default: 20)")
-    parser.add_argument("--search", choices=ALGORITHMS, default=ALGORITHMS[0], help="how they are drawn (default: tpe)")
+    parser.add_argument("--num_samples", type=int, default=20, help="number of settings to try (default: 20)")
     parser.add_argument(
-        "--scheduler", choices=SCHEDULERS, default=SCHEDULERS[0], help="how hopeless trials are stopped (default: asha)"
+        "--search", choices=ALGORITHMS, default=ALGORITHMS[0], help="how settings are drawn (default: tpe)"
     )
     parser.add_argument(
-        "--grace_period", type=int, default=15, help="epochs before a trial may be stopped (default: 15)"
+        "--scheduler", choices=SCHEDULERS, default=SCHEDULERS[0], help="how trials are pruned (default: asha)"
+    )
+    parser.add_argument(
+        "--grace_period", type=int, default=15, help="epochs before a trial may be pruned (default: 15)"
     )
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument("--cpus", type=int, help="CPUs of a trial (default: this machine's, shared by the jobs)")
-    parser.add_argument("--gpus", type=float, help="GPUs of a trial, parts allowed (default: 0)")
-    parser.add_argument("--resources", help="both in one, such as cpu=2,gpu=0.5 (older spelling)")
+    parser.add_argument("--gpus", type=float, help="GPUs of a trial, may be fractional (default: 0)")
+    parser.add_argument("--resources", help="CPUs and GPUs in one, such as cpu=2,gpu=0.5 (older form)")
     parser.add_argument("--resume", action="store_true", help="continue the search in the output folder")
     parser.add_argument(
         "--output", "--out", type=Path, help="folder of runs and report (default: tuning/<model>-<data set>)"

@@ -47,9 +47,9 @@ def refuse_all_used(sampler: AbstractSampler, keys: Iterable[int], name: Callabl
         used = sampler.used_ids[key]
         if len(used) >= len(drawable) and drawable <= used:
             raise DataError(
-                f"{name(key)} has all {len(drawable):,} items of which {sampler.distribution} negatives are drawn, and "
-                "none is left; leave it out (user_inter_num_interval), rank all items (eval_args, mode full), or draw "
-                "from another distribution"
+                f"{name(key)} has all {len(drawable):,} items that {sampler.distribution} negatives are drawn from, "
+                "so none is left; leave it out (user_inter_num_interval), rank all items (eval_args, mode full), or "
+                "draw from another distribution"
             )
 
 
@@ -74,7 +74,7 @@ def refuse_whole_catalogue(items: Collection[int], n_items: int) -> None:
     """
     if len(items) >= n_items - 1 and set(range(1, n_items)) <= set(items):
         raise DataError(
-            f"a history has all {n_items - 1:,} items, so that none is left to draw as its negative; use a smaller "
+            f"a history has all {n_items - 1:,} items, so none is left to draw as a negative; use a smaller "
             "MAX_ITEM_LIST_LENGTH or another model"
         )
 
@@ -167,7 +167,7 @@ def _refuse_item_of_all_users(model: Any) -> None:
     for item, users in enumerate(model.used_ids):
         if model.order == 2 and len(users) >= model.n_users - 1:
             raise DataError(
-                f"all {model.n_users - 1:,} users have item number {item} in training, so that LINE finds none without "
+                f"all {model.n_users - 1:,} users have item number {item} in training, so LINE finds no user without "
                 "it; leave it out (item_inter_num_interval), or use another model"
             )
 

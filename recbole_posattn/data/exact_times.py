@@ -52,7 +52,7 @@ class ExactTimesMixin(ReadingMixin, CountingMixin, LongTokensMixin, NumbersMixin
         }
         if self.time_field not in self.inter_feat or self.field2type[self.time_field] != FeatureType.FLOAT:
             raise DataError(
-                f"data set {self.dataset_name!r}: {self.config['model']} reads the times between interactions, and "
+                f"data set {self.dataset_name!r}: {self.config['model']} reads the times between interactions, but "
                 f"there is no column {self.time_field}:float (keys TIME_FIELD and load_col)"
             )
         return [

@@ -39,8 +39,8 @@ class NumbersMixin(DatasetMixin):
             raise DataError(
                 f"data set {self.dataset_name!r}: column {field!r} of the file .{source} has no value in the rows that "
                 "remain after filtering (val_interval, user_inter_num_interval, item_inter_num_interval, rm_dup_inter, "
-                "and the first row of each user or item); filter less, fill it in, or leave it out with load_col or "
-                "unload_col"
+                "and the first row of each user or item); filter less, fill the column in, or leave it out with "
+                "load_col or unload_col"
             )
 
     def _normalize(self) -> None:

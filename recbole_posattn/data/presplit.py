@@ -74,7 +74,7 @@ class PreSplitMixin(DatasetMixin):
         name = next((name for name, fields in self.alias.items() if field in fields), field)
         self.alias[name] = np.array([*self.alias.get(name, [field]), listed])
         self._rest_fields = np.setdiff1d(self._rest_fields, [field, listed], assume_unique=True)
-        self.logger.info(f"{listed} gets the numbers of {field}: both have the same tokens")
+        self.logger.info(f"{listed} shares the numbering of {field}: both have the same tokens")
 
     def _benchmark_presets(self) -> None:
         """See ``SequentialDataset._benchmark_presets``, which needs a list of items."""

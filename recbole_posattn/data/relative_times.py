@@ -76,8 +76,8 @@ class RelativeTimesMixin(DatasetMixin):
         by_order = one_gap and self.config["time_is_order"] == "auto"
         if by_order:
             reason = (
-                f"data set {self.dataset_name!r}: the gaps between successive times are {median:g}, so that "
-                f"{self.time_field} is only an order; set time_is_order to False if it is not"
+                f"data set {self.dataset_name!r}: the gaps between successive times are {median:g}, so "
+                f"{self.time_field} only orders the interactions; set time_is_order to False if this is wrong"
             )
             if self.config["read_times"] is True:
                 raise DataError(f"{self.config['model']} reads the times between interactions, but {reason}")

@@ -30,7 +30,7 @@ RUNS = "runs"
 INCOMPLETE = ".incomplete"
 
 # Why records are not taken that have another version of the results.
-OTHER_RESULTS = "a version of this package made them that computes other results"
+OTHER_RESULTS = "they come from a version of this package that computes different results"
 
 _GITIGNORE = f"""# {RESULT_NAME} and {USERS_NAME} are the record of a finished run; all else stays on this machine.
 *
@@ -143,9 +143,9 @@ class Records:
     def report(self, console: Console) -> None:
         """Print a line for each folder that gave records, and for each with records of another version."""
         for folder, n in self.taken.items():
-            print_line(console, f"{folder}: {n} finished runs are taken from this folder")
+            print_line(console, f"{folder}: {n} finished runs are reused from this folder")
         for folder, n in self.outdated.items():
-            print_line(console, f"{folder}: {n} finished runs are not taken: {OTHER_RESULTS}")
+            print_line(console, f"{folder}: {n} finished runs are not reused: {OTHER_RESULTS}")
 
 
 def _has_ranks(folder: Path) -> bool:

@@ -187,7 +187,7 @@ class SASRecBase(SequentialRecommender):
         if not self.reads_time:
             return self.hidden_states(item_seq, valid, last_only)  # an older subclass has no argument for times
         if times is None:
-            raise ValueError(f"{type(self).__name__} reads the times between items, and got none")
+            raise ValueError(f"{type(self).__name__} reads the times between items, but got none")
         return self.hidden_states(item_seq, valid, last_only, times)
 
     def hidden_states(

@@ -44,7 +44,7 @@ TIE = 1e-5
 BATCHES, LIST_LENGTH = (1, 7, 32), 100
 
 # What is said of the times of a history.
-_TIMES = {"order": "as the items, never falling", "unit": "of the data set, as a rule Unix seconds"}
+_TIMES = {"order": "as the items, in non-decreasing order", "unit": "of the data set, usually Unix seconds"}
 
 # With more bytes of weights, an ONNX file stores them in a second file: protobuf limits it to 2 GiB.
 _ONE_FILE = 2**30
@@ -308,7 +308,7 @@ def compare(own: Tensor, exported: Tensor, length: int, name: str) -> tuple[floa
     if bool(wrong.any()):
         row, place = wrong.nonzero()[0].tolist()
         raise CheckpointError(
-            f"{name} returns different lists when exported: the score of the item at place {place + 1} differs by "
+            f"{name} returns different lists when exported: the score of the item at rank {place + 1} differs by "
             f"{float(loss[row, place]):.3g} from that of the model's item; nothing is written"
         )
     return float(differences.max()), int((own_list != exported_list).any(dim=1).sum())

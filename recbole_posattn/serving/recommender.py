@@ -86,22 +86,22 @@ class Recommender:
         exclude: Sequence[object] = (),
         titles: bool | str = False,
     ) -> pd.DataFrame:
-        """Recommend items to users with given histories, whom the data set need not know.
+        """Recommend items to users with given histories, who may be new to the data set.
 
         Args:
             histories: Rows with the columns ``user``, ``item`` (tokens of the data set) and, unless they are in order,
                 ``time``; or the items of each user, oldest first. A model that reads time needs ``time``, in the unit
-                of the data set (as a rule Unix seconds) or as dates. Items that the model does not know are skipped, as
-                are users with no other items. The model reads the newest ``MAX_ITEM_LIST_LENGTH`` items.
+                of the data set (usually Unix seconds) or as dates. Unknown items are skipped, and so are users without
+                known items. The model reads the newest ``MAX_ITEM_LIST_LENGTH`` items.
             k: Number of items per user.
-            exclude_history: Whether to leave out all items of the user's history, as by default.
+            exclude_history: Whether to leave out all items of the user's history; by default they are left out.
             restrict_to: The only items to recommend; all by default.
             exclude: Items not to recommend.
             titles: Whether to add a column ``title``, from the data set's file of items; or the name of its column of
                 titles there.
 
         Returns:
-            Columns ``user``, ``rank`` (1 for the best), ``item``, ``title`` if asked for, and ``score``; users in the
+            Columns ``user``, ``rank`` (1 for the best), ``item``, ``title`` if requested, and ``score``; users in the
             order of the histories, with fewer than k rows if fewer items remain. Items with equal scores are in the
             order of their numbers in the data set.
 
@@ -163,7 +163,7 @@ class Recommender:
         return UserHistories(known_users(self.loaded))
 
     def add_interactions(self, interactions: pd.DataFrame | Mapping[object, Sequence[object]]) -> None:
-        """Take in new interactions, which follow those of the data set, without reading it again.
+        """Add new interactions, which follow those of the data set, without reading it again.
 
         From then on, they are part of their users' histories in :meth:`recommend_users` and :meth:`known_users`, except
         with a split. Users whom the data set does not know are added if the model reads histories. Nothing is trained,
@@ -171,7 +171,7 @@ class Recommender:
 
         Args:
             interactions: As the histories of :meth:`recommend`: rows of ``user``, ``item`` and, unless they are in
-                order, ``time``, or the items of each user, oldest first. All are newer than what is known of the user.
+                order, ``time``, or the items of each user, oldest first. They follow the user's known interactions.
 
         Raises:
             DataError: If they cannot be used.
@@ -261,7 +261,7 @@ class Recommender:
         return self._rows(requests, k, left_out, mask, show_progress)
 
     def leaves_out_history(self, requests: Requests, exclude_history: bool | None = None) -> bool:
-        """Whether the lists of some requests leave out what is in the users' histories; see :meth:`blocks`."""
+        """Whether the lists of some requests leave out items of the users' histories; see :meth:`blocks`."""
         return self._history_mask(requests, exclude_history) != "none"
 
     def _titles(self, titles: bool | str) -> pa.Array | None:

@@ -204,7 +204,7 @@ def new_histories(
     if timed_for is not None and not given.timed:
         raise DataError(
             f"histories have no column 'time'; {timed_for} reads the times between interactions: give rows of user, "
-            "item and time, in the unit of the data set (as a rule Unix seconds) or as dates"
+            "item and time, in the unit of the data set (usually Unix seconds) or as dates"
         )
     number = numbers_of(known, given.item)
     kept = number > 0
@@ -250,10 +250,10 @@ def _from_table(table: pd.DataFrame) -> _Given:
             raise DataError(f"histories: row {row + 1} has no {column}, and each row needs one")
         if column != "time" and not (is_string_dtype(table[column]) or is_numeric_dtype(table[column])):
             strange = next(value for value in table[column] if not isinstance(value, str))
-            raise DataError(f"histories: column {column!r} must be texts or numbers; got {shown(strange)}")
+            raise DataError(f"histories: column {column!r} must hold strings or numbers; got {shown(strange)}")
         # numpy drops a NUL at the end of a string
         if column != "time" and is_string_dtype(table[column]) and table[column].str.contains("\0", regex=False).any():
-            raise DataError(f"histories: column {column!r} has a NUL byte, which no token has")
+            raise DataError(f"histories: column {column!r} has a NUL byte, which tokens cannot contain")
     time = table["time"] if "time" in table else pd.Series(np.arange(len(table)))
     kind = pd.api.types.infer_dtype(time) if time.dtype == object else None  # Python objects, not pandas types
     if kind == "date":

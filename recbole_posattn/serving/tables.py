@@ -77,9 +77,9 @@ def read_tokens(file: Path, column: str, field: str) -> list[str]:
             )
         given = table[column].dropna()
         if len(given) and not (is_string_dtype(given) or is_integer_dtype(given)):
-            raise DataError(f"{file}: column {column!r} must be texts or whole numbers; got {shown(given.iloc[0])}")
+            raise DataError(f"{file}: column {column!r} must hold strings or whole numbers; got {shown(given.iloc[0])}")
         if len(given) and is_string_dtype(given) and given.str.contains("\0", regex=False).any():
-            raise DataError(f"{file}: column {column!r} has a NUL byte, which no token has")
+            raise DataError(f"{file}: column {column!r} has a NUL byte, which tokens cannot contain")
         tokens = [token for token in map(str, given) if token]
     else:
         try:
@@ -87,7 +87,7 @@ def read_tokens(file: Path, column: str, field: str) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         if "\0" in text:
-            raise DataError(f"{file} has a NUL byte, which no text has; the file is damaged")
+            raise DataError(f"{file} has a NUL byte, which text files cannot contain; the file is damaged")
         lines = text.splitlines()
         tokens = [line.strip() for line in lines if line.strip()]
     if not tokens:

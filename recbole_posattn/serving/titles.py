@@ -31,7 +31,7 @@ def read_titles(config: Config, field: str | None = None) -> pd.Series:
     if not file.is_file():
         raise DataError(
             f"there are no titles: {file} does not exist; it is a file of the columns "
-            f"{config['ITEM_ID_FIELD']}:token and title:token, which data convert writes where the dump has titles"
+            f"{config['ITEM_ID_FIELD']}:token and title:token, which data convert writes if the dump has titles"
         )
     separator = config["field_separator"]
     options: dict[str, Any] = {"sep": separator, "encoding": config["encoding"]}

@@ -39,7 +39,9 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
     """
     for key in sorted(set(given) & MODEL_RULES.keys() - set(defaults)):
         if key in {single.name for single in SINGLE_MODEL_KEYS}:
-            raise SettingError(f"{model} has no key {key!r}: it is of other models, see docs/models.md; leave it out.")
+            raise SettingError(
+                f"{model} has no key {key!r}: it belongs to other models, see docs/models.md; leave it out."
+            )
         raise SettingError(
             f"{model} has no key {key!r}: its kernel and encoding are fixed; PosKernelSASRec has the key, and "
             "every encoding under position_encoding."
@@ -116,13 +118,13 @@ def check_whole_sequences(model: str, model_class: type[AbstractRecommender], se
 def _check_outputs(model: str, model_class: type[AbstractRecommender], settings: Mapping[str, Any]) -> None:
     if not any(base.__name__ in WHOLE_SEQUENCE_MODELS for base in model_class.__mro__):
         raise SettingError(
-            f"train_objective 'sequence' is not possible with {model}, which has no outputs at every position that "
-            f"depend on the items up to there alone; of RecBole's models, {', '.join(WHOLE_SEQUENCE_MODELS)} have "
+            f"train_objective 'sequence' is not possible with {model}, which does not compute outputs at every "
+            f"position from the items up to there only; of RecBole's models, {', '.join(WHOLE_SEQUENCE_MODELS)} have "
             "them. Leave the key out."
         )
     if settings["loss_type"] != "CE":
         raise SettingError(
-            f"train_objective 'sequence' needs loss_type CE with {model}, whose negatives are drawn one a row; "
+            f"train_objective 'sequence' needs loss_type CE with {model}, which draws one negative per row; "
             f"got {settings['loss_type']}."
         )
     if settings["torch_compile"]:
@@ -180,8 +182,8 @@ def _check_loss(settings: Mapping[str, Any]) -> None:
         )
     if loss_type in SAMPLED_LOSSES and settings["loss_chunk_size"] != "auto":
         raise SettingError(
-            f"loss_chunk_size {settings['loss_chunk_size']} is for loss_type CE; got {loss_type}, which scores the "
-            "sampled items only."
+            f"loss_chunk_size {settings['loss_chunk_size']} is for loss_type CE; got {loss_type}, which scores only "
+            "the sampled items."
         )
     if loss_type == "gBCE" and negatives is not None and negatives.get("distribution", "uniform") != "uniform":
         raise SettingError(
@@ -221,7 +223,7 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
         return
     if branch is None:
         raise SettingError(
-            "attention 'none' needs kernel_branch, which mixes the positions in its place, such as "
+            "attention 'none' needs kernel_branch, which mixes the positions instead, such as "
             "--kernel_branch=toeplitz; got ~."
         )
     for key in ("kernel_structure", "kernel_groups", "kernel_sharing"):

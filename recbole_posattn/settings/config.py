@@ -260,7 +260,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         """Refuse a key that is derived from others, and an unknown key that resembles one that this run reads."""
         for key in self.external_config_dict:
             if key in DERIVED_KEYS:
-                raise SettingError(f"key {key!r} follows from the other settings; leave it out")
+                raise SettingError(f"key {key!r} is derived from the other settings; leave it out")
         read_here = {*self.internal_config_dict, *KEYS_OF_EVERY_MODEL} - DERIVED_KEYS
         strange = self.external_config_dict.keys() - read_here
         if strange:

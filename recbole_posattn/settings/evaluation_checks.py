@@ -32,8 +32,8 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
     sequential = settings["MODEL_TYPE"] == ModelType.SEQUENTIAL
     if sequential and settings["benchmark_filename"] is not None and not knows_histories:
         raise SettingError(
-            f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has a data set of its own, "
-            "which cannot read files that are split already; leave the key out."
+            f"benchmark_filename {settings['benchmark_filename']!r}: {settings['model']} has its own data set class, "
+            "which cannot read files that are already split; leave the key out."
         )
     if settings["data_cache"] is not None and not (
         sequential and knows_histories and settings["benchmark_filename"] is None
@@ -75,7 +75,7 @@ def _check_time_split(settings: Mapping[str, Any]) -> None:
             if settings[key] != _DEFAULTS[key]:
                 raise SettingError(
                     f"{key} {settings[key]!r} is for the split TQ of eval_args, like {{TQ: [0.95, 0.97]}}; got "
-                    f"{split if files is None else f'benchmark_filename {shown(files)}, which is split already'}."
+                    f"{split if files is None else f'benchmark_filename {shown(files)}, which is already split'}."
                 )
         return
     ascending = settings["time_split_second_of"] == "all"

@@ -51,7 +51,7 @@ def register_kernel(name: str, kernel_class: type[Kernel]) -> type[Kernel]:
         The class.
 
     Raises:
-        SettingError: If the name is taken or no name, or the class is not a kernel.
+        SettingError: If the name is taken or invalid, or the class is not a kernel.
     """
     _check("kernel", "kernel_structure", name, kernel_class, PositionKernel, STRUCTURES)
     methods = ("taps",) if issubclass(kernel_class, LagKernel) else ("dense", "_mix")
@@ -76,7 +76,7 @@ def register_encoding(name: str, encoding_class: type[Encoding]) -> type[Encodin
         The class.
 
     Raises:
-        SettingError: If the name is taken or no name, or the class is not an encoding.
+        SettingError: If the name is taken or invalid, or the class is not an encoding.
     """
     _check("encoding", "position_encoding", name, encoding_class, PositionEncoding, ENCODINGS)
     enters = getattr(encoding_class, "enters", None)
@@ -116,7 +116,7 @@ def register_loss(name: str, loss_class: type[Loss]) -> type[Loss]:
         The class.
 
     Raises:
-        SettingError: If the name is taken or no name, or the class is not a loss.
+        SettingError: If the name is taken or invalid, or the class is not a loss.
     """
     _check("loss", "loss_type", name, loss_class, ItemLoss, LOSSES)
     by_score = issubclass(loss_class, TargetNegativesLoss)

@@ -52,7 +52,9 @@ def check_learner_args(settings: Mapping[str, Any]) -> None:
         return
     learner = settings["learner"].lower()
     if settings["MODEL_TYPE"] == ModelType.DECISIONTREE:
-        raise SettingError(f"learner_args {shown(arguments)} is for models with an optimizer; leave it out for trees.")
+        raise SettingError(
+            f"learner_args {shown(arguments)} is for models with an optimizer; leave it out for tree models."
+        )
     allowed = [name for name in inspect.signature(LEARNERS[learner]).parameters if name not in _NOT_OFFERED]
     for name, value in arguments.items():
         if name in _OWN_KEYS:
@@ -70,4 +72,5 @@ def check_learner_args(settings: Mapping[str, Any]) -> None:
     try:
         with_arguments(LEARNERS[learner]([torch.zeros(1, requires_grad=True)], lr=1e-3), arguments)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise SettingError(f"learner_args {shown(arguments)} does not suit {learner}: {one_line(error)}.") from error
+        what = f"learner_args {shown(arguments)} does not work with {learner}"
+        raise SettingError(f"{what}: {one_line(error)}.") from error

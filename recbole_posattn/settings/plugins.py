@@ -186,11 +186,11 @@ def check_known_in_workers(settings: Mapping[str, Any]) -> None:
             continue
         if found.plugin is not None:
             raise SettingError(
-                f"{key} {name!r} is of plugin {found.plugin!r}, which the settings do not name: add {found.plugin} to "
-                f"{KEY}, for the processes that do the runs."
+                f"{key} {name!r} belongs to plugin {found.plugin!r}, which the settings do not list: add "
+                f"{found.plugin} to {KEY}, for the processes of the runs."
             )
         raise SettingError(
-            f"{key} {name!r} was registered by this program, and the processes that do the runs of a leaderboard or a "
-            "search do not know it: register it in a module of its own, and name that module with --plugin or in "
+            f"{key} {name!r} was registered by this program, so the processes of a leaderboard or a search do not "
+            "know it: register it in its own module, and name that module with --plugin or in "
             f"{KEY}, see docs/extend.md."
         )

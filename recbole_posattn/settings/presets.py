@@ -32,7 +32,9 @@ def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dic
     settings = read_yaml(file)
     for key in settings:
         if key in {"preset"} | LAUNCHER_ARGUMENTS | RUN_NAMES | DERIVED_KEYS:
-            raise SettingError(f"preset {file}: key {key!r} cannot be set by a preset; give it beside the preset.")
+            raise SettingError(
+                f"preset {file}: key {key!r} cannot be set by a preset; give it in addition to the preset."
+            )
         if key not in KEYS and key not in defaults:
             raise SettingError(f"preset {file}: key {shown(key)} is unknown.{did_you_mean(key, {*KEYS, *defaults})}")
     return {key: value for key, value in settings.items() if key in defaults}

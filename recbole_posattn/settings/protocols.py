@@ -26,7 +26,8 @@ def read_protocol(name: str) -> dict[str, Any]:
     for key in settings:
         if key in KEYS and key not in PROTOCOL_KEYS:
             raise SettingError(
-                f"protocol {file}: {key} does not belong to an evaluation; give it beside the protocol, as a setting."
+                f"protocol {file}: {key} does not belong to the evaluation or the data; give it as a setting in "
+                "addition to the protocol."
             )
         if key not in KEYS:
             raise SettingError(f"protocol {file}: key {shown(key)} is unknown.{did_you_mean(key, PROTOCOL_KEYS)}")

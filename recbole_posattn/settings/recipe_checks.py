@@ -90,8 +90,8 @@ def _check_histories(settings: Mapping[str, Any]) -> None:
     both = " and ".join(f"{key} {settings.get(key)}" for key in ("history_partition", "train_mask_history"))
     if len(resolved) == 2 and all(resolved.values()):
         raise SettingError(
-            f"{both}, with mask_history {shown(settings['mask_history'])}, make no sense together: if the history "
-            "leaves the loss, a history item in it is always the target, and its bias grows without end. Turn "
+            f"{both}, with mask_history {shown(settings['mask_history'])}, make no sense together: if the history is "
+            "left out of the loss, the only history item in it is the target, and its bias grows without bound. Turn "
             "one of them off."
         )
     if any(resolved.values()) and settings.get("loss_type") in LOSSES_WITHOUT_HISTORIES:

@@ -54,15 +54,15 @@ def register(
 ) -> type[AbstractRecommender]:
     """Make a model known to RecBole under its class name.
 
-    A model that derives from one of this package has that model's defaults, data set and trainer, and one that derives
-    from a model of RecBole has that one's defaults.
+    A model that derives from a model of this package inherits its defaults, data set and trainer; a model that derives
+    from one of RecBole inherits its defaults.
 
     Args:
         model_class: A RecBole model.
         properties: YAML file with the model's defaults, which :class:`recbole_posattn.Config` reads; they override
             inherited ones.
-        dataset_class: What RecBole's ``create_dataset`` uses for it; by default the inherited one or RecBole's choice.
-        trainer_class: What RecBole's ``get_trainer`` uses for it; by default the inherited one or RecBole's choice.
+        dataset_class: Class for RecBole's ``create_dataset``; by default the inherited one or RecBole's choice.
+        trainer_class: Class for RecBole's ``get_trainer``; by default the inherited one or RecBole's choice.
 
     Returns:
         The model class, so that this also serves as a decorator.
@@ -141,7 +141,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
             raise SettingError(f"model {name!r} cannot be used: {error}") from error
         raise SettingError(
             f"model {shown(name)} is unknown.{did_you_mean(name, known)} "
-            f"There are {', '.join(registered_model_names())} and RecBole's own models; a model of your own needs "
+            f"There are {', '.join(registered_model_names())} and RecBole's own models; your own model needs "
             "--plugin=MODULE, the module that registers it."
         ) from None
     refuse_endless_sampling_of(model)

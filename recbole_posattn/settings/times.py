@@ -60,8 +60,8 @@ def resolved_reads_time(model_class: type, dataset: str, settings: Mapping[str, 
     reason = why_unreadable(dataset, settings)
     if reason is not None and wanted is True:
         raise SettingError(
-            f"{', '.join(parts)} reads the times between interactions, but {reason}. Leave it out, or take read_times "
-            "auto, with which it is off."
+            f"{', '.join(parts)} reads the times between interactions, but {reason}. Leave it out, or set read_times "
+            "to auto, which switches it off."
         )
     if reason is not None:
         logging.getLogger().warning(f"{', '.join(parts)} is off: {reason}")
@@ -72,7 +72,7 @@ def why_unreadable(dataset: str, settings: Mapping[str, Any]) -> str | None:
     """Why the settings of a data set do not let its times be read; ``None`` if they do."""
     data = f"the times of data set {dataset!r}"
     if settings["time_is_order"] is True:
-        return f"{data} are only an order (time_is_order True)"
+        return f"{data} only order the interactions (time_is_order True)"
     if settings["time_gaps"] is False:
-        return f"{data} are not to be read as gaps (time_gaps False)"
+        return f"{data} have no valid differences (time_gaps False)"
     return None

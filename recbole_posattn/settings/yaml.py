@@ -136,7 +136,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         raise SettingError(f"config file {file} must hold lines of 'key: value', got a {type(settings).__name__}")
     for key in settings or {}:
         if not isinstance(key, str):
-            raise SettingError(f"config file {file}: keys must be text; got {shown(key)}")
+            raise SettingError(f"config file {file}: keys must be strings; got {shown(key)}")
     return settings or {}
 
 

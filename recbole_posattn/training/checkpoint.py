@@ -153,8 +153,8 @@ def use_explained(file: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"checkpoint {file} cannot be used ({type(error).__name__}: {one_line(error)}); take one that this "
-            "version of recbole-posattn has written"
+            f"checkpoint {file} cannot be used ({type(error).__name__}: {one_line(error)}); use one written by this "
+            "version of recbole-posattn"
         ) from error
 
 

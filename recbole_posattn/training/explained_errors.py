@@ -116,7 +116,7 @@ def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
         if not package or package.startswith("recbole"):
             raise
         raise SettingError(
-            f"model {model} needs the package {package} ({one_line(error)}); install it, or take another model"
+            f"model {model} needs the package {package} ({one_line(error)}); install it, or use another model"
         ) from error
     except KeyError as error:
         field = str(error.args[0]) if error.args else ""
@@ -132,8 +132,8 @@ def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
         if "reranker_CAN_NUM" not in settings or "out of range" not in str(error):
             raise
         raise SettingError(
-            f"reranker_CAN_NUM {settings['reranker_CAN_NUM']}: {model} reranks that many of the best items, and "
-            "the data set has fewer; give smaller numbers"
+            f"reranker_CAN_NUM {settings['reranker_CAN_NUM']}: {model} reranks that many of the best items, but the "
+            "data set has fewer; use smaller numbers"
         ) from error
 
 
@@ -156,8 +156,8 @@ def pretrained_explained(settings: Mapping[str, Any]) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise SettingError(
-            f"pre_model_path {file} is not a whole checkpoint that this version of recbole-posattn has written; train "
-            "the model of the stage before again"
+            f"pre_model_path {file} is not a complete checkpoint written by this version of recbole-posattn; train "
+            "the model of the previous stage again"
         ) from error
     except RuntimeError as error:  # weights of other names or shapes
         raise SettingError(f"pre_model_path {file} does not fit {settings['model']}: {one_line(error)}") from error

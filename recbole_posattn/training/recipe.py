@@ -54,7 +54,7 @@ class RecipeMixin(EngineMixin):
             return
         if len(optimizers(self)) > 1 or not self._has_plain_epochs:
             raise SettingError(
-                f"{keys[0]} must be ~ with {self.config['model']}, which has a training loop of its own; "
+                f"{keys[0]} must be ~ with {self.config['model']}, which has its own training loop; "
                 f"got {self.config[keys[0]]!r}."
             )
         scheduler: LambdaLR | None = None

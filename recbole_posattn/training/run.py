@@ -68,11 +68,11 @@ def run(
         dataset: Name; by default that of the settings, else ml-100k.
         config_file_list: YAML files with settings.
         config_dict: Settings; they override the files.
-        saved: Whether to keep the best epoch. If not, the last epoch is tested, and nothing is written
-            but the file that a pretraining leaves for the next stage, as in RecBole.
+        saved: Whether to save the best epoch. If not, the last epoch is tested, and nothing is written
+            except the file of a pretraining for the next stage, as in RecBole.
         command_line: Settings ``--key=value``, which override all others; none by default. Unlike RecBole's, this
             function does not read ``sys.argv``, which belongs to the calling program.
-        nproc: Number of processes on this machine, on a GPU each or sharing the CPU.
+        nproc: Number of processes on this machine, with one GPU each or sharing the CPU.
         world_size: Number of processes in all groups (machines); by default ``nproc``.
         ip: Address of the machine with the first process.
         port: A free port there.
@@ -83,8 +83,8 @@ def run(
         resume: Continue an unfinished run: its folder, or ``auto`` for the run below ``checkpoint_dir`` that has the
             same settings and the most progress, or a new run if there is none. On a CPU, the weights and metrics are
             those of an uninterrupted run.
-        print_result: Whether to print the table of the results on standard output, instead of in the log on the screen;
-            the file of the log has it in either case.
+        print_result: Whether to print the table of results on standard output instead of logging it to the screen;
+            the log file has it in both cases.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``

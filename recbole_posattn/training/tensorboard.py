@@ -7,7 +7,7 @@ from typing import Any
 
 
 class SafeWriter:
-    """Passes everything on to a ``SummaryWriter`` until that fails, as on a full disk; then the run goes on without it.
+    """Passes everything on to a ``SummaryWriter`` until that fails, such as on a full disk; the run then goes on.
 
     Args:
         writer: The writer of RecBole's trainer.
@@ -29,7 +29,7 @@ class SafeWriter:
             except OSError as error:
                 self._failed = True
                 logging.getLogger().warning(
-                    f"the TensorBoard log cannot be written: {error.strerror or error}; the run goes on without it"
+                    f"the TensorBoard log cannot be written: {error.strerror or error}; the run continues without it"
                 )
                 return None
 

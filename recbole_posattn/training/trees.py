@@ -106,7 +106,9 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in ("lightgbm", "xgboost"):
                 raise
-            raise SettingError(f"{self.config['model']} cannot be trained so: {str(error).splitlines()[0]}") from error
+            raise SettingError(
+                f"{self.config['model']} cannot be trained with these settings: {str(error).splitlines()[0]}"
+            ) from error
         self.train_loss_dict[epoch] = None
         self.curve.append({"epoch": epoch, "seconds": round(time.perf_counter() - started, 3)})
 

@@ -80,7 +80,7 @@ class Trimmer:
         self.trimming, name = found.trimming, self._config["model"]
         if self.trimming.training == "no" and self._config["trim_padding"] is True:
             raise SettingError(
-                f"trim_padding True is not possible with {name}: {found.why_not_groups}; take auto or False"
+                f"trim_padding True is not possible with {name}: {found.why_not_groups}; use auto or False"
             )
         training = _TRAINED[self.trimming.training] + (f" ({found.why_not_groups})" if found.why_not_groups else "")
         scores = "in such groups" if self.trimming.evaluation else f"with all padding ({found.why_not_scores})"

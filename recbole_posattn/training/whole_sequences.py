@@ -89,6 +89,6 @@ def require_whole_sequences(model: SequentialRecommender, train_data: AbstractDa
             reason = type(error).__name__
     if reason:
         raise SettingError(
-            f"train_objective 'sequence' is not possible with {type(model).__name__}, whose outputs do not depend on "
-            f"the items up to there alone ({reason}); leave the key out."
+            f"train_objective 'sequence' is not possible with {type(model).__name__}, whose outputs depend on more "
+            f"than the items up to their position ({reason}); leave the key out."
         )

@@ -266,7 +266,7 @@ def test_files_of_features_are_replaced_only_if_asked_for(empty_folder: Path) ->
     own.parent.mkdir(parents=True)
     own.write_text("mine")
     with pytest.raises(
-        SettingError, match=r"mine.item exists; give another --name, --overwrite, or --item_features=none"
+        SettingError, match=r"mine.item exists; give another --dataset, --overwrite, or --item_features=none"
     ):
         convert(file, "mine")
     assert own.read_text() == "mine" and len(list(own.parent.iterdir())) == 1

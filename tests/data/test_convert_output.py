@@ -33,7 +33,7 @@ def test_an_atomic_file_is_replaced_only_if_asked_for(empty_folder: Path, table:
     assert files(empty_folder / "dataset") == ["mine/mine.inter", "mine/mine.rejected.tsv"]
     before = done.file.read_text()
     table.write_text("u,i,t\nc,z,3\n")
-    with pytest.raises(SettingError, match=r"dataset/mine/mine.inter exists; give another --name, or --overwrite"):
+    with pytest.raises(SettingError, match=r"dataset/mine/mine.inter exists; give another --dataset, or --overwrite"):
         convert(table, "mine", OWN)
     assert done.file.read_text() == before
     convert(table, "mine", OWN, overwrite=True)

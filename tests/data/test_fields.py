@@ -90,7 +90,7 @@ def test_features_of_items_beside_others(settings: Callable, model: str, key: st
     check(["genre", "tags", "price"], numerical_features=["price"])
     with pytest.raises(SettingError, match="price holds numbers"):
         check(["genre", "price"])  # FDSA would leave it out without a word
-    with pytest.raises(SettingError, match=r"must name at least one column of items\. Loaded and fitting: "):
+    with pytest.raises(SettingError, match=r"must name at least one column of items\. Suitable loaded columns: "):
         check([])
     if model == "SASRecF":
         with pytest.raises(SettingError, match="vector is of type float_seq"):
@@ -135,7 +135,7 @@ REFUSED = [
     ("BPR", {"numerical_features": ["nope"]}, "numerical_features names the column 'nope'"),
     ("BPR", {"normalize_field": ["nope"], "normalize_all": False}, "normalize_field names the column 'nope'"),
     ("BPR", {"eval_args": {"mode": "labeled"}}, "the mode labeled is for metrics of single rows, such as AUC"),
-    ("SASRec", {"eval_args": {"mode": {"valid": "labeled"}}}, "take the mode full or uni100"),
+    ("SASRec", {"eval_args": {"mode": {"valid": "labeled"}}}, "use the mode full or uni100"),
     (
         "BPR",
         {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"},
@@ -232,7 +232,5 @@ def test_packages_that_are_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     columns = {"inter": INTER, "kg": "*", "link": "*"}
-    with pytest.raises(
-        SettingError, match=f"model {model} needs the package {package} .*; install it, or take another"
-    ):
+    with pytest.raises(SettingError, match=f"model {model} needs the package {package} .*; install it, or use another"):
         run(model, "featured", config_dict=settings(load_col=columns, warm_up_step=0), saved=False, command_line=[])

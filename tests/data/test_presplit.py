@@ -177,7 +177,7 @@ def test_histories_have_the_numbers_of_items(caplog: pytest.LogCaptureFixture) -
     write_parts(Path("data"), "mine", rows, header)
     with caplog.at_level(logging.INFO):
         dataset, parts, _ = parts_of(load_col=None)
-    assert "item_id_list gets the numbers of item_id" in caplog.text
+    assert "item_id_list shares the numbering of item_id" in caplog.text
     assert dataset.item_num == 1 + len("abcyz")
     assert read_rows(parts[2]) == [Row("u", ("a", "b", "c"), "y")]
     places = parts[2].inter_feat[torch.tensor([0])]
@@ -299,7 +299,7 @@ def test_an_empty_history_is_told_by_line_and_column(history: str, quoted: bool)
             {"model": "BPR", "mask_history": "all", "eval_args": {"order": "TO"}},
             "which BPR does not read; mask_history needs",
         ),
-        (WRITTEN, {}, {"model": "DIEN", "metrics": ["AUC"], "valid_metric": "AUC"}, "DIEN has a data set of its own"),
+        (WRITTEN, {}, {"model": "DIEN", "metrics": ["AUC"], "valid_metric": "AUC"}, "DIEN has its own data set class"),
     ],
 )
 def test_what_would_be_misread_is_refused(header: str, rows: dict, changes: dict, message: str) -> None:

@@ -151,7 +151,10 @@ def test_times_that_are_only_an_order_are_noticed(
         prepare(**settings)
     with caplog.at_level(logging.INFO):
         dataset, (train, valid, _) = prepare(**settings, read_times="auto")
-    assert "is only an order; set time_is_order to False if it is not. The parts of PosKernelSASRec that" in caplog.text
+    assert (
+        "only orders the interactions; set time_is_order to False if this is wrong. The parts of PosKernelSASRec that"
+        in caplog.text
+    )
     assert not train._dataset.times_are_gaps and "relative_time_list" not in next(iter(train))
     assert "relative_time_list" not in next(iter(valid))[0]
     dataset, (train, _, _) = prepare(**settings, time_is_order=False)
@@ -161,8 +164,8 @@ def test_times_that_are_only_an_order_are_noticed(
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("time_is_order", True, "the times of data set 'timed' are only an order (time_is_order True)"),
-        ("time_gaps", False, "the times of data set 'timed' are not to be read as gaps (time_gaps False)"),
+        ("time_is_order", True, "the times of data set 'timed' only order the interactions (time_is_order True)"),
+        ("time_gaps", False, "the times of data set 'timed' have no valid differences (time_gaps False)"),
     ],
 )
 def test_what_the_properties_say_of_times_is_followed(
@@ -171,8 +174,8 @@ def test_what_the_properties_say_of_times_is_followed(
     with pytest.raises(SettingError) as error:
         prepare(**{key: value})
     assert str(error.value) == (
-        f"position_encoding time_bias reads the times between interactions, but {reason}. Leave it out, or take "
-        "read_times auto, with which it is off."
+        f"position_encoding time_bias reads the times between interactions, but {reason}. Leave it out, or set "
+        "read_times to auto, which switches it off."
     )
     _, (train, _, _) = prepare(**{key: value}, read_times="auto")
     assert f"position_encoding time_bias is off: {reason}" in caplog.text

@@ -60,7 +60,7 @@ def prepare(model: str, **changes: object) -> list:
     return [next(iter(loader)) for loader in loaders]
 
 
-ALL_ITEMS = "user 'u0' has all 6 items of which popularity negatives are drawn, and none is left"
+ALL_ITEMS = "user 'u0' has all 6 items that popularity negatives are drawn from, so none is left"
 SINGLE = "there is only one item to draw {} negatives from"
 
 
@@ -73,7 +73,7 @@ SINGLE = "there is only one item to draw {} negatives from"
         (
             "BPR",
             {"train_neg_sample_args": {**POPULAR, "alpha": 300.0}, "eval_args": IN_ORDER},
-            "user 'u0' has all 4 items of which popularity negatives are drawn",
+            "user 'u0' has all 4 items that popularity negatives are drawn from",
         ),
     ],
 )
@@ -93,7 +93,7 @@ def test_an_entity_that_is_linked_to_all_that_can_be_drawn() -> None:
     dataset = create_dataset(Config("CKE", "mine", config_dict=SETTINGS, command_line=[]))
     dataset.build()
     KGSampler(dataset, "popularity", 1.0)
-    with pytest.raises(DataError, match="entity 'e1' has all 1 items of which popularity negatives are drawn"):
+    with pytest.raises(DataError, match="entity 'e1' has all 1 items that popularity negatives are drawn from"):
         KGSampler(dataset, "popularity", 300.0)
 
 
@@ -142,7 +142,7 @@ def test_a_full_ranking_draws_nothing() -> None:
 def test_a_history_that_has_all_items() -> None:
     """BERT4Rec draws negatives for what it masks, S3Rec in its pretraining."""
     write([(f"u{user}", f"i{item % 4}", item) for user in range(3) for item in range(9)])
-    with pytest.raises(DataError, match="a history has all 4 items, so that none is left to draw as its negative"):
+    with pytest.raises(DataError, match="a history has all 4 items, so none is left to draw as a negative"):
         prepare("BERT4Rec", MAX_ITEM_LIST_LENGTH=8)
     write([(f"u{user}", f"i{item}", item) for user in range(3) for item in range(9)])
     prepare("BERT4Rec", MAX_ITEM_LIST_LENGTH=8)

@@ -202,7 +202,7 @@ def test_temporal_cuts_as_it_did() -> None:
         (
             {"protocol": "temporal_paper", "benchmark_filename": ["train", "valid", "test"]},
             "drop_unseen_items True is for the split TQ of eval_args, like {TQ: [0.95, 0.97]}; got benchmark_filename "
-            "['train', 'valid', 'test'], which is split already",
+            "['train', 'valid', 'test'], which is already split",
         ),
         ({"protocol": "temporal_papr"}, "Did you mean 'temporal_paper'?"),
     ],

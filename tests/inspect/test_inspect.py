@@ -222,7 +222,7 @@ def test_foreign_snapshots_are_refused(checkpoint: str, empty_folder: Path, buil
     with pytest.raises(CheckpointError, match=r"epoch-00001\.pth holds no kernels of this model"):
         kernel_evolution(model, empty_folder)
     file.write_bytes((Path(checkpoint).parent / "kernels" / "epoch-00002.pth").read_bytes())
-    with pytest.raises(CheckpointError, match="its kernels are of another shape"):
+    with pytest.raises(CheckpointError, match="its kernels have a different shape"):
         kernel_evolution(model, empty_folder)
 
 
@@ -338,7 +338,7 @@ def test_what_cannot_be_inspected_ends_in_one_line(
     settings: dict, checkpoint: str, capsys: pytest.CaptureFixture
 ) -> None:
     gru = run("GRU4Rec", "tiny", config_dict=settings, command_line=[])["checkpoint"]
-    with pytest.raises(CheckpointError, match="GRU4Rec is not one of this package's models"):
+    with pytest.raises(CheckpointError, match="GRU4Rec is not a model of this package"):
         inspect_checkpoint(gru)
     with pytest.raises(SettingError, match="max_users must be a positive integer; got 0"):
         inspect_checkpoint(checkpoint, max_users=0)

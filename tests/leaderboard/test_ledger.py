@@ -257,7 +257,7 @@ def test_what_is_no_leaderboard_is_not_made_again(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--from=x", "--models=Pop"], "--from takes all but --output from the leaderboard; leave out --models"),
+        (["--from=x", "--models=Pop"], "--from reads everything but --output from the leaderboard; leave out --models"),
         (["--from=x", "encodings", "--epochs=1"], "leave out encodings --epochs=1"),
         (["--models=Pop", "--budget=-1"], "budget must be a number of minutes, at least 0; got -1.0"),
         (["--models=Pop", "--budget=nan"], "budget must be a number of minutes"),

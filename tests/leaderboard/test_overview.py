@@ -80,12 +80,10 @@ def test_another_reference_and_chosen_models(results: Path) -> None:
     every, _ = read_gains([results / "a"])
     assert chosen[0].table["p"].tolist() == every[0].table["p"].tolist()[1:]  # corrected for all rows, shown or not
     with pytest.raises(
-        SettingError, match="no board has the row CAPE and another one; name a row with --reference=NAME"
+        SettingError, match="no leaderboard has the row CAPE and another row; name a row with --reference=NAME"
     ):
         read_gains([results / "a"], "CAPE")
-    with pytest.raises(
-        SettingError, match="models: 'Popp' is on none of the boards with NoPE; there are Pop, PosKernel"
-    ):
+    with pytest.raises(SettingError, match="models: 'Popp' is in no leaderboard with NoPE; there are Pop, PosKernel"):
         read_gains([results / "a"], models=["Popp"])
     with pytest.raises(SettingError, match=r"no leaderboard\.json in .*nowhere or the folders in it"):
         leaderboard_folders([results / "nowhere"])

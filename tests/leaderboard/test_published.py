@@ -94,5 +94,5 @@ def test_other_files_are_refused(tmp_path: Path, content: Any, message: str) -> 
 )
 def test_figures_that_do_not_fit_together_are_refused(changes: dict[str, Any]) -> None:
     texts = {key: "text" for key in ("model", "dataset", "protocol", "source")}
-    with pytest.raises(SettingError, match="published: each must have the texts"):
+    with pytest.raises(SettingError, match="published: each must have the strings"):
         read_published([{**texts, "metrics": {"hit@10": 0.5}, **changes}], "published")

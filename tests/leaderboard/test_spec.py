@@ -132,7 +132,7 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("{models: [Pop], settings: [1]}", r"settings must be a mapping of keys to values; got \[1\]"),
         ("{models: [Pop], tuned: {ml-100k: {BPR: {}}}}", "tuned: ml-100k has 'BPR', which is not one of the models"),
         ("{models: {a: {model: 3}}}", "models: a: model must be a name; got 3"),
-        ("{models: [Pop], published: [{model: BSARec}]}", "published: each must have the texts model, dataset"),
+        ("{models: [Pop], published: [{model: BSARec}]}", "published: each must have the strings model, dataset"),
         (
             "{models: [Pop], published: [3]}",
             "published: each must be a mapping of keys to values or the name of a file; got 3",

@@ -154,7 +154,7 @@ def test_widths_and_state_of_the_branch_are_told(build: Callable) -> None:
     [
         (
             {"attention": "none", "kernel_branch": None},
-            "attention 'none' needs kernel_branch, which mixes the positions in its place",
+            "attention 'none' needs kernel_branch, which mixes the positions instead",
         ),
         (
             {"attention": "none", "kernel_branch": "toeplitz", "kernel_structure": "toeplitz-full"},
@@ -187,7 +187,7 @@ def test_widths_and_state_of_the_branch_are_told(build: Callable) -> None:
         ({"kernel_branch": "lowrank", "kernel_rank": 51}, "kernel_rank must be at most MAX_ITEM_LIST_LENGTH"),
         ({"kernel_branch": "toeplitz-full"}, "kernel_branch must be one of identity, toeplitz"),
         ({"attention": "linear"}, "attention must be one of softmax, none; got 'linear'"),
-        ({"bsarec_alpha": 0.5}, "PosKernelSASRec has no key 'bsarec_alpha': it is of other models"),
+        ({"bsarec_alpha": 0.5}, "PosKernelSASRec has no key 'bsarec_alpha': it belongs to other models"),
         ({"inner_size": "3x"}, "inner_size must be 4x or a positive integer, or ~; got '3x'"),
         ({"model": "BSARec", "bsarec_cutoff": 0}, "bsarec_cutoff must be a positive integer; got 0"),
         ({"model": "BSARec", "bsarec_alpha": 1.5}, r"bsarec_alpha must be a number in [0, 1]; got 1.5"),

@@ -273,8 +273,8 @@ def test_learner_args_reach_the_optimizer(tiny_settings: Callable, model: str) -
     [
         ({"learner_args": {"beta": 0.9}}, "learner_args must hold arguments of adam: betas, eps, amsgrad"),
         ({"learner_args": {"lr": 0.1}}, "learner_args: lr is the key learning_rate; give that one"),
-        ({"learner_args": {"betas": [0.9, 1.5]}}, "does not suit adam: Invalid beta parameter at index 1: 1.5"),
-        ({"learner_args": {"betas": [0.9]}}, "learner_args {'betas': [0.9]} does not suit adam"),
+        ({"learner_args": {"betas": [0.9, 1.5]}}, "does not work with adam: Invalid beta parameter at index 1: 1.5"),
+        ({"learner_args": {"betas": [0.9]}}, "learner_args {'betas': [0.9]} does not work with adam"),
         ({"learner_args": {"eps": "small"}}, "eps must be a number, a list of numbers or a bool; got 'small'"),
         ({"learner_args": 0.98}, "learner_args must be a mapping of further arguments of the optimizer; got 0.98"),
         ({"learner": "sgd", "learner_args": {"betas": [0.9, 0.98]}}, "arguments of sgd: momentum, dampening, nesterov"),
@@ -351,7 +351,7 @@ def test_a_preset_is_for_our_models() -> None:
     ("text", "message"),
     [
         ("hiden_size: 3\n", "key 'hiden_size' is unknown. Did you mean 'hidden_size'?"),
-        ("model: Pop\n", "key 'model' cannot be set by a preset; give it beside the preset"),
+        ("model: Pop\n", "key 'model' cannot be set by a preset; give it in addition to the preset"),
         ("preset: paper\n", "key 'preset' cannot be set by a preset"),
         ("hidden_size: wide\n", "hidden_size must be a positive integer; got 'wide'"),
         ("- a\n", "must hold lines of 'key: value', got a list"),

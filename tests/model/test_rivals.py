@@ -191,7 +191,7 @@ def test_times_that_are_only_an_order_are_left_out(
     with caplog.at_level(logging.WARNING):
         config = Config(name, "tiny", config_dict=tiny_settings(time_is_order=True), command_line=[])
     assert not config["reads_time"]
-    assert any("is off: the times of data set 'tiny' are only an order" in line for line in caplog.messages)
+    assert any("is off: the times of data set 'tiny' only order the interactions" in line for line in caplog.messages)
     model = config.model_class(config, _Catalogue())
     names = [parameter for parameter, _ in model.named_parameters()]
     assert not any("time" in each or "interval" in each for each in names)
@@ -246,5 +246,5 @@ def test_a_batch_without_times_is_refused(timed: Callable) -> None:
         model, train_data = timed(name)
         batch = next(iter(train_data))
         assert TIME_LIST_FIELD in batch
-        with pytest.raises(ValueError, match=f"{name} reads the times between items, and got none"):
+        with pytest.raises(ValueError, match=f"{name} reads the times between items, but got none"):
             model(batch["item_id_list"], batch["item_length"])

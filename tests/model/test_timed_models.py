@@ -114,7 +114,7 @@ def test_the_scale_of_time_is_the_data_sets(timed: Callable) -> None:
 
 def test_without_times_a_model_says_so(timed: Callable) -> None:
     model, _, _ = timed(**TIME_BIAS)
-    with pytest.raises(ValueError, match="PosKernelSASRec reads the times between items, and got none"):
+    with pytest.raises(ValueError, match="PosKernelSASRec reads the times between items, but got none"):
         model(torch.tensor([[3, 4]]), torch.tensor([2]))
 
 

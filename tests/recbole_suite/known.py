@@ -46,7 +46,7 @@ KNOWN = {
     "TestKnowledgeRecommender::test_kgin": _SCATTER,
     "TestKnowledgeRecommender::test_mcclk": _SCATTER,
     "TestGeneralDataloader::test_general_diff_eval_neg_sample_args_in_valid_test_phases": Known(
-        "has all 50 items of which popularity negatives are drawn",
+        "has all 50 items that popularity negatives are drawn from",
         "a user has all items; RecBole builds the loader, and drawing from it never ends",
     ),
     "TestTransform::test_mask_itemseq": _ALL_ROWS,

@@ -295,7 +295,7 @@ def test_new_interactions_follow_those_of_the_data_set(checkpoint: str, capsys: 
     capsys.readouterr()
     for other, name in ((("--split", "test"), "split test"), (("--histories", "new.csv"), "histories")):
         assert call(checkpoint, "--new_interactions", "new.csv", *other) == 2
-        assert f"leave them out, or {name}." in capsys.readouterr().err
+        assert f"leave it out, or {name}." in capsys.readouterr().err
 
 
 # -- what is left out, and titles ------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_histories_without_times_are_refused_in_one_line(loaded: Callable) -> No
             recommender.recommend(histories)
         assert str(error.value) == (
             "histories have no column 'time'; PosKernelSASRec reads the times between interactions: give rows of user, "
-            "item and time, in the unit of the data set (as a rule Unix seconds) or as dates"
+            "item and time, in the unit of the data set (usually Unix seconds) or as dates"
         )
     timeless = Recommender(loaded(position_encoding=["rope"]))
     assert len(timeless.recommend({"u1": ["i3", "i4"]}, k=3)) == 3

@@ -104,7 +104,7 @@ def test_places_do_not_matter_but_data_and_versions_do(search: Search, tmp_path:
         changed = {**content, "identity": {**content["identity"], **change}}
         (folder / "search.json").write_text(json.dumps(changed))
         assert earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=told)) == []
-    assert told.getvalue().count("\n") == 1 and "its trials are not taken" in told.getvalue()
+    assert told.getvalue().count("\n") == 1 and "its trials are not reused" in told.getvalue()
     for text in ("{", "[]", json.dumps({**search.plain()})):
         (folder / "search.json").write_text(text)
         assert earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=told)) == []

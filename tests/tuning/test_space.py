@@ -195,7 +195,7 @@ def test_keys_of_no_model_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("valid_metric", "decides the interactions that there are, and how they are held out, ranked and measured"),
+        ("valid_metric", "determines the interactions that there are, and how they are held out, ranked and measured"),
         ("eval_args", "must be the same in all trials; set it with --eval_args=VALUE"),
         ("seed", "decides which run it is"),
         ("checkpoint_dir", "decides how and where a run is executed"),

@@ -55,7 +55,7 @@ class Output:
         self.file = self.folder / f"{name}.inter"
         self.rejected_file = self.folder / f"{name}.rejected.tsv"
         if os.path.exists(self.file) and not overwrite:
-            raise SettingError(f"{self.file} exists; give another --name, or --overwrite.")
+            raise SettingError(f"{self.file} exists; give another --dataset, or --overwrite.")
         there = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{self.folder} cannot be written: {there} is not a folder that you may write to")
@@ -69,7 +69,7 @@ class Output:
         for role in roles:
             if os.path.exists(self.features_file(role)) and not self.overwrite:
                 raise SettingError(
-                    f"{self.features_file(role)} exists; give another --name, --overwrite, or "
+                    f"{self.features_file(role)} exists; give another --dataset, --overwrite, or "
                     f"--{role}_features=none to leave it as it is."
                 )
 

@@ -124,12 +124,12 @@ def read_gains(
             else:
                 result.append(found)
     if not result:
-        raise SettingError(f"no board has the row {baseline} and another one; name a row with --reference=NAME.")
+        raise SettingError(f"no leaderboard has the row {baseline} and another row; name a row with --reference=NAME.")
     known = {str(name) for each in result for name in (*each.table["model"], *each.table["row"])}
     for model in models:
         if model not in known:
             raise SettingError(
-                f"models: {model!r} is on none of the boards with {baseline}; there are {', '.join(sorted(known))}."
+                f"models: {model!r} is in no leaderboard with {baseline}; there are {', '.join(sorted(known))}."
             )
     if not models:
         return result, left_out

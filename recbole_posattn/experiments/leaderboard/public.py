@@ -164,7 +164,7 @@ def _outcomes(board: dict[str, Any], runs: Path) -> list[Outcome]:
             if not (folder / name).is_file():
                 raise DataError(
                     f"{folder / name} is missing, the record of {run['row']}, seed {run['seed']}: without it the "
-                    "leaderboard cannot be made again"
+                    "leaderboard cannot be written again"
                 )
         outcomes.append(Outcome(Trial(run["row"], {"seed": run["seed"]}), folder, reused=True))
     for key, started in (("failures", True), ("not_started", False)):

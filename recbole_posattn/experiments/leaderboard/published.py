@@ -74,7 +74,7 @@ def _entry(entry: Any, where: str) -> Published:
         or not (entry.get("seeds") is None or (type(entry["seeds"]) is int and entry["seeds"] >= 1))
     ):
         raise SettingError(
-            f"{where}: each must have the texts model, dataset, protocol and source, and metrics, a mapping of names "
+            f"{where}: each must have the strings model, dataset, protocol and source, and metrics, a mapping of names "
             f"such as ndcg@10 to numbers, and may have deviations, such a mapping, and the number of seeds; got "
             f"{entry!r}."
         )

@@ -66,7 +66,7 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
         if not identity.is_of(before["identity"]):
             continue
         if before["identity"].get("results_version") != identity.version:
-            print_line(console, f"{file.parent}: its trials are not taken: {OTHER_RESULTS}")
+            print_line(console, f"{file.parent}: its trials are not reused: {OTHER_RESULTS}")
             continue
         ended = [record for record in read_records(file.parent) if record.state in (FINISHED, PRUNED)]
         found.append((file.parent, sorted(ended, key=lambda record: record.number)))

@@ -90,9 +90,7 @@ class Dimension(NamedTuple):
         if self.kind == "quniform":
             low, high, step = self.values
             return [round(low + step * nth, _DIGITS) for nth in range(math.floor((high - low) / step + 1e-9) + 1)]
-        raise SettingError(
-            f"{self.key} is {self.kind}, which has no grid; give a choice or quniform, or search by tpe."
-        )
+        raise SettingError(f"{self.key} is {self.kind}, which has no grid; use choice or quniform, or --search=tpe.")
 
 
 class Space:
@@ -205,8 +203,8 @@ class Space:
                     raise SettingError(f"{where}: {key!r} is no key of {config['model']}.{did_you_mean(key, drawable)}")
             if dimension.key not in drawable:
                 raise SettingError(
-                    f"{where}: {dimension.key} cannot be searched: it decides {KEYS[dimension.key].scope.value}, which "
-                    f"must be the same in all trials; set it with --{dimension.key}=VALUE."
+                    f"{where}: {dimension.key} cannot be searched: it determines {KEYS[dimension.key].scope.value}, "
+                    f"which must be the same in all trials; set it with --{dimension.key}=VALUE."
                 )
 
     def plain(self) -> list[list[Any]]:

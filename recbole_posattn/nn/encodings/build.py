@@ -34,7 +34,9 @@ READS_TIME = {"time_bias", "time_rope"}
 
 # Pairs of encodings that can express no more than one of them alone, with the reason.
 MEANINGLESS_TOGETHER = {
-    ("absolute", "sinusoidal"): "both add a vector per position to the input, and a learned one can hold the fixed one",
+    ("absolute", "sinusoidal"): (
+        "both add a vector per position to the input, and a learned vector can represent the fixed one"
+    ),
     ("alibi", "t5_bias"): "both add a bias per distance to the logits, of which only the sum matters",
 }
 
