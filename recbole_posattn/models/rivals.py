@@ -1,4 +1,4 @@
-"""Transformers of others that lead public tables: eSASRec, HSTU and TiSASRec.
+"""Published transformers that lead public leaderboards: eSASRec, HSTU and TiSASRec.
 
 Formulas, settings and differences from their authors' code are in ``docs/models.md``.
 """
