@@ -44,7 +44,7 @@ def test_convert_says_what_it_did(empty_folder: Path, capsys: pytest.CaptureFixt
         "written: dataset/mine/mine.rejected.tsv",
     ]
     assert printed.err == ""
-    with pytest.raises(SettingError, match="exists; give another --name"):
+    with pytest.raises(SettingError, match="exists; give another --dataset"):
         call("convert", "ratings.dat", *arguments)
     with pytest.raises(DataError, match=r"ratings.dat has 3 bad lines, line 25: rating is not a number: '1::2::x::3'"):
         call("convert", "ratings.dat", *arguments[:-1], "--overwrite")

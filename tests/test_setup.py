@@ -68,7 +68,7 @@ def test_pip_of_this_interpreter_installs_recbole_alone(
 
 def test_nothing_is_done_where_recbole_is(installer: Callable, capsys: pytest.CaptureFixture) -> None:
     assert not installer(before="1.2.1") and cli.main(["setup"]) == 0
-    assert "installed already" in capsys.readouterr().out
+    assert "already installed" in capsys.readouterr().out
 
 
 def test_uv_installs_where_there_is_no_pip(
