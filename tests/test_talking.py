@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -18,6 +19,8 @@ import torch
 from recbole_posattn.cli import main as cli
 from recbole_posattn.cli.parser import Parser
 from recbole_posattn.errors import counted
+from recbole_posattn.experiments import cluster
+from recbole_posattn.experiments.cluster import Resources
 from recbole_posattn.settings.catalogue import key_entries, model_entries
 from recbole_posattn.settings.keys import KEYS
 from recbole_posattn.settings.properties import PROPERTIES, recbole_model_names
@@ -258,6 +261,44 @@ def test_an_oversubscribed_machine_is_noticed_once(
     assert (line is None) == (message is None) and (message is None or message in line)
     if line is not None:
         assert watch.warning(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("jobs", "threads", "others", "message"),
+    [
+        (2, 1, 0.0, None),
+        (1, 1, 2.0, None),  # one thread waits for no other
+        (1, 2, 1.0, "other processes use 1.0 of 2 CPUs, and each run has 2 threads, which wait for each other"),
+        (1, 2, 1.0, "; --jobs=1 --cpus=1 is likely faster"),
+        (2, 2, 0.0, "2 runs at a time have 4 threads for 2 CPUs, which wait for each other"),
+        (2, 2, 0.0, "; --jobs=2 --cpus=1 is likely faster"),
+    ],
+    ids=str,
+)
+def test_an_oversubscribed_machine_is_noticed_before_runs_start(
+    jobs: int, threads: int, others: float, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, busy = iter([0.0, 0.0, 10.0]), iter([100.0, 100.0, 100.0 + 10 * others])
+    monkeypatch.setattr(cpu_watch.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(cpu_watch.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(cpu_watch.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(cpu_watch, "_busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(cpu_watch, "available_cpus", lambda: 2.0)
+    line = cpu_watch.CpuWatch().warning_before_runs(jobs, threads)
+    assert (line is None) == (message is None) and (message is None or message in line)
+
+
+def test_runs_share_the_cpus_that_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "available_cpus", lambda: 2.0)
+    assert [Resources(jobs).threads for jobs in (1, 2, 3)] == [2, 1, 1] and Resources(1, cpus=5).threads == 5
+    monkeypatch.setattr(
+        cluster.CpuWatch, "warning_before_runs", lambda self, jobs, threads: f"busy: {jobs} × {threads}"
+    )
+    for where in (Resources(2), Resources(2, gpus=1.0)):  # on a GPU, threads hardly matter
+        cluster._connect(SimpleNamespace(init=lambda *args, **kwargs: None), where, None)
+    assert caplog.messages == ["busy: 2 × 1"]
 
 
 def test_a_gpu_and_a_short_time_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

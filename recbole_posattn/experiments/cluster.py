@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.training import interrupts
+from recbole_posattn.training.cpu_watch import CpuWatch, available_cpus
 
 
 class Resources(NamedTuple):
@@ -19,7 +21,7 @@ class Resources(NamedTuple):
     Attributes:
         jobs: Parallel runs on this machine; ignored on a cluster, which runs as many as fit.
         address: Address of a Ray cluster (``auto``, ``ray://host:port``); ``None`` for this machine.
-        cpus: CPUs, and thus threads, per run; by default this machine's CPUs divided by ``jobs``.
+        cpus: CPUs, and thus threads, per run; by default the CPUs that this process may use, divided by ``jobs``.
         gpus: GPUs per run; may be fractional.
     """
 
@@ -31,7 +33,7 @@ class Resources(NamedTuple):
     @property
     def threads(self) -> int:
         """Threads of a run."""
-        return self.cpus or max(1, (os.cpu_count() or 1) // self.jobs)
+        return self.cpus or max(1, int(available_cpus()) // self.jobs)
 
 
 @contextmanager
@@ -72,6 +74,9 @@ def _connect(ray: Any, where: Resources, scratch: str | None) -> None:
     try:
         if where.address is None:
             n_cpus = where.jobs * where.threads
+            busy = CpuWatch().warning_before_runs(where.jobs, where.threads) if where.gpus == 0 else None
+            if busy is not None:
+                logging.getLogger().warning(busy)
             ray.init("local", num_cpus=n_cpus, include_dashboard=False, _temp_dir=scratch, **quiet)
         else:
             ray.init(address=where.address, **quiet)

@@ -43,20 +43,53 @@ class CpuWatch:
         seconds, threads = time.perf_counter() - self._started, torch.get_num_threads()
         if self._has_warned or device.type != "cpu" or threads == 1 or seconds < _SECONDS:
             return None
-        cpus = available_cpus()
-        others = max(0.0, (_busy_seconds() - self._all - (time.process_time() - self._own)) / seconds)
-        if threads > cpus + _TOLERANCE:
-            problem = f"this run has {threads} threads for {cpus:g} CPU{'s' if cpus > 1 else ''}"
-        elif threads + others > cpus + _TOLERANCE:
-            problem = f"other processes use {others:.1f} of {cpus:g} CPUs, and this run has {threads} threads"
-        else:
+        problem, n_best = _oversubscription("this run has", threads, self._used_by_others(seconds))
+        if problem is None:
             return None
         self._has_warned = True
-        best = max(1, round(cpus - others))
-        return (
-            f"The machine is oversubscribed: {problem}, which wait for each other, so that epochs may take many times "
-            f"as long; OMP_NUM_THREADS={best} is likely faster"
-        )
+        return f"{problem}; OMP_NUM_THREADS={n_best} is likely faster"
+
+    def warning_before_runs(self, jobs: int, threads: int) -> str | None:
+        """A line if runs that are about to start, and the other processes, need more CPUs than this machine has.
+
+        Takes 0.2 s, in which it measures what other processes use.
+
+        Args:
+            jobs: Runs at a time.
+            threads: Threads of each run.
+        """
+        if jobs * threads == 1:
+            return None
+        self.start_period()
+        time.sleep(_SECONDS)
+        others = self._used_by_others(time.perf_counter() - self._started)
+        who = "each run has" if jobs == 1 else f"{jobs} runs at a time have"
+        problem, n_best = _oversubscription(who, jobs * threads, others)
+        return None if problem is None else f"{problem}; --jobs={n_best} --cpus=1 is likely faster"
+
+    def _used_by_others(self, seconds: float) -> float:
+        """CPUs that other processes used on average in this period, which has lasted so many seconds."""
+        return max(0.0, (_busy_seconds() - self._all - (time.process_time() - self._own)) / seconds)
+
+
+def _oversubscription(who: str, threads: int, others: float) -> tuple[str | None, int]:
+    """What is wrong, or ``None`` if nothing is, and the number of threads for which there are CPUs.
+
+    Args:
+        who: Has the threads: the beginning of a clause.
+        threads: Of this run, or of all runs at a time.
+        others: CPUs that other processes use.
+    """
+    cpus = available_cpus()
+    n_best = max(1, round(cpus - others))
+    if threads > cpus + _TOLERANCE:
+        problem = f"{who} {threads} threads for {cpus:g} CPU{'s' if cpus > 1 else ''}"
+    elif threads + others > cpus + _TOLERANCE:
+        problem = f"other processes use {others:.1f} of {cpus:g} CPUs, and {who} {threads} threads"
+    else:
+        return None, n_best
+    waits = "which wait for each other, so that epochs may take many times as long"
+    return f"The machine is oversubscribed: {problem}, {waits}", n_best
 
 
 def available_cpus() -> float:
