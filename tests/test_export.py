@@ -205,8 +205,8 @@ def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.Mo
             [[3.0, 3.0005, 1.0]],
             "returns different lists .*: the score of the item at rank 1 differs by 0.001 ",
         ),
-        ([[9.0, 3.0, 2.999, 1.0]], [[9.0, 2.999, 3.0, 1.0]], "at place 2"),
-        ([[9.0, 8.0, 3.0, 2.999]], [[9.0, 8.0, 2.999, 3.0]], "at place 3"),  # the list ends there
+        ([[9.0, 3.0, 2.999, 1.0]], [[9.0, 2.999, 3.0, 1.0]], "at rank 2"),
+        ([[9.0, 8.0, 3.0, 2.999]], [[9.0, 8.0, 2.999, 3.0]], "at rank 3"),  # the list ends there
         (
             [[3e-4, 2e-4, 1e-4]],
             [[2e-4, 3e-4, 1e-4]],

@@ -147,7 +147,9 @@ def test_times_that_are_only_an_order_are_noticed(
     rows = [(user, item, step * int(place)) for (user, item, _), place in zip(ROWS, places)]
     write_timed(empty_folder, rows)
     settings = {"data_path": str(empty_folder)}
-    with pytest.raises(DataError, match=f"'timed': the gaps between successive times are {step}, so that timestamp is"):
+    with pytest.raises(
+        DataError, match=f"'timed': the gaps between successive times are {step}, so timestamp only orders"
+    ):
         prepare(**settings)
     with caplog.at_level(logging.INFO):
         dataset, (train, valid, _) = prepare(**settings, read_times="auto")

@@ -197,9 +197,9 @@ def test_keys_of_no_model_are_refused(tmp_path: Path) -> None:
     [
         ("valid_metric", "determines the interactions that there are, and how they are held out, ranked and measured"),
         ("eval_args", "must be the same in all trials; set it with --eval_args=VALUE"),
-        ("seed", "decides which run it is"),
-        ("checkpoint_dir", "decides how and where a run is executed"),
-        ("gpu_id", "decides how and where a run is executed"),
+        ("seed", "determines which run it is"),
+        ("checkpoint_dir", "determines how and where a run is executed"),
+        ("gpu_id", "determines how and where a run is executed"),
         ("user_inter_num_interval", "cannot be searched"),
         ("plugins", "cannot be searched"),
     ],
