@@ -35,14 +35,14 @@ def board_of(models: dict[str, tuple[float, float, int]], pairs: dict[tuple[str,
     )
 
 
-def test_who_is_ahead_by_how_much_and_what_cannot_be_told() -> None:
+def test_which_row_is_best_by_how_much_and_what_is_open() -> None:
     models = {"A": (0.11, 0.01, 5), "B": (0.105, 0.2, 5), "Base": (0.1, NAN, 5), "Pop": (0.05, 0.001, 5)}
     pairs = {("A", "B"): 0.3, ("A", "Base"): 0.02, ("A", "Pop"): 0.001, ("B", "Base"): 0.4, ("B", "Pop"): 0.001}
     assert findings(board_of(models, {**pairs, ("Base", "Pop"): 0.001}, "Base")) == [
-        "A is ahead with NDCG@10 0.1100 (95 % interval 0.1000 to 0.1200), before B with 0.1050.",
+        "A has the highest NDCG@10, 0.1100 (95 % interval 0.1000 to 0.1200), followed by B with 0.1050.",
         "A leads the reference Base by 0.0100 (10.0 %, 95 % interval 0.0010 to 0.0190); by the test against Base, 1 is "
         "better (A) and 1 is worse (Pop) of the 3 tested rows.",
-        "What cannot be told is whether A is better than B, as no paired test shows a difference.",
+        "The board does not show whether A is better than B, as no paired test finds a difference.",
     ]
 
 
@@ -52,7 +52,7 @@ def test_few_seeds_are_weaker_evidence() -> None:
     assert findings(board)[1:] == [
         "Base leads B by 0.0100 (10.0 %, 95 % interval 0.0010 to 0.0190); by the test against it, B does not differ "
         "from Base.",
-        "What cannot be told is whether Base is better than B, as no paired test shows a difference; all rows "
+        "The board does not show whether Base is better than B, as no paired test finds a difference; all rows "
         "have fewer than 5 seeds, so tests of them are weaker evidence.",
     ]
     board.costs["seeds"] = [5, 3]
@@ -65,8 +65,8 @@ def test_a_lead_in_every_test_still_says_nothing_of_other_data() -> None:
     board = board_of({"A": (0.2, 0.001, 5), "Base": (0.1, NAN, 5)}, {("A", "Base"): 0.001}, "Base")
     assert findings(board)[1].endswith("; by the test against it, A is better than Base.")
     assert findings(board)[2] == (
-        "What cannot be told is how this looks on other data or with other settings, although every paired test shows "
-        "the lead."
+        "The board does not show how the rows compare on other data or with other settings, although every paired test "
+        "shows the lead."
     )
 
 
@@ -74,16 +74,16 @@ def test_one_seed_tells_little() -> None:
     untested = {("A", "Base"): NAN, ("A", "B"): NAN, ("Base", "B"): NAN}
     board = board_of({"A": (0.2, NAN, 1), "Base": (0.1, NAN, 1), "B": (0.05, NAN, 1)}, untested, "Base")
     assert findings(board)[1].endswith("(100.0 %, 95 % interval 0.0010 to 0.0190), which was not tested.")
-    assert findings(board)[2] == (
-        "What cannot be told is the order of the rows: each has one seed, and the next may reverse it."
-    )
+    assert findings(board)[2] == ("Another seed may change the order of the rows: each has only one.")
     board.costs["seeds"] = [1, 5, 5]
-    assert findings(board)[2] == "What cannot be told is whether A is ahead at all, as it has one seed."
+    assert findings(board)[2] == (
+        "The board does not show whether A would still be first with another seed, as it has only one."
+    )
     board.costs["seeds"] = [5, 5, 1]
     board.pairs.loc[0, "p"] = 0.5
     assert findings(board)[2] == (
-        "What cannot be told is whether A is better than Base, as no paired test shows a difference, and where "
-        "B would stand with another seed, having one."
+        "The board does not show whether A is better than Base, as no paired test finds a difference, or where B would "
+        "be with another seed."
     )
 
 
@@ -93,13 +93,13 @@ def test_one_seed_tells_little() -> None:
 def test_equal_leaders_are_all_named(equal: int, named: str) -> None:
     board = board_of({f"M{number}": (0.1, 0.9, 5) for number in range(equal)}, {}, "M1")
     assert findings(board)[0] == (
-        f"{named} are ahead with the same NDCG@10 to four digits, 0.1000 (95 % interval 0.0900 to 0.1100)."
+        f"{named} share the highest NDCG@10 to four digits, 0.1000 (95 % interval 0.0900 to 0.1100)."
     )
 
 
 def test_a_board_of_one_row_or_none() -> None:
     one = board_of({"A": (0.2, NAN, 3)}, {}, "A")
-    assert [text.split()[0] for text in findings(one)] == ["A", "There", "What"]
+    assert [text.split()[0] for text in findings(one)] == ["A", "There", "The"]
     assert "A is the only row" in findings(one)[0] and "it has fewer than 5 seeds" in findings(one)[2]
     one.scores = one.scores.iloc[:0]
     assert findings(one) == []

@@ -1,4 +1,4 @@
-"""What a board shows, in three sentences made from its numbers: who is ahead, by how much, what cannot be told."""
+"""What a board shows, in three sentences made from its numbers: which row is best, by how much, and what is open."""
 
 from __future__ import annotations
 
@@ -16,29 +16,27 @@ _MOST_NAMES = 4
 def findings(board: Board) -> list[str]:
     """Three sentences about a board by its watched metric; none if no run finished.
 
-    The first says who is ahead, the second by how much, and what the tests against the reference found, the third what
-    the numbers cannot tell.
+    The first names the best row, the second says by how much it leads and what the tests against the reference found,
+    the third what the numbers do not show.
     """
     if not board.models:
         return []
-    return [_who_is_ahead(board), _by_how_much(board), _what_cannot_be_told(board)]
+    return [_best_row(board), _by_how_much(board), _what_is_open(board)]
 
 
-def _who_is_ahead(board: Board) -> str:
+def _best_row(board: Board) -> str:
     metric, (first, *others) = board.metrics[0], board.models
     score = board.score(first, metric)
     interval = "" if pd.isna(score["low"]) else f" (95 % interval {score['low']:.4f} to {score['high']:.4f})"
     equal = [model for model in board.best(metric) if model != first]
     if equal:
         leaders = _names([first, *equal])
-        return (
-            f"{leaders} are ahead with the same {metric_title(metric)} to four digits, {score['mean']:.4f}{interval}."
-        )
-    ahead = f"{first} is ahead with {metric_title(metric)} {score['mean']:.4f}{interval}"
+        return f"{leaders} share the highest {metric_title(metric)} to four digits, {score['mean']:.4f}{interval}."
+    best = f"{first} has the highest {metric_title(metric)}, {score['mean']:.4f}{interval}"
     if not others:
         return f"{first} is the only row: {metric_title(metric)} {score['mean']:.4f}{interval}."
     second = board.score(others[0], metric)
-    return f"{ahead}, before {others[0]} with {second['mean']:.4f}."
+    return f"{best}, followed by {others[0]} with {second['mean']:.4f}."
 
 
 def _by_how_much(board: Board) -> str:
@@ -86,28 +84,28 @@ def _tests(board: Board) -> str:
     return f"by the test against {board.reference}, {found} of the {len(verdicts)} tested rows"
 
 
-def _what_cannot_be_told(board: Board) -> str:
-    """The rows that the best one cannot be told from, and the limits of the evidence."""
+def _what_is_open(board: Board) -> str:
+    """The rows that no test separates from the best one, and the limits of the evidence."""
     first, *others = board.models
     single = set(board.of_one_seed)
     rivals = [model for model in others if model not in single]
     if others and single.issuperset(board.models):
-        return "What cannot be told is the order of the rows: each has one seed, and the next may reverse it."
+        return "Another seed may change the order of the rows: each has only one."
     unsure = []
     if first in single:
-        unsure.append(f"whether {first} is ahead at all, as it has one seed")
+        unsure.append(f"whether {first} would still be first with another seed, as it has only one")
     elif same := [model for model in rivals if not _is_above(board, first, model)]:
-        unsure.append(f"whether {first} is better than {_names(same)}, as no paired test shows a difference")
+        unsure.append(f"whether {first} is better than {_names(same)}, as no paired test finds a difference")
     if alone := [model for model in others if model in single]:
-        unsure.append(f"where {_names(alone)} would stand with another seed, having one")
+        unsure.append(f"where {_names(alone)} would be with another seed")
     if not unsure:
         shown = ", although every paired test shows the lead" if rivals else ""
-        unsure.append(f"how this looks on other data or with other settings{shown}")
+        unsure.append(f"how the rows compare on other data or with other settings{shown}")
     few = [model for model in board.models if model not in single and board.has_few_seeds(model)]
     limits = (
         f"; {_rows_of(few, board)} fewer than {FEW_SEEDS} seeds, so tests of them are weaker evidence" if few else ""
     )
-    return f"What cannot be told is {', and '.join(unsure)}{limits}."
+    return f"The board does not show {', or '.join(unsure)}{limits}."
 
 
 def _rows_of(models: Sequence[str], board: Board) -> str:
