@@ -61,6 +61,11 @@ def one_line(message: object) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def typed(value: object) -> str:
+    """:func:`shown`, with ``None`` as in YAML and on the command line."""
+    return "~" if value is None else shown(value)
+
+
 def shown(value: object, length: int = 120) -> str:
     """The ``repr`` of a value for a message, cut to a given length."""
     try:

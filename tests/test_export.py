@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +183,18 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     with pytest.raises(CheckpointError, match=message):
         exported(file_format, model, **changes)
     assert capsys.readouterr().err == "" and list(Path("out").iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_that_python_sees(exported: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own writer of files aborts the process."""
+
+    def full(file: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CheckpointError, match="cannot be exported as torch-export: .* No space left on device"):
+        exported("torch-export", "NoPESASRec", n_layers=1)
+    assert list(Path("out").iterdir()) == []
 
 
 def test_other_scores_are_not_let_out(exported: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from recbole_posattn import run
+from recbole_posattn.cli import main as main_module
 from recbole_posattn.cli.main import main
 from recbole_posattn.errors import TrainingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
@@ -183,6 +184,20 @@ def test_what_the_machine_refuses_elsewhere_is_one_line(
     assert main(arguments_of(tiny_settings())) == 2
     assert one_line(capsys.readouterr()) == "recbole-posattn: users.parquet: No space left on device"
     assert sorted(file.name for file in run_dir().iterdir()) == [BEST_NAME, LAST_NAME, "run.lock"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (errno.ENOSPC, "recbole-posattn: output cannot be written: No space left on device\n"),
+        (errno.EACCES, "recbole-posattn: Permission denied\n"),
+    ],
+)
+def test_standard_output_on_a_full_disk(capsys: pytest.CaptureFixture, error: int, line: str) -> None:
+    def write() -> int:
+        raise OSError(error, os.strerror(error))
+
+    assert main_module._guarded(write) == 2 and capsys.readouterr().err == line
 
 
 def test_no_memory_for_the_model(

@@ -336,7 +336,7 @@ def test_decay_is_decoupled_with_adamw_and_added_to_the_gradient_with_adam(
     ("settings", "message"),
     [
         ({"score": "euclid"}, "score must be one of dot, cosine; got 'euclid'."),
-        ({"score": "cosine", "score_temperature": 0}, "score_temperature must be a number above 0; got 0."),
+        ({"score": "cosine", "score_temperature": 0}, "score_temperature must be a number of at least 1e-4; got 0."),
         ({"score_temperature": 0.1}, "score_temperature 0.1 is for score cosine; got 'dot'."),
         ({"label_smoothing": 1.0}, "label_smoothing must be a number in [0, 1); got 1.0."),
         (
@@ -351,10 +351,14 @@ def test_decay_is_decoupled_with_adamw_and_added_to_the_gradient_with_adam(
             {"loss_precision": "bfloat16", "loss_chunk_size": None},
             "loss_precision bfloat16 needs chunks: leave loss_chunk_size ~ out.",
         ),
+        (
+            {"score": "cosine", "score_temperature": 1e-30},
+            "score_temperature must be a number of at least 1e-4; got 1e-30.",
+        ),
         ({"item_dropout_prob": 1}, "item_dropout_prob must be a number in [0, 1); got 1."),
         ({"weight_decay_on": "biases"}, "weight_decay_on must be one of all, matrices; got 'biases'."),
         ({"lr_scheduler": "step"}, "lr_scheduler must be one of constant, linear, cosine, or ~; got 'step'."),
-        ({"lr_warmup_epochs": 9}, "lr_warmup_epochs 9 is for lr_scheduler constant, linear, cosine; got None."),
+        ({"lr_warmup_epochs": 9}, "lr_warmup_epochs 9 is for lr_scheduler constant, linear, cosine; got ~."),
         (
             {"lr_scheduler": "constant", "lr_end_factor": 0.1},
             "lr_end_factor 0.1 is for lr_scheduler linear, cosine; got 'constant'.",
@@ -363,10 +367,10 @@ def test_decay_is_decoupled_with_adamw_and_added_to_the_gradient_with_adam(
             {"lr_scheduler": "cosine", "lr_warmup_epochs": 2.0},
             "lr_warmup_epochs must be below lr_decay_epochs (by default epochs), which is 2; got 2.0.",
         ),
-        ({"lr_decay_epochs": 3}, "lr_decay_epochs 3 is for lr_scheduler linear, cosine; got None."),
+        ({"lr_decay_epochs": 3}, "lr_decay_epochs 3 is for lr_scheduler linear, cosine; got ~."),
         ({"weight_averaging": "mean"}, "weight_averaging must be one of ema, swa, or ~; got 'mean'."),
         ({"weight_averaging": "swa", "ema_decay": 0.9}, "ema_decay 0.9 is for weight_averaging ema; got 'swa'."),
-        ({"averaging_start_epoch": 1}, "averaging_start_epoch 1 is for weight_averaging ema, swa; got None."),
+        ({"averaging_start_epoch": 1}, "averaging_start_epoch 1 is for weight_averaging ema, swa; got ~."),
         (
             {"weight_averaging": "ema", "averaging_start_epoch": 2},
             "averaging_start_epoch must be below epochs, which is 2; got 2.",

@@ -179,6 +179,28 @@ def test_a_model_derived_from_one_of_them_is_compared(tiny_settings: Callable, t
             model_properties.pop(name)
 
 
+def test_short_sequences_do_not_hide_that_a_model_looks_ahead(tiny_settings: Callable, tmp_path: Path) -> None:
+    """The first users of the file have one target in training, and nothing is ahead of it."""
+    rows = [f"short{user}\ti{item}\t{item}" for user in range(6) for item in range(4)]
+    rows += [f"long{user}\ti{(user + item) % 20}\t{item}" for user in range(20) for item in range(15)]
+    (tmp_path / "few").mkdir()
+    lines = ["user_id:token\titem_id:token\ttimestamp:float", *rows]
+    (tmp_path / "few" / "few.inter").write_text("\n".join(lines) + "\n")
+    settings = tiny_settings(epochs=1, **WHOLE, data_path=str(tmp_path), n_layers=1, hidden_size=8)
+    with pytest.raises(SettingError, match="not possible with LooksAhead, whose outputs depend on more"):
+        run(LooksAhead, "few", config_dict=settings, saved=False)
+
+
+def test_a_class_that_is_not_registered_has_the_keys_of_its_base(
+    tiny_settings: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Config(LooksAhead, "tiny", config_dict=tiny_settings(hidden_size=8, hidden_act="relu"), command_line=[])
+    base = Config("SASRec", "tiny", config_dict=tiny_settings(hidden_size=8, hidden_act="relu"), command_line=[])
+    keys = ("hidden_size", "hidden_act", "inner_size", "loss_type", "n_heads", "layer_norm_eps")
+    assert {key: own[key] for key in keys} == {key: base[key] for key in keys} and own["inner_size"] == 256
+    assert "without effect" not in caplog.text
+
+
 @pytest.mark.parametrize("name", ["NARM", "SRGNN", "LightSANs", "CORE"])
 def test_other_models_would_not_pass_the_comparison(prepared_model: Callable, name: str) -> None:
     """Those that are refused by name are so for a reason."""

@@ -34,8 +34,9 @@ from recbole_posattn.files import discard_output
 from recbole_posattn.training import interrupts
 
 # Errors of the environment: a full disk, a folder that is read-only, belongs to another user, or is a file.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ENVIRONMENT = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
 }
 
@@ -156,8 +157,8 @@ def _guarded(command: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"recbole-posattn: {where}{error.strerror}", file=sys.stderr)
+        where = error.filename or ("output cannot be written" if error.errno in _FULL else "")
+        print(f"recbole-posattn: {where and f'{where}: '}{error.strerror}", file=sys.stderr)
         return EXIT_USER_ERROR
     except ImportError as error:  # a missing package, or a version that RecBole does not run on
         if (error.name or "").startswith("recbole_posattn"):

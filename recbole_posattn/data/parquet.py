@@ -32,6 +32,12 @@ ROWS = 2**20
 # How many of Arrow's units of time make a second.
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _TYPES = {kind.value: kind for kind in FeatureType}
+_TYPE_OF_NULLS = {
+    FeatureType.TOKEN: pa.string(),
+    FeatureType.TOKEN_SEQ: pa.list_(pa.string()),
+    FeatureType.FLOAT: pa.float64(),
+    FeatureType.FLOAT_SEQ: pa.list_(pa.float64()),
+}
 
 
 class ParquetColumn(NamedTuple):
@@ -54,9 +60,10 @@ class ParquetColumn(NamedTuple):
             DataError: If nothing says whether its whole numbers are tokens, or its values do not fit its type.
         """
         if self.type is None:
+            token, number = ("token_seq", "float_seq") if _is_list(self.kind) else ("token", "float")
             raise DataError(
-                f"{file}: column {name!r} holds whole numbers, which may be tokens or numbers; name it {name}:token or "
-                f"{name}:float in the file, or leave it out with load_col or unload_col"
+                f"{file}: column {name!r} holds whole numbers, which may be tokens or numbers; name it {name}:{token} "
+                f"or {name}:{number} in the file, or leave it out with load_col or unload_col"
             )
         if not _fits(self.kind, self.type):
             raise DataError(
@@ -152,6 +159,8 @@ def _type_of(name: str, kind: pa.DataType, settings: Mapping[str, Any]) -> Featu
 
 def _fits(kind: pa.DataType, feature: FeatureType) -> bool:
     """Whether values of a type of Arrow can be read as a type of RecBole."""
+    if pa.types.is_null(kind):
+        return True  # no row has a value, which says more than its type
     if _is_list(kind) != (feature in SEQUENCES):
         return False
     element = kind.value_type if _is_list(kind) else kind
@@ -169,7 +178,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def read_parquet(file: Path, columns: Sequence[Column], stored: Mapping[str, ParquetColumn]) -> AtomicTable:
@@ -220,6 +229,10 @@ def _values(array: pa.Array, feature: FeatureType) -> pa.Array | np.ndarray:
     """Tokens in a dictionary, numbers, or an array of lists of them; null or empty if missing; shape (n,)."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if pa.types.is_string_view(array.type):
+        array = array.cast(pa.large_string())
+    if pa.types.is_null(array.type):
+        array = array.cast(_TYPE_OF_NULLS[feature])
     if feature == FeatureType.TOKEN:
         return _tokens(array)
     if feature == FeatureType.FLOAT:

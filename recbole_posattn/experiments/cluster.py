@@ -85,7 +85,10 @@ def _connect(ray: Any, where: Resources, scratch: str | None) -> None:
             raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         what = "Ray does not start" if where.address is None else f"no Ray cluster answers at address {where.address!r}"
-        raise SettingError(f"{what}: {reason}") from error
+        hint = (
+            "; the machine may be too busy: try again later" if "timed out" in reason and where.address is None else ""
+        )
+        raise SettingError(f"{what}: {reason}{hint}") from error
 
 
 def _check_connected(ray: Any, where: Resources) -> None:

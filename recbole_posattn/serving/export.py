@@ -36,14 +36,12 @@ ITEMS_NAME, DESCRIPTION_NAME = "items.json", "export.json"
 # Largest allowed difference of a score from the model's own, relative to the largest score of the list.
 TOLERANCE = 1e-3
 
-# Scores closer than this, relative to the largest one, are equal up to rounding: 80 units in the last place of 32-bit
-# numbers. An exported model may order such items differently, but no others.
+# Scores closer than this, relative to the largest, are equal up to rounding: only such items may change their order.
 TIE = 1e-5
 
 # Sizes of the batches of random histories on which the file is compared with the model, and the length of a list.
 BATCHES, LIST_LENGTH = (1, 7, 32), 100
 
-# What is said of the times of a history.
 _TIMES = {"order": "as the items, in non-decreasing order", "unit": "of the data set, usually Unix seconds"}
 
 # With more bytes of weights, an ONNX file stores them in a second file: protobuf limits it to 2 GiB.
@@ -225,9 +223,14 @@ def _write_onnx(program: torch.export.ExportedProgram, file: Path) -> None:
     )
 
 
+def _write_torch_export(program: torch.export.ExportedProgram, file: Path) -> None:
+    torch.export.save(program, content := io.BytesIO())  # on a full disk, PyTorch's own writer aborts the process
+    file.write_bytes(content.getbuffer())
+
+
 _WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], None]] = {
     "onnx": _write_onnx,
-    "torch-export": torch.export.save,
+    "torch-export": _write_torch_export,
 }
 
 Run = Callable[..., Tensor]

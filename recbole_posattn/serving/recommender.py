@@ -30,6 +30,7 @@ from recbole_posattn.serving.requests import (
     no_users,
     numbers_of,
     report_skipped,
+    token_list,
 )
 from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences, reads_times
 from recbole_posattn.serving.titles import read_titles
@@ -287,8 +288,7 @@ class Recommender:
         return torch.from_numpy(np.flatnonzero(~allowed)).to(self.loaded.config["device"])
 
     def _numbers(self, name: str, tokens: Sequence[object]) -> np.ndarray:
-        names = as_tokens(list(tokens))
-        number = numbers_of(self._known_items, names)
+        number = numbers_of(self._known_items, names := as_tokens(token_list(name, tokens)))
         for line in report_skipped(f"items of {name} are not in the data set", names[number == 0], len(names)):
             self._report(line)
         return number

@@ -5,7 +5,7 @@ Shape keys: n requests, N interactions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -99,10 +99,17 @@ def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Sp
     user_id, histories = _whole(dataset) if split == "all" else _before_targets(loaded, split)
     requests = Requests(_tokens(dataset, user_id), user_id, histories, have_targets=split != "all")
     if users is not None:
-        requests = _only(requests, as_tokens(users))
+        requests = _only(requests, as_tokens(token_list("users", users)))
     if not len(requests):
         raise no_users(loaded, requests, split)
     return requests
+
+
+def token_list(name: str, tokens: Iterable[object]) -> list[object]:
+    """Tokens of users or items; a single string, whose letters are no tokens, is refused."""
+    if isinstance(tokens, str):
+        raise SettingError(f"{name} must be a list of tokens; got {shown(tokens)}.")
+    return list(tokens)
 
 
 def no_users(loaded: Loaded, requests: Requests, split: Split = "all") -> DataError:
@@ -244,7 +251,7 @@ def _from_table(table: pd.DataFrame) -> _Given:
         if column not in table:
             raise DataError(f"histories have no column {column!r}; they have {', '.join(map(str, table.columns))}")
     for column in table.columns.intersection(["user", "item", "time"]):
-        missing = table[column].isna() | (table[column].astype(object) == "")
+        missing = table[column].isna() | _is_empty_text(table[column])
         if missing.any():
             row = int(np.flatnonzero(missing)[0])
             raise DataError(f"histories: row {row + 1} has no {column}, and each row needs one")
@@ -269,11 +276,21 @@ def _from_table(table: pd.DataFrame) -> _Given:
     return _Given(user, of, as_tokens(table["item"]), time.to_numpy(), "time" in table)
 
 
-def _from_mapping(items_of: Mapping[object, Sequence[object]]) -> _Given:
-    for user, items in items_of.items():
-        if isinstance(items, str) or not isinstance(items, Iterable):
-            raise DataError(f"histories: user {user!r} needs a list of items, oldest first; got {items!r}")
+def _is_empty_text(column: pd.Series) -> pd.Series:
+    if is_numeric_dtype(column):
+        return pd.Series(False, index=column.index)
+    return column.map(lambda value: isinstance(value, str) and not value).astype(bool)  # values may be lists
+
+
+def _from_mapping(items_of: Mapping[object, Iterable[object]]) -> _Given:
+    lists = [_listed(user, items) for user, items in items_of.items()]
     user = as_tokens(list(items_of))
-    of = np.arange(len(user)).repeat([len(items) for items in items_of.values()])
-    item = as_tokens([item for items in items_of.values() for item in items])
+    of = np.arange(len(user)).repeat([len(items) for items in lists])
+    item = as_tokens([item for items in lists for item in items])
     return _Given(user, of, item, np.arange(len(item)), timed=False)
+
+
+def _listed(user: object, items: Iterable[object]) -> list[object]:
+    if isinstance(items, (str, Set)) or not isinstance(items, Iterable):
+        raise DataError(f"histories: user {user!r} needs a list of items, oldest first; got {shown(items)}")
+    return list(items)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.splits import count_up
 from recbole_posattn.data.tokens import as_tokens
-from recbole_posattn.serving.requests import Requests, report_skipped
+from recbole_posattn.serving.requests import Requests, report_skipped, token_list
 
 
 class UserHistories:
@@ -48,6 +48,7 @@ class UserHistories:
         """
         if users is None:
             return self._requests(torch.arange(len(self)))
+        users = token_list("users", users)
         tokens = dict.fromkeys(map(str, users))
         places = [self._place[token] for token in tokens if token in self._place]
         unknown = as_tokens([user for user in map(str, users) if user not in self._place])

@@ -12,13 +12,13 @@ from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType
 
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import SettingError, typed
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.rules import check_rules
-from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
+from recbole_posattn.settings.single_model_keys import BSAREC_CUTOFF, SINGLE_MODEL_KEYS
 
 # RecBole's models with outputs at all positions, each of which depends on no later item, and which the model takes by
 # gather_indexes at the very end: they can be trained on whole sequences. S3Rec is one in its last stage.
@@ -78,6 +78,8 @@ def check_combinations(settings: Mapping[str, Any]) -> None:
         )
     if "kernel_structure" in settings:
         _check_kernels(settings)
+    if settings.get("bsarec_cutoff", 0) > BSAREC_CUTOFF:  # the default is right for any length
+        _check_lags(settings, "bsarec_cutoff")
     _check_encodings(settings)
     _check_loss(settings)
     _check_block(settings)
@@ -122,10 +124,10 @@ def _check_outputs(model: str, model_class: type[AbstractRecommender], settings:
             f"position from the items up to there only; of RecBole's models, {', '.join(WHOLE_SEQUENCE_MODELS)} have "
             "them. Leave the key out."
         )
-    if settings["loss_type"] != "CE":
+    if settings.get("loss_type") != "CE":
         raise SettingError(
-            f"train_objective 'sequence' needs loss_type CE with {model}, which draws one negative per row; "
-            f"got {settings['loss_type']}."
+            f"train_objective 'sequence' needs loss_type CE with {model}, which otherwise draws one negative per row; "
+            f"got {typed(settings.get('loss_type'))}."
         )
     if settings["torch_compile"]:
         raise SettingError(f"torch_compile is not possible with train_objective 'sequence' and {model}; leave it out.")
@@ -245,11 +247,15 @@ def _check_kernels(settings: Mapping[str, Any]) -> None:
         given["kernel_branch"] = branch
         parts.add(branch)
     structures = " and ".join(f"{key} {structure!r}" for key, structure in given.items())
-    banded = parts & set(BANDED_STRUCTURES)
+    banded = {part for part in parts if part in BANDED_STRUCTURES}
+    of_banded = [
+        f"{key} {structure!r}" for key, structure in given.items() if banded & {*structure.split("-"), structure}
+    ]
     max_length = settings["MAX_ITEM_LIST_LENGTH"]
     if banded and bandwidth is None:
         raise SettingError(
-            f"{structures} needs kernel_bandwidth, the lags a banded kernel keeps (1 to {max_length}); got none."
+            f"{' and '.join(of_banded)} need{'s' if len(of_banded) == 1 else ''} kernel_bandwidth, the lags a banded "
+            f"kernel keeps (1 to {max_length}); got ~."
         )
     if bandwidth is not None and not banded:
         raise SettingError(f"kernel_bandwidth {bandwidth} is for banded structures; got {structures}.")

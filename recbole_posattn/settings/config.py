@@ -97,8 +97,9 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         except SettingError:
             raise
         except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            # RecBole's own checks; str() of a KeyError would quote the message
-            raise SettingError(str(error.args[0] if error.args else error)) from error
+            text = str(error.args[0] if error.args else error)
+            is_key = isinstance(error, KeyError) and text.isidentifier()
+            raise SettingError(f"{text} has no value; give --{text}=…" if is_key else text) from error
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickle, perhaps in a new process, where RecBole must find the model, too."""
@@ -167,7 +168,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
     def _update_internal_config_dict(self, file: str) -> dict[str, Any] | None:
         settings: dict[str, Any] | None = super()._update_internal_config_dict(file)
         if Path(file).name == "sample.yaml":  # RecBole reads it after the model's file and before the data set's
-            for path in properties_files(self.model, self.dataset):
+            for path in properties_files(self.model, self.dataset, self.model_class):
                 self.internal_config_dict.update(read_yaml(path))
         return settings
 

@@ -9,12 +9,17 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS, LAUNCHER_ARGUMENTS, RUN_NAMES
-from recbole_posattn.settings.properties import named_file
+from recbole_posattn.settings.properties import PROPERTIES, named_file
 from recbole_posattn.settings.yaml import read_yaml
+
+PRESETS = PROPERTIES / "preset"
 
 
 def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a preset, without the keys that a model does not have.
+    """The settings of a preset.
+
+    A preset of this package leaves out the keys that a model does not have, such as those of the kernels with another
+    encoding.
 
     Args:
         preset: A name in ``properties/preset/`` or a path to a YAML file.
@@ -22,14 +27,15 @@ def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dic
         defaults: The model's settings without the preset.
 
     Raises:
-        SettingError: If there is no such preset, the model has another backbone, or a key is unknown.
+        SettingError: If there is no such preset, it is for another backbone, or the model does not have a key.
     """
     file = named_file("preset", str(preset))
-    if "backbone" not in defaults:
+    settings = read_yaml(file)
+    is_ours = file.parent == PRESETS
+    if is_ours and settings["backbone"] != defaults.get("backbone"):
         raise SettingError(
             f"preset {shown(preset)} is for PosKernelSASRec and the models on its backbone; got {model}: leave it out."
         )
-    settings = read_yaml(file)
     for key in settings:
         if key in {"preset"} | LAUNCHER_ARGUMENTS | RUN_NAMES | DERIVED_KEYS:
             raise SettingError(
@@ -37,4 +43,6 @@ def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dic
             )
         if key not in KEYS and key not in defaults:
             raise SettingError(f"preset {file}: key {shown(key)} is unknown.{did_you_mean(key, {*KEYS, *defaults})}")
+        if key not in defaults and not is_ours:
+            raise SettingError(f"preset {file}: {model} has no key {key!r}; leave it out.")
     return {key: value for key, value in settings.items() if key in defaults}

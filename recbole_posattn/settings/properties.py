@@ -58,9 +58,17 @@ def inherited_files(model_class: type) -> tuple[Path, ...]:
     return ()
 
 
-def properties_files(model: str, dataset: str) -> list[Path]:
-    """Our default files for a model and a data set, in the order in which they are read."""
-    of_model = model_properties.get(model, ())
+def properties_files(model: str, dataset: str, model_class: type) -> list[Path]:
+    """Our default files for a model and a data set, in the order in which they are read.
+
+    Args:
+        model: Name of the model.
+        dataset: Name of the data set.
+        model_class: Its class; one that is not registered has the files of the model of RecBole that it derives from.
+    """
+    of_model = model_properties.get(model)
+    if of_model is None:
+        of_model = () if recbole_model_file(model).is_file() else inherited_files(model_class)
     otherwise_spelt = [recbole_model_file(model)] if model in _OTHERWISE_SPELT.values() else []
     files = [PROPERTIES / "overall.yaml", *otherwise_spelt, *of_model, PROPERTIES / "dataset" / f"{dataset}.yaml"]
     return [path for path in (*files, PROPERTIES / "tuned" / dataset / f"{model}.yaml") if path.is_file()]

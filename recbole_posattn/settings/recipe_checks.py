@@ -10,7 +10,7 @@ import recbole_posattn.compat  # noqa: F401
 from recbole.utils import ModelType
 
 from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
-from recbole_posattn.errors import SettingError, shown
+from recbole_posattn.errors import SettingError, typed
 from recbole_posattn.nn.losses.build import LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.settings.recipe_keys import (
     DECAYING_SCHEDULERS,
@@ -45,7 +45,7 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
     for key, (other, values) in _ONLY_WITH.items():
         value = settings.get(key, _DEFAULTS[key])
         if key in given and value != _DEFAULTS[key] and settings.get(other) not in values:
-            raise SettingError(f"{key} {value} is for {other} {', '.join(values)}; got {shown(settings.get(other))}.")
+            raise SettingError(f"{key} {value} is for {other} {', '.join(values)}; got {typed(settings.get(other))}.")
     if "label_smoothing" in given and settings["label_smoothing"] and settings.get("loss_type") in SAMPLED_LOSSES:
         raise SettingError(
             f"label_smoothing {settings['label_smoothing']} is for loss_type CE, with probabilities of all items; "
@@ -90,7 +90,7 @@ def _check_histories(settings: Mapping[str, Any]) -> None:
     both = " and ".join(f"{key} {settings.get(key)}" for key in ("history_partition", "train_mask_history"))
     if len(resolved) == 2 and all(resolved.values()):
         raise SettingError(
-            f"{both}, with mask_history {shown(settings['mask_history'])}, make no sense together: if the history is "
+            f"{both}, with mask_history {typed(settings['mask_history'])}, make no sense together: if the history is "
             "left out of the loss, the only history item in it is the target, and its bias grows without bound. Turn "
             "one of them off."
         )

@@ -9,7 +9,6 @@ from recbole_posattn.nn.losses.cross_entropy import PRECISIONS
 from recbole_posattn.settings.key import Key, Scope, own_key
 from recbole_posattn.settings.rules import (
     NOT_NEGATIVE,
-    POSITIVE,
     PROBABILITY,
     Rule,
     integer,
@@ -39,9 +38,11 @@ RECIPE_MODEL_KEYS = (
     ),
     Key(
         "score_temperature",
-        POSITIVE,
+        Rule(
+            lambda value: is_number(value) and value >= 1e-4, "a number of at least 1e-4"
+        ),  # below, gradients overflow
         0.07,
-        "(float) Score cosine: the fixed temperature τ that divides it; above 0.",
+        "(float) Score cosine: the fixed temperature τ that divides it; at least 1e-4.",
     ),
     Key(
         "label_smoothing",

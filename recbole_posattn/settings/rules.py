@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
 
-from recbole_posattn.errors import SettingError, did_you_mean, shown
+from recbole_posattn.errors import SettingError, did_you_mean, shown, typed
 
 # The largest integer that a setting may be; torch's loaders and loops fail beyond it.
 LARGEST = 2**31 - 1
@@ -133,7 +133,7 @@ def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
         value = settings[key]
         if not rule.holds(value):
             hint = did_you_mean(value, rule.suggested()) if isinstance(value, str) else ""
-            raise SettingError(f"{key} must be {rule.allowed}; got {shown(value)}.{hint}")
+            raise SettingError(f"{key} must be {rule.allowed}; got {typed(value)}.{hint}")
         if rule.maximum is not None and is_int(value) and value > rule.maximum:
             raise SettingError(f"{key} must be at most {rule.maximum:,}; got {shown(value)}.")
 

@@ -7,6 +7,8 @@ import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.settings.key import Key
 from recbole_posattn.settings.rules import BOOL, NOT_NEGATIVE, Rule, integer, is_number
 
+BSAREC_CUTOFF = 5  # the authors' on amazon-beauty
+
 SINGLE_MODEL_KEYS = (
     Key(
         "filter_padding",
@@ -24,7 +26,7 @@ SINGLE_MODEL_KEYS = (
     Key(
         "bsarec_cutoff",
         integer(1),
-        5,
+        BSAREC_CUTOFF,
         "(int) Number of lowest frequency components that the low pass keeps, of MAX_ITEM_LIST_LENGTH; at least 1.",
     ),
     Key(

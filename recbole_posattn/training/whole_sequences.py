@@ -18,6 +18,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
+from recbole_posattn.data.shorter import spread_over_lengths
 from recbole_posattn.errors import SettingError
 from recbole_posattn.training.trim_check import difference, result_of, undisturbed
 from recbole_posattn.training.trimming import replaced
@@ -79,8 +80,8 @@ def require_whole_sequences(model: SequentialRecommender, train_data: AbstractDa
         SettingError: If the losses or their gradients differ.
     """
     with undisturbed(model, train_data):
-        windows = train_data.collate_fn(list(range(min(_WINDOWS_COMPARED, len(train_data._dataset)))))
-        batch = windows.to(model.device)
+        rows = spread_over_lengths(train_data._dataset.windows.length, _WINDOWS_COMPARED)  # one item tells nothing
+        batch = train_data.collate_fn(rows.tolist()).to(model.device)
         model.eval()
         prefixes = result_of(model, model.calculate_loss, prefixes_of(model, batch))
         try:

@@ -56,6 +56,7 @@ HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 SECONDS = [datetime.datetime.fromtimestamp(time, datetime.UTC) for time in TIME]
 KINDS = {
     "text": COLUMNS,
+    "views of text": {**COLUMNS, "item_id": pa.array(ITEM, pa.string_view())},
     "whole numbers": {
         "user_id": [k % 7 for k in range(N)],
         "item_id": [k * k % 11 for k in range(N)],
@@ -133,6 +134,8 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "text as times": ({"timestamp": USER}, "column 'timestamp' is of type string, which cannot be read as float"),
     "no time": ({"timestamp": None}, "has no column 'timestamp', which GRU4Rec needs; it has user_id, item_id"),
     "no rows": ({"user_id": NO_TEXT, "item_id": NO_TEXT, "timestamp": pa.array([], pa.float64())}, "has no rows"),
+    "an empty table": (dict.fromkeys(COLUMNS, pa.array([], pa.null())), "has no rows"),
+    "nothing in a column": ({"item_id": pa.nulls(N)}, "row 1: column 'item_id' has no value"),
     "a name twice": ({"user_id:token": USER}, "has the column 'user_id' more than once"),
 }
 
@@ -149,6 +152,12 @@ def test_whole_numbers_of_unknown_use_are_refused_if_they_are_read(empty_folder:
     with pytest.raises(DataError, match=r"column 'count' holds whole numbers, which may be tokens or numbers; name it"):
         both(load_col=None)
     assert create_dataset(config_of("parquet", load_col=None, numerical_features=["count"])).num("count") == 2
+    write_both({**COLUMNS, "pair": [[1, 2]] * N}, HEADER, [])
+    with pytest.raises(DataError, match="name it pair:token_seq or pair:float_seq in the file"):
+        both(load_col=None)
+    named = {"pair:token_seq": [[1, 2]] * N}
+    write_both({**COLUMNS, **named}, f"{HEADER}\tpair:token_seq", [USER, ITEM, [f"{t:.0f}" for t in TIME], ["1 2"] * N])
+    assert_same_data_set(*both(load_col=None))
 
 
 def test_a_damaged_file_is_refused(empty_folder: Path) -> None:

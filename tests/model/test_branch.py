@@ -179,6 +179,10 @@ def test_widths_and_state_of_the_branch_are_told(build: Callable) -> None:
         ),
         ({"kernel_branch": "banded"}, "kernel_branch 'banded' needs kernel_bandwidth, the lags a banded kernel keeps"),
         (
+            {"kernel_branch": "banded", "kernel_structure": "full-banded_toeplitz"},
+            "kernel_structure 'full-banded_toeplitz' and kernel_branch 'banded' need kernel_bandwidth, the lags a",
+        ),
+        (
             {"kernel_branch": "toeplitz", "kernel_bandwidth": 3},
             "kernel_bandwidth 3 is for banded structures; got kernel_structure 'toeplitz-full' and kernel_branch "
             "'toeplitz'",
@@ -190,6 +194,10 @@ def test_widths_and_state_of_the_branch_are_told(build: Callable) -> None:
         ({"bsarec_alpha": 0.5}, "PosKernelSASRec has no key 'bsarec_alpha': it belongs to other models"),
         ({"inner_size": "3x"}, "inner_size must be 4x or a positive integer, or ~; got '3x'"),
         ({"model": "BSARec", "bsarec_cutoff": 0}, "bsarec_cutoff must be a positive integer; got 0"),
+        (
+            {"model": "BSARec", "bsarec_cutoff": 51},
+            "bsarec_cutoff must be at most MAX_ITEM_LIST_LENGTH, which is 50; got 51",
+        ),
         ({"model": "BSARec", "bsarec_alpha": 1.5}, r"bsarec_alpha must be a number in [0, 1]; got 1.5"),
         ({"model": "TVRec", "filter_padding": True}, "TVRec has no key 'filter_padding'"),
         ({"model": "FMLPRec", "n_heads": 2}, "FMLPRec has no key 'n_heads'"),

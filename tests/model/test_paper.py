@@ -345,6 +345,18 @@ def test_the_other_encodings_take_what_concerns_them(model: str) -> None:
 def test_a_preset_is_for_our_models() -> None:
     with pytest.raises(SettingError, match=r"preset 'paper' is for PosKernelSASRec and .* got SASRec: leave it out"):
         Config("SASRec", "ml-100k", config_dict={"preset": "paper"}, command_line=[])
+    with pytest.raises(SettingError, match=r"on its backbone; got ESASRec: leave it out"):  # whose blocks are its own
+        Config("ESASRec", "ml-100k", config_dict={"preset": "paper"}, command_line=[])
+
+
+def test_a_file_of_ones_own_is_for_any_model(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("hidden_size: 24\n")
+    for model in ("HSTU", "BSARec", "ESASRec", "SASRec"):
+        assert Config(model, "ml-100k", config_dict={"preset": str(file)}, command_line=[])["hidden_size"] == 24
+    file.write_text("kernel_structure: full-full\n")
+    with pytest.raises(SettingError, match=r"own.yaml: RoPESASRec has no key 'kernel_structure'; leave it out"):
+        Config("RoPESASRec", "ml-100k", config_dict={"preset": str(file)}, command_line=[])
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ def test_goes_beside_the_checkpoint_and_overwrites_when_told(
         (["--histories=strangers.txt"], "strangers.txt: the file must be one of .csv, .parquet, .jsonl"),
         (["--histories=text.parquet"], "text.parquet cannot be read: "),
         (["--histories=text.jsonl"], "text.jsonl cannot be read: "),
+        (["--histories=lists.jsonl"], "histories: column 'item' must hold strings or numbers; got"),
         (["--histories=known.csv", "--split=test"], "split is for users of the data set"),
     ],
     ids=str,
@@ -152,7 +153,12 @@ def test_bad_input_ends_in_one_line_and_code_2(
     checkpoint: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
 ) -> None:
     files = {"empty.csv": "", "empty.txt": "\n", "strange.csv": "name\nx\n", "strangers.txt": "name\n"}
-    files |= {"text.parquet": "text", "text.jsonl": "text", "known.csv": "user,item\na,i1\n"}
+    files |= {
+        "lists.jsonl": '{"user": "a", "item": ["i1", "i2"]}\n',
+        "text.parquet": "text",
+        "text.jsonl": "text",
+        "known.csv": "user,item\na,i1\n",
+    }
     for name, content in files.items():
         Path(name).write_text(content)
     assert call(checkpoint, "--output=lists.csv", *arguments) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recbole_posattn.compat import without_tensorboard
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -226,6 +227,12 @@ def test_k_is_an_integer_up_to_the_number_of_items(recommender: Recommender, k: 
         (pd.DataFrame({"user": [], "item": []}), "no history has an item that the model knows"),
         ({"a": ["x"]}, "no history has an item that the model knows; 1 of 1 interactions"),
         ({"a": "i1"}, "user 'a' needs a list of items, oldest first; got 'i1'"),
+        ({"a": {"i1"}}, "user 'a' needs a list of items, oldest first; got {'i1'}"),  # a set has no order
+        (pd.DataFrame({"user": ["a"], "item": [["i1"]]}), r"column 'item' must hold strings or numbers; got \['i1'\]"),
+        (
+            pd.DataFrame({"user": ["a"], "item": [np.array(["i1", "i2"])]}),  # as lists in JSON and Parquet are read
+            "column 'item' must hold strings or numbers; got array",
+        ),
         ({}, "no history has an item that the model knows"),
     ],
     ids=str,
@@ -233,6 +240,19 @@ def test_k_is_an_integer_up_to_the_number_of_items(recommender: Recommender, k: 
 def test_histories_that_cannot_be_used_are_refused(recommender: Recommender, histories: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         recommender.recommend(histories)
+
+
+def test_items_and_users_may_be_any_iterable_but_a_string(recommender: Recommender) -> None:
+    lists = recommender.recommend({"a": (f"i{k}" for k in (1, 2))}, 3)
+    assert lists.equals(recommender.recommend({"a": ["i1", "i2"]}, 3))
+    some = recommender.recommend_users((f"u{k}" for k in (1, 2)), 3)
+    assert some.equals(recommender.recommend_users(["u1", "u2"], 3))
+    for split in ("all", "test"):
+        with pytest.raises(SettingError, match="users must be a list of tokens; got 'u1'"):
+            recommender.recommend_users("u1", split=split)
+    for name in ("restrict_to", "exclude"):
+        with pytest.raises(SettingError, match=f"{name} must be a list of tokens; got 'i5'"):
+            recommender.recommend_users(["u1"], **{name: "i5"})
 
 
 def test_users_and_splits_that_are_not_there_are_refused(recommender: Recommender, untrained: Callable) -> None:
