@@ -44,9 +44,14 @@ class NoAnswerError(ProcessError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the nearest known name regardless of case, or an empty string."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    nearest = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.6)
+    """`` Did you mean 'x'?`` for the nearest known name regardless of case, or an empty string.
+
+    A name of which this one is the beginning, if there is only one, is nearer than a similar one.
+    """
+    by_lower, given = {candidate.lower(): candidate for candidate in known}, str(name).lower()
+    nearest = [candidate for candidate in by_lower if len(given) > 2 and candidate.startswith(given)]
+    if len(nearest) != 1:
+        nearest = difflib.get_close_matches(given, by_lower, n=1, cutoff=0.6)
     return f" Did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
 
 

@@ -192,7 +192,7 @@ def test_a_full_disk_is_an_error_that_python_sees(exported: Callable, monkeypatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(CheckpointError, match="cannot be exported as torch-export: .* No space left on device"):
+    with pytest.raises(CheckpointError, match=r"cannot be exported as torch-export: .* No space left on device"):
         exported("torch-export", "NoPESASRec", n_layers=1)
     assert list(Path("out").iterdir()) == []
 

@@ -18,7 +18,7 @@ import torch
 
 from recbole_posattn.cli import main as cli
 from recbole_posattn.cli.parser import Parser
-from recbole_posattn.errors import counted
+from recbole_posattn.errors import counted, did_you_mean
 from recbole_posattn.experiments import cluster
 from recbole_posattn.experiments.cluster import Resources
 from recbole_posattn.settings.catalogue import key_entries, model_entries
@@ -227,6 +227,20 @@ def test_code_for_each_shell_names_both_programs(shell: str, capsys: pytest.Capt
     assert cli.main(["completion", shell]) == 0
     out, _ = capsys.readouterr()
     assert "recbole-posattn" in out and "run_recbole_posattn.py" in out and "_ARGCOMPLETE" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("nope", ("NPE", "NoPESASRec"), "NoPESASRec"),  # its beginning
+        ("train", ("train_objective", "train_batch_size"), None),  # of several
+        ("no", ("NoPESASRec", "NARM"), None),
+        ("epoch", ("epochs", "eval_step"), "epochs"),
+        ("GRU4Rek", ("GRU4Rec", "GRU4RecF"), "GRU4Rec"),
+    ],
+)
+def test_the_nearest_name(name: str, known: tuple[str, ...], meant: str | None) -> None:
+    assert did_you_mean(name, known) == ("" if meant is None else f" Did you mean {meant!r}?")
 
 
 # -- a busy machine --------------------------------------------------------------------------------------------------
