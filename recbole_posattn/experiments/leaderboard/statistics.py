@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 N_RESAMPLES = 2_000  # of a bootstrap
+_DECIMALS = 12  # of the ends of an interval
 
 # Random numbers in memory at a time.
 _NUMBERS = 2**22
@@ -163,9 +164,13 @@ def _resampled_means(
 
 
 def _interval(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The percentile interval of resamples, shape (r,)."""
+    """The percentile interval of resamples, shape (r,).
+
+    Its last digits are cut off: they depend on the number of threads of the matrix product, and a report is to be the
+    same on any machine.
+    """
     tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    low, high = np.quantile(drawn, [tail, 1 - tail]).round(_DECIMALS)
     return float(low), float(high)
 
 

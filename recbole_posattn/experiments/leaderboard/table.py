@@ -152,7 +152,13 @@ def _revisions(board: Board) -> list[str]:
     revisions = board.revisions
     if len(revisions) < 2:
         return []
-    return [f"{revision or 'unknown'}: {', '.join(models)}" for revision, models in revisions.items()]
+    return [f"{_shortened(revision or 'unknown')}: {'; '.join(models)}" for revision, models in revisions.items()]
+
+
+def _shortened(revision: str) -> str:
+    """A revision with the first digits of Git's hash, as Git shows it; the whole one is in ``leaderboard.json``."""
+    commit, mark, changes = revision.partition("+")
+    return f"{commit[:10]}{mark}{changes}"
 
 
 def how_it_was_made(provenance: Provenance) -> list[tuple[str, str]]:
