@@ -127,7 +127,7 @@ def test_a_run(tiny_settings: Callable, name: str) -> None:
         (
             "SASRec",
             {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}},
-            "needs loss_type CE with SASRec, .*got BPR",
+            "needs loss_type CE with SASRec, .*got 'BPR'",
         ),
         ("SASRec", {"train_objective": "prefix"}, "train_objective must be one of sequence, augmented; got 'prefix'"),
         ("SASRec", {"window_stride": 0}, "window_stride must be a positive integer"),

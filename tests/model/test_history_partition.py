@@ -343,7 +343,7 @@ def test_what_makes_no_sense_is_refused(tiny_settings: Callable) -> None:
     cases = [
         (
             {"history_partition": True, "train_mask_history": True},
-            "history_partition True and train_mask_history True, with mask_history None, make no sense together",
+            "history_partition True and train_mask_history True, with mask_history ~, make no sense together",
         ),
         (
             {"history_partition": True, "train_mask_history": "auto", "mask_history": "all"},
