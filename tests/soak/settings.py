@@ -232,7 +232,7 @@ def draw_filter(rng: random.Random) -> dict[str, Any]:
     keys = {
         "filter_padding": one_of(True, False),
         "bsarec_alpha": one_of(0, 0.3, 1.0),
-        "bsarec_cutoff": one_of(1, 3, 5),
+        "bsarec_cutoff": one_of(1, 3, 4, 5),
         "tvrec_orthogonality": one_of(0.0, 0.1),
         "tisasrec_intervals": one_of(1, 16, 1024),
         "tisasrec_embedding_l2": one_of(0.0, 1e-4),
