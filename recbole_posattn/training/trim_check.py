@@ -270,7 +270,7 @@ def _kept_bytes(model: AbstractRecommender) -> Iterator[list[int]]:
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage().data_ptr() not in of_weights:
             sizes.append(tensor.numel() * tensor.element_size())
-        return tensor
+        return tensor.detach()  # an operation that kept its own output would never be freed
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield sizes
