@@ -241,20 +241,18 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
 
 def _check_kernels(settings: Mapping[str, Any]) -> None:
     bandwidth, branch = settings["kernel_bandwidth"], settings["kernel_branch"]
-    given = {} if settings["attention"] == "none" else {"kernel_structure": settings["kernel_structure"]}
-    parts = {part for structure in given.values() for part in parse_kernel_structure(structure)}
+    parts_of: dict[str, tuple[str, ...]] = {}
+    if settings["attention"] != "none":
+        parts_of["kernel_structure"] = parse_kernel_structure(settings["kernel_structure"])
     if branch is not None:
-        given["kernel_branch"] = branch
-        parts.add(branch)
-    structures = " and ".join(f"{key} {structure!r}" for key, structure in given.items())
-    banded = {part for part in parts if part in BANDED_STRUCTURES}
-    of_banded = [
-        f"{key} {structure!r}" for key, structure in given.items() if banded & {*structure.split("-"), structure}
-    ]
+        parts_of["kernel_branch"] = (branch,)
+    parts = {part for of_key in parts_of.values() for part in of_key}
+    structures = " and ".join(f"{key} {settings[key]!r}" for key in parts_of)
+    banded = [f"{key} {settings[key]!r}" for key, of_key in parts_of.items() if {*of_key} & {*BANDED_STRUCTURES}]
     max_length = settings["MAX_ITEM_LIST_LENGTH"]
     if banded and bandwidth is None:
         raise SettingError(
-            f"{' and '.join(of_banded)} need{'s' if len(of_banded) == 1 else ''} kernel_bandwidth, the lags a banded "
+            f"{' and '.join(banded)} need{'s' if len(banded) == 1 else ''} kernel_bandwidth, the lags a banded "
             f"kernel keeps (1 to {max_length}); got ~."
         )
     if bandwidth is not None and not banded:

@@ -97,7 +97,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         except SettingError:
             raise
         except (AssertionError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            text = str(error.args[0] if error.args else error)
+            text = str(error.args[0] if error.args else error)  # str() of a KeyError would quote the message
             is_key = isinstance(error, KeyError) and text.isidentifier()
             raise SettingError(f"{text} has no value; give --{text}=…" if is_key else text) from error
 
