@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -428,3 +430,19 @@ def test_a_run_of_an_older_version_goes_on_with_its_padding(
     resumed = run(resume=last.parent, config_dict={"epochs": 2})
     assert [epoch["loss"] for epoch in resumed["curve"]] == [epoch["loss"] for epoch in padded["curve"]]
     assert resumed["test_result"] == padded["test_result"]
+
+
+def test_a_loss_that_fails_leaves_no_tensors() -> None:
+    """The operations before the failure keep their own outputs, as tanh does for its gradient."""
+    outputs: list[weakref.ref] = []
+
+    def fails(batch: Interaction) -> Tensor:
+        output = torch.tanh(model(batch["x"]))
+        outputs.append(weakref.ref(output))
+        raise ValueError("no loss")
+
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="no loss"):
+        result_of(model, fails, Interaction({"x": torch.ones(3, 2)}))
+    gc.collect()
+    assert [output() for output in outputs] == [None]
