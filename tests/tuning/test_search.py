@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ from recbole.trainer import HyperTuning
 
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments.trials import Resources
+from recbole_posattn.experiments.trials import Resources, lock_of_run
+from recbole_posattn.experiments.tuning import records as records_of_search
 from recbole_posattn.experiments.tuning.objective import objective_function
 from recbole_posattn.experiments.tuning.records import (
     DIED,
@@ -33,6 +35,7 @@ from recbole_posattn.experiments.tuning.records import (
     TrialRecord,
     append_record,
     best_trial,
+    next_number,
     open_search,
     read_records,
     trial_folder,
@@ -41,6 +44,7 @@ from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.experiments.tuning.tune import tune
+from recbole_posattn.locks import locked
 from recbole_posattn.training.run_folder import BEST_NAME
 from tests.systems import needs_posix
 
@@ -265,7 +269,7 @@ def test_a_search_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monk
     """The disk is full when it is taken up again with more trials."""
     space = Space([RATES])
     searched = {"space": space.plain()}
-    open_search(tmp_path, searched, space, resume=False)
+    open_search(tmp_path, searched, space, 5, resume=False)
     before = (tmp_path / "search.json").read_bytes()
 
     def half(file: Path, text: str, **_: str) -> None:
@@ -274,21 +278,31 @@ def test_a_search_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written: No space left on device"):
         patch.setattr(Path, "write_text", half)
-        open_search(tmp_path, searched, space, resume=True)
+        open_search(tmp_path, searched, space, 5, resume=True)
     assert (tmp_path / "search.json").read_bytes() == before
-    assert open_search(tmp_path, searched, space, resume=True) == []
+    assert open_search(tmp_path, searched, space, 5, resume=True) == []
 
 
 def test_what_ended_while_the_search_was_killed_is_known(tmp_path: Path) -> None:
     """A finished run without a record is taken over, one that failed is run again, as is one whose process died."""
     space = Space([RATES])
     searched = {"space": space.plain()}
-    assert open_search(tmp_path, searched, space, resume=False) == []
+    assert open_search(tmp_path, searched, space, 5, resume=False) == []
     append_record(tmp_path, TrialRecord(0, DIED, {"learning_rate": 0.5}, [], error="killed"))
     for number in (1, 2, 3):
         trial_folder(tmp_path, number).mkdir()
     (tmp_path / "runs" / "0004.incomplete").mkdir()
     (trial_folder(tmp_path, 2) / "failure.json").write_text("{}")
+    finish_run(trial_folder(tmp_path, 3))
+    known = TrialRecord(3, FINISHED, {"learning_rate": 0.25}, [(1, 0.1), (3, 0.3)], 2.5)
+    assert open_search(tmp_path, searched, space, 5, resume=True) == [known]
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == ["0003"]
+    assert open_search(tmp_path, searched, space, 5, resume=True) == [known]  # and written down
+
+
+def finish_run(folder: Path) -> None:
+    """What a finished trial with a learning rate of 0.25 leaves."""
+    folder.mkdir(exist_ok=True)
     result = {
         "config": {"learning_rate": 0.25, "valid_metric": "NDCG@10"},
         "curve": [
@@ -298,11 +312,51 @@ def test_what_ended_while_the_search_was_killed_is_known(tmp_path: Path) -> None
         ],
         "seconds": {"total": 2.5},
     }
-    (trial_folder(tmp_path, 3) / "result.json").write_text(json.dumps(result))
-    known = TrialRecord(3, FINISHED, {"learning_rate": 0.25}, [(1, 0.1), (3, 0.3)], 2.5)
-    assert open_search(tmp_path, searched, space, resume=True) == [known]
-    assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == ["0003"]
-    assert open_search(tmp_path, searched, space, resume=True) == [known]  # and written down
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_a_trial_that_outlives_its_search_is_waited_for(tmp_path: Path) -> None:
+    """The process of a trial may end after the search was killed and resumed; its run is not done a second time."""
+    space = Space([RATES])
+    searched, incomplete = {"space": space.plain()}, tmp_path / "runs" / "0000.incomplete"
+    open_search(tmp_path, searched, space, 5, resume=False)
+    incomplete.mkdir()
+    is_locked = threading.Event()
+
+    def process_of_the_trial() -> None:
+        with locked(lock_of_run(trial_folder(tmp_path, 0))):
+            is_locked.set()
+            time.sleep(0.3)
+            finish_run(incomplete)
+            incomplete.rename(trial_folder(tmp_path, 0))
+
+    process = threading.Thread(target=process_of_the_trial)
+    process.start()
+    is_locked.wait()
+    (record,) = open_search(tmp_path, searched, space, 5, resume=True)
+    process.join()
+    assert record.number == 0 and record.state == FINISHED
+
+
+def test_a_trial_that_outlives_the_wait_is_no_trial_of_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is not used again, and when all trials have ended its run is deleted."""
+    monkeypatch.setattr(records_of_search, "WAIT_FOR_ORPHANS", 0.01)
+    space = Space([RATES])
+    searched, incomplete = {"space": space.plain()}, tmp_path / "runs" / "0001.incomplete"
+    open_search(tmp_path, searched, space, 2, resume=False)
+    one, other = (TrialRecord(number, FINISHED, {"learning_rate": 0.5}, [(1, 0.1)]) for number in (0, 2))
+    append_record(tmp_path, one)
+    incomplete.mkdir()
+    with locked(lock_of_run(trial_folder(tmp_path, 1))):
+        known = open_search(tmp_path, searched, space, 2, resume=True)
+        assert known == [one] and next_number(known, tmp_path) == 2
+    append_record(tmp_path, other)
+    finish_run(incomplete)
+    incomplete.rename(trial_folder(tmp_path, 1))
+    assert open_search(tmp_path, searched, space, 2, resume=True) == [one, other]
+    assert not trial_folder(tmp_path, 1).exists()
 
 
 def test_the_best_is_a_finished_one() -> None:
@@ -352,13 +406,13 @@ def test_bad_input_ends_in_one_line_and_code_2(
 
 def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> None:
     search = Search(settings, Space([RATES]), 2)
-    open_search(tmp_path, search.plain(), search.space, resume=False)
+    open_search(tmp_path, search.plain(), search.space, 5, resume=False)
     with pytest.raises(SettingError, match="already holds a search; continue it with --resume"):
-        open_search(tmp_path, search.plain(), search.space, resume=False)
+        open_search(tmp_path, search.plain(), search.space, 5, resume=False)
     for other in (search._replace(algorithm="random"), search._replace(settings={**settings, "epochs": 9})):
         with pytest.raises(SettingError, match=r"the search in .* has (algorithm|settings) .*, and not"):
-            open_search(tmp_path, other.plain(), search.space, resume=True)
-    assert open_search(tmp_path, search._replace(n_trials=9).plain(), search.space, resume=True) == []
+            open_search(tmp_path, other.plain(), search.space, 5, resume=True)
+    assert open_search(tmp_path, search._replace(n_trials=9).plain(), search.space, 5, resume=True) == []
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def trial(number: int, state: str, rate: float) -> TrialRecord:
 
 def searched(folder: Path, search: Search, *records: TrialRecord) -> Path:
     """The folder of an earlier search with these trials."""
-    open_search(folder, search.plain(), search.space, False, search_identity(search))
+    open_search(folder, search.plain(), search.space, 5, False, search_identity(search))
     for record in records:
         append_record(folder, record)
     return folder

@@ -90,7 +90,7 @@ def run_trials(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each trial that fails
     mode = "max" if config["valid_metric_bigger"] else "min"
-    fixed = config.plain()
+    fixed, first = config.plain(), next_number(known, folder)
     recorder = _Recorder(folder, known, on_end, runs_again=where.jobs > 1 or where.address is not None)
     trainable = tune.with_parameters(
         _run_trial,
@@ -102,10 +102,10 @@ def run_trials(
         known={record.number: record for record in known},
     )
     if search.algorithm == "grid":
-        points = _grid_points(search.space.grid(fixed), known)
+        points = _grid_points(search.space.grid(fixed), known, first)
         searcher, space, n_samples = None, {"trial": tune.grid_search(points)}, 1
     else:
-        searcher = _optuna_search(search, fixed, known, mode, config["seed"])
+        searcher = _optuna_search(search, fixed, known, first, mode, config["seed"])
         space, n_samples = {}, max(search.n_trials, len(known))
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": where.threads, "gpu": where.gpus}),
@@ -155,42 +155,44 @@ def _scheduler(search: Search, config: Config) -> TrialScheduler:
 
 
 def _optuna_search(
-    search: Search, fixed: Mapping[str, Any], known: Sequence[TrialRecord], mode: str, seed: int
+    search: Search, fixed: Mapping[str, Any], known: Sequence[TrialRecord], first: int, mode: str, seed: int
 ) -> Searcher:
     """Optuna's searcher, with the known trials first, then the defaults if the space contains them.
 
-    Without the defaults a short search may end with worse settings than the defaults.
+    New trials are numbered from ``first``. Without the defaults a short search may end with worse settings than they.
     """
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     points = [record.settings for record in known]
     defaults = search.space.defaults(fixed)
     if defaults is not None and defaults not in points:
         points.append(defaults)
-    draw = functools.partial(_draw, space=search.space, fixed=dict(fixed), known=list(known))
+    draw = functools.partial(_draw, space=search.space, fixed=dict(fixed), known=list(known), first=first)
     return OptunaSearch(
         space=draw,
         metric="best",
         mode=mode,
         points_to_evaluate=[search.space.parameters(settings) for settings in points],
         # a resumed search needs another seed: the same one would repeat its draws
-        sampler=samplers[search.algorithm](seed=seed + next_number(known)),
+        sampler=samplers[search.algorithm](seed=seed + first),
     )
 
 
-def _draw(trial: optuna.Trial, space: Space, fixed: Mapping[str, Any], known: Sequence[TrialRecord]) -> dict[str, Any]:
+def _draw(
+    trial: optuna.Trial, space: Space, fixed: Mapping[str, Any], known: Sequence[TrialRecord], first: int
+) -> dict[str, Any]:
     """The config that Ray passes to a trial: its number and settings."""
     settings = space.suggest(trial, fixed)
     nth = trial.number
-    number = known[nth].number if nth < len(known) else next_number(known) + nth - len(known)
+    number = known[nth].number if nth < len(known) else first + nth - len(known)
     return {"trial": {"number": number, "settings": settings}}
 
 
-def _grid_points(grid: Sequence[Mapping[str, Any]], known: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """The configs that Ray passes to the trials of a grid, known trials first."""
+def _grid_points(grid: Sequence[Mapping[str, Any]], known: Sequence[TrialRecord], first: int) -> list[dict[str, Any]]:
+    """The configs that Ray passes to the trials of a grid: known trials, then new ones, numbered from ``first``."""
     done = [record.settings for record in known]
     points = [{"number": record.number, "settings": record.settings} for record in known]
     new = [settings for settings in grid if settings not in done]
-    numbered = enumerate(new, start=next_number(known))
+    numbered = enumerate(new, start=first)
     return points + [{"number": number, "settings": settings} for number, settings in numbered]
 
 

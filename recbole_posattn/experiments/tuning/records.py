@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments.records import RUNS, ignore_all_but_records
+from recbole_posattn.experiments.records import INCOMPLETE, RUNS, ignore_all_but_records
 from recbole_posattn.experiments.run_results import read_result, validated_epochs
 from recbole_posattn.experiments.trials import remove_left_over
 from recbole_posattn.experiments.tuning.space import Space
@@ -24,6 +24,9 @@ SEARCH_NAME, TRIALS_NAME = "search.json", "trials.jsonl"
 
 # States of a trial. A resumed search reruns only those whose process died.
 FINISHED, PRUNED, FAILED, DIED = "finished", "pruned", "failed", "died"
+
+# Seconds to wait for the process of a trial that is being stopped, or that a killed search left behind.
+WAIT_FOR_ORPHANS = 10.0
 
 
 class TrialRecord(NamedTuple):
@@ -68,9 +71,10 @@ def best_trial(records: Sequence[TrialRecord], bigger: bool) -> TrialRecord | No
     return best
 
 
-def next_number(records: Sequence[TrialRecord]) -> int:
-    """The next free trial number."""
-    return max((record.number for record in records), default=-1) + 1
+def next_number(records: Sequence[TrialRecord], folder: Path) -> int:
+    """The next free trial number: no trial on record has it, nor a run that a killed search left in progress."""
+    running = [int(name) for name in (run.stem for run in (folder / RUNS).glob(f"*{INCOMPLETE}")) if name.isdigit()]
+    return max([*(record.number for record in records), *running], default=-1) + 1
 
 
 def n_failed(records: Sequence[TrialRecord]) -> int:
@@ -82,15 +86,20 @@ def open_search(
     folder: Path,
     searched: Mapping[str, Any],
     space: Space,
+    n_trials: int,
     resume: bool,
     identity: Mapping[str, Any] | None = None,
 ) -> list[TrialRecord]:
     """Create the folder of a search, or read the records of an existing one.
 
+    The process of a trial can outlive a killed search by seconds; an existing search waits for it.
+
     Args:
         folder: Of the search.
         searched: The definition of the search, as plain data.
         space: Its space.
+        n_trials: The number of its trials. Runs without a record count as trials up to this number; others are
+            deleted.
         resume: Whether to continue an existing search.
         identity: What other searches are compared by, stored with the definition.
 
@@ -118,14 +127,18 @@ def open_search(
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
         ignore_all_but_records(folder / RUNS)
         write_json(file, {**searched, "identity": identity} if identity is not None else searched)
-        remove_left_over(folder / RUNS)
+        remove_left_over(folder / RUNS, wait=WAIT_FOR_ORPHANS)
         records = {record.number: record for record in read_records(folder)}
-        for number, record in _unrecorded(folder, space, records).items():
-            records[number] = record
-            append_record(folder, record)
+        ended = [record for record in records.values() if record.state != DIED]
+        for record in _unrecorded(folder, space, records):
+            if len(ended) < n_trials:
+                ended.append(record)
+                append_record(folder, record)
+            else:
+                shutil.rmtree(trial_folder(folder, record.number))
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return [records[number] for number in sorted(records) if records[number].state != DIED]
+    return sorted(ended, key=lambda record: record.number)
 
 
 def take_records(
@@ -145,7 +158,7 @@ def take_records(
     Raises:
         UserError: If the folder cannot be written.
     """
-    settings, number = [record.settings for record in known], next_number(known)
+    settings, number = [record.settings for record in known], next_number(known, folder)
     new = [record for record in earlier if record.settings not in settings]
     numbered = [record._replace(number=number + nth) for nth, record in enumerate(new[:most])]
     try:
@@ -183,18 +196,17 @@ def finished_curve(result: Mapping[str, Any]) -> list[tuple[int, float]]:
     return curve or [(max(result["epochs"], 1), result["best_valid_score"])]
 
 
-def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord]) -> dict[int, TrialRecord]:
+def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     """Runs that finished while the search was killed, by number; failed ones are deleted and will run again."""
-    unrecorded = {}
-    for run in (folder / RUNS).iterdir():
+    unrecorded = []
+    for run in sorted((folder / RUNS).iterdir()):
         if not run.name.isdigit() or int(run.name) in recorded:  # a lock file, or a run in progress
             continue
-        number = int(run.name)
         if not (run / RESULT_NAME).is_file():
             shutil.rmtree(run)
             continue
         result = read_result(run)
         settings = space.drawn(result["config"])
         seconds = result["seconds"]["total"]
-        unrecorded[number] = TrialRecord(number, FINISHED, settings, finished_curve(result), seconds)
+        unrecorded.append(TrialRecord(int(run.name), FINISHED, settings, finished_curve(result), seconds))
     return unrecorded

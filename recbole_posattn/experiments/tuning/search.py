@@ -8,7 +8,7 @@ from pathlib import Path
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.trials import remove_left_over
-from recbole_posattn.experiments.tuning.records import TrialRecord, open_search, take_records
+from recbole_posattn.experiments.tuning.records import WAIT_FOR_ORPHANS, TrialRecord, open_search, take_records
 from recbole_posattn.experiments.tuning.shared import search_identity
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 
@@ -40,8 +40,8 @@ def run_search(
         UserError: If the folder cannot be written.
     """
     config = check_search(search)
-    records = open_search(folder, search.plain(), search.space, resume, search_identity(search))
     total = search.total(config)
+    records = open_search(folder, search.plain(), search.space, total, resume, search_identity(search))
     records += take_records(folder, records, earlier, max(0, total - len(records)))
     for record in records:
         on_end(record)
@@ -52,5 +52,5 @@ def run_search(
             try:
                 records = run_trials(search, config, folder, where, records, on_end)
             finally:
-                remove_left_over(folder / RUNS, wait=10)  # stopped trials may still be ending
+                remove_left_over(folder / RUNS, wait=WAIT_FOR_ORPHANS)
     return sorted(records, key=lambda record: record.number)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from recbole_posattn.errors import UserError
+from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.run_results import forget_checkpoint, read_result, with_nan
 from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.live import LiveSearch
@@ -84,11 +87,7 @@ def _tune(
         reasons = [record.error for record in records if record.error]
         raise UserError(f"no trial finished{f'; the first failed: {reasons[0]}' if reasons else ''}")
     winner = _evaluated(best, folder)
-    # The weights of all others are no longer needed, nor are those of a run that a killed search left behind.
-    best_folder = trial_folder(folder, best.number)
-    for run in best_folder.parent.glob("[0-9]*"):
-        if run.is_dir() and run != best_folder:
-            forget_checkpoint(run)
+    _forget_others(folder, records, best)
     result = SearchResult(
         model=config["model"],
         dataset=config["dataset"],
@@ -105,6 +104,17 @@ def _tune(
         origin=_origin(config, search),
     )
     return result, write_files(folder, report_files(result))
+
+
+def _forget_others(folder: Path, records: Sequence[TrialRecord], best: TrialRecord) -> None:
+    """Delete the weights of all trials but the best, and the runs without a record, which a killed search left."""
+    numbers = {record.number for record in records}
+    for run in (folder / RUNS).iterdir():
+        if run.is_dir() and run.name.isdigit() and int(run.name) != best.number:
+            if int(run.name) in numbers:
+                forget_checkpoint(run)
+            else:
+                shutil.rmtree(run)
 
 
 def _evaluated(best: TrialRecord, folder: Path) -> dict[str, Any]:
