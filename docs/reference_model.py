@@ -1,5 +1,7 @@
 """The default PosKernelSASRec from top to bottom: one kernel per layer and role, no dropout, plain attention.
 
+The bias on items of the history (history_partition), which acts only if they are ranked, is left out.
+
 The package computes the same faster, and with more structures; a test compares the two.
 Shape keys: b batch, t positions (zeros in front, the newest item last), d hidden size, n items.
 """

@@ -53,7 +53,7 @@ def kernel_summaries(model: SASRecBase) -> Iterator[KernelSummary]:
 def _mass_by_lag(matrix: Tensor) -> Tensor:
     """Mean magnitude of the entries of each lag, over all groups, of the lags ±k together; shape (T,)."""
     magnitude = matrix.abs().mean(dim=0)
-    backward, forward = (
-        torch.stack([magnitude.diagonal(sign * lag).mean() for lag in range(matrix.shape[-1])]) for sign in (-1, 1)
-    )
-    return backward + torch.cat([forward.new_zeros(1), forward[1:]])
+    position = torch.arange(len(magnitude), device=matrix.device)
+    lag = (position[:, None] - position).abs()
+    sums = magnitude.new_zeros(len(magnitude)).index_add(0, lag.flatten(), magnitude.flatten())
+    return sums / (len(magnitude) - position)
