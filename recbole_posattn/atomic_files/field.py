@@ -8,11 +8,11 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import FeatureType
 
-from recbole_posattn.data.blocks import LARGEST, SEQUENCES, Column
-from recbole_posattn.data.text import READ_AS_MISSING
+from recbole_posattn.data.blocks import SEQUENCES, Column
+from recbole_posattn.data.text import LARGEST, NUMBER, READ_AS_MISSING
 from recbole_posattn.errors import shown
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(NUMBER)
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 
 

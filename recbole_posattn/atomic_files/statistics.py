@@ -206,6 +206,7 @@ def _read(file: Path, config: Config) -> pd.DataFrame:
     try:
         header = pd.read_csv(file, nrows=0, **options).columns
         types = {column: wanted[field] for column in header if (field := _field(column)) in wanted}
+        types = {column: kind for column, kind in types.items() if kind is not float or column.endswith(":float")}
         return pd.read_csv(file, usecols=list(types), dtype=types, **options).rename(columns=_field)
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error

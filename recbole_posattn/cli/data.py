@@ -114,6 +114,8 @@ def _convert(options: argparse.Namespace) -> int:
     print(_summary(done))
     for file in filter(None, (done.file, *(each.file for each in done.features), done.rejected_file)):
         print(f"written: {file}")
+    for file in done.left:
+        print(f"left as it was: {file}; delete it if it describes other data")
     return 0
 
 

@@ -22,11 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from recbole.utils import FeatureType
 
-from recbole_posattn.data.text import LONGEST_LINE, READ_AS_MISSING, line_encoding
+from recbole_posattn.data.text import LARGEST, LONGEST_LINE, READ_AS_MISSING, line_encoding
 
 NUMBERS = (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
 SEQUENCES = (FeatureType.TOKEN_SEQ, FeatureType.FLOAT_SEQ)
-LARGEST = float(np.finfo(np.float32).max)  # RecBole keeps numbers in 32 bits
 
 # How many bytes are read at a time.
 BLOCK = 2**24

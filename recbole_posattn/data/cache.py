@@ -13,7 +13,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,21 @@ _OF_HISTORIES = {"MAX_ITEM_LIST_LENGTH", "ITEM_LIST_LENGTH_FIELD", "POSITION_FIE
 _ROWS = 2**22
 
 
-def cached_sequences(dataset: Any, interactions: Interaction, order: Callable[[], np.ndarray]) -> Interaction:
+# Whether caches are written, or only used where they are.
+_writes = ContextVar("_writes", default=True)
+
+
+@contextmanager
+def only_read() -> Iterator[None]:
+    """Use caches that are there, and neither write nor delete any, while a block runs."""
+    token = _writes.set(False)
+    try:
+        yield
+    finally:
+        _writes.reset(token)
+
+
+def cached_sequences(dataset: Any, interactions: Interaction, order: Callable[[], np.ndarray]) -> Interaction | None:
     """Interactions in another order, from files in the cache; they are written unless they are there.
 
     Args:
@@ -54,7 +70,8 @@ def cached_sequences(dataset: Any, interactions: Interaction, order: Callable[[]
         order: Computes the order, as indices of shape (N,).
 
     Returns:
-        Columns that are mapped into memory; integers in 32 bits where they fit.
+        Columns that are mapped into memory; integers in 32 bits where they fit. ``None`` if there is no cache, and
+        :func:`only_read` keeps it from being written.
 
     Raises:
         DataError: If the cache cannot be written.
@@ -65,7 +82,10 @@ def cached_sequences(dataset: Any, interactions: Interaction, order: Callable[[]
     folder = cache / f"{dataset.dataset_name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     try:
         columns = _opened(folder, identity)
+        if columns is None and not _writes.get():
+            return None
         if columns is None:
+            shutil.rmtree(folder, ignore_errors=True)  # damaged
             columns = _written(folder, identity, interactions, order())
         else:
             logging.getLogger().info(f"The sequences of {dataset.dataset_name} are read from {folder}")
@@ -99,10 +119,11 @@ def _opened(folder: Path, identity: Mapping[str, Any]) -> dict[str, Tensor] | No
         if manifest["identity"] == identity and all(file_digest(file) == digest for file, digest in files.items()):
             return {field: _mapped(folder / column["file"]) for field, column in manifest["columns"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        logging.getLogger().warning(f"{folder} is damaged and is written again: {error}")
+        problem = str(error)
     else:
-        logging.getLogger().warning(f"{folder} is damaged and is written again: its contents have changed")
-    shutil.rmtree(folder)
+        problem = "its contents have changed"
+    consequence = "written again" if _writes.get() else "not used"
+    logging.getLogger().warning(f"{folder} is damaged and is {consequence}: {problem}")
     return None
 
 

@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from recbole.utils import FeatureType
 
-from recbole_posattn.data.blocks import LARGEST, NUMBERS, SEQUENCES, Column, Table
+from recbole_posattn.data.blocks import NUMBERS, SEQUENCES, Column, Table
 from recbole_posattn.data.digest import FileState
 from recbole_posattn.data.tables import AtomicTable, TableGatherer, keep
+from recbole_posattn.data.text import LARGEST
 from recbole_posattn.errors import DataError
 
 # Rows that are read at a time.

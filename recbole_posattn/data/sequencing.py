@@ -36,8 +36,10 @@ class SequencingMixin(DatasetMixin):
             return sequence_order(interactions[self.uid_field].numpy(), time.numpy())
 
         if self.config["data_cache"] is not None and self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
-            self.inter_feat = cached_sequences(self, interactions, order)
-            return
+            cached = cached_sequences(self, interactions, order)
+            if cached is not None:
+                self.inter_feat = cached
+                return
         index = torch.from_numpy(order()).long()
         rank = _ranks_in_order(time.numpy())
         self._time_rank = None if rank is None else rank[index.numpy()]

@@ -1,4 +1,4 @@
-"""How the text of atomic files is read: words that mean a missing value, encodings, long lines."""
+"""How the text of atomic files is read: numbers, words that mean a missing value, encodings, long lines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import codecs
 
 # The largest number of bytes in a line.
 LONGEST_LINE = 2**24
+
+# A number as atomic files write it, for re and for Arrow; and the largest one, since RecBole keeps them as float32.
+NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+LARGEST = 3.4028234663852886e38
 
 # Words that pandas reads as missing values. RecBole reads atomic files with pandas, and drops rows with missing ids.
 # https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html (na_values)

@@ -21,12 +21,12 @@ from tqdm import tqdm
 from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.serving.lists import Lists
+from recbole_posattn.serving.new_histories import new_histories
 from recbole_posattn.serving.ranking import best_items
 from recbole_posattn.serving.requests import (
     Requests,
     Split,
     known_users,
-    new_histories,
     no_users,
     numbers_of,
     report_skipped,
@@ -296,7 +296,7 @@ class Recommender:
     def _history_mask(self, requests: Requests, exclude_history: bool | None) -> str:
         """Which items of the histories are left out, as a value of the key ``mask_history``."""
         if exclude_history is not None:
-            return "all" if exclude_history else "none"
+            return requests.history_mask(exclude_history)
         if not requests.have_targets:
             return "all"
         return self.loaded.config["mask_history"] or ("none" if reads_sequences(self.loaded) else "all")

@@ -1,24 +1,24 @@
-"""Requests for recommendations: users of the data set, or new histories.
+"""Requests for recommendations, and those for users of the data set.
 
 Shape keys: n requests, N interactions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import recbole_posattn.compat  # noqa: F401
 
 import numpy as np
 import pandas as pd
 import torch
-from pandas.api.types import is_numeric_dtype, is_string_dtype
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 from torch import Tensor
+from torch.nn import functional as F
 
 from recbole_posattn.atomic_files.convert.rejects import printable
 from recbole_posattn.data.fields import EXACT_TIME_FIELD
@@ -45,6 +45,7 @@ class Requests:
         user_id: Their numbers in the data set, int64, shape (n,); ``None`` for new histories.
         histories: Their histories.
         have_targets: Whether each history ends before a known target.
+        cut: Whether histories may lack their oldest items.
         skipped: A line on each kind of skipped input.
     """
 
@@ -52,10 +53,24 @@ class Requests:
     user_id: Tensor | None
     histories: Histories
     have_targets: bool = False
+    cut: bool = False
     skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def history_mask(self, exclude_history: bool) -> str:
+        """The value of the key ``mask_history`` that leaves out the histories, or does not.
+
+        Raises:
+            SettingError: If they are to be left out, and may lack items.
+        """
+        if exclude_history and self.cut:
+            raise SettingError(
+                "exclude_history (--history=exclude) needs the whole history before a target, and lazy_prefixes: False "
+                "keeps only the newest items of it; leave the flag out, or train with lazy_prefixes: True."
+            )
+        return "all" if exclude_history else "none"
 
     def rows(self, index: Tensor) -> Requests:
         """The requests at the given indices."""
@@ -97,7 +112,8 @@ def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Sp
         raise SettingError(f"split must be one of {', '.join(SPLITS)}; got {split!r}.")
     dataset = loaded.dataset
     user_id, histories = _whole(dataset) if split == "all" else _before_targets(loaded, split)
-    requests = Requests(_tokens(dataset, user_id), user_id, histories, have_targets=split != "all")
+    cut = split != "all" and loaded.config["lazy_prefixes"] is False  # RecBole keeps what its models read
+    requests = Requests(_tokens(dataset, user_id), user_id, histories, have_targets=split != "all", cut=cut)
     if users is not None:
         requests = _only(requests, as_tokens(token_list("users", users)))
     if not len(requests):
@@ -134,21 +150,20 @@ def _only(requests: Requests, users: np.ndarray) -> Requests:
 
 def _whole(dataset: Dataset) -> tuple[Tensor, Histories]:
     """All users with interactions, and their whole histories."""
-    rows, suffix, time = dataset.inter_feat, dataset.config["LIST_SUFFIX"], None
+    rows, suffix = dataset.inter_feat, dataset.config["LIST_SUFFIX"]
     listed = dataset.iid_field + suffix
     if isinstance(rows, LazyPrefixes) and not dataset.written_lists:
         user, count = dataset.sequence_users
-        return user, _of_counts(rows.sequences[listed], count, rows.sequences.get(EXACT_TIME_FIELD + suffix))
+        return user, of_counts(rows.sequences[listed], count, rows.sequences.get(EXACT_TIME_FIELD + suffix))
     if listed in rows:
-        user, item, time = _laid_out(dataset, rows)
-    else:
-        order = _in_time(dataset, rows)
-        user, item = rows[dataset.uid_field][order], rows[dataset.iid_field][order]
+        return _written_whole(dataset, rows)
+    order = _in_time(dataset, rows)
+    user, item = rows[dataset.uid_field][order], rows[dataset.iid_field][order]
     user, count = torch.unique_consecutive(user, return_counts=True)
-    return user, _of_counts(item, count, time)
+    return user, of_counts(item, count)
 
 
-def _of_counts(item: Tensor, count: Tensor, time: Tensor | None = None) -> Histories:
+def of_counts(item: Tensor, count: Tensor, time: Tensor | None = None) -> Histories:
     """Consecutive histories with the given numbers of items."""
     end = count.cumsum(0)
     return Histories(item, end - count, end, time)
@@ -161,12 +176,19 @@ def _in_time(dataset: Dataset, rows: Interaction) -> Tensor:
     return order[torch.argsort(rows[dataset.uid_field][order], stable=True)]
 
 
-def _laid_out(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Tensor, Tensor | None]:
-    """User, item and exact time of the interactions of rows that come with their histories."""
-    user = rows[dataset.uid_field]
+def _written_whole(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Histories]:
+    """The users of rows that come with their histories, and the whole history of each.
+
+    A row whose history does not continue the row before it, as after a gap, has all items of that row in its own
+    history. The whole history of a user begins with the last such row.
+    """
     item, position, time = laid_out_with_times(dataset, rows)
     position, order = position.sort()
-    return user[order][torch.searchsorted(position, torch.arange(len(item)))], item, time
+    user = rows[dataset.uid_field][order]
+    begin = F.pad(position[:-1] + 1, (1, 0))  # of what a row adds: its target, behind its history if that starts anew
+    start = torch.where(position > begin, begin, -1).cummax(0).values  # each user's first row starts anew
+    last = F.pad(user[1:] != user[:-1], (0, 1), value=True)
+    return user[last], Histories(item, start[last], position[last] + 1, time)
 
 
 def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
@@ -183,114 +205,8 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
         written = torch.arange(rows[listed].shape[1]) < length[:, None]
         timed = EXACT_TIME_FIELD + dataset.config["LIST_SUFFIX"]
         time = rows[timed][written] if timed in rows else None
-        return rows[dataset.uid_field], _of_counts(rows[listed][written], length, time)
+        return rows[dataset.uid_field], of_counts(rows[listed][written], length, time)
     if not hasattr(loader, "uid2history_item"):
         raise SettingError(f"split {split!r} needs full ranking for {loaded.config['model']} (eval_args, mode full).")
     items = [loader.uid2history_item[user] for user in loader.uid_list.tolist()]
-    return loader.uid_list, _of_counts(torch.cat(items), torch.tensor([len(each) for each in items]))
-
-
-# -- new histories ---------------------------------------------------------------------------------------------------
-
-
-def new_histories(
-    histories: pd.DataFrame | Mapping[object, Sequence[object]], known: Mapping[str, int], timed_for: str | None = None
-) -> Requests:
-    """Requests for users who need not be in the data set.
-
-    Args:
-        histories: Rows with the columns ``user`` and ``item`` (tokens) and, unless the rows are in order, ``time``; or
-            the items of each user, oldest first.
-        known: The numbers of the items in the data set by token, 0 for padding; other items are skipped.
-        timed_for: Name of a model that reads times, for which each interaction needs one, in seconds or as a date.
-
-    Raises:
-        DataError: If a column or value is missing, a time is invalid, or no user has a known item.
-    """
-    given = _from_table(histories) if isinstance(histories, pd.DataFrame) else _from_mapping(histories)
-    if timed_for is not None and not given.timed:
-        raise DataError(
-            f"histories have no column 'time'; {timed_for} reads the times between interactions: give rows of user, "
-            "item and time, in the unit of the data set (usually Unix seconds) or as dates"
-        )
-    number = numbers_of(known, given.item)
-    kept = number > 0
-    user, count = given.user, np.bincount(given.of[kept], minlength=len(given.user))
-    skipped = report_skipped("interactions have an item that the model does not know", given.item[~kept], len(kept))
-    nothing = "and get no recommendations"
-    skipped += report_skipped("users have no item that it knows", user[count == 0], len(user), nothing)
-    if not count.any():
-        raise DataError("; ".join(("no history has an item that the model knows", *skipped)))
-    order = np.lexsort((given.time[kept], given.of[kept]))  # stable
-    item = torch.from_numpy(number[kept][order].astype(np.int64))
-    time = None if timed_for is None else torch.from_numpy(_seconds(given.time)[kept][order])
-    past = _of_counts(item, torch.from_numpy(count[count > 0]), time)
-    return Requests(user[count > 0], None, past, skipped=skipped)
-
-
-def _seconds(time: np.ndarray) -> np.ndarray:
-    """Times as float64: dates as Unix seconds, numbers as they are; shape (n,)."""
-    if pd.api.types.is_numeric_dtype(time):
-        return time.astype(np.float64)
-    since_1970 = pd.to_datetime(pd.Series(time), utc=True) - pd.Timestamp(0, tz="UTC")
-    return since_1970.dt.total_seconds().to_numpy()
-
-
-class _Given(NamedTuple):
-    """Given interactions: tokens of the users, the user's index, item and time of each; whether times were given."""
-
-    user: np.ndarray
-    of: np.ndarray
-    item: np.ndarray
-    time: np.ndarray
-    timed: bool
-
-
-def _from_table(table: pd.DataFrame) -> _Given:
-    for column in ("user", "item"):
-        if column not in table:
-            raise DataError(f"histories have no column {column!r}; they have {', '.join(map(str, table.columns))}")
-    for column in table.columns.intersection(["user", "item", "time"]):
-        missing = table[column].isna() | _is_empty_text(table[column])
-        if missing.any():
-            row = int(np.flatnonzero(missing)[0])
-            raise DataError(f"histories: row {row + 1} has no {column}, and each row needs one")
-        if column != "time" and not (is_string_dtype(table[column]) or is_numeric_dtype(table[column])):
-            strange = next(value for value in table[column] if not isinstance(value, str))
-            raise DataError(f"histories: column {column!r} must hold strings or numbers; got {shown(strange)}")
-        # numpy drops a NUL at the end of a string
-        if column != "time" and is_string_dtype(table[column]) and table[column].str.contains("\0", regex=False).any():
-            raise DataError(f"histories: column {column!r} has a NUL byte, which tokens cannot contain")
-    time = table["time"] if "time" in table else pd.Series(np.arange(len(table)))
-    kind = pd.api.types.infer_dtype(time) if time.dtype == object else None  # Python objects, not pandas types
-    if kind == "date":
-        time = pd.Series(np.array(time, dtype="datetime64[s]"))
-    elif kind == "datetime":
-        time = pd.to_datetime(time, utc=True)
-    if not (pd.api.types.is_numeric_dtype(time) or pd.api.types.is_datetime64_any_dtype(time)):
-        raise DataError(f"histories: times must be numbers or dates; got {shown(time.iloc[0])}")
-    if pd.api.types.is_float_dtype(time) and not np.isfinite(time).all():
-        row = int(np.flatnonzero(~np.isfinite(time))[0])
-        raise DataError(f"histories: row {row + 1} has the time {time.iloc[row]}, and times must be finite")
-    of, user = pd.factorize(as_tokens(table["user"]))
-    return _Given(user, of, as_tokens(table["item"]), time.to_numpy(), "time" in table)
-
-
-def _is_empty_text(column: pd.Series) -> pd.Series:
-    if is_numeric_dtype(column):
-        return pd.Series(False, index=column.index)
-    return column.map(lambda value: isinstance(value, str) and not value).astype(bool)  # values may be lists
-
-
-def _from_mapping(items_of: Mapping[object, Iterable[object]]) -> _Given:
-    lists = [_listed(user, items) for user, items in items_of.items()]
-    user = as_tokens(list(items_of))
-    of = np.arange(len(user)).repeat([len(items) for items in lists])
-    item = as_tokens([item for items in lists for item in items])
-    return _Given(user, of, item, np.arange(len(item)), timed=False)
-
-
-def _listed(user: object, items: Iterable[object]) -> list[object]:
-    if isinstance(items, (str, Set)) or not isinstance(items, Iterable):
-        raise DataError(f"histories: user {user!r} needs a list of items, oldest first; got {shown(items)}")
-    return list(items)
+    return loader.uid_list, of_counts(torch.cat(items), torch.tensor([len(each) for each in items]))

@@ -46,7 +46,11 @@ def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
     }
     try:
         table = readers[file.suffix](file)
-        frame = table.to_pandas(date_as_object=False)
+        dates = [name for name in text if name in table.column_names and pa.types.is_temporal(table[name].type)]
+        if file.suffix == ".jsonl" and dates:  # texts such as 2020-01-01, which Arrow takes for times
+            schema = pa.schema({name: pa.string() for name in dates})
+            table = pa.json.read_json(file, parse_options=pa.json.ParseOptions(explicit_schema=schema))
+        frame = table.to_pandas(date_as_object=False, integer_object_nulls=True)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     columns = table.column_names
@@ -55,6 +59,14 @@ def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
             raise DataError(f"{file} has the column {name!r} more than once")
     renamed = {name: column for column, name in names.items() if column not in columns}
     return frame.rename(columns=renamed)
+
+
+def plain_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with the values of its categories, and its columns of Python's numbers as columns of numbers."""
+    kinds = {
+        name: kind.categories.dtype for name, kind in table.dtypes.items() if isinstance(kind, pd.CategoricalDtype)
+    }
+    return table.astype(kinds).infer_objects()
 
 
 def read_tokens(file: Path, column: str, field: str) -> list[str]:
@@ -75,7 +87,7 @@ def read_tokens(file: Path, column: str, field: str) -> list[str]:
                 f"{file} has no column {column!r} or {field!r}; it has {', '.join(table.columns)}. For a list without "
                 "header, with a token on each line, use another suffix, such as .txt"
             )
-        given = table[column].dropna()
+        given = plain_columns(table[[column]].dropna())[column]
         if len(given) and not (is_string_dtype(given) or is_integer_dtype(given)):
             raise DataError(f"{file}: column {column!r} must hold strings or whole numbers; got {shown(given.iloc[0])}")
         if len(given) and is_string_dtype(given) and given.str.contains("\0", regex=False).any():
@@ -83,13 +95,12 @@ def read_tokens(file: Path, column: str, field: str) -> list[str]:
         tokens = [token for token in map(str, given) if token]
     else:
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         if "\0" in text:
             raise DataError(f"{file} has a NUL byte, which text files cannot contain; the file is damaged")
-        lines = text.splitlines()
-        tokens = [line.strip() for line in lines if line.strip()]
+        tokens = [line.strip() for line in text.split("\n") if line.strip()]
     if not tokens:
         raise DataError(f"{file} holds no {column}")
     return tokens

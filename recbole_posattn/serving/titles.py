@@ -39,6 +39,8 @@ def read_titles(config: Config, field: str | None = None) -> pd.Series:
     try:
         header = pd.read_csv(file, nrows=0, **options).columns
         columns = {name.partition(":")[0]: name for name in header}
+        if len(columns) < len(header):
+            raise DataError(f"{file} has two columns of one name: {', '.join(header)}; remove one, or rename it")
         item, title = columns.get(config["ITEM_ID_FIELD"]), _title_column(file, columns, field)
         if item is None:
             raise DataError(f"{file} has no column {config['ITEM_ID_FIELD']!r}; it has {', '.join(columns)}")

@@ -73,7 +73,7 @@ class UserHistories:
             for row in torch.arange(len(new)).split(1):
                 self.append(new.rows(row))
             return
-        place = torch.tensor([self._place.setdefault(user, len(self._place)) for user in new.user])
+        place = torch.tensor([self._place.setdefault(user, len(self._place)) for user in new.user], dtype=torch.int64)
         n_added = len(self._place) - len(self._user)
         if n_added:
             self._user = np.concatenate([self._user, as_tokens(list(self._place)[-n_added:])])

@@ -21,6 +21,7 @@ from recbole.utils import ModelType, init_seed
 
 from recbole_posattn import distributed
 from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.data.cache import only_read
 from recbole_posattn.data.tables import forget
 from recbole_posattn.errors import CheckpointError, DataError, UserError
 from recbole_posattn.settings.config import Config
@@ -102,7 +103,8 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
         config = Config.from_plain(content["config"], data_path)
     ensure_atomic_files(config, keeps=True)
     init_seed(config["seed"], config["reproducibility"])
-    interactions, loaders = prepare_data(config)
+    with only_read():  # the folder of data_cache may be of another machine
+        interactions, loaders = prepare_data(config)
     model = build_model(config, loaders[0])
     with use_explained(checkpoint):
         try:

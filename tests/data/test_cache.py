@@ -15,7 +15,7 @@ from recbole.data.interaction import Interaction
 from recbole_posattn import Config, run
 from recbole_posattn.data import cache, sequencing
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.training.load import prepare_data
+from recbole_posattn.training.load import load, prepare_data
 
 SPLITS = {
     "leave one out": {},
@@ -141,3 +141,26 @@ def test_a_run_with_it_is_the_same_run(tiny_settings: Callable) -> None:
     ]
     assert results[0]["test_result"] == results[1]["test_result"] is not None
     assert results[0]["curve"][-1]["loss"] == results[1]["curve"][-1]["loss"]
+
+
+def first_batch(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return next(iter(load(checkpoint).test_data))[0].interaction
+
+
+def test_a_trained_model_is_loaded_where_the_cache_is_not(
+    tiny_settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read where it is, and neither needed nor written where it is not."""
+    settings = tiny_settings(data_cache="cache", epochs=1)
+    checkpoint = Path(run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]).absolute()
+    monkeypatch.setattr(sequencing, "sequence_order", lambda *_: pytest.fail("the cache was not read"))
+    expected = first_batch(checkpoint)
+    monkeypatch.undo()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for blocked in (False, True):
+        if blocked:
+            (elsewhere / "cache").write_text("")
+        assert_equal([first_batch(checkpoint)], [expected])
+        assert [file.name for file in elsewhere.iterdir()] == ["cache"] * blocked

@@ -308,6 +308,73 @@ def test_products_as_json_may_have_lists(log: Path) -> None:
     assert text == ["item_id:token\ttitle:token\ttags:token_seq\tn:float", "i0\tSalt\ta_b c\t", "i1\t\t\t3"]
 
 
+def test_lists_of_ones_own_keep_every_value(log: Path) -> None:
+    """Vectors and sequences; whole numbers may be names."""
+    records = [
+        {
+            "what": "i0",
+            "emb:float_seq": [0.5, 0.5, 1],
+            "untyped": [0, 0, 0.25],
+            "ids": [7, 7],
+            "words": ["a", "b", "a"],
+        },
+        {"what": "i1", "emb:float_seq": "1 1 2e-3", "untyped": None, "ids": [], "words": "a a"},
+    ]
+    Path("products.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    done = convert(log, "mine", OWN._replace(item_features="products.jsonl"))
+    assert done.file.with_suffix(".item").read_text().splitlines() == [
+        "item_id:token\temb:float_seq\tuntyped:float_seq\tids:token_seq\twords:token_seq",
+        "i0\t0.5 0.5 1\t0 0 0.25\t7 7\ta b a",
+        "i1\t1 1 2e-3\t\t\ta a",
+    ]
+
+
+def test_only_what_atomic_files_take_for_numbers_are_numbers(log: Path) -> None:
+    seasons = ["2020_01", "٣", "1e39", "inf", "nan", "0x10"]
+    for nth, season in enumerate(seasons):
+        Path("products.csv").write_text(f"what,season\ni0,{season}\ni1,5\n")
+        done = convert(log, f"mine{nth}", OWN._replace(item_features="products.csv"))
+        header, first, _ = done.file.with_suffix(".item").read_text().splitlines()
+        assert header == "item_id:token\tseason:token" and first == f"i0\t{season}"
+
+
+def test_names_in_both_files_are_compared_as_they_are_written(empty_folder: Path) -> None:
+    names = ["A&amp;B", "x  y", " z"]
+    rows = [f"u{nth % 2},{name},{nth}" for nth, name in enumerate(names * 2)]
+    Path("log.csv").write_text("\n".join(["who,what,when", *rows, ""]))
+    Path("products.csv").write_text("\n".join(["what,title", *(f"{name},T{n}" for n, name in enumerate(names)), ""]))
+    done = convert("log.csv", "mine", OWN._replace(item_features="products.csv"))
+    assert done.features[0].described == done.features[0].wanted == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("what,item_id,title\ni0,i1,One\n", "would be written as 'item_id', as would column 'what': rename it"),
+        ("what,a:b,a_b\ni0,1,2\n", "would be written as 'a_b', as would another: rename it, or leave it out"),
+        ("what,price:float\ni0,1.5\ni1,abc\n", "1 bad line, line 3: column 'price:float' must hold numbers; got 'abc'"),
+        ("what,vector:float_seq\ni0,1 b\n", "line 2: column 'vector:float_seq' must hold numbers; got '1 b'"),
+    ],
+)
+def test_columns_of_ones_own_that_cannot_be_written_are_one_line(
+    log: Path, content: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    Path("products.csv").write_text(content)
+    flags = ["--dataset=mine", "--user=who", "--item=what", "--time=when", "--item_features=products.csv"]
+    assert cli.main(["data", "convert", str(log), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not Path("dataset").exists()
+
+
+def test_features_of_an_earlier_conversion_are_told(log: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("products.csv").write_text("what,title\ni0,Salt\n")
+    flags = ["--dataset=mine", "--user=who", "--item=what", "--time=when", "--overwrite"]
+    assert cli.main(["data", "convert", str(log), *flags, "--item_features=products.csv"]) == 0
+    assert "left as it was" not in capsys.readouterr().out
+    assert cli.main(["data", "convert", str(log), *flags]) == 0
+    assert "left as it was: dataset/mine/mine.item; delete it if it describes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

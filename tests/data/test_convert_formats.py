@@ -296,15 +296,31 @@ def test_equal_times_keep_the_order_of_the_file(empty_folder: Path) -> None:
     assert rows(done.file) == [(str(u), str(k), k // 50) for u in range(3) for k in range(u, 300, 3)]
 
 
-@pytest.mark.parametrize("kind", ["int32", "string", "large_string", "binary", "dictionary"])
+@pytest.mark.parametrize(
+    "kind", ["int32", "string", "large_string", "string_view", "binary", "binary_view", "dictionary"]
+)
 def test_parquet_has_many_types_for_the_same(empty_folder: Path, kind: str) -> None:
-    types = {"int32": pa.int32(), "dictionary": pa.string()}
+    types = {"int32": pa.int32(), "dictionary": pa.string(), "string_view": pa.string_view()}
+    types |= {"binary_view": pa.binary_view()}
     tokens = pa.array([7, 8] if kind == "int32" else ["7", "8"], types.get(kind) or pa.type_for_alias(kind))
     days = pa.array([datetime.date(1970, 1, 2), datetime.date(1970, 1, 3)])
     tokens = tokens.dictionary_encode() if kind == "dictionary" else tokens
     pq.write_table(pa.table({"u": tokens, "i": tokens, "t": days, "r": pa.array([1, 2], pa.int8())}), "a.parquet")
     done = convert("a.parquet", "mine", ReadOptions(user="u", item="i", time="t", rating="r"))
     assert rows(done.file) == [("7", "7", 1, 86_400), ("8", "8", 2, 172_800)]
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ms"), pa.date32()], ids=str)
+def test_times_that_do_not_fit_are_bad_rows(empty_folder: Path, kind: pa.DataType) -> None:
+    """Arrow's conversion to microseconds would wrap around: 2^62 ms would be the year 1970."""
+    width = pa.int32() if kind == pa.date32() else pa.int64()
+    largest = 2**31 - 1 if kind == pa.date32() else 2**62
+    day = 1 if kind == pa.date32() else 86_400_000
+    times = pa.array([day, 2 * day, largest, -largest], width).view(kind)
+    pq.write_table(pa.table({"u": ["7"] * 4, "i": ["7"] * 4, "t": times}), "a.parquet")
+    done = convert("a.parquet", "mine", ReadOptions(user="u", item="i", time="t"), on_error="skip")
+    assert rows(done.file) == [("7", "7", 86_400), ("7", "7", 172_800)]
+    assert [reason.count for reason in done.rejected] == [2]
 
 
 def test_sequential_parquet_has_a_user_a_row(empty_folder: Path) -> None:

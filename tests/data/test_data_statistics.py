@@ -65,6 +65,12 @@ def test_times_may_be_missing(empty_folder: Path) -> None:
     assert found.plain()["first"] is None
 
 
+def test_dates_as_tokens_are_no_times(empty_folder: Path) -> None:
+    header = "user_id:token\titem_id:token\ttimestamp:token"
+    write_atomic_file(empty_folder / "dataset", "mine", [("a", "x", "2020-01-01"), ("a", "y", "2020-01-02")], header)
+    assert statistics().times is None and statistics().interactions == 2
+
+
 def test_other_columns_and_separators_are_those_of_the_settings(empty_folder: Path) -> None:
     file = write_atomic_file(empty_folder / "dataset", "mine", [])
     file.write_text("who:token;what:token;when:float\na;x;1.5\na;y;2.5\n", encoding="utf-8")

@@ -258,6 +258,19 @@ def test_a_trained_model_scores_as_recommend_does(settings: dict, write: Callabl
     assert np.isfinite(of_all["score"]).all() and len(of_all) > 50
 
 
+def test_whole_histories_after_a_gap_have_each_interaction_once() -> None:
+    """A user without a validation row, whose test history has an item that no row has as its target."""
+    rows = {part: [*found] for part, found in ROWS.items()}
+    rows["train"].append(Row("gap", ["i1", "i2"], "i3"))
+    rows["test"].append(Row("gap", ["i1", "i2", "i3", "i4"], "i5"))
+    write_written(rows)
+    for eager in (True, False):
+        result = run("PosKernelSASRec", "mine", config_dict={**SETTINGS, "lazy_prefixes": not eager}, command_line=[])
+        requests = Recommender.load(result["checkpoint"]).known_users(["gap"])
+        numbers = load(result["checkpoint"]).dataset.id2token("item_id", requests.histories.flat()[1])
+        assert numbers.tolist() == ["i1", "i2", "i3", "i4", "i5"]
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 

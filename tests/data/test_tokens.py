@@ -16,7 +16,8 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole_posattn import Config
 from recbole_posattn.data.tokens import as_tokens
 from recbole_posattn.evaluation.target_ranks import user_results
-from recbole_posattn.serving.requests import new_histories, report_skipped
+from recbole_posattn.serving.new_histories import new_histories
+from recbole_posattn.serving.requests import report_skipped
 
 LONG, N = "x" * 20_000, 3000
 

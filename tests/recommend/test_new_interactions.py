@@ -113,3 +113,11 @@ def test_a_model_of_users_and_histories_needs_known_users(untrained: Callable) -
     assert len(recommender.recommend_users(["u1"], k=2)) == 2
     with pytest.raises(CheckpointError, match="FPMC reads user_id"):
         recommender.recommend_users(["stranger"], k=2)
+
+
+def test_strangers_alone_are_skipped_by_a_model_without_histories(untrained: Callable) -> None:
+    lines: list[str] = []
+    recommender = Recommender(untrained("BPR"), report=lines.append)
+    recommender.add_interactions({"stranger": ["i1"]})
+    assert lines == ["1 of 1 users are not in the data, skipped: stranger"]
+    assert len(recommender.recommend_users(["u1"], k=3)) == 3

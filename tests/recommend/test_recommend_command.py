@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -24,8 +25,8 @@ from recbole_posattn.cli import recommend
 from recbole_posattn.errors import DataError, UserError
 from recbole_posattn.serving import recommender as recommender_module
 from recbole_posattn.serving.lists import SCHEMA
+from recbole_posattn.serving.new_histories import new_histories
 from recbole_posattn.serving.recommender import Recommender
-from recbole_posattn.serving.requests import new_histories
 from recbole_posattn.serving.tables import SUFFIXES, check_output, read_table, read_tokens, without_formulas, writing
 
 LEFT_OUT = "recbole-posattn: items of a user's own history are left out; --history=include keeps them"
@@ -220,6 +221,31 @@ def test_tokens_are_read_from_columns_and_lines() -> None:
     assert read_tokens(Path("items.parquet"), "item", "item_id") == ["1", "2"]
     Path("items.list").write_text(" 1 \n\n02\n")
     assert read_tokens(Path("items.list"), "item", "item_id") == ["1", "02"]
+    Path("items.list").write_bytes("\ufeff1\r\na\u2028b\r\n".encode())
+    assert read_tokens(Path("items.list"), "item", "item_id") == ["1", "a\u2028b"]
+    Path("items.jsonl").write_text('{"item": 5}\n{"item": null}\n{"item": 7}\n')
+    assert read_tokens(Path("items.jsonl"), "item", "item_id") == ["5", "7"]
+    Path("items.jsonl").write_text('{"item": "2020-01-01"}\n{"item": "2020-01-01T10:00:00"}\n')
+    assert read_tokens(Path("items.jsonl"), "item", "item_id") == ["2020-01-01", "2020-01-01T10:00:00"]
+
+
+def test_tokens_in_json_that_look_like_dates_are_tokens() -> None:
+    Path("given.jsonl").write_text('{"user": "2020-01-01", "item": "a", "time": "2020-01-02"}\n')
+    requests = new_histories(read_table(Path("given.jsonl"), {}), {"[PAD]": 0, "a": 1}, "TiSASRec")
+    assert requests.user.tolist() == ["2020-01-01"] and requests.histories.time.tolist() == [1577923200.0]
+
+
+@pytest.mark.parametrize("kind", [object, "category"])
+def test_numbers_in_columns_of_other_types_are_tokens_and_times(kind: object) -> None:
+    table = pd.DataFrame({"user": [1, 1, 2], "item": [7, 8, 7], "time": [2, 1, 3]}).astype(kind)
+    requests = new_histories(table, {"[PAD]": 0, "7": 1, "8": 2})
+    assert requests.user.tolist() == ["1", "2"] and requests.histories.item.tolist() == [2, 1, 1]
+
+
+def test_a_column_that_stands_twice_is_refused() -> None:
+    table = pd.DataFrame([["a", "b", "x"]], columns=["user", "user", "item"])
+    with pytest.raises(DataError, match="histories have the column 'user' more than once"):
+        new_histories(table, {"[PAD]": 0, "x": 1})
 
 
 DAYS = ["2020-01-03", "2020-01-01", "2020-01-02"]
@@ -244,8 +270,10 @@ def test_days_are_times_in_any_format(time: pa.Array) -> None:
     Path("given.jsonl").write_text("\n".join(lines))
     known = {token: number for number, token in enumerate(["[PAD]", "a", "b", "c"])}
     of_python = pd.DataFrame(table.to_pydict(), dtype=object)
+    seconds = (np.sort(np.array(time.cast(pa.timestamp("us")).cast(pa.int64()))) / 1e6).tolist()
     for given in (*(read_table(Path(f"given{suffix}"), {}) for suffix in SUFFIXES), of_python):
         assert new_histories(given, known).histories.item.tolist() == [1, 2, 3]
+        assert new_histories(given, known, "TiSASRec").histories.time.tolist() == seconds
 
 
 def test_texts_that_are_formulas_are_escaped_where_asked(
@@ -374,6 +402,11 @@ def test_titles_of_recboles_own_data_sets_have_other_names(checkpoint: str, titl
         ("item_id:token\tgenre:token\ni1\tx\n", ["--titles"], "{file} has no column of titles, such as title; it has"),
         ("item_id:token\ttitle:token\ni1\tx\n", ["--title_field=titel"], "no column 'titel'; it has item_id, title."),
         ("item_id:token\ttitle:token\ni1\tx\n", ["--title_field=titel"], "Did you mean 'title'?"),
+        (
+            "item_id:token\titem_id:float\ttitle:token\ni1\t2\tx\n",
+            ["--titles"],
+            "{file} has two columns of one name: item_id:token, item_id:float, title:token",
+        ),
         ("item:token\ttitle:token\ni1\tx\n", ["--titles"], "{file} has no column 'item_id'; it has item, title"),
         ("", ["--titles"], "{file} cannot be read: "),
     ],

@@ -325,3 +325,11 @@ def test_known_histories_are_those_of_the_file(
         found[user].append(token)
     assert found == sequences
     assert dataset.id2token("user_id", requests.user_id.numpy()).tolist() == requests.user.tolist()
+
+
+def test_histories_of_a_split_that_were_cut_cannot_be_left_out(untrained: Callable) -> None:
+    eager = Recommender(untrained("PosKernelSASRec", lazy_prefixes=False))
+    with pytest.raises(SettingError, match="lazy_prefixes: False keeps only the newest items of it"):
+        eager.recommend_users(split="test", exclude_history=True)
+    whole = Recommender(untrained("PosKernelSASRec")).recommend_users(k=3, exclude_history=True)
+    assert_same_lists(eager.recommend_users(k=3, exclude_history=True), whole)

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_posattn.atomic_files.convert.feature_formats import ITEMS, USERS
-from recbole_posattn.atomic_files.convert.features import Role, Source, Table, find_sources, read_table
+from recbole_posattn.atomic_files.convert.features import ROLES, Role, Source, Table, find_sources, read_table
 from recbole_posattn.atomic_files.convert.filters import Filters, Step, apply_filters, check_filters
 from recbole_posattn.atomic_files.convert.formats import find_format, guess_format
 from recbole_posattn.atomic_files.convert.interactions import Batch, Gatherer, Interactions
@@ -64,6 +64,7 @@ class Conversion(NamedTuple):
         rejected: Why lines (or rows) were skipped.
         rejected_file: The file that lists them; ``None`` if there are none.
         features: The files of features.
+        left: Files of features that were there and stay as they are.
     """
 
     file: Path
@@ -77,6 +78,7 @@ class Conversion(NamedTuple):
     rejected: list[Reason]
     rejected_file: Path | None
     features: tuple[FeatureFile, ...] = ()
+    left: tuple[Path, ...] = ()
 
 
 def convert(
@@ -146,7 +148,9 @@ def convert(
         times = float(kept.time.min()), float(kept.time.max())
         of_rejects = rejects.reasons(), output.rejected_file if rejects.count else None
         features = _summaries(output, tables)
-        return Conversion(output.file, located.label, form, steps, users, items, *times, *of_rejects, features)
+        unwritten = [role for role in ROLES if role not in {table.role for table in tables}]
+        left = tuple(file for role in unwritten if (file := output.features_file(role)).exists())
+        return Conversion(output.file, located.label, form, steps, users, items, *times, *of_rejects, features, left)
 
 
 def _features(kept: Interactions, sources: Sequence[Source], on_error: OnError, stack: ExitStack) -> list[Table]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import html
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+
+from recbole_posattn.data.text import LARGEST, NUMBER
 
 Record = Mapping[str, Any]
 
@@ -60,19 +61,20 @@ def text_of(value: Any) -> str:
     return text if text.isprintable() else "".join(letter for letter in text if letter.isprintable())
 
 
-def tokens_of(values: Iterable[Any]) -> str:
-    """Values as a sequence of tokens, each once, separated by spaces; spaces within a token become underscores."""
-    tokens = (text_of(value).replace(" ", "_") for value in values)
-    return " ".join(dict.fromkeys(token for token in tokens if token))
+def sequence_of(values: Iterable[Any]) -> str:
+    """Values as a sequence of tokens, separated by spaces; spaces within a token become underscores."""
+    return " ".join(token for token in (text_of(value).replace(" ", "_") for value in values) if token)
+
+
+def classes_of(values: Iterable[Any]) -> str:
+    """The categories of an item as a sequence of tokens, each once."""
+    return " ".join(dict.fromkeys(sequence_of(values).split()))
 
 
 def number_of(value: Any) -> str:
-    """A finite number, with or without a currency sign; empty for anything else."""
+    """A number that an atomic file may hold, with or without a currency sign; empty for anything else."""
     text = text_of(value).removeprefix("$").replace(",", "")
-    try:
-        return text if math.isfinite(float(text)) else ""
-    except ValueError:
-        return ""
+    return text if re.fullmatch(NUMBER, text) and abs(float(text)) <= LARGEST else ""
 
 
 def _flat(value: Any) -> list[Any]:
@@ -97,7 +99,7 @@ def _classes(*fields: str, separator: str | None = None) -> Column:
         for field in fields:
             given = record.get(field)
             values = str(given).split(separator) if separator is not None and given else _flat(given)
-            if found := tokens_of(values):
+            if found := classes_of(values):
                 return found
         return ""
 
@@ -121,7 +123,7 @@ def _year(record: Record) -> str:
 
 
 def _genres(record: Record) -> str:
-    return tokens_of(genre for genre in str(record.get("genres") or "").split("|") if genre != _NO_GENRES)
+    return classes_of(genre for genre in str(record.get("genres") or "").split("|") if genre != _NO_GENRES)
 
 
 _MOVIE = (_text("title", "title"), Column("release_year:token", _year))
@@ -166,7 +168,7 @@ ITEMS: dict[str, Features] = {
     "ml-100k": Features(
         ("u.item",),
         "item",
-        (*_MOVIE, Column("class:token_seq", lambda record: tokens_of(g for g in _GENRES if record.get(g) == "1"))),
+        (*_MOVIE, Column("class:token_seq", lambda record: classes_of(g for g in _GENRES if record.get(g) == "1"))),
         separator="|",
         fields=("item", "title", "released", "video_released", "url", *_GENRES),
         encoding="latin-1",

@@ -16,8 +16,8 @@ from recbole_posattn.atomic_files.convert.feature_formats import (
     USERS,
     Features,
     number_of,
+    sequence_of,
     text_of,
-    tokens_of,
 )
 from recbole_posattn.atomic_files.convert.interactions import quoted
 from recbole_posattn.atomic_files.convert.lines import Lines, checked_encoding, read_lines
@@ -25,7 +25,7 @@ from recbole_posattn.atomic_files.convert.readers import PARSE_ERRORS, fields_of
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.shapes import SUFFIXES, ReadOptions
 from recbole_posattn.atomic_files.convert.sources import Located, beside, category_of, open_stream
-from recbole_posattn.errors import DataError, SettingError, did_you_mean
+from recbole_posattn.errors import DataError, SettingError, did_you_mean, shown
 
 Role = Literal["item", "user"]
 ROLES: tuple[Role, ...] = ("item", "user")
@@ -129,7 +129,7 @@ def read_table(source: Source, wanted: Mapping[str, int], rejects: Rejects) -> T
     with open_stream(source.located) as stream:
         lines = read_lines(stream, checked_encoding(features.encoding), rejects)
         for record in _records(lines, features, rejects):
-            token = text_of(record.get(features.key))
+            token = str(record.get(features.key))  # as the interactions name it
             if token in wanted and token not in rows:
                 columns = features.columns
                 rows[token] = dict(record) if columns is None else [column.value(record) for column in columns]
@@ -140,8 +140,26 @@ def read_table(source: Source, wanted: Mapping[str, int], rejects: Rejects) -> T
         header, texts = _typed(features.key, [row for _, row in named])
     else:
         header, texts = [column.header for column in features.columns], [row for _, row in named]
+    header.insert(0, f"{source.role}_id:token")
+    _check_names(header, source)
     of_all = [[token, *row] for (token, _), row in zip(named, texts)]
-    return Table(source.role, source.located.label, [f"{source.role}_id:token", *header], of_all, len(wanted), rejects)
+    return Table(source.role, source.located.label, header, of_all, len(wanted), rejects)
+
+
+def _check_names(header: Sequence[str], source: Source) -> None:
+    """Refuse two columns of one name.
+
+    Raises:
+        DataError: Naming the column.
+    """
+    names = [column.rpartition(":")[0] for column in header]
+    for nth, name in enumerate(names):
+        if name in names[:nth]:
+            first = f"column {source.features.key!r}" if names.index(name) == 0 else "another"
+            raise DataError(
+                f"{source.located.label} has a column that would be written as {name!r}, as would {first}: rename it, "
+                "or leave it out"
+            )
 
 
 def _records(lines: Iterator[Lines], features: Features, rejects: Rejects) -> Iterator[Mapping[str, Any]]:
@@ -156,8 +174,9 @@ def _records(lines: Iterator[Lines], features: Features, rejects: Rejects) -> It
                 fields = _header(text, features, rejects.label)
                 continue
             record = _fields(text, features, fields or ()) if parse is None else _object(text, parse)
-            if isinstance(record, str):
-                rejects.add(number, record, text)
+            problem = record if isinstance(record, str) else _problem(record, features)
+            if isinstance(record, str) or problem:
+                rejects.add(number, problem, text)
                 continue
             n_records, has_key = n_records + 1, has_key or features.key in record
             there = there or dict.fromkeys(record)
@@ -200,14 +219,36 @@ def _object(line: str, parse: Callable[[str], Any]) -> dict[str, Any] | str:
     return record if isinstance(record, dict) else "the line is not an object"
 
 
+def _problem(record: Mapping[str, Any], features: Features) -> str:
+    """What is wrong with a record of a user's own table, whose header gives types; empty if nothing."""
+    if features.columns is not None:
+        return ""
+    for field, value in record.items():
+        kind = _named_type(field)
+        values = value if isinstance(value, list) else [value]
+        if kind == "float_seq" and not isinstance(value, list):
+            values = text_of(value).split()
+        if kind in ("float", "float_seq") and value not in (None, "") and not all(map(number_of, values)):
+            return f"column {str(field)!r} must hold numbers; got {shown(value)}"
+        if kind == "float" and isinstance(value, list):
+            return f"column {str(field)!r} must hold one number; got {shown(value)}"
+    return ""
+
+
+def _named_type(field: object) -> str | None:
+    """The type in the name of a column, such as ``price:float``."""
+    name, _, kind = str(field).rpartition(":")
+    return kind if name and kind in _TYPES else None
+
+
 def _typed(key: str, records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of a user's own table: each column gets the type that all its values have."""
     header, columns = [], []
     for field in dict.fromkeys(name for record in records for name in record if name != key):
         values = [record.get(field) for record in records]
-        name, _, kind = str(field).rpartition(":")
-        if not name or kind not in _TYPES:
-            name, kind = text_of(field).replace(":", "_"), _type(values)
+        kind = _named_type(field)
+        name = text_of(field).replace(":", "_") if kind is None else str(field).removesuffix(f":{kind}")
+        kind = kind or _type(values)
         header.append(f"{name}:{kind}")
         columns.append([_as(kind, value) for value in values])
     return header, [list(row) for row in zip(*columns)] if columns else [[] for _ in records]
@@ -215,7 +256,9 @@ def _typed(key: str, records: Sequence[Mapping[str, Any]]) -> tuple[list[str], l
 
 def _type(values: Sequence[Any]) -> str:
     if any(isinstance(value, list) for value in values):
-        return "token_seq"
+        each = [one for value in values if value is not None for one in (value if isinstance(value, list) else [None])]
+        are_numbers = any(isinstance(one, float) for one in each) and all(map(number_of, each))
+        return "float_seq" if are_numbers else "token_seq"  # whole numbers may be names
     texts = [text for text in map(text_of, values) if text]
     return "float" if texts and all(map(number_of, texts)) else "token"
 
@@ -224,5 +267,6 @@ def _as(kind: str, value: Any) -> str:
     if kind == "float":
         return number_of(value)
     if kind.endswith("_seq"):
-        return tokens_of(value if isinstance(value, list) else text_of(value).split())
+        values = value if isinstance(value, list) else text_of(value).split()
+        return sequence_of(map(number_of, values) if kind == "float_seq" else values)
     return text_of(value)

@@ -120,7 +120,7 @@ class Gatherer:
         good = np.logical_and.reduce([column.good for column in columns])
         for index in np.flatnonzero(~good).tolist():
             bad = next(column for column in columns if not column.good[index])
-            reason = f"{bad.role} {bad.problem(bad.given[index].as_py())}"
+            reason = f"{bad.role} {bad.problem(plain_value(bad.given[index]))}"
             self.rejects.add(int(batch.number[index]), reason, batch.text(index))
         for column in columns:
             self._kept[column.role].frombytes(column.values[good].tobytes())
@@ -135,6 +135,14 @@ class Gatherer:
         if time is None:
             time = _positions(kept["user"])
         return Interactions(kept["user"], kept["item"], time, kept.get("rating"), list(self._users), list(self._items))
+
+
+def plain_value(value: pa.Scalar) -> Any:
+    """A value as Python has it; a time out of Python's range as its number."""
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return value.value
 
 
 def _token_column(role: str, texts: pa.Array, known: dict[str, int]) -> _Column:

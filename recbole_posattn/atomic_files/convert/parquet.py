@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbole_posattn.atomic_files.convert.interactions import Batch
+from recbole_posattn.atomic_files.convert.interactions import Batch, plain_value
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.shapes import Columns, check_columns
 from recbole_posattn.errors import DataError
@@ -57,7 +57,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     is_a = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    return any(check(kind) for check in is_a)
+    return any(check(kind) for check in (*is_a, pa.types.is_string_view, pa.types.is_binary_view))
 
 
 def _usable(role: str, kind: pa.DataType) -> bool:
@@ -129,7 +129,7 @@ def _batch(number: np.ndarray, table: dict[str, pa.Array], done: int, rejects: R
     time, rating = table.get("time"), table.get("rating")
 
     def text(index: int) -> str:
-        return "\t".join(str(column[index]) for column in shown)
+        return "\t".join(str(plain_value(column[index])) for column in shown)
 
     return Batch(number, table["user"], table["item"], time, rating, text, done)
 

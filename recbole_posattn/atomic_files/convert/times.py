@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbole_posattn.atomic_files.convert.shapes import ORDER
+from recbole_posattn.data.text import NUMBER
 from recbole_posattn.errors import SettingError
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 
 
@@ -26,7 +26,7 @@ def numbers(values: pa.Array) -> np.ndarray:
         try:
             values = values.cast(pa.float64())
         except pa.ArrowInvalid:
-            is_number = pc.match_substring_regex(values, _NUMBER)
+            is_number = pc.match_substring_regex(values, f"^{NUMBER}$")
             values = pc.if_else(is_number, values, None).cast(pa.float64())
     found = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return np.where(np.isfinite(found), found, np.nan)
@@ -77,8 +77,10 @@ class TimeFormat:
             Seconds; float64, shape (n,); NaN for a time that is missing or cannot be read.
         """
         if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-            microseconds = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-            return _seconds(pc.fill_null(microseconds, 0).to_numpy(), values.is_null().to_numpy(zero_copy_only=False))
+            microseconds = _representable(values).cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            return _seconds(
+                pc.fill_null(microseconds, 0).to_numpy(), microseconds.is_null().to_numpy(zero_copy_only=False)
+            )
         if self.name in UNITS:
             return numbers(values) / UNITS[self.name]
         if not pa.types.is_string(values.type):
@@ -93,6 +95,17 @@ class TimeFormat:
             if index.any():
                 found[index] = parsed(values.filter(mask))
         return found
+
+
+def _representable(times: pa.Array) -> pa.Array:
+    """Arrow's times, without those that do not fit into 64 bits as microseconds, from which Arrow would make others."""
+    if pa.types.is_date(times.type):
+        times = times.cast(pa.timestamp("s" if pa.types.is_date32(times.type) else "ms"))
+    per_unit = UNITS["us"] // UNITS.get(times.type.unit, UNITS["us"])  # 1 for us and ns
+    largest = (2**63 - 1) // per_unit
+    raw = times.cast(pa.int64())
+    fits = pc.and_(pc.greater_equal(raw, -largest), pc.less_equal(raw, largest))
+    return pc.if_else(fits, times, None)
 
 
 def _dates(texts: pa.Array, form: str) -> np.ndarray:
