@@ -95,7 +95,7 @@ def run_or_die(settings: dict, folder: str, n_threads: int, *arguments: object, 
 
     Each start is noted in the file ``order`` next to the folder.
     """
-    from recbole_posattn.experiments import trials
+    from recbole_posattn.experiments import run_folders
 
     order, seed = Path(folder).with_name("order"), settings["seed"]
     before = order.read_text() if order.exists() else ""
@@ -104,7 +104,7 @@ def run_or_die(settings: dict, folder: str, n_threads: int, *arguments: object, 
         file.write(f"{seed}{'†' if dies else ''} ")
     if dies:
         os.kill(os.getpid(), signal.SIGKILL)
-    return trials.run_in_folder(settings, folder, n_threads, *arguments, **options)
+    return run_folders.run_in_folder(settings, folder, n_threads, *arguments, **options)
 
 
 def run_each(cases: list[tuple[str, dict]]) -> list[dict]:

@@ -15,7 +15,8 @@ import pytest
 from recbole_posattn.errors import InUseError
 from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard
 from recbole_posattn.experiments.leaderboard.spec import Spec, read_spec
-from recbole_posattn.experiments.trials import Resources, lock_of_run, remove_left_over, run_in_folder
+from recbole_posattn.experiments.run_folders import lock_of_run, remove_left_over, run_in_folder
+from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.experiments.tuning.tune import tune

@@ -18,8 +18,9 @@ from recbole_posattn.cli import main as cli
 from recbole_posattn.data.dataset import SequenceDataset
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.experiments.leaderboard.spec import read_spec
+from recbole_posattn.experiments.run_folders import FAILURE_NAME, run_in_folder
 from recbole_posattn.experiments.run_results import read_result
-from recbole_posattn.experiments.trials import FAILURE_NAME, Trial, checked_folders, from_anywhere, run_in_folder
+from recbole_posattn.experiments.trials import Trial, checked_folders, from_anywhere
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.nn.kernels.structures import STRUCTURES

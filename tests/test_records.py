@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ from rich.console import Console
 
 from recbole_posattn import run
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments import identity, trials
-from recbole_posattn.experiments.budget import Budget
+from recbole_posattn.experiments import identity, run_folders, trials
+from recbole_posattn.experiments.budget import Budget, limited
 from recbole_posattn.experiments.cluster import Resources
 from recbole_posattn.experiments.identity import identify
 from recbole_posattn.experiments.records import Records, ignore_all_but_records, records_folders
+from recbole_posattn.experiments.run_folders import run_in_folder
 from recbole_posattn.experiments.run_results import read_result
-from recbole_posattn.experiments.trials import Trial, checked_folders, run_in_folder, run_trials
+from recbole_posattn.experiments.trials import Trial, checked_folders, run_trials
 from recbole_posattn.settings.properties import PROPERTIES
+from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_posattn.training.result import read_users, write_users
 from recbole_posattn.training.run_folder import LAST_NAME
 from tests.test_time_limit import losses, stop_at
@@ -79,6 +82,26 @@ def test_a_record_says_all_about_its_run_but_its_places(record: Path, settings: 
     text = (record / "result.json").read_text()
     assert str(tmp_path) not in text and settings()["data_path"] not in text
     assert sum('"epoch":' in line for line in text.splitlines()) == len(result["curve"])  # a line for each
+
+
+def test_files_of_settings_are_named_without_their_folder(settings: Callable, tmp_path: Path) -> None:
+    protocol = tmp_path / "mine" / "own.yaml"
+    protocol.parent.mkdir()
+    protocol.write_text("eval_args: {split: {LS: valid_and_test}, mode: full, order: TO}\n")
+    given = settings(model="Pop", protocol=str(protocol), data_cache=None)
+    assert run_in_folder(given, tmp_path / "run", 1) is None
+    assert read_result(tmp_path / "run")["config"]["protocol"] == "own.yaml"
+    assert str(tmp_path) not in (tmp_path / "run" / "result.json").read_text()
+    assert taken(given, tmp_path, tmp_path / "own")[0]
+
+
+def test_a_run_that_was_continued_with_other_settings_is_not_taken(
+    record: Path, settings: Callable, tmp_path: Path
+) -> None:
+    change(record, changes=[{"epoch": 1, "key": "learning_rate", "before": 0.5, "now": 0.001}])
+    assert not taken(settings(), record.parent, tmp_path / "own")[0]
+    change(record, changes=[{"epoch": 1, "key": "max_minutes", "before": 5, "now": None}])
+    assert taken(settings(), record.parent, tmp_path / "own")[0]
 
 
 def test_results_by_target_are_small_and_come_back_as_they_were(tmp_path: Path) -> None:
@@ -260,23 +283,54 @@ def test_a_stopped_trial_goes_on_with_more_time(
 
 def test_a_budget_limits_the_time_of_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("recbole_posattn.experiments.budget.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("recbole_posattn.experiments.budget.time.time", lambda: now[0])
     budget = Budget(10)
-    assert Budget().within({"seed": 1}, tmp_path) == {"seed": 1} and not Budget().is_spent
+    assert limited({"seed": 1}, 0, Budget().deadline) == {"seed": 1} and not Budget().is_spent
     now[0] = 240
-    assert budget.within({}, tmp_path) == {"max_minutes": 6.0}
-    assert budget.within({"max_minutes": 5}, tmp_path) == {"max_minutes": 5}
-    (tmp_path / "result.json").write_text('{"config": {}, "seconds": {"training": 120}}')  # it trained before
-    assert budget.within({}, tmp_path) == {"max_minutes": 8.0} and not budget.is_spent
+    assert limited({}, 0, budget.deadline) == {"max_minutes": 6.0}
+    for given in (5, 0.125, 0.004):  # kept as they are
+        assert limited({"max_minutes": given}, 0, budget.deadline) == {"max_minutes": given}
+    assert limited({}, 2, budget.deadline) == {"max_minutes": 8.0} and not budget.is_spent  # it trained before
     now[0] = 600
     assert budget.is_spent and Budget(0).is_spent
+    assert limited({}, 2, budget.deadline) == {"max_minutes": 2.01}
+
+
+def test_a_budget_counts_the_training_that_a_run_continues(
+    settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a killed run, and none of a record without the weights to continue from."""
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(epoch: int, score: float) -> None:
+        if epoch == 1:
+            raise PowerCut
+
+    given = settings(model="NoPESASRec", epochs=3)
+    with pytest.raises(PowerCut):
+        run_in_folder(given, tmp_path / "run", 1, callback_fn=cut)
+    (checkpoint,) = tmp_path.glob("run.incomplete/saved/*/last.pth")
+    content = read_checkpoint(checkpoint)
+    content["training"]["seconds"] = 3600.0
+    write_checkpoint(content, checkpoint)
+    limits: list[float] = []
+    monkeypatch.setattr(run_folders, "run", lambda config_dict, **_: limits.append(config_dict["max_minutes"]))
+    deadline = time.time() + 60 * 10
+    run_in_folder(given, tmp_path / "run", 1, deadline=deadline)
+    (tmp_path / "record").mkdir()
+    record = {"config": {"max_minutes": 60}, "seconds": {"training": 3600}, "stopped_by": "max_minutes"}
+    (tmp_path / "record" / "result.json").write_text(json.dumps(record))
+    run_in_folder(given, tmp_path / "record", 1, deadline=deadline)
+    assert limits == [pytest.approx(70, abs=1), pytest.approx(10, abs=1)]
 
 
 @pytest.mark.slow
 def test_what_is_not_started_is_said(settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run is finished before; the budget is spent after another one; of a stopped one, its record is shown."""
     monkeypatch.setattr(trials, "ray_cluster", lambda where: _OneByOne())
-    monkeypatch.setattr(trials, "start_run", lambda ray, settings, folder, where: ray.run(settings, folder))
+    monkeypatch.setattr(trials, "start_run", lambda ray, settings, folder, where, **_: ray.run(settings, folder))
     monkeypatch.setattr(trials, "end_of_run", lambda ray, done, settings, folder: (done, False))
     plan = checked_folders([Trial("Pop", settings(seed=seed)) for seed in (1, 2, 3, 4)], tmp_path)
     folders = list(plan)
@@ -288,7 +342,7 @@ def test_what_is_not_started_is_said(settings: Callable, tmp_path: Path, monkeyp
     for outcome in run_trials(plan, Resources(), budget):
         outcomes.append(outcome)
         if not outcome.reused:
-            budget._ends = 0.0
+            budget.deadline = 0.0
     facts = [(o.trial.settings["seed"], o.reused, o.started, o.error) for o in outcomes]
     reason = "the budget of 1000 minutes was spent"
     assert facts == [(1, True, True, None), (2, False, True, None), (3, False, False, reason), (4, True, True, None)]
@@ -304,6 +358,9 @@ class _OneByOne:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 64.0}
 
     def run(self, settings: dict, folder: Path) -> str | None:
         return run_in_folder(settings, folder, 1)

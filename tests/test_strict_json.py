@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import recbole_posattn
 from recbole_posattn import run
+from recbole_posattn.experiments.run_folders import run_in_folder
 from recbole_posattn.experiments.run_results import forget_checkpoint, read_result
-from recbole_posattn.experiments.trials import run_in_folder
 from recbole_posattn.experiments.tuning.records import (
     FINISHED,
     TrialRecord,

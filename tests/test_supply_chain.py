@@ -255,9 +255,8 @@ def test_ray_is_told_to_report_no_usage(address: str | None, monkeypatch: pytest
     def init(*_: object, **options: object) -> None:
         seen.update(options, usage=os.environ.get("RAY_USAGE_STATS_ENABLED"))
 
-    monkeypatch.setitem(
-        sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None, is_initialized=lambda: False)
-    )
+    answers = {"shutdown": lambda: None, "is_initialized": lambda: False, "cluster_resources": lambda: {"CPU": 64.0}}
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, **answers))
     with trials.ray_cluster(trials.Resources(address=address)):
         assert seen["usage"] == "0"
         if address is None:

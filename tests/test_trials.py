@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import shutil
@@ -14,20 +15,14 @@ import psutil
 import pytest
 
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.experiments import identity, trials
+from recbole_posattn.experiments import identity, run_folders, trials
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.identity import fingerprint
+from recbole_posattn.experiments.records import Records
+from recbole_posattn.experiments.run_folders import FAILURE_NAME, run_in_folder
 from recbole_posattn.experiments.run_results import read_result
-from recbole_posattn.experiments.trials import (
-    FAILURE_NAME,
-    Outcome,
-    Trial,
-    checked_folders,
-    lacks_memory,
-    run_in_folder,
-    run_trials,
-)
+from recbole_posattn.experiments.trials import Outcome, Trial, checked_folders, lacks_memory, run_trials
 from tests import processes
 
 
@@ -119,6 +114,103 @@ def test_a_killed_run_goes_on_after_its_last_epoch(settings: Callable, tmp_path:
     killed, whole = (read_result(tmp_path / name) for name in ("killed", "whole"))
     assert killed["test_result"] == whole["test_result"] and epochs_of(killed) == epochs_of(whole)
     assert sorted(folder.name for folder in tmp_path.iterdir() if folder.name.startswith("killed")) == ["killed"]
+
+
+@pytest.mark.parametrize("n_moved", [0, 1, 2, 3])
+def test_a_run_killed_while_it_is_tidied_is_complete(
+    settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_moved: int
+) -> None:
+    """Killed after any of its files was moved out of ``saved/``; the run is not done again."""
+
+    class PowerCut(BaseException):
+        pass
+
+    moved: list[Path] = []
+    move = shutil.move
+
+    def move_some(source: Path, target: Path) -> None:
+        if len(moved) == n_moved:
+            raise PowerCut
+        moved.append(source)
+        move(source, target)
+
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(PowerCut):
+            patch.setattr(shutil, "move", move_some)
+            patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(PowerCut))
+            run_in_folder(settings(), tmp_path / "run", 1)
+        monkeypatch.setattr(run_folders, "run", lambda **_: pytest.fail("it ran again"))
+        assert run_in_folder(settings(), tmp_path / "run", 1) is None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert sorted(file.name for file in (tmp_path / "run").iterdir() if file.is_file()) == [
+        *("best.pth", "result.json", "users.parquet")
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+    assert read_result(tmp_path / "run")["checkpoint"] == "best.pth"
+
+
+def test_a_full_disk_loses_no_epoch(settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(epoch: int, score: float) -> None:
+        if epoch == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    handler, validated = signal.getsignal(signal.SIGINT), []
+    try:
+        assert "No space left" in str(run_in_folder(settings(epochs=3), tmp_path / "run", 1, callback_fn=fill))
+        again = {"callback_fn": lambda epoch, _: validated.append(epoch)}
+        assert run_in_folder(settings(epochs=3), tmp_path / "run", 1, **again) is None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert validated == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval_args": {"mode": "uni10"}}, "first: eval_args: a leaderboard ranks all items for the targets of a test"),
+        ({"eval_args": {"split": {"LS": "valid_only"}, "mode": "full"}}, "got mode .*, split {'LS': 'valid_only'}"),
+        (
+            {"metrics": ["NDCG", "AveragePopularity"], "valid_metric": "AveragePopularity@10"},
+            "valid_metric 'AveragePopularity@10' is better if it is smaller; a leaderboard needs one that is better if",
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_leaderboard_cannot_compare_is_refused_before_it_runs(
+    settings: Callable, tmp_path: Path, changes: dict, message: str
+) -> None:
+    given = {key: value for key, value in settings(model="Pop").items() if key != "protocol"}
+    with pytest.raises(SettingError, match=message):
+        checked_folders([Trial("first", {**given, **changes})], tmp_path)
+
+
+def test_a_finished_run_without_its_ranks_runs_again(settings: Callable, tmp_path: Path) -> None:
+    trial = Trial("Pop", settings(model="Pop"))
+    (folder,) = checked_folders([trial], tmp_path)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert run_in_folder(trial.settings, folder, 1) is None
+        (folder / "users.parquet").unlink()
+        checked_folders([trial], tmp_path, Records([]))
+        assert run_in_folder(trial.settings, folder, 1) is None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(Outcome(trial, folder).users)
+
+
+def test_numbers_of_one_value_have_one_fingerprint(settings: Callable, tmp_path: Path) -> None:
+    assert fingerprint(settings(weight_decay=0)) == fingerprint(settings(weight_decay=0.0)) == fingerprint(settings())
+    with pytest.raises(SettingError, match="a and b have the same settings"):
+        checked_folders([Trial("a", settings()), Trial("b", settings(weight_decay=0))], tmp_path)
+
+
+def test_more_than_the_machine_has_is_refused(settings: Callable, tmp_path: Path) -> None:
+    """Ray would wait for ever."""
+    given = settings(model="Pop")
+    with pytest.raises(SettingError, match=r"a run needs 64 GPUs, and this machine has [0-9]+: lower gpus\."):
+        list(run_trials({tmp_path / "run": Trial("Pop", given)}, Resources(cpus=1, gpus=64)))
 
 
 @pytest.mark.slow

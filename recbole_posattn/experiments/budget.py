@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from recbole_posattn.experiments.records import read_header
-from recbole_posattn.training.result import RESULT_NAME
+# What a run has at least, in minutes, so that it can end.
+_LEAST = 0.01
 
 
 class Budget:
@@ -17,28 +15,31 @@ class Budget:
 
     Args:
         minutes: For all of them; ``None`` for no limit.
+
+    Attributes:
+        deadline: When it ends, in seconds since 1970, which all machines of a cluster know; ``None`` for no limit.
     """
 
     def __init__(self, minutes: float | None = None) -> None:
         self.minutes = minutes
-        self._ends = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self.deadline = None if minutes is None else time.time() + 60 * minutes
 
     @property
     def is_spent(self) -> bool:
         """Whether no time is left."""
-        return time.monotonic() >= self._ends
+        return self.deadline is not None and time.time() >= self.deadline
 
-    def within(self, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The settings of a run, with ``max_minutes`` so that it ends with the budget.
 
-        Args:
-            settings: Of the run.
-            folder: Of the run, which may have trained before.
-        """
-        if self.minutes is None:
-            return dict(settings)
-        before = read_header(folder / RESULT_NAME)
-        trained = 0.0 if before is None else before["seconds"]["training"] / 60
-        minutes = trained + max((self._ends - time.monotonic()) / 60, 0.01)
-        given = settings.get("max_minutes")
-        return {**settings, "max_minutes": round(minutes if given is None else min(given, minutes), 2)}
+def limited(settings: Mapping[str, Any], trained: float, deadline: float | None) -> dict[str, Any]:
+    """The settings of a run that starts now, with ``max_minutes`` so that it stops at a deadline.
+
+    Args:
+        settings: Of the run; a ``max_minutes`` in them that ends earlier stays.
+        trained: The minutes that the run has trained already, which ``max_minutes`` counts.
+        deadline: See :attr:`Budget.deadline`.
+    """
+    if deadline is None:
+        return dict(settings)
+    minutes = round(trained + max((deadline - time.time()) / 60, _LEAST), 2)
+    given = settings.get("max_minutes")
+    return dict(settings) if given is not None and given <= minutes else {**settings, "max_minutes": minutes}

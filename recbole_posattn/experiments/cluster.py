@@ -62,6 +62,8 @@ def ray_cluster(where: Resources) -> Iterator[Any]:
     try:
         _connect(ray, where, scratch)
         interrupts.handle_again()
+        if where.address is None:  # a cluster may grow
+            _check_resources(ray, where, "this machine has", "")
         yield ray
     finally:
         ray.shutdown()
@@ -91,6 +93,13 @@ def _connect(ray: Any, where: Resources, scratch: str | None) -> None:
         raise SettingError(f"{what}: {reason}{hint}") from error
 
 
+def runs_that_fit(ray: Any, where: Resources) -> int:
+    """How many runs the connected machines can do at a time, at least 1."""
+    has = ray.cluster_resources()
+    fits = [has.get(name, 0) // needed for name, needed in (("CPU", where.threads), ("GPU", where.gpus)) if needed]
+    return max(1, int(min(fits)))
+
+
 def _check_connected(ray: Any, where: Resources) -> None:
     """Check that the Ray that the program is already connected to has the address and the resources."""
     if where.address not in (None, "auto"):
@@ -98,10 +107,18 @@ def _check_connected(ray: Any, where: Resources) -> None:
             f"this program is already connected to Ray and cannot join the cluster at address {where.address!r}: leave "
             "address out to use the present connection, or call ray.shutdown() first."
         )
+    _check_resources(ray, where, "the Ray that this program is connected to has", ", or call ray.shutdown() first")
+
+
+def _check_resources(ray: Any, where: Resources, who_has: str, else_do: str) -> None:
+    """Refuse runs that need more than there is, which Ray would let wait for ever.
+
+    Raises:
+        SettingError: Naming what is too little.
+    """
     has = ray.cluster_resources()
     for name, needed in (("CPU", where.threads), ("GPU", where.gpus)):
         if needed > has.get(name, 0):
             raise SettingError(
-                f"a run needs {needed:g} {name}s, and the Ray that this program is connected to has "
-                f"{has.get(name, 0):g}: lower {name.lower()}s, or call ray.shutdown() first."
+                f"a run needs {needed:g} {name}s, and {who_has} {has.get(name, 0):g}: lower {name.lower()}s{else_do}."
             )

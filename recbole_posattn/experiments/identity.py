@@ -87,10 +87,13 @@ def identify(settings: Mapping[str, Any]) -> Identity:
     """
     config = Config(config_dict=settings, command_line=[])
     ensure_atomic_files(config)
-    matter = relevant(config.plain())
+    matter, defaults = relevant(config.plain()), config.defaults()
+    for key, value in matter.items():
+        if isinstance(defaults.get(key), float) and isinstance(value, int) and not isinstance(value, bool):
+            matter[key] = float(value)  # 0 and 0.0 are one value, and have one fingerprint
     if not reads_padded_histories(config):
         matter.pop("trim_padding", None)
-    return Identity(matter, config.defaults(), data_digest(config), RESULTS_VERSION)
+    return Identity(matter, defaults, data_digest(config), RESULTS_VERSION)
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

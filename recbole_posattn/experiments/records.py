@@ -22,6 +22,7 @@ from recbole_posattn.files import json_lines, whole_file
 from recbole_posattn.reporting.page import write_files
 from recbole_posattn.reporting.terminal import print_line
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
 
 RUNS = "runs"
@@ -42,7 +43,7 @@ _GITIGNORE = f"""# {RESULT_NAME} and {USERS_NAME} are the record of a finished r
 """
 
 # Settings and entries of result.json that name places on the machine of the run.
-_PLACES = ("data_path", "checkpoint_dir", "show_progress", "device")
+_PLACES = ("data_path", "data_cache", "checkpoint_dir", "show_progress", "device")
 
 
 def write_record(file: Path, settings: Mapping[str, Any], checkpoint: str | None) -> None:
@@ -60,7 +61,11 @@ def write_record(file: Path, settings: Mapping[str, Any], checkpoint: str | None
 
 
 def _without_places(result: Mapping[str, Any], checkpoint: str | None) -> dict[str, Any]:
-    config = {key: value for key, value in result["config"].items() if key not in _PLACES}
+    config = {
+        key: Path(value).name if key in NAMES_OF_SETTINGS and isinstance(value, str) else value
+        for key, value in result["config"].items()
+        if key not in _PLACES
+    }
     kept = {key: value for key, value in result.items() if key != "command"}
     return {**kept, "config": config, "checkpoint": checkpoint}
 
@@ -126,8 +131,10 @@ class Records:
         for folder, result in self._records:
             if folder.resolve() == target.resolve() or not folder.is_dir():
                 continue
-            if not is_enough(result, max_minutes) or not identity.is_of(result) or not _has_ranks(folder):
+            if not is_enough(result, max_minutes) or not identity.is_of(result) or not has_ranks(folder):
                 continue
+            if any(change["key"] not in WITHOUT_EFFECT_ON_RESULT for change in result.get("changes", [])):
+                continue  # some of its epochs were trained with other settings
             if result.get("results_version") != identity.version:
                 self.outdated[folder.parent] += 1
                 continue
@@ -148,7 +155,7 @@ class Records:
             print_line(console, f"{folder}: {n} finished runs are not reused: {OTHER_RESULTS}")
 
 
-def _has_ranks(folder: Path) -> bool:
+def has_ranks(folder: Path) -> bool:
     """Whether the results by target can be read."""
     try:
         return len(read_users(folder)) > 0

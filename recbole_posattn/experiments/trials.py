@@ -11,36 +11,24 @@ import dataclasses
 import functools
 import logging
 import shutil
-import signal
-import threading
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 
-from recbole_posattn.errors import InUseError, SettingError, UserError, one_line
+from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments.budget import Budget
-from recbole_posattn.experiments.cluster import Resources, ray_cluster
+from recbole_posattn.experiments.cluster import Resources, ray_cluster, runs_that_fit
 from recbole_posattn.experiments.identity import Identity, identify
-from recbole_posattn.experiments.records import INCOMPLETE, Records, is_enough, read_header, write_record
+from recbole_posattn.experiments.records import Records, has_ranks
+from recbole_posattn.experiments.run_folders import is_finished, run_in_folder, write_failure
 from recbole_posattn.experiments.run_results import read_result
-from recbole_posattn.files import write_json
-from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.checks import PRETRAINED
 from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, PATH_KEYS
-from recbole_posattn.settings.plugins import check_known_in_workers, import_plugins
+from recbole_posattn.settings.plugins import check_known_in_workers
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
-from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
-from recbole_posattn.training.resume import AUTO
-from recbole_posattn.training.run import run
-from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
-from recbole_posattn.training.trainer import KERNELS_NAME
-
-FAILURE_NAME = "failure.json"
+from recbole_posattn.training.result import RESULT_NAME, read_users
 
 
 class Trial(NamedTuple):
@@ -105,6 +93,7 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
         try:
             check_known_in_workers(trial.settings)
             identity = identify(trial.settings)
+            _check_comparable(identity)
         except UserError as error:
             raise type(error)(f"{trial.name}: {error}") from error
         folder = root / identity.fingerprint
@@ -114,17 +103,32 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
     if records is not None:
         try:
             for folder, trial in folders.items():
-                if not _is_finished(folder, trial.settings):
+                if is_finished(folder, trial.settings) and not has_ranks(folder):
+                    shutil.rmtree(folder)  # damaged: it runs again
+                if not is_finished(folder, trial.settings):
                     records.take(identities[folder], trial.settings.get("max_minutes"), folder)
         except OSError as error:
             raise UserError(f"no records can be copied to {root}: {error.strerror or error}") from error
     return folders
 
 
-def _is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a run is complete, and was not stopped with less time than it has now."""
-    result = read_header(folder / RESULT_NAME)
-    return result is not None and is_enough(result, settings.get("max_minutes"))
+def _check_comparable(identity: Identity) -> None:
+    """Refuse runs whose results by user cannot be compared.
+
+    Raises:
+        SettingError: Naming the key.
+    """
+    split, mode = (identity.settings["eval_args"].get(key) for key in ("split", "mode"))
+    on_test = mode.get("test") if isinstance(mode, Mapping) else mode
+    if on_test != "full" or split == {"LS": "valid_only"}:
+        raise SettingError(
+            f"eval_args: a leaderboard ranks all items for the targets of a test split; got mode {mode}, split {split}."
+        )
+    if identity.settings["valid_metric_bigger"] is False:
+        raise SettingError(
+            f"valid_metric {identity.settings['valid_metric']!r} is better if it is smaller; a leaderboard needs one "
+            "that is better if it is larger, such as NDCG@10."
+        )
 
 
 def run_trials(trials: Mapping[Path, Trial], where: Resources, budget: Budget | None = None) -> Iterator[Outcome]:
@@ -142,7 +146,7 @@ def run_trials(trials: Mapping[Path, Trial], where: Resources, budget: Budget | 
     budget = budget or Budget()
     waiting = []
     for folder, trial in trials.items():
-        if _is_finished(folder, trial.settings):
+        if is_finished(folder, trial.settings):
             yield Outcome(trial, folder, reused=True)
         elif budget.is_spent:
             yield _without_time(trial, folder, budget)
@@ -183,14 +187,15 @@ def _run_in_parallel(
     remaining = list(waiting)
     running: dict[Any, tuple[Trial, Path]] = {}
     limit = where.jobs if where.address is None else len(remaining)
-    if where.address is not None and budget.minutes is not None:  # the time of a run counts from its start
-        limit = max(1, int(ray.cluster_resources().get("CPU", 1) // where.threads))
+    if budget.deadline is not None:  # what waits in Ray would be started when no time is left
+        limit = min(limit, runs_that_fit(ray, where))
     while remaining or running:
         while remaining and budget.is_spent:
             yield _without_time(*remaining.pop(0), budget)
         while remaining and len(running) < limit:
             trial, folder = remaining.pop(0)
-            running[start_run(ray, budget.within(trial.settings, folder), folder, where)] = (trial, folder)
+            started = start_run(ray, trial.settings, folder, where, deadline=budget.deadline)
+            running[started] = (trial, folder)
         if not running:
             return
         (done, *_), _ = ray.wait(list(running), num_returns=1)
@@ -206,7 +211,7 @@ def start_run(ray: Any, settings: Mapping[str, Any], folder: Path, where: Resour
         settings: Of the run.
         folder: Of the run.
         where: The CPUs and GPUs of a run.
-        options: Of :func:`recbole_posattn.run`.
+        options: Of :func:`run_in_folder`.
 
     Returns:
         A reference that :func:`end_of_run` takes.
@@ -222,7 +227,7 @@ def end_of_run(ray: Any, started: Any, settings: Mapping[str, Any], folder: Path
     except ray.exceptions.RayError as lost:  # the process died, or was killed for its memory
         first, *_ = str(lost).replace(". Memory on the node", "\n").splitlines()  # without addresses and numbers
         error = f"the process of the run died: {first}"
-        _write_failure(folder, dict(settings), error, str(lost))
+        write_failure(folder, settings, error, str(lost))
         return error, not isinstance(lost, ray.exceptions.RayTaskError)
     return error, lacks_memory(error)
 
@@ -232,93 +237,8 @@ def lacks_memory(error: str | None) -> bool:
     return error is not None and error.startswith((OUT_OF_MEMORY, MemoryError.__name__))
 
 
-def run_in_folder(
-    settings: dict[str, Any], folder: str | Path, n_threads: int, working_folder: str | Path = ".", **options: Any
-) -> str | None:
-    """Do one run in this process and give its folder its name; the reason if it fails.
-
-    Args:
-        settings: Of the run.
-        folder: Receives ``result.json``, the checkpoint and the results by user; or ``failure.json``.
-        n_threads: Number of CPU threads.
-        working_folder: Where plugins that are not installed are found.
-        options: Of :func:`recbole_posattn.run`.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C and ends this process
-    torch.set_num_threads(n_threads)
-    final = Path(folder)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    # a process left behind by a killed driver may hold the lock; it ends soon, with or without a result
-    with locked(lock_of_run(final), FOR_EVER):
-        if _is_finished(final, settings):
-            return None
-        return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), **options)
-
-
-def lock_of_run(folder: Path) -> Path:
-    """The lock file of a run; the process that executes the run holds the lock."""
-    return folder.with_name(f"{folder.name}.lock")
-
-
-def _run_alone_in_folder(settings: dict[str, Any], final: Path, working_folder: Path, **options: Any) -> str | None:
-    incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
-    if not incomplete.exists() and (final / LAST_NAME).is_file():
-        _continue_stopped(final, incomplete, settings)
-    incomplete.mkdir(exist_ok=True)  # exists if the run was killed; it continues there
-    try:
-        import_plugins(settings.get("plugins", ()), working_folder)
-        with chdir(incomplete):  # where RecBole leaves its logs
-            settings = {**settings, "checkpoint_dir": "saved", "show_progress": False}
-            result = run(config_dict=settings, command_line=[], resume=AUTO, **options)
-            assert result is not None and result["checkpoint"] is not None  # a saved run in one process
-            weights = Path(result["checkpoint"])
-            write_record(weights.with_name(RESULT_NAME), settings, weights.name)
-            last = {LAST_NAME} if result["stopped_by"] else set()  # to continue from, if it gets more time
-            for name in {weights.name, BEST_NAME, RESULT_NAME, USERS_NAME, KERNELS_NAME} | last:
-                file = weights.with_name(name)
-                if file.exists():
-                    shutil.move(file, name)
-            shutil.rmtree("saved")
-        shutil.rmtree(final, ignore_errors=True)  # from a failed attempt
-        incomplete.rename(final)
-    except Exception as error:
-        reason = one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-        shutil.rmtree(incomplete)
-        _write_failure(final, settings, reason, traceback.format_exc())
-        return reason
-    return None
-
-
-def _continue_stopped(final: Path, incomplete: Path, settings: Mapping[str, Any]) -> None:
-    """Lay out a run that ``max_minutes`` stopped as if it had been killed; its record stays until it is finished."""
-    prepared = incomplete.with_name(f".{incomplete.name}")
-    shutil.rmtree(prepared, ignore_errors=True)
-    folder = prepared / "saved" / f"{settings['model']}-{settings['dataset']}-stopped"
-    shutil.copytree(final, folder, ignore=shutil.ignore_patterns(RESULT_NAME, USERS_NAME, "log*"))
-    prepared.rename(incomplete)
-
-
-def remove_left_over(root: Path, wait: float = 0) -> None:
-    """Delete the incomplete folders of stopped runs, except those that another process uses.
-
-    Args:
-        root: The folder that contains the folders of runs.
-        wait: Seconds to wait for the lock of a run that is being stopped.
-    """
-    for incomplete in root.glob(f"*{INCOMPLETE}"):
-        with suppress(InUseError), locked(lock_of_run(incomplete.with_suffix("")), wait):
-            shutil.rmtree(incomplete, ignore_errors=True)
-
-
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
     paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
     paths |= {key: settings[key] for key in (PRETRAINED, *NAMES_OF_SETTINGS) if Path(str(settings.get(key))).is_file()}
     return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items() if path is not None}}
-
-
-def _write_failure(folder: Path, settings: dict[str, Any], reason: str, details: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    report = {"error": reason, "settings": settings, "details": details}
-    write_json(folder / FAILURE_NAME, report, default=str)

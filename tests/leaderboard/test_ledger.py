@@ -23,7 +23,8 @@ from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard
 from recbole_posattn.experiments.leaderboard.public import SCHEMA, json_report
 from recbole_posattn.experiments.leaderboard.spec import Spec, read_spec
 from recbole_posattn.experiments.records import read_header
-from recbole_posattn.experiments.trials import Outcome, Resources, run_in_folder
+from recbole_posattn.experiments.run_folders import run_in_folder
+from recbole_posattn.experiments.trials import Outcome, Resources
 from recbole_posattn.settings.properties import named_file
 from tests.leaderboard.test_report import PROVENANCE, PUBLISHED, make_board
 from tests.test_house import ROOT
@@ -49,7 +50,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
     def run_here(waiting: list, where: Resources, budget: Any) -> Iterator[Outcome]:
         for trial, folder in waiting:
             started.append((trial.name, trial.settings["seed"]))
-            error = run_in_folder(budget.within(trial.settings, folder), folder, 1)
+            error = run_in_folder(trial.settings, folder, 1, deadline=budget.deadline)
             yield Outcome(trial, folder, error)
 
     handler = signal.getsignal(signal.SIGINT)  # which a run in a process of its own ignores

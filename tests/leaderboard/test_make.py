@@ -16,7 +16,8 @@ from recbole_posattn import run
 from recbole_posattn.cli import main as cli
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard import leaderboard as make
-from recbole_posattn.experiments.trials import FAILURE_NAME, Outcome, Resources, Trial
+from recbole_posattn.experiments.run_folders import FAILURE_NAME
+from recbole_posattn.experiments.trials import Outcome, Resources, Trial
 from tests.systems import needs_posix
 
 # A leaderboard whose process is killed when the first run has ended; Ray's processes have not ended yet.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ def test_gains_are_those_of_the_ranks(results: Path) -> None:
     assert [songs.verdict(row) for _, row in songs.table.iterrows()] == ["", ""]  # one seed
     assert songs.findings and songs.n_users == N_TARGETS // 2
     assert model_order(boards)[-1] == "Pop"
+
+
+def test_a_board_whose_metric_is_not_of_ranks_is_left_out(results: Path) -> None:
+    for file in (results / "b").glob("runs/*/result.json"):
+        content = json.loads(file.read_text())
+        content["config"]["valid_metric"] = "ItemCoverage@10"
+        file.write_text(json.dumps(content))
+    boards, left_out = read_gains(leaderboard_folders([results]))
+    assert [board.dataset for board in boards] == ["films"]
+    assert f"{results / 'b'}: songs, temporal: its metric itemcoverage@10 is none of hit, recall, mrr, ndcg" in left_out
 
 
 def test_rows_have_a_common_name() -> None:

@@ -22,7 +22,8 @@ from recbole.trainer import HyperTuning
 
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments.trials import Resources, lock_of_run
+from recbole_posattn.experiments.run_folders import lock_of_run
+from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning import records as records_of_search
 from recbole_posattn.experiments.tuning.objective import objective_function
 from recbole_posattn.experiments.tuning.records import (
@@ -195,11 +196,11 @@ def test_a_trial_that_dies_runs_once_more_after_all_others(
         ray_tune._run_trial(config, settings, folder, **options)
 
     def run_in_folder(settings: dict, *arguments: Any, **options: Any) -> str | None:
-        from recbole_posattn.experiments import trials
+        from recbole_posattn.experiments import run_folders
 
         if settings["hidden_size"] == 32:
             os.kill(os.getpid(), signal.SIGKILL)
-        return trials.run_in_folder(settings, *arguments, **options)
+        return run_folders.run_in_folder(settings, *arguments, **options)
 
     monkeypatch.setattr(ray_tune, "_run_trial", run_trial)
     monkeypatch.setattr("recbole_posattn.experiments.trials.run_in_folder", run_in_folder)

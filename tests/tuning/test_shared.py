@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard.spec import read_spec
-from recbole_posattn.experiments.leaderboard.tuned import Tuning, tune_rows
+from recbole_posattn.experiments.leaderboard.tuned import Tuning, _slugs, tune_rows
 from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.records import (
     DIED,
@@ -94,6 +95,23 @@ def test_trials_of_another_search_are_not_taken(search: Search, tmp_path: Path, 
     assert earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=io.StringIO())) == []
 
 
+@pytest.mark.parametrize(("before", "now", "enough"), [(None, 5, True), (5, 5, True), (5, 4, True), (4, 5, False)])
+def test_trials_that_had_less_time_are_not_taken(
+    search: Search, tmp_path: Path, before: float | None, now: float, enough: bool
+) -> None:
+    earlier, new = (search._replace(settings={**search.settings, "max_minutes": each}) for each in (before, now))
+    searched(tmp_path / "earlier", earlier, trial(0, FINISHED, 0.002))
+    assert bool(earlier_trials(new, [tmp_path], tmp_path / "own", Console(file=io.StringIO()))) == enough
+    unlimited = earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=io.StringIO()))
+    assert bool(unlimited) == (before is None)
+
+
+def test_folders_of_rows_differ() -> None:
+    slugs = _slugs(["a b", "a+b", "модель", "模型", "RoPE"])
+    assert slugs["RoPE"] == "RoPE" and len(set(slugs.values())) == 5 and all(slugs.values())
+    assert all(re.fullmatch(r"[A-Za-z0-9.-]+", slug) for slug in slugs.values())
+
+
 def test_places_do_not_matter_but_data_and_versions_do(search: Search, tmp_path: Path) -> None:
     before = search._replace(settings={**search.settings, "show_progress": True})
     folder = searched(tmp_path / "earlier", before, trial(0, FINISHED, 0.002))
@@ -144,6 +162,11 @@ def test_a_leaderboard_says_how_many_trials_each_row_had(tiny_settings: Callable
     }
     assert "2 trials (1 pruned, 0 failed, 2 taken from earlier searches), 120 s: " in tuning.notes[1]
     assert tuning.notes[2] == "tiny, leave_one_out: Pop: nothing to search."
+    with pytest.MonkeyPatch.context() as patch:  # a folder in which a longer search ran before
+        patch.setattr("recbole_posattn.experiments.leaderboard.tuned.earlier_trials", remember)
+        longer = [*records, records[1]._replace(number=2, curve=[(1, 0.9)])]
+        patch.setattr("recbole_posattn.experiments.leaderboard.tuned.run_search", lambda *_: longer)
+        assert tune(spec, tmp_path / "longer", tuning, Budget()) == winners and tuning.rows[1]["trials"] == 2
     spent = Tuning()
     assert tune(spec, tmp_path / "late", spent, Budget(0)) == {} and spent.rows == []
     assert "NoPESASRec: not tuned, as the budget of 0 minutes was spent." in spent.notes[1]

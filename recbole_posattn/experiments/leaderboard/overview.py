@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_posattn.errors import SettingError
+from recbole_posattn.evaluation.target_ranks import RANK_METRICS
 from recbole_posattn.experiments.leaderboard.board import FEW_SEEDS, SIGNIFICANCE
 from recbole_posattn.experiments.leaderboard.paired_tests import p_values_against
 from recbole_posattn.experiments.leaderboard.public import NAME, Recorded, read_records, readable
@@ -119,8 +120,8 @@ def read_gains(
         for recorded in boards:
             with readable(recorded):
                 found = _gains(folder, recorded, baseline, provenance.date)
-            if found is None:
-                left_out.append(f"{folder}: {recorded.name}: it has no row {baseline}, or no other one")
+            if isinstance(found, str):
+                left_out.append(f"{folder}: {recorded.name}: {found}")
             else:
                 result.append(found)
     if not result:
@@ -142,15 +143,18 @@ def _rows_of(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     return table[table["model"].isin(models) | table["row"].isin(models)].reset_index(drop=True)
 
 
-def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains | None:
+def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains | str:
+    """The gains on a board, or why it is left out."""
     runs = finished_runs(recorded.outcomes)
     names = {row: common_name(row, of_row[0].result["config"].get("model")) for row, of_row in runs.items()}
     base = next((row for row, name in names.items() if baseline in (row, name)), None)
     others = [row for row in names if row != base]
     if base is None or not others:
-        return None
-    targets = same_targets(runs)
+        return f"it has no row {baseline}, or no other one"
     metric = runs[base][0].watched
+    if metric.partition("@")[0] not in RANK_METRICS:
+        return f"its metric {metric} is none of {', '.join(RANK_METRICS)}"
+    targets = same_targets(runs)
     values = metric_values(runs, metric)
     users = targets["user"].to_numpy()
     p_values = p_values_against(base, values, users)

@@ -109,7 +109,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     if "seeds" in flags:
         of_rows = {}
     reference = given.get("reference") or next(iter(models))
-    if reference not in models:
+    if not isinstance(reference, str) or reference not in models:
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
     shared = _mapping(given.get("settings"), f"{where}: settings")
     for of_all in (shared, settings):
@@ -136,11 +136,19 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         notes=_list(given["notes"], str, f"{where}: notes") if given.get("notes") else [],
         plugins=plugins,
     )
+    _check_names(spec, where)
+    return spec
+
+
+def _check_names(spec: Spec, where: str) -> None:
+    """Refuse unknown models and protocols, and boards of one name."""
     for row in spec.models.values():
         find_model(row["model"])
+    for kind, names in (("protocols", [Path(each).stem for each in spec.protocols]), ("datasets", spec.datasets)):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise SettingError(f"{where}: two {kind} have the name {twice[0]!r}; leave one out, or rename it.")
     for protocol in spec.protocols:
         read_protocol(protocol)
-    return spec
 
 
 def _check_known(given: Mapping[str, Any], where: str) -> None:
@@ -154,16 +162,21 @@ def _check_known(given: Mapping[str, Any], where: str) -> None:
 def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
     """Settings by row; ``models`` is a list of model names, or a mapping of rows to model names or settings."""
     if isinstance(models, (list, tuple)):
+        models = _list(models, str, f"{where}: models")
+        if twice := [name for name in models if models.count(name) > 1]:
+            raise SettingError(f"{where}: models has {twice[0]!r} twice; leave one out, or name the rows.")
         models = {name: name for name in models}
     rows: dict[str, dict[str, Any]] = {}
     for name, row in _mapping(models, f"{where}: models").items():
         row = {"model": row} if isinstance(row, str) else _mapping(row, f"{where}: models: {name}")
-        if not isinstance(row.get("model", name), str):
+        if not isinstance(row.get("model", ""), str):
             raise SettingError(f"{where}: models: {name}: model must be a name; got {row['model']!r}.")
         grid = _mapping(row.pop("grid", None), f"{where}: models: {name}: grid")
         for values in itertools.product(*(_list(choices, object, f"{where}: grid") for choices in grid.values())):
             chosen = dict(zip(grid, values))
             full_name = ", ".join([str(name), *map(str, values)])
+            if full_name in rows:
+                raise SettingError(f"{where}: models: two rows have the name {full_name!r}; rename one.")
             rows[full_name] = {"model": str(name), **row, **chosen}
             _check_keys(rows[full_name], SAME_IN_ALL_ROWS, f"{where}: models: {full_name}")
     return rows

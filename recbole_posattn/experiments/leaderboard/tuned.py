@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,7 @@ def tune_rows(
         f"{board}: each row was tuned by {counted(n_trials, 'trial')} on the validation set with seed {spec.seeds[0]}, "
         "in the search space of its model."
     )
+    slugs = _slugs(list(spec.models))
     for name, search in definitions.items():
         if not search.space.keys:
             tuning.notes.append(f"{board}: {name}: nothing to search.")
@@ -121,12 +123,13 @@ def tune_rows(
             tuning.notes.append(f"{board}: {name}: not tuned, as the budget of {budget.minutes:g} minutes was spent.")
             continue
         config = checked[name]
-        own = folder / _slug(board) / _slug(name)
+        own = folder / _slug(board) / slugs[name]
         bigger = config["valid_metric_bigger"]
         title = f"{board}: tuning {name}"
         with LiveSearch(title, search.total(config), config["valid_metric"].lower(), bigger, console) as live:
             earlier = earlier_trials(search, searches, own, console)
             records = run_search(search, own, where, (own / SEARCH_NAME).is_file(), live.add, earlier)
+            records = records[: search.total(config)]  # a longer search may have run here before
         tuning.add(dataset, short, name, records, bigger)
         best = best_trial(records, bigger)
         if best is not None:
@@ -140,6 +143,14 @@ def _search(spec: Spec, name: str, dataset: str, protocol: str, n_trials: int) -
     return Search(settings, space.without(settings), n_trials)
 
 
+def _slugs(names: Sequence[str]) -> dict[str, str]:
+    """Names as folder names; those that would be empty or equal end in a hash of the name."""
+    slugs = [_slug(name) for name in names]
+    return {
+        name: slug if slug and slugs.count(slug) == 1 else f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        for name, slug in zip(names, slugs)
+    }
+
+
 def _slug(name: str) -> str:
-    """A name as a folder name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

@@ -22,16 +22,9 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from recbole_posattn.experiments.run_folders import FAILURE_NAME, run_in_folder
 from recbole_posattn.experiments.run_results import read_result
-from recbole_posattn.experiments.trials import (
-    FAILURE_NAME,
-    Resources,
-    end_of_run,
-    from_anywhere,
-    lacks_memory,
-    run_in_folder,
-    start_run,
-)
+from recbole_posattn.experiments.trials import Resources, end_of_run, from_anywhere, lacks_memory, start_run
 from recbole_posattn.experiments.tuning.records import (
     DIED,
     FAILED,

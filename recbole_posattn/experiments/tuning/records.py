@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments.records import INCOMPLETE, RUNS, ignore_all_but_records
+from recbole_posattn.experiments.run_folders import remove_left_over
 from recbole_posattn.experiments.run_results import read_result, validated_epochs
-from recbole_posattn.experiments.trials import remove_left_over
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.files import json_text, write_json
 from recbole_posattn.training.result import RESULT_NAME

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.records import RUNS
-from recbole_posattn.experiments.trials import remove_left_over
+from recbole_posattn.experiments.run_folders import remove_left_over
 from recbole_posattn.experiments.tuning.records import WAIT_FOR_ORPHANS, TrialRecord, open_search, take_records
 from recbole_posattn.experiments.tuning.shared import search_identity
 from recbole_posattn.experiments.tuning.spec import Search, check_search

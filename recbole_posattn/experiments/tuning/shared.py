@@ -65,6 +65,8 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
             continue
         if not identity.is_of(before["identity"]):
             continue
+        if not _had_enough_time(before, search):
+            continue
         if before["identity"].get("results_version") != identity.version:
             print_line(console, f"{file.parent}: its trials are not reused: {OTHER_RESULTS}")
             continue
@@ -76,6 +78,12 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
         new = [record._replace(source=str(folder)) for record in records if record.settings not in known]
         trials += new[: max(0, search.n_trials - len(trials))]
     return trials
+
+
+def _had_enough_time(before: Mapping[str, Any], search: Search) -> bool:
+    """Whether the trials of an earlier search could train as long as those of a new one."""
+    then, now = before.get("settings", {}).get("max_minutes"), search.settings.get("max_minutes")
+    return then is None or (now is not None and then >= now)
 
 
 def _definition(file: Path) -> Mapping[str, Any] | None:

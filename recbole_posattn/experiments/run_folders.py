@@ -1,0 +1,174 @@
+"""The folder of a run: filled by the process that executes the run, and named when the run is complete.
+
+Until then its name has the suffix ``.incomplete``. A run that was killed continues there after its last epoch; one that
+had ended is only tidied up.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import signal
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import chdir, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recbole_posattn.errors import CheckpointError, InUseError, UserError, one_line
+from recbole_posattn.experiments.budget import limited
+from recbole_posattn.experiments.records import INCOMPLETE, is_enough, read_header, write_record
+from recbole_posattn.files import write_json
+from recbole_posattn.locks import FOR_EVER, locked
+from recbole_posattn.settings.plugins import import_plugins
+from recbole_posattn.training.checkpoint import read_checkpoint
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
+from recbole_posattn.training.resume import AUTO
+from recbole_posattn.training.run import run
+from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
+from recbole_posattn.training.trainer import KERNELS_NAME
+
+FAILURE_NAME = "failure.json"
+
+# Where RecBole writes while a run is not complete.
+_SAVED = "saved"
+
+
+def is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a run is complete, and was not stopped with less time than it has now."""
+    result = read_header(folder / RESULT_NAME)
+    return result is not None and is_enough(result, settings.get("max_minutes"))
+
+
+def run_in_folder(
+    settings: dict[str, Any],
+    folder: str | Path,
+    n_threads: int,
+    working_folder: str | Path = ".",
+    deadline: float | None = None,
+    **options: Any,
+) -> str | None:
+    """Do one run in this process and give its folder its name; the reason if it fails.
+
+    Args:
+        settings: Of the run.
+        folder: Receives ``result.json``, the checkpoint and the results by user; or ``failure.json``.
+        n_threads: Number of CPU threads.
+        working_folder: Where plugins that are not installed are found.
+        deadline: When the run must have stopped, see :attr:`recbole_posattn.experiments.budget.Budget.deadline`.
+        options: Of :func:`recbole_posattn.run`.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C and ends this process
+    torch.set_num_threads(n_threads)
+    final = Path(folder)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # a process left behind by a killed driver may hold the lock; it ends soon, with or without a result
+    with locked(lock_of_run(final), FOR_EVER):
+        incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
+        _complete(incomplete, final, settings)
+        if is_finished(final, settings):
+            return None
+        if not incomplete.exists() and (final / LAST_NAME).is_file():
+            _continue_stopped(final, incomplete, settings)
+        settings = limited(settings, _trained_minutes(incomplete), deadline)
+        return _run_alone_in_folder(settings, incomplete, final, Path(working_folder).absolute(), **options)
+
+
+def lock_of_run(folder: Path) -> Path:
+    """The lock file of a run; the process that executes the run holds the lock."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _run_alone_in_folder(
+    settings: dict[str, Any], incomplete: Path, final: Path, working_folder: Path, **options: Any
+) -> str | None:
+    incomplete.mkdir(exist_ok=True)  # exists if the run was killed; it continues there
+    try:
+        import_plugins(settings.get("plugins", ()), working_folder)
+        with chdir(incomplete):  # where RecBole leaves its logs
+            run(config_dict=_in_saved(settings), command_line=[], resume=AUTO, **options)
+        _complete(incomplete, final, settings)
+    except Exception as error:
+        reason = one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        if not _is_of_a_full_disk(error):  # with space again, the run continues after its last epoch
+            shutil.rmtree(incomplete)
+        with suppress(OSError):
+            write_failure(final, settings, reason, traceback.format_exc())
+        return reason
+    return None
+
+
+def _in_saved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**settings, "checkpoint_dir": _SAVED, "show_progress": False}
+
+
+def _is_of_a_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that a disk is full."""
+    if error is None:
+        return False
+    is_one = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return is_one or _is_of_a_full_disk(error.__cause__ or error.__context__)
+
+
+def _complete(incomplete: Path, final: Path, settings: Mapping[str, Any]) -> None:
+    """Tidy the folder of a run that has ended, and give it its name; do nothing if the run has not ended.
+
+    ``result.json``, which a run writes last, is moved last, so that this can be done again after it was killed.
+    """
+    ended = [incomplete / RESULT_NAME, *sorted(incomplete.glob(f"{_SAVED}/*/{RESULT_NAME}"))]
+    file = next((file for file in ended if read_header(file) is not None), None)
+    if file is None:
+        return
+    if file.parent != incomplete:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        weights = Path(result["checkpoint"]).name
+        write_record(file, _in_saved(settings), weights)
+        last = {LAST_NAME} if result["stopped_by"] else set()  # to continue from, if it gets more time
+        for name in (*{weights, BEST_NAME, USERS_NAME, KERNELS_NAME}, *last, RESULT_NAME):
+            if file.with_name(name).exists():
+                shutil.move(file.with_name(name), incomplete / name)
+    shutil.rmtree(incomplete / _SAVED, ignore_errors=True)
+    shutil.rmtree(final, ignore_errors=True)  # from a failed attempt
+    incomplete.rename(final)
+
+
+def _trained_minutes(incomplete: Path) -> float:
+    """The minutes of training behind the checkpoint from which a run continues; 0 if it starts."""
+    files = sorted(incomplete.glob(f"{_SAVED}/*/{LAST_NAME}"), key=lambda file: file.stat().st_mtime)
+    try:
+        return float(read_checkpoint(files[-1])["training"]["seconds"]) / 60 if files else 0.0
+    except CheckpointError:  # which the run reports
+        return 0.0
+
+
+def _continue_stopped(final: Path, incomplete: Path, settings: Mapping[str, Any]) -> None:
+    """Lay out a run that ``max_minutes`` stopped as if it had been killed; its record stays until it is finished."""
+    prepared = incomplete.with_name(f".{incomplete.name}")
+    shutil.rmtree(prepared, ignore_errors=True)
+    folder = prepared / _SAVED / f"{settings['model']}-{settings['dataset']}-stopped"
+    shutil.copytree(final, folder, ignore=shutil.ignore_patterns(RESULT_NAME, USERS_NAME, "log*"))
+    prepared.rename(incomplete)
+
+
+def remove_left_over(root: Path, wait: float = 0) -> None:
+    """Delete the incomplete folders of stopped runs, except those that another process uses.
+
+    Args:
+        root: The folder that contains the folders of runs.
+        wait: Seconds to wait for the lock of a run that is being stopped.
+    """
+    for incomplete in root.glob(f"*{INCOMPLETE}"):
+        with suppress(InUseError), locked(lock_of_run(incomplete.with_suffix("")), wait):
+            shutil.rmtree(incomplete, ignore_errors=True)
+
+
+def write_failure(folder: Path, settings: Mapping[str, Any], reason: str, details: str) -> None:
+    """Write why a run failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {"error": reason, "settings": dict(settings), "details": details}
+    write_json(folder / FAILURE_NAME, report, default=str)
