@@ -46,7 +46,7 @@ def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
     }
     try:
         table = readers[file.suffix](file)
-        dates = [name for name in text if name in table.column_names and pa.types.is_temporal(table[name].type)]
+        dates = [field.name for field in table.schema if field.name in text and pa.types.is_temporal(field.type)]
         if file.suffix == ".jsonl" and dates:  # texts such as 2020-01-01, which Arrow takes for times
             schema = pa.schema({name: pa.string() for name in dates})
             table = pa.json.read_json(file, parse_options=pa.json.ParseOptions(explicit_schema=schema))
