@@ -139,7 +139,7 @@ def test_a_run_killed_while_it_is_tidied_is_complete(
         with monkeypatch.context() as patch, pytest.raises(PowerCut):
             patch.setattr(shutil, "move", move_some)
             patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(PowerCut))
-            run_in_folder(settings(), tmp_path / "run", 1)
+            run_in_folder(settings(max_minutes=5), tmp_path / "run", 1)
         monkeypatch.setattr(run_folders, "run", lambda **_: pytest.fail("it ran again"))
         assert run_in_folder(settings(), tmp_path / "run", 1) is None
     finally:
@@ -148,7 +148,8 @@ def test_a_run_killed_while_it_is_tidied_is_complete(
         *("best.pth", "result.json", "users.parquet")
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
-    assert read_result(tmp_path / "run")["checkpoint"] == "best.pth"
+    result = read_result(tmp_path / "run")
+    assert result["checkpoint"] == "best.pth" and result["config"]["max_minutes"] == 5
 
 
 def test_a_full_disk_loses_no_epoch(settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,14 +69,9 @@ def run_in_folder(
     final.parent.mkdir(parents=True, exist_ok=True)
     # a process left behind by a killed driver may hold the lock; it ends soon, with or without a result
     with locked(lock_of_run(final), FOR_EVER):
-        incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
-        _complete(incomplete, final, settings)
         if is_finished(final, settings):
             return None
-        if not incomplete.exists() and (final / LAST_NAME).is_file():
-            _continue_stopped(final, incomplete, settings)
-        settings = limited(settings, _trained_minutes(incomplete), deadline)
-        return _run_alone_in_folder(settings, incomplete, final, Path(working_folder).absolute(), **options)
+        return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), deadline, **options)
 
 
 def lock_of_run(folder: Path) -> Path:
@@ -85,18 +80,25 @@ def lock_of_run(folder: Path) -> Path:
 
 
 def _run_alone_in_folder(
-    settings: dict[str, Any], incomplete: Path, final: Path, working_folder: Path, **options: Any
+    settings: dict[str, Any], final: Path, working_folder: Path, deadline: float | None, **options: Any
 ) -> str | None:
-    incomplete.mkdir(exist_ok=True)  # exists if the run was killed; it continues there
+    incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
     try:
         import_plugins(settings.get("plugins", ()), working_folder)
+        _complete(incomplete, final, settings)
+        if is_finished(final, settings):
+            return None
+        if not incomplete.exists() and (final / LAST_NAME).is_file():
+            _continue_stopped(final, incomplete, settings)
+        settings = limited(settings, _trained_minutes(incomplete), deadline)
+        incomplete.mkdir(exist_ok=True)  # exists if the run was killed; it continues there
         with chdir(incomplete):  # where RecBole leaves its logs
             run(config_dict=_in_saved(settings), command_line=[], resume=AUTO, **options)
         _complete(incomplete, final, settings)
     except Exception as error:
         reason = one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         if not _is_of_a_full_disk(error):  # with space again, the run continues after its last epoch
-            shutil.rmtree(incomplete)
+            shutil.rmtree(incomplete, ignore_errors=True)
         with suppress(OSError):
             write_failure(final, settings, reason, traceback.format_exc())
         return reason
@@ -116,7 +118,7 @@ def _is_of_a_full_disk(error: BaseException | None) -> bool:
 
 
 def _complete(incomplete: Path, final: Path, settings: Mapping[str, Any]) -> None:
-    """Tidy the folder of a run that has ended, and give it its name; do nothing if the run has not ended.
+    """Tidy the folder of a run that has ended, and give it its name; if the run has not ended, do nothing.
 
     ``result.json``, which a run writes last, is moved last, so that this can be done again after it was killed.
     """
@@ -127,7 +129,8 @@ def _complete(incomplete: Path, final: Path, settings: Mapping[str, Any]) -> Non
     if file.parent != incomplete:
         result = json.loads(file.read_text(encoding="utf-8"))
         weights = Path(result["checkpoint"]).name
-        write_record(file, _in_saved(settings), weights)
+        had = {"max_minutes": result["config"]["max_minutes"]}  # perhaps less than it would get now
+        write_record(file, {**_in_saved(settings), **had}, weights)
         last = {LAST_NAME} if result["stopped_by"] else set()  # to continue from, if it gets more time
         for name in (*{weights, BEST_NAME, USERS_NAME, KERNELS_NAME}, *last, RESULT_NAME):
             if file.with_name(name).exists():
