@@ -28,16 +28,20 @@ N_ITEMS = 1683  # of ml-100k, with the padding item
 BASELINE = "NoPESASRec"
 KERNEL = "PosKernelSASRec toeplitz-full"
 
+# What the defaults add, each measured by itself
+_PLAIN = {"history_partition": False}
+_KERNEL = {**_PLAIN, "kernel_branch": None}
+
 VARIANTS = {
-    BASELINE: ("NoPESASRec", {}),
-    "RoPESASRec": ("RoPESASRec", {}),
+    BASELINE: ("NoPESASRec", _PLAIN),
+    "RoPESASRec": ("RoPESASRec", _PLAIN),
     **{
-        f"PosKernelSASRec {structure}": ("PosKernelSASRec", {"kernel_structure": structure})
+        f"PosKernelSASRec {structure}": ("PosKernelSASRec", {**_KERNEL, "kernel_structure": structure})
         for structure in ("toeplitz-full", "toeplitz-toeplitz", "exponential-exponential", "adaptive_band-dilated")
     },
-    f"{KERNEL} + branch": ("PosKernelSASRec", {"kernel_branch": "toeplitz"}),
-    f"{KERNEL} + history_partition": ("PosKernelSASRec", {"history_partition": True}),
-    f"{KERNEL} + train_mask_history": ("PosKernelSASRec", {"train_mask_history": True}),
+    f"{KERNEL} + branch": ("PosKernelSASRec", {**_PLAIN, "kernel_branch": "toeplitz"}),
+    f"{KERNEL} + history_partition": ("PosKernelSASRec", {**_KERNEL, "history_partition": True}),
+    f"{KERNEL} + train_mask_history": ("PosKernelSASRec", {**_KERNEL, "train_mask_history": True}),
     "FMLPRec": ("FMLPRec", {"train_objective": "sequence"}),
     "BSARec": ("BSARec", {"train_objective": "sequence"}),
     "TVRec": ("TVRec", {"train_objective": "sequence"}),
