@@ -7,7 +7,6 @@ had ended is only tidied up.
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import signal
 import threading
@@ -123,11 +122,11 @@ def _complete(incomplete: Path, final: Path, settings: Mapping[str, Any]) -> Non
     ``result.json``, which a run writes last, is moved last, so that this can be done again after it was killed.
     """
     ended = [incomplete / RESULT_NAME, *sorted(incomplete.glob(f"{_SAVED}/*/{RESULT_NAME}"))]
-    file = next((file for file in ended if read_header(file) is not None), None)
-    if file is None:
+    results = ((file, read_header(file)) for file in ended)
+    file, result = next(((file, result) for file, result in results if result is not None), (None, None))
+    if file is None or result is None:
         return
     if file.parent != incomplete:
-        result = json.loads(file.read_text(encoding="utf-8"))
         weights = Path(result["checkpoint"]).name
         had = {"max_minutes": result["config"]["max_minutes"]}  # perhaps less than it would get now
         write_record(file, {**_in_saved(settings), **had}, weights)

@@ -103,10 +103,11 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
     if records is not None:
         try:
             for folder, trial in folders.items():
-                if is_finished(folder, trial.settings) and not has_ranks(folder):
+                if is_finished(folder, trial.settings):
+                    if has_ranks(folder):
+                        continue
                     shutil.rmtree(folder)  # damaged: it runs again
-                if not is_finished(folder, trial.settings):
-                    records.take(identities[folder], trial.settings.get("max_minutes"), folder)
+                records.take(identities[folder], trial.settings.get("max_minutes"), folder)
         except OSError as error:
             raise UserError(f"no records can be copied to {root}: {error.strerror or error}") from error
     return folders

@@ -174,9 +174,10 @@ def _records(lines: Iterator[Lines], features: Features, rejects: Rejects) -> It
                 fields = _header(text, features, rejects.label)
                 continue
             record = _fields(text, features, fields or ()) if parse is None else _object(text, parse)
-            problem = record if isinstance(record, str) else _problem(record, features)
-            if isinstance(record, str) or problem:
-                rejects.add(number, problem, text)
+            if not isinstance(record, str):
+                record = _problem(record, features) or record
+            if isinstance(record, str):
+                rejects.add(number, record, text)
                 continue
             n_records, has_key = n_records + 1, has_key or features.key in record
             there = there or dict.fromkeys(record)
