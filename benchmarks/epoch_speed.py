@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from recbole_posattn.compat import without_tensorboard
+from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import torch
 from recbole.data.dataloader import TrainDataLoader

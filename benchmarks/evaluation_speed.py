@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from recbole_posattn.compat import without_tensorboard
+from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader

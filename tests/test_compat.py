@@ -9,13 +9,17 @@ import sys
 import warnings
 from pathlib import Path
 
+from recbole_posattn.compat.tensorboard import tensorboard_folder, tensorboard_in
+
 import numpy as np
 import pytest
 import torch
 from recbole.data.interaction import Interaction
 from recbole.model.general_recommender.lightgcn import LightGCN
+from recbole.trainer import trainer as recbole_trainer
 from recbole.utils import get_tensorboard
 from scipy import sparse
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from recbole_posattn import Config, compat
@@ -144,6 +148,24 @@ def test_a_log_of_the_host_does_not_name_that_of_tensorboard(empty_folder: Path)
         host.close()
     (log,), (board,) = (empty_folder / "log" / "SASRec").iterdir(), (empty_folder / "log_tensorboard").iterdir()
     assert board.name == log.stem
+
+
+def test_tensorboard_goes_on_when_the_working_folder_changes(
+    empty_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread opens the file anew for every record."""
+    with run_logger(Config("SASRec", "ml-100k", command_line=[])):
+        new = get_tensorboard(logging.getLogger())
+    name = tensorboard_folder(new)
+    with tensorboard_in(name, 1):
+        continued = recbole_trainer.get_tensorboard(logging.getLogger())
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    for epoch, writer in enumerate((new, continued)):
+        writer.add_scalar("loss", 0.5, epoch)
+        writer.close()
+    assert list(Path.cwd().iterdir()) == []
+    events = EventAccumulator(str(empty_folder / "log_tensorboard" / name)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1]
 
 
 def test_sparse_matrices_are_built_without_a_warning_and_for_recbole_alone() -> None:

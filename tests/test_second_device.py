@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from recbole_posattn.compat import without_tensorboard
+from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import pytest
 import torch

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import without_tensorboard
+from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import pandas as pd
 import torch

@@ -22,6 +22,8 @@ the functions of ``compat/lookups.py`` and ``compat/samplers.py``):
 - ``recbole.config.Config._load_internal_config_dict`` and ``recbole.utils.init_logger``, also as the name in
   ``recbole.quick_start.quick_start``: with our models or checkpoints, which RecBole's own functions cannot use, they
   end in a line that names ours (``compat/doors.py``);
+- the name ``SummaryWriter`` in ``recbole.utils.utils``: TensorBoard logs stay in their folder if the working folder
+  changes (``compat/tensorboard.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
 When our ``Config`` is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):
@@ -211,59 +213,6 @@ def anomaly_detection_unchanged() -> Iterator[None]:
         torch.autograd.set_detect_anomaly(before)
 
 
-# Where RecBole's trainers put their logs, in the working folder.
-_TENSORBOARD = "log_tensorboard"
-
-
-class _SilentWriter:
-    """The methods of TensorBoard's writer that RecBole's trainers call."""
-
-    def add_scalar(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def add_hparams(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def add_histogram(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def flush(self) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-@contextmanager
-def tensorboard_in(name: Any, first_epoch: int) -> Iterator[None]:
-    """Build a trainer that continues a TensorBoard log; RecBole's trainers always start a new one.
-
-    Args:
-        name: The folder of the log below ``log_tensorboard``, from a checkpoint; anything else gives a new log.
-        first_epoch: The first epoch that is trained; what the log has of it and of later ones is hidden.
-    """
-    from recbole.trainer import trainer as recbole_trainer
-    from torch.utils.tensorboard import SummaryWriter
-
-    if not isinstance(name, str) or name in ("", ".", "..") or name != os.path.basename(name) or "\0" in name:
-        yield
-        return
-    original = recbole_trainer.get_tensorboard
-    recbole_trainer.get_tensorboard = lambda logger: SummaryWriter(
-        os.path.join(_TENSORBOARD, name), purge_step=first_epoch
-    )
-    try:
-        yield
-    finally:
-        recbole_trainer.get_tensorboard = original
-
-
-def tensorboard_folder(writer: Any) -> str | None:
-    """The folder of a trainer's TensorBoard log, for :func:`tensorboard_in`; ``None`` if it writes none."""
-    folder = getattr(writer, "log_dir", None)
-    return None if folder is None else os.path.basename(folder)
-
-
 @contextmanager
 def without_wandb(config: Any) -> Iterator[None]:
     """Build a trainer that does not start a run of Weights & Biases; RecBole's does so even if it only evaluates.
@@ -277,19 +226,6 @@ def without_wandb(config: Any) -> Iterator[None]:
         yield
     finally:
         config["log_wandb"] = given
-
-
-@contextmanager
-def without_tensorboard() -> Iterator[None]:
-    """Build a trainer that writes no TensorBoard log; RecBole's trainers always start one in the working folder."""
-    from recbole.trainer import trainer as recbole_trainer
-
-    original = recbole_trainer.get_tensorboard
-    recbole_trainer.get_tensorboard = lambda logger: _SilentWriter()
-    try:
-        yield
-    finally:
-        recbole_trainer.get_tensorboard = original
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import TRAINED_NUMBERS, tensorboard_folder
+from recbole_posattn.compat import TRAINED_NUMBERS
+from recbole_posattn.compat.tensorboard import tensorboard_folder
 
 import torch
 from filelock import FileLock

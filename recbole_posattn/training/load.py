@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import no_pickled_caches, without_tensorboard
+from recbole_posattn.compat import no_pickled_caches
+from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import numpy as np
 import pandas as pd

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import tensorboard_in
+from recbole_posattn.compat.tensorboard import tensorboard_in
 
 import pandas as pd
 import torch

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from recbole_posattn.compat import without_tensorboard
+from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import numpy as np
 import pandas as pd
