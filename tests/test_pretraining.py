@@ -11,6 +11,7 @@ import torch
 
 from recbole_posattn import run
 from recbole_posattn.errors import SettingError
+from recbole_posattn.experiments.identity import fingerprint
 from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.run_folder import LAST_NAME
@@ -68,6 +69,20 @@ def test_the_next_stage_begins_with_what_was_pretrained(settings: Callable) -> N
         before, after = (read_checkpoint(file)["state_dict"] for file in (path, result["checkpoint"]))
         assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-9) for name in before)
         assert Path(result["checkpoint"]).name == "best.pth"
+
+
+def test_runs_that_begin_with_other_weights_are_other_runs(settings: Callable, tmp_path: Path) -> None:
+    checkpoints = [tmp_path / name for name in ("a.pth", "b.pth", "c.pth")]
+    for file, content in zip(checkpoints, (b"one", b"one", b"two")):
+        file.write_bytes(content)
+    given = [
+        {**settings("S3Rec", train_stage="finetune", pre_model_path=str(file)), "model": "S3Rec", "dataset": "tiny"}
+        for file in checkpoints
+    ]
+    first, copied, other = map(fingerprint, given)
+    assert first == copied != other
+    checkpoints[0].write_bytes(b"two")
+    assert fingerprint(given[0]) == other
 
 
 @pytest.mark.slow

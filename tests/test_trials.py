@@ -207,6 +207,13 @@ def test_numbers_of_one_value_have_one_fingerprint(settings: Callable, tmp_path:
         checked_folders([Trial("a", settings()), Trial("b", settings(weight_decay=0))], tmp_path)
 
 
+def test_the_same_runs_are_left_out_where_that_is_asked_for(settings: Callable, tmp_path: Path) -> None:
+    """Tuning may end with the same settings for two rows."""
+    given = [Trial(name, settings(seed=seed)) for name in ("a", "b") for seed in (1, 2)]
+    same: dict[str, str] = {}
+    assert list(checked_folders(given, tmp_path, same=same).values()) == given[:2] and same == {"b": "a"}
+
+
 def test_more_than_the_machine_has_is_refused(settings: Callable, tmp_path: Path) -> None:
     """Ray would wait for ever."""
     given = settings(model="Pop")
@@ -281,6 +288,20 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
     assert starts == ["big", "small", *["big"] * again]
     assert outcomes == {"big": None if again else "out of memory in training", "small": None}
     assert lacks_memory("MemoryError: ") and not lacks_memory("no memory of it") and not lacks_memory(None)
+
+
+def test_who_lacked_memory_has_failed_if_no_time_is_left_to_run_again(
+    settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def side_by_side(ray: object, waiting: list, where: Resources, budget: Budget) -> Iterator[Outcome]:
+        monkeypatch.setattr("recbole_posattn.experiments.budget.Budget.is_spent", True)
+        yield from (Outcome(trial, folder, "out of memory", lacked_memory=True) for trial, folder in waiting)
+
+    monkeypatch.setattr("recbole_posattn.experiments.trials.ray_cluster", lambda where: nullcontext())
+    monkeypatch.setattr("recbole_posattn.experiments.trials._run_in_parallel", side_by_side)
+    given = {tmp_path / name: Trial(name, settings()) for name in ("a", "b")}
+    outcomes = list(run_trials(given, Resources(jobs=2), Budget(60)))
+    assert [(outcome.error, outcome.started) for outcome in outcomes] == [("out of memory", True)] * 2
 
 
 @pytest.mark.slow

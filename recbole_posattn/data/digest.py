@@ -117,13 +117,16 @@ def n_line_ends(block: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
 
 
-def data_digest(config: Any) -> str:
+def data_digest(config: Any, pretrained: str | None = None) -> str:
     """The SHA-256 digest of the names and contents of a data set's files, 64 hexadecimal digits.
 
     Args:
         config: The resolved settings of a run: ``data_path`` and ``dataset``.
+        pretrained: A checkpoint whose contents count as well.
     """
     contents = [(file.name, file_digest(file)) for file in _data_files(config)]
+    if pretrained is not None:
+        contents.append(("", file_digest(Path(pretrained))))
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 

@@ -13,16 +13,18 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from recbole_posattn.atomic_files.check import ensure_atomic_files
-from recbole_posattn.data.digest import data_digest
 from recbole_posattn.files import json_text
+from recbole_posattn.settings.checks import PRETRAINED
 from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, VALUES_BEFORE, WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.settings.recipe_checks import resolved_histories
+from recbole_posattn.training.result import digest_of_inputs
 from recbole_posattn.version import RESULTS_VERSION
 
-# A protocol or preset may be a file anywhere; the keys that it sets are compared themselves.
-_IGNORED = WITHOUT_EFFECT_ON_RESULT | NAMES_OF_SETTINGS
+# A protocol or preset may be a file anywhere; the keys that it sets are compared themselves. So are the contents of a
+# pretrained model, see digest_of_inputs.
+_IGNORED = WITHOUT_EFFECT_ON_RESULT | NAMES_OF_SETTINGS | {PRETRAINED}
 
 _ABSENT = object()
 
@@ -33,7 +35,7 @@ class Identity(NamedTuple):
     Attributes:
         settings: The resolved settings that change a result, as plain data.
         defaults: The default of each key that was not given.
-        data: Digest of the contents of the data set.
+        data: Digest of the contents of the data set, and of the pretrained model if there is one.
         version: See :data:`recbole_posattn.version.RESULTS_VERSION`.
     """
 
@@ -93,7 +95,7 @@ def identify(settings: Mapping[str, Any]) -> Identity:
             matter[key] = float(value)  # 0 and 0.0 are one value, and have one fingerprint
     if not reads_padded_histories(config):
         matter.pop("trim_padding", None)
-    return Identity(matter, defaults, data_digest(config), RESULTS_VERSION)
+    return Identity(matter, defaults, digest_of_inputs(config), RESULTS_VERSION)
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

@@ -74,13 +74,17 @@ class Outcome:
         return read_users(self.folder)
 
 
-def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None = None) -> dict[Path, Trial]:
+def checked_folders(
+    trials: Sequence[Trial], root: Path, records: Records | None = None, same: dict[str, str] | None = None
+) -> dict[Path, Trial]:
     """Trials by their folders below ``root``, into which the records of finished runs are copied.
 
     Args:
         trials: The trials.
         root: The folder of all runs.
         records: Records of other folders.
+        same: Receives the names of trials that are left out, and of the earlier trials that are the same runs. By
+            default, such trials are refused.
 
     Raises:
         SettingError: If the settings of a trial are invalid, or two trials are the same run; nothing is copied then.
@@ -97,6 +101,9 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
         except UserError as error:
             raise type(error)(f"{trial.name}: {error}") from error
         folder = root / identity.fingerprint
+        if folder in folders and same is not None:
+            same[trial.name] = folders[folder].name
+            continue
         if folder in folders:
             raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
         folders[folder], identities[folder] = trial, identity
@@ -175,11 +182,14 @@ def _run_on_ray(waiting: Sequence[tuple[Trial, Path]], where: Resources, budget:
                 logging.getLogger().warning(
                     f"{name}, seed {seed}: {outcome.error}; it runs once more, alone, after the others"
                 )
-                again.append((outcome.trial, outcome.folder))
+                again.append(outcome)
             else:
                 yield outcome
-        for one in again:
-            yield from _run_in_parallel(ray, [one], where, budget)
+        for outcome in again:
+            if budget.is_spent:
+                yield outcome
+            else:
+                yield from _run_in_parallel(ray, [(outcome.trial, outcome.folder)], where, budget)
 
 
 def _run_in_parallel(

@@ -17,6 +17,7 @@ import torch
 from recbole_posattn.data.digest import data_digest
 from recbole_posattn.files import whole_file, write_json
 from recbole_posattn.reporting.terminal import text_table
+from recbole_posattn.settings.checks import pretrained_file
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training.memory import peak_memory
 from recbole_posattn.version import RESULTS_VERSION
@@ -65,11 +66,16 @@ def write_result(config: Config, result: RunResult, folder: Path) -> None:
         "versions": versions(),
         "git_revision": _git_revision(),
         "results_version": RESULTS_VERSION,
-        "data_digest": data_digest(config),
+        "data_digest": digest_of_inputs(config),
         "threads": torch.get_num_threads(),
         "config": config.plain(),
     }
     write_json(folder / RESULT_NAME, report, ensure_ascii=False)
+
+
+def digest_of_inputs(config: Config) -> str:
+    """The SHA-256 digest of the data set, and of the pretrained model if there is one: 64 hexadecimal digits."""
+    return data_digest(config, pretrained_file(config["model"], config))
 
 
 def write_users(users: pd.DataFrame, folder: Path) -> None:

@@ -117,3 +117,11 @@ def test_filters_that_cannot_be_applied_are_refused(empty_folder: Path, filters:
     Path("a.csv").write_text("u,i,t\na,x,1\n")
     with pytest.raises(SettingError, match=message):
         convert("a.csv", "mine", ReadOptions(user="u", item="i", time="t"), filters)
+
+
+def test_rows_without_times_cannot_be_equal_in_time(empty_folder: Path) -> None:
+    Path("a.csv").write_text("u,i\na,x\na,x\n")
+    reading = ReadOptions(user="u", item="i", time_format="order")
+    with pytest.raises(SettingError, match="exact compares times, and there are none with --time_format=order; use"):
+        convert("a.csv", "mine", reading, Filters(deduplicate="exact"))
+    assert convert("a.csv", "mine", reading, Filters(deduplicate="first")).steps[-1].interactions == 1

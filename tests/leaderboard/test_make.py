@@ -110,6 +110,24 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     assert "no run finished" in report and "out of memory" in report and "## tiny, leave" in report
 
 
+def test_a_row_tuned_to_the_settings_of_another_is_left_out(
+    tiny_data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_ray: None
+) -> None:
+    """Even the reference."""
+    monkeypatch.setattr(make, "tune_rows", lambda *_: {"a": {"n_layers": 1}})
+    file = tmp_path / "mine.yaml"
+    models = "{a: NoPESASRec, b: {model: NoPESASRec, n_layers: 1}, Pop: Pop}"
+    file.write_text(f"models: {models}\nseeds: [1]\nreference: b\n")
+    given = [
+        argument for argument in flags(tiny_data_path, tmp_path) if not argument.startswith(("--models", "--seeds"))
+    ]
+    assert cli.main(["leaderboard", str(file), *given, "--tune"]) == 0
+    report = json.loads((tmp_path / "leaderboard.json").read_text())
+    assert "tiny, leave_one_out_masked: b is left out: it was tuned to the settings of a." in report["notes"]
+    (board,) = report["boards"]
+    assert board["reference"] == "a" and {run["row"] for run in board["runs"]} == {"a", "Pop"}
+
+
 @pytest.mark.slow
 def test_every_row_is_tuned_by_as_many_trials(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture

@@ -21,7 +21,7 @@ from recbole_posattn.atomic_files.convert.output import Output
 from recbole_posattn.atomic_files.convert.parquet import open_parquet, parquet_batches
 from recbole_posattn.atomic_files.convert.readers import line_batches
 from recbole_posattn.atomic_files.convert.rejects import OnError, Reason, Rejects
-from recbole_posattn.atomic_files.convert.shapes import ReadOptions, TableFormat, shape_of
+from recbole_posattn.atomic_files.convert.shapes import ORDER, ReadOptions, TableFormat, shape_of
 from recbole_posattn.atomic_files.convert.sources import Located, locate, open_stream
 from recbole_posattn.atomic_files.convert.times import TimeFormat
 from recbole_posattn.errors import DataError, SettingError
@@ -131,7 +131,7 @@ def convert(
     sources = find_sources(reading, form, located)
     output.check_features(source.role for source in sources)
     shape = shape_of(reading, None if known is None else known.shape, located.name)
-    check_filters(filters, has_rating=shape.columns.rating is not None)
+    check_filters(filters, has_rating=shape.columns.rating is not None, has_time=shape.time_format != ORDER)
 
     unit = "row" if shape.kind == "parquet" else "line"
     with ExitStack() as stack:

@@ -7,6 +7,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from recbole_posattn.atomic_files.convert.interactions import Interactions
+from recbole_posattn.atomic_files.convert.shapes import ORDER
 from recbole_posattn.errors import SettingError, counted
 from recbole_posattn.settings.choices import Deduplicate
 
@@ -42,17 +43,22 @@ class Step(NamedTuple):
     interactions: int
 
 
-def check_filters(filters: Filters, has_rating: bool) -> None:
+def check_filters(filters: Filters, has_rating: bool, has_time: bool) -> None:
     """Refuse filters that cannot be applied.
 
     Raises:
-        SettingError: If a filter has a value that is not allowed, or there are no ratings to filter by.
+        SettingError: If a filter has a value that is not allowed, or there are no ratings or times to filter by.
     """
     if filters.min_rating is not None and not has_rating:
         raise SettingError("min_rating needs ratings; name their column with --rating.")
     if filters.deduplicate not in get_args(Deduplicate):
         raise SettingError(
             f"deduplicate must be one of {', '.join(get_args(Deduplicate))}; got {filters.deduplicate!r}."
+        )
+    if filters.deduplicate == "exact" and not has_time:
+        raise SettingError(
+            f"deduplicate exact compares times, and there are none with --time_format={ORDER}; use first or last, or "
+            "leave it out."
         )
     if min(filters.min_user_interactions, filters.min_item_interactions) < 1:
         raise SettingError(

@@ -110,19 +110,27 @@ class _Plan:
 
     Attributes:
         trials: By data set and protocol, and then by the folder of the run.
+        references: The row that the others are tested against, by data set and protocol.
     """
 
     def __init__(self, spec: Spec, folder: Path, where: Resources, console: Console, records: Records | None) -> None:
         self.spec, self.folder, self.where, self.console = spec, folder, where, console
         pairs = itertools.product(spec.datasets, spec.protocols)
         self.trials = {pair: checked_folders(spec.trials(*pair), folder / RUNS, records) for pair in pairs}
+        self.references = dict.fromkeys(self.trials, spec.reference)
 
     def tune(self, n_trials: int, searches: Sequence[Path], tuning: Tuning, budget: Budget, records: Records) -> None:
         """Search the best settings of each row, see :func:`tune_rows`, and plan the trials with the winners."""
         own = self.folder / TUNING
         for pair in self.trials:
             winners = tune_rows(self.spec, *pair, n_trials, own, self.where, self.console, searches, tuning, budget)
-            self.trials[pair] = checked_folders(self.spec.trials(*pair, winners), self.folder / RUNS, records)
+            same: dict[str, str] = {}
+            self.trials[pair] = checked_folders(self.spec.trials(*pair, winners), self.folder / RUNS, records, same)
+            self.references[pair] = same.get(self.spec.reference, self.spec.reference)
+            tuning.notes += [
+                f"{pair[0]}, {Path(pair[1]).stem}: {row} is left out: it was tuned to the settings of {first}."
+                for row, first in same.items()
+            ]
 
 
 def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
@@ -137,7 +145,7 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
                 outcomes.append(outcome)
                 table.add(outcome)
         unfinished += [outcome for outcome in outcomes if outcome.error is not None]
-        board = gather(outcomes, dataset, Path(protocol).stem, plan.spec.reference)
+        board = gather(outcomes, dataset, Path(protocol).stem, plan.references[dataset, protocol])
         if board is not None:
             boards.append(board)
         else:
