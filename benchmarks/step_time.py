@@ -30,7 +30,7 @@ KERNEL = "PosKernelSASRec toeplitz-full"
 
 # What the defaults add, each measured by itself
 _PLAIN = {"history_partition": False}
-_KERNEL = {**_PLAIN, "kernel_branch": None}
+_KERNEL = {**_PLAIN, "kernel_structure": "toeplitz-full", "kernel_branch": None}
 
 VARIANTS = {
     BASELINE: ("NoPESASRec", _PLAIN),
@@ -39,7 +39,7 @@ VARIANTS = {
         f"PosKernelSASRec {structure}": ("PosKernelSASRec", {**_KERNEL, "kernel_structure": structure})
         for structure in ("toeplitz-full", "toeplitz-toeplitz", "exponential-exponential", "adaptive_band-dilated")
     },
-    f"{KERNEL} + branch": ("PosKernelSASRec", {**_PLAIN, "kernel_branch": "toeplitz"}),
+    f"{KERNEL} + branch": ("PosKernelSASRec", {**_KERNEL, "kernel_branch": "toeplitz"}),
     f"{KERNEL} + history_partition": ("PosKernelSASRec", {**_KERNEL, "history_partition": True}),
     f"{KERNEL} + train_mask_history": ("PosKernelSASRec", {**_KERNEL, "train_mask_history": True}),
     "FMLPRec": ("FMLPRec", {"train_objective": "sequence"}),

@@ -21,8 +21,8 @@ from recbole_posattn.nn.times import Times
 
 BASELINE = "T5BiasSASRec"
 TARGET = 1.25  # of time_bias
-_KERNEL = {"kernel_branch": None}
-_PLAIN = {"kernel_structure": "identity-identity", **_KERNEL}
+_KERNEL = {"kernel_structure": "toeplitz-full", "kernel_branch": None}
+_PLAIN = {**_KERNEL, "kernel_structure": "identity-identity"}
 VARIANTS = {
     BASELINE: ("T5BiasSASRec", {}),
     "NoPESASRec": ("NoPESASRec", {}),
@@ -34,9 +34,9 @@ VARIANTS = {
     "time_rope": ("PosKernelSASRec", {**_PLAIN, "position_encoding": ["time_rope"]}),
     "forgetting": ("PosKernelSASRec", {**_PLAIN, "position_encoding": ["forgetting"]}),
     "kernel toeplitz-full": ("PosKernelSASRec", _KERNEL),
-    "kernel toeplitz-time_decay": ("PosKernelSASRec", {"kernel_structure": "toeplitz-time_decay", **_KERNEL}),
-    "kernel toeplitz-full + branch toeplitz": ("PosKernelSASRec", {"kernel_branch": "toeplitz"}),
-    "kernel toeplitz-full + branch time_decay": ("PosKernelSASRec", {"kernel_branch": "time_decay"}),
+    "kernel toeplitz-time_decay": ("PosKernelSASRec", {**_KERNEL, "kernel_structure": "toeplitz-time_decay"}),
+    "kernel toeplitz-full + branch toeplitz": ("PosKernelSASRec", {**_KERNEL, "kernel_branch": "toeplitz"}),
+    "kernel toeplitz-full + branch time_decay": ("PosKernelSASRec", {**_KERNEL, "kernel_branch": "time_decay"}),
 }
 KERNEL_LENGTHS = (25, 50, 100, 200, 400, 800)
 

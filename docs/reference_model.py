@@ -1,5 +1,6 @@
-"""The default PosKernelSASRec from top to bottom: one kernel per layer and role, no dropout, plain attention.
+"""The default PosKernelSASRec from top to bottom: one kernel U and a branch M per layer, no dropout, plain attention.
 
+The paper's kernel L of the values, which `kernel_structure: toeplitz-full` adds, is the identity by default.
 The bias on items of the history (history_partition), which acts only if they are ranked, is left out.
 
 The package computes the same faster, and with more structures; a test compares the two.
@@ -12,21 +13,20 @@ from torch.nn import functional as F
 
 
 class PositionalKernel(nn.Module):
-    """Kernels of one layer. Uᵀ has a weight per lag (g₀ = 1), L per pair of positions, M per lag and channel."""
+    """Kernels of one layer. Uᵀ has a weight per lag (g₀ = 1), M one per lag and channel."""
 
     def __init__(self, d: int, length: int) -> None:
         super().__init__()
         self.branch = nn.Parameter(0.02 * torch.randn(d, length))
         self.taps = nn.Parameter(0.02 * torch.randn(length - 1).abs())
-        self.lower = nn.Parameter(torch.eye(length) + (0.02 * torch.randn(length, length).abs()).tril(-1))
 
-    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Uᵀ, L and M, all lower triangular; shapes (t, t), (t, t) and (d, t, t)."""
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Uᵀ and M, lower triangular; shapes (t, t) and (d, t, t)."""
         g = F.pad(self.taps, (1, 0), value=1.0)
         position = torch.arange(len(g))
         lag = position[:, None] - position
         u_transposed, branch = (torch.where(lag >= 0, w[..., lag.clamp(min=0)], 0.0) for w in (g, self.branch))
-        return u_transposed, self.lower.tril(), branch
+        return u_transposed, branch
 
 
 class Block(nn.Module):
@@ -42,11 +42,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Shape (b, t, d) to (b, t, d); ``valid`` is False at padding, shape (b, t)."""
         x = x * valid[..., None]  # padding gives nothing to the positions that mix it in
-        u_transposed, lower, branch = self.kernel()
+        u_transposed, branch = self.kernel()
         h = self.norm_1(x) * valid[..., None]
         q = self.query(h)
         k = u_transposed @ F.linear(x, self.key.weight) + self.key.bias  # the biases are not mixed
-        v = lower @ F.linear(x, self.value.weight) + self.value.bias
+        v = self.value(x)
         logits = q @ k.mT / q.shape[-1] ** 0.5  # (Q Kᵀ / √d) U = Q (Uᵀ K)ᵀ / √d
         attended = (valid[:, None, :] & torch.ones_like(logits[0], dtype=torch.bool).tril()).bool()
         weights = torch.softmax(logits.masked_fill(~attended, -torch.inf), dim=-1).nan_to_num()

@@ -43,7 +43,7 @@ def test_a_run_logs_learning_rate_all_metrics_and_kernels(tiny_settings: Callabl
         expected = {point["epoch"]: point["valid"][metric] for point in result["curve"]}
         assert found[f"Valid/{metric}"] == pytest.approx(expected)
     kernels = {tag for tag in found if tag.startswith("Kernels/")}
-    parts = [f"layer_{layer}/{part}" for layer in (1, 2) for part in ("U", "L", "branch")]
+    parts = [f"layer_{layer}/{part}" for layer in (1, 2) for part in ("U", "branch")]
     assert kernels == {f"Kernels/{part}/{name}" for part in parts for name in ("mean_lag", "lag_0_share")}
     histograms = EventAccumulator(str(folder)).Reload().Tags()["histograms"]
     assert sorted(histograms) == sorted(f"Kernels/{part}/weights" for part in parts)

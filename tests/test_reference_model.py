@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from recbole_posattn.nn.kernels.base import IdentityKernel
+
 FILE = Path(__file__).resolve().parent.parent / "docs" / "reference_model.py"
 
 
@@ -30,10 +32,9 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
         pairs += [(ours.norm_1, block.attention_norm), (ours.norm_2, block.feed_forward_norm)]
         pairs += [(getattr(ours, name), getattr(attention, name)) for name in ("query", "key", "value")]
         pairs += [(getattr(ours, name), getattr(block.feed_forward, name)) for name in ("dense_1", "dense_2")]
-        position, lag = attention.l_kernel.entry
+        assert isinstance(attention.l_kernel, IdentityKernel)
         with torch.no_grad():
             attention.u_kernel.free.copy_(ours.kernel.taps[None])
-            attention.l_kernel.free.copy_(ours.kernel.lower[position, position - lag][None])
             block.branch.kernel.free.copy_(ours.kernel.branch)
             block.branch.gate.copy_(ours.gate)
     for module, other in pairs:
@@ -75,10 +76,6 @@ def test_gradients_are_equal_too(reference: ModuleType, build: Callable) -> None
     reference_model(item_seq).logsumexp(-1).sum().backward()
     for block, ours in zip(model.backbone.blocks, reference_model.blocks, strict=True):
         torch.testing.assert_close(block.attention.u_kernel.free.grad[0], ours.kernel.taps.grad)
-        position, lag = block.attention.l_kernel.entry
-        torch.testing.assert_close(
-            block.attention.l_kernel.free.grad[0], ours.kernel.lower.grad[position, position - lag]
-        )
         torch.testing.assert_close(block.attention.key.weight.grad, ours.key.weight.grad)
         torch.testing.assert_close(block.branch.kernel.free.grad, ours.kernel.branch.grad)
         torch.testing.assert_close(block.branch.gate.grad, ours.gate.grad)

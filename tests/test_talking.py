@@ -145,7 +145,7 @@ def test_keys_of_a_model_come_with_their_defaults(capsys: pytest.CaptureFixture)
     assert cli.main(["keys", "PosKernelSASRec"]) == 0
     out, _ = capsys.readouterr()
     of_model, of_runs = out.split("Keys of every run")
-    assert re.search(r"^kernel_structure +toeplitz-full +\(str\) .+", of_model, flags=re.M)
+    assert re.search(r"^kernel_structure +toeplitz-identity +\(str\) .+", of_model, flags=re.M)
     assert re.search(r"^mask_history +~ +\(str\) Items left out", of_runs, flags=re.M)
     assert not re.search(r"^kernel_structure", of_runs, flags=re.M) and "MODEL_TYPE" not in out
     assert cli.main(["keys", "GRU4Rec"]) == 0

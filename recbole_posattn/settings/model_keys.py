@@ -119,7 +119,7 @@ MODEL_KEYS = (
     Key(
         "kernel_structure",
         part_rules()["kernel_structure"],
-        "toeplitz-full",
+        "toeplitz-identity",
         f"(str) <U>-<L>, each one of {list(STRUCTURES)}.",
     ),
     Key(

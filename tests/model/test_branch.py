@@ -184,8 +184,8 @@ def test_widths_and_state_of_the_branch_are_told(build: Callable) -> None:
         ),
         (
             {"kernel_branch": "toeplitz", "kernel_bandwidth": 3},
-            "kernel_bandwidth 3 is for banded structures; got kernel_structure 'toeplitz-full' and kernel_branch "
-            "'toeplitz'",
+            "kernel_bandwidth 3 is for banded structures; got kernel_structure 'toeplitz-identity' and "
+            "kernel_branch 'toeplitz'",
         ),
         ({"kernel_branch": "banded", "kernel_bandwidth": 51}, "kernel_bandwidth must be at most MAX_ITEM_LIST_LENGTH"),
         ({"kernel_branch": "lowrank", "kernel_rank": 51}, "kernel_rank must be at most MAX_ITEM_LIST_LENGTH"),
@@ -224,7 +224,8 @@ def test_settings_that_make_sense_are_accepted() -> None:
 
 
 def test_inspection_shows_the_gated_branch_beside_the_kernels(build: Callable) -> None:
-    model, _ = build(kernel_branch="toeplitz", n_heads=2, kernel_branch_groups="n_heads")
+    parts = {"kernel_structure": "toeplitz-full", "kernel_branch": "toeplitz", "kernel_branch_groups": "n_heads"}
+    model, _ = build(**parts, n_heads=2)
     with torch.no_grad():
         for block in model.backbone.blocks:
             block.branch.gate.normal_()
@@ -252,7 +253,8 @@ def test_a_branch_that_is_switched_off_keeps_its_diagonal(build: Callable, histo
 
 def test_kernels_of_different_numbers_of_groups_are_drawn_side_by_side(build: Callable) -> None:
     """U, L and C for all channels, the branch in two groups: the second row of a layer has the branch alone."""
-    model, _ = build(kernel_branch="toeplitz", n_heads=2, kernel_branch_groups="n_heads", n_layers=1)
+    parts = {"kernel_structure": "toeplitz-full", "kernel_branch": "toeplitz", "kernel_branch_groups": "n_heads"}
+    model, _ = build(**parts, n_heads=2, n_layers=1)
     figure = draw_kernels(SimpleNamespace(kernels=kernel_table(model)))
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == [

@@ -346,9 +346,9 @@ def test_starts_as_documented(tiny_settings: Callable) -> None:
     assert (weight[0] == 0).all()
     assert weight[1:].std().item() == pytest.approx(config["initializer_range"], rel=0.1)
     assert all((module.bias == 0).all() for module in model.modules() if isinstance(module, torch.nn.Linear))
-    assert model.newest_last
-    lag_only = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(kernel_structure="toeplitz-toeplitz"))
-    assert not PosKernelSASRec(lag_only, dataset).newest_last
+    assert not model.newest_last  # every kernel of the default depends on lags alone
+    by_position = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(kernel_structure="toeplitz-full"))
+    assert PosKernelSASRec(by_position, dataset).newest_last
 
 
 @pytest.mark.parametrize(

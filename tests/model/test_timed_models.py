@@ -120,7 +120,7 @@ def test_without_times_a_model_says_so(timed: Callable) -> None:
 
 @pytest.mark.parametrize("alignment", ["end", "start"])
 def test_times_stand_where_the_items_do_and_never_fall(timed: Callable, alignment: str) -> None:
-    model, _, _ = timed(**TIME_BIAS, position_alignment=alignment)
+    model, _, _ = timed(**TIME_BIAS, kernel_structure="toeplitz-full", position_alignment=alignment)
     times = torch.tensor([[-9.0, -20.0, -3.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
     aligned = model._align_times(times, torch.tensor([4, 2])).tolist()
     behind = [-1.0, -1.0, -1.0, 0.0] if alignment == "end" else [-1.0, 0.0, 0.0, 0.0]
