@@ -5,6 +5,8 @@ python -m benchmarks.dropout_speed        # writes results/dropout_speed.md and 
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 from torch.nn import functional as F
 
@@ -16,6 +18,7 @@ SHAPES = {"hidden states (128, 50, 64)": (128, 50, 64), "attention weights (128,
 
 def main() -> None:
     """Measure and write the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rows = []
     for name, shape in SHAPES.items():
         x = torch.randn(shape)

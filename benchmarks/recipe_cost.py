@@ -5,6 +5,7 @@ python -m benchmarks.recipe_cost        # writes results/recipe_cost.md and .csv
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -54,6 +55,7 @@ def training_step(variant: str, n_items: int, n_sequences: int, length: int) -> 
 
 def main() -> None:
     """Measure and write the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     rows = []
     for name, size in SIZES.items():

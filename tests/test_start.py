@@ -144,6 +144,7 @@ samplers += ("KGSampler.get_used_ids", "AbstractSampler._build_alias_table")
 listed |= {f"recbole.sampler.sampler.{name}" for name in samplers}
 listed |= {"recbole.data.transform.MaskItemSequence._neg_sample"}
 listed |= {"recbole.config.configurator.Config._load_internal_config_dict", "recbole.utils.init_logger"}
+listed |= {"recbole.utils.utils.SummaryWriter"}
 for model in recbole_posattn.settings.registry.registered_model_names():
     listed |= {f"recbole.data.dataset.{model}Dataset", f"recbole.trainer.{model}Trainer"}
 of_numpy = {"float_", "complex_", "unicode_"}
