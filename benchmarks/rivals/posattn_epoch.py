@@ -13,10 +13,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
@@ -30,16 +32,24 @@ HIDDEN_SIZE, N_LAYERS, N_HEADS, DROPOUT, LEARNING_RATE = 64, 2, 1, 0.2, 0.001
 
 
 class Counted:
-    """Batches, and the number of targets in those that were taken."""
+    """The first batches of a loader, and the number of targets in those that were taken.
 
-    def __init__(self, batches: Iterable[Interaction]) -> None:
-        self.batches = batches
+    Args:
+        loader: The loader.
+        n_batches: How many of its batches; ``None`` for all.
+    """
+
+    def __init__(self, loader: AbstractDataLoader, n_batches: int | None) -> None:
+        self.loader, self.n_batches = loader, n_batches
         self.targets = 0
 
     def __iter__(self) -> Iterator[Interaction]:
-        for batch in self.batches:
+        for batch in itertools.islice(self.loader, self.n_batches):
             self.targets += int((batch[TARGET_LIST_FIELD] > 0).sum())
             yield batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
 
 
 def main() -> None:
@@ -82,7 +92,7 @@ def main() -> None:
         targets = sum(int((batch[TARGET_LIST_FIELD] > 0).sum()) for batch in train_data)
         seconds, trained = [], []
         for epoch in range(options.epochs + 1):
-            batches = Counted(itertools.islice(train_data, options.batches))
+            batches = Counted(train_data, options.batches)
             start = time.perf_counter()
             trainer._train_epoch(batches, epoch)
             seconds.append(time.perf_counter() - start)
