@@ -240,8 +240,7 @@ class Recommender:
         """The rows of :meth:`blocks`."""
         lists = self._lists(requests, k, exclude_history, restrict_to, exclude)
         of_items = self._titles(titles)
-        frames = [each.frame(self._token, of_items) for each in lists]
-        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+        return pd.concat([each.frame(self._token, of_items) for each in lists], ignore_index=True)
 
     def _lists(
         self,
