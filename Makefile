@@ -67,6 +67,7 @@ bench-engine: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.recipe_cost
 	$(BIN)/python -m benchmarks.precision_speed
 	$(BIN)/python -m benchmarks.recommend_speed
+	$(BIN)/python -m benchmarks.runtime_speed
 	$(BIN)/python -m benchmarks.trim_padding
 
 # Random settings, a third of them stopped by random signals and resumed; one thread, as forks need
