@@ -65,7 +65,7 @@ class HistoryPartition(nn.Module):
         """
         histories = self._of_rows(item, length)
         at, added = histories.added(slice(None))
-        return (scores + histories.outside).scatter_add(1, at, added.to(scores.dtype))
+        return (scores + histories.outside).scatter_add_(1, at, added.to(scores.dtype))
 
     def of_items(self, candidate: Tensor, item: Tensor, length: Tensor) -> Tensor:
         """The bias of one item for each history, shape (b,).
