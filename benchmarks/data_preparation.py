@@ -171,11 +171,12 @@ def main() -> None:
     report(
         "data_preparation",
         "Data preparation",
-        f"Generated interactions of {N_ITEMS:,} items, {INTERACTIONS_PER_USER} a user in the mean, L = "
+        f"Generated interactions of {N_ITEMS:,} items, {INTERACTIONS_PER_USER} a user on average, L = "
         f"{options.length}, from the file on disk: it is checked (not by RecBole), read and split (leave one out), and "
-        "the first training batch is built. How much faster: than the first row of the same data. The memory is "
-        "that of the whole process at its peak, mapped files included. RecBole gets no more than "
-        f"{options.recbole_up_to:g} million: what it writes out grows with L and would not fit.\n\n"
+        "the first training batch is built. × faster compares with the first row of the same data. *windows before* "
+        "is the version of this package that --baseline names. The memory is that of the whole process at its peak, "
+        f"mapped files included. RecBole is measured up to {options.recbole_up_to:g} million: the histories that it "
+        "writes out grow with L, and more would not fit.\n\n"
         "![seconds](data_preparation.png)",
         [*HEADER, "process, GB"],
         rows,

@@ -47,7 +47,7 @@ def fix_tensorboard_folders() -> None:
     """Let TensorBoard logs stay in their folder when the working folder changes.
 
     RecBole names the folder relative to the working folder, and the thread of TensorBoard's writer opens its file anew
-    for every record: after a change of the working folder it fails, at whatever time it writes.
+    for every record, so its next write fails after a change of the working folder.
     """
     recbole.utils.utils.SummaryWriter = _WriterInFixedFolder
 
