@@ -39,6 +39,7 @@ VARIANTS = {
         f"PosKernelSASRec {structure}": ("PosKernelSASRec", {**_KERNEL, "kernel_structure": structure})
         for structure in ("toeplitz-full", "toeplitz-toeplitz", "exponential-exponential", "adaptive_band-dilated")
     },
+    "PosKernelSASRec, the default but history_partition": ("PosKernelSASRec", _PLAIN),
     f"{KERNEL} + branch": ("PosKernelSASRec", {**_KERNEL, "kernel_branch": "toeplitz"}),
     f"{KERNEL} + history_partition": ("PosKernelSASRec", {**_KERNEL, "history_partition": True}),
     f"{KERNEL} + train_mask_history": ("PosKernelSASRec", {**_KERNEL, "train_mask_history": True}),

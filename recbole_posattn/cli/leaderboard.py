@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
-from recbole_posattn.errors import EXIT_FAILURE, SettingError, counted
+from recbole_posattn.errors import EXIT_FAILURE, SettingError, counted, shown
 
 if TYPE_CHECKING:
     from recbole_posattn.experiments.leaderboard.leaderboard import Report
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", type=_names, help="models, separated by commas")
     parser.add_argument("--datasets", type=_names, help="data sets, separated by commas (default: ml-100k)")
     parser.add_argument("--protocols", type=_names, help="protocols, separated by commas (default: leave_one_out)")
-    parser.add_argument("--seeds", type=int, help="number of seeds (default: 3)")
+    parser.add_argument(
+        "--seeds", type=_seeds, help="number of seeds, or a list such as 2020,2021 or [2020] (default: 3)"
+    )
     parser.add_argument("--reference", help="the model that all others are tested against (default: the first)")
     add_plugin_argument(parser)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
@@ -66,6 +69,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seeds(text: str) -> int | list[int]:
+    """The number of seeds, such as ``3``, or a list, such as ``2020,2021`` or ``[2020]``."""
+    bracketed = re.fullmatch(r"\[([^\[\]]*)\]", text.strip())
+    try:
+        seeds = [int(seed) for seed in (bracketed[1] if bracketed else text).split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of seeds, such as 3, or a list, such as 2020,2021 or [2020]; got {shown(text)}"
+        ) from None
+    return seeds if bracketed or len(seeds) > 1 else seeds[0]
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from recbole_posattn import run
 from recbole_posattn.cli import main as cli
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard import leaderboard as make
+from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.run_folders import FAILURE_NAME
 from recbole_posattn.experiments.trials import Outcome, Resources, Trial
 from tests.systems import needs_posix
@@ -64,6 +65,32 @@ def test_killed_and_started_again_it_ends_with_the_same_table(
     assert again.stderr.count(": reused") >= finished and "written: " in again.stdout
     assert again.stderr.count(": reused") + again.stderr.count(": done") == 4
     pd.testing.assert_frame_equal(scores(killed), scores(whole))
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds"), [("2", [2020, 2021]), ("[7]", [7]), ("[7, 5]", [7, 5]), ("7,5", [7, 5]), (" 1 ", [2020])]
+)
+def test_seeds_are_a_number_or_a_list(
+    given: str, seeds: list[int], monkeypatch: pytest.MonkeyPatch, tiny_data_path: Path, tmp_path: Path
+) -> None:
+    class Read(Exception):
+        pass
+
+    def stop(spec: Spec, *_: object, **__: object) -> None:
+        assert spec.seeds == seeds
+        raise Read
+
+    monkeypatch.setattr(make, "make_leaderboard", stop)
+    with pytest.raises(Read):
+        cli.main(["leaderboard", *flags(tiny_data_path, tmp_path), f"--seeds={given}"])
+
+
+@pytest.mark.parametrize("given", ["", "a", "1.5", "[]", "[1", "1,,2", "[[1]]"])
+def test_seeds_that_are_neither_are_refused(given: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["leaderboard", "--models=Pop", f"--seeds={given}"])
+    assert stop.value.code == cli.EXIT_USER_ERROR
+    assert "argument --seeds: must be a number of seeds, such as 3, or a list" in capsys.readouterr().err
 
 
 @pytest.mark.slow

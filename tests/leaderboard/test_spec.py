@@ -122,6 +122,10 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("models: [Popp]", "model 'Popp' is unknown. Did you mean 'Pop'"),
         ("{models: [Pop], seeds: 0}", "seeds must be their number or a list of different integers; got 0"),
         ("{models: [Pop], seeds: [1, 1]}", r"got \[1, 1\]"),
+        (
+            "{models: [Pop], seeds: 2020}",
+            r"seeds must be their number, at most 1,000, .* the seed 2020 alone, give \[2020\]",
+        ),
         ("{models: {a: {model: Pop, seeds: 0}}}", "models: a: seeds must be their number or a list"),
         ("{models: [Pop], priority: [BPR]}", r"priority must be a list of rows and seeds \(Pop, 2020, .*; got 'BPR'"),
         ("{models: [Pop], priority: 3}", "priority must be a list; got 3"),

@@ -17,7 +17,7 @@ from recbole_posattn.settings.registry import find_model
 from recbole_posattn.settings.yaml import read_yaml
 
 FIRST_SEED = 2020  # RecBole's default
-MOST_SEEDS = 10_000
+MOST_SEEDS = 1_000
 
 
 class Spec(NamedTuple):
@@ -238,7 +238,10 @@ def _seeds(seeds: Any, where: str, first: Sequence[int] = ()) -> list[int]:
     """Seeds given as a list, or as their number: the first ones of ``first``, and then consecutive ones."""
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         if seeds > MOST_SEEDS:
-            raise SettingError(f"{where} must be at most {MOST_SEEDS:,}; got {shown(seeds)}.")
+            raise SettingError(
+                f"{where} must be their number, at most {MOST_SEEDS:,}, or a list; got {shown(seeds)}. For the seed "
+                f"{shown(seeds)} alone, give [{shown(seeds)}]."
+            )
         others = (seed for seed in itertools.count(FIRST_SEED) if seed not in first)
         return list(itertools.islice(itertools.chain(first, others), seeds))
     listed = _list(seeds, int, where) if isinstance(seeds, (list, tuple)) else []
