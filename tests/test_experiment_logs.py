@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -11,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from recbole.utils import get_tensorboard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recbole_posattn import run
+from recbole_posattn import Config, run
 from recbole_posattn.analysis.kernel_tables import kernel_reach, lag_profiles
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import SettingError
@@ -21,6 +24,7 @@ from recbole_posattn.models.kernel_summaries import kernel_summaries
 from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_posattn.training.load import Loaded
 from recbole_posattn.training.run_folder import LAST_NAME
+from recbole_posattn.training.tensorboard import SafeWriter
 
 
 def logs() -> list[Path]:
@@ -47,6 +51,23 @@ def test_a_run_logs_learning_rate_all_metrics_and_kernels(tiny_settings: Callabl
     assert kernels == {f"Kernels/{part}/{name}" for part in parts for name in ("mean_lag", "lag_0_share")}
     histograms = EventAccumulator(str(folder)).Reload().Tags()["histograms"]
     assert sorted(histograms) == sorted(f"Kernels/{part}/weights" for part in parts)
+
+
+def test_a_log_that_can_no_longer_be_written_is_one_warning(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
+) -> None:
+    """As on a full disk; the thread that writes keeps the error for the next call."""
+    Config("SASRec", "ml-100k", command_line=[])  # hooks RecBole
+    writer = SafeWriter(get_tensorboard(logging.getLogger()))
+    shutil.rmtree("log_tensorboard")
+    for epoch in range(3):
+        writer.add_scalar("loss", 0.5, epoch)
+        writer.flush()
+    writer.close()
+    assert [record.message for record in caplog.records] == [
+        "the TensorBoard log cannot be written: No such file or directory; the run continues without it"
+    ]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_schedule_logs_its_own_rate_and_recboles_models_log_the_same(tiny_settings: Callable) -> None:

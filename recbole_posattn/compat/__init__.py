@@ -23,7 +23,7 @@ the functions of ``compat/lookups.py`` and ``compat/samplers.py``):
   ``recbole.quick_start.quick_start``: with our models or checkpoints, which RecBole's own functions cannot use, they
   end in a line that names ours (``compat/doors.py``);
 - the name ``SummaryWriter`` in ``recbole.utils.utils``: TensorBoard logs stay in their folder if the working folder
-  changes (``compat/tensorboard.py``);
+  changes, and fail without a traceback (``compat/tensorboard.py``);
 - the metric ``COV`` in the tables of ``recbole.evaluator.register``.
 
 When our ``Config`` is made for a RecBole model (``datasets.install_dataset_class`` and ``registry.find_model``):

@@ -36,20 +36,24 @@ class _SilentWriter:
         """Nothing."""
 
 
-class _WriterInFixedFolder(SummaryWriter):
-    """Writes below the working folder of its start."""
+class _Writer(SummaryWriter):
+    """Writes below the working folder of its start; a failed write raises an error in the next call and no more."""
 
     def __init__(self, log_dir: str, **options: Any) -> None:
         super().__init__(os.path.abspath(log_dir), **options)
+        events = self._get_file_writer().event_writer
+        thread = getattr(getattr(events, "_async_writer", None), "_worker", None)
+        if thread is not None:  # it keeps the error for the next call, and prints a traceback
+            thread._invoke_excepthook = lambda _: None
 
 
-def fix_tensorboard_folders() -> None:
-    """Let TensorBoard logs stay in their folder when the working folder changes.
+def replace_tensorboard_writer() -> None:
+    """Let TensorBoard logs stay in their folder when the working folder changes, and fail without a traceback.
 
     RecBole names the folder relative to the working folder, and the thread of TensorBoard's writer opens its file anew
     for every record, so its next write fails after a change of the working folder.
     """
-    recbole.utils.utils.SummaryWriter = _WriterInFixedFolder
+    recbole.utils.utils.SummaryWriter = _Writer
 
 
 @contextmanager
@@ -64,9 +68,7 @@ def tensorboard_in(name: Any, first_epoch: int) -> Iterator[None]:
         yield
         return
     original = recbole_trainer.get_tensorboard
-    recbole_trainer.get_tensorboard = lambda logger: _WriterInFixedFolder(
-        os.path.join(_TENSORBOARD, name), purge_step=first_epoch
-    )
+    recbole_trainer.get_tensorboard = lambda logger: _Writer(os.path.join(_TENSORBOARD, name), purge_step=first_epoch)
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recbole_posattn.compat.doors import close_doors
 from recbole_posattn.compat.samplers import refuse_endless_sampling
-from recbole_posattn.compat.tensorboard import fix_tensorboard_folders
+from recbole_posattn.compat.tensorboard import replace_tensorboard_writer
 
 from recbole_posattn.data.dataset import SequenceDataset
 from recbole_posattn.evaluation.metrics import register_metrics
@@ -21,7 +21,7 @@ from recbole_posattn.training.trainer import SequenceTrainer
 def register_all() -> None:
     """Register everything; ``settings.registry.hook_recbole`` calls it once in a process."""
     refuse_endless_sampling()
-    fix_tensorboard_folders()
+    replace_tensorboard_writer()
     close_doors(needs_our_settings)
     hook_loaders()
     register_metrics()
