@@ -91,17 +91,36 @@ def measured(functions: dict[str, Callable[[], object]], rounds: int) -> dict[st
     return {name: tuple(map(statistics.median, zip(*values[1:]))) for name, values in times.items()}
 
 
-def waits(recommender: Recommender, calls: int) -> tuple[str, str]:
-    """Milliseconds that one user waits, median and 99th percentile."""
-    dataset = recommender.loaded.dataset
-    rng, tokens = np.random.default_rng(2), dataset.field2id_token[dataset.iid_field][1:]
-    seconds = []
+def waits(answer: Callable[[np.ndarray], object], n_items: int, calls: int) -> list[str]:
+    """Milliseconds that one user waits, median and 99th percentile.
+
+    Args:
+        answer: Makes a list for the items of a history, by their numbers; shape (:data:`LENGTH`,).
+        n_items: Number of items.
+        calls: Calls that count.
+    """
+    rng, seconds = np.random.default_rng(2), []
     for _ in range(calls + 10):  # the first ones warm up
-        history = {"user": rng.choice(tokens, LENGTH).tolist()}
+        history = rng.integers(1, n_items + 1, LENGTH)
         start = time.perf_counter()
-        recommender.recommend(history, K)
+        answer(history)
         seconds.append(time.perf_counter() - start)
-    return tuple(f"{1e3 * quantile:.1f}" for quantile in np.quantile(seconds[10:], [0.5, 0.99]))
+    return [f"{1e3 * quantile:.2f}" for quantile in np.quantile(seconds[10:], [0.5, 0.99])]
+
+
+def recommending(recommender: Recommender) -> Callable[[np.ndarray], object]:
+    """``recommend`` for :func:`waits`."""
+    dataset = recommender.loaded.dataset
+    tokens = dataset.field2id_token[dataset.iid_field]
+    return lambda history: recommender.recommend({"user": tokens[history].tolist()}, K)
+
+
+def amazon_beauty(folder: Path, scratch: Path) -> tuple[Path, str]:
+    """The folder of data sets and the name of the one to use: amazon-beauty, or a synthetic one if it is not there."""
+    dataset = "amazon-beauty"
+    if (folder / dataset / f"{dataset}.inter").is_file():
+        return folder, dataset
+    return scratch, write_synthetic(scratch)
 
 
 def main() -> None:
@@ -112,17 +131,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count (default: 3)")
     parser.add_argument("--calls", type=int, default=300, help="calls for the wait of one user (default: 300)")
     options = parser.parse_args()
-    data_path = Path(options.data_path).absolute()
-    rows = []
+    given, rows = Path(options.data_path).absolute(), []
     with scratch_folder() as scratch:
-        dataset = "amazon-beauty"
-        if not (data_path / dataset / f"{dataset}.inter").is_file():
-            data_path, dataset = scratch, write_synthetic(scratch)
+        data_path, dataset = amazon_beauty(given, scratch)
         for model in options.models:
             loaded = untrained(model, dataset, str(data_path))
             recommender = Recommender(loaded)
             whom = {"full": full_histories(recommender, 8192), dataset: recommender.known_users()}
-            wait = waits(recommender, options.calls)
+            wait = waits(recommending(recommender), N_ITEMS, options.calls)
             for histories, requests in whom.items():
                 found = measured(ways(recommender, requests), options.rounds)
                 for way, (seconds, cpu) in found.items():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor
 
 from benchmarks.common import interleaved_medians, report, scratch_folder
-from benchmarks.recommend_speed import LENGTH, K, full_histories, write_synthetic
+from benchmarks.recommend_speed import LENGTH, K, amazon_beauty, full_histories, recommending, waits
 from recbole_posattn import run
 from recbole_posattn.serving.export import INPUT_NAMES, OUTPUT_NAME, export
 from recbole_posattn.serving.recommender import REQUESTS_PER_BATCH, Recommender
@@ -45,16 +44,6 @@ def in_runtime(file: Path) -> Lists:
     return lists
 
 
-def wait(answer: Callable[[int], object], calls: int) -> list[str]:
-    """Milliseconds that one user waits, median and 99th percentile; ``answer`` takes the number of the call."""
-    seconds = []
-    for call in range(calls + 10):  # the first ones warm up
-        start = time.perf_counter()
-        answer(call)
-        seconds.append(time.perf_counter() - start)
-    return [f"{1e3 * quantile:.2f}" for quantile in np.quantile(seconds[10:], [0.5, 0.99])]
-
-
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,11 +51,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count (default: 5)")
     parser.add_argument("--calls", type=int, default=300, help="calls for the wait of one user (default: 300)")
     options = parser.parse_args()
-    data_path = Path(options.data_path).absolute()
+    folder = Path(options.data_path).absolute()
     with scratch_folder() as scratch:
-        dataset = "amazon-beauty"
-        if not (data_path / dataset / f"{dataset}.inter").is_file():
-            data_path, dataset = scratch, write_synthetic(scratch)
+        data_path, dataset = amazon_beauty(folder, scratch)
         sizes = {"MAX_ITEM_LIST_LENGTH": LENGTH, "hidden_size": 64, "data_path": str(data_path), "epochs": 1}
         given = {**sizes, "use_gpu": False, "state": "ERROR", "show_progress": False}
         result = run("PosKernelSASRec", dataset, config_dict=given, command_line=[])
@@ -79,22 +66,22 @@ def main() -> None:
         }
 
         requests = full_histories(recommender, N_HISTORIES)
-        tokens = recommender.loaded.dataset.field2id_token[recommender.loaded.dataset.iid_field]
-        items = torch.randint(1, len(tokens), (N_HISTORIES, LENGTH), generator=torch.Generator().manual_seed(1))
+        n_items = recommender.loaded.dataset.item_num - 1
+        items = torch.randint(1, n_items + 1, (N_HISTORIES, LENGTH), generator=torch.Generator().manual_seed(1))
         batches = items.split(REQUESTS_PER_BATCH["cpu"])
         ways = {
             "recommend": lambda: sum(map(len, recommender.blocks(requests, K))),
             **{name: lambda lists=lists: [lists(batch) for batch in batches] for name, lists in runtimes.items()},
         }
         seconds = interleaved_medians(ways, options.repeats)
-        histories = [list(tokens[row]) for row in items[:20].numpy()]
-        waits = {
-            "recommend": wait(lambda call: recommender.recommend({"user": histories[call % 20]}, K), options.calls),
+        answers = {
+            "recommend": recommending(recommender),
             **{
-                name: wait(lambda call, lists=lists: lists(items[call % 20 :][:1]), options.calls)
+                name: lambda history, lists=lists: lists(torch.from_numpy(history)[None])
                 for name, lists in runtimes.items()
             },
         }
+        waited = {name: waits(answer, n_items, options.calls) for name, answer in answers.items()}
         exact = runtimes["ONNX Runtime"](items)
         common = {
             name: statistics.mean(len(set(a) & set(b)) for a, b in zip(exact.tolist(), lists(items).tolist()))
@@ -103,17 +90,17 @@ def main() -> None:
     report(
         "runtime_speed",
         "Recommendations by ONNX Runtime",
-        f"The {K} best of {len(tokens) - 1:,} items by PosKernelSASRec, d = 64, 2 layers, trained for one epoch, for "
+        f"The {K} best of {n_items:,} items by PosKernelSASRec, d = 64, 2 layers, trained for one epoch, for "
         f"{N_HISTORIES:,} histories of {LENGTH} items in batches of {len(batches[0])}, and one user's wait with such a "
         f"history. `recommend` returns tables of tokens; ONNX Runtime scores with the exported model, and `torch.topk` "
         f"takes the best. int8: dynamic quantization of all products. Medians of {options.repeats} rounds, all in "
         f"turn; the wait is the median and the 99th percentile of {options.calls} calls. Last column: how many of the "
-        f"{K} items are those of float32, in the mean.",
+        f"{K} items are those of float32, on average.",
         ["way", "users/s", "× recommend", "wait ms, p50", "p99", "items in common"],
         [
             [
                 *(name, f"{N_HISTORIES / seconds[name]:,.0f}", f"{seconds['recommend'] / seconds[name]:.2f}"),
-                *(*waits[name], f"{common[name]:.2f}" if name in common else "–"),
+                *(*waited[name], f"{common[name]:.2f}" if name in common else "–"),
             ]
             for name in ways
         ],
