@@ -155,12 +155,12 @@ def main() -> None:
         "epoch_speed",
         "Training speed beside RecBole",
         "Seconds of one training epoch over the same targets: hidden size 64, 2 layers, dropout 0.5, cross-entropy "
-        "over all items, Adam; batches of 2,048 prefixes (RecBole) and 128 windows (ours), its and our default. "
-        "RecBole's SASRec as it comes has an inner size of 256 and 2 heads, and trains with autograd's anomaly "
-        "detection on: its module `sine` switches that on whenever a sequential model is looked up. It is timed with "
-        f"our sizes (inner size 64, 1 head), and with anomaly detection off, too. Medians of {options.rounds} rounds "
-        "in which all take turns in one process; of RecBole's epoch, whose batches all have the same shape, "
-        f"{options.batches} batches a round are timed and scaled to the epoch.\n\n"
+        "over all items, Adam, default batches (RecBole: 2,048 prefixes; ours: 128 windows). Out of the box, RecBole's "
+        "SASRec has an inner size of 256 and 2 heads, and trains with autograd's anomaly detection, which its module "
+        "`sine` switches on whenever a sequential model is looked up. It is also timed with our sizes (inner size 64, "
+        f"1 head), and without anomaly detection. Medians of {options.rounds} rounds; all models take turns in one "
+        "process. RecBole's batches all have the same shape, so only "
+        f"{options.batches} a round are timed and scaled to the epoch.\n\n"
         "![targets per second](epoch_speed.png)",
         ["data", "L", "model", "targets", "s an epoch", "targets/s", "× RecBole", "× sizes", "× no anomaly", "goal"],
         rows,

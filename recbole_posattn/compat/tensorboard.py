@@ -1,4 +1,4 @@
-"""The TensorBoard logs of RecBole's trainers: their folder, logs that continue, and trainers without a log."""
+"""TensorBoard logs of RecBole's trainers: keep one in its folder, continue one, or write none."""
 
 from __future__ import annotations
 

@@ -101,11 +101,11 @@ def checked_folders(
         except UserError as error:
             raise type(error)(f"{trial.name}: {error}") from error
         folder = root / identity.fingerprint
-        if folder in folders and same is not None:
+        if folder in folders:
+            if same is None:
+                raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
             same[trial.name] = folders[folder].name
             continue
-        if folder in folders:
-            raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
         folders[folder], identities[folder] = trial, identity
     if records is not None:
         try:

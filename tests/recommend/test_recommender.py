@@ -209,7 +209,7 @@ def test_lists_do_not_depend_on_blocks(recommender: Recommender, monkeypatch: py
     tables = list(recommender.blocks(recommender.known_users(), 5))
     assert len(tables) == math.ceil(60 / 7)
     in_blocks = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
-    pd.testing.assert_frame_equal(in_blocks, whole, rtol=1e-5, atol=1e-6)
+    pd.testing.assert_frame_equal(in_blocks, whole, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("k", [0, -1, 21, 2.0, "3", True, None])
