@@ -1,16 +1,19 @@
 """A device that is not the CPU, on any machine: tensors that compute on the CPU and say that they are on a GPU.
 
-An operation on tensors of both devices fails as it does on a GPU, and so does a conversion to NumPy. What a device
+An operation on tensors of both devices fails as it does on a GPU, and so does a conversion to NumPy. An index that is
+out of bounds ends the test, since it leaves a GPU unusable. What a device
 computes is not tested with it, only where each tensor is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -100,7 +103,12 @@ def _computed(function: Any, args: tuple, kwargs: dict) -> Any:
     plain_args, plain_kwargs = tree_map_only(OnSecondDevice, lambda x: x.values, (args, kwargs))
     if plain_kwargs.get("pin_memory"):
         plain_kwargs["pin_memory"] = False
-    result = function(*plain_args, **plain_kwargs)
+    try:
+        result = function(*plain_args, **plain_kwargs)
+    except (IndexError, RuntimeError) as error:
+        if here and re.search("out of bounds|out of range", str(error)):
+            pytest.fail(f"{function}: {error}; a GPU cannot be used after that")  # no `except Exception` catches it
+        raise
     if not result_is_here:
         return result
     in_place = {id(tensor.values): tensor for tensor in here}

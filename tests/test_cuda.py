@@ -51,7 +51,7 @@ OURS: dict[str, dict[str, Any]] = {
     **{f"loss {name}": {"loss_type": name} for name in LOSSES},
 }
 GENERAL = ["BPR", "LightGCN", "MultiVAE", "Pop"]
-RECBOLES = ["SASRec", "GRU4Rec", "NARM", "BERT4Rec", "CORE", "FPMC", "Caser", *GENERAL]
+RECBOLES = ["SASRec", "GRU4Rec", "NARM", "BERT4Rec", "CORE", "FEARec", "FPMC", "Caser", *GENERAL]
 
 
 def relative_error(computed: Tensor, expected: Tensor) -> float:

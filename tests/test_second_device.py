@@ -9,13 +9,16 @@ from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import pytest
 import torch
+from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
+from torch import Tensor
 
 from recbole_posattn import Config
 from recbole_posattn.data import loaders, shorter
 from recbole_posattn.data.loaders import PinnedRows
 from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
+from recbole_posattn.training.trim_check import find_trimming
 from tests.second_device import DEVICE, OnSecondDevice, second_device
 from tests.test_cuda import NO_DROPOUT, OURS
 
@@ -74,6 +77,26 @@ def test_trains_and_ranks(tiny_settings: Callable, monkeypatch: pytest.MonkeyPat
         score, _ = trainer._valid_epoch(valid_data)
     assert float(loss) > 0 or model == "Pop"
     assert 0 <= score <= 1
+
+
+def test_an_index_out_of_bounds_is_found_before_the_gpu_fails(
+    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some losses, such as FEARec's, look up all places of the full length, on shorter histories as well."""
+    monkeypatch.setitem(shorter.GROUP_COST, DEVICE.type, 1)
+    config = Config("SASRec", "tiny", config_dict=tiny_settings(MAX_ITEM_LIST_LENGTH=20), command_line=[])
+    _, (train_data, _, _) = prepare_data(config)
+    with second_device():
+        config["device"] = DEVICE
+        model = config.model_class(config, train_data._dataset).to(DEVICE)
+
+        def loss(batch: Interaction) -> Tensor:
+            all_places = batch[model.ITEM_SEQ][:, torch.arange(20, device=DEVICE)]
+            return model.calculate_loss(batch) + 0 * all_places.sum()
+
+        found = find_trimming(model, shorter.HistoryCutter(config, train_data._dataset), train_data, loss)
+    assert found.trimming.training == "no"
+    assert found.why_not_groups == "it fails on shorter histories (IndexError)"
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from recbole_posattn.data.shorter import HistoryCutter, spread_over_lengths, targets_per_row
 from recbole_posattn.errors import one_line
+from recbole_posattn.training.index_check import IndicesChecked
 from recbole_posattn.training.state import random_state, restore_random_state
 from recbole_posattn.training.trimming import (
     PREDICTIONS,
@@ -106,7 +107,9 @@ def find_trimming(
         loss_func: Returns the loss of a batch, or a tuple of losses that are added; ``None`` if there is no training.
         faster_loss: The function to trim, which must have the same losses; ``loss_func`` by default.
     """
-    with undisturbed(model, data):
+    # Shorter histories may lead to indices out of bounds, after which a GPU cannot be used any more.
+    checked = nullcontext() if model.device.type == "cpu" else IndicesChecked()
+    with undisturbed(model, data), checked:
         batch = _rows_of_all_lengths(data, cutter).to(model.device)
         if model.POS_ITEM_ID not in batch:  # windows; any item serves to predict its score
             batch.update(Interaction({model.POS_ITEM_ID: batch[model.ITEM_SEQ][:, 0]}))
