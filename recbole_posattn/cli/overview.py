@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders of leaderboards (default: all in results)",
     )
     parser.add_argument("--reference", default="NoPE", help="the row to compare with (default: NoPE)")
-    parser.add_argument("--models", default="", help="rows to show, separated by commas (default: all)")
+    parser.add_argument("--models", default="", help="rows to show, separated by commas; a name with a comma in double quotes (default: all)")
     parser.add_argument(
         "--output",
         "--out",
@@ -39,7 +40,7 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.reporting.page import command_line
     from recbole_posattn.reporting.terminal import table_console
 
-    models = [name.strip() for name in options.models.split(",") if name.strip()]
+    models = [name.strip() for line in csv.reader([options.models], skipinitialspace=True) for name in line if name]
     boards, left_out = read_gains(leaderboard_folders(options.folders), options.reference, models)
     files = write_overview(boards, left_out, options.reference, command_line(), options.output)
     print_cells(*gain_table(boards), table_console())

@@ -103,6 +103,15 @@ def test_another_reference_and_chosen_models(results: Path) -> None:
         read_gains([results / "a"])
 
 
+def test_a_row_with_a_comma_in_its_name_is_named_in_quotes(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["overview", str(results / "a"), f"--output={tmp_path / 'out'}"]
+    assert cli.main([*command, '--models="Pop, popular", PosKernel']) == 2
+    assert "models: 'Pop, popular' is in no leaderboard" in capsys.readouterr().err
+    assert cli.main([*command, '--models="Pop", PosKernel']) == 0
+
+
 def test_the_figure_has_each_gain_and_its_kind(results: Path) -> None:
     boards, _ = read_gains(leaderboard_folders([results]))
     figure = draw_gains(boards, "NoPE")
