@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders of leaderboards (default: all in results)",
     )
     parser.add_argument("--reference", default="NoPE", help="the row to compare with (default: NoPE)")
-    parser.add_argument("--models", default="", help="rows to show, separated by commas; a name with a comma in double quotes (default: all)")
+    parser.add_argument(
+        "--models", default="", help="rows to show, separated by commas; in quotes if a name has one (default: all)"
+    )
     parser.add_argument(
         "--output",
         "--out",
