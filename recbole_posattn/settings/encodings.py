@@ -1,0 +1,20 @@
+"""The encodings that ``position_encoding: auto`` stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+IDENTITY = "identity-identity"  # no kernel in the attention
+
+
+def resolve_encodings(settings: dict[str, Any]) -> None:
+    """Replace the value ``auto`` of ``position_encoding`` by a list of encodings.
+
+    Attention gets its positions from its kernels, or from RoPE if it has none.
+
+    Args:
+        settings: With defaults filled in, of a model with or without the key.
+    """
+    if settings.get("position_encoding") == "auto":
+        in_attention = settings["attention"] != "none" and settings["kernel_structure"] == IDENTITY
+        settings["position_encoding"] = ["rope"] if in_attention else []
