@@ -1,6 +1,6 @@
-"""The default PosKernelSASRec from top to bottom: one kernel U and a branch M per layer, no dropout, plain attention.
+"""The default PosKernelSASRec from top to bottom: RoPE and a kernel branch M per layer, no dropout, plain attention.
 
-The paper's kernel L of the values, which `kernel_structure: toeplitz-full` adds, is the identity by default.
+The paper's kernels U and L, which `kernel_structure: toeplitz-full` adds, are the identity by default.
 The bias on items of the history (history_partition), which acts only if they are ranked, is left out.
 
 The package computes the same faster, and with more structures; a test compares the two.
@@ -12,21 +12,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class PositionalKernel(nn.Module):
-    """Kernels of one layer. Uᵀ has a weight per lag (g₀ = 1), M one per lag and channel."""
+def rotate(x: Tensor) -> Tensor:
+    """RoPE of shape (b, t, d): channels i and i + d / 2 of position t rotate by the angle t / 10000^(2i / d)."""
+    t, d = x.shape[-2:]
+    angle = torch.arange(t, dtype=x.dtype)[:, None] / 10000 ** (torch.arange(0, d, 2, dtype=x.dtype) / d)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=-1)
+
+
+class Branch(nn.Module):
+    """γ ⊙ M h: in each channel, a sum over all earlier positions with a weight per lag."""
 
     def __init__(self, d: int, length: int) -> None:
         super().__init__()
-        self.branch = nn.Parameter(0.02 * torch.randn(d, length))
-        self.taps = nn.Parameter(0.02 * torch.randn(length - 1).abs())
+        self.taps, self.gate = nn.Parameter(0.02 * torch.randn(d, length)), nn.Parameter(torch.ones(d))
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Uᵀ and M, lower triangular; shapes (t, t) and (d, t, t)."""
-        g = F.pad(self.taps, (1, 0), value=1.0)
-        position = torch.arange(len(g))
+    def forward(self, h: Tensor) -> Tensor:
+        """Shape (b, t, d) to (b, t, d)."""
+        position = torch.arange(h.shape[1])
         lag = position[:, None] - position
-        u_transposed, branch = (torch.where(lag >= 0, w[..., lag.clamp(min=0)], 0.0) for w in (g, self.branch))
-        return u_transposed, branch
+        m = torch.where(lag >= 0, self.taps[:, lag.clamp(min=0)], 0.0)  # (d, t, t), lower triangular
+        return self.gate * (m @ h.mT[..., None]).squeeze(-1).mT
 
 
 class Block(nn.Module):
@@ -34,7 +40,7 @@ class Block(nn.Module):
 
     def __init__(self, d: int, length: int) -> None:
         super().__init__()
-        self.kernel, self.gate = PositionalKernel(d, length), nn.Parameter(torch.ones(d))
+        self.branch = Branch(d, length)
         self.norm_1, self.norm_2 = nn.LayerNorm(d, eps=1e-8), nn.LayerNorm(d, eps=1e-8)
         self.query, self.key, self.value = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
         self.dense_1, self.dense_2 = nn.Linear(d, d), nn.Linear(d, d)
@@ -42,15 +48,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Shape (b, t, d) to (b, t, d); ``valid`` is False at padding, shape (b, t)."""
         x = x * valid[..., None]  # padding gives nothing to the positions that mix it in
-        u_transposed, branch = self.kernel()
         h = self.norm_1(x) * valid[..., None]
-        q = self.query(h)
-        k = u_transposed @ F.linear(x, self.key.weight) + self.key.bias  # the biases are not mixed
-        v = self.value(x)
-        logits = q @ k.mT / q.shape[-1] ** 0.5  # (Q Kᵀ / √d) U = Q (Uᵀ K)ᵀ / √d
+        q, k, v = rotate(self.query(h)), rotate(self.key(x)), self.value(x)
+        logits = q @ k.mT / q.shape[-1] ** 0.5
         attended = (valid[:, None, :] & torch.ones_like(logits[0], dtype=torch.bool).tril()).bool()
         weights = torch.softmax(logits.masked_fill(~attended, -torch.inf), dim=-1).nan_to_num()
-        y = self.norm_2(h + weights @ v + self.gate * (branch @ h.mT[..., None]).squeeze(-1).mT)
+        y = self.norm_2(h + weights @ v + self.branch(h))
         return y + self.dense_2(F.relu(self.dense_1(y)))
 
 

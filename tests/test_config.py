@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import recbole.config
@@ -20,6 +21,7 @@ from recbole.data.dataset import Dataset
 from recbole_posattn import Config
 from recbole_posattn.cli.settings import parsed_settings
 from recbole_posattn.errors import SettingError
+from recbole_posattn.experiments.identity import fingerprint
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.filters import FILTER_MODELS
@@ -282,6 +284,38 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
 
 
 @pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ["rope"]),
+        ({"position_encoding": "auto", "kernel_branch": "full"}, ["rope"]),
+        ({"kernel_branch": None}, []),
+        ({"kernel_structure": "toeplitz-full"}, []),
+        ({"kernel_structure": "identity-toeplitz"}, []),
+        ({"attention": "none"}, []),
+        ({"preset": "paper"}, []),
+        ({"position_encoding": []}, []),
+        ({"position_encoding": ["absolute"]}, ["absolute"]),
+    ],
+    ids=str,
+)
+def test_attention_without_kernels_has_rope(settings: dict[str, Any], expected: list[str]) -> None:
+    config = Config("PosKernelSASRec", "ml-100k", config_dict=settings, command_line=[])
+    assert config["position_encoding"] == expected
+    assert "position_encoding" not in Config("RoPESASRec", "ml-100k", command_line=[])
+    named = {"model": "PosKernelSASRec", **settings, "position_encoding": expected}
+    assert fingerprint({"model": "PosKernelSASRec", **settings}) == fingerprint(named)
+
+
+def test_keys_of_kernels_that_are_not_there_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    given = {"kernel_groups": "hidden_size", "kernel_sharing": "shared"}
+    Config("PosKernelSASRec", "ml-100k", config_dict={**given, "kernel_structure": "toeplitz-full"}, command_line=[])
+    assert "no effect" not in caplog.text
+    Config("PosKernelSASRec", "ml-100k", config_dict=given, command_line=[])
+    for key in given:
+        assert f"{key} has no effect: kernel_structure identity-identity has no kernels." in caplog.text
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"kernel_structure": "toplitz-full"}, "Did you mean 'toeplitz-full'?"),
@@ -290,12 +324,13 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
         ({"kernel_structure": "banded-full", "kernel_bandwidth": 0}, "kernel_bandwidth must be a positive integer"),
         ({"kernel_structure": "banded-full", "kernel_bandwidth": 51}, "at most MAX_ITEM_LIST_LENGTH, which is 50"),
         ({"kernel_bandwidth": 5}, "kernel_bandwidth 5 is for banded structures"),
-        ({"time_bias_positions": True}, "time_bias_positions True is for position_encoding time_bias; got []"),
+        ({"time_bias_positions": True}, "time_bias_positions True is for position_encoding time_bias; got ['rope']"),
         (
             {"time_bias_positions": True, "position_encoding": ["time_bias", "t5_bias"]},
             "time_bias_positions True and position_encoding t5_bias both add a bias per distance",
         ),
         ({"position_encoding": ["time_rope"], "hidden_size": 33}, "time_rope rotates channels in pairs"),
+        ({"hidden_size": 33}, "got 33 / 1. Change one of them, or name other encodings."),
         ({"n_heads": 3}, "hidden_size must be a multiple of n_heads; got hidden_size 64, n_heads 3"),
         ({"n_layers": 0}, "n_layers must be a positive integer; got 0"),
         ({"n_layers": True}, "n_layers must be a positive integer; got True"),
@@ -311,8 +346,8 @@ def test_a_validation_metric_that_is_never_read_may_be_any(unread: dict) -> None
         ({"kernel_groups": True}, "kernel_groups must be one of 1, n_heads, hidden_size; got True"),
         ({"kernel_groups": 1.0}, "kernel_groups must be one of 1, n_heads, hidden_size; got 1.0"),
         ({"kernel_groups": 3}, "kernel_groups must be one of 1, n_heads, hidden_size; got 3"),
-        ({"position_encoding": ["rop"]}, "position_encoding must be a list of any of absolute"),
-        ({"position_encoding": "absolute"}, "position_encoding must be a list"),
+        ({"position_encoding": ["rop"]}, "position_encoding must be auto or a list of any of absolute"),
+        ({"position_encoding": "absolute"}, "position_encoding must be auto or a list"),
         ({"position_encoding": ["rope", "rope"]}, "position_encoding must hold 'rope' once, got ['rope', 'rope']"),
         ({"position_encoding": ["alibi", "t5_bias"]}, "makes no sense: of alibi and t5_bias, both add a bias"),
         ({"position_encoding": ["absolute", "sinusoidal"]}, "makes no sense: of absolute and sinusoidal"),

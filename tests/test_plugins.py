@@ -190,7 +190,7 @@ def test_a_model_inherits_defaults_data_set_and_trainer(module: Callable, tiny_s
     Path("own.yaml").write_text("n_layers: 1\nmy_key: 3\n")
     import_plugins([module("inheriting", BIASED.format(name="OwnSASRec", options=", properties='own.yaml'"))])
     settings = Config("OwnSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
-    assert (settings["n_layers"], settings["my_key"], settings["kernel_structure"]) == (1, 3, "toeplitz-identity")
+    assert (settings["n_layers"], settings["my_key"], settings["kernel_structure"]) == (1, 3, "identity-identity")
     assert settings["plugins"] == ["inheriting"]
     assert trainer_class(settings) is SequenceTrainer
     assert sys.modules["recbole.data.dataset"].OwnSASRecDataset is SequenceDataset

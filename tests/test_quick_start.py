@@ -55,7 +55,7 @@ def test_writes_result_json_beside_the_checkpoint(tiny_settings: Callable, empty
     report = json.loads((folder / "result.json").read_text())
     assert {key: report[key] for key in result} == result
     assert (report["model"], report["dataset"], report["seed"]) == ("PosKernelSASRec", "tiny", 7)
-    assert report["config"]["hidden_size"] == 16 and report["config"]["kernel_structure"] == "toeplitz-identity"
+    assert report["config"]["hidden_size"] == 16 and report["config"]["kernel_structure"] == "identity-identity"
     assert report["versions"]["torch"] == torch.__version__ and report["versions"]["recbole"].startswith("1.2.")
     assert report["command"] == sys.argv
     in_checkout = (Path(recbole_posattn.__file__).parent.parent / ".git").exists()

@@ -126,7 +126,7 @@ def test_models_lists_each_with_a_line(capsys: pytest.CaptureFixture) -> None:
     out, _ = capsys.readouterr()
     lines = dict(line.split(maxsplit=1) for line in out.splitlines() if re.match(r"^\w+  ", line))
     assert lines.keys() >= {*registered_model_names(), *recbole_model_names()}
-    assert re.match(r"sequential +Self-attention with a learnable kernel", lines["PosKernelSASRec"])
+    assert re.match(r"sequential +Self-attention with learnable kernels over positions", lines["PosKernelSASRec"])
     assert lines["SASRec"].endswith('"Self-Attentive Sequential Recommendation." in ICDM 2018.')
     assert lines["KGAT"].startswith("knowledge aware") and "Graph Attention" in lines["KGAT"]
     assert lines["LightGBM"].startswith("exlib")
@@ -145,7 +145,7 @@ def test_keys_of_a_model_come_with_their_defaults(capsys: pytest.CaptureFixture)
     assert cli.main(["keys", "PosKernelSASRec"]) == 0
     out, _ = capsys.readouterr()
     of_model, of_runs = out.split("Keys of every run")
-    assert re.search(r"^kernel_structure +toeplitz-identity +\(str\) .+", of_model, flags=re.M)
+    assert re.search(r"^kernel_structure +identity-identity +\(str\) .+", of_model, flags=re.M)
     assert re.search(r"^mask_history +~ +\(str\) Items left out", of_runs, flags=re.M)
     assert not re.search(r"^kernel_structure", of_runs, flags=re.M) and "MODEL_TYPE" not in out
     assert cli.main(["keys", "GRU4Rec"]) == 0

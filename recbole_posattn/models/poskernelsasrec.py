@@ -24,10 +24,11 @@ from recbole_posattn.nn.kernels.structures import parse_kernel_structure
 
 
 class PosKernelSASRec(SASRecBase):
-    """Self-attention with a learnable kernel C = U L on its logits and values instead of position embeddings.
+    """Self-attention with learnable kernels over positions instead of position embeddings.
 
-    The keys are those of ``properties/model/PosKernelSASRec.yaml``; ``position_encoding`` adds encodings (hybrids), and
-    ``kernel_branch`` a kernel beside the attention, or in its place with ``attention: none``.
+    ``kernel_structure`` chooses the kernel C = U L on the logits and values of the attention (arXiv 2602.21052),
+    ``kernel_branch`` one beside the attention, or in its place with ``attention: none``, and ``position_encoding`` adds
+    encodings. All keys are in ``properties/model/PosKernelSASRec.yaml``.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:

@@ -16,6 +16,7 @@ from recbole_posattn.errors import SettingError, typed
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
+from recbole_posattn.settings.encodings import IDENTITY
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.single_model_keys import BSAREC_CUTOFF, SINGLE_MODEL_KEYS
@@ -222,6 +223,8 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
             "structure, such as --kernel_branch=toeplitz."
         )
     if settings["attention"] != "none":
+        for key in {"kernel_groups", "kernel_sharing"} & given if settings["kernel_structure"] == IDENTITY else ():
+            logging.getLogger().warning(f"{key} has no effect: kernel_structure {IDENTITY} has no kernels.")
         return
     if branch is None:
         raise SettingError(
@@ -293,7 +296,7 @@ def _check_encodings(settings: Mapping[str, Any]) -> None:
     if rotary and hidden_size // n_heads % 2:
         raise SettingError(
             f"{turning or 'rope'} rotates channels in pairs: hidden_size / n_heads must be even; got {hidden_size} / "
-            f"{n_heads}."
+            f"{n_heads}. Change one of them{'' if encodings is None else ', or name other encodings'}."
         )
     if "t5_buckets" in settings and settings["t5_max_distance"] <= settings["t5_buckets"] // 2:
         raise SettingError(

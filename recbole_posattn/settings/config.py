@@ -43,6 +43,7 @@ from recbole_posattn.settings.combinations import (
     warn_of_keys_without_effect,
 )
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
+from recbole_posattn.settings.encodings import resolve_encodings
 from recbole_posattn.settings.eval_args import check_eval_args
 from recbole_posattn.settings.evaluation_checks import check_evaluation
 from recbole_posattn.settings.intervals import write_intervals
@@ -148,8 +149,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
 
     def defaults(self) -> dict[str, Any]:
         """The defaults of keys that are not given, as plain data; a missing key has the default ``None``."""
-        defaults: dict[str, Any] = plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict})
-        return defaults
+        return dict(plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict}))
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
@@ -231,6 +231,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)
             check_attention(settings, self.external_config_dict)
+            resolve_encodings(settings)
             check_combinations(settings)
             # The loss draws its own negatives; RecBole's loader would repeat each sequence for every one of them.
             settings["loss_negatives"] = resolved_negatives(settings)
@@ -275,8 +276,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
 
     def plain(self) -> dict[str, Any]:
         """The resolved settings as strings, numbers, booleans, ``None``, lists and dicts."""
-        settings: dict[str, Any] = plain_data(self.final_config_dict)
-        return settings
+        return dict(plain_data(self.final_config_dict))
 
     @classmethod
     def from_plain(

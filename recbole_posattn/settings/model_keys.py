@@ -119,7 +119,7 @@ MODEL_KEYS = (
     Key(
         "kernel_structure",
         part_rules()["kernel_structure"],
-        "toeplitz-identity",
+        "identity-identity",
         f"(str) <U>-<L>, each one of {list(STRUCTURES)}.",
     ),
     Key(
@@ -206,8 +206,10 @@ MODEL_KEYS = (
     Key(
         "position_encoding",
         part_rules()["position_encoding"],
-        [],
-        f"(list) Encodings in addition to the kernel (hybrids); any of {list(ENCODINGS)}.",
+        "auto",
+        f"(list or str) Encodings beside the kernels, any of {list(ENCODINGS)}; 'auto': 'rope' beside a kernel_branch "
+        "if the attention has no kernel (kernel_structure identity-identity), else none.",
+        before=[],
     ),
     Key(
         "all_absolute_sharing",

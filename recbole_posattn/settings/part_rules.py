@@ -24,9 +24,10 @@ def part_rules() -> dict[str, Rule]:
         "kernel_branch": or_none(one_of(*STRUCTURES)),
         "position_encoding": Rule(
             lambda value: (
-                isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value)
+                value == "auto"
+                or (isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value))
             ),
-            f"a list of any of {', '.join(ENCODINGS)}",
+            f"auto or a list of any of {', '.join(ENCODINGS)}",
         ),
         "loss_type": one_of(*LOSSES),
     }

@@ -24,7 +24,7 @@ def time_parts(model_class: type, settings: Mapping[str, Any]) -> list[str]:
     if "read_times" not in settings:
         return []
     parts = [*getattr(model_class, "time_parts", ())]
-    named = settings.get("position_encoding") or []
+    named = settings.get("position_encoding") or []  # "auto" stands for none of them
     parts += [f"position_encoding {name}" for name in named if name in ENCODINGS_OF_TIME]
     structure, branch = settings.get("kernel_structure"), settings.get("kernel_branch")
     mixing = () if structure is None or settings.get("attention") == "none" else parse_kernel_structure(structure)

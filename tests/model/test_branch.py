@@ -184,7 +184,7 @@ def test_widths_and_state_of_the_branch_are_told(build: Callable) -> None:
         ),
         (
             {"kernel_branch": "toeplitz", "kernel_bandwidth": 3},
-            "kernel_bandwidth 3 is for banded structures; got kernel_structure 'toeplitz-identity' and "
+            "kernel_bandwidth 3 is for banded structures; got kernel_structure 'identity-identity' and "
             "kernel_branch 'toeplitz'",
         ),
         ({"kernel_branch": "banded", "kernel_bandwidth": 51}, "kernel_bandwidth must be at most MAX_ITEM_LIST_LENGTH"),

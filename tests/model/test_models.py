@@ -331,7 +331,7 @@ def test_buckets_waste_at_most_half_and_keep_all_rows(build: Callable) -> None:
 
 
 def test_identity_kernels_know_no_order(build: Callable, histories: tuple) -> None:
-    model, _ = build(kernel_structure="identity-identity", kernel_branch=None, n_layers=1)
+    model, _ = build(kernel_branch=None, position_encoding=[], n_layers=1)
     item_seq, length = histories
     item_seq, length = item_seq[:1], length[:1]
     shuffled = torch.cat([item_seq[:, :-1].flip(1), item_seq[:, -1:]], dim=1)

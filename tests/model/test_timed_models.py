@@ -26,7 +26,12 @@ PARTS: dict[str, dict[str, Any]] = {
     "L": {"kernel_structure": "full-time_decay", "kernel_groups": "hidden_size"},
     "branch": {"kernel_branch": "time_decay"},
     "branch for all channels": {"kernel_branch": "time_decay", "kernel_branch_groups": 1, "attention": "none"},
-    "recbole": {"kernel_branch": "time_decay", "backbone": "recbole", "position_encoding": ["time_bias", "absolute"]},
+    "recbole": {
+        "backbone": "recbole",
+        "kernel_structure": "toeplitz-identity",
+        "kernel_branch": "time_decay",
+        "position_encoding": ["time_bias", "absolute"],
+    },
     "ligr": {**TIME_BIAS, "backbone": "ligr", "kernel_branch": "time_decay"},
     "HSTU": {"model": "HSTU", "n_heads": 2},
     "padding attended": {"kernel_structure": "toeplitz-time_decay", "attend_padding": True},
