@@ -1,6 +1,6 @@
 """The default PosKernelSASRec from top to bottom: RoPE and a kernel branch M per layer, no dropout, plain attention.
 
-The paper's kernels U and L, which `kernel_structure: toeplitz-full` adds, are the identity by default.
+`kernel_structure: toeplitz-full` has the paper's kernels U and L instead of RoPE; by default, they are the identity.
 The bias on items of the history (history_partition), which acts only if they are ranked, is left out.
 
 The package computes the same faster, and with more structures; a test compares the two.

@@ -10,12 +10,12 @@ IDENTITY = "identity-identity"  # no kernel in the attention
 def resolve_encodings(settings: dict[str, Any]) -> None:
     """Replace the value ``auto`` of ``position_encoding`` by a list of encodings.
 
-    Beside a branch, attention gets its positions from its kernels, or from RoPE if it has none. A model without any
+    That is RoPE if the model has a branch and no kernels in the attention, otherwise none. So a model without any
     kernel has no positions.
 
     Args:
-        settings: With defaults filled in, of a model with or without the key.
+        settings: Of any model, with defaults filled in; unchanged if they lack the key.
     """
     if settings.get("position_encoding") == "auto":
-        has_kernels = settings["attention"] == "none" or settings["kernel_structure"] != IDENTITY
-        settings["position_encoding"] = [] if has_kernels or settings["kernel_branch"] is None else ["rope"]
+        without_kernels = settings["attention"] != "none" and settings["kernel_structure"] == IDENTITY
+        settings["position_encoding"] = ["rope"] if without_kernels and settings["kernel_branch"] is not None else []

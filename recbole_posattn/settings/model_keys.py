@@ -207,8 +207,8 @@ MODEL_KEYS = (
         "position_encoding",
         part_rules()["position_encoding"],
         "auto",
-        f"(list or str) Encodings beside the kernels, any of {list(ENCODINGS)}; 'auto': 'rope' beside a kernel_branch "
-        "if the attention has no kernel (kernel_structure identity-identity), else none.",
+        f"(list or str) Encodings beside the kernels, any of {list(ENCODINGS)}; 'auto': 'rope' with a kernel_branch "
+        "and no kernels in the attention (kernel_structure identity-identity), otherwise none.",
         before=[],
     ),
     Key(

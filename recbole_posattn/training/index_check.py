@@ -1,7 +1,7 @@
 """Indices that are out of bounds raise an ``IndexError`` on every device.
 
-On a CPU, PyTorch checks indices and raises. On a GPU, the kernel fails: the process can then do nothing on that GPU
-any more, and no ``except`` helps.
+On a CPU, PyTorch checks indices and raises. On a GPU, the CUDA kernel aborts, and the process can no longer use that
+GPU, even if it catches the error.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _indices(operation: Any, args: tuple) -> Iterator[tuple[Tensor, int, int]]:
     elif operation in _BY_DIMENSION:
         dimension = 0
         for index in args[1]:
-            if index is not None and index.dtype in (torch.bool, torch.uint8):  # a mask: PyTorch compares its shape
+            if index is not None and index.dtype in (torch.bool, torch.uint8):  # a mask, whose shape PyTorch checks
                 dimension += index.dim()
                 continue
             if index is not None:
