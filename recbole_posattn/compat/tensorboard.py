@@ -1,4 +1,4 @@
-"""TensorBoard logs of RecBole's trainers: keep one in its folder, continue one, or write none."""
+"""How RecBole's trainers log to TensorBoard: in a fixed folder, as the continuation of a log, or not at all."""
 
 from __future__ import annotations
 

@@ -223,8 +223,9 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
             "structure, such as --kernel_branch=toeplitz."
         )
     if settings["attention"] != "none":
-        for key in {"kernel_groups", "kernel_sharing"} & given if settings["kernel_structure"] == IDENTITY else ():
-            logging.getLogger().warning(f"{key} has no effect: kernel_structure {IDENTITY} has no kernels.")
+        if settings["kernel_structure"] == IDENTITY:
+            for key in sorted({"kernel_groups", "kernel_sharing"} & given):
+                logging.getLogger().warning(f"{key} has no effect: kernel_structure {IDENTITY} has no kernels.")
         return
     if branch is None:
         raise SettingError(

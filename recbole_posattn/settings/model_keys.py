@@ -10,6 +10,7 @@ from recbole_posattn.nn.encoder import BIAS_INITIALIZERS, INITIALIZERS, KERNEL_S
 from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
+from recbole_posattn.settings.encodings import IDENTITY
 from recbole_posattn.settings.key import Key, Scope, rules_of
 from recbole_posattn.settings.negatives import NEGATIVES, is_negatives
 from recbole_posattn.settings.part_rules import part_rules
@@ -119,7 +120,7 @@ MODEL_KEYS = (
     Key(
         "kernel_structure",
         part_rules()["kernel_structure"],
-        "identity-identity",
+        IDENTITY,
         f"(str) <U>-<L>, each one of {list(STRUCTURES)}.",
     ),
     Key(
