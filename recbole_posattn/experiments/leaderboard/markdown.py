@@ -71,10 +71,11 @@ def _markdown_pairs(board: Board) -> Iterator[str]:
         f"with Holm's correction for all pairs, at p < {SIGNIFICANCE}."
     )
     yield ""
-    numbers = [str(number) for number in range(1, len(board.models) + 1)]
+    models, cells = board.models, pair_cells(board)
+    numbers = [str(number) for number in range(1, len(models) + 1)]
     table = [
-        [Cell(f"{number} {model}", None), *(pair_cells(board)[model][other] for other in board.models)]
-        for number, model in zip(numbers, board.models)
+        [Cell(f"{number} {model}", None), *(cells[model][other] for other in models)]
+        for number, model in zip(numbers, models)
     ]
     yield from table_lines(["", *numbers], table)
 
