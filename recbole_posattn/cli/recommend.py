@@ -106,6 +106,11 @@ def execute(options: argparse.Namespace) -> int:
     )
     if options.history is None and recommender.leaves_out_history(requests):
         _report("items of a user's own history are left out; --history=include keeps them")
+    if options.history == "include" and getattr(recommender.loaded.model, "masks_history", False):
+        _report(
+            "this model was trained with train_mask_history, so it has not learned how to rank items of the history "
+            "(--history=include); train with --mask_history=none to learn it"
+        )
     n_rows = 0
     with writing(output, SCHEMA_WITH_TITLES if titles else SCHEMA) as write:
         for table in tables:
