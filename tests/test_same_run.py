@@ -316,10 +316,14 @@ def test_a_state_that_is_not_the_optimizers_is_refused(name: str, value: object)
         ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}, set()),
         ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "RO"}}, {"eval_args"}),
         ({}, {"mask_history": "all"}, {"mask_history"}),
-        ({"train_mask_history": False}, {"train_mask_history": "auto"}, set()),
-        ({"mask_history": "all"}, {"mask_history": "all", "train_mask_history": True}, set()),
+        ({}, {"train_mask_history": "auto"}, set()),  # nothing is masked
         (
-            {"mask_history": "all", "train_mask_history": False},
+            {"mask_history": "all", "train_mask_history": "auto"},
+            {"mask_history": "all", "train_mask_history": True},
+            set(),
+        ),
+        (
+            {"mask_history": "all", "train_mask_history": "auto"},
             {"mask_history": "all"},
             {"train_mask_history"},
         ),
@@ -353,7 +357,7 @@ def test_a_key_that_an_older_version_did_not_have_has_its_default(tiny_settings:
 
 def test_a_key_whose_default_changed_the_results_has_the_value_before_it(tiny_settings: Callable) -> None:
     """An old run had no branch, so it is not continued with today's default, which has one."""
-    masked = tiny_settings(mask_history="all")
+    masked = tiny_settings(mask_history="all", train_mask_history="auto")
     now = Config("PosKernelSASRec", "tiny", config_dict=masked, command_line=[])
     before = {"config": now.plain(), "training": {}}
     for key in ("kernel_branch", "train_mask_history", "position_encoding"):

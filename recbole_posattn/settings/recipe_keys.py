@@ -68,7 +68,7 @@ RECIPE_MODEL_KEYS = (
     Key(
         "train_mask_history",
         one_of(True, False, "auto"),
-        "auto",
+        False,
         "(bool or str) Leave the user's earlier items, except the target, out of the loss; 'auto': with "
         "mask_history all, which leaves them out of the ranking.",
         before=False,

@@ -362,7 +362,7 @@ def test_what_makes_no_sense_is_refused(tiny_settings: Callable) -> None:
         ({"history_partition": "maybe"}, "history_partition must be one of True, False, auto; got 'maybe'"),
         (
             {"history_partition": True, "loss_type": "plain"},
-            "history_partition True and train_mask_history auto: loss_type plain does not take histories",
+            "history_partition True and train_mask_history False: loss_type plain does not take histories",
         ),
     ]
     for changes, message in cases:

@@ -80,7 +80,7 @@ def test_a_model_that_has_not_learned_to_rank_the_history_says_so(
     tiny_settings: Callable, capsys: pytest.CaptureFixture, empty_folder: Path
 ) -> None:
     for masks, lines in ((True, ["recbole-posattn: this model was trained with train_mask_history"]), (False, [])):
-        settings = tiny_settings(epochs=1, mask_history="all" if masks else "none")
+        settings = tiny_settings(epochs=1, mask_history="all", train_mask_history=masks)
         checkpoint = run("NoPESASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]
         capsys.readouterr()
         assert call(checkpoint, "--history=include", f"--output={masks}.csv") == 0

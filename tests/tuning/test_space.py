@@ -285,7 +285,7 @@ def test_the_defaults_are_in_the_space(model: str, protocol: str | None) -> None
         assert fixed["position_encoding"] == "auto"  # its trials draw what decides it
     if model != "BSARec":
         key = "train_mask_history" if protocol == "leave_one_out_masked" else "history_partition"
-        assert defaults[key] is True
+        assert defaults[key] is (key == "history_partition")
 
 
 def test_conditions_on_encodings_follow_what_is_drawn() -> None:

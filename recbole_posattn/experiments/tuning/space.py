@@ -216,7 +216,7 @@ class Space:
 
 
 def _known(fixed: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings that are known, with ``position_encoding: auto`` as the encodings that it comes to with them."""
+    """All known settings, with ``position_encoding: auto`` as the encodings that it comes to with them."""
     known = {**fixed, **drawn}
     resolve_encodings(known)
     return known
@@ -227,12 +227,11 @@ def space_of_model(model: str, preset: str | None = None) -> Space:
 
     Args:
         model: Its name.
-        preset: The preset of its settings. Of the preset's keys, only the sizes are searched; otherwise the search
-            could leave the model that the preset stands for.
+        preset: The preset of its settings, whose keys are not searched except for the sizes: with others, the model
+            would not be the preset's.
 
     Raises:
-        SettingError: If the model is unknown, neither it nor a base class has a search space, or there is no such
-            preset.
+        SettingError: If the model or preset is unknown, or neither the model nor a base class has a search space.
     """
     names = [base.__name__ for base in find_model(model).__mro__]
     spaces = {file.stem for file in (PROPERTIES / "tuning").glob("*.yaml")}
