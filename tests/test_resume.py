@@ -48,7 +48,7 @@ MODELS = {
     "branch": {"kernel_branch": "toeplitz", "kernel_structure": "identity-time_variant"},
     "BSARec": {"model": "BSARec", "train_batch_size": 128},
     "history_partition": {"history_partition": True, "loss_type": "BCE"},
-    "train_mask_history": {"train_mask_history": "auto", "mask_history": "except_target"},
+    "train_mask_history": {"train_mask_history": "auto", "mask_history": "all"},
     "ESASRec": {"model": "ESASRec", "train_neg_sample_args": {"sample_num": 8}, "history_partition": "auto"},
     "HSTU": {"model": "HSTU", "time_is_order": False, "train_neg_sample_args": {"sample_num": 8}},
     "TiSASRec": {"model": "TiSASRec", "time_is_order": False},

@@ -316,6 +316,17 @@ def test_a_state_that_is_not_the_optimizers_is_refused(name: str, value: object)
         ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}, set()),
         ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "RO"}}, {"eval_args"}),
         ({}, {"mask_history": "all"}, {"mask_history"}),
+        ({}, {"train_mask_history": "auto"}, set()),  # nothing is masked
+        (
+            {"mask_history": "all", "train_mask_history": "auto"},
+            {"mask_history": "all", "train_mask_history": True},
+            set(),
+        ),
+        (
+            {"mask_history": "all", "train_mask_history": "auto"},
+            {"mask_history": "all"},
+            {"train_mask_history"},
+        ),
         ({"loss_type": "SSM"}, {"loss_type": "SSM", "train_neg_sample_args": {"sample_num": 8}}, {"loss_negatives"}),
         ({}, dict.fromkeys(("epochs", "stopping_step", "eval_batch_size", "save_last_every"), 7), set()),
         ({"nproc": 1, "port": 1, "ip": "a", "config_files": "a.yaml", "resume": "auto"}, {"port": 2}, set()),
@@ -342,6 +353,23 @@ def test_a_key_that_an_older_version_did_not_have_has_its_default(tiny_settings:
     assert setting_differences(content, config) == {}
     other = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(kernel_sharing="shared"), command_line=[])
     assert setting_differences(content, other) == {"kernel_sharing": ("per_layer", "shared")}
+
+
+def test_a_key_whose_default_changed_the_results_has_the_value_before_it(tiny_settings: Callable) -> None:
+    """An old run had no branch, so it is not continued with today's default, which has one."""
+    masked = tiny_settings(mask_history="all", train_mask_history="auto")
+    now = Config("PosKernelSASRec", "tiny", config_dict=masked, command_line=[])
+    before = {"config": now.plain(), "training": {}}
+    for key in ("kernel_branch", "train_mask_history", "position_encoding"):
+        del before["config"][key]
+    assert setting_differences(before, now) == {
+        "kernel_branch": (None, "toeplitz"),
+        "position_encoding": ([], ["rope"]),
+        "train_mask_history": (False, "auto"),
+    }
+    then = {"kernel_branch": None, "train_mask_history": False, "position_encoding": []}
+    as_before = Config("PosKernelSASRec", "tiny", config_dict={**masked, **then}, command_line=[])
+    assert setting_differences(before, as_before) == {}
 
 
 def test_auto_takes_no_run_with_another_encoding(

@@ -96,11 +96,11 @@ class DataStatistics(NamedTuple):
     def suggested(self) -> dict[str, str]:
         """What the share of repeats suggests for ``mask_history`` and the keys that go with it.
 
-        If repeats are few, the history is better left out of the ranking, and of the loss. Otherwise, no repeat could
-        be found without it, and the model can learn by ``history_partition`` how much to prefer it.
+        If repeats are few, the history is better left out of the ranking. Otherwise, no repeat could be found without
+        it, and the model can learn by ``history_partition`` how much to prefer it.
         """
         if self.repeat_rate < FEW_REPEATS:
-            return {"mask_history": "all", "train_mask_history": "auto"}
+            return {"mask_history": "all"}
         return {"mask_history": "none", "history_partition": "auto"}
 
     def plain(self) -> dict[str, Any]:

@@ -104,8 +104,7 @@ def execute(options: argparse.Namespace) -> int:
         titles=titles,
         show_progress=sys.stderr.isatty(),
     )
-    if options.history is None and recommender.leaves_out_history(requests):
-        _report("items of a user's own history are left out; --history=include keeps them")
+    _report_history(recommender, requests, options.history)
     n_rows = 0
     with writing(output, SCHEMA_WITH_TITLES if titles else SCHEMA) as write:
         for table in tables:
@@ -114,6 +113,17 @@ def execute(options: argparse.Namespace) -> int:
     if output != STANDARD_OUTPUT:
         print(f"written: {output} ({counted(n_rows, 'row')}, {counted(len(requests), 'list')})")
     return 0
+
+
+def _report_history(recommender: Recommender, requests: Requests, history: str | None) -> None:
+    """Say what the flag ``--history`` means for these lists, where that may not be expected."""
+    if history is None and recommender.leaves_out_history(requests):
+        _report("items of a user's own history are left out; --history=include keeps them")
+    if history == "include" and getattr(recommender.loaded.model, "masks_history", False):
+        _report(
+            "this model was trained with train_mask_history, so it has not learned how to rank items of the history "
+            "(--history=include); train with --mask_history=none to learn it"
+        )
 
 
 def _requests(recommender: Recommender, options: argparse.Namespace) -> Requests:

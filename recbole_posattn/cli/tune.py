@@ -74,7 +74,7 @@ def execute(options: argparse.Namespace) -> int:
         space = read_space(named_file("tuning", options.space))
     else:
         import_plugins(settings.get("plugins", ()))
-        space = space_of_model(options.model)
+        space = space_of_model(options.model, settings.get("preset"))
     search = Search(
         settings, space.without(settings), options.num_samples, options.search, options.scheduler, options.grace_period
     )

@@ -7,7 +7,7 @@ Shape keys: N interactions, n training rows or windows, b rows of a batch, e ear
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
 
@@ -18,25 +18,42 @@ from recbole_posattn.data.fields import EARLIER_LIST_FIELD
 from recbole_posattn.data.mixin import DatasetMixin
 from recbole_posattn.data.prefixes import LazyPrefixes, PrefixColumn
 
-Switch = bool | Literal["auto"] | None
-
 # Values of mask_history with which the items of a history, but perhaps the target, are not ranked.
 MASKING = ("all", "except_target")
 
 
-def partitions_history(history_partition: Switch, mask_history: str | None, takes_histories: bool) -> bool:
-    """Whether the scores of history items get a bias; ``auto``: where these items are ranked and the loss takes them.
+class HistoryUse(NamedTuple):
+    """How training treats the items of a user's history.
 
-    A sequential model without ``mask_history`` is ranked as RecBole ranks it, with all items of the history.
+    Attributes:
+        partitions: Their scores get a learned bias (``history_partition``).
+        masks: They leave the loss (``train_mask_history``).
     """
-    if history_partition == "auto":
-        return takes_histories and mask_history not in MASKING
-    return bool(history_partition)
+
+    partitions: bool
+    masks: bool
 
 
-def masks_in_training(train_mask_history: Switch, mask_history: str | None) -> bool:
-    """Whether history items leave the loss; ``auto``: where they leave the ranking."""
-    return mask_history in MASKING if train_mask_history == "auto" else bool(train_mask_history)
+def history_use(settings: Any, takes_histories: bool = True) -> HistoryUse:
+    """What ``history_partition`` and ``train_mask_history`` come to.
+
+    ``auto`` follows the ranking: a bias where history items are ranked, no history items in the loss where none is
+    ranked. With ``mask_history: except_target``, a target in the history is ranked but no other history item is:
+    neither key is on, since both would teach the model that a history item in the ranking is the target. ``auto`` gives
+    way if the other key is given as ``True``, and is off if the loss takes no histories. A sequential model without
+    ``mask_history`` is ranked as RecBole ranks it, with all items of the history.
+
+    Args:
+        settings: A ``Config`` or a mapping with these two keys and ``mask_history``.
+        takes_histories: Whether the loss takes histories, see ``ItemLoss.forward``.
+    """
+    partition, mask = settings["history_partition"], settings["train_mask_history"]
+    ranked = settings["mask_history"] not in MASKING
+    left_out = settings["mask_history"] == "all"
+    return HistoryUse(
+        bool(partition) if partition != "auto" else takes_histories and ranked and mask is not True,
+        bool(mask) if mask != "auto" else takes_histories and left_out and partition is not True,
+    )
 
 
 class EarlierItems:
@@ -75,8 +92,8 @@ class EarlierItemsMixin(DatasetMixin):
     def build(self) -> list[Any]:
         """See ``SequentialDataset.build``."""
         train, *held_out = super().build()
-        masks = masks_in_training(self.config["train_mask_history"], self.config["mask_history"])
-        if masks and isinstance(train.inter_feat, LazyPrefixes):
+        # A model whose loss takes no histories does not read the field.
+        if history_use(self.config).masks and isinstance(train.inter_feat, LazyPrefixes):
             train.earlier = self._earlier_items(train)
         return [train, *held_out]
 

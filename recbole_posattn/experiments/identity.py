@@ -17,7 +17,7 @@ from recbole_posattn.files import json_text
 from recbole_posattn.settings.checks import PRETRAINED
 from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, VALUES_BEFORE, WITHOUT_EFFECT_ON_RESULT
+from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, WITHOUT_EFFECT_ON_RESULT, value_before
 from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.training.result import digest_of_inputs
 from recbole_posattn.version import RESULTS_VERSION
@@ -59,16 +59,19 @@ class Identity(NamedTuple):
         Args:
             result: The content of its ``result.json``.
         """
-        if result.get("data_digest") != self.data:
-            return False
-        before = relevant(result["config"])
+        return result.get("data_digest") == self.data and not self.differences(result["config"])
+
+    def differences(self, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """The settings of an earlier run that differ from these: the old and the new value by key."""
+        before = relevant(settings)
         if "trim_padding" not in self.settings:
             before.pop("trim_padding", None)
-        keys = self.settings.keys() | before.keys()
-        return all(before.get(key, self._before(key)) == self.settings.get(key, _ABSENT) for key in keys)
-
-    def _before(self, key: str) -> Any:
-        return VALUES_BEFORE.get(key, self.defaults.get(key, _ABSENT))
+        differing = {}
+        for key in sorted(self.settings.keys() | before.keys()):
+            values = before.get(key, value_before(key, self.defaults, _ABSENT)), self.settings.get(key, _ABSENT)
+            if values[0] != values[1]:
+                differing[key] = values
+        return differing
 
 
 def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:

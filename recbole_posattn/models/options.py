@@ -14,7 +14,7 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from torch import Tensor
 
-from recbole_posattn.data.earlier_items import partitions_history
+from recbole_posattn.data.earlier_items import HistoryUse, history_use
 from recbole_posattn.nn.backbone import BlockOptions
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.kernels.base import Alignment
@@ -75,7 +75,6 @@ def item_counts(dataset: Dataset) -> Tensor:
     return torch.bincount(dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num)
 
 
-def has_history_partition(config: Config) -> bool:
-    """Whether the scores of items in the history get a bias (``history_partition``)."""
-    takes_histories = config["loss_type"] not in LOSSES_WITHOUT_HISTORIES
-    return partitions_history(config["history_partition"], config["mask_history"], takes_histories)
+def loss_history_use(config: Config) -> HistoryUse:
+    """How the loss treats items of the history."""
+    return history_use(config, config["loss_type"] not in LOSSES_WITHOUT_HISTORIES)

@@ -19,15 +19,14 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_posattn.data.earlier_items import masks_in_training
 from recbole_posattn.data.fields import EARLIER_LIST_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.shorter import GROUP_COST
 from recbole_posattn.models.options import (
     block_options,
     encoding_options,
     given,
-    has_history_partition,
     item_counts,
+    loss_history_use,
     loss_options,
     position_alignment,
 )
@@ -93,8 +92,8 @@ class SASRecBase(SequentialRecommender):
         lag_only = all(getattr(part, "lag_only", True) for part in self.backbone.modules())
         anywhere = lag_only and self.padded_length is None
         self.newest_last = position_alignment(config) == "end" and not anywhere
-        self.history_partition = HistoryPartition(self.max_seq_length) if has_history_partition(config) else None
-        self.masks_history = masks_in_training(config["train_mask_history"], config["mask_history"])
+        partitions, self.masks_history = loss_history_use(config)
+        self.history_partition = HistoryPartition(self.max_seq_length) if partitions else None
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)
 

@@ -6,6 +6,9 @@ from typing import Any
 
 IDENTITY = "identity-identity"  # no kernel in the attention
 
+# The keys by which ``auto`` is resolved.
+DECIDE_ENCODINGS = ("attention", "kernel_structure", "kernel_branch")
+
 
 def resolve_encodings(settings: dict[str, Any]) -> None:
     """Replace the value ``auto`` of ``position_encoding`` by a list of encodings.
@@ -17,5 +20,6 @@ def resolve_encodings(settings: dict[str, Any]) -> None:
         settings: Of any model, with defaults filled in; unchanged if they lack the key.
     """
     if settings.get("position_encoding") == "auto":
-        without_kernels = settings["attention"] != "none" and settings["kernel_structure"] == IDENTITY
-        settings["position_encoding"] = ["rope"] if without_kernels and settings["kernel_branch"] is not None else []
+        attention, structure, branch = map(settings.get, DECIDE_ENCODINGS)  # a plugin's model may lack some
+        without_kernels = attention != "none" and structure in (None, IDENTITY)
+        settings["position_encoding"] = ["rope"] if without_kernels and branch is not None else []

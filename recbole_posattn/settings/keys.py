@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.settings.key import AS_DEFAULT, Key, Phase, Scope, Source
@@ -74,6 +77,12 @@ WITHOUT_EFFECT_ON_RESULT = {key.name for key in KEYS.values() if not key.changes
 
 # Values of keys that continue the results of runs that were made before there was the key.
 VALUES_BEFORE = {key.name: key.before for key in KEYS.values() if key.before is not AS_DEFAULT}
+
+
+def value_before(key: str, defaults: Mapping[str, Any], absent: Any = None) -> Any:
+    """The value of a key that continues the results of a run that was made before there was the key."""
+    return VALUES_BEFORE.get(key, defaults.get(key, absent))
+
 
 # Keys that a search may draw, with the models' own, which RecBole's property files list. Runs that differ in any other
 # cannot be compared, or do not differ in their result.

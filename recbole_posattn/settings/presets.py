@@ -14,6 +14,21 @@ from recbole_posattn.settings.yaml import read_yaml
 
 PRESETS = PROPERTIES / "preset"
 
+# What depends on the data set in any preset, so that a search may draw it.
+SIZES = {
+    *("MAX_ITEM_LIST_LENGTH", "n_layers", "hidden_size", "hidden_dropout_prob", "attn_dropout_prob"),
+    *("learning_rate", "train_batch_size"),
+}
+
+
+def fixed_keys(preset: Any) -> list[str]:
+    """The keys that a preset sets for any data set, all but :data:`SIZES`.
+
+    Raises:
+        SettingError: If there is no such preset.
+    """
+    return [key for key in read_yaml(named_file("preset", str(preset))) if key not in SIZES]
+
 
 def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a preset.

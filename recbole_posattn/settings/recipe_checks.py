@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import recbole_posattn.compat  # noqa: F401
 
 from recbole.utils import ModelType
 
-from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
+from recbole_posattn.data.earlier_items import history_use
 from recbole_posattn.errors import SettingError, typed
 from recbole_posattn.nn.losses.build import LOSSES_WITHOUT_HISTORIES, SAMPLED_LOSSES
 from recbole_posattn.settings.recipe_keys import (
@@ -69,11 +70,8 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
 
 def resolved_histories(settings: Mapping[str, Any]) -> dict[str, bool]:
     """What ``history_partition`` and ``train_mask_history`` come to, if a model has the keys."""
-    mask, takes_histories = settings.get("mask_history"), settings.get("loss_type") not in LOSSES_WITHOUT_HISTORIES
-    resolved = {
-        "history_partition": partitions_history(settings.get("history_partition", False), mask, takes_histories),
-        "train_mask_history": masks_in_training(settings.get("train_mask_history", False), mask),
-    }
+    use = history_use(defaultdict(lambda: None, settings), settings.get("loss_type") not in LOSSES_WITHOUT_HISTORIES)
+    resolved = {"history_partition": use.partitions, "train_mask_history": use.masks}
     return {key: value for key, value in resolved.items() if key in settings}
 
 
@@ -94,6 +92,8 @@ def _check_histories(settings: Mapping[str, Any]) -> None:
             "left out of the loss, the only history item in it is the target, and its bias grows without bound. Turn "
             "one of them off."
         )
+    if settings.get("train_mask_history") is True and not settings["lazy_prefixes"]:
+        raise SettingError("train_mask_history True needs lazy_prefixes: True; without it no histories are kept.")
     if any(resolved.values()) and settings.get("loss_type") in LOSSES_WITHOUT_HISTORIES:
         raise SettingError(
             f"{both}: loss_type {settings['loss_type']} does not take histories, the fourth argument of its forward; "

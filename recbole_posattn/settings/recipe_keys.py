@@ -69,8 +69,9 @@ RECIPE_MODEL_KEYS = (
         "train_mask_history",
         one_of(True, False, "auto"),
         False,
-        "(bool or str) Leave the user's earlier items, except the target, out of the loss; 'auto': if mask_history "
-        "leaves them out of the ranking.",
+        "(bool or str) Leave the user's earlier items, except the target, out of the loss; 'auto': with "
+        "mask_history all, which leaves them out of the ranking.",
+        before=False,
     ),
     Key(
         "weight_decay_on",

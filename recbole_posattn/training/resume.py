@@ -16,7 +16,7 @@ from recbole_posattn.files import has_incomplete, remove_incomplete
 from recbole_posattn.locks import lock_file
 from recbole_posattn.settings.combinations import resolved_negatives
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE
+from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE, value_before
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
 from recbole_posattn.training.checkpoint import read_checkpoint, use_explained
@@ -234,7 +234,7 @@ def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, t
 
 def _changes(content: Mapping[str, Any], config: Config, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
     now = config.plain()
-    before = {key: content["config"].get(key, defaults.get(key)) for key in CHANGEABLE & now.keys()}
+    before = {key: content["config"].get(key, value_before(key, defaults)) for key in CHANGEABLE & now.keys()}
     return [
         {"epoch": content["epoch"] + 1, "key": key, "before": before[key], "now": now[key]}
         for key in sorted(before)

@@ -12,7 +12,14 @@ from typing import Any
 from recbole_posattn.data.digest import data_contents
 from recbole_posattn.errors import CheckpointError, counted, shown
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.keys import DERIVED_KEYS, LAUNCHER_ARGUMENTS, RESUMABLE, UNLISTED_RECBOLE_KEYS
+from recbole_posattn.settings.keys import (
+    DERIVED_KEYS,
+    LAUNCHER_ARGUMENTS,
+    RESUMABLE,
+    UNLISTED_RECBOLE_KEYS,
+    value_before,
+)
+from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.training.checkpoint import use_explained
 from recbole_posattn.training.run_folder import LAST_NAME
 
@@ -20,8 +27,8 @@ from recbole_posattn.training.run_folder import LAST_NAME
 def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, tuple[Any, Any]]:
     """The settings in which a run differs from the current ones.
 
-    A key that is missing on one side, because it was not given or because an older version did not have it, counts with
-    its default.
+    A key that is missing because it was not given counts with its default. A key that the version of the run did not
+    have counts with the value that continues its results. ``auto`` equals the value that it comes to.
 
     Args:
         content: Content of a checkpoint of the run.
@@ -31,15 +38,17 @@ def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, 
         The old and the current value by key, without the keys of :data:`recbole_posattn.settings.keys.RESUMABLE`.
     """
     before, now, defaults = content["config"], given.plain(), given.defaults()
+    comes_to = [resolved_histories(side) for side in (before, now)]
     # Some keys are added during a run, by RecBole's transforms for instance, and are not settings.
     given_before = set(content["training"].get("given", UNLISTED_RECBOLE_KEYS))
     keys = (now.keys() | (given_before & before.keys())) - RESUMABLE - LAUNCHER_ARGUMENTS
     keys -= {key for key in DERIVED_KEYS if key not in before or key not in now}
     differences = {}
     for key in sorted(keys):
-        values = tuple(_canonical(key, side.get(key, defaults.get(key)), defaults) for side in (before, now))
-        if values[0] != values[1]:
-            differences[key] = values
+        old = _canonical(key, before.get(key, value_before(key, defaults)), defaults)
+        new = _canonical(key, now.get(key, defaults.get(key)), defaults)
+        if old != new and comes_to[0].get(key, old) != comes_to[1].get(key, new):
+            differences[key] = (old, new)
     return differences
 
 

@@ -46,7 +46,7 @@ def test_figures_of_ml_100k_are_those_that_are_published() -> None:
     assert (found.users, found.items, found.interactions) == (943, 1682, 100_000)
     assert (found.of_user.min, found.of_user.max, found.repeat_rate, found.unix) == (20, 737, 0, True)
     assert found.repeat_median is None
-    assert found.suggested() == {"mask_history": "all", "train_mask_history": "auto"}
+    assert found.suggested() == {"mask_history": "all"}
     assert found.top_items[0] == ("50", 583)
     assert time_span(found.first, found.last) == "1997-09-20 to 1998-04-22, 214 days"
     table = pd.read_csv(found.file, sep="\t")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_posattn import Config, register_loss
-from recbole_posattn.data.earlier_items import masks_in_training, partitions_history
+from recbole_posattn.data.earlier_items import history_use
 from recbole_posattn.data.fields import EARLIER_LIST_FIELD
 from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.history_partition import GAIN, HistoryPartition
@@ -322,14 +322,24 @@ def test_the_whole_history_leaves_the_loss(build: Callable, objective: str, max_
 
 
 def test_auto_follows_the_protocol() -> None:
-    for mask in ("all", "except_target"):
-        assert not partitions_history("auto", mask, True) and masks_in_training("auto", mask)
-    for mask in ("none", None):
-        assert partitions_history("auto", mask, True) and not masks_in_training("auto", mask)
-    assert not partitions_history("auto", "none", False)  # the loss does not take histories
-    assert partitions_history(True, "all", True) and masks_in_training(True, "none")
-    assert not partitions_history(False, "none", True) and not masks_in_training(False, "all")
-    assert not partitions_history(None, "none", True) and not masks_in_training(None, "all")  # a model without the keys
+    def use(
+        partition: object, mask: object, mask_history: str | None, takes_histories: bool = True
+    ) -> tuple[bool, bool]:
+        keys = {"history_partition": partition, "train_mask_history": mask, "mask_history": mask_history}
+        return tuple(history_use(keys, takes_histories))
+
+    assert use("auto", "auto", "all") == (False, True)
+    assert use("auto", "auto", "except_target") == (False, False)  # only a target in the history is ranked
+    for masked in ("all", "except_target"):
+        assert use(True, "auto", masked) == (True, False)  # auto gives way
+        assert use(False, "auto", masked) == (False, masked == "all")
+    for ranked in ("none", None):
+        assert use("auto", "auto", ranked) == (True, False)
+        assert use("auto", True, ranked) == (False, True)
+    for mask_history in ("all", "except_target", "none", None):
+        assert use("auto", "auto", mask_history, takes_histories=False) == (False, False)
+        assert use(False, False, mask_history) == use(None, None, mask_history) == (False, False)  # None: not its keys
+        assert use(True, False, mask_history) == (True, False) and use(False, True, mask_history) == (False, True)
 
 
 class PlainCrossEntropy(ItemLoss):
@@ -346,8 +356,8 @@ def test_what_makes_no_sense_is_refused(tiny_settings: Callable) -> None:
             "history_partition True and train_mask_history True, with mask_history ~, make no sense together",
         ),
         (
-            {"history_partition": True, "train_mask_history": "auto", "mask_history": "all"},
-            "history_partition True and train_mask_history auto, with mask_history 'all', make no sense together",
+            {"train_mask_history": True, "lazy_prefixes": False},
+            "train_mask_history True needs lazy_prefixes: True; without it no histories are kept",
         ),
         ({"history_partition": "maybe"}, "history_partition must be one of True, False, auto; got 'maybe'"),
         (
@@ -361,7 +371,9 @@ def test_what_makes_no_sense_is_refused(tiny_settings: Callable) -> None:
         assert "\n" not in str(error.value)
     both = tiny_settings(history_partition="auto", train_mask_history="auto", loss_type="CE")
     Config("NoPESASRec", "tiny", config_dict={**both, "mask_history": "all"}, command_line=[])  # one at a time
-    Config("NoPESASRec", "tiny", config_dict=tiny_settings(loss_type="plain"), command_line=[])
+    for mask_history in ("all", "none"):
+        plain = tiny_settings(loss_type="plain", mask_history=mask_history)
+        Config("NoPESASRec", "tiny", config_dict=plain, command_line=[])
 
 
 def test_it_learns_to_exclude_and_to_copy() -> None:

@@ -76,6 +76,17 @@ def test_standard_output_is_csv_and_nothing_else(checkpoint: str, capsysbinary: 
     assert err.decode().splitlines() == ["recbole-posattn: 1 of 3 users are not in the data, skipped: nobody", LEFT_OUT]
 
 
+def test_a_model_that_has_not_learned_to_rank_the_history_says_so(
+    tiny_settings: Callable, capsys: pytest.CaptureFixture, empty_folder: Path
+) -> None:
+    for masks, lines in ((True, ["recbole-posattn: this model was trained with train_mask_history"]), (False, [])):
+        settings = tiny_settings(epochs=1, mask_history="all", train_mask_history=masks)
+        checkpoint = run("NoPESASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]
+        capsys.readouterr()
+        assert call(checkpoint, "--history=include", f"--output={masks}.csv") == 0
+        assert [line.split(", so")[0] for line in capsys.readouterr().err.splitlines()] == lines
+
+
 @pytest.mark.parametrize("suffix", READERS)
 @pytest.mark.parametrize("names", [("user", "item", "time"), ("user_id", "item_id", "timestamp")])
 def test_reads_histories_in_every_format(

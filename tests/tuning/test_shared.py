@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.experiments.leaderboard.tuned import Tuning, _slugs, tune_rows
@@ -93,6 +94,41 @@ def test_finished_and_pruned_trials_of_the_same_search_are_taken(search: Search,
 def test_trials_of_another_search_are_not_taken(search: Search, tmp_path: Path, other: Callable) -> None:
     searched(tmp_path / "earlier", other(search), trial(0, FINISHED, 0.002))
     assert earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=io.StringIO())) == []
+
+
+def test_trials_of_other_encodings_are_not_taken(search: Search, tmp_path: Path) -> None:
+    """``auto`` is RoPE with the default structure, but a trial that draws kernels has none."""
+    structures = Space([Dimension("kernel_structure", "choice", ("identity-identity", "toeplitz-full"), {})])
+    auto = Search({**search.settings, "model": "PosKernelSASRec"}, structures, 3)
+    rope = auto._replace(settings={**auto.settings, "position_encoding": ["rope"]})
+    console = Console(file=io.StringIO())
+    record = TrialRecord(0, FINISHED, {"kernel_structure": "toeplitz-full"}, [(1, 0.5)], 2.5)
+    searched(tmp_path / "rope", rope, record)
+    assert earlier_trials(auto, [tmp_path], tmp_path / "own", console) == []
+    assert len(earlier_trials(rope, [tmp_path], tmp_path / "own", console)) == 1
+    # Where no key that decides it is searched, auto is RoPE.
+    rates = auto._replace(space=RATES)
+    searched(tmp_path / "rates", rates, trial(0, FINISHED, 0.002))
+    assert len(earlier_trials(rates._replace(settings=rope.settings), [tmp_path], tmp_path / "own", console)) == 1
+
+
+def test_a_search_with_other_defaults_is_not_continued(search: Search, tmp_path: Path) -> None:
+    folder = searched(tmp_path / "search", search, trial(0, FINISHED, 0.002))
+    content = json.loads((folder / "search.json").read_text())
+    changes: list[tuple[dict[str, Any], str]] = [
+        (
+            {"config": {**content["identity"]["config"], "n_layers": 7}},
+            r"its trials had n_layers 7, and new ones would",
+        ),
+        ({"results_version": 1}, "its trials come from a version of this package that computes different results"),
+        ({"data_digest": "other"}, "the data set has changed since"),
+    ]
+    for change, message in changes:
+        (folder / "search.json").write_text(json.dumps({**content, "identity": {**content["identity"], **change}}))
+        before = (folder / "search.json").read_text()
+        with pytest.raises(SettingError, match=f"search cannot be continued: {message}.*; give another --output"):
+            run_search(search, folder, Resources(address="nowhere"), True, lambda record: None)
+        assert (folder / "search.json").read_text() == before
 
 
 @pytest.mark.parametrize(("before", "now", "enough"), [(None, 5, True), (5, 5, True), (5, 4, True), (4, 5, False)])

@@ -265,6 +265,37 @@ def test_the_papers_grid_is_the_papers() -> None:
     assert read_space(PROPERTIES / "tuning" / "PosKernelSASRec_paper.yaml").defaults(preset.plain()) == best
 
 
+def test_a_preset_is_searched_in_its_sizes_only() -> None:
+    """Otherwise the tuned row of the paper's model would be another model."""
+    keys = space_of_model("PosKernelSASRec", "paper").keys
+    sizes = {"learning_rate", "train_batch_size", "hidden_size", "n_layers", "hidden_dropout_prob", "attn_dropout_prob"}
+    assert sizes <= set(keys) <= set(space_of_model("PosKernelSASRec").keys)
+    assert set(keys).isdisjoint(read_yaml(PROPERTIES / "preset" / "paper.yaml").keys() - sizes)
+
+
+@pytest.mark.parametrize("model", ["PosKernelSASRec", "RoPESASRec", "BSARec"])
+@pytest.mark.parametrize("protocol", [None, "leave_one_out", "leave_one_out_masked"])
+def test_the_defaults_are_in_the_space(model: str, protocol: str | None) -> None:
+    """They are the first trial, so that no search ends with less."""
+    search = Search({"model": model, "dataset": "ml-100k", "protocol": protocol}, space_of_model(model), 8)
+    fixed = search.fixed(check_search(search))
+    defaults = search.space.defaults(fixed)
+    assert defaults is not None
+    if model == "PosKernelSASRec":
+        assert fixed["position_encoding"] == "auto"  # its trials draw what decides it
+    if model != "BSARec":
+        key = "train_mask_history" if protocol == "leave_one_out_masked" else "history_partition"
+        assert defaults[key] is (key == "history_partition")
+
+
+def test_conditions_on_encodings_follow_what_is_drawn() -> None:
+    structure = Dimension("kernel_structure", "choice", ("identity-identity", "toeplitz-full"), {})
+    base = Dimension("rope_base", "choice", (10.0, 100.0), {"position_encoding": [["rope"]]})
+    search = Search({"model": "PosKernelSASRec", "dataset": "ml-100k"}, Space([structure, base]), 8)
+    drawn = search.space.grid(search.fixed(check_search(search)))
+    assert [len(settings) for settings in drawn] == [2, 2, 1]  # two bases with RoPE, none with kernels
+
+
 @pytest.mark.usefixtures("registrations")
 def test_a_model_of_ones_own_is_searched_as_the_one_it_derives_from() -> None:
     register(type("DerivedSASRec", (PosKernelSASRec,), {}))

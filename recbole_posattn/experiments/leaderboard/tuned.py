@@ -139,7 +139,7 @@ def tune_rows(
 
 def _search(spec: Spec, name: str, dataset: str, protocol: str, n_trials: int) -> Search:
     settings = {**spec.row(name, dataset, protocol), "seed": spec.seeds[0]}
-    space = space_of_model(settings["model"])
+    space = space_of_model(settings["model"], settings.get("preset"))
     return Search(settings, space.without(settings), n_trials)
 
 

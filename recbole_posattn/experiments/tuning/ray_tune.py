@@ -83,7 +83,7 @@ def run_trials(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each trial that fails
     mode = "max" if config["valid_metric_bigger"] else "min"
-    fixed, first = config.plain(), next_number(known, folder)
+    fixed, first = search.fixed(config), next_number(known, folder)
     recorder = _Recorder(folder, known, on_end, runs_again=where.jobs > 1 or where.address is not None)
     trainable = tune.with_parameters(
         _run_trial,

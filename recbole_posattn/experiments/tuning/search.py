@@ -9,7 +9,7 @@ from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.run_folders import remove_left_over
 from recbole_posattn.experiments.tuning.records import WAIT_FOR_ORPHANS, TrialRecord, open_search, take_records
-from recbole_posattn.experiments.tuning.shared import search_identity
+from recbole_posattn.experiments.tuning.shared import check_same_search, search_identity
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 
 
@@ -41,6 +41,8 @@ def run_search(
     """
     config = check_search(search)
     total = search.total(config)
+    if resume:
+        check_same_search(search, folder)
     records = open_search(folder, search.plain(), search.space, total, resume, search_identity(search))
     records += take_records(folder, records, earlier, max(0, total - len(records)))
     for record in records:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from recbole_posattn.errors import SettingError, typed
 from recbole_posattn.experiments.identity import Identity, identify
 from recbole_posattn.experiments.records import OTHER_RESULTS
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, SEARCH_NAME, TrialRecord, read_records
@@ -31,9 +32,36 @@ def search_identity(search: Search) -> dict[str, Any]:
     return {"config": identity.settings, "data_digest": identity.data, "results_version": identity.version}
 
 
+def check_same_search(search: Search, folder: Path) -> None:
+    """Check that a search of the same definition in a folder, if there is one, has the same settings and data.
+
+    The defaults may be others, if it was started with another version of this package.
+
+    Raises:
+        SettingError: If they differ.
+        DataError: If the data set cannot be read.
+    """
+    before, definition = _definition(folder / SEARCH_NAME), json.loads(json_text(search.plain()))
+    if before is None or any(before.get(key) != value for key, value in definition.items()):
+        return
+    now, then = _identity(search), before["identity"]
+    why = ""
+    if then.get("results_version") != now.version:
+        why = "its trials come from a version of this package that computes different results"
+    elif then.get("data_digest") != now.data:
+        why = "the data set has changed since"
+    elif differing := now.differences(then["config"]):
+        key, (old, new) = next(iter(differing.items()))
+        why = f"its trials had {key} {typed(old)}, and new ones would have {typed(new)}"
+    if why:
+        raise SettingError(f"the search in {folder} cannot be continued: {why}; give another --output.")
+
+
 def _identity(search: Search) -> Identity:
     """The identity of the settings that are not searched."""
     identity = identify(search.settings)
+    if search.decides_encodings(identity.defaults):
+        identity.settings["position_encoding"] = "auto"
     fixed, defaults = (
         {key: value for key, value in side.items() if key not in search.space.keys}
         for side in (identity.settings, identity.defaults)

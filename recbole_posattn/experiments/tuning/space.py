@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole_posattn.errors import SettingError, did_you_mean
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.encodings import resolve_encodings
 from recbole_posattn.settings.keys import KEYS, TUNABLE
+from recbole_posattn.settings.presets import fixed_keys
 from recbole_posattn.settings.properties import PROPERTIES, named_file
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.settings.yaml import parse_value, read_yaml
@@ -132,7 +134,7 @@ class Space:
         """
         drawn: dict[str, Any] = {}
         for dimension in self.dimensions:
-            known = {**fixed, **drawn}
+            known = _known(fixed, drawn)
             if dimension.is_active(known):
                 drawn[dimension.key] = dimension.suggest(trial, known)
         return drawn
@@ -149,6 +151,7 @@ class Space:
         Args:
             fixed: All settings, without a search.
         """
+        fixed = _known(fixed, {})
         active = [dimension for dimension in self.dimensions if dimension.is_active(fixed)]
         inside = all(dimension.holds(fixed[dimension.key], fixed) for dimension in active)
         return self.drawn(fixed) if inside else None
@@ -176,7 +179,7 @@ class Space:
             yield drawn
             return
         dimension, *others = dimensions
-        known = {**fixed, **drawn}
+        known = _known(fixed, drawn)
         if not dimension.is_active(known):
             yield from self._grid(others, fixed, drawn)
             return
@@ -212,15 +215,28 @@ class Space:
         return [[key, kind, list(values), dict(condition)] for key, kind, values, condition in self.dimensions]
 
 
-def space_of_model(model: str) -> Space:
+def _known(fixed: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """All known settings, with ``position_encoding: auto`` as the encodings that it comes to with them."""
+    known = {**fixed, **drawn}
+    resolve_encodings(known)
+    return known
+
+
+def space_of_model(model: str, preset: str | None = None) -> Space:
     """The search space of a model: the file of ``properties/tuning/`` with its name, or with that of a base class.
 
+    Args:
+        model: Its name.
+        preset: The preset of its settings, whose keys are not searched except for the sizes: with others, the model
+            would not be the preset's.
+
     Raises:
-        SettingError: If the model is unknown, or neither it nor a base class has a search space.
+        SettingError: If the model or preset is unknown, or neither the model nor a base class has a search space.
     """
     names = [base.__name__ for base in find_model(model).__mro__]
     spaces = {file.stem for file in (PROPERTIES / "tuning").glob("*.yaml")}
-    return read_space(named_file("tuning", next((name for name in names if name in spaces), model)))
+    space = read_space(named_file("tuning", next((name for name in names if name in spaces), model)))
+    return space if preset is None else space.without(fixed_keys(preset))
 
 
 def read_space(file: str | Path) -> Space:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.encodings import DECIDE_ENCODINGS
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import KEY as PLUGINS
 from recbole_posattn.settings.plugins import check_known_in_workers
+from recbole_posattn.settings.recipe_checks import resolved_histories
 
 
 class Search(NamedTuple):
@@ -34,7 +36,24 @@ class Search(NamedTuple):
 
     def total(self, config: Config) -> int:
         """The number of trials; ``config`` has the settings of all keys without a search."""
-        return len(self.space.grid(config.plain())) if self.algorithm == "grid" else self.n_trials
+        return len(self.space.grid(self.fixed(config))) if self.algorithm == "grid" else self.n_trials
+
+    def fixed(self, config: Config) -> dict[str, Any]:
+        """All settings without a search, ``config``, as the space reads them.
+
+        ``auto`` is the value that it comes to, except in ``position_encoding`` if the space holds a key that decides
+        it: each trial then has its own encodings.
+        """
+        settings = config.plain()
+        settings.update(resolved_histories(settings))
+        if self.decides_encodings(config.defaults()):
+            settings["position_encoding"] = "auto"
+        return settings
+
+    def decides_encodings(self, defaults: Mapping[str, Any]) -> bool:
+        """Whether the trials differ in what ``position_encoding: auto`` comes to; ``defaults`` are the model's."""
+        encodings = self.settings.get("position_encoding", defaults.get("position_encoding"))
+        return encodings == "auto" and not set(DECIDE_ENCODINGS).isdisjoint(self.space.keys)
 
     def plain(self) -> dict[str, Any]:
         """What identifies the search, as plain data: all but the number of trials, which may grow."""

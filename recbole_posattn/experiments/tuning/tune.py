@@ -95,7 +95,7 @@ def _tune(
         bigger=bigger,
         space=search.space,
         given=plain_data({key: value for key, value in search.settings.items() if key not in _NOT_WRITTEN}),
-        fixed=config.plain(),
+        fixed=search.fixed(config),
         records=records,
         best=best,
         valid_result=winner["valid_result"],

@@ -87,7 +87,7 @@ class CrossEntropy(ItemLoss):
             return self._at_once(hidden @ item_weight.T, target, histories)
         chunk_size, elements = self.chunk_size, LOGIT_ELEMENTS
         if histories is not None:
-            order, histories = histories.by_position()
+            order, histories = histories.by_length()
             hidden, target, elements = hidden.index_select(0, order), target[order], ELEMENTS_WITH_HISTORIES
         if chunk_size == "auto":
             chunk_size = max(MIN_CHUNK_SIZE, targets_per_chunk(elements, len(item_weight), hidden.device))

@@ -37,26 +37,27 @@ class TargetHistories:
 
     table: Tensor | None = None
     outside: Tensor | None = None
-    _narrow = False
+    _n_earlier: Tensor | None = None  # of each sequence, shape (b,), once the targets are sorted
 
     def __init__(self, item: Tensor, sequence: Tensor, position: Tensor, earlier: Tensor | None = None) -> None:
         self.item, self.sequence, self.position, self.earlier = item, sequence, position, earlier
 
-    def by_position(self) -> tuple[Tensor, Self]:
-        """The order of the targets by position, and the histories in that order.
+    def by_length(self) -> tuple[Tensor, Self]:
+        """The order of the targets by the number of items before them, and the histories in that order.
 
         Targets with little before them are then in chunks of their own, which need no room for more.
         """
-        order = self.position.argsort()
+        n_earlier = ((self.item[:, :0] if self.earlier is None else self.earlier) > 0).sum(dim=1)
+        order = (self.position + n_earlier[self.sequence]).argsort()
         ordered = copy.copy(self)
-        ordered._narrow = True
+        ordered._n_earlier = n_earlier
         ordered.sequence, ordered.position = self.sequence[order], self.position[order]
         return order, ordered
 
     def _rows(self, rows: slice) -> tuple[Tensor, Tensor, slice]:
         """Sequence and position of some targets, and the positions that any of them looks back to."""
         position = self.position[rows]
-        read = slice(int(position[-1]) + 1) if self._narrow else slice(self.item.shape[1])
+        read = slice(self.item.shape[1] if self._n_earlier is None else int(position.max()) + 1)
         return self.sequence[rows], position, read
 
     def added(self, rows: slice, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,7 +167,8 @@ class HistoryMask(TargetHistories):
         item = self.item[:, read][sequence]
         removed = torch.arange(item.shape[1], device=item.device) <= position[:, None]
         if self.earlier is not None:
-            earlier = self.earlier[sequence]
+            most = self.earlier.shape[1] if self._n_earlier is None else int(self._n_earlier[sequence].max())
+            earlier = self.earlier[:, :most][sequence]
             item, removed = torch.cat([item, earlier], dim=1), torch.cat([removed, earlier > 0], dim=1)
         removed &= item != target[:, None]
         return item, torch.zeros(item.shape, device=item.device).masked_fill(removed, -math.inf)
