@@ -316,14 +316,9 @@ def test_a_state_that_is_not_the_optimizers_is_refused(name: str, value: object)
         ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}, set()),
         ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "RO"}}, {"eval_args"}),
         ({}, {"mask_history": "all"}, {"mask_history"}),
-        ({}, {"train_mask_history": "auto"}, set()),  # nothing is masked
+        ({}, {"train_mask_history": False}, set()),  # nothing is masked
         (
-            {"mask_history": "all", "train_mask_history": "auto"},
-            {"mask_history": "all", "train_mask_history": True},
-            set(),
-        ),
-        (
-            {"mask_history": "all", "train_mask_history": "auto"},
+            {"mask_history": "all", "train_mask_history": False},
             {"mask_history": "all"},
             {"train_mask_history"},
         ),

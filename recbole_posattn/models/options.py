@@ -14,7 +14,7 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from torch import Tensor
 
-from recbole_posattn.data.earlier_items import HistoryUse, history_use
+from recbole_posattn.data.earlier_items import history_use, leaves_out_history
 from recbole_posattn.nn.backbone import BlockOptions
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.kernels.base import Alignment
@@ -75,6 +75,7 @@ def item_counts(dataset: Dataset) -> Tensor:
     return torch.bincount(dataset.inter_feat[dataset.iid_field], minlength=dataset.item_num)
 
 
-def loss_history_use(config: Config) -> HistoryUse:
-    """How the loss treats items of the history."""
-    return history_use(config, config["loss_type"] not in LOSSES_WITHOUT_HISTORIES)
+def loss_history_use(config: Config, train: Dataset) -> tuple[bool, bool]:
+    """Whether the scores of history items get a bias, and whether these items leave the loss; see ``HistoryUse``."""
+    use = history_use(config, config["loss_type"] not in LOSSES_WITHOUT_HISTORIES)
+    return use.partitions, leaves_out_history(use.masks, train)

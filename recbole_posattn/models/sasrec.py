@@ -92,7 +92,7 @@ class SASRecBase(SequentialRecommender):
         lag_only = all(getattr(part, "lag_only", True) for part in self.backbone.modules())
         anywhere = lag_only and self.padded_length is None
         self.newest_last = position_alignment(config) == "end" and not anywhere
-        partitions, self.masks_history = loss_history_use(config)
+        partitions, self.masks_history = loss_history_use(config, dataset)
         self.history_partition = HistoryPartition(self.max_seq_length) if partitions else None
         self.loss = build_loss(loss_options(config), item_counts(dataset) if config["loss_negatives"] else None)
         self.apply(self._init_weights)

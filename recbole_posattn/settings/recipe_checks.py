@@ -68,8 +68,11 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
         raise SettingError(f"averaging_start_epoch must be below epochs, which is {epochs}; got {start}.")
 
 
-def resolved_histories(settings: Mapping[str, Any]) -> dict[str, bool]:
-    """What ``history_partition`` and ``train_mask_history`` come to, if a model has the keys."""
+def resolved_histories(settings: Mapping[str, Any]) -> dict[str, bool | str]:
+    """What ``history_partition`` and ``train_mask_history`` come to, if a model has the keys.
+
+    ``auto`` stays where the data decide.
+    """
     use = history_use(defaultdict(lambda: None, settings), settings.get("loss_type") not in LOSSES_WITHOUT_HISTORIES)
     resolved = {"history_partition": use.partitions, "train_mask_history": use.masks}
     return {key: value for key, value in resolved.items() if key in settings}

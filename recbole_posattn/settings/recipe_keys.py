@@ -68,9 +68,10 @@ RECIPE_MODEL_KEYS = (
     Key(
         "train_mask_history",
         one_of(True, False, "auto"),
-        False,
+        "auto",
         "(bool or str) Leave the user's earlier items, except the target, out of the loss; 'auto': with "
-        "mask_history all, which leaves them out of the ranking.",
+        "mask_history all, which leaves them out of the ranking, if the training data are dense, with at least "
+        "0.01 interactions per user and item.",
         before=False,
     ),
     Key(

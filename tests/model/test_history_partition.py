@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_posattn import Config, register_loss
-from recbole_posattn.data.earlier_items import history_use
+from recbole_posattn.data import earlier_items
+from recbole_posattn.data.earlier_items import density, history_use
 from recbole_posattn.data.fields import EARLIER_LIST_FIELD
 from recbole_posattn.errors import SettingError
 from recbole_posattn.nn.history_partition import GAIN, HistoryPartition
@@ -321,6 +323,26 @@ def test_the_whole_history_leaves_the_loss(build: Callable, objective: str, max_
     assert_equal(model.calculate_loss(batch), expected, [model.item_embedding.weight])
 
 
+@pytest.mark.parametrize("objective", ["sequence", "augmented"])
+def test_auto_leaves_the_history_in_the_loss_of_sparse_data(
+    build: Callable, objective: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tiny data set is dense; with a bound above its density, it is not."""
+    changes = {"mask_history": "all", "train_mask_history": "auto", "train_objective": objective}
+    for on, max_length in ((True, 9), (False, 10)):  # other lengths, as the fixture keeps its data
+        with caplog.at_level(logging.INFO):
+            model, (train, _, _) = build(MAX_ITEM_LIST_LENGTH=max_length, **changes)
+        dataset = train._dataset
+        interactions = len(dataset.inter_feat)  # training rows, one for each target
+        share = interactions / (dataset.user_num * dataset.item_num)
+        assert density(dataset) == pytest.approx(share)
+        assert model.masks_history is on and (dataset.earlier is not None) is on
+        word = "on" if on else "off"
+        assert f"train_mask_history auto: {word}, since the training data have {share:.2g} interactions" in caplog.text
+        monkeypatch.setattr(earlier_items, "LEAST_DENSITY", share * 1.001)
+        caplog.clear()
+
+
 def test_auto_follows_the_protocol() -> None:
     def use(
         partition: object, mask: object, mask_history: str | None, takes_histories: bool = True
@@ -328,11 +350,11 @@ def test_auto_follows_the_protocol() -> None:
         keys = {"history_partition": partition, "train_mask_history": mask, "mask_history": mask_history}
         return tuple(history_use(keys, takes_histories))
 
-    assert use("auto", "auto", "all") == (False, True)
+    assert use("auto", "auto", "all") == (False, "auto")  # by the density of the data
     assert use("auto", "auto", "except_target") == (False, False)  # only a target in the history is ranked
     for masked in ("all", "except_target"):
         assert use(True, "auto", masked) == (True, False)  # auto gives way
-        assert use(False, "auto", masked) == (False, masked == "all")
+        assert use(False, "auto", masked) == (False, "auto" if masked == "all" else False)
     for ranked in ("none", None):
         assert use("auto", "auto", ranked) == (True, False)
         assert use("auto", True, ranked) == (False, True)
@@ -362,7 +384,7 @@ def test_what_makes_no_sense_is_refused(tiny_settings: Callable) -> None:
         ({"history_partition": "maybe"}, "history_partition must be one of True, False, auto; got 'maybe'"),
         (
             {"history_partition": True, "loss_type": "plain"},
-            "history_partition True and train_mask_history False: loss_type plain does not take histories",
+            "history_partition True and train_mask_history auto: loss_type plain does not take histories",
         ),
     ]
     for changes, message in cases:

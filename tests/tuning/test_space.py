@@ -251,6 +251,8 @@ def test_our_models_are_searched_alike() -> None:
                 assert set(dimension.values) <= set(space["weight_decay"].values)
             elif dimension.key in without | {"backbone"}:  # not all have attention, say; their block is fixed
                 assert dimension.key not in space
+            elif dimension.key == "train_mask_history":  # theirs is off by default
+                assert set(space[dimension.key].values) == {False, True}
             else:
                 assert space[dimension.key] == dimension
 
@@ -285,7 +287,7 @@ def test_the_defaults_are_in_the_space(model: str, protocol: str | None) -> None
         assert fixed["position_encoding"] == "auto"  # its trials draw what decides it
     if model != "BSARec":
         key = "train_mask_history" if protocol == "leave_one_out_masked" else "history_partition"
-        assert defaults[key] is (key == "history_partition")
+        assert defaults[key] == (True if key == "history_partition" else "auto")
 
 
 def test_conditions_on_encodings_follow_what_is_drawn() -> None:
