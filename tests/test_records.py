@@ -19,7 +19,7 @@ from rich.console import Console
 
 from recbole_posattn import run
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.experiments import identity, run_folders, trials
+from recbole_posattn.experiments import run_folders, trials
 from recbole_posattn.experiments.budget import Budget, limited
 from recbole_posattn.experiments.cluster import Resources
 from recbole_posattn.experiments.identity import identify
@@ -27,6 +27,7 @@ from recbole_posattn.experiments.records import Records, ignore_all_but_records,
 from recbole_posattn.experiments.run_folders import run_in_folder
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Trial, checked_folders, run_trials
+from recbole_posattn.settings import keys
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_posattn.training.result import read_users, write_users
@@ -199,7 +200,7 @@ def test_a_record_outlives_new_keys(
     (record / "result.json").write_text(json.dumps(result))
     known = identify(settings())
     assert known.is_of(result) and not identify(settings(lazy_prefixes=False)).is_of(result)
-    monkeypatch.setitem(identity.VALUES_BEFORE, "lazy_prefixes", False)
+    monkeypatch.setitem(keys.VALUES_BEFORE, "lazy_prefixes", False)
     assert not known.is_of(result) and identify(settings(lazy_prefixes=False)).is_of(result)
     # a key that this version does not have
     result["config"] |= {"lazy_prefixes": True, "of_another_version": 1}
