@@ -25,8 +25,8 @@ MASKING = ("all", "except_target")
 
 
 # Density of the training data from which ``train_mask_history: auto`` leaves the history out of the loss. On validation
-# sets (results/recipe/), this is better on ml-100k and ml-1m, with densities of 0.06 and 0.05, no different on a part of
-# ml-1m with 0.011, and worse on amazon-beauty with 0.0007.
+# sets (results/recipe/), this is better on ml-100k and ml-1m, with densities of 0.06 and 0.05, no different on a part
+# of ml-1m with 0.011, and worse on amazon-beauty with 0.0007.
 LEAST_DENSITY = 0.02
 
 
