@@ -12,6 +12,7 @@ from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
 from recbole_posattn.settings.key import Source
 from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE
+from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.training.checkpoint import write_checkpoint
 from recbole_posattn.training.resume import Resumed, resumed_run
 from recbole_posattn.training.run_folder import LAST_NAME
@@ -70,6 +71,7 @@ def compared(config: Config) -> dict[str, Any]:
 @example("PosKernelSASRec", ({}, {"train_neg_sample_args": {"sample_num": 8}}))
 @example("PosKernelSASRec", ({"loss_type": "SSM"}, {"train_neg_sample_args": {"sample_num": 8}}))
 @example("GRU4Rec", ({}, {"loss_chunk_size": 3600}))
+@example("PosKernelSASRec", ({"history_partition": True}, {"history_partition": "auto"}))
 @example("PosKernelSASRec", ({"encoding": "utf-8"}, {"encoding": "UTF8"}))
 @example("BPR", ({}, {"train_neg_sample_args": {"distribution": "popularity", "alpha": 0.5}}))
 @example("SASRec", ({"loss_type": "BPR"}, {"loss_type": "CE"}))
@@ -95,6 +97,8 @@ def test_changed_settings(model: str, case: tuple[dict[str, Any], dict[str, Any]
     fixed = {
         key for key in now.keys() - may_change if was.get(key, first.defaults().get(key)) != is_now.get(key)
     } - same_encoding(before, now)
+    comes_to = [resolved_histories(was), resolved_histories(is_now)]  # "auto" may be the value that was given
+    fixed -= {key for key in comes_to[0].keys() & comes_to[1].keys() if comes_to[0][key] == comes_to[1][key]}
     assert not differing.keys() & RESUMABLE
     assert fixed <= differing.keys()
     if error is not None:
