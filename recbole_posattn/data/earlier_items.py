@@ -23,7 +23,6 @@ from recbole_posattn.data.prefixes import LazyPrefixes, PrefixColumn
 # Values of mask_history with which the items of a history, but perhaps the target, are not ranked.
 MASKING = ("all", "except_target")
 
-
 # Density of the training data from which ``train_mask_history: auto`` leaves the history out of the loss. On validation
 # sets (results/recipe/), this is better on ml-100k and ml-1m, with densities of 0.06 and 0.05, no different on a part
 # of ml-1m with 0.011, and worse on amazon-beauty with 0.0007.
@@ -68,8 +67,8 @@ def history_use(settings: Any, takes_histories: bool = True) -> HistoryUse:
 def leaves_out_history(masks: bool | Literal["auto"], train: Dataset) -> bool:
     """:attr:`HistoryUse.masks`, where ``auto`` is on if the training data are dense.
 
-    The loss of a target has its whole catalogue. Where histories are a small part of that, their items are hard
-    negatives that help; where they are a larger part, they push down what users like.
+    The loss compares a target with all items. Where histories are a small part of them, their items are useful
+    negatives; where they are a larger part, training pushes down what users like.
 
     Args:
         masks: :attr:`HistoryUse.masks`.

@@ -50,6 +50,10 @@ class Identity(NamedTuple):
         text = json.dumps([self.version, self.settings, self.data], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def plain(self) -> dict[str, Any]:
+        """As in the record of a run, for :meth:`is_of`."""
+        return {"config": self.settings, "data_digest": self.data, "results_version": self.version}
+
     def is_of(self, result: Mapping[str, Any]) -> bool:
         """Whether a finished run has this identity, whatever its version of the results.
 

@@ -47,7 +47,7 @@ from recbole_posattn.settings.encodings import resolve_encodings
 from recbole_posattn.settings.eval_args import check_eval_args
 from recbole_posattn.settings.evaluation_checks import check_evaluation
 from recbole_posattn.settings.intervals import write_intervals
-from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS_OF_EVERY_MODEL, UNLISTED_DEFAULTS, VALUES_BEFORE
+from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS_OF_EVERY_MODEL, UNLISTED_DEFAULTS, value_before
 from recbole_posattn.settings.learner import check_learner_args
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
@@ -309,7 +309,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         config._load_internal_config_dict(config.model, config.model_class, config.dataset)
         if "train_objective" in config.internal_config_dict:  # a model of ours
             check_resolved_rules(settings, MODEL_RULES)
-        defaults = {key: VALUES_BEFORE.get(key, value) for key, value in config.internal_config_dict.items()}
+        defaults = {key: value_before(key, config.internal_config_dict) for key in config.internal_config_dict}
         config.final_config_dict = {**{key: defaults[key] for key in defaults.keys() - DERIVED_KEYS}, **settings}
         check_resolved(config.final_config_dict)
         check_learner_args(config.final_config_dict)

@@ -46,7 +46,7 @@ def trial(number: int, state: str, rate: float) -> TrialRecord:
 
 def searched(folder: Path, search: Search, *records: TrialRecord) -> Path:
     """The folder of an earlier search with these trials."""
-    open_search(folder, search.plain(), search.space, 5, False, search_identity(search))
+    open_search(folder, search.plain(), search.space, 5, False, search_identity(search).plain())
     for record in records:
         append_record(folder, record)
     return folder

@@ -41,9 +41,10 @@ def run_search(
     """
     config = check_search(search)
     total = search.total(config)
+    identity = search_identity(search)
     if resume:
-        check_same_search(search, folder)
-    records = open_search(folder, search.plain(), search.space, total, resume, search_identity(search))
+        check_same_search(search, identity, folder)
+    records = open_search(folder, search.plain(), search.space, total, resume, identity.plain())
     records += take_records(folder, records, earlier, max(0, total - len(records)))
     for record in records:
         on_end(record)

@@ -21,30 +21,40 @@ from recbole_posattn.reporting.terminal import print_line
 _DEFINITION = ("space", "algorithm", "scheduler", "grace_period")
 
 
-def search_identity(search: Search) -> dict[str, Any]:
-    """What is the same for all trials of a search, wherever it runs: settings, data and version of the results.
+def search_identity(search: Search) -> Identity:
+    """What is the same for all trials of a search, wherever it runs: the settings that are not searched, and the data.
 
     Raises:
         SettingError: If the settings are invalid.
         DataError: If the data set cannot be read.
     """
-    identity = _identity(search)
-    return {"config": identity.settings, "data_digest": identity.data, "results_version": identity.version}
+    identity = identify(search.settings)
+    if search.decides_encodings(identity.defaults):
+        identity.settings["position_encoding"] = "auto"
+    fixed, defaults = (
+        {key: value for key, value in side.items() if key not in search.space.keys}
+        for side in (identity.settings, identity.defaults)
+    )
+    return identity._replace(settings=fixed, defaults=defaults)
 
 
-def check_same_search(search: Search, folder: Path) -> None:
+def check_same_search(search: Search, now: Identity, folder: Path) -> None:
     """Check that a search of the same definition in a folder, if there is one, has the same settings and data.
 
     The defaults may be others, if it was started with another version of this package.
 
+    Args:
+        search: The search.
+        now: Its identity.
+        folder: Of the search to be continued.
+
     Raises:
         SettingError: If they differ.
-        DataError: If the data set cannot be read.
     """
     before, definition = _definition(folder / SEARCH_NAME), json.loads(json_text(search.plain()))
     if before is None or any(before.get(key) != value for key, value in definition.items()):
         return
-    now, then = _identity(search), before["identity"]
+    then = before["identity"]
     why = ""
     if then.get("results_version") != now.version:
         why = "its trials come from a version of this package that computes different results"
@@ -55,18 +65,6 @@ def check_same_search(search: Search, folder: Path) -> None:
         why = f"its trials had {key} {typed(old)}, and new ones would have {typed(new)}"
     if why:
         raise SettingError(f"the search in {folder} cannot be continued: {why}; give another --output.")
-
-
-def _identity(search: Search) -> Identity:
-    """The identity of the settings that are not searched."""
-    identity = identify(search.settings)
-    if search.decides_encodings(identity.defaults):
-        identity.settings["position_encoding"] = "auto"
-    fixed, defaults = (
-        {key: value for key, value in side.items() if key not in search.space.keys}
-        for side in (identity.settings, identity.defaults)
-    )
-    return identity._replace(settings=fixed, defaults=defaults)
 
 
 def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: Console) -> list[TrialRecord]:
@@ -82,7 +80,7 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
         The trials, each with the folder of its search as ``source``; those of the longest search first, and of equal
         settings one.
     """
-    identity, definition = _identity(search), json.loads(json_text(search.plain()))
+    identity, definition = search_identity(search), json.loads(json_text(search.plain()))
     found: list[tuple[Path, list[TrialRecord]]] = []
     files = {file.resolve(): file for folder in folders for file in sorted(folder.rglob(SEARCH_NAME))}
     for file in files.values():
