@@ -83,8 +83,8 @@ def tables() -> str:
         _table(of_runs),
         "## RecBole's keys",
         "These keys mean what they mean in RecBole; the descriptions and defaults are RecBole's. Their values are "
-        "checked before anything is loaded. For sequential models, RecBole itself sets `repeatable: True` and `eval_args: "
-        "{split: {LS: valid_and_test}, order: TO, mode: full}`.",
+        "checked before anything is loaded. For sequential models, RecBole itself sets `repeatable: True` and "
+        "`eval_args: {split: {LS: valid_and_test}, order: TO, mode: full}`.",
         _recbole_table(),
         "## What may change when a run is resumed",
         f"A resumed run (`--resume`) keeps its settings. These may be changed: {_names(RESUMABLE)}.",
