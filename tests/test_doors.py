@@ -15,9 +15,10 @@ import recbole.config
 import torch
 
 import recbole_posattn
-from recbole_posattn import Config, load, run
+from recbole_posattn import PosKernelSASRec, load, run
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.settings.registry import registered_model_names
 
 PAGE = Path(recbole_posattn.__file__).parent.parent / "docs" / "from_recbole.md"
@@ -40,11 +41,11 @@ def test_recboles_config_names_ours(model: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_all_keys_given_are_enough_for_recboles_config() -> None:
-    """As for somebody who has written them all into a YAML file."""
-    config = Config("NoPESASRec", "ml-100k", command_line=[])
-    given = {key: config[key] for key in ("train_objective", "n_layers", "loss_type", "MAX_ITEM_LIST_LENGTH")}
-    assert recbole.config.Config("NoPESASRec", "ml-100k", config_dict={**given, "train_neg_sample_args": None})
+def test_all_keys_given_are_not_enough_for_recboles_config() -> None:
+    """It would not derive the settings that make ``time_rope`` read times or batches hold whole histories."""
+    for model in ("PosKernelSASRec", PosKernelSASRec):
+        with pytest.raises(SettingError, match="Config cannot use PosKernelSASRec, whose settings it does not know"):
+            recbole.config.Config(model, "ml-100k", [str(PROPERTIES / "model" / "PosKernelSASRec.yaml")])
 
 
 @pytest.mark.slow

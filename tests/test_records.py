@@ -105,6 +105,12 @@ def test_a_run_that_was_continued_with_other_settings_is_not_taken(
     assert taken(settings(), record.parent, tmp_path / "own")[0]
 
 
+def test_a_run_of_more_epochs_than_it_says_is_not_taken(record: Path, settings: Callable, tmp_path: Path) -> None:
+    """An earlier version resumed runs with fewer epochs than they had."""
+    change(record, epochs=read_result(record)["config"]["epochs"] + 1)
+    assert not taken(settings(), record.parent, tmp_path / "own")[0]
+
+
 def test_results_by_target_are_small_and_come_back_as_they_were(tmp_path: Path) -> None:
     """Thirty runs on 22,363 targets, as ten rows with three seeds on amazon-beauty, stay far below 10 MB."""
     random = np.random.default_rng(0)

@@ -226,6 +226,56 @@ def test_a_finished_run_is_resumed_with_more_epochs(tiny_settings: Callable, fin
     assert Path(resumed["checkpoint"]).parent == folder
 
 
+def test_fewer_epochs_than_trained_are_another_run(tiny_settings: Callable, finished_run: Callable) -> None:
+    folder = finished_run(epochs=2)
+    before = (folder / "result.json").read_text()
+    with pytest.raises(SettingError, match="has trained 2 epochs, more than epochs 1: leave epochs out or raise it"):
+        run(config_dict={"epochs": 1}, command_line=[], resume=folder)
+    new = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=1), command_line=[], resume="auto")
+    assert Path(new["checkpoint"]).parent != folder and new["epochs"] == 1
+    assert (folder / "result.json").read_text() == before
+
+
+def test_a_lower_stopping_step_is_on_record(tiny_settings: Callable, finished_run: Callable) -> None:
+    """The run may have trained on where a new one with it had stopped."""
+    folder = finished_run(epochs=2)
+    settings = tiny_settings(epochs=2, stopping_step=1)
+    new = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[], resume="auto")
+    assert Path(new["checkpoint"]).parent != folder
+    resumed = run(config_dict={"stopping_step": 1}, command_line=[], resume=folder)
+    assert resumed["changes"] == [{"epoch": 2, "key": "stopping_step", "before": 10, "now": 1}]
+    assert (
+        run(config_dict={"stopping_step": 20}, command_line=[], resume=folder)["changes"] == []
+    )  # nothing was trained
+
+
+@pytest.mark.parametrize("given", ["nope", "saved/aut0"])
+def test_a_run_that_does_not_exist_is_not_its_parent(
+    finished_run: Callable, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.chdir(finished_run(epochs=2))
+    with pytest.raises(CheckpointError, match=f"there is no run to continue in {given}"):
+        run(command_line=[], resume=given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"kernel_branch": None}, "position_encoding"),
+        ({"protocol": "leave_one_out_masked", "history_partition": False}, "history_partition"),
+        ({"protocol": "leave_one_out_masked", "train_mask_history": False}, "train_mask_history"),
+    ],
+    ids=str,
+)
+def test_auto_comes_to_what_the_other_settings_of_the_run_say(finished_run: Callable, settings: dict, key: str) -> None:
+    folder = finished_run(epochs=2, **settings)
+    if key == "train_mask_history":  # the data decide, and so it is not what the run has
+        with pytest.raises(SettingError, match="has train_mask_history False, not 'auto'"):
+            run(config_dict={key: "auto"}, command_line=[], resume=folder)
+    else:
+        assert run(config_dict={key: "auto"}, command_line=[], resume=folder)["epochs"] == 2
+
+
 def test_a_run_is_resumed_with_a_lower_learning_rate(finished_run: Callable) -> None:
     """And with smaller batches; the changes are on record."""
     folder = finished_run(epochs=2)

@@ -30,11 +30,12 @@ _OURS = {
 def close_doors(needs_our_settings: Callable[[Config, str], bool]) -> None:
     """Let RecBole refuse our models with its own ``Config``, and our checkpoints in ``load_data_and_model``.
 
-    RecBole's ``Config`` does not read the defaults of our models, so that they would fail with a ``TypeError``. Our
-    checkpoints hold plain data in place of a ``Config``.
+    RecBole's ``Config`` does not read the defaults of our models, so that they would fail with a ``TypeError``. With
+    all keys given, they would silently lack what our ``Config`` derives from them. Our checkpoints hold plain data in
+    place of a ``Config``.
 
     Args:
-        needs_our_settings: Whether a ``Config`` lacks the settings of a model, given by its name.
+        needs_our_settings: Whether a ``Config`` cannot be that of a model, given by its name.
     """
     load, init_logger = Config._load_internal_config_dict, recbole.utils.init_logger
 
@@ -43,7 +44,7 @@ def close_doors(needs_our_settings: Callable[[Config, str], bool]) -> None:
         if needs_our_settings(config, model):
             door = _door() or "Config"
             raise SettingError(
-                f"RecBole's {door} cannot use {model}, whose defaults it does not read: use {_OURS[door]} instead, see "
+                f"RecBole's {door} cannot use {model}, whose settings it does not know: use {_OURS[door]} instead, see "
                 "docs/from_recbole.md."
             )
         return load(config, model, *arguments)

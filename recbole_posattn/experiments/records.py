@@ -133,6 +133,8 @@ class Records:
                 continue
             if not is_enough(result, max_minutes) or not identity.is_of(result) or not has_ranks(folder):
                 continue
+            if result["epochs"] > result["config"]["epochs"]:
+                continue  # an earlier version resumed it with fewer epochs than it had
             if any(change["key"] not in WITHOUT_EFFECT_ON_RESULT for change in result.get("changes", [])):
                 continue  # some of its epochs were trained with other settings
             if result.get("results_version") != identity.version:

@@ -17,7 +17,6 @@ from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.encoder import KernelPair, build_branches, build_layer_kernels
 from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
-from recbole_posattn.nn.encodings.build import default_encodings
 from recbole_posattn.nn.kernels.base import KernelOptions
 from recbole_posattn.nn.kernels.by_lag import AdaptiveBandKernel
 from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
@@ -58,10 +57,7 @@ class PosKernelSASRec(SASRecBase):
 
     def encoding_names(self, config: Config) -> Sequence[str]:
         """See :meth:`SASRecBase.encoding_names`."""
-        names = config["position_encoding"]
-        if names == "auto":  # only in RecBole's own Config; that of this package replaces it
-            names = default_encodings(config["attention"], config["kernel_structure"], config["kernel_branch"])
-        return [name for name in names if self.reads_time or name not in ENCODINGS_OF_TIME]
+        return [name for name in config["position_encoding"] if self.reads_time or name not in ENCODINGS_OF_TIME]
 
     def _timed(self, structure: str) -> str:
         """A structure, or the identity where the times that it reads are not to be read (``read_times``)."""

@@ -13,9 +13,10 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType
 
 from recbole_posattn.errors import SettingError, typed
-from recbole_posattn.nn.encodings.build import AT_INPUT, IDENTITY, check_encodings
+from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
+from recbole_posattn.settings.encodings import IDENTITY
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.single_model_keys import BSAREC_CUTOFF, SINGLE_MODEL_KEYS

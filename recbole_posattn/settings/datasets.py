@@ -34,14 +34,17 @@ class ServedConfig:
 
 
 def needs_our_settings(config: Config, model: str) -> bool:
-    """Whether settings lack the keys of a model of this package: RecBole's own ``Config`` does not read its defaults.
+    """Whether a model of this package has been given RecBole's own ``Config``.
+
+    That neither reads the model's defaults nor derives settings from the given ones, such as whether the model reads
+    times or which histories a batch needs.
 
     Args:
-        config: Settings of which only the given ones are known.
+        config: Any settings.
         model: Name of a model.
     """
     is_ours = any(file.parent == PROPERTIES / "model" for file in model_properties.get(model, ()))
-    return is_ours and not isinstance(config, ServedConfig) and "train_objective" not in config.external_config_dict
+    return is_ours and not isinstance(config, ServedConfig)
 
 
 def _is_served(config: Config) -> bool:

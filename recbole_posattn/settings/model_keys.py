@@ -7,9 +7,10 @@ import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.nn.backbone import ACTIVATIONS
 from recbole_posattn.nn.backbones import BACKBONES
 from recbole_posattn.nn.encoder import BIAS_INITIALIZERS, INITIALIZERS, KERNEL_SHARINGS
-from recbole_posattn.nn.encodings.build import ENCODINGS, IDENTITY
+from recbole_posattn.nn.encodings.build import ENCODINGS
 from recbole_posattn.nn.kernels.base import ALIGNMENTS, NORMALIZATIONS, TAP_STARTS
 from recbole_posattn.nn.kernels.structures import STRUCTURES
+from recbole_posattn.settings.encodings import IDENTITY
 from recbole_posattn.settings.key import Key, Scope, rules_of
 from recbole_posattn.settings.negatives import NEGATIVES, is_negatives
 from recbole_posattn.settings.part_rules import part_rules

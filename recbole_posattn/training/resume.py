@@ -16,15 +16,20 @@ from recbole_posattn.files import has_incomplete, remove_incomplete
 from recbole_posattn.locks import lock_file
 from recbole_posattn.settings.combinations import resolved_negatives
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.encodings import resolve_encodings
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE, value_before
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
+from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.training.checkpoint import read_checkpoint, use_explained
 from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
-from recbole_posattn.training.same_run import check_data, setting_differences, shown_differences
+from recbole_posattn.training.same_run import check_data, lowered_limits, setting_differences, shown_differences
 
 AUTO = "auto"
 LOCK_NAME = "run.lock"
+
+# Keys whose value ``auto`` comes to what other settings say.
+AUTOMATIC = ("position_encoding", "history_partition", "train_mask_history")
 
 # What is recorded of a setting that was changed on resume.
 _CHANGE = ("epoch", "key", "before", "now")
@@ -37,7 +42,8 @@ class Resumed(NamedTuple):
         config: Its settings, with the current values of those that may be changed.
         folder: Its folder.
         content: Content of its last checkpoint.
-        changes: Each change of a setting of :data:`recbole_posattn.settings.keys.CHANGEABLE`: the first ``epoch`` with
+        changes: Each change of a setting of :data:`recbole_posattn.settings.keys.CHANGEABLE`, or to a lower
+            ``stopping_step``: the first ``epoch`` with
             the new value (counted from 0), the ``key``, and the old (``before``) and new value (``now``).
         lock: Lock of the folder; ``None`` if it cannot be locked, and in all processes except the first.
     """
@@ -138,7 +144,8 @@ def _run_folder(resume: str | Path) -> Path:
     Raises:
         CheckpointError: If there is no run to continue.
     """
-    folder = Path(resume) if Path(resume).is_dir() else Path(resume).parent
+    path = Path(resume)
+    folder = path.parent if path.is_file() else path
     if not (folder / LAST_NAME).is_file():
         raise CheckpointError(
             f"there is no run to continue in {folder}: no {LAST_NAME}, which is written after each epoch; name the "
@@ -159,7 +166,7 @@ def _farthest_run(given: Config) -> Path | None:
         try:
             content = read_checkpoint(file)
             with use_explained(file):
-                differing = setting_differences(content, given)
+                differing = {**setting_differences(content, given), **lowered_limits(content, given)}
                 left = content["training"]["left"] or {"steps": 0}
                 progress = (int(content["epoch"]), int(left["steps"]), folder)
             if differing:
@@ -209,7 +216,13 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
 
 def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, takes_defaults: bool) -> Config:
     settings, now, named = content["config"], given.plain(), given.given_keys()
-    differing = setting_differences(content, given)
+    trained, planned = int(content["epoch"]) + 1, now["epochs"]
+    if "epochs" in named and planned < trained:
+        raise SettingError(
+            f"the run in {folder} has trained {counted(trained, 'epoch')}, more than epochs {planned}: leave epochs "
+            "out or raise it to continue the run, or leave --resume out to start a new one"
+        )
+    differing = setting_differences(content, given, _automatic(settings, given))
     if "train_neg_sample_args" in named and "loss_negatives" in settings:  # our models resolve it to loss_negatives
         negatives = given.external_config_dict["train_neg_sample_args"]
         drawn = resolved_negatives({**settings, "train_neg_sample_args": negatives})
@@ -232,9 +245,25 @@ def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, t
     return Config.from_plain({**settings, **{key: now[key] for key in changed}}, given_keys=given_keys)
 
 
+def _automatic(settings: Mapping[str, Any], given: Config) -> dict[str, Any]:
+    """The given keys of value ``auto``, as what they come to with the other settings of the run.
+
+    Args:
+        settings: Of the run.
+        given: The current settings, in which other keys may decide.
+    """
+    external = given.external_config_dict
+    keys = [key for key in AUTOMATIC if key in given.given_keys() and external.get(key) == AUTO]
+    resolved = {**settings, **dict.fromkeys(keys, AUTO)}
+    resolve_encodings(resolved)
+    resolved |= resolved_histories(resolved)
+    return {key: resolved[key] for key in keys}
+
+
 def _changes(content: Mapping[str, Any], config: Config, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
     now = config.plain()
     before = {key: content["config"].get(key, value_before(key, defaults)) for key in CHANGEABLE & now.keys()}
+    before |= {key: old for key, (old, _) in lowered_limits(content, config).items()}
     return [
         {"epoch": content["epoch"] + 1, "key": key, "before": before[key], "now": now[key]}
         for key in sorted(before)

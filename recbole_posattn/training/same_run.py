@@ -24,7 +24,9 @@ from recbole_posattn.training.checkpoint import use_explained
 from recbole_posattn.training.run_folder import LAST_NAME
 
 
-def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, tuple[Any, Any]]:
+def setting_differences(
+    content: Mapping[str, Any], given: Config, automatic: Mapping[str, Any] | None = None
+) -> dict[str, tuple[Any, Any]]:
     """The settings in which a run differs from the current ones.
 
     A key that is missing because it was not given counts with its default. A key that the version of the run did not
@@ -33,11 +35,12 @@ def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, 
     Args:
         content: Content of a checkpoint of the run.
         given: The current settings.
+        automatic: Values that replace the current ones: those that ``auto`` comes to with the settings of the run.
 
     Returns:
         The old and the current value by key, without the keys of :data:`recbole_posattn.settings.keys.RESUMABLE`.
     """
-    before, now, defaults = content["config"], given.plain(), given.defaults()
+    before, now, defaults = content["config"], {**given.plain(), **(automatic or {})}, given.defaults()
     comes_to = [resolved_histories(side) for side in (before, now)]
     # Some keys are added during a run, by RecBole's transforms for instance, and are not settings.
     given_before = set(content["training"].get("given", UNLISTED_RECBOLE_KEYS))
@@ -50,6 +53,21 @@ def setting_differences(content: Mapping[str, Any], given: Config) -> dict[str, 
         if old != new and comes_to[0].get(key, old) != comes_to[1].get(key, new):
             differences[key] = (old, new)
     return differences
+
+
+def lowered_limits(content: Mapping[str, Any], given: Config) -> dict[str, tuple[int, int]]:
+    """The limits of training that are lower now and could have ended the run earlier.
+
+    Args:
+        content: Content of a checkpoint of the run.
+        given: The current settings.
+
+    Returns:
+        ``epochs``, if the run has trained more, with that number, and ``stopping_step``, if the run had more; the old
+        and the current value by key.
+    """
+    before = {"epochs": int(content["epoch"]) + 1, "stopping_step": content["config"]["stopping_step"]}
+    return {key: (value, given[key]) for key, value in before.items() if given[key] < value}
 
 
 def _canonical(key: str, value: Any, defaults: Mapping[str, Any]) -> Any:

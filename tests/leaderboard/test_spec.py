@@ -80,6 +80,25 @@ def test_runs_are_started_seed_by_seed_unless_the_definition_says_otherwise(tmp_
     assert order({}) == [("a", 2021), *(run for run in plain if run != ("a", 2021))]
 
 
+def test_flags_leave_out_what_other_entries_of_the_file_name(tmp_path: Path) -> None:
+    text = (
+        "models: {a: Pop, b: BPR}\nseeds: [2020]\ndatasets: [ml-100k]\nreference: a\npriority: [2020, a, b]\n"
+        "tuned: {ml-100k: {a: {epochs: 3}}}\n"
+    )
+    file = written(tmp_path, text)
+    assert read_spec(file, {"seeds": [2021], "datasets": ["tiny"]}, {}).seeds == [2021]
+    spec = read_spec(file, {"models": ["FPMC", "Pop"]}, {})
+    assert spec.reference == "FPMC"
+    with pytest.raises(SettingError, match="reference must be one of FPMC, Pop; got 'a'"):
+        read_spec(file, {"models": ["FPMC", "Pop"], "reference": "a"}, {})
+
+
+def test_rows_may_have_numbers_as_names(tmp_path: Path) -> None:
+    text = "{models: {1: Pop, 2: BPR}, reference: 2, priority: [2], tuned: {ml-100k: {1: {epochs: 3}}}}"
+    spec = read_spec(written(tmp_path, text), {}, {})
+    assert spec.reference == "2" and spec.priority == ["2"] and spec.tuned["ml-100k"] == {"1": {"epochs": 3}}
+
+
 def test_figures_of_others_are_read(tmp_path: Path) -> None:
     text = (
         "models: [Pop]\n"
@@ -150,6 +169,10 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("{models: [Pop], datasets: {a: b}}", "datasets must be a list; got"),
         ("{models: [Pop], settings: [1]}", r"settings must be a mapping of keys to values; got \[1\]"),
         ("{models: [Pop], tuned: {ml-100k: {BPR: {}}}}", "tuned: ml-100k has 'BPR', which is not one of the models"),
+        (
+            "{models: [Pop], tuned: {ml-1M: {Pop: {}}}}",
+            r"tuned has 'ml-1M', which is not one of the data sets \(ml-100k\)",
+        ),
         ("{models: {a: {model: 3}}}", "models: a: model must be a name; got 3"),
         ("{models: [Pop], published: [{model: BSARec}]}", "published: each must have the strings model, dataset"),
         (

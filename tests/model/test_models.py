@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recbole.config import Config as PlainConfig
 from recbole.data import create_dataset
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import SASRec
@@ -21,10 +20,8 @@ from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.encodings.build import AT_INPUT, ENCODINGS, MEANINGLESS_TOGETHER
 from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
-from recbole_posattn.nn.encodings.rotary import RotaryEncoding
 from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
 from recbole_posattn.nn.kernels.structures import STRUCTURES
-from recbole_posattn.settings.properties import PROPERTIES
 
 SHARINGS = ["per_layer", "shared", {"u": "per_layer", "l": "shared"}, {"u": "shared", "l": "per_layer"}]
 
@@ -388,16 +385,3 @@ def test_widths_are_told_by_role_layer_and_group(build: Callable) -> None:
     assert set(widths) == {"u"} and [len(layer) for layer in widths["u"]] == [2, 2]
     assert all(1 <= width <= 10 for layer in widths["u"] for width in layer)
     assert build(history_partition=False)[0].learned() == {}
-
-
-@pytest.mark.parametrize(("branch", "rotary"), [("toeplitz", 1), (None, 0)])
-def test_recboles_config_builds_the_default_encodings(
-    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, branch: str | None, rotary: int
-) -> None:
-    """With RecBole's ``Config``, nothing but the model itself replaces ``position_encoding: auto``."""
-    monkeypatch.setattr("sys.argv", ["pytest"])
-    settings = tiny_settings(kernel_branch=branch, train_neg_sample_args=None)
-    config = PlainConfig(PosKernelSASRec, "tiny", [str(PROPERTIES / "model" / "PosKernelSASRec.yaml")], settings)
-    assert config["position_encoding"] == "auto"
-    backbone = PosKernelSASRec(config, create_dataset(config)).backbone
-    assert sum(isinstance(module, RotaryEncoding) for module in backbone.modules()) == rotary

@@ -290,6 +290,22 @@ def test_the_defaults_are_in_the_space(model: str, protocol: str | None) -> None
         assert defaults[key] == (True if key == "history_partition" else "auto")
 
 
+@pytest.mark.parametrize(
+    ("protocol", "key", "other"),
+    [
+        (None, "position_encoding", ["absolute"]),
+        ("leave_one_out_masked", "history_partition", True),
+        ("leave_one_out", "train_mask_history", True),
+    ],
+)
+def test_a_default_of_auto_is_in_a_space_that_has_it(protocol: str | None, key: str, other: Any) -> None:
+    space = Space([Dimension(key, "choice", ("auto", other), {})])
+    search = Search({"model": "PosKernelSASRec", "dataset": "ml-100k", "protocol": protocol}, space, 8)
+    fixed = search.fixed(check_search(search))
+    assert space.defaults(fixed) == {key: "auto"}
+    assert {key: "auto"} in space.grid(fixed) and len(space.grid(fixed)) == 2
+
+
 def test_conditions_on_encodings_follow_what_is_drawn() -> None:
     structure = Dimension("kernel_structure", "choice", ("identity-identity", "toeplitz-full"), {})
     base = Dimension("rope_base", "choice", (10.0, 100.0), {"position_encoding": [["rope"]]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,28 +106,33 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     models = _rows(given["models"], where)
     seeds = _seeds(given.get("seeds", 3), f"{where}: seeds")
     of_rows = _seeds_of_rows(models, seeds, where)
+    # A flag may leave out rows, seeds and data sets that other entries of the file name.
+    all_rows = {**_rows(in_file.get("models") or {}, where), **models}
+    all_seeds = {*seeds, *_seeds(in_file.get("seeds", 3), f"{where}: seeds"), *itertools.chain(*of_rows.values())}
     if "seeds" in flags:
         of_rows = {}
-    reference = given.get("reference") or next(iter(models))
-    if not isinstance(reference, str) or reference not in models:
-        raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {reference!r}.")
+    named = given.get("reference") or next(iter(models))
+    if str(named) not in (models if "reference" in flags else all_rows):
+        raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {named!r}.")
+    reference = str(named) if str(named) in models else next(iter(models))
+    datasets = _list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets")
     shared = _mapping(given.get("settings"), f"{where}: settings")
     for of_all in (shared, settings):
         _check_keys(of_all, RUN_NAMES, f"{where}: settings of all runs")
-    tuned = _tuned(given.get("tuned"), models, where)
-    all_rows = [*models.values(), *(row for rows in tuned.values() for row in rows.values())]
-    plugins = with_plugins(given, shared, settings, *all_rows).get("plugins", [])
+    tuned = _tuned(given.get("tuned"), all_rows, {*datasets, *(in_file.get("datasets") or [])}, where)
+    settings_of_rows = [*models.values(), *(row for rows in tuned.values() for row in rows.values())]
+    plugins = with_plugins(given, shared, settings, *settings_of_rows).get("plugins", [])
     import_plugins(plugins)
     spec = Spec(
         models={name: {**row, **settings} for name, row in models.items()},
-        datasets=_list(given.get("datasets", ["ml-100k"]), str, f"{where}: datasets"),
+        datasets=datasets,
         protocols=_list(given.get("protocols", ["leave_one_out"]), str, f"{where}: protocols"),
         seeds=seeds,
         seeds_of_rows=of_rows,
         reference=reference,
         settings=shared,
         tuned={dataset: {row: {**own, **settings} for row, own in rows.items()} for dataset, rows in tuned.items()},
-        priority=_priority(given.get("priority"), models, {*seeds, *itertools.chain(*of_rows.values())}, where),
+        priority=_priority(given.get("priority"), all_rows, all_seeds, where),
         not_run=_mapping(given.get("not_run"), f"{where}: not_run"),
         published=[
             *read_published(in_file.get("published"), f"{where}: published"),
@@ -190,12 +195,19 @@ def _check_keys(settings: Mapping[str, Any], same: set[str], what: str) -> None:
         raise SettingError(f"{what}: {key} {why}; give it under {instead}.")
 
 
-def _tuned(given: Any, models: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, dict[str, Any]]]:
+def _tuned(
+    given: Any, models: Mapping[str, Mapping[str, Any]], datasets: Collection[str], where: str
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings by data set and row."""
     tuned: dict[str, dict[str, dict[str, Any]]] = {}
     for dataset, rows in _mapping(given, f"{where}: tuned").items():
+        if dataset not in datasets:
+            raise SettingError(
+                f"{where}: tuned has {dataset!r}, which is not one of the data sets ({', '.join(sorted(datasets))})."
+            )
         tuned[dataset] = {}
         for row, of_row in _mapping(rows, f"{where}: tuned: {dataset}").items():
+            row = str(row)  # YAML reads a name such as 1 as a number
             if row not in models:
                 raise SettingError(f"{where}: tuned: {dataset} has {row!r}, which is not one of the models.")
             tuned[dataset][row] = _tuned_row(of_row, models[row], f"{where}: tuned: {dataset}: {row}")
@@ -217,6 +229,7 @@ def _tuned_row(of_row: Any, row: Mapping[str, Any], where: str) -> dict[str, Any
 def _priority(entries: Any, rows: Iterable[str], seeds: Iterable[int], where: str) -> list[str | int]:
     entries = _list(entries, object, f"{where}: priority") if entries else []
     allowed = [*rows, *sorted(seeds)]
+    entries = [entry if entry in allowed else str(entry) for entry in entries]  # YAML reads a row named 1 as a number
     for entry in entries:
         if entry not in allowed:
             raise SettingError(

@@ -151,10 +151,10 @@ class Space:
         Args:
             fixed: All settings, without a search.
         """
-        fixed = _known(fixed, {})
-        active = [dimension for dimension in self.dimensions if dimension.is_active(fixed)]
-        inside = all(dimension.holds(fixed[dimension.key], fixed) for dimension in active)
-        return self.drawn(fixed) if inside else None
+        known = _known(fixed, {})
+        active = [dimension for dimension in self.dimensions if dimension.is_active(known)]
+        held = {each.key: [v for v in (fixed[each.key], known[each.key]) if each.holds(v, known)] for each in active}
+        return {key: values[0] for key, values in held.items()} if all(held.values()) else None
 
     def parameters(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Optuna's representation of drawn settings, the inverse of :meth:`suggest`."""

@@ -41,19 +41,25 @@ class Search(NamedTuple):
     def fixed(self, config: Config) -> dict[str, Any]:
         """All settings without a search, ``config``, as the space reads them.
 
-        ``auto`` is the value that it comes to, except in ``position_encoding`` if the space holds a key that decides
-        it: each trial then has its own encodings.
+        ``auto`` is the value that it comes to, unless it is a choice of the space, and except in ``position_encoding``
+        if the space holds a key that decides it: each trial then has its own encodings.
         """
         settings = config.plain()
+        given = {**settings, "position_encoding": self._encodings(config.defaults())}
         settings.update(resolved_histories(settings))
+        choices = {each.key for each in self.space.dimensions if "auto" in each.values}
+        settings |= {key: "auto" for key in choices if given.get(key) == "auto"}
         if self.decides_encodings(config.defaults()):
             settings["position_encoding"] = "auto"
         return settings
 
+    def _encodings(self, defaults: Mapping[str, Any]) -> Any:
+        """``position_encoding`` as given; ``None`` if the model does not have it."""
+        return self.settings.get("position_encoding", defaults.get("position_encoding"))
+
     def decides_encodings(self, defaults: Mapping[str, Any]) -> bool:
         """Whether the trials differ in what ``position_encoding: auto`` comes to; ``defaults`` are the model's."""
-        encodings = self.settings.get("position_encoding", defaults.get("position_encoding"))
-        return encodings == "auto" and not set(DECIDE_ENCODINGS).isdisjoint(self.space.keys)
+        return self._encodings(defaults) == "auto" and not set(DECIDE_ENCODINGS).isdisjoint(self.space.keys)
 
     def plain(self) -> dict[str, Any]:
         """What identifies the search, as plain data: all but the number of trials, which may grow."""

@@ -32,9 +32,6 @@ PER_LAYER = {"cape", "forgetting", "time_bias"}
 # Encodings that read the times between items.
 READS_TIME = {"time_bias", "time_rope"}
 
-# The kernel structure of a model without kernels in its attention.
-IDENTITY = "identity-identity"
-
 # Pairs of encodings that can express no more than one of them alone, with the reason.
 MEANINGLESS_TOGETHER = {
     ("absolute", "sinusoidal"): (
@@ -42,16 +39,6 @@ MEANINGLESS_TOGETHER = {
     ),
     ("alibi", "t5_bias"): "both add a bias per distance to the logits, of which only the sum matters",
 }
-
-
-def default_encodings(attention: str | None, kernel_structure: str | None, kernel_branch: str | None) -> list[str]:
-    """The encodings that ``position_encoding: auto`` stands for; a model of a plugin may lack the keys it depends on.
-
-    That is RoPE if the model has a branch and no kernels in the attention, otherwise none. So a model without any
-    kernel has no positions.
-    """
-    without_kernels = attention != "none" and kernel_structure in (None, IDENTITY)
-    return ["rope"] if without_kernels and kernel_branch is not None else []
 
 
 def check_encodings(names: Sequence[str]) -> None:
