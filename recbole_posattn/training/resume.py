@@ -20,16 +20,12 @@ from recbole_posattn.settings.encodings import resolve_encodings
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE, value_before
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
-from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.training.checkpoint import read_checkpoint, use_explained
 from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.same_run import check_data, lowered_limits, setting_differences, shown_differences
 
 AUTO = "auto"
 LOCK_NAME = "run.lock"
-
-# Keys whose value ``auto`` comes to what other settings say.
-AUTOMATIC = ("position_encoding", "history_partition", "train_mask_history")
 
 # What is recorded of a setting that was changed on resume.
 _CHANGE = ("epoch", "key", "before", "now")
@@ -222,7 +218,7 @@ def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, t
             f"the run in {folder} has trained {counted(trained, 'epoch')}, more than epochs {planned}: leave epochs "
             "out or raise it to continue the run, or leave --resume out to start a new one"
         )
-    differing = setting_differences(content, given, _automatic(settings, given))
+    differing = setting_differences(content, given, _with_named(settings, given))
     if "train_neg_sample_args" in named and "loss_negatives" in settings:  # our models resolve it to loss_negatives
         negatives = given.external_config_dict["train_neg_sample_args"]
         drawn = resolved_negatives({**settings, "train_neg_sample_args": negatives})
@@ -245,19 +241,15 @@ def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, t
     return Config.from_plain({**settings, **{key: now[key] for key in changed}}, given_keys=given_keys)
 
 
-def _automatic(settings: Mapping[str, Any], given: Config) -> dict[str, Any]:
-    """The given keys of value ``auto``, as what they come to with the other settings of the run.
-
-    Args:
-        settings: Of the run.
-        given: The current settings, in which other keys may decide.
-    """
-    external = given.external_config_dict
-    keys = [key for key in AUTOMATIC if key in given.given_keys() and external.get(key) == AUTO]
-    resolved = {**settings, **dict.fromkeys(keys, AUTO)}
-    resolve_encodings(resolved)
-    resolved |= resolved_histories(resolved)
-    return {key: resolved[key] for key in keys}
+def _with_named(settings: Mapping[str, Any], given: Config) -> dict[str, Any]:
+    """The settings of a run with those given now; ``auto`` comes to what the run's other settings say."""
+    now, external = given.plain(), given.external_config_dict
+    named = {key: now[key] for key in given.given_keys() & now.keys()}
+    if external.get("position_encoding") == AUTO:
+        named["position_encoding"] = AUTO  # ``given`` has resolved it with its own settings
+    merged = {**settings, **named}
+    resolve_encodings(merged)
+    return merged
 
 
 def _changes(content: Mapping[str, Any], config: Config, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from recbole_posattn.training.run_folder import LAST_NAME
 
 
 def setting_differences(
-    content: Mapping[str, Any], given: Config, automatic: Mapping[str, Any] | None = None
+    content: Mapping[str, Any], given: Config, settings: Mapping[str, Any] | None = None
 ) -> dict[str, tuple[Any, Any]]:
     """The settings in which a run differs from the current ones.
 
@@ -35,12 +35,12 @@ def setting_differences(
     Args:
         content: Content of a checkpoint of the run.
         given: The current settings.
-        automatic: Values that replace the current ones: those that ``auto`` comes to with the settings of the run.
+        settings: What to compare instead of all current settings, such as those of the run with some given ones.
 
     Returns:
         The old and the current value by key, without the keys of :data:`recbole_posattn.settings.keys.RESUMABLE`.
     """
-    before, now, defaults = content["config"], {**given.plain(), **(automatic or {})}, given.defaults()
+    before, now, defaults = content["config"], settings or given.plain(), given.defaults()
     comes_to = [resolved_histories(side) for side in (before, now)]
     # Some keys are added during a run, by RecBole's transforms for instance, and are not settings.
     given_before = set(content["training"].get("given", UNLISTED_RECBOLE_KEYS))
