@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import recbole_posattn.compat  # noqa: F401
@@ -102,4 +103,9 @@ def property_keys(*patterns: str) -> set[str]:
     """The keys of all property files, RecBole's and ours, that match one of the glob patterns, such as ``model/*``."""
     files = [path for root in (RECBOLE_PROPERTIES, PROPERTIES) for pattern in patterns for path in root.glob(pattern)]
     files += [path for of_model in model_properties.values() for path in of_model]
-    return {key for path in files for key in yaml.safe_load(path.read_text(encoding="utf-8")) or {}}
+    return {key for path in files for key in _keys_of(path)}
+
+
+@functools.cache
+def _keys_of(path: Path) -> list[str]:
+    return list(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
