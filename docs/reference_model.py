@@ -21,40 +21,39 @@ def rotate(x: Tensor) -> Tensor:
 
 
 class Branch(nn.Module):
-    """γ ⊙ M h: in each channel, a sum over all earlier positions with a weight per lag."""
+    """γ ⊙ M x: in each channel, a sum over all earlier positions with a weight per lag."""
 
     def __init__(self, d: int, length: int) -> None:
         super().__init__()
         self.taps, self.gate = nn.Parameter(0.02 * torch.randn(d, length)), nn.Parameter(torch.ones(d))
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Shape (b, t, d) to (b, t, d)."""
-        position = torch.arange(h.shape[1])
+        position = torch.arange(x.shape[1])
         lag = position[:, None] - position
         m = torch.where(lag >= 0, self.taps[:, lag.clamp(min=0)], 0.0)  # (d, t, t), lower triangular
-        return self.gate * (m @ h.mT[..., None]).squeeze(-1).mT
+        return self.gate * (m @ x.mT[..., None]).squeeze(-1).mT
 
 
 class Block(nn.Module):
-    """h = LN(x), y = LN(h + Attn(h, x) + γ ⊙ M h), out = y + W₂ relu(W₁ y)."""
+    """a = LN(x + W_O Attn(x) + γ ⊙ M x), out = LN(a + W₂ gelu(W₁ a))."""
 
     def __init__(self, d: int, length: int) -> None:
         super().__init__()
         self.branch = Branch(d, length)
+        self.query, self.key, self.value, self.output = (nn.Linear(d, d) for _ in range(4))
+        self.dense_1, self.dense_2 = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
         self.norm_1, self.norm_2 = nn.LayerNorm(d, eps=1e-8), nn.LayerNorm(d, eps=1e-8)
-        self.query, self.key, self.value = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d)
-        self.dense_1, self.dense_2 = nn.Linear(d, d), nn.Linear(d, d)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Shape (b, t, d) to (b, t, d); ``valid`` is False at padding, shape (b, t)."""
         x = x * valid[..., None]  # padding gives nothing to the positions that mix it in
-        h = self.norm_1(x) * valid[..., None]
-        q, k, v = rotate(self.query(h)), rotate(self.key(x)), self.value(x)
+        q, k, v = rotate(self.query(x)), rotate(self.key(x)), self.value(x)
         logits = q @ k.mT / q.shape[-1] ** 0.5
         attended = (valid[:, None, :] & torch.ones_like(logits[0], dtype=torch.bool).tril()).bool()
         weights = torch.softmax(logits.masked_fill(~attended, -torch.inf), dim=-1).nan_to_num()
-        y = self.norm_2(h + weights @ v + self.branch(h))
-        return y + self.dense_2(F.relu(self.dense_1(y)))
+        a = self.norm_1(x + self.output(weights @ v) + self.branch(x))
+        return self.norm_2(a + self.dense_2(F.gelu(self.dense_1(a))))
 
 
 class ReferenceModel(nn.Module):
@@ -63,13 +62,13 @@ class ReferenceModel(nn.Module):
     def __init__(self, n_items: int, d: int = 64, length: int = 50, n_layers: int = 2) -> None:
         super().__init__()
         self.items = nn.Embedding(n_items, d, padding_idx=0)
-        self.blocks = nn.ModuleList(Block(d, length) for _ in range(n_layers))
         self.norm = nn.LayerNorm(d, eps=1e-8)
+        self.blocks = nn.ModuleList(Block(d, length) for _ in range(n_layers))
 
     def forward(self, item_seq: Tensor) -> Tensor:
         """Shape (b, t) to (b, t, n)."""
         valid = item_seq > 0
-        x = self.items(item_seq) * self.items.embedding_dim**0.5
+        x = self.norm(self.items(item_seq))
         for block in self.blocks:
             x = block(x, valid)
-        return self.norm(x) @ self.items.weight.T
+        return x @ self.items.weight.T

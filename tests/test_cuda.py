@@ -45,7 +45,7 @@ OURS: dict[str, dict[str, Any]] = {
     "hybrid, RecBole's backbone": {**HYBRID, "backbone": "recbole"},
     "items first": {**HYBRID, "position_alignment": "start"},
     "prefixes": {"train_objective": "augmented"},
-    "padding attended": {"attend_padding": True, "output_projection": True},
+    "padding attended": {"attend_padding": True, "backbone": "sasrec", "output_projection": True},
     "a kernel for each channel": {"kernel_groups": "hidden_size"},
     "cosine, label smoothing": {"score": "cosine", "label_smoothing": 0.1},
     **{f"loss {name}": {"loss_type": name} for name in LOSSES},

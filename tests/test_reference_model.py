@@ -29,7 +29,11 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
     pairs = [(source.items, target.item_embedding), (source.norm, target.backbone.norm)]
     for ours, block in zip(source.blocks, target.backbone.blocks, strict=True):
         attention = block.attention
-        pairs += [(ours.norm_1, block.attention_norm), (ours.norm_2, block.feed_forward_norm)]
+        pairs += [
+            (ours.norm_1, block.attention_norm),
+            (ours.norm_2, block.feed_forward_norm),
+            (ours.output, block.dense),
+        ]
         pairs += [(getattr(ours, name), getattr(attention, name)) for name in ("query", "key", "value")]
         pairs += [(getattr(ours, name), getattr(block.feed_forward, name)) for name in ("dense_1", "dense_2")]
         assert isinstance(attention.u_kernel, IdentityKernel) and isinstance(attention.l_kernel, IdentityKernel)

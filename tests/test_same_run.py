@@ -310,7 +310,7 @@ def test_a_state_that_is_not_the_optimizers_is_refused(name: str, value: object)
         ({}, {"key_of_my_model": 3}, {"key_of_my_model"}),
         ({}, {"key_of_my_model": None}, set()),
         ({"key_of_my_model": 3}, {"key_of_my_model": 3}, set()),
-        ({}, {"hidden_act": "relu", "kernel_structure": "identity-identity"}, set()),  # the defaults
+        ({}, {"hidden_act": "gelu", "kernel_structure": "identity-identity"}, set()),  # the defaults
         ({"learning_rate": 1e-3}, {}, set()),
         ({}, {"learning_rate": 1e-2}, {"learning_rate"}),
         ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}, set()),

@@ -52,7 +52,7 @@ def test_fingerprints_tell_what_matters(settings: Callable, tmp_path: Path) -> N
     found.add(fingerprint(settings(data_path=str(tmp_path / "more"))))
     assert len(found | {first}) == len(others) + 2
     # what is a default is the same as what is given
-    assert fingerprint(settings(hidden_act="relu")) == first
+    assert fingerprint(settings(hidden_act="gelu")) == first
     # data that change within one process, to others of the same length
     file = moved / "tiny" / "tiny.inter"
     lines = file.read_text().splitlines(keepends=True)
@@ -83,7 +83,7 @@ def test_bad_settings_are_found_before_anything_runs(settings: Callable, tmp_pat
     with pytest.raises(SettingError, match="second: n_layers must be a positive integer; got 0"):
         checked_folders([Trial("first", settings()), Trial("second", settings(n_layers=0))], tmp_path)
     with pytest.raises(SettingError, match="first and second have the same settings"):
-        checked_folders([Trial("first", settings()), Trial("second", settings(hidden_act="relu"))], tmp_path)
+        checked_folders([Trial("first", settings()), Trial("second", settings(hidden_act="gelu"))], tmp_path)
     with pytest.raises(DataError, match="first: data set 'tinny' not found"):
         checked_folders([Trial("first", settings(dataset="tinny"))], tmp_path)
 

@@ -53,7 +53,7 @@ MODEL_KEYS = (
                 maximum=2**20,
             )
         ),
-        None,
+        "4x",
         "(int or str) Inner channels of the feed-forward networks; ~: hidden_size, as in the paper; '4x': four times "
         "hidden_size.",
     ),
@@ -67,7 +67,7 @@ MODEL_KEYS = (
     Key(
         "hidden_act",
         one_of(*ACTIVATIONS),
-        "relu",
+        "gelu",
         f"(str) Activation of the feed-forward networks; in {list(ACTIVATIONS)}.",
     ),
     Key("layer_norm_eps", POSITIVE, 1e-8, "(float) Added to the variance in LayerNorm; above 0."),
@@ -95,7 +95,7 @@ MODEL_KEYS = (
     Key(
         "backbone",
         one_of(*BACKBONES),
-        "sasrec",
+        "recbole",
         "(str) Block: the paper's ('sasrec'), RecBole's TransformerEncoder ('recbole'), or LiGR's gated one ('ligr').",
     ),
     Key(

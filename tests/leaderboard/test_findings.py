@@ -46,6 +46,15 @@ def test_which_row_is_best_by_how_much_and_what_is_open() -> None:
     ]
 
 
+@pytest.mark.parametrize("reference", ["A", "B"])
+def test_two_sentences_about_the_reference_speak_of_one_test(reference: str) -> None:
+    """The test of the marks finds a difference that the test of all pairs, with its larger correction, does not."""
+    models = {"A": (0.11, 0.01, 5), "B": (0.1, 0.01, 5), "C": (0.09, 0.5, 5)}
+    found = findings(board_of(models, dict.fromkeys([("A", "B"), ("A", "C"), ("B", "C")], 0.3), reference))
+    assert ("1 is worse (B)" if reference == "A" else "1 is better (A)") in found[1]
+    assert found[2] == "The board does not show whether A is better than C, as no paired test finds a difference."
+
+
 def test_few_seeds_are_weaker_evidence() -> None:
     models = {"Base": (0.11, NAN, 3), "B": (0.1, 0.5, 3)}
     board = board_of(models, {("Base", "B"): 0.5}, "Base")

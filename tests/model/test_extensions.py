@@ -174,7 +174,7 @@ def test_the_encoder_of_the_page() -> None:
 
 @pytest.mark.parametrize("backbone", ["sasrec", "recbole"])
 def test_an_encoder_equals_the_models(build: Callable, backbone: str) -> None:
-    sizes = {"hidden_size": 16, "n_heads": 2, "inner_size": 24}
+    sizes = {"hidden_size": 16, "n_heads": 2, "inner_size": 24, "hidden_act": "relu"}
     settings = {"kernel_structure": "exponential-lowrank", "position_encoding": ["alibi", "absolute"]}
     sharing = {"kernel_sharing": "shared", "kernel_rank": 3, "backbone": backbone}
     settings |= {"kernel_branch": None, "kernel_normalization": "frobenius"}

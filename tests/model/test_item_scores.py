@@ -192,6 +192,7 @@ EXPECTED_LAYERS = [
     "attention.query.weight",
     "attention.key.weight",
     "attention.value.weight",
+    "dense.weight",
     "feed_forward.dense_1.weight",
     "feed_forward.dense_2.weight",
 ]

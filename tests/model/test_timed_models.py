@@ -87,7 +87,7 @@ def test_models_that_read_time_keep_what_models_promise(timed: Callable, name: s
     later[:, 6:] += 86400.0
     before, after = (model.encode(whole, times=each) for each in (of_whole, later))
     torch.testing.assert_close(after[:, :6], before[:, :6], rtol=0, atol=1e-12)
-    assert not torch.allclose(after[:, 6:], before[:, 6:])
+    assert not torch.allclose(after[:, 6:], before[:, 6:], rtol=0, atol=1e-10)  # by little: the weights are new
 
     model.train().calculate_loss(next(iter(train_data))).backward()
     for parameter_name, parameter in model.named_parameters():

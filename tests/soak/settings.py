@@ -192,7 +192,7 @@ def draw_transformer(rng: random.Random) -> dict[str, Any]:
         "train_objective": one_of("sequence", "augmented"),
     }
     drawn = some(rng, keys, 0.4)
-    if drawn.get("backbone") in ("recbole", "ligr"):
+    if drawn.get("backbone") != "sasrec":
         drawn.pop("output_projection", None)
     if drawn.get("position_alignment") == "start":
         drawn.pop("attend_padding", None)

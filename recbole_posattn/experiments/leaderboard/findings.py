@@ -115,7 +115,15 @@ def _rows_of(models: Sequence[str], board: Board) -> str:
 
 
 def _is_above(board: Board, model: str, other: str) -> bool:
-    """Whether the test of every pair shows that a model is better than another with a lower mean."""
+    """Whether a test shows that a model is better than another with a lower mean.
+
+    Between the reference and a row, that is the test of the marks, of which the sentence before speaks; otherwise the
+    test of every pair, which corrects for more comparisons.
+    """
+    if board.reference in (model, other):
+        if model == board.reference:
+            return board.verdict(other, board.metrics[0]) == "worse"
+        return board.verdict(model, board.metrics[0]) == "better"
     pair = _pair(board, model, other)
     return pair is not None and bool(pair["p"] < SIGNIFICANCE)
 
