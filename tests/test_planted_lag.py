@@ -46,7 +46,9 @@ def train(folder: Path, model: str = "PosKernelSASRec", **changes: object) -> tu
     return result["test_result"]["hit@1"], load(result["checkpoint"]).model
 
 
-WITHOUT_BRANCH = {"kernel_branch": None, "kernel_normalization": "frobenius"}  # which would find the lag itself
+# The branch would find the lag itself; in the paper's block, the kernels alone find it within these epochs.
+BLOCK = {"backbone": "sasrec", "inner_size": None, "hidden_act": "relu"}
+WITHOUT_BRANCH = {"kernel_branch": None, "kernel_normalization": "frobenius", **BLOCK}
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dic
     file = named_file("preset", str(preset))
     settings = read_yaml(file)
     is_ours = file.parent == PRESETS
-    if is_ours and defaults.get("backbone") != KEYS["backbone"].default:
+    if is_ours and defaults.get("backbone") not in (settings["backbone"], KEYS["backbone"].default):
         raise SettingError(
             f"preset {shown(preset)} is for PosKernelSASRec and the models on its backbone; got {model}: leave it out."
         )

@@ -22,7 +22,13 @@ from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
 from recbole_posattn.training.checkpoint import read_checkpoint, use_explained
 from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
-from recbole_posattn.training.same_run import check_data, lowered_limits, setting_differences, shown_differences
+from recbole_posattn.training.same_run import (
+    check_data,
+    epochs_key,
+    lowered_limits,
+    setting_differences,
+    shown_differences,
+)
 
 AUTO = "auto"
 LOCK_NAME = "run.lock"
@@ -212,11 +218,11 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
 
 def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, takes_defaults: bool) -> Config:
     settings, now, named = content["config"], given.plain(), given.given_keys()
-    trained, planned = int(content["epoch"]) + 1, now["epochs"]
-    if "epochs" in named and planned < trained:
+    trained, limit = int(content["epoch"]) + 1, epochs_key({**settings, **now})
+    if limit in named and now[limit] < trained:
         raise SettingError(
-            f"the run in {folder} has trained {counted(trained, 'epoch')}, more than epochs {planned}: leave epochs "
-            "out or raise it to continue the run, or leave --resume out to start a new one"
+            f"the run in {folder} has trained {counted(trained, 'epoch')}, more than {limit} {now[limit]}: leave "
+            f"{limit} out or raise it to continue the run, or leave --resume out to start a new one"
         )
     differing = setting_differences(content, given, _with_named(settings, given))
     if "train_neg_sample_args" in named and "loss_negatives" in settings:  # our models resolve it to loss_negatives

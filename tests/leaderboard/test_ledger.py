@@ -207,7 +207,8 @@ def test_committed_leaderboards_have_the_format_and_their_records(folder: Path) 
 @pytest.mark.skipif(not COMMITTED, reason="the results are part of a clone, not of the wheel")
 def test_committed_records_are_known_to_this_version() -> None:
     """Their settings lack the keys that were added since: see ``before`` in ``settings/key.py`` if this fails."""
-    defaults = {"train_mask_history": False}  # of the time
+    block = {"backbone": "sasrec", "inner_size": None, "hidden_act": "relu"}
+    defaults = {"train_mask_history": False, **block}  # of the time
     spec = read_spec(named_file("leaderboard", "encodings"), {"protocols": ["temporal"], "seeds": 1}, defaults)
     folder = ROOT / "results" / "encodings_ml-100k_temporal" / "runs"
     results = [read_header(file) for file in folder.glob("*/result.json")]

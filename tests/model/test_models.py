@@ -363,10 +363,11 @@ def test_a_baseline_is_its_encoding_without_a_kernel(
     build: Callable, histories: tuple, name: str, encoding: list[str]
 ) -> None:
     baseline, _ = build(name)
-    model, _ = build(kernel_structure="identity-identity", kernel_branch=None, position_encoding=encoding)
+    paper = {"backbone": "sasrec", "inner_size": None, "hidden_act": "relu"} if name == "SinusoidalSASRec" else {}
+    model, _ = build(kernel_structure="identity-identity", kernel_branch=None, position_encoding=encoding, **paper)
     model.load_state_dict(baseline.state_dict(), strict=True)
     torch.testing.assert_close(baseline(*histories), model(*histories), rtol=0, atol=0)
-    changes_something = not torch.allclose(baseline(*histories), build("NoPESASRec")[0](*histories))
+    changes_something = not torch.allclose(baseline(*histories), build("NoPESASRec", **paper)[0](*histories))
     assert changes_something == bool(encoding)
 
 
