@@ -147,7 +147,7 @@ def test_every_key_of_ours_has_its_line_in_a_property_file(source: Source, file:
     of_single = {key.name for key in SINGLE_MODEL_KEYS}
     expected = {name for name, key in KEYS.items() if key.source is source and name not in of_single}
     assert expected == set(read_yaml(PROPERTIES / f"{file}.yaml"))
-    in_files = set().union(*(read_yaml(PROPERTIES / "model" / f"{model}.yaml") for model in AUTHORS_SETTINGS))
+    in_files = set().union(*(read_yaml(PROPERTIES / "model" / f"{model}.yaml") for model in OWN_DEFAULTS))
     assert of_single <= in_files
 
 
