@@ -22,13 +22,7 @@ from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
 from recbole_posattn.training.checkpoint import read_checkpoint, use_explained
 from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
-from recbole_posattn.training.same_run import (
-    check_data,
-    epochs_key,
-    lowered_limits,
-    setting_differences,
-    shown_differences,
-)
+from recbole_posattn.training.same_run import check_data, lowered_limits, setting_differences, shown_differences
 
 AUTO = "auto"
 LOCK_NAME = "run.lock"
@@ -45,8 +39,8 @@ class Resumed(NamedTuple):
         folder: Its folder.
         content: Content of its last checkpoint.
         changes: Each change of a setting of :data:`recbole_posattn.settings.keys.CHANGEABLE`, or to a lower
-            ``stopping_step``: the first ``epoch`` with
-            the new value (counted from 0), the ``key``, and the old (``before``) and new value (``now``).
+            ``stopping_step``: the first ``epoch`` with the new value (counted from 0), the ``key``, and the old
+            (``before``) and new value (``now``).
         lock: Lock of the folder; ``None`` if it cannot be locked, and in all processes except the first.
     """
 
@@ -218,12 +212,12 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
 
 def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, takes_defaults: bool) -> Config:
     settings, now, named = content["config"], given.plain(), given.given_keys()
-    trained, limit = int(content["epoch"]) + 1, epochs_key({**settings, **now})
-    if limit in named and now[limit] < trained:
-        raise SettingError(
-            f"the run in {folder} has trained {counted(trained, 'epoch')}, more than {limit} {now[limit]}: leave "
-            f"{limit} out or raise it to continue the run, or leave --resume out to start a new one"
-        )
+    for limit, (trained, planned) in lowered_limits(content, given).items():
+        if limit in named and limit != "stopping_step":
+            raise SettingError(
+                f"the run in {folder} has trained {counted(trained, 'epoch')}, more than {limit} {planned}: leave "
+                f"{limit} out or raise it to continue the run, or leave --resume out to start a new one"
+            )
     differing = setting_differences(content, given, _with_named(settings, given))
     if "train_neg_sample_args" in named and "loss_negatives" in settings:  # our models resolve it to loss_negatives
         negatives = given.external_config_dict["train_neg_sample_args"]

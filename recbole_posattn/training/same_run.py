@@ -66,11 +66,14 @@ def lowered_limits(content: Mapping[str, Any], given: Config) -> dict[str, tuple
         ``epochs``, if the run has trained more, with that number, and ``stopping_step``, if the run had more; the old
         and the current value by key.
     """
-    before = {epochs_key(given.plain()): int(content["epoch"]) + 1, "stopping_step": content["config"]["stopping_step"]}
+    before = {
+        _epochs_key(given.plain()): int(content["epoch"]) + 1,
+        "stopping_step": content["config"]["stopping_step"],
+    }
     return {key: (value, given[key]) for key, value in before.items() if given[key] < value}
 
 
-def epochs_key(settings: Mapping[str, Any]) -> str:
+def _epochs_key(settings: Mapping[str, Any]) -> str:
     """The key that limits the epochs: another one if a model such as S3Rec is pretrained."""
     return "epochs" if settings.get("train_stage") in (None, "finetune") else "pretrain_epochs"
 
