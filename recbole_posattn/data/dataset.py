@@ -220,13 +220,12 @@ class WindowsMixin(LazyPrefixesMixin):
 
     def _cut_windows(self) -> Windows:
         rows = self.inter_feat
-        lazy = isinstance(rows, LazyPrefixes)
-        history_length = rows.column(self.item_list_length_field) if lazy else rows[self.item_list_length_field]
-        if lazy and not self.written_lists:
+        if isinstance(rows, LazyPrefixes) and not self.written_lists:
             suffix, position = self.config["LIST_SUFFIX"], rows.position
             item, time = rows.sequences[self.iid_field + suffix], rows.sequences.get(EXACT_TIME_FIELD + suffix)
+            history_length = rows.column(self.item_list_length_field)
         else:
-            item, position, time = laid_out_with_times(self, rows)
+            item, position, history_length, time = laid_out_with_times(self, rows)
         stride = self.config["window_stride"] or self.max_item_list_len
         last_only = bool(self.config["last_window_only"])
         windows = cut_windows(item, position, history_length, self.max_item_list_len, stride, last_only)

@@ -104,8 +104,7 @@ class EarlierItems:
 class EarlierItemsMixin(DatasetMixin):
     """With ``train_mask_history``, training rows with a field of the items that their user had before.
 
-    For a class with ``WindowsMixin``. Rows whose files hold their histories have no such items: what these files leave
-    out is not known.
+    For a class with ``WindowsMixin``. If the files hold the histories, only what they hold is known.
 
     Attributes:
         earlier: The items before each training row; ``None`` for other parts, and where nothing is left out.

@@ -209,12 +209,15 @@ def laid_out(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Ten
         dataset: The data set of the rows; if they are lazy, one with :class:`PreSplitMixin`.
         rows: Some of its rows.
     """
-    item, position, _ = laid_out_with_times(dataset, rows)
+    item, position, _, _ = laid_out_with_times(dataset, rows)
     return item, position
 
 
-def laid_out_with_times(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Tensor, Tensor | None]:
-    """:func:`laid_out`, and the exact time of each item, float64, shape (N,); ``None`` if the rows do not have it."""
+def laid_out_with_times(dataset: SequentialDataset, rows: Interaction) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """:func:`laid_out`, the length of each history, int64, shape (n,), and the exact time of each item, float64, (N,).
+
+    Lazy rows have their whole histories, others no more than L items. Time is ``None`` if the rows do not have it.
+    """
     suffix = dataset.config["LIST_SUFFIX"]
     if isinstance(rows, LazyPrefixes):
         histories = dataset.histories_before(rows, rows)
@@ -233,4 +236,4 @@ def laid_out_with_times(dataset: SequentialDataset, rows: Interaction) -> tuple[
     item = rows[dataset.iid_field]
     source, position = layout(rows[dataset.uid_field], in_history[dataset.iid_field], length, item, longest)
     values = {field: torch.cat([history, rows[field]])[source] for field, history in in_history.items()}
-    return values[dataset.iid_field], position, values.get(EXACT_TIME_FIELD)
+    return values[dataset.iid_field], position, length, values.get(EXACT_TIME_FIELD)

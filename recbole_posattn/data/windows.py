@@ -32,7 +32,8 @@ class Windows:
         item: Items of all sequences, one sequence after the other; int64 or int32, shape (N,).
         row: The row whose target is at this position, −1 for none; int32 if that suffices, shape (N,).
         start, end, label_start: Positions of each window; int64, shape (m,).
-        first: The position of the first item of each window's sequence; int64, shape (m,).
+        first: The position of the first item of each window's sequence, which may be before its oldest window; int64,
+            shape (m,).
         time: Exact times of all interactions; float64, shape (N,). ``None`` unless the model reads time.
     """
 
@@ -122,7 +123,8 @@ def cut_windows(
     first = torch.nonzero(is_first).flatten()  # the first target of each run
     is_last = row >= 0
     is_last[:-1] &= row[1:] < 0
-    run_start = first - history_length[row[first].long()]
+    whole_length = history_length[row[first].long()]
+    run_start = first - whole_length.clamp(max=max_length)
     run_end = torch.nonzero(is_last).flatten()
 
     beyond_one = (run_end - run_start - max_length).clamp(min=0)
@@ -136,7 +138,7 @@ def cut_windows(
     oldest = nth_from_end == n_windows[run] - 1
     label_start = torch.where(oldest, start, end - stride)
     kept = end >= first[run]  # a window inside the first target's history has no label
-    return Windows(item, row, start[kept], end[kept], label_start[kept], run_start[run][kept])
+    return Windows(item, row, start[kept], end[kept], label_start[kept], (first - whole_length)[run][kept])
 
 
 def lay_out(

@@ -182,7 +182,7 @@ def _written_whole(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Histori
     A row whose history does not continue the row before it, as after a gap, has all items of that row in its own
     history. The whole history of a user begins with the last such row.
     """
-    item, position, time = laid_out_with_times(dataset, rows)
+    item, position, _, time = laid_out_with_times(dataset, rows)
     position, order = position.sort()
     user = rows[dataset.uid_field][order]
     begin = F.pad(position[:-1] + 1, (1, 0))  # of what a row adds: its target, behind its history if that starts anew

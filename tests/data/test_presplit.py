@@ -236,6 +236,32 @@ def test_masks_of_written_histories_are_these() -> None:
     assert {str(token): int(n) for token, n in zip(tokens, parts[1].training_counts) if n} == counts
 
 
+@pytest.mark.parametrize("objective", ["sequence", "augmented"])
+def test_the_loss_leaves_out_whole_written_histories(objective: str) -> None:
+    """Those of a user's first row too, which may be longer than the window."""
+    rows = {part: [*found] for part, found in ROWS.items()}
+    first = Row("long", tuple(f"i{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8)), "i9")  # two more than L
+    rows["train"] += [first, Row("long", (*first.history, "i9"), "i10")]
+    write_written(rows)
+    dataset, (train, *_), _ = parts_of(
+        "PosKernelSASRec", mask_history="all", train_mask_history=True, train_objective=objective
+    )
+    batch = train[torch.arange(len(train))]
+    found = {}
+    for earlier, items, labels in zip(
+        batch["earlier_item_list"],
+        batch["item_id_list"],
+        batch[TARGET_LIST_FIELD if objective == "sequence" else "item_id"],
+    ):
+        for place in labels.nonzero().flatten() if labels.dim() else [len(items) - 1]:
+            known = torch.cat([earlier, items[: place + 1]])
+            names = dataset.id2token("item_id", known[known > 0].numpy())
+            target = labels[place] if labels.dim() else labels
+            found.setdefault(str(dataset.id2token("item_id", int(target))), []).append(tuple(names))
+    for row in rows["train"]:
+        assert row.history in found[row.item]
+
+
 # -- scores ----------------------------------------------------------------------------------------------------------
 
 
