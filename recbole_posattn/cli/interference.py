@@ -12,8 +12,8 @@ from recbole_posattn.training.run_folder import checkpoint_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Switch off the kernels U and L and each encoding of a trained model, one at a time and all but one, "
-        "and measure the effect on the metrics, and layer by layer to the attention. See docs/interference.md."
+        "Switch off each positional part of a trained model (kernels, branch, encodings), one at a time and all but "
+        "one, and measure the effect on the metrics, and layer by layer on the attention. See docs/interference.md."
     )
     add_checkpoint_arguments(parser)
     parser.add_argument(

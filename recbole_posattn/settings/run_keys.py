@@ -58,6 +58,9 @@ def _is_encoding(value: Any) -> bool:
 
 _COLUMNS = mapping_of(TEXTS, "a mapping of file suffixes such as inter to lists of columns")
 _PLACES = integer(0, 20)
+# RecBole's caches of prepared data: checks.check_caches refuses what turns them on, with the reason.
+_NO_CACHE = BOOL._replace(allowed="False; True is refused")
+_NO_CACHE_PATH = OPTIONAL_PATH._replace(allowed="~; a path is refused")
 _CUT_OFF = Rule(lambda value: is_int(value) and 1 <= value <= LARGEST, "a positive integer")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
@@ -198,8 +201,7 @@ RUN_KEYS = (
     _execution_key("use_gpu", BOOL, resumable="yes"),
     _execution_key("reproducibility", BOOL),
     _execution_key("show_progress", BOOL, resumable="yes", changes_result=False),
-    _execution_key("save_dataset", BOOL),
-    _execution_key("save_dataloaders", BOOL),
+    *(_execution_key(name, _NO_CACHE) for name in ("save_dataset", "save_dataloaders")),
     *(_recbole_key(name, BOOL) for name in ("shuffle", "enable_scaler", "require_pow")),
     _evaluation_key("repeatable", BOOL),
     _execution_key("log_wandb", _switch_of("wandb"), resumable="yes", changes_result=False),
@@ -215,7 +217,7 @@ RUN_KEYS = (
     _execution_key("state", or_none(lower_one_of(*_LEVELS)), resumable="yes", changes_result=False),
     _execution_key("data_path", PATH, resumable="yes", changes_result=False),
     _execution_key("checkpoint_dir", PATH, resumable="yes", changes_result=False),
-    *(_execution_key(name, or_none(PATH)) for name in ("dataset_save_path", "dataloaders_save_path")),
+    *(_execution_key(name, _NO_CACHE_PATH) for name in ("dataset_save_path", "dataloaders_save_path")),
     _execution_key("wandb_project", or_none(TEXT), resumable="yes"),
     _recbole_key("learner", lower_one_of(*LEARNERS)),
     _recbole_key("weight_decay", NOT_NEGATIVE),
