@@ -55,6 +55,15 @@ def test_two_sentences_about_the_reference_speak_of_one_test(reference: str) -> 
     assert found[2] == "The board does not show whether A is better than C, as no paired test finds a difference."
 
 
+def test_names_that_could_be_read_as_several_are_quoted() -> None:
+    models = {"A, masked": (0.11, 0.2, 5), "B and C": (0.105, 0.2, 5), "Base": (0.1, NAN, 5)}
+    pairs = {("A, masked", "B and C"): 0.3, ("A, masked", "Base"): 0.2, ("B and C", "Base"): 0.4}
+    best, lead, open_question = findings(board_of(models, pairs, "Base"))
+    assert best.startswith("“A, masked” has the highest") and best.endswith("followed by “B and C” with 0.1050.")
+    assert lead.startswith("“A, masked” leads the reference Base by")
+    assert "whether “A, masked” is better than “B and C” and Base" in open_question
+
+
 def test_few_seeds_are_weaker_evidence() -> None:
     models = {"Base": (0.11, NAN, 3), "B": (0.1, 0.5, 3)}
     board = board_of(models, {("Base", "B"): 0.5}, "Base")

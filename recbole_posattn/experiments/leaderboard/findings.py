@@ -32,19 +32,20 @@ def _best_row(board: Board) -> str:
     if equal:
         leaders = _names([first, *equal])
         return f"{leaders} share the highest {metric_title(metric)} to four digits, {score['mean']:.4f}{interval}."
-    best = f"{first} has the highest {metric_title(metric)}, {score['mean']:.4f}{interval}"
+    best = f"{_name(first)} has the highest {metric_title(metric)}, {score['mean']:.4f}{interval}"
     if not others:
-        return f"{first} is the only row: {metric_title(metric)} {score['mean']:.4f}{interval}."
+        return f"{_name(first)} is the only row: {metric_title(metric)} {score['mean']:.4f}{interval}."
     second = board.score(others[0], metric)
-    return f"{best}, followed by {others[0]} with {second['mean']:.4f}."
+    return f"{best}, followed by {_name(others[0])} with {second['mean']:.4f}."
 
 
 def _by_how_much(board: Board) -> str:
     if len(board.models) == 1:
         return "There is no other row to compare it with."
     first, second = board.models[:2]
-    other = f"the reference {board.reference}" if first != board.reference else second
-    lead = f"{first} leads {other} by {_lead(board, first, second if first == board.reference else board.reference)}"
+    other = second if first == board.reference else board.reference
+    role = "the reference " if other == board.reference else ""
+    lead = f"{_name(first)} leads {role}{_name(other)} by {_lead(board, first, other)}"
     tests = _tests(board)
     return f"{lead}; {tests}." if tests else f"{lead}, which was not tested."
 
@@ -73,15 +74,15 @@ def _tests(board: Board) -> str:
     if len(verdicts) == 1:
         (model,) = verdicts
         found = "is better than" if better else "is worse than" if worse else "does not differ from"
-        return f"by the test against it, {model} {found} {board.reference}"
+        return f"by the test against it, {_name(model)} {found} {_name(board.reference)}"
     if len(tie) == len(verdicts):
-        return f"by the test, none of the {len(verdicts)} tested rows differs from {board.reference}"
+        return f"by the test, none of the {len(verdicts)} tested rows differs from {_name(board.reference)}"
     found = " and ".join(
         f"{len(models)} {'is' if len(models) == 1 else 'are'} {word} ({_names(models)})"
         for word, models in (("better", better), ("worse", worse))
         if models
     )
-    return f"by the test against {board.reference}, {found} of the {len(verdicts)} tested rows"
+    return f"by the test against {_name(board.reference)}, {found} of the {len(verdicts)} tested rows"
 
 
 def _what_is_open(board: Board) -> str:
@@ -93,9 +94,9 @@ def _what_is_open(board: Board) -> str:
         return "Another seed may change the order of the rows: each has only one."
     unsure = []
     if first in single:
-        unsure.append(f"whether {first} would still be first with another seed, as it has only one")
+        unsure.append(f"whether {_name(first)} would still be first with another seed, as it has only one")
     elif same := [model for model in rivals if not _is_above(board, first, model)]:
-        unsure.append(f"whether {first} is better than {_names(same)}, as no paired test finds a difference")
+        unsure.append(f"whether {_name(first)} is better than {_names(same)}, as no paired test finds a difference")
     if alone := [model for model in others if model in single]:
         unsure.append(f"where {_names(alone)} would be with another seed")
     if not unsure:
@@ -111,7 +112,7 @@ def _what_is_open(board: Board) -> str:
 def _rows_of(models: Sequence[str], board: Board) -> str:
     if len(models) == len(board.models):
         return "all rows have" if len(models) > 1 else "it has"
-    return f"{len(models)} rows have" if len(models) > 1 else f"{models[0]} has"
+    return f"{len(models)} rows have" if len(models) > 1 else f"{_name(models[0])} has"
 
 
 def _is_above(board: Board, model: str, other: str) -> bool:
@@ -133,11 +134,13 @@ def _pair(board: Board, model: str, other: str) -> pd.Series | None:
     return None if rows.empty else rows.iloc[0]
 
 
+def _name(model: str) -> str:
+    """A name in a sentence, in quotation marks if it could be read as several."""
+    return f"“{model}”" if "," in model or " and " in model else model
+
+
 def _names(models: Sequence[str]) -> str:
     """Names in a sentence: ``A``, ``A and B``, ``A, B, C, D and 3 others``."""
-    shown = (
-        list(models)
-        if len(models) <= _MOST_NAMES + 1
-        else [*models[:_MOST_NAMES], f"{len(models) - _MOST_NAMES} others"]
-    )
+    named = [_name(model) for model in models]
+    shown = named if len(named) <= _MOST_NAMES + 1 else [*named[:_MOST_NAMES], f"{len(named) - _MOST_NAMES} others"]
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]

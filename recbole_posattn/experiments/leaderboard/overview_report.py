@@ -77,9 +77,9 @@ def write_overview(
 
 def _summary(baseline: str) -> str:
     return (
-        f"How much higher the watched metric of a model is than that of {baseline}, in per cent of it. "
+        f"Gain of each model over the row “{baseline}” in the metric of early stopping, in per cent. "
         f"{MARKS['better']} better, {MARKS['worse']} worse, {MARKS['tie']} tie by a paired test over users and seeds "
-        f"against {baseline}, with Holm's correction for the rows of the board, at p < {SIGNIFICANCE}; "
+        f"against “{baseline}”, with Holm's correction for the rows of the board, at p < {SIGNIFICANCE}; "
         f"{WEAK_MARKS['better']} and {WEAK_MARKS['worse']} with fewer than {FEW_SEEDS} seeds: weaker evidence. "
         "Without a mark: one seed, not tested."
     )
@@ -105,12 +105,12 @@ def _cell(board: Gains, model: str) -> Cell:
 def _markdown(
     boards: Sequence[Gains], left_out: Sequence[str], baseline: str, command: str, date: str, folder: Path
 ) -> str:
-    lines = [f"# {TITLE}", "", f"![Gain of each model over {escaped(baseline)} on each board](overview.png)", ""]
+    lines = [f"# {TITLE}", "", f"![Gain of each model over “{escaped(baseline)}” on each board](overview.png)", ""]
     lines += [*table_lines(*gain_table(boards)), "", escaped(_summary(baseline)), ""]
     for board in boards:
         lines += [f"## [{escaped(board.title)}]({_link(board, folder, 'leaderboard.md')})", ""]
         lines += [
-            f"{board.n_users:,} users; {escaped(baseline)} has {metric_title(board.metric)} {board.baseline:.4f}. "
+            f"{board.n_users:,} users; “{escaped(baseline)}” has {metric_title(board.metric)} {board.baseline:.4f}. "
             f"{escaped(' '.join(board.findings))}".strip(),
             "",
         ]
