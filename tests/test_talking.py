@@ -81,6 +81,15 @@ def test_a_key_that_resembles_a_flag_is_a_key() -> None:
     check_flags(["--seed=3", "--epochs=2", "--n_layers=2", "--my_own=1", "word"], ["--seeds", "--epoch", "--n_layer"])
 
 
+def test_a_setting_that_contains_a_space_is_a_setting(capsys: pytest.CaptureFixture) -> None:
+    setting = "--learner_args={betas: [0.9, 0.98]}"
+    for arguments in ([setting, "baselines"], ["baselines", setting], [setting]):
+        message = refused(["leaderboard", *arguments, "--models=Popp"], capsys)
+        assert "model 'Popp' is unknown" in message
+    options, rest = Parser(prog="x").parse_known_args(["--b={c: d}", "--a=1", "--b={c: e}"])
+    assert rest == ["--b={c: d}", "--a=1", "--b={c: e}"]
+
+
 def test_no_command_is_misled_by_a_shortened_flag(capsys: pytest.CaptureFixture) -> None:
     assert "unrecognized arguments: --overwrit" in refused(["export", "best.pth", "--overwrit"], capsys)
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recbole_posattn.cli.parser import names_in
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import EXIT_FAILURE, SettingError, counted, shown
@@ -31,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="one of properties/leaderboard, such as encodings, or a YAML file (default: the flags)",
     )
-    parser.add_argument("--models", type=_names, help="models, separated by commas")
-    parser.add_argument("--datasets", type=_names, help="data sets, separated by commas (default: ml-100k)")
-    parser.add_argument("--protocols", type=_names, help="protocols, separated by commas (default: leave_one_out)")
+    parser.add_argument(
+        "--models", type=names_in, help="rows of the file or models, separated by commas; in quotes if a name has one"
+    )
+    parser.add_argument("--datasets", type=names_in, help="data sets, separated by commas (default: ml-100k)")
+    parser.add_argument("--protocols", type=names_in, help="protocols, separated by commas (default: leave_one_out)")
     parser.add_argument(
         "--seeds", type=_seeds, help="number of seeds, or a list such as 2020,2021 or [2020] (default: 3)"
     )
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder with the records of finished runs, or with searches; may be repeated (results/ is always read)",
     )
     parser.add_argument(
-        "--published", type=_names, help="files with published results in RecBoard's format, separated by commas"
+        "--published", type=names_in, help="files with published results in RecBoard's format, separated by commas"
     )
     parser.add_argument(
         "--from",
@@ -65,10 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the report of the leaderboard in this folder again, from its records alone",
     )
     parser.add_argument("--output", "--out", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _seeds(text: str) -> int | list[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
+
+from recbole_posattn.cli.parser import names_in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +43,8 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.reporting.page import command_line
     from recbole_posattn.reporting.terminal import table_console
 
-    models = [name.strip() for line in csv.reader([options.models], skipinitialspace=True) for name in line if name]
-    boards, left_out = read_gains(leaderboard_folders(options.folders), options.reference, models)
+    folders, models = leaderboard_folders(options.folders), names_in(options.models)
+    boards, left_out = read_gains(folders, options.reference, models)
     files = write_overview(boards, left_out, options.reference, command_line(), options.output)
     print_cells(*gain_table(boards), table_console())
     for line in left_out:

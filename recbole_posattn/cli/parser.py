@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import difflib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -28,6 +30,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """See argparse, which takes an unknown flag that contains a space, such as ``--key={a: b}``, for no flag."""
+        given = sys.argv[1:] if args is None else list(args)
+        own = set(self.flags())
+        aside = [each for each in given if _is_setting_with_space(each) and each.partition("=")[0] not in own]
+        options, rest = super().parse_known_args([each for each in given if each not in aside], namespace)
+        places = {each: place for place, each in enumerate(given)}
+        return options, sorted([*rest, *aside], key=lambda each: places.get(each, len(given)))
 
     def error(self, message: str) -> NoReturn:
         """Print the message as one line and exit with code 2."""
@@ -59,6 +72,15 @@ class Parser(argparse.ArgumentParser):
         flag = next((each for each in arguments if each.startswith("-")), arguments[0])
         nearest = did_you_mean(flag.partition("=")[0], self.flags())
         self.error(f"unrecognized arguments: {' '.join(arguments)}.{nearest}")
+
+
+def names_in(text: str) -> list[str]:
+    """Names separated by commas; one that contains a comma is in double quotes."""
+    return [name.strip() for line in csv.reader([text], skipinitialspace=True) for name in line if name.strip()]
+
+
+def _is_setting_with_space(argument: str) -> bool:
+    return argument.startswith("--") and "=" in argument and " " in argument
 
 
 def check_flags(settings: Sequence[str], flags: Sequence[str]) -> None:

@@ -111,7 +111,7 @@ def checked_folders(
         try:
             for folder, trial in folders.items():
                 if is_finished(folder, trial.settings):
-                    if has_ranks(folder):
+                    if has_ranks(folder) or read_result(folder)["test_result"] is None:
                         continue
                     shutil.rmtree(folder)  # damaged: it runs again
                 records.take(identities[folder], trial.settings.get("max_minutes"), folder)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from recbole_posattn.cli import main as cli
-from recbole_posattn.errors import DataError
+from recbole_posattn.errors import DataError, UserError
 from recbole_posattn.experiments import trials
 from recbole_posattn.experiments.identity import identify
 from recbole_posattn.experiments.leaderboard.leaderboard import make_leaderboard, remake_leaderboard
@@ -71,6 +71,29 @@ def validated(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
     jsonschema.validate(content, schema)
     return content
+
+
+def test_runs_without_a_test_target_are_failures_with_that_reason(
+    spec: Spec, here: list, tmp_path: Path, tiny_data_path: Path
+) -> None:
+    """The newest interactions are all of items that do not occur before, so none is a target."""
+    data = tmp_path / "data" / "new"
+    data.mkdir(parents=True)
+    rows = [f"u{u}\ti{(u + t) % 7}\t{t}" for u in range(20) for t in range(8)]
+    rows += [f"u{u}\tnew{u}\t8" for u in range(20)]
+    (data / "new.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + "\n".join(rows) + "\n")
+    shutil.copytree(tiny_data_path / "tiny", tmp_path / "data" / "tiny")
+    settings = {**spec.settings, "drop_unseen_targets": True, "data_path": str(tmp_path / "data"), "load_col": None}
+    models = {name: {**row, **settings} for name, row in spec.models.items()}
+    new = spec._replace(models=models, datasets=["new"], seeds=[2020])
+    for _ in range(2):  # the second time, nothing runs
+        with pytest.raises(
+            UserError, match="all runs failed, the first one: NoPESASRec: its test split has no targets"
+        ):
+            make_leaderboard(new, tmp_path / "board", Resources())
+        assert len(here) == 2
+    both = make_leaderboard(new._replace(datasets=["new", "tiny"], settings={}), tmp_path / "board", Resources())
+    assert [board.dataset for board in both.boards] == ["tiny"] and len(both.unfinished) == 2
 
 
 @pytest.mark.slow

@@ -84,6 +84,22 @@ def test_rows_have_a_common_name() -> None:
     assert [common_name(*name) for name in names] == ["PosKernel", "kernel", "SASRec", "Pop"]
 
 
+def test_two_rows_of_one_board_do_not_share_a_name(tmp_path: Path) -> None:
+    folder = leaderboard(tmp_path / "a", "films", {"NoPESASRec": 12, "PosKernelSASRec": 6, "PosKernel": 9})
+    (board,), _ = read_gains([folder])
+    assert sorted(board.table["model"]) == ["PosKernel", "PosKernelSASRec"]
+
+
+def test_a_leaderboard_without_its_records_is_left_out(results: Path) -> None:
+    missing = results / "b" / "runs" / "RoPE-1" / "users.parquet"
+    missing.unlink()
+    boards, left_out = read_gains(leaderboard_folders([results]))
+    assert [board.dataset for board in boards] == ["films"]
+    assert any(line.startswith(f"{results / 'b'}: {missing} is missing, the record of RoPE") for line in left_out)
+    with pytest.raises(DataError, match="is missing, the record of RoPE"):
+        read_gains([results / "b"])
+
+
 def test_another_reference_and_chosen_models(results: Path) -> None:
     boards, left_out = read_gains(leaderboard_folders([results]), "PosKernel", ["NoPE", "SASRec"])
     assert [board.table["model"].tolist() for board in boards] == [["NoPE"], ["NoPE"], ["SASRec"]] and not left_out

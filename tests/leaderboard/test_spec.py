@@ -80,6 +80,20 @@ def test_runs_are_started_seed_by_seed_unless_the_definition_says_otherwise(tmp_
     assert order({}) == [("a", 2021), *(run for run in plain if run != ("a", 2021))]
 
 
+def test_a_flag_that_names_rows_of_the_file_keeps_their_settings(tmp_path: Path) -> None:
+    text = (
+        "models: {NoPESASRec: {model: NoPESASRec, hidden_size: 16, seeds: [7]}, 'a, b': APESASRec, Pop: Pop}\n"
+        "seeds: 2\n"
+    )
+    spec = read_spec(written(tmp_path, text), {"models": ["a, b", "NoPESASRec", "BPR"]}, {"epochs": 3})
+    assert spec.models == {
+        "a, b": {"model": "APESASRec", "epochs": 3},
+        "NoPESASRec": {"model": "NoPESASRec", "hidden_size": 16, "epochs": 3},
+        "BPR": {"model": "BPR", "epochs": 3},
+    }
+    assert spec.seeds_of_rows == {"NoPESASRec": [7]} and spec.reference == "a, b"
+
+
 def test_flags_leave_out_what_other_entries_of_the_file_name(tmp_path: Path) -> None:
     text = (
         "models: {a: Pop, b: BPR}\nseeds: [2020]\ndatasets: [ml-100k]\nreference: a\npriority: [2020, a, b]\n"

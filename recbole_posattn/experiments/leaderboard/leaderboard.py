@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import itertools
 from collections.abc import Sequence
@@ -140,6 +141,8 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
         outcomes = []
         with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), plan.console) as table:
             for outcome in run_trials(trials, plan.where, budget):
+                if outcome.error is None and outcome.result["test_result"] is None:
+                    outcome = dataclasses.replace(outcome, error="its test split has no targets")
                 if outcome.error is None:
                     ignore_all_but_records(plan.folder / RUNS)
                 outcomes.append(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.evaluation.target_ranks import RANK_METRICS
 from recbole_posattn.experiments.leaderboard.board import FEW_SEEDS, SIGNIFICANCE
 from recbole_posattn.experiments.leaderboard.paired_tests import p_values_against
@@ -107,16 +108,22 @@ def read_gains(
         models: The models to show, in the same way; all by default.
 
     Returns:
-        The gains by board, and a line for each board that was left out, with the reason.
+        The gains by board, and a line for each board or leaderboard that was left out, with the reason.
 
     Raises:
-        DataError: If a leaderboard or a record cannot be read.
+        DataError: If the only leaderboard, or a record, cannot be read.
         SettingError: If no board has the common model, or a named model is on none of them.
     """
     result: list[Gains] = []
     left_out: list[str] = []
     for folder in folders:
-        provenance, boards = read_records(folder)
+        try:
+            provenance, boards = read_records(folder)
+        except DataError as error:
+            if len(folders) == 1:
+                raise
+            left_out.append(f"{folder}: {error}")
+            continue
         for recorded in boards:
             with readable(recorded):
                 found = _gains(folder, recorded, baseline, provenance.date)
@@ -147,6 +154,8 @@ def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains 
     """The gains on a board, or why it is left out."""
     runs = finished_runs(recorded.outcomes)
     names = {row: common_name(row, of_row[0].result["config"].get("model")) for row, of_row in runs.items()}
+    of_names = Counter(names.values())
+    names = {row: name if of_names[name] == 1 else row for row, name in names.items()}
     base = next((row for row, name in names.items() if baseline in (row, name)), None)
     others = [row for row in names if row != base]
     if base is None or not others:

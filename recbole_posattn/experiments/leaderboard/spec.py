@@ -91,7 +91,8 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
 
     Args:
         file: YAML with the keys of :class:`Spec`, or ``None`` for flags alone.
-        flags: The same keys from the command line; ``models`` as a list of model names.
+        flags: The same keys from the command line; ``models`` as a list of rows of the file, which keep their settings,
+            and of model names.
         settings: ``--key=value`` of the command line, for all runs; they override all other settings.
 
     Raises:
@@ -103,11 +104,13 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     _check_known(given, where)
     if not given.get("models"):
         raise SettingError(f"{where}: no models; name some with --models=PosKernelSASRec,SASRec or in a file.")
-    models = _rows(given["models"], where)
+    in_rows, models = _rows(in_file.get("models") or {}, where), _rows(given["models"], where)
+    if "models" in flags:
+        models = {name: dict(in_rows.get(name, row)) for name, row in models.items()}
     seeds = _seeds(given.get("seeds", 3), f"{where}: seeds")
     of_rows = _seeds_of_rows(models, seeds, where)
     # A flag may leave out rows, seeds and data sets that other entries of the file name.
-    all_rows = {**_rows(in_file.get("models") or {}, where), **models}
+    all_rows = {**in_rows, **models}
     all_seeds = {*seeds, *_seeds(in_file.get("seeds", 3), f"{where}: seeds"), *itertools.chain(*of_rows.values())}
     if "seeds" in flags:
         of_rows = {}
