@@ -86,7 +86,7 @@ def test_a_setting_that_contains_a_space_is_a_setting(capsys: pytest.CaptureFixt
     for arguments in ([setting, "baselines"], ["baselines", setting], [setting]):
         message = refused(["leaderboard", *arguments, "--models=Popp"], capsys)
         assert "model 'Popp' is unknown" in message
-    options, rest = Parser(prog="x").parse_known_args(["--b={c: d}", "--a=1", "--b={c: e}"])
+    _, rest = Parser(prog="x").parse_known_args(["--b={c: d}", "--a=1", "--b={c: e}"])
     assert rest == ["--b={c: d}", "--a=1", "--b={c: e}"]
 
 
