@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recbole.data import create_dataset
 from recbole.data.dataset import Dataset
+from recbole.model.sequential_recommender import SASRec
 
 from recbole_posattn import Config
 from recbole_posattn.cli.settings import parsed_settings
@@ -621,3 +622,54 @@ def test_keys_of_our_models_that_another_model_does_not_have_are_reported(caplog
     Config("SASRec", "ml-100k", config_dict=given, command_line=[])
     (message,) = caplog.messages
     assert message == "settings without effect on SASRec, which does not have them: kernel_structure, score"
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "reported"),
+    [
+        (
+            "PosKernelSASRec",
+            {"embedding_size": 128, "num_layers": 3, "lr": 0.1, "dropout": 0.1, "my_own": 1},
+            "dropout (did you mean hidden_dropout_prob?), embedding_size (did you mean hidden_size?), "
+            "lr (did you mean learning_rate?), my_own, num_layers (did you mean n_layers?)",
+        ),
+        (
+            "SASRec",
+            {"patience": 64, "LR": 0.1},
+            "LR (did you mean learning_rate?), patience (did you mean stopping_step?)",
+        ),
+        ("GRU4Rec", {"n_layers": 1}, "n_layers (did you mean num_layers?)"),
+        ("BPR", {"hidden_size": 8, "mixup": True}, "hidden_size (did you mean embedding_size?), mixup"),
+    ],
+)
+def test_keys_that_the_run_does_not_read_are_reported_in_one_line(
+    model: str, given: dict[str, object], reported: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Config(model, "ml-100k", config_dict=given, command_line=[])
+    (message,) = caplog.messages
+    assert message.startswith(f"settings without effect on {model}, which does not have them: {reported}")
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        ("GRU4Rec", {"num_layers": 1, "embedding_size": 8, "dropout_prob": 0.1}),
+        ("AutoInt", {"has_residual": True}),  # in no property file, but in the source
+        ("HRM", {"reg_weight": 0.1}),
+        ("Pop", {"tail_ratio": 0.2, "epochs": 1, "neg_sampling": None}),
+        ("PosKernelSASRec", {"LABEL_FIELD": "label", "threshold": None, "unused_col": None}),
+    ],
+)
+def test_keys_that_the_run_reads_are_not_reported(
+    model: str, given: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    Config(model, "ml-100k", config_dict=given, command_line=[])
+    assert not caplog.messages
+
+
+def test_unknown_keys_of_a_model_of_the_user_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    class Reader(SASRec):
+        pass
+
+    Config(Reader, "ml-100k", config_dict={"my_own": 1, "lr": 2}, command_line=[])
+    assert not caplog.messages

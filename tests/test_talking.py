@@ -90,6 +90,29 @@ def test_a_setting_that_contains_a_space_is_a_setting(capsys: pytest.CaptureFixt
     assert rest == ["--b={c: d}", "--a=1", "--b={c: e}"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--jobs=2"], "--jobs is a flag of the commands leaderboard, tune, not of this one"),
+        (["run", "--jobs", "2"], "--jobs is a flag of the commands leaderboard, tune, not of this one"),
+        (["run", "--models=Pop"], "--models is a flag of the commands leaderboard, overview, not of this one"),
+        (["leaderboard", "--models=Pop", "--grace_period=5"], "--grace_period is a flag of the command tune, not of"),
+        (["tune", "--budget=5"], "--budget is a flag of the command leaderboard, not of this one"),
+    ],
+    ids=str,
+)
+def test_a_flag_of_another_command_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert message in refused(arguments, capsys)
+
+
+def test_a_key_that_is_a_flag_of_another_command_is_a_key() -> None:
+    from recbole_posattn.cli.parser import check_flags
+
+    check_flags(["--k=3", "--encoding=utf-8", "--data_path=here"], [], parsers())
+
+
 def test_no_command_is_misled_by_a_shortened_flag(capsys: pytest.CaptureFixture) -> None:
     assert "unrecognized arguments: --overwrit" in refused(["export", "best.pth", "--overwrit"], capsys)
 

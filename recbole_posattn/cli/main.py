@@ -101,8 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _execute(command: Command, options: argparse.Namespace, flags: Sequence[str]) -> int:
     """Run a command, after the import of its plugins; those of a command that takes settings are a setting."""
-    check_flags(options.settings, flags)
     plugins = getattr(options, "plugin", [])
+    check_flags(options.settings, flags, None if plugins else _parsers())  # a plugin may read any key
     if plugins and not command.takes_settings:
         from recbole_posattn.settings.plugins import import_plugins
         from recbole_posattn.settings.registry import hook_recbole
@@ -110,6 +110,14 @@ def _execute(command: Command, options: argparse.Namespace, flags: Sequence[str]
         hook_recbole()
         import_plugins(plugins)
     return command.module.execute(options)
+
+
+def _parsers() -> dict[str, Parser]:
+    """A parser of each command, by name."""
+    parsers = {name: Parser(prog=name) for name in COMMANDS}
+    for name, parser in parsers.items():
+        COMMANDS[name].module.add_arguments(parser)
+    return parsers
 
 
 def launch(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import argparse
 import csv
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from recbole_posattn.errors import EXIT_USER_ERROR, SettingError, did_you_mean, one_line, shown
@@ -83,24 +83,42 @@ def _is_setting_with_space(argument: str) -> bool:
     return argument.startswith("--") and "=" in argument and " " in argument
 
 
-def check_flags(settings: Sequence[str], flags: Sequence[str]) -> None:
-    """Refuse a mistyped flag among the settings of a command, which may be any ``--key=value``.
+def check_flags(settings: Sequence[str], flags: Sequence[str], others: Mapping[str, Parser] | None = None) -> None:
+    """Refuse a mistyped flag, or one of another command, among the settings of a command, which may be any key.
+
+    Args:
+        settings: Arguments, such as ``--key=value``.
+        flags: Those of the command.
+        others: The parsers of all commands, by name.
 
     Raises:
-        SettingError: If a key is none that the package or a property file knows, and resembles a flag.
+        SettingError: If a key is none that the package or a property file knows, and is a flag of another command or
+            resembles one of this command.
     """
     names = [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
     for argument in settings:
         key, equals, _ = argument.removeprefix("--").partition("=")
-        nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
-        if not (argument.startswith("--") and nearest) or key in names:
+        if not argument.startswith("--") or key in names:
             continue
-        if not equals or key not in _known_keys():
+        having = [name for name, parser in (others or {}).items() if f"--{key}" in parser.flags()]
+        if having and key not in _setting_keys():
+            commands = f"the command{'s' if len(having) > 1 else ''} {', '.join(having)}"
+            raise SettingError(f"--{key} is a flag of {commands}, not of this one, and no setting; leave it out.")
+        nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
+        if nearest and not (equals and key in _known_keys()):
             raise SettingError(f"argument {shown(argument)} is not understood. Did you mean --{nearest[0]}?")
 
 
-def _known_keys() -> set[str]:
+def _setting_keys() -> set[str]:
+    """Keys of settings, without those of the files of leaderboards and searches."""
     from recbole_posattn.settings.keys import KEYS
     from recbole_posattn.settings.properties import property_keys
 
-    return {*KEYS, *property_keys("**/*.yaml")}
+    kinds = ("model", "dataset", "quick_start_config", "preset", "protocol")
+    return {*KEYS, *property_keys("*.yaml", *(f"{kind}/*.yaml" for kind in kinds))}
+
+
+def _known_keys() -> set[str]:
+    from recbole_posattn.settings.properties import property_keys
+
+    return _setting_keys() | property_keys("**/*.yaml")

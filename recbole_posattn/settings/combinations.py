@@ -49,23 +49,6 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
         )
 
 
-def warn_of_keys_without_effect(model: str, given: Iterable[str], defaults: Iterable[str]) -> None:
-    """Log a warning for keys of this package's models that were given to another model, which does not read them.
-
-    They are not refused, since the settings that all rows of a leaderboard share may be of some rows only.
-
-    Args:
-        model: Its name.
-        given: The keys that were given.
-        defaults: The keys of the model and of every run.
-    """
-    ignored = sorted((set(given) & MODEL_RULES.keys()) - set(defaults) - {*WHOLE_SEQUENCE_KEYS})
-    if ignored:
-        logging.getLogger().warning(
-            f"settings without effect on {model}, which does not have them: {', '.join(ignored)}"
-        )
-
-
 def check_combinations(settings: Mapping[str, Any]) -> None:
     """Refuse values that are allowed one by one but not together.
 

@@ -40,7 +40,6 @@ from recbole_posattn.settings.combinations import (
     check_model_keys,
     check_whole_sequences,
     resolved_negatives,
-    warn_of_keys_without_effect,
 )
 from recbole_posattn.settings.datasets import ServedConfig, install_dataset_class, knows_histories
 from recbole_posattn.settings.encodings import resolve_encodings
@@ -59,6 +58,7 @@ from recbole_posattn.settings.recipe_checks import check_recipe, resolved_decay_
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.times import may_read_time, resolved_reads_time
+from recbole_posattn.settings.unread import warn_of_keys_without_effect
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
 
@@ -239,7 +239,6 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             settings["reads_time"] = resolved_reads_time(self.model_class, self.dataset, settings)
         else:
             keys = recbole_model_keys(self.model)
-            warn_of_keys_without_effect(self.model, self.external_config_dict, self.internal_config_dict)
             check_model_types(settings, {key: self.internal_config_dict[key] for key in keys})
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
@@ -248,6 +247,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         check_recipe(self.model, settings, self.external_config_dict.keys() & self.internal_config_dict.keys())
         settings["lr_decay_epochs"] = resolved_decay_epochs(settings)
         settings["plugins"] = plugins_of_run({**settings, "model": self.model})
+        warn_of_keys_without_effect(self, settings)
         return settings
 
     def _set_default_parameters(self) -> None:

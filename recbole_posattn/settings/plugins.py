@@ -109,6 +109,11 @@ def import_installed_plugins() -> None:
         raise
 
 
+def has_installed_plugins() -> bool:
+    """Whether an installed package has plugins."""
+    return bool(_installed)
+
+
 def _import(name: str, what: str, where: str) -> None:
     """Import a module as a plugin, and explain failures."""
     importlib.invalidate_caches()

@@ -100,9 +100,14 @@ def named_file(kind: str, name: str) -> Path:
 
 
 def property_keys(*patterns: str) -> set[str]:
-    """The keys of all property files, RecBole's and ours, that match one of the glob patterns, such as ``model/*``."""
-    files = [path for root in (RECBOLE_PROPERTIES, PROPERTIES) for pattern in patterns for path in root.glob(pattern)]
-    files += [path for of_model in model_properties.values() for path in of_model]
+    """The keys of registered models and of all property files that match a glob pattern, such as ``model/*.yaml``."""
+    files = [path for of_model in model_properties.values() for path in of_model]
+    return {key for path in files for key in _keys_of(path)} | shipped_keys(*patterns)
+
+
+def shipped_keys(*patterns: str) -> set[str]:
+    """The keys of all property files, RecBole's and ours, that match one of the glob patterns."""
+    files = (path for root in (RECBOLE_PROPERTIES, PROPERTIES) for pattern in patterns for path in root.glob(pattern))
     return {key for path in files for key in _keys_of(path)}
 
 

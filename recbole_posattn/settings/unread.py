@@ -1,0 +1,100 @@
+"""A warning that names the given keys which a run does not read."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import recbole_posattn.compat  # noqa: F401
+
+from recbole.config import Config
+
+from recbole_posattn.settings.combinations import WHOLE_SEQUENCE_KEYS
+from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS_OF_EVERY_MODEL
+from recbole_posattn.settings.model_keys import MODEL_RULES
+from recbole_posattn.settings.origins import origin, used_names
+from recbole_posattn.settings.plugins import has_installed_plugins
+from recbole_posattn.settings.properties import shipped_keys
+
+# Keys that RecBole reads besides those of its property files.
+_READ_BY_RECBOLE = {"tail_ratio", "token_num_threshold"}
+
+# What people type for a key that has another name here: the first one that the run reads.
+_OTHER_NAMES = {
+    **dict.fromkeys(("lr", "learningrate", "step_size"), ("learning_rate",)),
+    **dict.fromkeys(("dropout", "dropout_rate", "dropout_prob"), ("hidden_dropout_prob", "dropout_prob")),
+    **dict.fromkeys(("attn_dropout", "attention_dropout"), ("attn_dropout_prob",)),
+    **dict.fromkeys(("embedding_size", "embedding_dim", "emb_size", "emb_dim"), ("hidden_size", "embedding_size")),
+    **dict.fromkeys(("hidden_dim", "hidden_units", "d_model", "dim"), ("hidden_size", "embedding_size")),
+    "hidden_size": ("embedding_size",),
+    **dict.fromkeys(("num_layers", "num_blocks", "layers"), ("n_layers", "num_layers")),
+    **dict.fromkeys(("num_heads", "heads"), ("n_heads", "num_heads")),
+    **dict.fromkeys(("max_len", "maxlen", "max_length", "max_seq_len", "max_seq_length"), ("MAX_ITEM_LIST_LENGTH",)),
+    **dict.fromkeys(("batch_size", "batch"), ("train_batch_size",)),
+    **dict.fromkeys(("num_epochs", "n_epochs", "max_epochs", "epoch"), ("epochs",)),
+    **dict.fromkeys(("patience", "early_stop", "early_stopping"), ("stopping_step",)),
+    **dict.fromkeys(("optimizer", "optim"), ("learner",)),
+    **dict.fromkeys(("wd", "l2", "l2_reg"), ("weight_decay",)),
+}
+
+
+def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> None:
+    """Log one warning for the given keys that the run does not read, with the nearest key that it does read.
+
+    They are not refused, since the settings that all rows of a leaderboard share may be of some rows only. Keys that
+    the package does not know are left to models and plugins of the user, which may read them.
+
+    Args:
+        config: With the keys that were given, and the defaults.
+        settings: The resolved ones, with all plugins of the run.
+    """
+    model_class, given = config.model_class, config.external_config_dict
+    read = {*config.internal_config_dict, *KEYS_OF_EVERY_MODEL}
+    unread = set(given) - read - _READ_BY_RECBOLE - DERIVED_KEYS - {*WHOLE_SEQUENCE_KEYS}
+    if unread:  # RecBole may read those of other data sets and types of models
+        unread -= shipped_keys("dataset/*.yaml", "quick_start_config/*.yaml")
+    if _has_parts_of_the_user(model_class, settings):
+        unread &= MODEL_RULES.keys()
+    unread = {key for key in unread if not _is_named_in(model_class, key)}
+    if unread:
+        names = (f"{key}{_hint(key, read - DERIVED_KEYS)}" for key in sorted(unread, key=str))
+        logging.getLogger().warning(
+            f"settings without effect on {config.model}, which does not have them: {', '.join(names)}"
+        )
+
+
+def _has_parts_of_the_user(model_class: type, settings: Mapping[str, Any]) -> bool:
+    """Whether code of the user takes part in the run, which may read any key."""
+    package = model_class.__module__.partition(".")[0]
+    return (
+        package not in ("recbole", "recbole_posattn")
+        or bool(settings["plugins"])
+        or has_installed_plugins()
+        or any(origin(key, name) is not None for key, name in used_names(settings))
+    )
+
+
+def _is_named_in(model_class: type, key: str) -> bool:
+    """Whether the source of a model or of its bases has the key in quotes: some keys are in no property file."""
+    for each in model_class.__mro__:
+        if each.__module__.startswith(("torch.", "builtins")):
+            continue
+        try:
+            source = inspect.getsource(each)
+        except (OSError, TypeError):  # a class of a notebook
+            continue
+        if f'"{key}"' in source or f"'{key}'" in source:
+            return True
+    return False
+
+
+def _hint(key: str, read: Collection[str]) -> str:
+    nearest = [name for name in _OTHER_NAMES.get(str(key).lower(), ()) if name in read]
+    if not nearest:
+        by_lower = {str(name).lower(): name for name in read}
+        close = difflib.get_close_matches(str(key).lower(), by_lower, n=1, cutoff=0.75)
+        nearest = [by_lower[name] for name in close]
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
