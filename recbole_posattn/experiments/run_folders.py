@@ -33,6 +33,9 @@ from recbole_posattn.training.trainer import KERNELS_NAME
 
 FAILURE_NAME = "failure.json"
 
+# The settings that a search drew for a run, as they were drawn.
+DRAWN_NAME = "drawn.json"
+
 # Where RecBole writes while a run is not complete.
 _SAVED = "saved"
 
@@ -49,6 +52,7 @@ def run_in_folder(
     n_threads: int,
     working_folder: str | Path = ".",
     deadline: float | None = None,
+    drawn: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> str | None:
     """Do one run in this process and give its folder its name; the reason if it fails.
@@ -59,6 +63,7 @@ def run_in_folder(
         n_threads: Number of CPU threads.
         working_folder: Where plugins that are not installed are found.
         deadline: When the run must have stopped, see :attr:`recbole_posattn.experiments.budget.Budget.deadline`.
+        drawn: Those of the settings that a search drew, kept in ``drawn.json`` for a resumed search.
         options: Of :func:`recbole_posattn.run`.
     """
     if threading.current_thread() is threading.main_thread():
@@ -70,7 +75,7 @@ def run_in_folder(
     with locked(lock_of_run(final), FOR_EVER):
         if is_finished(final, settings):
             return None
-        return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), deadline, **options)
+        return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), deadline, drawn, **options)
 
 
 def lock_of_run(folder: Path) -> Path:
@@ -79,7 +84,12 @@ def lock_of_run(folder: Path) -> Path:
 
 
 def _run_alone_in_folder(
-    settings: dict[str, Any], final: Path, working_folder: Path, deadline: float | None, **options: Any
+    settings: dict[str, Any],
+    final: Path,
+    working_folder: Path,
+    deadline: float | None,
+    drawn: Mapping[str, Any] | None,
+    **options: Any,
 ) -> str | None:
     incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
     try:
@@ -91,6 +101,8 @@ def _run_alone_in_folder(
             _continue_stopped(final, incomplete, settings)
         settings = limited(settings, _trained_minutes(incomplete), deadline)
         incomplete.mkdir(exist_ok=True)  # exists if the run was killed; it continues there
+        if drawn is not None:
+            write_json(incomplete / DRAWN_NAME, drawn)
         with chdir(incomplete):  # where RecBole leaves its logs
             run(config_dict=_in_saved(settings), command_line=[], resume=AUTO, **options)
         _complete(incomplete, final, settings)

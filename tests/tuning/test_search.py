@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -295,17 +296,17 @@ def test_what_ended_while_the_search_was_killed_is_known(tmp_path: Path) -> None
     (tmp_path / "runs" / "0004.incomplete").mkdir()
     (trial_folder(tmp_path, 2) / "failure.json").write_text("{}")
     finish_run(trial_folder(tmp_path, 3))
-    known = TrialRecord(3, FINISHED, {"learning_rate": 0.25}, [(1, 0.1), (3, 0.3)], 2.5)
+    known = TrialRecord(3, FINISHED, {"learning_rate": 0.005}, [(1, 0.1), (3, 0.3)], 2.5)
     assert open_search(tmp_path, searched, space, 5, resume=True) == [known]
     assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == ["0003"]
     assert open_search(tmp_path, searched, space, 5, resume=True) == [known]  # and written down
 
 
 def finish_run(folder: Path) -> None:
-    """What a finished trial with a learning rate of 0.25 leaves."""
+    """What a finished trial with a learning rate of 0.005 left in earlier versions."""
     folder.mkdir(exist_ok=True)
     result = {
-        "config": {"learning_rate": 0.25, "valid_metric": "NDCG@10"},
+        "config": {"learning_rate": 0.005, "valid_metric": "NDCG@10"},
         "curve": [
             {"epoch": 0, "loss": 3.0, "valid": {"ndcg@10": 0.1}},
             {"epoch": 1, "loss": 2.0},
@@ -314,6 +315,39 @@ def finish_run(folder: Path) -> None:
         "seconds": {"total": 2.5},
     }
     (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_settings_without_a_record_are_recovered_as_drawn(
+    settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run's own settings are resolved. A run of an earlier version, which has no others, is left out."""
+    from recbole_posattn.experiments.tuning import ray_tune
+
+    space = Space(
+        [
+            Dimension("lr_decay_epochs", "choice", (None, 9), {}),
+            Dimension("train_neg_sample_args", "choice", (None, {"sample_num": 3}), {}),
+        ]
+    )
+    drawn = {"lr_decay_epochs": None, "train_neg_sample_args": {"sample_num": 3}}
+    search = Search({**settings, "epochs": 1, "lr_scheduler": "cosine", "loss_type": "BPR"}, space, 2)
+    assert open_search(tmp_path, search.plain(), space, 2, resume=False) == []
+    monkeypatch.setattr(ray_tune.tune, "report", lambda metrics: None)
+    monkeypatch.setattr("recbole_posattn.experiments.run_folders.signal.signal", lambda *_: None)
+    trial = {"trial": {"number": 0, "settings": drawn}}
+    ray_tune._run_trial(trial, dict(search.settings), str(tmp_path), 1, str(tmp_path), "max", {})
+    resolved = json.loads((trial_folder(tmp_path, 0) / "result.json").read_text())["config"]
+    assert resolved["lr_decay_epochs"] == 1 and resolved["train_neg_sample_args"] != {"sample_num": 3}
+
+    shutil.copytree(trial_folder(tmp_path, 0), trial_folder(tmp_path, 1))
+    (trial_folder(tmp_path, 1) / "drawn.json").unlink()
+    caplog.clear()
+    (record,) = open_search(tmp_path, search.plain(), space, 2, resume=True)
+    assert record.number == 0 and record.settings == drawn and space.parameters(record.settings)
+    assert not trial_folder(tmp_path, 1).exists() and caplog.text.count("\n") == 1
+    assert (
+        "trial 1 is left out: an earlier version ran it and did not keep the drawn lr_decay_epochs; 1 is" in caplog.text
+    )
 
 
 def test_a_trial_that_outlives_its_search_is_waited_for(tmp_path: Path) -> None:

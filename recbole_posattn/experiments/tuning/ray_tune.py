@@ -131,7 +131,7 @@ def run_trials(
 def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Resources) -> TrialRecord:
     """Rerun a trial that lacked memory, alone and without early stopping."""
     own, settings, started = trial_folder(folder, number), {**search.settings, **drawn}, time.monotonic()
-    error, lacked_memory = end_of_run(ray, start_run(ray, settings, own, where, test=False), settings, own)
+    error, lacked_memory = end_of_run(ray, start_run(ray, settings, own, where, drawn=drawn, test=False), settings, own)
     state = FINISHED if error is None else DIED if lacked_memory else FAILED
     curve = finished_curve(read_result(own)) if error is None else []
     return TrialRecord(number, state, drawn, curve, round(time.monotonic() - started, 2), error)
@@ -222,6 +222,7 @@ def _run_trial(
         own,
         n_threads,
         working_folder,
+        drawn=drawn,
         test=False,
         callback_fn=lambda epoch, score: report(epoch + 1, score),
     )

@@ -6,15 +6,16 @@ Each line of ``trials.jsonl`` is a trial. A resumed search reads both files. A t
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbole_posattn.errors import SettingError, UserError
+from recbole_posattn.errors import SettingError, UserError, typed
 from recbole_posattn.experiments.records import INCOMPLETE, RUNS, ignore_all_but_records
-from recbole_posattn.experiments.run_folders import remove_left_over
+from recbole_posattn.experiments.run_folders import DRAWN_NAME, remove_left_over
 from recbole_posattn.experiments.run_results import read_result, validated_epochs
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.files import json_text, write_json
@@ -197,7 +198,10 @@ def finished_curve(result: Mapping[str, Any]) -> list[tuple[int, float]]:
 
 
 def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord]) -> list[TrialRecord]:
-    """Runs that finished while the search was killed, by number; failed ones are deleted and will run again."""
+    """Runs that finished while the search was killed, by number.
+
+    Runs that failed, or whose drawn settings are not known, are deleted; the search runs other trials for them.
+    """
     unrecorded = []
     for run in sorted((folder / RUNS).iterdir()):
         if not run.name.isdigit() or int(run.name) in recorded:  # a lock file, or a run in progress
@@ -206,7 +210,33 @@ def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord])
             shutil.rmtree(run)
             continue
         result = read_result(run)
-        settings = space.drawn(result["config"])
+        try:
+            settings = _drawn(run, result["config"], space)
+        except ValueError as error:
+            logging.getLogger().warning(f"trial {int(run.name)} is left out: {error}")
+            shutil.rmtree(run)
+            continue
         seconds = result["seconds"]["total"]
         unrecorded.append(TrialRecord(int(run.name), FINISHED, settings, finished_curve(result), seconds))
     return unrecorded
+
+
+def _drawn(run: Path, config: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """The settings that were drawn for a finished run.
+
+    Runs of earlier versions lack the file; their resolved settings, ``config``, need not be those that were drawn.
+
+    Raises:
+        ValueError: If they are not known; the message is the reason.
+    """
+    if (run / DRAWN_NAME).is_file():
+        settings: dict[str, Any] = json.loads((run / DRAWN_NAME).read_text(encoding="utf-8"))
+        return settings
+    drawn = space.drawn(config)
+    for dimension in space.dimensions:
+        if dimension.key in drawn and not dimension.holds(drawn[dimension.key], config):
+            raise ValueError(
+                f"an earlier version ran it and did not keep the drawn {dimension.key}; "
+                f"{typed(drawn[dimension.key])} is not in the search space."
+            )
+    return drawn
