@@ -43,6 +43,8 @@ def check_model_keys(model: str, given: Iterable[str], defaults: Iterable[str]) 
             raise SettingError(
                 f"{model} has no key {key!r}: it belongs to other models, see docs/models.md; leave it out."
             )
+        if not key.startswith(("kernel_", "position_encoding")):
+            raise SettingError(f"{model} has no key {key!r}; leave it out.")
         raise SettingError(
             f"{model} has no key {key!r}: its kernel and encoding are fixed; PosKernelSASRec has the key, and "
             "every encoding under position_encoding."
