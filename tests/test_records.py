@@ -197,6 +197,22 @@ def test_a_run_that_was_started_by_itself_is_a_record(settings: Callable, tmp_pa
     assert settings()["data_path"] not in (target / "result.json").read_text()
 
 
+@pytest.mark.parametrize(
+    "changes", [{"model": "BERT4Rec"}, {"model": "SASRec", "transform": "crop_itemseq", "eta": 0.6}], ids=str
+)
+def test_keys_that_training_adds_are_not_compared(settings: Callable, tmp_path: Path, changes: dict) -> None:
+    """Neither in a new record, also of a run that was continued, nor in one of an earlier version, which has them."""
+    folder = Path(run(config_dict=settings(**changes))["checkpoint"]).parent
+    assert taken(settings(**changes), Path("saved"), tmp_path / "own")[0]
+    more = {**changes, "epochs": 2}
+    run(config_dict=settings(**more), resume=folder)
+    written = read_result(folder)["config"]
+    assert written.keys() <= identify(settings(**more)).settings.keys() | keys.KEYS.keys()
+    assert taken(settings(**more), Path("saved"), tmp_path / "own")[0]
+    change(folder, config={"MASK_INDEX": "MASK_INDEX", "CROP_ITEM_SEQ": "Crop_item_id_list"})
+    assert taken(settings(**more), Path("saved"), tmp_path / "others")[0]
+
+
 def test_a_record_outlives_new_keys(
     record: Path, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
