@@ -23,10 +23,12 @@ from recbole_posattn.experiments import run_folders, trials
 from recbole_posattn.experiments.budget import Budget, limited
 from recbole_posattn.experiments.cluster import Resources
 from recbole_posattn.experiments.identity import identify
+from recbole_posattn.experiments.leaderboard.board import gather
+from recbole_posattn.experiments.leaderboard.table import remarks
 from recbole_posattn.experiments.records import Records, ignore_all_but_records, records_folders
 from recbole_posattn.experiments.run_folders import run_in_folder
 from recbole_posattn.experiments.run_results import read_result
-from recbole_posattn.experiments.trials import Trial, checked_folders, run_trials
+from recbole_posattn.experiments.trials import Outcome, Trial, checked_folders, run_trials
 from recbole_posattn.settings import keys
 from recbole_posattn.settings.properties import PROPERTIES
 from recbole_posattn.training.checkpoint import read_checkpoint, write_checkpoint
@@ -197,6 +199,22 @@ def test_a_run_that_was_started_by_itself_is_a_record(settings: Callable, tmp_pa
     assert settings()["data_path"] not in (target / "result.json").read_text()
 
 
+@pytest.mark.parametrize(
+    "changes", [{"model": "BERT4Rec"}, {"model": "SASRec", "transform": "crop_itemseq", "eta": 0.6}], ids=str
+)
+def test_keys_that_training_adds_are_not_compared(settings: Callable, tmp_path: Path, changes: dict) -> None:
+    """Neither in a new record, also of a run that was continued, nor in one of an earlier version, which has them."""
+    folder = Path(run(config_dict=settings(**changes))["checkpoint"]).parent
+    assert taken(settings(**changes), Path("saved"), tmp_path / "own")[0]
+    more = {**changes, "epochs": 2}
+    run(config_dict=settings(**more), resume=folder)
+    written = read_result(folder)["config"]
+    assert written.keys() <= identify(settings(**more)).settings.keys() | keys.KEYS.keys()
+    assert taken(settings(**more), Path("saved"), tmp_path / "own")[0]
+    change(folder, config={"MASK_INDEX": "MASK_INDEX", "CROP_ITEM_SEQ": "Crop_item_id_list"})
+    assert taken(settings(**more), Path("saved"), tmp_path / "others")[0]
+
+
 def test_a_record_outlives_new_keys(
     record: Path, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +301,31 @@ def test_a_stopped_trial_goes_on_with_more_time(
     files = sorted(file.name for file in (tmp_path / "run").iterdir() if file.is_file())
     assert files == ["best.pth", "result.json", "users.parquet"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "whole"]
+
+
+def test_a_stopped_trial_that_fails_when_it_goes_on_stays_on_the_board(
+    settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    given = settings(model="NoPESASRec", epochs=3, seed=1)
+    with monkeypatch.context() as patch:
+        stop_at(4, patch)
+        assert run_in_folder({**given, "max_minutes": 5}, tmp_path / "run", 1) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folders, "run", fail)
+        error = run_in_folder(given, tmp_path / "run", 1)
+    outcome = Outcome(Trial("mine", given), tmp_path / "run", error)
+    assert outcome.has_result and outcome.result["stopped_by"] == "max_minutes"
+    board = gather([outcome], "tiny", "leave_one_out_masked", "mine")
+    assert board is not None and board.models == ["mine"] and board.n_missing("mine") == 0
+    assert board.failures == [("mine", 1, "ZeroDivisionError: a bug")]
+    titles = [title for title, _ in remarks(board)]
+    assert titles == ["Failed", "Stopped before their end"]
+    assert run_in_folder(given, tmp_path / "run", 1) is None and read_result(tmp_path / "run")["epochs"] == 3
+    (tmp_path / "none").mkdir()
+    assert not Outcome(Trial("mine", given), tmp_path / "none", error).has_result
 
 
 # -- budgets ---------------------------------------------------------------------------------------------------------

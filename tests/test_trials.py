@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from recbole_posattn.errors import DataError, SettingError
+from recbole_posattn.errors import DataError, SettingError, TrainingError
 from recbole_posattn.experiments import identity, run_folders, trials
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
@@ -23,6 +24,7 @@ from recbole_posattn.experiments.records import Records
 from recbole_posattn.experiments.run_folders import FAILURE_NAME, run_in_folder
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Outcome, Trial, checked_folders, lacks_memory, run_trials
+from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
 from tests import processes
 
 
@@ -152,19 +154,45 @@ def test_a_run_killed_while_it_is_tidied_is_complete(
     assert result["checkpoint"] == "best.pth" and result["config"]["max_minutes"] == 5
 
 
-def test_a_full_disk_loses_no_epoch(settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(epoch: int, score: float) -> None:
+def explained(cause: Exception) -> TrainingError:
+    """The error of the package that another one led to."""
+    error = TrainingError(OUT_OF_MEMORY)
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EIO, "Input/output error"), True),
+        (MemoryError(), True),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: unspecified launch failure"), True),
+        (explained(RuntimeError("DefaultCPUAllocator: can't allocate memory")), True),
+        (TrainingError("the training loss is nan"), False),
+        (SettingError("topk must be at most 3"), False),
+        (DataError("no such column"), False),
+        (ZeroDivisionError("a bug"), False),
+    ],
+    ids=repr,
+)
+def test_who_may_succeed_later_loses_no_epoch(
+    settings: Callable, tmp_path: Path, error: Exception, goes_on: bool
+) -> None:
+    def fail(epoch: int, score: float) -> None:
         if epoch == 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
 
     handler, validated = signal.getsignal(signal.SIGINT), []
     try:
-        assert "No space left" in str(run_in_folder(settings(epochs=3), tmp_path / "run", 1, callback_fn=fill))
+        assert run_in_folder(settings(epochs=3), tmp_path / "run", 1, callback_fn=fail) is not None
         again = {"callback_fn": lambda epoch, _: validated.append(epoch)}
         assert run_in_folder(settings(epochs=3), tmp_path / "run", 1, **again) is None
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert validated == [1, 2]
+    assert validated == ([1, 2] if goes_on else [0, 1, 2])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from recbole_posattn.files import json_text
 from recbole_posattn.settings.checks import PRETRAINED
 from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, WITHOUT_EFFECT_ON_RESULT, value_before
+from recbole_posattn.settings.keys import ADDED_IN_TRAINING, NAMES_OF_SETTINGS, WITHOUT_EFFECT_ON_RESULT, value_before
 from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.training.result import digest_of_inputs
 from recbole_posattn.version import RESULTS_VERSION
@@ -68,8 +68,8 @@ class Identity(NamedTuple):
     def differences(self, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """The settings of an earlier run that differ from these: the old and the new value by key."""
         before = relevant(settings)
-        if "trim_padding" not in self.settings:
-            before.pop("trim_padding", None)
+        for key in {"trim_padding", *ADDED_IN_TRAINING} - self.settings.keys():
+            before.pop(key, None)
         differing = {}
         for key in sorted(self.settings.keys() | before.keys()):
             values = before.get(key, value_before(key, self.defaults, _ABSENT)), self.settings.get(key, _ABSENT)

@@ -1,7 +1,7 @@
 """The folder of a run: filled by the process that executes the run, and named when the run is complete.
 
-Until then its name has the suffix ``.incomplete``. A run that was killed continues there after its last epoch; one that
-had ended is only tidied up.
+Until then its name has the suffix ``.incomplete``. A run that was killed, lacked memory or could not use a file
+continues there after its last epoch; one that had ended is only tidied up.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import shutil
 import signal
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from recbole_posattn.errors import CheckpointError, InUseError, UserError, one_line
+from recbole_posattn.errors import CheckpointError, DataError, InUseError, SettingError, UserError, one_line
 from recbole_posattn.experiments.budget import limited
 from recbole_posattn.experiments.records import INCOMPLETE, is_enough, read_header, write_record
 from recbole_posattn.files import write_json
 from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.plugins import import_plugins
 from recbole_posattn.training.checkpoint import read_checkpoint
+from recbole_posattn.training.explained_errors import is_out_of_memory
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
 from recbole_posattn.training.resume import AUTO
 from recbole_posattn.training.run import run
@@ -38,6 +39,11 @@ DRAWN_NAME = "drawn.json"
 
 # Where RecBole writes while a run is not complete.
 _SAVED = "saved"
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+# In each message of CUDA, whose errors may be those of another process on the GPU.
+_CUDA_ERROR = "CUDA error"
 
 
 def is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
@@ -108,7 +114,7 @@ def _run_alone_in_folder(
         _complete(incomplete, final, settings)
     except Exception as error:
         reason = one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
-        if not _is_of_a_full_disk(error):  # with space again, the run continues after its last epoch
+        if not _may_continue(error):
             shutil.rmtree(incomplete, ignore_errors=True)
         with suppress(OSError):
             write_failure(final, settings, reason, traceback.format_exc())
@@ -120,12 +126,21 @@ def _in_saved(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "checkpoint_dir": _SAVED, "show_progress": False}
 
 
-def _is_of_a_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that a disk is full."""
-    if error is None:
+def _may_continue(error: Exception) -> bool:
+    """Whether a run that failed may continue after its last epoch: with more memory, space or another device, say."""
+    causes = [error, *_causes(error)]
+    if any(isinstance(cause, OSError) and cause.errno in _FULL_DISK for cause in causes):
+        return True
+    if isinstance(error, (SettingError, DataError, CheckpointError)):  # which it would meet again
         return False
-    is_one = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return is_one or _is_of_a_full_disk(error.__cause__ or error.__context__)
+    return isinstance(error, OSError) or any(is_out_of_memory(cause) or _CUDA_ERROR in str(cause) for cause in causes)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The errors that led to an error."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        yield cause
+        error = cause
 
 
 def _complete(incomplete: Path, final: Path, settings: Mapping[str, Any]) -> None:

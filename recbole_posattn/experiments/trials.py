@@ -21,7 +21,7 @@ from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster, runs_that_fit
 from recbole_posattn.experiments.identity import Identity, identify
-from recbole_posattn.experiments.records import Records, has_ranks
+from recbole_posattn.experiments.records import Records, has_ranks, read_header
 from recbole_posattn.experiments.run_folders import is_finished, run_in_folder, write_failure
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.settings.checks import PRETRAINED
@@ -50,7 +50,7 @@ class Outcome:
     Attributes:
         trial: The trial.
         folder: Its folder.
-        error: Why it failed, or was not started; ``None`` if it succeeded.
+        error: Why it failed, also when it continued a stopped run, or was not started; ``None`` if it succeeded.
         lacked_memory: Whether it may have failed for lack of memory.
         reused: Whether an earlier call had finished it.
         started: Whether it was started, or had been.
@@ -67,6 +67,11 @@ class Outcome:
     def result(self) -> dict[str, Any]:
         """The content of ``result.json``."""
         return read_result(self.folder)
+
+    @functools.cached_property
+    def has_result(self) -> bool:
+        """Whether there is a result: of a run that succeeded, or that was stopped and failed when it went on."""
+        return self.error is None or (read_header(self.folder / RESULT_NAME) is not None and has_ranks(self.folder))
 
     @property
     def users(self) -> pd.DataFrame:

@@ -65,6 +65,12 @@ DERIVED_KEYS = _names(Source.RESOLVED)
 # Keys that may be given with any model; a mistyped key is compared with them and with those of the model.
 KEYS_OF_EVERY_MODEL = KEYS.keys() - _names(Source.MODEL, Source.RESOLVED)
 
+# Keys that RecBole's transforms and KD_DAGFM add to the settings while a run trains.
+ADDED_IN_TRAINING = {
+    *("MASK_INDEX", "MASK_ITEM_SEQ", "POS_ITEMS", "NEG_ITEMS", "INVERSE_ITEM_SEQ", "REORDER_ITEM_SEQ"),
+    *("CROP_ITEM_SEQ", "CROP_ITEM_SEQ_LEN", "feature_num"),
+}
+
 # Settings that may be changed on resume: how long a run trains, where it does so, and what it prints.
 RESUMABLE = {key.name for key in KEYS.values() if key.resumable == "yes"}
 

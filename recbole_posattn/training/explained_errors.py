@@ -42,7 +42,7 @@ def explain_out_of_memory(
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         names = sizes_of("training" if training else "evaluation")
         sizes = {name: settings[name] for name in names if name in settings and settings[name] is not None}
@@ -69,7 +69,7 @@ def model_size_explained(settings: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         sizes = [f"{name} {settings[name]}" for name in _MODEL_SIZES if name in settings and settings[name] is not None]
         raise TrainingError(
@@ -163,8 +163,8 @@ def pretrained_explained(settings: Mapping[str, Any]) -> Iterator[None]:
         raise SettingError(f"pre_model_path {file} does not fit {settings['model']}: {one_line(error)}") from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA's error has its own class; the CPU's is a RuntimeError, recognized by its message."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out. CUDA's error has its own class; the CPU's is a RuntimeError, known by its message."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -55,8 +56,15 @@ class RunResult(TypedDict):
     stopped_by: str | None
 
 
-def write_result(config: Config, result: RunResult, folder: Path) -> None:
-    """Write ``result.json`` into a folder: the result, and what is needed to reproduce it."""
+def write_result(config: Config, settings: Mapping[str, Any], result: RunResult, folder: Path) -> None:
+    """Write ``result.json`` into a folder: the result, and what is needed to reproduce it.
+
+    Args:
+        config: Of the run.
+        settings: The resolved settings, without the keys that training added to ``config``.
+        result: Of the run.
+        folder: Receives the file.
+    """
     report = {
         **result,
         "model": config["model"],
@@ -68,7 +76,7 @@ def write_result(config: Config, result: RunResult, folder: Path) -> None:
         "results_version": RESULTS_VERSION,
         "data_digest": digest_of_inputs(config),
         "threads": torch.get_num_threads(),
-        "config": config.plain(),
+        "config": settings,
     }
     write_json(folder / RESULT_NAME, report, ensure_ascii=False)
 

@@ -130,6 +130,7 @@ def _run(request: RunRequest) -> RunResult:
     resume = request.resume
     given = (request.model, request.dataset, request.config_file_list, request.config_dict, request.command_line)
     config = Config(*given) if resume in (None, AUTO) else config_to_resume(resume, lambda names: Config(*given, names))
+    keys = set(config.plain())  # without those that training adds, which a run to continue has
     resumed = None if resume is None else resumed_run(resume, config)
     try:
         config = config if resumed is None else resumed.config
@@ -143,7 +144,9 @@ def _run(request: RunRequest) -> RunResult:
                 logging.getLogger().info("There is no run with these settings to continue: a new one starts")
             if resumed is not None:
                 check_data(resumed.folder, resumed.content, config)
-            result = _train_and_test(config, resumed, started, request)
+            keys |= config.given_keys()
+            settings = {key: value for key, value in config.plain().items() if key in keys}
+            result = _train_and_test(config, settings, resumed, started, request)
     finally:
         if resumed is not None:
             resumed.release()
@@ -168,11 +171,14 @@ def _require_writable(folder: Path) -> None:
         ) from error
 
 
-def _train_and_test(config: Config, resumed: Resumed | None, started: float, request: RunRequest) -> RunResult:
+def _train_and_test(
+    config: Config, settings: Mapping[str, Any], resumed: Resumed | None, started: float, request: RunRequest
+) -> RunResult:
     """A run whose settings are known.
 
     Args:
-        config: The settings.
+        config: The settings, to which training may add keys.
+        settings: The settings to write with the result.
         resumed: The run to continue; ``None`` for a new one.
         started: Start of the run, a value of ``time.perf_counter()``.
         request: What else was asked for.
@@ -222,7 +228,7 @@ def _train_and_test(config: Config, resumed: Resumed | None, started: float, req
         changes=getattr(trainer, "changes", []),
         stopped_by=getattr(trainer, "stopped_by", None),
     )
-    _report(config, result, users, request.print_result)
+    _report(config, settings, result, users, request.print_result)
     return result
 
 
@@ -251,7 +257,9 @@ def _continued_tensorboard(resumed: Resumed) -> AbstractContextManager[None]:
         return tensorboard_in(resumed.content["training"].get("tensorboard"), int(resumed.content["epoch"]) + 1)
 
 
-def _report(config: Config, result: RunResult, users: pd.DataFrame | None, print_result: bool) -> None:
+def _report(
+    config: Config, settings: Mapping[str, Any], result: RunResult, users: pd.DataFrame | None, print_result: bool
+) -> None:
     """Log or print the result and, if the run is saved, write it and the results by user beside the checkpoint."""
     logger = logging.getLogger()
     logger.info("The running environment of this training is as follows:\n" + environment_table(config))
@@ -261,7 +269,7 @@ def _report(config: Config, result: RunResult, users: pd.DataFrame | None, print
         folder = Path(result["checkpoint"]).parent
         if users is not None:
             write_users(users, folder)
-        write_result(config, result, folder)
+        write_result(config, settings, result, folder)
     table = result_table(config, result)
     if print_result and distributed.is_main():
         print(table, flush=True)

@@ -56,7 +56,8 @@ class Board:
             :func:`recbole_posattn.experiments.leaderboard.pairs.compare_pairs`; empty if it is not a mean over targets.
         runs: The facts about each finished run, with the keys of
             :data:`recbole_posattn.experiments.leaderboard.runs.RUN_FACTS`.
-        failures: ``(model, seed, reason)`` of each run that failed.
+        failures: ``(model, seed, reason)`` of each run that failed, also of one that was stopped before, whose result
+            is in the other tables.
         not_started: The same of each run that was not started.
         seen_targets: Share of test targets in their user's history; ``None`` if unknown.
         n_targets: Number of test targets.
@@ -112,6 +113,11 @@ class Board:
     def has_few_seeds(self, *models: str) -> bool:
         """Whether one of these models has fewer finished runs than :data:`FEW_SEEDS`, so that its tests are weaker."""
         return bool(self.costs.loc[self.costs["model"].isin(models), "seeds"].min() < FEW_SEEDS)
+
+    def n_missing(self, model: str) -> int:
+        """The number of runs of a model that have no result: they failed or were not started."""
+        missing = {seed for name, seed, _ in (*self.failures, *self.not_started) if name == model}
+        return len(missing - {run["seed"] for run in self.runs if run["row"] == model})
 
     @property
     def revisions(self) -> dict[str | None, list[str]]:

@@ -128,7 +128,7 @@ def _cost(board: Board, cost: str, model: str) -> Cell:
     """A cost; seeds are shown as ``1 of 2`` if some are missing, epochs as ``8.0 of 9.0`` if a run was stopped."""
     value, form = board.cost(model, cost), COSTS[cost][1]
     cell = number_cell(value, form)
-    n_missing = sum(missing == model for missing, *_ in (*board.failures, *board.not_started))
+    n_missing = board.n_missing(model)
     if cost == "seeds" and n_missing:
         return cell._replace(text=f"{cell.text} of {value + n_missing:,.0f}")
     runs = [run for run in board.runs if run["row"] == model]

@@ -64,14 +64,12 @@ class LiveTable:
 
     def _drawn(self) -> Group:
         table = Table(title=self.title, title_justify="left")
-        results = (
-            outcome.result for outcomes in self.outcomes.values() for outcome in outcomes if outcome.error is None
-        )
+        results = (outcome.result for outcomes in self.outcomes.values() for outcome in outcomes if outcome.has_result)
         metric = next((f"{result['config']['valid_metric'].lower()}, valid" for result in results), "valid")
         for column in ("model", "runs", metric, "s an epoch", "state"):
             table.add_column(column, justify="left" if column in ("model", "state") else "right")
         for name, outcomes in self.outcomes.items():
-            finished = [outcome.result for outcome in outcomes if outcome.error is None]
+            finished = [outcome.result for outcome in outcomes if outcome.has_result]
             scores = [result["best_valid_score"] for result in finished]
             seconds = [point["seconds"] for result in finished for point in result["curve"]]
             n_missing = len(outcomes) - len(finished)

@@ -63,10 +63,10 @@ class Run:
 
 
 def finished_runs(outcomes: Sequence[Outcome]) -> dict[str, list[Run]]:
-    """The finished runs by row and, within a row, by seed, whatever the order of the outcomes."""
+    """The finished and stopped runs by row and, within a row, by seed, whatever the order of the outcomes."""
     runs: dict[str, list[Run]] = {}
     for outcome in sorted(outcomes, key=lambda outcome: (outcome.trial.name, outcome.trial.settings["seed"])):
-        if outcome.error is None:
+        if outcome.has_result:
             runs.setdefault(outcome.trial.name, []).append(Run(outcome))
     return runs
 

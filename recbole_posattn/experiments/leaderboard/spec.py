@@ -104,13 +104,10 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     _check_known(given, where)
     if not given.get("models"):
         raise SettingError(f"{where}: no models; name some with --models=PosKernelSASRec,SASRec or in a file.")
-    in_rows, models = _rows(in_file.get("models") or {}, where), _rows(given["models"], where)
-    if "models" in flags:
-        models = {name: dict(in_rows.get(name, row)) for name, row in models.items()}
+    models, all_rows = _models(given["models"], in_file.get("models"), where)
     seeds = _seeds(given.get("seeds", 3), f"{where}: seeds")
     of_rows = _seeds_of_rows(models, seeds, where)
     # A flag may leave out rows, seeds and data sets that other entries of the file name.
-    all_rows = {**in_rows, **models}
     all_seeds = {*seeds, *_seeds(in_file.get("seeds", 3), f"{where}: seeds"), *itertools.chain(*of_rows.values())}
     if "seeds" in flags:
         of_rows = {}
@@ -165,6 +162,13 @@ def _check_known(given: Mapping[str, Any], where: str) -> None:
     for key in given:
         if key not in keys:
             raise SettingError(f"{where}: key {key!r} is unknown.{did_you_mean(key, keys)}")
+
+
+def _models(given: Any, in_file: Any, where: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The rows of the table, and those with all rows of the file; rows that a flag names as the file does are its."""
+    of_file = _rows(in_file or {}, where)
+    models = {name: dict(of_file.get(name, row)) for name, row in _rows(given, where).items()}
+    return models, {**of_file, **models}
 
 
 def _rows(models: Any, where: str) -> dict[str, dict[str, Any]]:
