@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="one of properties/leaderboard, such as encodings, or a YAML file (default: the flags)",
     )
-    parser.add_argument(
-        "--models", type=names_in, help="rows of the file or models, separated by commas; in quotes if a name has one"
-    )
+    parser.add_argument("--models", type=names_in, help="rows of the file or models, separated by commas")
     parser.add_argument("--datasets", type=names_in, help="data sets, separated by commas (default: ml-100k)")
     parser.add_argument("--protocols", type=names_in, help="protocols, separated by commas (default: leave_one_out)")
     parser.add_argument(
