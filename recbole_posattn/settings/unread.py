@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -83,7 +84,9 @@ def _is_named_in(model_class: type, key: str) -> bool:
         if each.__module__.startswith(("torch.", "builtins")):
             continue
         try:
-            source = inspect.getsource(each)
+            with warnings.catch_warnings():  # inspect parses the module, and warns of RecBole's escape sequences
+                warnings.simplefilter("ignore")
+                source = inspect.getsource(each)
         except (OSError, TypeError):  # a class of a notebook
             continue
         if f'"{key}"' in source or f"'{key}'" in source:

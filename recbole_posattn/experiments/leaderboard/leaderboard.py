@@ -21,6 +21,7 @@ from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.experiments.leaderboard.tuned import Tuning, tune_rows
 from recbole_posattn.experiments.records import RUNS, Records, ignore_all_but_records, records_folders
+from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
 from recbole_posattn.locks import alone_in
 from recbole_posattn.reporting.page import command_line
@@ -141,7 +142,7 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
         outcomes = []
         with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), plan.console) as table:
             for outcome in run_trials(trials, plan.where, budget):
-                if outcome.error is None and outcome.result["test_result"] is None:
+                if outcome.error is None and read_result(outcome.folder)["test_result"] is None:
                     outcome = dataclasses.replace(outcome, error="its test split has no targets")
                 if outcome.error is None:
                     ignore_all_but_records(plan.folder / RUNS)
