@@ -110,7 +110,7 @@ def test_a_flag_of_another_command_is_refused(
 def test_a_key_that_is_a_flag_of_another_command_is_a_key() -> None:
     from recbole_posattn.cli.parser import check_flags
 
-    check_flags(["--k=3", "--encoding=utf-8", "--data_path=here"], [], parsers())
+    check_flags(["--k=3", "--encoding=utf-8", "--data_path=here"], [], cli.parsers())
 
 
 def test_no_command_is_misled_by_a_shortened_flag(capsys: pytest.CaptureFixture) -> None:
@@ -120,23 +120,15 @@ def test_no_command_is_misled_by_a_shortened_flag(capsys: pytest.CaptureFixture)
 # -- one name for one thing ------------------------------------------------------------------------------------------
 
 
-def parsers() -> dict[str, Parser]:
-    found = {}
-    for name, command in cli.COMMANDS.items():
-        found[name] = Parser(prog=name)
-        command.module.add_arguments(found[name])
-    return found
-
-
 def test_every_command_that_writes_takes_output_and_its_old_name() -> None:
-    writing = {name for name, parser in parsers().items() if "--output" in parser.flags()}
+    writing = {name for name, parser in cli.parsers().items() if "--output" in parser.flags()}
     assert writing == {*("leaderboard", "overview", "tune", "data", "recommend", "export", "inspect", "interference")}
-    assert all("--out" in parser.flags() for name, parser in parsers().items() if name in writing)
+    assert all("--out" in parser.flags() for name, parser in cli.parsers().items() if name in writing)
 
 
 def test_flags_of_one_meaning_have_one_name() -> None:
     """The old spellings are still read, into the same place."""
-    of_commands = parsers()
+    of_commands = cli.parsers()
     for arguments in (["--cpus=2", "--gpus=0.5"], ["--resources=cpu=2,gpu=0.5"]):
         options = of_commands["tune"].parse_args(arguments)
         from recbole_posattn.cli.tune import resources_of

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -81,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``recbole-posattn COMMAND …``; returns the exit code."""
     parser = Parser(prog="recbole-posattn", description=recbole_posattn.__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {recbole_posattn.__version__}")
-    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     of_commands: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
-        of_commands[name] = parsers.add_parser(name, help=command.help)
+        of_commands[name] = subparsers.add_parser(name, help=command.help)
         command.module.add_arguments(of_commands[name])
     if _ASKED_BY_SHELL in os.environ:
         completion.complete(parser)
@@ -96,13 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS[options.command]
     if settings and not command.takes_settings:
         of_commands[options.command].refuse(settings)
-    return _guarded(lambda: _execute(command, options, [*of_commands[options.command].flags()]))
+    flags = [*of_commands[options.command].flags()]
+    return _guarded(lambda: _execute(command, options, flags, of_commands))
 
 
-def _execute(command: Command, options: argparse.Namespace, flags: Sequence[str]) -> int:
+def _execute(
+    command: Command, options: argparse.Namespace, flags: Sequence[str], of_commands: Mapping[str, Parser]
+) -> int:
     """Run a command, after the import of its plugins; those of a command that takes settings are a setting."""
     plugins = getattr(options, "plugin", [])
-    check_flags(options.settings, flags, None if plugins else _parsers())  # a plugin may read any key
+    check_flags(options.settings, flags, None if plugins else of_commands)  # a plugin may read any key
     if plugins and not command.takes_settings:
         from recbole_posattn.settings.plugins import import_plugins
         from recbole_posattn.settings.registry import hook_recbole
@@ -112,7 +115,7 @@ def _execute(command: Command, options: argparse.Namespace, flags: Sequence[str]
     return command.module.execute(options)
 
 
-def _parsers() -> dict[str, Parser]:
+def parsers() -> dict[str, Parser]:
     """A parser of each command, by name."""
     parsers = {name: Parser(prog=name) for name in COMMANDS}
     for name, parser in parsers.items():
@@ -128,7 +131,8 @@ def launch(arguments: Sequence[str] | None = None) -> int:
         completion.complete(parser)
     options, settings = parser.parse_known_args(_readable(parser, arguments))
     options.settings = settings
-    return _guarded(lambda: _execute(COMMANDS["run"], options, [*parser.flags()]))
+    of_commands = parsers() if settings else {}
+    return _guarded(lambda: _execute(COMMANDS["run"], options, [*parser.flags()], of_commands))
 
 
 def _readable(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> list[str]:
