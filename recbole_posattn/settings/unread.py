@@ -84,9 +84,8 @@ def _is_named_in(model_class: type, key: str) -> bool:
         if each.__module__.startswith(("torch.", "builtins")):
             continue
         try:
-            with (
-                warnings.catch_warnings()
-            ):  # inspect parses the module; some of RecBole's have invalid escape sequences
+            # inspect parses the whole module, and some modules of RecBole have invalid escape sequences.
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 source = inspect.getsource(each)
         except (OSError, TypeError):  # a class of a notebook
