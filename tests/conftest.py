@@ -22,6 +22,7 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config, run
 from recbole_posattn.data import shorter
+from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.nn.encodings.build import ENCODINGS, PER_LAYER
 from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, STRUCTURES
@@ -279,9 +280,18 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     driver.quit()
 
 
+@pytest.fixture(scope="module")
+def connected_ray() -> Iterator[None]:
+    """A Ray with two CPUs for all tests of a module that only use it: each start takes seconds."""
+    with ray_cluster(Resources(jobs=2, cpus=1)):
+        yield
+
+
 @pytest.fixture
 def two_nodes() -> Iterator[str]:
     """The address of a Ray cluster of two nodes with a CPU each."""
+    ray = pytest.importorskip("ray")
+    ray.shutdown()  # that of connected_ray, if there is one
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:

@@ -94,6 +94,7 @@ def test_seeds_that_are_neither_are_refused(given: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +158,7 @@ def test_a_row_tuned_to_the_settings_of_another_is_left_out(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_every_row_is_tuned_by_as_many_trials(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -77,6 +77,7 @@ def started_at(folder: Path) -> dict[str, float]:
 
 @needs_posix
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_killed_and_taken_up_it_runs_nothing_twice(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -116,6 +117,7 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_no_test_metric_is_computed_before_the_search_has_ended(
     settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +168,7 @@ def test_no_test_metric_is_computed_before_the_search_has_ended(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_path: Path) -> None:
     space = Space([HEADS, Dimension("hidden_act", "choice", ("relu", "gelu"), {})])
     search = Search(settings, space, 99, "grid", "none")
@@ -182,6 +185,7 @@ def test_trials_that_fail_are_told_and_do_not_stop_a_grid(settings: dict, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_a_trial_that_dies_runs_once_more_after_all_others(
     settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,6 +220,7 @@ def test_a_trial_that_dies_runs_once_more_after_all_others(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
     """One third goes on from each rung: none of the settings that learn nothing, beside one that does."""
     rates = Dimension("learning_rate", "choice", (1e-2, 1e-9, 2e-9), {})
@@ -451,6 +456,7 @@ def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
     heads = Dimension("n_heads", "choice", (3,), {})
     with pytest.raises(UserError, match="no trial finished; the first failed: hidden_size must be a multiple"):
