@@ -173,20 +173,23 @@ def _plain_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 
 def _other_numbers(table: Table, lines: bytes, place: str) -> pa.ChunkedArray | None:
-    """Numbers as pandas reads them, which may differ from the nearest one in the last bit; ``None`` if some are bad."""
+    """Numbers as pandas reads them; ``None`` if some are bad.
+
+    It reads a column of integers exactly, while other numbers may differ from the nearest one in the last bit.
+    """
     checked = _parsed(table, lines, {place: pa.float64()})
     if checked is None:
         return None
     names = [str(number) for number in range(len(table.columns))]
     try:
-        frame = pd.read_csv(
-            io.BytesIO(lines), sep=table.separator, header=None, names=names, usecols=[place], dtype="float64"
-        )
+        column = pd.read_csv(
+            io.BytesIO(lines), sep=table.separator, header=None, names=names, usecols=[place], low_memory=False
+        )[place]
     except ValueError:
         return None
-    if len(frame) != len(checked):
+    if len(column) != len(checked) or column.dtype.kind not in "iuf":
         return None
-    return pa.chunked_array([pa.array(frame[place].to_numpy(), from_pandas=True)])
+    return pa.chunked_array([pa.array(column.to_numpy("float64"), from_pandas=True)])
 
 
 def _finite(numbers: pa.ChunkedArray) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
 from recbole.utils import FeatureSource
@@ -150,6 +150,12 @@ def config_with(separator: str) -> Config:
 
 @settings(max_examples=50)
 @given(rows=ROWS, newline=st.sampled_from(["\n", "\r\n"]), separator=st.sampled_from(["\t", ",", ";", "::"]))
+@example(
+    rows=[("u1", "", number, number, "", []) for number in ("0", "999999999999999990")], newline="\n", separator="\t"
+)
+@example(
+    rows=[("u1", "", number, number, "", []) for number in ("0.5", "999999999999999990")], newline="\n", separator=","
+)
 def test_whatever_pandas_reads_we_read(rows: list, newline: str, separator: str) -> None:
     """The two raw frames, before anything is filtered."""
     header = ["user_id:token", "item_id:token", "timestamp:float", "score:float", "place:token", "tags:token_seq"]
