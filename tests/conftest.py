@@ -85,7 +85,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The runs of a leaderboard are done one after the other in this process."""
     from recbole_posattn.experiments.leaderboard import leaderboard
     from recbole_posattn.experiments.run_folders import run_in_folder
-    from recbole_posattn.experiments.trials import Outcome, Resources, Trial
+    from recbole_posattn.experiments.trials import Outcome, Trial
 
     def run_trials(trials: dict[Path, Trial], where: Resources, budget: object) -> Iterator[Outcome]:
         for folder, trial in trials.items():

@@ -315,7 +315,20 @@ def test_who_lacks_memory_runs_again_only_if_others_were_beside_it(
     again = jobs == 2
     assert starts == ["big", "small", *["big"] * again]
     assert outcomes == {"big": None if again else "out of memory in training", "small": None}
-    assert lacks_memory("MemoryError: ") and not lacks_memory("no memory of it") and not lacks_memory(None)
+    assert not lacks_memory("no memory of it") and not lacks_memory(None)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
+)
+def test_a_run_that_lacks_memory_anywhere_is_known(
+    settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("recbole_posattn.experiments.run_folders.run", fail)
+    assert lacks_memory(run_in_folder(settings(), tmp_path / "run", n_threads=1))
 
 
 def test_who_lacked_memory_has_failed_if_no_time_is_left_to_run_again(

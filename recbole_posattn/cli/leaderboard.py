@@ -112,6 +112,8 @@ def execute(options: argparse.Namespace) -> int:
         print("recbole-posattn: finished runs are kept; the same command continues with the others", file=sys.stderr)
         raise
     _print(report)
+    for message in report.not_tuned:
+        print(f"recbole-posattn: {message}", file=sys.stderr)
     failed = [outcome for outcome in report.unfinished if outcome.started]
     for outcome in failed:
         name, seed = outcome.trial.name, outcome.trial.settings["seed"]
@@ -122,7 +124,7 @@ def execute(options: argparse.Namespace) -> int:
             f"{counted(len(report.unfinished) - len(failed), 'run')}; the same command continues",
             file=sys.stderr,
         )
-    return EXIT_FAILURE if failed else 0
+    return EXIT_FAILURE if failed or report.not_tuned else 0
 
 
 def _check_numbers(options: argparse.Namespace) -> None:

@@ -87,9 +87,12 @@ def ignore_all_but_records(folder: Path) -> None:
 
 def is_enough(result: Mapping[str, Any], max_minutes: float | None) -> bool:
     """Whether a finished run need not be continued: it came to its end, or had as much time as is given now."""
-    if result.get("stopped_by") is None:
-        return True
-    return max_minutes is not None and result["config"]["max_minutes"] >= max_minutes
+    return result.get("stopped_by") is None or had_enough_time(result["config"]["max_minutes"], max_minutes)
+
+
+def had_enough_time(then: float | None, now: float | None) -> bool:
+    """Whether a run with ``max_minutes`` of ``then`` could train as long as one with ``now``; ``None`` is no limit."""
+    return then is None or (now is not None and then >= now)
 
 
 class Record(NamedTuple):

@@ -25,7 +25,7 @@ from recbole_posattn.files import write_json
 from recbole_posattn.locks import FOR_EVER, locked
 from recbole_posattn.settings.plugins import import_plugins
 from recbole_posattn.training.checkpoint import read_checkpoint
-from recbole_posattn.training.explained_errors import is_out_of_memory
+from recbole_posattn.training.explained_errors import OUT_OF_MEMORY, is_out_of_memory
 from recbole_posattn.training.result import RESULT_NAME, USERS_NAME
 from recbole_posattn.training.resume import AUTO
 from recbole_posattn.training.run import run
@@ -114,6 +114,8 @@ def _run_alone_in_folder(
         _complete(incomplete, final, settings)
     except Exception as error:
         reason = one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        if is_out_of_memory(error):
+            reason = f"{OUT_OF_MEMORY}: {reason}"
         if not _may_continue(error):
             shutil.rmtree(incomplete, ignore_errors=True)
         with suppress(OSError):

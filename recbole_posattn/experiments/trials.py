@@ -250,7 +250,7 @@ def end_of_run(ray: Any, started: Any, settings: Mapping[str, Any], folder: Path
 
 def lacks_memory(error: str | None) -> bool:
     """Whether a run failed for lack of memory, so that it may succeed when it runs alone."""
-    return error is not None and error.startswith((OUT_OF_MEMORY, MemoryError.__name__))
+    return error is not None and error.startswith(OUT_OF_MEMORY)
 
 
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:

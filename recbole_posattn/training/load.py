@@ -57,11 +57,14 @@ def evaluate_trainer(
     return trainer.evaluate(data, **options), None
 
 
-def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
+def evaluate_checkpoint(
+    checkpoint: str | Path, data_path: str | Path | None = None
+) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
     """Evaluate a trained model on its test set.
 
     Args:
         checkpoint: A file written by :func:`run`, or the folder of a run.
+        data_path: See :func:`load`.
 
     Returns:
         The metrics by name, ``None`` for a split without rows, and the table of
@@ -70,7 +73,7 @@ def evaluate_checkpoint(checkpoint: str | Path) -> tuple[dict[str, float] | None
     Raises:
         CheckpointError, DataError, SettingError: As :func:`load` does.
     """
-    loaded = load(checkpoint)
+    loaded = load(checkpoint, data_path)
     with run_logger(loaded.config):
         with without_tensorboard():
             trainer = trainer_class(loaded.config)(loaded.config, loaded.model)

@@ -197,7 +197,7 @@ def test_what_cannot_be_measured_ends_in_one_line(
 ) -> None:
     for model in ("NoPESASRec", "GRU4Rec"):
         path = run(model, "tiny", config_dict=tiny_settings(epochs=1), command_line=[])["checkpoint"]
-        with pytest.raises(CheckpointError, match=f"{model} has no positional kernel or encoding to switch off"):
+        with pytest.raises(CheckpointError, match=f"{model} has no kernel, branch or position_encoding to switch off"):
             interference(path)
     no_valid = tiny_settings(
         epochs=1, eval_args={"split": {"LS": "test_only"}, "order": "TO", "mode": "full", "group_by": "user"}

@@ -16,9 +16,11 @@ from recbole_posattn import run
 from recbole_posattn.cli import main as cli
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.leaderboard import leaderboard as make
+from recbole_posattn.experiments.leaderboard import tuned
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.run_folders import FAILURE_NAME
 from recbole_posattn.experiments.trials import Outcome, Resources, Trial
+from recbole_posattn.experiments.tuning.records import FAILED, TrialRecord
 from tests.systems import needs_posix
 
 # A leaderboard whose process is killed when the first run has ended; Ray's processes have not ended yet.
@@ -185,6 +187,27 @@ def test_every_row_is_tuned_by_as_many_trials(
     before = search.stat().st_mtime
     assert cli.main(arguments) == 0 and search.stat().st_mtime == before
     assert capsys.readouterr().err.count(": reused") == 2
+
+
+@pytest.mark.slow
+def test_a_row_whose_trials_all_fail_is_in_the_exit_code(
+    tiny_data_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    without_ray: None,
+) -> None:
+    """It runs with its own settings, and the report says so."""
+    failed = [TrialRecord(0, FAILED, {}, [], error="hidden_size must be a multiple of n_heads")]
+    monkeypatch.setattr(tuned, "run_search", lambda *_: failed)
+    given = [each for each in flags(tiny_data_path, tmp_path) if not each.startswith(("--models", "--seeds"))]
+    arguments = ["leaderboard", *given, "--models=NoPESASRec", "--seeds=1", "--tune", "--num_samples=1", "--topk=[10]"]
+    assert cli.main(arguments) == cli.EXIT_FAILURE
+    expected = "NoPESASRec is not tuned, as no trial finished: hidden_size must be a multiple of n_heads\n"
+    assert expected in capsys.readouterr().err
+    report = (tmp_path / "leaderboard.md").read_text()
+    assert "no trial finished, so its settings are unchanged" in report
+    assert "topk [10] instead of the protocol's [5, 10, 20]" in report.replace("\\", "")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,14 @@ def written(folder: Path, content: Any, name: str = "SASRec.json") -> Path:
     return file
 
 
+def test_names_of_metrics_are_those_of_the_leaderboard() -> None:
+    of_others = {"model": "a", "dataset": "b", "protocol": "c", "source": "d", "deviations": {"ndcg@10": 0.01}}
+    (read,) = read_published([{**of_others, "metrics": {"NDCG@10": 0.1, "HitRate@10": 0.2}}], "published")
+    assert read.metrics == {"ndcg@10": 0.1, "hit@10": 0.2} and read.deviations == {"ndcg@10": 0.01}
+    with pytest.raises(SettingError, match="published: metrics has a metric twice: NDCG@10, ndcg@10"):
+        read_published([{**of_others, "metrics": {"NDCG@10": 0.1, "ndcg@10": 0.2}}], "published")
+
+
 def test_recboards_rows_give_the_mean_and_the_spread_of_the_test_results(tmp_path: Path) -> None:
     other = entry([0.5], description="CE, long", tags=[], config={"retain_seen": True}, dataset="Yelp_10100_811")
     first, second = recboard_file(written(tmp_path, [entry([0.03, 0.05, 0.04]), other]))

@@ -123,6 +123,12 @@ def test_figures_of_others_are_read(tmp_path: Path) -> None:
     assert entry == Published("BSARec", "beauty", "masked", "AAAI", {"hit@10": 0.1, "ndcg@10": 1})
 
 
+def test_settings_that_override_a_protocol_are_told(tmp_path: Path) -> None:
+    text = "settings: {mask_history: none, topk: [5, 10, 20], epochs: 3}\nmodels: [Pop, BPR]\n"
+    spec = read_spec(written(tmp_path, text), {}, {})
+    assert spec.protocol_changes("ml-100k", "temporal_paper") == ["mask_history none instead of the protocol's all"]
+
+
 def test_a_grid_makes_a_row_of_each_combination(tmp_path: Path) -> None:
     text = "models: {PosKernelSASRec: {n_heads: 2, grid: {kernel_groups: [1, n_heads], n_layers: [1, 2]}}}\n"
     spec = read_spec(written(tmp_path, text), {}, {})

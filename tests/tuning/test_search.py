@@ -81,11 +81,14 @@ def started_at(folder: Path) -> dict[str, float]:
 def test_killed_and_taken_up_it_runs_nothing_twice(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    """And with its data in another folder."""
     folder, space = tmp_path / "search", tmp_path / "space.yaml"
     space.write_text("learning_rate: {loguniform: [1e-3, 1e-2]}\n")
+    data, moved = (tmp_path / name for name in ("data", "moved"))
+    shutil.copytree(tiny_data_path, data)
     arguments = [
         *("tune", "--model=NoPESASRec", "--dataset=tiny"),
-        *(f"--data_path={tiny_data_path}", f"--space={space}", "--num_samples=3", "--scheduler=none", "--jobs=2"),
+        *(f"--data_path={data}", f"--space={space}", "--num_samples=3", "--scheduler=none", "--jobs=2"),
         *("--epochs=2", "--hidden_size=16", "--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", f"--output={folder}"),
     ]
     died = subprocess.run([sys.executable, "-c", KILLED_AFTER_A_TRIAL, *arguments], capture_output=True)
@@ -95,6 +98,8 @@ def test_killed_and_taken_up_it_runs_nothing_twice(
 
     assert cli.main(arguments) == cli.EXIT_USER_ERROR
     assert "continue it with --resume" in capsys.readouterr().err
+    data.rename(moved)
+    arguments = [argument.replace(f"--data_path={data}", f"--data_path={moved}") for argument in arguments]
     assert cli.main([*arguments, "--resume"]) == 0
     after = read_records(folder)
     assert after[: len(before)] == before
@@ -452,7 +457,9 @@ def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> N
     for other in (search._replace(algorithm="random"), search._replace(settings={**settings, "epochs": 9})):
         with pytest.raises(SettingError, match=r"the search in .* has (algorithm|settings) .*, and not"):
             open_search(tmp_path, other.plain(), search.space, 5, resume=True)
-    assert open_search(tmp_path, search._replace(n_trials=9).plain(), search.space, 5, resume=True) == []
+    elsewhere = {**settings, "data_path": "elsewhere", "checkpoint_dir": "there", "state": "ERROR"}
+    for same in (search._replace(n_trials=9), search._replace(settings=elsewhere)):
+        assert open_search(tmp_path, same.plain(), search.space, 5, resume=True) == []
 
 
 @pytest.mark.slow

@@ -136,7 +136,12 @@ def test_trials_that_had_less_time_are_not_taken(
     search: Search, tmp_path: Path, before: float | None, now: float, enough: bool
 ) -> None:
     earlier, new = (search._replace(settings={**search.settings, "max_minutes": each}) for each in (before, now))
-    searched(tmp_path / "earlier", earlier, trial(0, FINISHED, 0.002))
+    folder = searched(tmp_path / "earlier", earlier, trial(0, FINISHED, 0.002))
+    if not enough:
+        with pytest.raises(
+            SettingError, match="cannot be continued: its trials were stopped earlier than new ones would"
+        ):
+            run_search(new, folder, Resources(address="nowhere"), True, lambda record: None)
     assert bool(earlier_trials(new, [tmp_path], tmp_path / "own", Console(file=io.StringIO()))) == enough
     unlimited = earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=io.StringIO()))
     assert bool(unlimited) == (before is None)

@@ -90,7 +90,7 @@ def remake_leaderboard(source: Path, folder: Path) -> Report:
         UserError: If the folder cannot be written.
     """
     boards, provenance = read_report(source)
-    return Report(write_report(boards, provenance, folder), boards, [])
+    return Report(write_report(boards, provenance, folder), boards, [], [])
 
 
 class Report(NamedTuple):
@@ -100,11 +100,13 @@ class Report(NamedTuple):
         files: Its files.
         boards: Its boards, one for each data set and protocol with a finished run.
         unfinished: The runs that failed or were not started.
+        not_tuned: A message for each row whose trials all failed.
     """
 
     files: list[Path]
     boards: list[Board]
     unfinished: list[Outcome]
+    not_tuned: list[str]
 
 
 class _Plan:
@@ -139,8 +141,8 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
     """Run the trials of a plan and write the report."""
     boards, unfinished, notes = [], [], []
     for (dataset, protocol), trials in plan.trials.items():
-        outcomes = []
-        with LiveTable(f"{dataset}, {Path(protocol).stem}", list(trials.values()), plan.console) as table:
+        outcomes, title = [], f"{dataset}, {Path(protocol).stem}"
+        with LiveTable(title, list(trials.values()), plan.console) as table:
             for outcome in run_trials(trials, plan.where, budget):
                 if outcome.error is None and read_result(outcome.folder)["test_result"] is None:
                     outcome = dataclasses.replace(outcome, error="its test split has no targets")
@@ -149,16 +151,17 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
                 outcomes.append(outcome)
                 table.add(outcome)
         unfinished += [outcome for outcome in outcomes if outcome.error is not None]
+        notes += [f"{title}: {change}." for change in plan.spec.protocol_changes(dataset, protocol)]
         board = gather(outcomes, dataset, Path(protocol).stem, plan.references[dataset, protocol])
         if board is not None:
             boards.append(board)
         else:
-            notes.append(f"{dataset}, {Path(protocol).stem}: no run finished; the first one: {outcomes[0].error}")
+            notes.append(f"{title}: no run finished; the first one: {outcomes[0].error}")
     if not boards:
         what = "all runs failed" if any(outcome.started for outcome in unfinished) else "no run was started"
         raise UserError(f"{what}, the first one: {unfinished[0].trial.name}: {unfinished[0].error}")
     files = write_report(boards, _provenance(plan.spec, boards, tuning, notes), plan.folder)
-    return Report(files, boards, unfinished)
+    return Report(files, boards, unfinished, tuning.failures)
 
 
 def _provenance(spec: Spec, boards: Sequence[Board], tuning: Tuning, notes: list[str]) -> Provenance:

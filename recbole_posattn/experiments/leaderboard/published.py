@@ -12,6 +12,8 @@ from recbole_posattn.errors import SettingError, shown
 
 _TEXTS = ("model", "dataset", "protocol", "source")
 
+_BY_METRIC = ("metrics", "deviations")
+
 # How RecBoard names metrics, and RecBole.
 _METRICS = {"hitrate": "hit"}
 
@@ -70,7 +72,7 @@ def _entry(entry: Any, where: str) -> Published:
         not required <= set(entry) <= set(Published._fields)
         or not all(isinstance(entry[key], str) for key in _TEXTS)
         or not (_are_figures(figures) and figures)
-        or not (_are_figures(deviations) and set(deviations) <= set(figures))
+        or not (_are_figures(deviations) and set(map(_metric, deviations)) <= set(map(_metric, figures)))
         or not (entry.get("seeds") is None or (type(entry["seeds"]) is int and entry["seeds"] >= 1))
     ):
         raise SettingError(
@@ -78,7 +80,11 @@ def _entry(entry: Any, where: str) -> Published:
             f"such as ndcg@10 to numbers, and may have deviations, such a mapping, and the number of seeds; got "
             f"{entry!r}."
         )
-    return Published(**entry)
+    names = [_metric(name) for name in figures]
+    if len(set(names)) < len(names):
+        raise SettingError(f"{where}: metrics has a metric twice: {', '.join(figures)}.")
+    by_metric = {field: {_metric(name): value for name, value in entry.get(field, {}).items()} for field in _BY_METRIC}
+    return Published(**{**entry, **by_metric})
 
 
 def _are_figures(figures: Any) -> bool:

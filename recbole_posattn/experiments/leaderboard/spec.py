@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.experiments.leaderboard.published import Published, read_published
 from recbole_posattn.experiments.trials import Trial
+from recbole_posattn.reporting.names import setting_text
 from recbole_posattn.settings.keys import RUN_NAMES, SAME_IN_ALL_ROWS
 from recbole_posattn.settings.plugins import import_plugins, with_plugins
 from recbole_posattn.settings.protocols import read_protocol
@@ -82,6 +83,15 @@ class Spec(NamedTuple):
         plugins = {"plugins": self.plugins} if self.plugins else {}
         named = {"dataset": dataset, "protocol": protocol}
         return {**self.settings, **self.models[name], **tuned, **plugins, **named}
+
+    def protocol_changes(self, dataset: str, protocol: str) -> list[str]:
+        """The keys of the protocol that settings of all runs override, each in words for the report."""
+        given = self.row(next(iter(self.models)), dataset, protocol)
+        return [
+            f"{key} {setting_text(given[key])} instead of the protocol's {setting_text(value)}"
+            for key, value in read_protocol(protocol).items()
+            if given.get(key, value) != value
+        ]
 
 
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:

@@ -38,10 +38,12 @@ class Tuning:
     Attributes:
         rows: The trials of each row, see ``tuning`` in ``leaderboard.schema.json``.
         notes: The same in words.
+        failures: A message for each row whose trials all failed.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def add(self, dataset: str, protocol: str, row: str, records: Sequence[TrialRecord], bigger: bool) -> None:
         """Add the trials of a row."""
@@ -61,7 +63,10 @@ class Tuning:
         }
         self.rows.append(facts)
         found = "no trial finished, so its settings are unchanged"
-        if best is not None:
+        if best is None:
+            why = next((record.error for record in records if record.error), "no trial has a score")
+            self.failures.append(f"{dataset}, {protocol}: {row} is not tuned, as no trial finished: {why}")
+        else:
             found = ", ".join(f"{key} {setting_text(value)}" for key, value in best.settings.items())
         self.notes.append(
             f"{dataset}, {protocol}: {row}: {counted(facts['trials'], 'trial')} ({facts['pruned']} pruned, "

@@ -19,6 +19,7 @@ from recbole_posattn.experiments.run_folders import DRAWN_NAME, remove_left_over
 from recbole_posattn.experiments.run_results import read_result, validated_epochs
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.files import json_text, write_json
+from recbole_posattn.settings.keys import WITHOUT_EFFECT_ON_RESULT
 from recbole_posattn.training.result import RESULT_NAME
 
 SEARCH_NAME, TRIALS_NAME = "search.json", "trials.jsonl"
@@ -115,13 +116,11 @@ def open_search(
     if file.is_file():
         if not resume:
             raise SettingError(f"{folder} already holds a search; continue it with --resume, or give another --output.")
-        before = json.loads(file.read_text(encoding="utf-8"))
-        for key, value in json.loads(json_text(searched)).items():
-            if before.get(key) != value:
-                raise SettingError(
-                    f"the search in {folder} has {key} {before.get(key)!r}, and not {value!r}; "
-                    "continue it with the same command, or give another --output."
-                )
+        for key, (old, new) in differing_fields(json.loads(file.read_text(encoding="utf-8")), searched).items():
+            raise SettingError(
+                f"the search in {folder} has {key} {old!r}, and not {new!r}; "
+                "continue it with the same command, or give another --output."
+            )
     elif resume:
         raise SettingError(f"there is no search in {folder} to resume; leave --resume out.")
     try:
@@ -140,6 +139,20 @@ def open_search(
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     return sorted(ended, key=lambda record: record.number)
+
+
+def differing_fields(before: Mapping[str, Any], searched: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two definitions of a search differ: the old and the new value by field.
+
+    Settings without effect on the results, such as the folder of the data, may differ.
+    """
+    old, new = before, json.loads(json_text(searched))
+    old, new = ({**fields, "settings": _with_effect(fields.get("settings") or {})} for fields in (old, new))
+    return {key: (old.get(key), value) for key, value in new.items() if old.get(key) != value}
+
+
+def _with_effect(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT_ON_RESULT}
 
 
 def take_records(

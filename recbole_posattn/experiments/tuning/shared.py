@@ -11,8 +11,15 @@ from rich.console import Console
 
 from recbole_posattn.errors import SettingError, typed
 from recbole_posattn.experiments.identity import Identity, identify
-from recbole_posattn.experiments.records import OTHER_RESULTS
-from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, SEARCH_NAME, TrialRecord, read_records
+from recbole_posattn.experiments.records import OTHER_RESULTS, had_enough_time
+from recbole_posattn.experiments.tuning.records import (
+    FINISHED,
+    PRUNED,
+    SEARCH_NAME,
+    TrialRecord,
+    differing_fields,
+    read_records,
+)
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.files import json_text
 from recbole_posattn.reporting.terminal import print_line
@@ -51,8 +58,8 @@ def check_same_search(search: Search, now: Identity, folder: Path) -> None:
     Raises:
         SettingError: If they differ.
     """
-    before, definition = _definition(folder / SEARCH_NAME), json.loads(json_text(search.plain()))
-    if before is None or any(before.get(key) != value for key, value in definition.items()):
+    before = _definition(folder / SEARCH_NAME)
+    if before is None or differing_fields(before, search.plain()):
         return
     then = before["identity"]
     why = ""
@@ -63,6 +70,8 @@ def check_same_search(search: Search, now: Identity, folder: Path) -> None:
     elif differing := now.differences(then["config"]):
         key, (old, new) = next(iter(differing.items()))
         why = f"its trials had {key} {typed(old)}, and new ones would have {typed(new)}"
+    elif not had_enough_time(*(fields["settings"].get("max_minutes") for fields in (before, search.plain()))):
+        why = "its trials were stopped earlier than new ones would be, by their max_minutes"
     if why:
         raise SettingError(f"the search in {folder} cannot be continued: {why}; give another --output.")
 
@@ -91,7 +100,7 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
             continue
         if not identity.is_of(before["identity"]):
             continue
-        if not _had_enough_time(before, search):
+        if not had_enough_time(before["settings"].get("max_minutes"), search.settings.get("max_minutes")):
             continue
         if before["identity"].get("results_version") != identity.version:
             print_line(console, f"{file.parent}: its trials are not reused: {OTHER_RESULTS}")
@@ -106,16 +115,10 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
     return trials
 
 
-def _had_enough_time(before: Mapping[str, Any], search: Search) -> bool:
-    """Whether the trials of an earlier search could train as long as those of a new one."""
-    then, now = before.get("settings", {}).get("max_minutes"), search.settings.get("max_minutes")
-    return then is None or (now is not None and then >= now)
-
-
 def _definition(file: Path) -> Mapping[str, Any] | None:
     """The content of a ``search.json``; ``None`` if it is damaged, or of a version that stored no identity."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return content if isinstance(content["identity"]["config"], dict) else None
+        return content if isinstance(content["identity"]["config"], dict) and "settings" in content else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -86,7 +86,7 @@ def _tune(
     if best is None:
         reasons = [record.error for record in records if record.error]
         raise UserError(f"no trial finished{f'; the first failed: {reasons[0]}' if reasons else ''}")
-    winner = _evaluated(best, folder)
+    winner = _evaluated(best, folder, search.settings.get("data_path"))
     _forget_others(folder, records, best)
     result = SearchResult(
         model=config["model"],
@@ -117,15 +117,18 @@ def _forget_others(folder: Path, records: Sequence[TrialRecord], best: TrialReco
                 shutil.rmtree(run)
 
 
-def _evaluated(best: TrialRecord, folder: Path) -> dict[str, Any]:
-    """The results of the best trial, evaluated once on the test set, however often the search is resumed."""
+def _evaluated(best: TrialRecord, folder: Path, data_path: str | None) -> dict[str, Any]:
+    """The results of the best trial, evaluated once on the test set, however often the search is resumed.
+
+    ``data_path`` is given if the data may have moved since the trial.
+    """
     file = folder / WINNER_NAME
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
         if before["trial"] == best.number:
             return {**before, **{key: with_nan(before[key]) for key in ("valid_result", "test_result")}}
     own = trial_folder(folder, best.number)
-    test_result, _ = evaluate_checkpoint(own / BEST_NAME)
+    test_result, _ = evaluate_checkpoint(own / BEST_NAME, data_path)
     winner = {
         "trial": best.number,
         "settings": best.settings,
