@@ -86,7 +86,8 @@ def interference(
     parts = positional_parts(loaded.model) if isinstance(loaded.model, SASRecBase) else []
     if not parts:
         raise CheckpointError(
-            f"checkpoint {checkpoint}: {loaded.config['model']} has no kernel, branch or position_encoding to switch off"
+            f"checkpoint {checkpoint}: {loaded.config['model']} has no kernel, branch or position_encoding to switch "
+            "off"
         )
     if not len(_loader(loaded, split)):
         raise DataError(f"data set {loaded.config['dataset']!r}: the {split} split has no rows to measure on")

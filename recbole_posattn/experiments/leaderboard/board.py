@@ -5,6 +5,7 @@ Shape keys: s seeds, n held-out targets.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,8 +90,11 @@ class Board:
 
     def score(self, model: str, metric: str) -> pd.Series:
         """The row of :attr:`scores` of a model and a metric."""
-        rows = self.scores[(self.scores["model"] == model) & (self.scores["metric"] == metric)]
-        return rows.iloc[0]
+        return self._score_rows[model, metric]
+
+    @functools.cached_property
+    def _score_rows(self) -> dict[tuple[str, str], pd.Series]:
+        return {(row["model"], row["metric"]): row for _, row in self.scores.iterrows()}
 
     def cost(self, model: str, cost: str) -> Any:
         """A value of :attr:`costs`."""
@@ -136,9 +140,15 @@ class Board:
 
     def best(self, metric: str) -> list[str]:
         """The models with the highest mean; several if they agree to four digits."""
-        rows = self.scores[self.scores["metric"] == metric]
-        highest = rows["mean"].round(4) == rows["mean"].round(4).max()
-        return rows[highest]["model"].tolist()
+        return self._best_models.get(metric, [])
+
+    @functools.cached_property
+    def _best_models(self) -> dict[str, list[str]]:
+        best = {}
+        for metric, rows in self.scores.groupby("metric"):
+            rounded = rows["mean"].round(4)
+            best[str(metric)] = rows[rounded == rounded.max()]["model"].tolist()
+        return best
 
 
 def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: str) -> Board | None:
