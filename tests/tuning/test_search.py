@@ -457,9 +457,13 @@ def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> N
     for other in (search._replace(algorithm="random"), search._replace(settings={**settings, "epochs": 9})):
         with pytest.raises(SettingError, match=r"the search in .* has (algorithm|settings) .*, and not"):
             open_search(tmp_path, other.plain(), search.space, 5, resume=True)
-    elsewhere = {**settings, "data_path": "elsewhere", "checkpoint_dir": "there", "state": "ERROR"}
-    for same in (search._replace(n_trials=9), search._replace(settings=elsewhere)):
-        assert open_search(tmp_path, same.plain(), search.space, 5, resume=True) == []
+    elsewhere = search._replace(
+        settings={**settings, "data_path": "elsewhere", "checkpoint_dir": "there", "state": "ERROR"}
+    )
+    with pytest.raises(SettingError, match="has settings"):  # as without an identity the data may be others
+        open_search(tmp_path, elsewhere.plain(), search.space, 5, resume=True)
+    for same in (search._replace(n_trials=9), elsewhere):
+        assert open_search(tmp_path, same.plain(), search.space, 5, resume=True, identity={}) == []
 
 
 @pytest.mark.slow

@@ -144,15 +144,15 @@ def open_search(
 def differing_fields(before: Mapping[str, Any], searched: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The fields in which two definitions of a search differ: the old and the new value by field.
 
-    Settings without effect on the results, such as the folder of the data, may differ.
+    Settings without effect on the results, such as the folder of the data, may differ if the earlier definition has an
+    identity, by which the data are compared; searches of early versions have none.
     """
-    old, new = before, json.loads(json_text(searched))
-    old, new = ({**fields, "settings": _with_effect(fields.get("settings") or {})} for fields in (old, new))
+    old, new = dict(before), json.loads(json_text(searched))
+    if "identity" in old:
+        for fields in (old, new):
+            given = (fields.get("settings") or {}).items()
+            fields["settings"] = {key: value for key, value in given if key not in WITHOUT_EFFECT_ON_RESULT}
     return {key: (old.get(key), value) for key, value in new.items() if old.get(key) != value}
-
-
-def _with_effect(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT_ON_RESULT}
 
 
 def take_records(

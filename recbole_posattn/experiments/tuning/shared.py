@@ -70,7 +70,7 @@ def check_same_search(search: Search, now: Identity, folder: Path) -> None:
     elif differing := now.differences(then["config"]):
         key, (old, new) = next(iter(differing.items()))
         why = f"its trials had {key} {typed(old)}, and new ones would have {typed(new)}"
-    elif not had_enough_time(*(fields["settings"].get("max_minutes") for fields in (before, search.plain()))):
+    elif not _had_enough_time(before, search):
         why = "its trials were stopped earlier than new ones would be, by their max_minutes"
     if why:
         raise SettingError(f"the search in {folder} cannot be continued: {why}; give another --output.")
@@ -100,7 +100,7 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
             continue
         if not identity.is_of(before["identity"]):
             continue
-        if not had_enough_time(before["settings"].get("max_minutes"), search.settings.get("max_minutes")):
+        if not _had_enough_time(before, search):
             continue
         if before["identity"].get("results_version") != identity.version:
             print_line(console, f"{file.parent}: its trials are not reused: {OTHER_RESULTS}")
@@ -113,6 +113,11 @@ def earlier_trials(search: Search, folders: Sequence[Path], own: Path, console: 
         new = [record._replace(source=str(folder)) for record in records if record.settings not in known]
         trials += new[: max(0, search.n_trials - len(trials))]
     return trials
+
+
+def _had_enough_time(before: Mapping[str, Any], search: Search) -> bool:
+    """Whether the trials of an earlier search could train as long as those of a new one."""
+    return had_enough_time(before["settings"].get("max_minutes"), search.settings.get("max_minutes"))
 
 
 def _definition(file: Path) -> Mapping[str, Any] | None:
