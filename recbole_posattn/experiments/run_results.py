@@ -45,12 +45,12 @@ def forget_checkpoint(folder: Path) -> None:
 
 
 def validated_epochs(result: Mapping[str, Any]) -> list[tuple[int, float, float]]:
-    """``(epoch, loss, score)`` of each validated epoch, counted from 1; the score is the watched metric.
+    """``(epoch, loss, score)`` of each validated epoch, counted from 1; the score is ``valid_metric``.
 
     Args:
         result: The content of ``result.json``.
     """
-    watched = result["config"]["valid_metric"].lower()
+    metric = result["config"]["valid_metric"].lower()
     return [
-        (point["epoch"] + 1, point["loss"], point["valid"][watched]) for point in result["curve"] if "valid" in point
+        (point["epoch"] + 1, point["loss"], point["valid"][metric]) for point in result["curve"] if "valid" in point
     ]

@@ -466,12 +466,21 @@ def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> N
         assert open_search(tmp_path, same.plain(), search.space, 5, resume=True, identity={}) == []
 
 
+def test_what_settings_come_with_is_said_once(settings: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    search = Search({**settings, "model": "SASRec", "kernel_bandwidth": 3}, Space([HEADS]), 2, "grid")
+    with pytest.raises(SettingError, match="there is no search"):
+        run_search(search, tmp_path / "search", Resources(), resume=True)
+    assert [record.message for record in caplog.records] == [
+        "settings without effect on SASRec, which does not have them: kernel_bandwidth"
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("connected_ray")
 def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
-    heads = Dimension("n_heads", "choice", (3,), {})
-    with pytest.raises(UserError, match="no trial finished; the first failed: hidden_size must be a multiple"):
-        tune(Search(settings, Space([heads]), 1, "grid"), tmp_path / "search", Resources(cpus=1))
+    rate = Dimension("learning_rate", "choice", (1e30,), {})
+    with pytest.raises(UserError, match="no trial finished; the first failed: .*nan"):
+        tune(Search(settings, Space([rate]), 1, "grid"), tmp_path / "search", Resources(cpus=1))
     assert not (tmp_path / "search" / "best.yaml").exists()
 
 

@@ -229,6 +229,16 @@ def test_spaces_that_come_along_hold_settings_that_their_model_takes(file: Path)
         Config(model, "ml-100k", config_dict=settings, command_line=[])
 
 
+@pytest.mark.parametrize(("algorithm", "n_tried"), [("grid", 2), ("tpe", 20)])
+def test_a_space_that_conflicts_with_the_settings_is_refused_at_once(algorithm: str, n_tried: int) -> None:
+    heads = Dimension("n_heads", "choice", (3, 5), {})
+    search = Search({"model": "NoPESASRec", "dataset": "ml-100k"}, Space([heads]), 9, algorithm)
+    message = rf"no trial can run .*; {n_tried} were tried, the first one with n_heads [35]: hidden_size must be"
+    with pytest.raises(SettingError, match=message):
+        check_search(search)
+    check_search(search._replace(space=Space([heads._replace(values=(3, 4))])))  # whose trials do not all fail
+
+
 def test_our_models_are_searched_alike() -> None:
     """The same values of the same keys but for what a model has of its own: the same chance for all.
 

@@ -20,6 +20,7 @@ from recbole_posattn.experiments.leaderboard.report import write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.experiments.leaderboard.tuned import Tuning, tune_rows
+from recbole_posattn.experiments.messages import each_message_once
 from recbole_posattn.experiments.records import RUNS, Records, ignore_all_but_records, records_folders
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
@@ -32,6 +33,7 @@ TUNING = "tuning"
 _SEARCHES = ("results", "tuning", "leaderboards")
 
 
+@each_message_once()
 def make_leaderboard(
     spec: Spec,
     folder: Path,

@@ -37,7 +37,7 @@ def print_boards(boards: Sequence[Board], console: Console) -> None:
 
 
 def _cell(board: Board, column: Column, model: str) -> Cell:
-    """The deviation is beside the watched metric alone: a terminal is narrow."""
+    """The deviation is beside ``valid_metric`` alone: a terminal is narrow."""
     cell = column.cell(model)
     return cell if column.name == board.metrics[0] else cell._replace(text=cell.text.partition(" ± ")[0])
 

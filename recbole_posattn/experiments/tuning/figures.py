@@ -37,7 +37,7 @@ def draw_search(
         records: The trials, by number.
         space: The search space.
         fixed: All other settings.
-        metric: The watched metric.
+        metric: ``valid_metric``.
         bigger: Whether higher is better.
     """
     metric = metric_title(metric)

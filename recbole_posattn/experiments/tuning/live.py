@@ -18,7 +18,7 @@ class LiveSearch:
     Args:
         title: Name of the search.
         n_trials: Number of trials, including those of earlier calls.
-        metric: The watched metric.
+        metric: ``valid_metric``.
         bigger: Whether higher is better.
         console: Shows the progress.
     """

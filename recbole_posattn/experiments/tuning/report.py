@@ -27,7 +27,7 @@ class SearchResult(NamedTuple):
     Attributes:
         model: Name of the model.
         dataset: Name of the data set.
-        metric: The watched metric, such as ``ndcg@10``.
+        metric: ``valid_metric``, such as ``ndcg@10``.
         bigger: Whether higher is better.
         space: The search space.
         given: Settings that the user gave.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
+from recbole_posattn.experiments.messages import each_message_once
 from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.run_folders import remove_left_over
 from recbole_posattn.experiments.tuning.records import WAIT_FOR_ORPHANS, TrialRecord, open_search, take_records
@@ -13,6 +14,7 @@ from recbole_posattn.experiments.tuning.shared import check_same_search, search_
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 
 
+@each_message_once()
 def run_search(
     search: Search,
     folder: Path,

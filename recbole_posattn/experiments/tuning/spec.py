@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.tuning.space import Space
+from recbole_posattn.reporting.names import setting_text
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.encodings import DECIDE_ENCODINGS
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import KEY as PLUGINS
 from recbole_posattn.settings.plugins import check_known_in_workers
 from recbole_posattn.settings.recipe_checks import resolved_histories
+
+# Points of a search space of which one at least must go with the fixed settings.
+_N_CHECKED = 20
 
 
 class Search(NamedTuple):
@@ -75,7 +81,7 @@ def check_search(search: Search) -> Config:
         The settings of all keys without a search.
 
     Raises:
-        SettingError: If a setting, or a key of the space, is invalid.
+        SettingError: If a setting, or a key of the space, is invalid, or if no trial can go with the fixed settings.
         DataError: If the data set cannot be read.
     """
     config = Config(config_dict=search.settings, command_line=[])  # imports the plugins
@@ -85,4 +91,35 @@ def check_search(search: Search) -> Config:
     ensure_atomic_files(config)
     search.space.check(config, "search space")
     search.total(config)  # raises an error if a key has no grid
+    _check_points(search, config)
     return config
+
+
+def _check_points(search: Search, config: Config) -> None:
+    """Refuse a search all of whose trials would fail; a trial that fails beside others is told when it does."""
+    refused: list[str] = []
+    for drawn in itertools.islice(_points(search, search.fixed(config)), _N_CHECKED):
+        try:
+            Config(config_dict={**search.settings, **drawn}, command_line=[])
+            return
+        except SettingError as error:
+            refused.append(f"with {', '.join(f'{key} {setting_text(value)}' for key, value in drawn.items())}: {error}")
+    raise SettingError(
+        f"search space: no trial can run with the given settings; {len(refused)} were tried, the first one {refused[0]}"
+    )
+
+
+def _points(search: Search, fixed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Points of the space: those of the grid; else the defaults, if the space has them, and then random ones."""
+    if search.algorithm == "grid":
+        yield from search.space.grid(fixed)
+        return
+    defaults = search.space.defaults(fixed)
+    if defaults is not None:
+        yield defaults
+    import optuna  # slow, and seldom needed here
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    while True:
+        yield search.space.suggest(study.ask(), fixed)

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from recbole_posattn.errors import UserError
+from recbole_posattn.experiments.messages import each_message_once
 from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.run_results import forget_checkpoint, read_result, with_nan
 from recbole_posattn.experiments.trials import Resources
@@ -37,6 +38,7 @@ WINNER_NAME = "best.json"
 _NOT_WRITTEN = PLACES | {"dataset"}
 
 
+@each_message_once()
 def tune(
     search: Search, folder: Path, where: Resources, resume: bool = False, console: Console | None = None
 ) -> tuple[SearchResult, list[Path]]:
