@@ -479,7 +479,7 @@ def test_what_settings_come_with_is_said_once(settings: dict, tmp_path: Path, ca
 @pytest.mark.usefixtures("connected_ray")
 def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
     rate = Dimension("learning_rate", "choice", (1e30,), {})
-    with pytest.raises(UserError, match="no trial finished; the first failed: .*nan"):
+    with pytest.raises(UserError, match=r"no trial finished; the first failed: .*nan"):
         tune(Search(settings, Space([rate]), 1, "grid"), tmp_path / "search", Resources(cpus=1))
     assert not (tmp_path / "search" / "best.yaml").exists()
 
