@@ -68,12 +68,11 @@ def plain_events(table: pd.DataFrame, protocol: str, cuts: tuple[float, float]) 
     return events
 
 
-def plain_metrics(events: list[Event], scores: Callable[[Event], np.ndarray], mask: str, n_items: int) -> dict:
+def plain_metrics(events: list[Event], scores: Iterator[np.ndarray], mask: str, n_items: int) -> dict:
     """Metrics from whole rankings, one event after the other."""
     found: dict[str, list[float]] = {f"{name}@{k}": [] for name in METRICS[:-1] for k in TOPK}
     lists = []
-    for event in events:
-        score = scores(event).astype(np.float64)
+    for event, score in zip(events, scores, strict=True):
         left_out = {"none": [], "all": event.history, "except_target": set(event.history) - {event.item}}[mask]
         score[[0, *left_out]] = -np.inf
         ranking = np.argsort(-score, kind="stable")
@@ -90,20 +89,18 @@ def plain_metrics(events: list[Event], scores: Callable[[Event], np.ndarray], ma
     return result
 
 
-def scorer(model: torch.nn.Module, config: Config) -> Callable[[Event], np.ndarray]:
-    """Scores of all items for an event, from its user or from its newest items."""
-
-    def scores(event: Event) -> np.ndarray:
-        max_length = config["MAX_ITEM_LIST_LENGTH"]
-        batch = {"user_id": torch.tensor([event.user])}
+def all_scores(model: torch.nn.Module, config: Config, events: list[Event]) -> Iterator[np.ndarray]:
+    """Scores of all items for each event, from its user or from its newest items."""
+    max_length = config["MAX_ITEM_LIST_LENGTH"]
+    for first in range(0, len(events), 100):
+        some = events[first : first + 100]
+        batch = {"user_id": torch.tensor([event.user for event in some])}
         if max_length is not None:
-            newest = event.history[-max_length:]
-            padded = newest + [0] * (max_length - len(newest))
-            batch |= {"item_id_list": torch.tensor([padded]), "item_length": torch.tensor([len(newest)])}
+            newest = [event.history[-max_length:] for event in some]
+            padded = [items + [0] * (max_length - len(items)) for items in newest]
+            batch |= {"item_id_list": torch.tensor(padded), "item_length": torch.tensor([*map(len, newest)])}
         with torch.no_grad():
-            return model.full_sort_predict(Interaction(batch)).view(-1).numpy()
-
-    return scores
+            yield from model.full_sort_predict(Interaction(batch)).view(len(some), -1).double().numpy()
 
 
 def evaluated(config: Config) -> Iterator[tuple[str, dict, pd.DataFrame, dict]]:
@@ -129,7 +126,7 @@ def evaluated(config: Config) -> Iterator[tuple[str, dict, pd.DataFrame, dict]]:
     events = plain_events(table, config["protocol"], plain_cuts(config, table))
     for (part, found), loader in zip(events.items(), held_out):
         metrics, users = trainer.evaluate_users(loader, load_best_model=False)
-        plain = plain_metrics(found, scorer(model, config), config["mask_history"], dataset.item_num)
+        plain = plain_metrics(found, all_scores(model, config, found), config["mask_history"], dataset.item_num)
         assert len(users) == len(found) > 0
         histories = sorted((dataset.id2token("user_id", event.user), len(event.history)) for event in found)
         assert sorted(zip(users["user"], users["history_length"])) == histories
