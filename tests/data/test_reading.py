@@ -175,6 +175,8 @@ def test_whatever_pandas_reads_we_read(rows: list, newline: str, separator: str)
         (ours, of_ours), (theirs, of_theirs) = found
         if isinstance(theirs, type):  # pandas' parser in C reads more than the one in Python, which RecBole uses
             return
+        if not isinstance(theirs.index, pd.RangeIndex):  # row names, which Surplus.check refuses
+            return
         plain = ours.astype({name: object for name in ours if isinstance(ours[name].dtype, pd.CategoricalDtype)})
         pd.testing.assert_frame_equal(plain, theirs, check_exact=True)
         assert of_ours == of_theirs
