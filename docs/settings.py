@@ -72,7 +72,8 @@ def tables() -> str:
         "## Keys of PosKernelSASRec",
         "The defaults are in [`properties/model/PosKernelSASRec.yaml`](../properties/model/PosKernelSASRec.yaml). The "
         "other models of this package have the keys that apply to them: the models of single encodings with the same "
-        "defaults (SinusoidalSASRec with the paper's block), the published models (FMLPRec, BSARec, TVRec, ESASRec, HSTU, TiSASRec) with their authors' "
+        "defaults (SinusoidalSASRec with the paper's block), the published models (FMLPRec, BSARec, TVRec, ESASRec, "
+        "HSTU, TiSASRec) with their authors' "
         "defaults. A key that a model does not have is refused.",
         _table(of_models),
         "## Keys of single models",
