@@ -37,7 +37,25 @@ _REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", 
 
 
 class RunResult(TypedDict):
-    """The result of :func:`run`: RecBole's four entries, then ours."""
+    """The result of :func:`run`: RecBole's four entries, then ours.
+
+    Attributes:
+        best_valid_score: ``valid_metric`` of the best epoch.
+        valid_score_bigger: Whether a larger score is better.
+        best_valid_result: All metrics of that epoch on the validation set; ``None`` if that has no rows.
+        test_result: All metrics on the test set; ``None`` if that has no rows or is not evaluated.
+        checkpoint: Path of the best checkpoint; ``None`` unless saved.
+        epochs: Number of epochs trained.
+        best_epoch: Counted from 0, as in the log; −1 if no epoch was validated.
+        seconds: Wall time of ``data``, ``training`` with validation, ``test`` and ``total``.
+        trainable_parameters: Their number.
+        peak_mebibytes: Peak memory of the process, or of the GPU if there is one.
+        seen_targets: Share of the test targets in their user's history; ``None`` unless ``mask_history`` is given.
+        curve: For each epoch, its number from 0, seconds and loss, and ``valid``, the metrics if it was validated.
+        learned: What our models report of themselves, such as the ``kernel_widths`` of adaptive bands.
+        changes: The settings that were changed on resume.
+        stopped_by: ``max_minutes`` if this setting ended the training.
+    """
 
     best_valid_score: float
     valid_score_bigger: bool

@@ -87,15 +87,8 @@ def run(
             the log file has it in both cases.
 
     Returns:
-        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` (``None``
-        where a split has no rows, or is not evaluated), and: ``checkpoint`` (path, ``None`` unless saved), ``epochs``
-        (trained), ``best_epoch`` (counted from 0), ``seconds`` (wall time of ``data``, ``training`` with validation,
-        ``test`` and ``total``), ``trainable_parameters``, ``peak_mebibytes`` (memory of the process, or of the GPU if
-        there is one), ``seen_targets`` (share of test targets in their user's history; ``None`` unless
-        ``mask_history`` is given), ``curve`` (per-epoch log, see ``EngineMixin``), ``learned`` (what our models report
-        of themselves, such as the ``kernel_widths`` of adaptive bands), ``changes`` (settings that were changed on
-        resume) and ``stopped_by`` (``max_minutes`` if this setting ended the training). ``None`` if the first process
-        runs on another machine.
+        The entries of :class:`~recbole_posattn.training.result.RunResult`; ``None`` if the first process runs on
+        another machine.
 
     Raises:
         SettingError: If the key or value of a setting cannot be used.
