@@ -16,7 +16,7 @@ _INCOMPLETE = ".incomplete"
 
 
 @contextmanager
-def whole_file(file: str | Path) -> Iterator[Path]:
+def write_atomically(file: str | Path) -> Iterator[Path]:
     """A path to write to, renamed to ``file`` when the block succeeds; an old file stays untouched until then.
 
     Args:
@@ -44,7 +44,7 @@ def link_or_copy(file: str | Path, name: str | Path) -> None:
         file: The file.
         name: Its second name; a file of that name is replaced.
     """
-    with whole_file(name) as incomplete:
+    with write_atomically(name) as incomplete:
         incomplete.unlink(missing_ok=True)
         try:
             os.link(file, incomplete)
@@ -78,7 +78,7 @@ def make_new_folder(path: Path) -> Path:
 
 def write_json(file: str | Path, value: Any, **options: Any) -> None:
     """Write a value as an indented JSON file, whole or not at all; the arguments are those of :func:`json_text`."""
-    with whole_file(file) as incomplete:
+    with write_atomically(file) as incomplete:
         incomplete.write_text(json_text(value, indent=2, **options) + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from recbole_posattn.errors import InUseError
 _LOCK_NAME, _HOLDER_NAME = ".lock", ".lock-holder"
 
 # A timeout of :func:`lock_file`: wait without limit.
-FOR_EVER = -1.0
+NO_TIMEOUT = -1.0
 
 
 def lock_file(file: Path, timeout: float = 0) -> FileLock | None:
@@ -25,7 +25,7 @@ def lock_file(file: Path, timeout: float = 0) -> FileLock | None:
 
     Args:
         file: The file, in an existing folder.
-        timeout: Seconds to wait for another process; :data:`FOR_EVER` for no limit.
+        timeout: Seconds to wait for another process; :data:`NO_TIMEOUT` for no limit.
 
     Returns:
         The lock; ``None`` if the file system has no locks.
@@ -62,7 +62,7 @@ def locked(file: Path, timeout: float = 0) -> Iterator[None]:
 
 
 @contextmanager
-def alone_in(folder: Path, what: str) -> Iterator[None]:
+def exclusive_access(folder: Path, what: str) -> Iterator[None]:
     """Keep other processes that call this function out of a folder while a block runs.
 
     Args:

@@ -56,7 +56,7 @@ def exchange(folder: str) -> list:
         distributed.is_main(),
         distributed.gather_rows({"rows": rows} if rank else {})["rows"].tolist(),
         distributed.total(torch.tensor([1.0 + rank])).item(),
-        distributed.share_from_main("from the first" if rank == 0 else "from another"),
+        distributed.broadcast_from_main("from the first" if rank == 0 else "from another"),
     ]
     distributed.leave()
     return received
@@ -86,7 +86,7 @@ def stay_away() -> None:
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))  # starting may take longer
     if distributed.rank() + 1 == distributed.world_size():
         time.sleep(600)
-    with distributed.waits_explained():
+    with distributed.explain_timeouts():
         distributed.total(torch.ones(1))
 
 

@@ -70,7 +70,7 @@ def test_interactions_are_sorted_without_a_warning() -> None:
 
 def test_arrays_of_tensors_are_what_numpy_asks_for() -> None:
     tensor = torch.tensor([1.5, 2.5])
-    compat.let_tensors_take_numpys_arguments()  # twice is once
+    compat.patch_tensor_array_methods()  # twice is once
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shared, copied, cast = np.asarray(tensor), np.array(tensor), np.array(tensor, dtype=np.int32)
@@ -173,8 +173,8 @@ def test_sparse_matrices_are_built_without_a_warning_and_for_recbole_alone() -> 
         pass
 
     module, theirs = sys.modules[LightGCN.__module__], torch.sparse.FloatTensor
-    compat.build_sparse_tensors_as_today(Mine)
-    compat.build_sparse_tensors_as_today(Mine)  # once is enough
+    compat.patch_sparse_tensor_constructor(Mine)
+    compat.patch_sparse_tensor_constructor(Mine)  # once is enough
     index, values = torch.tensor([[0, 1, 1], [2, 0, 2]]), torch.tensor([0.5, 2.0, -1.0])
     before = torch.is_warn_always_enabled()
     torch.set_warn_always(True)

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from recbole_posattn.errors import one_line
-from recbole_posattn.files import has_incomplete, link_or_copy, whole_file
+from recbole_posattn.files import has_incomplete, link_or_copy, write_atomically
 
 
 def test_a_file_is_replaced_only_when_it_is_written(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with pytest.raises(ValueError, match="stopped"), whole_file(file) as incomplete:
+    with pytest.raises(ValueError, match="stopped"), write_atomically(file) as incomplete:
         incomplete.write_text("ne")
         assert has_incomplete(tmp_path) and file.read_text() == "old"
         raise ValueError("stopped")
     assert file.read_text() == "old" and [each.name for each in tmp_path.iterdir()] == ["a.txt"]
-    with whole_file(file) as incomplete:
+    with write_atomically(file) as incomplete:
         incomplete.write_text("new")
     assert file.read_text() == "new" and not has_incomplete(tmp_path)
 

@@ -20,7 +20,7 @@ from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.experiments.tuning.tune import tune
-from recbole_posattn.locks import alone_in, lock_file, locked
+from recbole_posattn.locks import exclusive_access, lock_file, locked
 from recbole_posattn.training.result import RESULT_NAME
 
 SCRIPT = (
@@ -56,7 +56,7 @@ def test_a_second_board_or_search_says_who_works_there(settings: dict, spec: Spe
     search = Search(settings, Space([Dimension("learning_rate", "loguniform", (1e-4, 1e-2), {})]), 2)
     kept = tmp_path / "runs" / "0000.incomplete"
     kept.mkdir(parents=True)
-    with other_process(f"alone_in(Path({str(tmp_path)!r}), 'leaderboard')") as other:
+    with other_process(f"exclusive_access(Path({str(tmp_path)!r}), 'leaderboard')") as other:
         says = rf"in {re.escape(str(tmp_path))} is in use by process {other.pid} on .+ since .+: wait until it ends"
         with pytest.raises(InUseError, match=f"^the leaderboard {says}"):
             make_leaderboard(spec, tmp_path, Resources())
@@ -64,7 +64,7 @@ def test_a_second_board_or_search_says_who_works_there(settings: dict, spec: Spe
             with pytest.raises(InUseError, match=f"^the search {says}"):
                 tune(search, tmp_path, Resources(), resume=resume)
         assert kept.is_dir() and not (tmp_path / "search.json").exists()
-    with alone_in(tmp_path, "leaderboard"):
+    with exclusive_access(tmp_path, "leaderboard"):
         pass
     assert not list(tmp_path.glob(".lock*"))
 

@@ -19,7 +19,7 @@ from recbole_posattn.analysis.time_gaps import attention_by_gap, weights_by_gap
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, setting_text, without_twins
+from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, setting_text, without_duplicate_metrics
 from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.load import Loaded, load
 from recbole_posattn.training.result import RESULT_NAME
@@ -193,5 +193,5 @@ def _metrics(scores: Mapping[str, float | None], watched: str) -> str:
     cutoff = watched.partition("@")[2]
     main = [f"{name}@{cutoff}" for name in MAIN_METRICS]
     chosen = list(dict.fromkeys(name for name in (watched.lower(), *main) if name in scores))
-    chosen = without_twins(chosen, lambda one, other: scores[one] == scores[other])
+    chosen = without_duplicate_metrics(chosen, lambda one, other: scores[one] == scores[other])
     return ", ".join(f"{metric_title(name)} {score:.4f}" for name in chosen if (score := scores[name]) is not None)

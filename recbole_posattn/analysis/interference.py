@@ -46,8 +46,8 @@ class Interference(NamedTuple):
     """The result of :func:`interference`.
 
     Attributes:
-        metrics: A row for ``all``, for each part ``without`` it and with it ``alone``, and for ``none``; columns
-            ``parts`` (which of these), ``part``, and one per metric.
+        metrics: A row for ``all`` and, for each part, one ``without`` it; if there are several parts, also one for each
+            part ``alone`` and one for ``none``. Columns ``parts`` (which of these), ``part``, and one per metric.
         layers: A row for each layer and part; columns ``layer`` (from 1), ``part``, ``logit_rms`` (root mean square of
             what the part adds to the logits), ``logit_share`` (that over the logits' own root mean square),
             ``entropy`` and ``entropy_without`` (of the attention weights, in nats), and ``output_change`` (norm of the

@@ -14,8 +14,8 @@ _SHELLS = ("bash", "zsh", "fish")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = (
-        "Print the shell code that completes the commands of recbole-posattn. For bash and zsh, add this line to "
-        '~/.bashrc or ~/.zshrc: eval "$(recbole-posattn completion bash)", or zsh. For fish: recbole-posattn '
+        "Print the code for shell completion of recbole-posattn. For bash or zsh, add this line to ~/.bashrc or "
+        '~/.zshrc, with the name of the shell: eval "$(recbole-posattn completion bash)". For fish: recbole-posattn '
         "completion fish > ~/.config/fish/completions/recbole-posattn.fish"
     )
     parser.add_argument("shell", choices=_SHELLS, metavar="SHELL", help=", ".join(_SHELLS))

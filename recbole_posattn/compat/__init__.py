@@ -30,12 +30,12 @@ When our ``Config`` is made for a RecBole model (``datasets.install_dataset_clas
 - ``recbole.data.dataset.<Model>Dataset``, which builds our data set for our ``Config`` and RecBole's for any other;
   the existing classes ``DIENDataset``, ``GRU4RecKGDataset`` and ``KSRDataset`` stay and get a ``__new__`` that does so;
 - the name ``torch`` in ``recbole.model.layers`` and in the modules of LightGCN and similar models
-  (:func:`build_sparse_tensors_as_today`);
+  (:func:`patch_sparse_tensor_constructor`);
 - ``LINE.get_user_id_list`` and ``S3Rec._neg_sample``, when the model is one of these: they refuse data without a
   negative to draw as well.
 
 When ``recbole_posattn.experiments.tuning.objective`` is imported, for RecBole's ``HyperTuning``:
-- the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`let_hyper_tuning_run`).
+- the name ``np`` in ``recbole.trainer.hyper_tuning`` (:func:`patch_hyper_tuning`).
 
 Everything else here changes a name for the duration of a ``with`` block, or nothing.
 Autograd's anomaly detection, which RecBole switches on when its sequential models are imported, is restored.
@@ -100,7 +100,7 @@ def restore_dok_update() -> None:
         dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
 
 
-def let_tensors_take_numpys_arguments() -> None:
+def patch_tensor_array_methods() -> None:
     """Let ``np.array`` and ``np.argsort`` of tensors, with which RecBole sorts interactions, work without a warning.
 
     NumPy 2 calls ``__array__`` with ``copy``, and ``__array_wrap__`` with two more arguments, which torch's methods do
@@ -128,7 +128,7 @@ def let_tensors_take_numpys_arguments() -> None:
         setattr(torch.Tensor, "__array_wrap__", wrap_of_numpy_2)  # noqa: B010
 
 
-def build_sparse_tensors_as_today(model_class: type) -> None:
+def patch_sparse_tensor_constructor(model_class: type) -> None:
     """Let LightGCN and similar models build their matrices without ``torch.sparse.FloatTensor``, which is deprecated.
 
     Only RecBole's modules that use it see a copy of ``torch``, which differs in ``torch.sparse.FloatTensor``.
@@ -150,7 +150,7 @@ def build_sparse_tensors_as_today(model_class: type) -> None:
             module.__dict__["torch"] = copy
 
 
-def let_hyper_tuning_run() -> None:
+def patch_hyper_tuning() -> None:
     """Let RecBole's ``HyperTuning`` search exhaustively and plot.
 
     It passes a ``RandomState`` to hyperopt, which since 0.2.7 calls ``integers`` as of a ``Generator``; its plot uses
@@ -175,7 +175,7 @@ def apply() -> None:
     restore_numpy_names()
     silence_known_warnings()
     restore_dok_update()
-    let_tensors_take_numpys_arguments()
+    patch_tensor_array_methods()
 
 
 def xgboost_by_keyword(xgboost: Any) -> SimpleNamespace:
@@ -187,7 +187,7 @@ def xgboost_by_keyword(xgboost: Any) -> SimpleNamespace:
     return SimpleNamespace(DMatrix=xgboost.DMatrix, train=train)
 
 
-def mend_tree_settings(defaults: dict[str, Any]) -> None:
+def fix_tree_settings(defaults: dict[str, Any]) -> None:
     """Rename the threshold of one-hot encoding as RecBole's data set for trees expects it.
 
     Args:

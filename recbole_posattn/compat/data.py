@@ -10,7 +10,7 @@ from types import FunctionType, SimpleNamespace
 from typing import Any
 
 
-def let_loaders_have_workers() -> None:
+def patch_loader_workers() -> None:
     """Let a loader have worker processes on every system.
 
     Where workers are not forked (macOS, Windows), the whole loader is pickled for them. What draws the order of the

@@ -1,4 +1,4 @@
-"""RecBole's functions that cannot use this package's models or checkpoints: they end in a line that names ours."""
+"""RecBole functions that cannot use our models or checkpoints: they raise an error that names our replacement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OURS = {
 }
 
 
-def close_doors(needs_our_settings: Callable[[Config, str], bool]) -> None:
+def block_incompatible_functions(needs_our_settings: Callable[[Config, str], bool]) -> None:
     """Let RecBole refuse our models with its own ``Config``, and our checkpoints in ``load_data_and_model``.
 
     RecBole's ``Config`` does not read the defaults of our models, so that they would fail with a ``TypeError``. With
@@ -42,10 +42,10 @@ def close_doors(needs_our_settings: Callable[[Config, str], bool]) -> None:
     @functools.wraps(load)
     def load_internal_config_dict(config: Config, model: str, *arguments: Any) -> Any:
         if needs_our_settings(config, model):
-            door = _door() or "Config"
+            function = _calling_function() or "Config"
             raise SettingError(
-                f"RecBole's {door} cannot use {model}, whose settings it does not know: use {_OURS[door]} instead, see "
-                "docs/from_recbole.md."
+                f"RecBole's {function} cannot use {model}, whose settings it does not know: use "
+                f"{_OURS[function]} instead, see docs/from_recbole.md."
             )
         return load(config, model, *arguments)
 
@@ -53,8 +53,8 @@ def close_doors(needs_our_settings: Callable[[Config, str], bool]) -> None:
     def init_logger_of_settings(config: Any) -> None:
         if type(config) is dict:
             raise CheckpointError(
-                f"RecBole's {_door() or 'init_logger'} cannot use plain settings, which checkpoints of recbole_posattn "
-                "hold: use recbole_posattn.load for such a checkpoint, see docs/from_recbole.md."
+                f"RecBole's {_calling_function() or 'init_logger'} cannot use plain settings, which checkpoints "
+                "of recbole_posattn hold: use recbole_posattn.load for such a checkpoint, see docs/from_recbole.md."
             )
         init_logger(config)
 
@@ -64,7 +64,7 @@ def close_doors(needs_our_settings: Callable[[Config, str], bool]) -> None:
         vars(sys.modules[_QUICK_START])["init_logger"] = init_logger_of_settings
 
 
-def _door() -> str | None:
+def _calling_function() -> str | None:
     """The function of RecBole's quick start that the caller called."""
     frames = [frame for frame, _ in traceback.walk_stack(None) if frame.f_globals.get("__name__") == _QUICK_START]
     return frames[-1].f_code.co_name if frames else None

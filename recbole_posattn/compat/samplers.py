@@ -155,8 +155,8 @@ def _with_weight_check(build_table: Callable[..., Any]) -> Callable[..., Any]:
             build_table(self)
         except ZeroDivisionError as error:
             raise SettingError(
-                f"alpha of the popularity distribution is too large: with {self.alpha}, every item's weight is 0, its "
-                "share of the interactions to the power of alpha."
+                f"alpha of the popularity distribution is too large: {self.alpha} rounds the weight of every item, its "
+                "share of the interactions to the power of alpha, to 0. Use a smaller value, such as 1."
             ) from error
 
     return checked

@@ -30,8 +30,8 @@ class FileState(NamedTuple):
         file: Its absolute path.
         size: In bytes.
         modified: When it was last modified, in nanoseconds.
-        is_settled: Whether that was long enough before now that the next change will have another time: file systems
-            count in ticks of milliseconds. What is known of other files is not kept.
+        is_settled: Whether that is so long ago that a new change must get a different time, despite the limited time
+            resolution of file systems. Contents of other files are not cached.
     """
 
     file: Path

@@ -33,9 +33,9 @@ class HistoryUse(NamedTuple):
     """How training treats the items of a user's history.
 
     Attributes:
-        partitions: Their scores get a learned bias (``history_partition``).
-        masks: They leave the loss (``train_mask_history``); ``auto`` if the training data decide, see
-            :func:`leaves_out_history`.
+        partitions: Whether their scores get a learned bias (``history_partition``).
+        masks: Whether they are masked out of the loss (``train_mask_history``); ``auto`` if the training data decide,
+            see :func:`leaves_out_history`.
     """
 
     partitions: bool
@@ -43,13 +43,13 @@ class HistoryUse(NamedTuple):
 
 
 def history_use(settings: Any, takes_histories: bool = True) -> HistoryUse:
-    """What ``history_partition`` and ``train_mask_history`` come to.
+    """Resolve ``auto`` in ``history_partition`` and ``train_mask_history``.
 
-    ``auto`` follows the ranking: a bias where history items are ranked, and where none is ranked, perhaps no history
-    items in the loss. With ``mask_history: except_target``, a target in the history is ranked but no other history item
-    is: neither key is on, since both would teach the model that a history item in the ranking is the target. ``auto``
-    gives way if the other key is given as ``True``, and is off if the loss takes no histories. A sequential model
-    without ``mask_history`` is ranked as RecBole ranks it, with all items of the history.
+    ``auto`` follows the ranking. If history items are ranked, ``history_partition`` is on. If none are
+    (``mask_history: all``), ``train_mask_history`` stays ``auto``, for the training data to decide. With
+    ``except_target``, both are off: the only history item in the ranking is then the target, a shortcut that the model
+    would learn. ``auto`` is also off if the other key is ``True`` or the loss does not take histories. Without
+    ``mask_history``, sequential models are ranked as in RecBole, with all history items.
 
     Args:
         settings: A ``Config`` or a mapping with these two keys and ``mask_history``.

@@ -21,7 +21,7 @@ from recbole_posattn.data.fields import TARGET_LIST_FIELD
 # The field in which RecBole's MaskItemSequence puts the positions that it has masked.
 MASK_INDEX = "MASK_INDEX"
 
-# What computing a group apart costs, in positions of a history that could be computed meanwhile.
+# Overhead of computing a group separately, as the number of history positions that take the same time.
 GROUP_COST = {"cpu": 512, "cuda": 32768}
 
 

@@ -102,12 +102,11 @@ class TimeSplit:
     """A split at two cuts in time, ``TQ``: training up to the first cut, validation up to the second, then the test.
 
     Attributes:
-        quantiles: The two cuts, in (0, 1): the first one of all times; the second one of all times, too, or of the
-            times behind the first cut.
-        second_of: What the second quantile is of: ``all`` times or the ``rest`` behind the first cut.
-        method: How a quantile between two times is found, a ``method`` of ``numpy.quantile``.
-        tie: The part of an interaction at the very time of a cut: the ``earlier`` or the ``later`` one.
-        max_valid_rows: The most rows of validation; with more, the first cut is moved towards the second.
+        quantiles: Quantiles of the two cuts, in (0, 1).
+        second_of: Times over which the second quantile is taken: ``all``, or the ``rest`` after the first cut.
+        method: Interpolation of the quantiles, a ``method`` of ``numpy.quantile``.
+        tie: The part that gets interactions exactly at the time of a cut: ``earlier`` or ``later``.
+        max_valid_rows: Maximum number of validation rows; if there are more, the first cut moves towards the second.
             ``None`` for no limit.
     """
 

@@ -24,8 +24,11 @@ from recbole_posattn.distributed.launching import Layout, checked_layout, end_pr
 
 __all__ = [
     "Layout",
+    "all_reduce_sum_async",
+    "broadcast_from_main",
     "checked_layout",
     "end_process",
+    "explain_timeouts",
     "gather_on_main",
     "gather_rows",
     "is_main",
@@ -36,10 +39,7 @@ __all__ = [
     "local_rank",
     "main_first",
     "rank",
-    "share_from_main",
     "total",
-    "total_later",
-    "waits_explained",
     "world_size",
 ]
 
@@ -86,7 +86,7 @@ def join(device: torch.device, timeout: float) -> None:
 
 
 @contextmanager
-def waits_explained() -> Iterator[None]:
+def explain_timeouts() -> Iterator[None]:
     """If waiting for the other processes times out, name those that did not answer.
 
     Raises:
@@ -125,7 +125,7 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def share_from_main(value: Any) -> Any:
+def broadcast_from_main(value: Any) -> Any:
     """The value of rank 0, in every process."""
     if world_size() == 1:
         return value
@@ -155,11 +155,11 @@ def main_first() -> Iterator[None]:
 
 def total(values: Tensor) -> Tensor:
     """The sum over all processes of a tensor that has the same shape in each."""
-    return total_later(values)()
+    return all_reduce_sum_async(values)()
 
 
-def total_later(values: Tensor) -> Callable[[], Tensor]:
-    """:func:`total`, of which the returned function gives the result; until then, this process goes on."""
+def all_reduce_sum_async(values: Tensor) -> Callable[[], Tensor]:
+    """Start :func:`total` without waiting for it; the returned function waits and returns the sum."""
     if world_size() == 1:
         return lambda: values
     summed = values.cpu()

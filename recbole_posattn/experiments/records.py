@@ -18,7 +18,7 @@ from rich.console import Console
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.identity import Identity
-from recbole_posattn.files import json_lines, whole_file
+from recbole_posattn.files import json_lines, write_atomically
 from recbole_posattn.reporting.page import write_files
 from recbole_posattn.reporting.terminal import print_line
 from recbole_posattn.settings.config import Config
@@ -56,7 +56,7 @@ def write_record(file: Path, settings: Mapping[str, Any], checkpoint: str | None
     """
     result = json.loads(file.read_text(encoding="utf-8"))
     result["config"] = Config(config_dict=settings, command_line=[]).plain()
-    with whole_file(file) as incomplete:
+    with write_atomically(file) as incomplete:
         incomplete.write_text(record_text(_without_places(result, checkpoint)), encoding="utf-8")
 
 
@@ -109,8 +109,8 @@ class Records:
         folders: Folders of records, or folders with a folder ``runs`` of records in them.
 
     Attributes:
-        taken: How many records were taken from each folder.
-        outdated: How many records of each folder would have been taken, had they this version of the results.
+        taken: Number of records reused from each folder.
+        outdated: Number of records of each folder that match except for their version of the results.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:

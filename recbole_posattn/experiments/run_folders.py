@@ -22,7 +22,7 @@ from recbole_posattn.errors import CheckpointError, DataError, InUseError, Setti
 from recbole_posattn.experiments.budget import limited
 from recbole_posattn.experiments.records import INCOMPLETE, is_enough, read_header, write_record
 from recbole_posattn.files import write_json
-from recbole_posattn.locks import FOR_EVER, locked
+from recbole_posattn.locks import NO_TIMEOUT, locked
 from recbole_posattn.settings.plugins import import_plugins
 from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY, is_out_of_memory
@@ -61,7 +61,7 @@ def run_in_folder(
     drawn: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> str | None:
-    """Do one run in this process and give its folder its name; the reason if it fails.
+    """Execute a run in this process and rename its folder when it is complete; returns the error, or ``None``.
 
     Args:
         settings: Of the run.
@@ -78,7 +78,7 @@ def run_in_folder(
     final = Path(folder)
     final.parent.mkdir(parents=True, exist_ok=True)
     # a process left behind by a killed driver may hold the lock; it ends soon, with or without a result
-    with locked(lock_of_run(final), FOR_EVER):
+    with locked(lock_of_run(final), NO_TIMEOUT):
         if is_finished(final, settings):
             return None
         return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), deadline, drawn, **options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_posattn.experiments.records import record_text
-from recbole_posattn.files import whole_file
+from recbole_posattn.files import write_atomically
 from recbole_posattn.training.result import RESULT_NAME
 from recbole_posattn.training.run_folder import BEST_NAME
 
@@ -39,7 +39,7 @@ def forget_checkpoint(folder: Path) -> None:
     file = folder / RESULT_NAME
     if file.is_file():
         result, times = json.loads(file.read_text(encoding="utf-8")), file.stat()
-        with whole_file(file) as incomplete:
+        with write_atomically(file) as incomplete:
             incomplete.write_text(record_text({**result, "checkpoint": None}), encoding="utf-8")
             os.utime(incomplete, ns=(times.st_atime_ns, times.st_mtime_ns))  # the time is the end of the run
 

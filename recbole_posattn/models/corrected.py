@@ -1,6 +1,7 @@
-"""RecBole's models whose results wrongly depend on the batch size, corrected.
+"""Corrected versions of RecBole models whose results wrongly depend on the batch size.
 
-:func:`recbole_posattn.settings.registry.corrected` uses these with our ``Config``; RecBole's own classes are unchanged.
+:func:`recbole_posattn.settings.registry.patched_model_class` uses these with our ``Config``; RecBole's own classes are
+unchanged.
 
 Shape keys: b rows of a batch, n items.
 """

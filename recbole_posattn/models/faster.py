@@ -1,7 +1,7 @@
 """RecBole's models whose Python loops over the rows of a batch take a good part of a step, without these loops.
 
-The results are the same to the last digit. :func:`recbole_posattn.settings.registry.mended` uses these with our
-``Config``; RecBole's own classes are unchanged.
+The results are the same to the last digit. :func:`recbole_posattn.settings.registry.patched_model_class` uses these
+with our ``Config``; RecBole's own classes are unchanged.
 
 Shape keys: b rows of a batch, s length of the padded sequences.
 """
@@ -44,21 +44,21 @@ def session_graphs(item_seq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class SRGNN(srgnn.SRGNN):
-    """RecBole's SRGNN, which builds the graph of one sequence after the other."""
+    """RecBole's SRGNN; builds the graphs of all sequences of a batch at once."""
 
     def _get_slice(self, item_seq: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return *session_graphs(item_seq), item_seq.gt(0)
 
 
 class GCSAN(gcsan.GCSAN):
-    """RecBole's GCSAN, which builds the graph of one sequence after the other."""
+    """RecBole's GCSAN; builds the graphs of all sequences of a batch at once."""
 
     def _get_slice(self, item_seq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return session_graphs(item_seq)
 
 
 class BERT4Rec(bert4rec.BERT4Rec):
-    """RecBole's BERT4Rec, which puts the mask behind one sequence after the other when it predicts."""
+    """RecBole's BERT4Rec; appends the mask token to all sequences of a batch at once when it predicts."""
 
     def reconstruct_test_data(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Sequences with the mask behind the last item, without the oldest place; int64, shape (b, s)."""

@@ -128,7 +128,7 @@ def overlap(basis: Tensor) -> Tensor:
 
 
 def _needs_causality(config: Config) -> bool:
-    """A loss at every position must not see the items behind it; one behind each prefix cannot."""
+    """Whether the filter must be causal: a loss at every position must not see later items."""
     return config["train_objective"] == "sequence"
 
 

@@ -21,7 +21,7 @@ class KernelSummary(NamedTuple):
 
     Attributes:
         name: Its layer, from 1, and its part, such as ``layer_1/U``.
-        last_row: What the newest position takes from each, of Uᵀ for U; shape (g, T).
+        last_row: Weights of all positions at the newest one, the last row of Uᵀ, L or γ M; shape (g, T).
         mean_lag: The mean distance of its weights, by magnitude, from the position that they are added to.
         lag_0_share: The share of the magnitudes at that position itself.
     """

@@ -59,7 +59,7 @@ class SASRecBase(SequentialRecommender):
             :mod:`recbole_posattn.data.relative_times`.
         loss: The loss of the targets in a batch.
         history_partition: The biases of items in the history; ``None`` without ``history_partition``.
-        masks_history: Whether items of the history leave the loss (``train_mask_history``).
+        masks_history: Whether history items are masked out of the loss (``train_mask_history``).
 
     Raises:
         ValueError: If a key has a value that the YAML file does not allow.
@@ -67,7 +67,7 @@ class SASRecBase(SequentialRecommender):
 
     input_type = InputType.POINTWISE  # RecBole's loader then yields one row per positive, whatever the loss
 
-    # What reads time in every model of a class, such as "its time intervals"; parts that a user names are not listed.
+    # For messages: the parts that read time in every model of this class; parts chosen by settings are not listed.
     time_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Config, dataset: Dataset) -> None:

@@ -1,8 +1,8 @@
 """Causal attention on a CPU with dropout, for which PyTorch has no fused kernel.
 
-Sequences are computed in groups and queries in blocks, so that what is computed stays in the cache, and a block of
-queries meets only the keys up to its last one: with four blocks, 5/8 of the products and of all else. The gradients
-are written out for the same reason. With D = the factors of dropout, 0 or 1 / (1 − p):
+Sequences are computed in groups and queries in blocks, so that intermediate results fit into the cache. A block of
+queries attends only to the keys up to its last query: with four blocks, that is 5/8 of the work. The backward pass is
+written by hand for the same reasons. With the dropout factors D, 0 or 1 / (1 − p):
 
     P = softmax(Q Kᵀ + mask)      Y = (P ⊙ D) V
     dP = dY Vᵀ                    dS = (P ⊙ D) ⊙ dP − P ⊙ rowsum(dY ⊙ Y)

@@ -37,8 +37,8 @@ def dropout_factor(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor
     """The factors of :func:`dropout` on a CPU: 0 with probability p, else 1 / (1 − p).
 
     Args:
-        shape: Of the result. The draws of one element after the other go on where they stopped if a result has a
-            multiple of four elements: two of them are then a larger one in two parts.
+        shape: Shape of the result. Four elements share one draw, so if the first of two calls makes a multiple of four
+            elements, both calls together give the same factors as a single call for all elements.
         p: In (0, 1).
         dtype: Of the result.
     """

@@ -1,8 +1,8 @@
-"""Products of float32 matrices by the faster of the two libraries that PyTorch has for them on a CPU.
+"""Float32 matrix products on a CPU with the faster of PyTorch's two libraries, MKL and oneDNN.
 
-PyTorch multiplies float32 matrices on x86 CPUs by Intel's MKL, which uses no AVX-512 instructions on AMD CPUs. oneDNN,
-by which PyTorch multiplies bfloat16 matrices and compiled models multiply all, does: there it is 1.2 to 2.5 times as
-fast for large matrices (``python -m benchmarks.roofline``). The results are equal up to rounding.
+On x86 CPUs, PyTorch multiplies float32 matrices with Intel's MKL, which does not use AVX-512 on AMD CPUs. oneDNN, which
+PyTorch uses for bfloat16 and in compiled models, does, and is 1.2 to 2.5 times as fast there for large matrices
+(``python -m benchmarks.roofline``). The results are equal up to rounding.
 
 Shape keys: m rows, k inner size, n columns of the product.
 """

@@ -38,7 +38,7 @@ class HistoryPartition(nn.Module):
         if max_length < 1:
             raise ValueError(f"max_length must be a positive integer, got {max_length}")
         lag = torch.arange(max_length)
-        # exact: a logarithm in float64 is wrong by less than what the nearest integers are apart
+        # 1e-9 corrects a log2 of a power of two that is rounded down; it is too small to change any other bucket
         self.register_buffer("bucket", (lag + 1).double().log2().add(1e-9).long(), persistent=False)
         self.weight = nn.Parameter(torch.zeros(1 + max_length.bit_length()))
 

@@ -43,7 +43,7 @@ def compact(value: float) -> str:
     return f"{value:.0f}" if value >= 9.95 or value == round(value) else f"{value:.1f}"
 
 
-def without_twins(metrics: Sequence[str], equal: Callable[[str, str], bool]) -> list[str]:
+def without_duplicate_metrics(metrics: Sequence[str], equal: Callable[[str, str], bool]) -> list[str]:
     """Metrics without Recall or Hit where both are equal: Hit is kept, or Recall if it is the first of all metrics.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recbole_posattn.errors import UserError
-from recbole_posattn.files import whole_file
+from recbole_posattn.files import write_atomically
 
 # What a test found; hollow if the evidence is weak.
 MARKS = {"better": "▲", "worse": "▼", "tie": "="}
@@ -87,7 +87,7 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            with whole_file(folder / name) as incomplete:
+            with write_atomically(folder / name) as incomplete:
                 incomplete.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error

@@ -93,7 +93,7 @@ def export(
     items.
 
     Args:
-        checkpoint: A file written by :func:`recbole_posattn.run`.
+        checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run.
         format: ``onnx`` (https://onnx.ai) or ``torch-export`` (``torch.export``).
         folder: Created if missing.
         overwrite: Whether to overwrite existing files.

@@ -68,7 +68,7 @@ class Recommender:
         """Load a trained model with its settings and data.
 
         Args:
-            checkpoint: A file written by :func:`recbole_posattn.run`.
+            checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run.
             report: See :class:`Recommender`.
             options: Of :func:`recbole_posattn.load`.
 

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from pandas.api.types import is_integer_dtype, is_string_dtype
 
 from recbole_posattn.errors import DataError, SettingError, UserError, shown
-from recbole_posattn.files import discard_output, whole_file
+from recbole_posattn.files import discard_output, write_atomically
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 STANDARD_OUTPUT = "-"
@@ -195,7 +195,7 @@ def writing(output: str, schema: pa.Schema) -> Iterator[Write]:
 @contextmanager
 def _into_file(file: Path, schema: pa.Schema) -> Iterator[Write]:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as incomplete, _WRITERS[file.suffix](incomplete, schema) as write:
+    with write_atomically(file) as incomplete, _WRITERS[file.suffix](incomplete, schema) as write:
         yield write
 
 

@@ -1,4 +1,4 @@
-"""The histories of a data set's users, found by token, behind which new interactions can be put.
+"""The histories of a data set's users by token, to which new interactions can be appended.
 
 Shape keys: n users, N interactions.
 """

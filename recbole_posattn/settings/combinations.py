@@ -106,9 +106,8 @@ def check_whole_sequences(model: str, model_class: type[AbstractRecommender], se
 def _check_outputs(model: str, model_class: type[AbstractRecommender], settings: Mapping[str, Any]) -> None:
     if not any(base.__name__ in WHOLE_SEQUENCE_MODELS for base in model_class.__mro__):
         raise SettingError(
-            f"train_objective 'sequence' is not possible with {model}, which does not compute outputs at every "
-            f"position from the items up to there only; of RecBole's models, {', '.join(WHOLE_SEQUENCE_MODELS)} have "
-            "them. Leave the key out."
+            f"train_objective 'sequence' is not possible with {model}, which has no causal output at each position; of "
+            f"RecBole's models, {', '.join(WHOLE_SEQUENCE_MODELS)} have one. Leave the key out."
         )
     if settings.get("loss_type") != "CE":
         raise SettingError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import build_sparse_tensors_as_today, mend_tree_settings
+from recbole_posattn.compat import fix_tree_settings, patch_sparse_tensor_constructor
 
 import recbole.config
 import torch
@@ -159,9 +159,9 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             raise SettingError(f"model must be the name of a model; got {shown(given)}.")
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
-        build_sparse_tensors_as_today(model_class)
+        patch_sparse_tensor_constructor(model_class)
         install_dataset_class(model_name, model_class.type)
-        return model_name, registry.mended(model_class), dataset_name
+        return model_name, registry.patched_model_class(model_class), dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
     def _load_internal_config_dict(self, model: str, model_class: type[Any], dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults = self.internal_config_dict
-        mend_tree_settings(defaults)
+        fix_tree_settings(defaults)
         external = self.external_config_dict
         preset = external.get("preset", defaults["preset"])
         if preset is not None:

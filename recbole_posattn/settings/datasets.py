@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recbole_posattn.compat import lookups
-from recbole_posattn.compat.data import let_loaders_have_workers
+from recbole_posattn.compat.data import patch_loader_workers
 
 from recbole.config import Config
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
@@ -92,7 +92,7 @@ def knows_histories(model: str) -> bool:
 
 def hook_loaders() -> None:
     """Let RecBole's ``data_preparation`` build our loaders for settings that are served."""
-    let_loaders_have_workers()
+    patch_loader_workers()
     lookups.replace_loaders(_loader_by_settings)
 
 

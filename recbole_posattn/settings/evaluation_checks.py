@@ -49,7 +49,7 @@ def check_evaluation(settings: Mapping[str, Any], knows_histories: bool) -> None
             "drop_unseen_targets": settings["drop_unseen_targets"],
         }.items():
             if given:
-                raise SettingError(f"{key} needs mask_history, one of none, all, except_target; got none of them.")
+                raise SettingError(f"{key} needs mask_history, one of none, all, except_target; got ~ (not set).")
         return
     why = None
     if not knows_histories:

@@ -109,8 +109,9 @@ def register_loss(name: str, loss_class: type[Loss]) -> type[Loss]:
 
     Args:
         name: Letters, digits and underscores.
-        loss_class: A subclass of ``nn.losses.base.ItemLoss`` with ``forward``; one of ``SampledLoss`` draws negatives
-            as ``train_neg_sample_args`` says. Its ``from_options`` builds it.
+        loss_class: A subclass of ``nn.losses.base.ItemLoss`` with ``forward``, or of ``TargetNegativesLoss`` with
+            ``of_scores``. A ``SampledLoss`` draws the negatives of ``train_neg_sample_args``. Its ``from_options``
+            builds it.
 
     Returns:
         The class.

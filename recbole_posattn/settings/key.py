@@ -58,8 +58,8 @@ class Key:
         sizes: The phases of a run that need more memory if it is larger.
         filters_rows: Whether it leaves out interactions of a file.
         names_settings: Whether it names a set of settings, perhaps a file. Runs are compared by these settings.
-        before: The value whose results are those of the versions without the key. The record of a finished run that
-            lacks the key counts with it.
+        before: The value that reproduces the results of versions without the key. It is assumed for finished runs whose
+            record lacks the key.
     """
 
     name: str

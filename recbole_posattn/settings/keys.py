@@ -81,7 +81,7 @@ CHANGEABLE = {key.name for key in KEYS.values() if key.resumable == "recorded"}
 # contents, not its path.
 WITHOUT_EFFECT_ON_RESULT = {key.name for key in KEYS.values() if not key.changes_result}
 
-# Values of keys that continue the results of runs that were made before there was the key.
+# For keys that were added later: the value that reproduces the results of runs without the key.
 VALUES_BEFORE = {key.name: key.before for key in KEYS.values() if key.before is not AS_DEFAULT}
 
 

@@ -25,7 +25,7 @@ LEARNERS: dict[str, Callable[..., Optimizer]] = {
     "sparse_adam": SparseAdam,
 }
 
-# Arguments that are keys of their own, and those that change how a step is computed and not what it computes.
+# Arguments that have keys of their own, and all arguments that learner_args does not accept.
 _OWN_KEYS = {"lr": "learning_rate", "weight_decay": "weight_decay"}
 _NOT_OFFERED = {"params", *_OWN_KEYS, "foreach", "maximize", "capturable", "differentiable", "fused"}
 

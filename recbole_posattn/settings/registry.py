@@ -11,7 +11,7 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
-from recbole_posattn.compat import anomaly_detection_unchanged, build_sparse_tensors_as_today, lookups
+from recbole_posattn.compat import anomaly_detection_unchanged, lookups, patch_sparse_tensor_constructor
 from recbole_posattn.compat.samplers import refuse_endless_sampling_of
 
 from recbole.model.abstract_recommender import AbstractRecommender
@@ -22,7 +22,7 @@ from recbole_posattn.settings.origins import holder, may_replace, record
 from recbole_posattn.settings.plugins import import_installed_plugins
 from recbole_posattn.settings.properties import inherited_files, model_properties, recbole_model_names
 
-# Registers this package's models, as a third-party plugin would. Imported by name, since its room is above this one.
+# Registers this package's models, as a plugin would. Imported by name, since settings/ must not import training/.
 _BUILT_IN = "recbole_posattn.training.built_in"
 
 _lock = threading.RLock()
@@ -108,8 +108,8 @@ def registered_model_names() -> list[str]:
     return sorted(model_properties)
 
 
-def mended(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
-    """Our version of a RecBole model whose results are wrong, or that takes long for no reason.
+def patched_model_class(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
+    """Our corrected or faster version of a RecBole model; the model itself if there is none.
 
     See :mod:`recbole_posattn.models.corrected` and :mod:`recbole_posattn.models.faster`.
     """
@@ -133,8 +133,8 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            model = mended(get_model(name))
-        build_sparse_tensors_as_today(model)
+            model = patched_model_class(get_model(name))
+        patch_sparse_tensor_constructor(model)
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost

@@ -15,7 +15,7 @@ from recbole_posattn.errors import SettingError, shown
 
 
 class WeightAverage:
-    """The average of a model's weights, which can take the place of the weights.
+    """A running average of a model's weights that can be swapped in for the weights.
 
     ``ema``: an exponential moving average, θ̄ ← λ θ̄ + (1 − λ) θ after each step, which begins with the weights after its
     first step. ``swa``: the mean of the weights after each epoch (stochastic weight averaging, arXiv 1803.05407).
@@ -53,7 +53,7 @@ class WeightAverage:
             self._average.update_parameters(self._weights)
 
     def after_epoch(self, epoch: int) -> None:
-        """Take in the weights after an epoch, once: a run that stopped in its validation comes here again."""
+        """Add the weights after an epoch to the mean, once: a run resumed in the validation calls this again."""
         if not self._by_step and epoch >= self._start_epoch and epoch > self._last_epoch:
             self._average.update_parameters(self._weights)
             self._last_epoch = epoch
@@ -64,7 +64,7 @@ class WeightAverage:
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """Within it, the model has the average for its weights, if there is one yet."""
+        """Swap the average, if there is one yet, into the model while the block runs."""
         if self._is_empty or self._is_in_model:
             yield
             return
@@ -77,7 +77,7 @@ class WeightAverage:
             self._is_in_model = False
 
     def move_into_model(self) -> None:
-        """Leave the average in the model for good, and start anew."""
+        """Make the average the weights of the model, and reset the average."""
         if not self._is_empty:
             self._swap()
             self._average.n_averaged.zero_()
@@ -105,10 +105,15 @@ class WeightAverage:
         """
         kept, n_averaged = state["weights"], state["n_averaged"]
         if list(kept) != self._names or not isinstance(n_averaged, int) or n_averaged < 0:
-            raise ValueError(f"averaged weights {shown(', '.join(map(str, kept)))}, {shown(n_averaged)} times")
+            raise ValueError(
+                "averaged weights must have the names of the model's weights and a count of at least 0; got "
+                f"{shown(', '.join(map(str, kept)))}, count {shown(n_averaged)}"
+            )
         for name, average in zip(self._names, self._average.module.parameters(), strict=True):
             if not isinstance(kept[name], torch.Tensor) or kept[name].shape != average.shape:
-                raise ValueError(f"the average of {name} is {shown(kept[name])}")
+                raise ValueError(
+                    f"the average of {name} must be a tensor of shape {tuple(average.shape)}; got {shown(kept[name])}"
+                )
             average.copy_(kept[name])
         self._average.n_averaged.fill_(n_averaged)
         self._last_epoch = int(state["last_epoch"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recbole_posattn.compat.doors import close_doors
+from recbole_posattn.compat.doors import block_incompatible_functions
 from recbole_posattn.compat.samplers import refuse_endless_sampling
 from recbole_posattn.compat.tensorboard import replace_tensorboard_writer
 
@@ -22,7 +22,7 @@ def register_all() -> None:
     """Register everything; ``settings.registry.hook_recbole`` calls it once in a process."""
     refuse_endless_sampling()
     replace_tensorboard_writer()
-    close_doors(needs_our_settings)
+    block_incompatible_functions(needs_our_settings)
     hook_loaders()
     register_metrics()
     for model in (PosKernelSASRec, *BASELINES, *FILTER_MODELS, *RIVALS):

@@ -22,7 +22,7 @@ from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_posattn.errors import CheckpointError, UserError, one_line
-from recbole_posattn.files import whole_file
+from recbole_posattn.files import write_atomically
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training.plain import restore_other_parameter, settings_of_recbole
@@ -46,7 +46,7 @@ def write_checkpoint(content: Mapping[str, Any], file: str | Path) -> None:
         CheckpointError: If the file cannot be written; an old file of that name is untouched.
     """
     try:
-        with whole_file(file) as incomplete, open(incomplete, "w+b") as stream:
+        with write_atomically(file) as incomplete, open(incomplete, "w+b") as stream:
             torch.save({"format_version": FORMAT_VERSION, **content}, stream)
             _append_checksum(stream)
             stream.flush()
@@ -104,7 +104,7 @@ def read_checkpoint(
     content = read_plain(file, device, allow_unsafe_checkpoint)
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         return content
-    raise CheckpointError(f"checkpoint {file} holds no settings: it is not a checkpoint of a model")
+    raise CheckpointError(f"checkpoint {file} holds no settings, so no model can be loaded; name another file")
 
 
 def read_plain(file: str | Path, device: torch.device | str = "cpu", allow_unsafe_checkpoint: bool = False) -> Any:
@@ -139,10 +139,10 @@ def read_plain(file: str | Path, device: torch.device | str = "cpu", allow_unsaf
 
 
 @contextmanager
-def use_explained(file: str | Path) -> Iterator[None]:
-    """Blame the checkpoint if reading or restoring its content fails: anybody may have written the file.
+def explain_checkpoint_errors(file: str | Path) -> Iterator[None]:
+    """Report any failure to read or restore a checkpoint's content as an error of the file, whose origin is unknown.
 
-    Nothing else belongs in the block: failures to build, train or evaluate a model are not the file's fault.
+    Put nothing else into the block: failures to build, train or evaluate a model have other causes.
 
     Raises:
         CheckpointError: If anything fails in the block, except for errors that are explained already.
@@ -237,5 +237,7 @@ def load_state(model: AbstractRecommender, content: Mapping[str, Any]) -> None:
         if strange:
             raise KeyError(f"it has no {', '.join(map(str, strange))}")
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint does not fit the model: {one_line(error)}") from error
+        raise CheckpointError(
+            f"the checkpoint does not fit the model: {one_line(error)}; use the data and settings of its training"
+        ) from error
     model.load_other_parameter(others)

@@ -26,8 +26,14 @@ from recbole_posattn.files import link_or_copy, make_new_folder
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.checkpoint import load_state, read_checkpoint, use_explained, vocabulary, write_checkpoint
-from recbole_posattn.training.explained_errors import needs_explained
+from recbole_posattn.training.checkpoint import (
+    explain_checkpoint_errors,
+    load_state,
+    read_checkpoint,
+    vocabulary,
+    write_checkpoint,
+)
+from recbole_posattn.training.explained_errors import explain_missing_requirements
 from recbole_posattn.training.pausable_epoch import PausableEpoch
 from recbole_posattn.training.plain import plain_other_parameter
 from recbole_posattn.training.recipe import RecipeMixin
@@ -90,7 +96,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         self.wandblogger.start(self.config, self.run_dir.name, self._tracked)
         first_epoch, self._started = self.start_epoch, time.perf_counter()
         try:
-            with interrupts.deferred(), needs_explained(self.config):
+            with interrupts.deferred(), explain_missing_requirements(self.config):
                 if first_epoch and self._has_ended():  # RecBole would fail on a run with no epochs to train
                     self.eval_collector.data_collect(train_data)  # some metrics count its items
                 else:
@@ -140,7 +146,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         loss_func = self._trimmed_loss(loss_func)
         if not self._pausable:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
-        with nullcontext() if self._left is None else use_explained(self.run_dir / LAST_NAME):
+        with nullcontext() if self._left is None else explain_checkpoint_errors(self.run_dir / LAST_NAME):
             epoch = PausableEpoch(train_data, loss_func, self._left, self._check_between_steps)
         self._epoch_now, self._left = epoch, None
         super()._train_epoch(epoch, epoch_idx, epoch.loss, show_progress)
@@ -192,7 +198,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
 
     def _restore_random_state(self) -> None:
         if self._random_states is not None:
-            with use_explained(self.run_dir / LAST_NAME):
+            with explain_checkpoint_errors(self.run_dir / LAST_NAME):
                 state = self._random_states[distributed.rank()]
                 restore_random_state(state)
                 restore_loader_states(state["loaders"], self._train_data)
@@ -208,7 +214,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
             CheckpointError: If the checkpoint does not fit the model or cannot be used.
         """
         self.run_dir, self._has_run_dir, self._lock = resumed.folder, True, resumed.lock
-        with use_explained(self.run_dir / LAST_NAME):
+        with explain_checkpoint_errors(self.run_dir / LAST_NAME):
             self._restore(resumed.content, resumed.content["training"])
         n_before = len(resumed.content["training"]["changes"])
         self.changes = resumed.changes
@@ -241,11 +247,9 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         self._left = None if left is None else {**left, "steps": int(left["steps"])}
 
     def _warn_of_differences(self, training: Mapping[str, Any]) -> None:
-        for name, before, now in (
-            ("PyTorch", training["torch"], str(torch.__version__)),
-            ("threads", training["threads"], torch.get_num_threads()),
-        ):
-            if before != now:
+        here = {"PyTorch": ("torch", str(torch.__version__)), "threads": ("threads", torch.get_num_threads())}
+        for name, (key, now) in here.items():
+            if (before := training[key]) != now:
                 self.logger.warning(
                     f"The run continues with {name} {now} instead of {before}: results may differ in the last digits"
                 )
@@ -270,7 +274,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         if distributed.is_main():
             self.run_dir = make_new_folder(self.run_dir)
             self._lock = lock_run(self.run_dir)
-        self.run_dir = Path(distributed.share_from_main(str(self.run_dir)))
+        self.run_dir = Path(distributed.broadcast_from_main(str(self.run_dir)))
         self._has_run_dir = True
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
@@ -321,6 +325,6 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         if load_best_model and eval_data:
             file = model_file or self.saved_model_file
             best = read_checkpoint(file, self.device) if distributed.is_main() else None
-            load_state(self.model, distributed.share_from_main(best))
+            load_state(self.model, distributed.broadcast_from_main(best))
             self.logger.info(f"Loading model structure and parameters from {file}")
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)

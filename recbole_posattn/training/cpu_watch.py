@@ -73,12 +73,15 @@ class CpuWatch:
 
 
 def _oversubscription(who: str, threads: int, others: float) -> tuple[str | None, int]:
-    """What is wrong, or ``None`` if nothing is, and the number of threads for which there are CPUs.
+    """Check whether there are more threads than free CPUs.
 
     Args:
-        who: Has the threads: the beginning of a clause.
-        threads: Of this run, or of all runs at a time.
-        others: CPUs that other processes use.
+        who: Subject and verb of the message, such as ``this run has``.
+        threads: Number of threads of this run, or of all parallel runs.
+        others: Number of CPUs that other processes use on average.
+
+    Returns:
+        A message, ``None`` if there are enough CPUs; and the recommended number of threads.
     """
     cpus = available_cpus()
     n_best = max(1, round(cpus - others))

@@ -52,8 +52,8 @@ class EngineMixin(recbole.trainer.Trainer):
     is weighted by its share of the targets. Evaluation sees each user once.
 
     Attributes:
-        curve: Per-epoch log, in order: ``epoch`` (from 0), ``seconds`` (of training), ``loss``, and ``valid`` (metrics
-            by name) where it was validated.
+        curve: Per-epoch log, in order: ``epoch`` (from 0), ``seconds`` (of training), ``loss``, ``learning_rate`` (of
+            the last step, only with ``lr_scheduler``), and ``valid`` (metrics by name) if it was validated.
     """
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
@@ -239,7 +239,7 @@ class EngineMixin(recbole.trainer.Trainer):
 
         All processes use the result of rank 0, so that they also stop in the same epoch.
         """
-        return distributed.share_from_main(result)
+        return distributed.broadcast_from_main(result)
 
 
 def _by_share_of_targets(
@@ -249,7 +249,7 @@ def _by_share_of_targets(
 
     def weighted_loss(interaction: Interaction) -> Any:
         own = int(targets_per_row(interaction).sum())
-        everywhere = distributed.total_later(torch.tensor(own, dtype=torch.float64, device=device))
+        everywhere = distributed.all_reduce_sum_async(torch.tensor(own, dtype=torch.float64, device=device))
         losses = loss_func(interaction)
         weight = own * distributed.world_size() / everywhere().item()
         # The backward pass begins with what comes last: parameters are then ready as soon as their gradients are.

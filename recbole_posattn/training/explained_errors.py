@@ -99,7 +99,7 @@ def precision_explained(settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def needs_explained(settings: Mapping[str, Any]) -> Iterator[None]:
+def explain_missing_requirements(settings: Mapping[str, Any]) -> Iterator[None]:
     """Say what a model needs if a package, labels, sampled negatives or items are missing.
 
     Args:

@@ -27,9 +27,13 @@ from recbole_posattn.data.tables import forget
 from recbole_posattn.errors import CheckpointError, DataError, UserError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
-from recbole_posattn.training.checkpoint import check_vocabulary, load_state, read_checkpoint, use_explained
+from recbole_posattn.training.checkpoint import check_vocabulary, explain_checkpoint_errors, load_state, read_checkpoint
 from recbole_posattn.training.engine import EngineMixin
-from recbole_posattn.training.explained_errors import model_size_explained, needs_explained, pretrained_explained
+from recbole_posattn.training.explained_errors import (
+    explain_missing_requirements,
+    model_size_explained,
+    pretrained_explained,
+)
 from recbole_posattn.training.run_folder import checkpoint_file
 from recbole_posattn.training.run_log import run_logger
 from recbole_posattn.training.trainer import trainer_class
@@ -103,14 +107,14 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     """
     checkpoint = checkpoint_file(checkpoint)
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
-    with use_explained(checkpoint):
+    with explain_checkpoint_errors(checkpoint):
         config = Config.from_plain(content["config"], data_path)
     ensure_atomic_files(config, keeps=True)
     init_seed(config["seed"], config["reproducibility"])
     with only_read():  # the folder of data_cache may be of another machine
         interactions, loaders = prepare_data(config)
     model = build_model(config, loaders[0])
-    with use_explained(checkpoint):
+    with explain_checkpoint_errors(checkpoint):
         try:
             check_vocabulary(content, interactions)
             (load_trees if TREES in content else load_state)(model, content)
@@ -141,7 +145,10 @@ def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, Abs
     except (KeyError, UnicodeDecodeError, ValueError) as error:  # raised by RecBole and pandas for bad files
         raise DataError(f"data set {config['dataset']!r} in {config['data_path']}: {error}") from error
     if not loaders[0]:
-        raise DataError(f"data set {config['dataset']!r}: no interactions are left in the training split")
+        raise DataError(
+            f"data set {config['dataset']!r}: no interactions are left in the training split; loosen the filters "
+            "(val_interval, user_inter_num_interval, item_inter_num_interval), or change the split of eval_args"
+        )
     for name, loader in zip(("validation", "test"), loaders[1:]):
         if not loader:
             logging.getLogger().warning(f"The {name} split has no rows: there is nothing to evaluate on it.")
@@ -155,12 +162,12 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
     if np.bincount(dataset.inter_feat[dataset.uid_field]).max() < 2:
         raise DataError(
             f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
-            "next item to learn from"
+            "next item to predict; loosen the filters, or use a model that does not read sequences"
         )
 
 
 def build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
     """The configured model on its device, with weights that depend on the seed and the process."""
     init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
-    with needs_explained(config), pretrained_explained(config), model_size_explained(config):
+    with explain_missing_requirements(config), pretrained_explained(config), model_size_explained(config):
         return config.model_class(config, train_data._dataset).to(config["device"])

@@ -50,9 +50,9 @@ def distribute_model(model: Any, device: Any) -> Any:
 
 
 def reaching_all_parameters(model: Any) -> Any:
-    """A 0 whose backward pass reaches each parameter, without a gradient: a scalar tensor.
+    """A scalar 0 whose backward pass reaches every parameter but computes no gradients.
 
-    RecBole adds 0 times the sum of each parameter instead, which makes a gradient of the size of each.
+    RecBole adds 0 times the sum of each parameter instead, which allocates a gradient for each of them.
     """
     import torch
 

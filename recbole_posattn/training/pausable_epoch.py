@@ -55,7 +55,7 @@ class PausableEpoch:
     def _take_up(self, left: Mapping[str, Any]) -> None:
         self._n_done, self.seconds_before = int(left["steps"]), float(left["seconds"])
         if not 0 <= self._n_done <= len(self._train_data):
-            raise ValueError(f"{self._n_done} steps of an epoch of {len(self._train_data)}")
+            raise ValueError(f"steps must be in 0 … {len(self._train_data)} (steps of an epoch), got {self._n_done}")
         losses = left["losses"]
         if losses is not None:
             self._total = tuple(map(float, losses)) if isinstance(losses, (list, tuple)) else float(losses)

@@ -21,10 +21,10 @@ from recbole_posattn.training.state import optimizers
 
 
 class RecipeMixin(EngineMixin):
-    """The keys ``lr_scheduler`` and ``weight_averaging``; without them, nothing is different.
+    """Implements ``lr_scheduler`` and ``weight_averaging``; has no effect if neither is set.
 
-    Both follow the steps of the optimizer, by a hook that PyTorch calls after each. With several processes, each does
-    the same to the same weights.
+    Both run in a hook that PyTorch calls after each optimizer step. With several processes, each makes the same updates
+    to the same weights.
     """
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
@@ -87,7 +87,7 @@ class RecipeMixin(EngineMixin):
         return losses
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """Within it, the model has its averaged weights, if there are any: those that are validated and kept."""
+        """Swap the averaged weights, if any, into the model while the block runs, to validate or save them."""
         return nullcontext() if self._average is None else self._average.in_model()
 
     def _valid_epoch(self, *arguments: Any, **options: Any) -> tuple[float, dict]:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from recbole_posattn.data.digest import data_digest
-from recbole_posattn.files import whole_file, write_json
+from recbole_posattn.files import write_atomically, write_json
 from recbole_posattn.reporting.terminal import text_table
 from recbole_posattn.settings.checks import pretrained_file
 from recbole_posattn.settings.config import Config
@@ -50,8 +50,9 @@ class RunResult(TypedDict):
         seconds: Wall time of ``data``, ``training`` with validation, ``test`` and ``total``.
         trainable_parameters: Their number.
         peak_mebibytes: Peak memory of the process, or of the GPU if there is one.
-        seen_targets: Share of the test targets in their user's history; ``None`` unless ``mask_history`` is given.
-        curve: For each epoch, its number from 0, seconds and loss, and ``valid``, the metrics if it was validated.
+        seen_targets: Share of the test targets in their user's history; ``None`` without ``mask_history`` or a test.
+        curve: For each epoch: ``epoch`` (from 0), ``seconds``, ``loss``, ``learning_rate`` (of the last step, only with
+            ``lr_scheduler``) and ``valid`` (the metrics, if it was validated); tree models have no ``loss``.
         learned: What our models report of themselves, such as the ``kernel_widths`` of adaptive bands.
         changes: The settings that were changed on resume.
         stopped_by: ``max_minutes`` if this setting ended the training.
@@ -109,7 +110,7 @@ def write_users(users: pd.DataFrame, folder: Path) -> None:
     smallest = {
         column: pd.to_numeric(users[column], downcast="unsigned") for column in _COUNTS if column in users.columns
     }
-    with whole_file(folder / USERS_NAME) as incomplete:
+    with write_atomically(folder / USERS_NAME) as incomplete:
         users.assign(**smallest).to_parquet(incomplete, index=False, **_COMPRESSION)
 
 
@@ -117,7 +118,8 @@ def read_users(folder: Path) -> pd.DataFrame:
     """The results by target in a folder, as :func:`recbole_posattn.evaluation.target_ranks.user_results` returns them.
 
     Raises:
-        OSError: If they cannot be read.
+        OSError: If the file cannot be opened.
+        ValueError: If it is not a Parquet file.
     """
     users = pd.read_parquet(folder / USERS_NAME)
     return users.astype({column: kind for column, kind in _COUNTS.items() if column in users.columns})

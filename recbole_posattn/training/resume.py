@@ -20,7 +20,7 @@ from recbole_posattn.settings.encodings import resolve_encodings
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE, value_before
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
-from recbole_posattn.training.checkpoint import read_checkpoint, use_explained
+from recbole_posattn.training.checkpoint import explain_checkpoint_errors, read_checkpoint
 from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.same_run import check_data, lowered_limits, setting_differences, shown_differences
 
@@ -96,12 +96,12 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
         folder = _farthest_run(given) if str(resume) == AUTO else _run_folder(resume)
         opened = None if folder is None else _open_run(folder)
     lock = None if opened is None else opened[2]
-    shared = distributed.share_from_main(None if opened is None else opened[:2])
+    shared = distributed.broadcast_from_main(None if opened is None else opened[:2])
     if shared is None:
         return None
     folder, content = shared
     try:
-        with use_explained(folder / LAST_NAME):
+        with explain_checkpoint_errors(folder / LAST_NAME):
             config = _resumed_settings(folder, content, given, str(resume) == AUTO)
             before = [{key: change[key] for key in _CHANGE} for change in content["training"]["changes"]]
             changes = [*before, *_changes(content, config, given.defaults())]
@@ -125,7 +125,7 @@ def config_to_resume(resume: str | Path, build: Callable[[Mapping[str, str]], Co
     """
     last = _run_folder(resume) / LAST_NAME
     settings = read_checkpoint(last)["config"]
-    with use_explained(last):
+    with explain_checkpoint_errors(last):
         names = {key: settings[key] for key in ("model", "dataset")}
     try:
         return build(names)
@@ -161,7 +161,7 @@ def _farthest_run(given: Config) -> Path | None:
             continue
         try:
             content = read_checkpoint(file)
-            with use_explained(file):
+            with explain_checkpoint_errors(file):
                 differing = {**setting_differences(content, given), **lowered_limits(content, given)}
                 left = content["training"]["left"] or {"steps": 0}
                 progress = (int(content["epoch"]), int(left["steps"]), folder)
@@ -199,7 +199,7 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
             raise CheckpointError(
                 f"checkpoint {folder / LAST_NAME} holds a model, but no training state to continue from"
             )
-        with use_explained(folder / LAST_NAME):
+        with explain_checkpoint_errors(folder / LAST_NAME):
             has_best = content["training"]["best_epoch"] >= 0
         if has_best:
             read_checkpoint(folder / BEST_NAME)  # the run could not end without it

@@ -28,7 +28,7 @@ from recbole_posattn.distributed import checked_layout
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
-from recbole_posattn.training.checkpoint import check_vocabulary, use_explained
+from recbole_posattn.training.checkpoint import check_vocabulary, explain_checkpoint_errors
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.environment import environment_table, start_watching, warn_of_busy_machine
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
@@ -68,8 +68,8 @@ def run(
         dataset: Name; by default that of the settings, else ml-100k.
         config_file_list: YAML files with settings.
         config_dict: Settings; they override the files.
-        saved: Whether to save the best epoch. If not, the last epoch is tested, and nothing is written
-            except the file of a pretraining for the next stage, as in RecBole.
+        saved: Whether to save checkpoints and results. If not, the last epoch is tested, and a run writes only its logs
+            and, as in RecBole, the checkpoint of a pretraining stage.
         command_line: Settings ``--key=value``, which override all others; none by default. Unlike RecBole's, this
             function does not read ``sys.argv``, which belongs to the calling program.
         nproc: Number of processes on this machine, with one GPU each or sharing the CPU.
@@ -115,7 +115,7 @@ def run(
     return distributed.launch(_run, {"request": request}, layout)
 
 
-@distributed.waits_explained()
+@distributed.explain_timeouts()
 def _run(request: RunRequest) -> RunResult:
     """:func:`run` in this process, one of several or the only one."""
     started = time.perf_counter()
@@ -235,7 +235,7 @@ def _build_trainer(
         trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
         try:
-            with use_explained(resumed.folder / LAST_NAME):
+            with explain_checkpoint_errors(resumed.folder / LAST_NAME):
                 check_vocabulary(resumed.content, train_data._dataset)
             trainer.resume(resumed)
         except BaseException:
@@ -246,7 +246,7 @@ def _build_trainer(
 
 def _continued_tensorboard(resumed: Resumed) -> AbstractContextManager[None]:
     """Within it, a trainer continues the TensorBoard log of its run."""
-    with use_explained(resumed.folder / LAST_NAME):
+    with explain_checkpoint_errors(resumed.folder / LAST_NAME):
         return tensorboard_in(resumed.content["training"].get("tensorboard"), int(resumed.content["epoch"]) + 1)
 
 

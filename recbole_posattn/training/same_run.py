@@ -20,7 +20,7 @@ from recbole_posattn.settings.keys import (
     value_before,
 )
 from recbole_posattn.settings.recipe_checks import resolved_histories
-from recbole_posattn.training.checkpoint import use_explained
+from recbole_posattn.training.checkpoint import explain_checkpoint_errors
 from recbole_posattn.training.run_folder import LAST_NAME
 
 
@@ -113,7 +113,7 @@ def check_data(folder: Path, content: Mapping[str, Any], config: Config) -> None
         )
         return
     now = data_contents(config)
-    with use_explained(folder / LAST_NAME):
+    with explain_checkpoint_errors(folder / LAST_NAME):
         changes = [
             _change_of_file(name, before.get(name), now.get(name))
             for name in sorted(before.keys() | now.keys())

@@ -17,9 +17,9 @@ class Schedule(NamedTuple):
 
     Attributes:
         name: ``constant``, ``linear`` or ``cosine``.
-        warmup_steps: Steps of the warm-up; the last of them has the whole learning rate.
-        last_step: Step at which the decay is over, counted with the warm-up.
-        end_factor: The share that is left then, and stays.
+        warmup_steps: Number of warm-up steps; the last one has the full learning rate.
+        last_step: Step at which the decay ends, counted from the start of the warm-up.
+        end_factor: Share of the learning rate after the decay.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Schedule(NamedTuple):
         return self.end_factor + (1 - self.end_factor) * left
 
     def start(self, optimizer: torch.optim.Optimizer, step: int) -> LambdaLR:
-        """PyTorch's scheduler, to be stepped after each step of the optimizer, whose learning rate it sets.
+        """Build a PyTorch scheduler; call its ``step`` after each optimizer step.
 
         Args:
-            optimizer: With the learning rate of the settings, or a scheduler's before.
-            step: Steps before.
+            optimizer: The optimizer; its learning rate is scaled by :meth:`factor`.
+            step: Number of optimizer steps already taken.
         """
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])

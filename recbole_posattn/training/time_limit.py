@@ -23,9 +23,9 @@ class OutOfTime(Exception):
 class TimeLimitMixin(EngineMixin):
     """A training that ends after ``max_minutes``, as early stopping would end it.
 
-    In one process it ends after a step, once there is a best epoch; with several processes, after an epoch. The time
-    counts from the start of the training, with its validations, and includes that before a resume. A pretraining has
-    no limit: the next stage needs its end.
+    In one process it ends after a step, once there is a best epoch; with several processes, after an epoch. The limit
+    covers training and validation, including the time before a resume. Pretraining has no limit, since the next stage
+    needs its final weights.
 
     Attributes:
         best_epoch: Epoch of the kept checkpoint, counted from 0; −1 before there is one.
@@ -69,7 +69,7 @@ class TimeLimitMixin(EngineMixin):
         if minutes is None or self._is_pretraining or not self.train_loss_dict:
             return False
         seconds = self.seconds_before + time.perf_counter() - self._started
-        return distributed.share_from_main(seconds >= 60 * minutes)
+        return distributed.broadcast_from_main(seconds >= 60 * minutes)
 
     def _check_between_steps(self) -> None:
         super()._check_between_steps()

@@ -1,8 +1,8 @@
-"""Find out on what histories a model can be computed: compare it with itself, trimmed and with all padding.
+"""Check whether a model gives the same results on trimmed histories as with all padding.
 
-Many of RecBole's models give the same results whatever the padding. Some have weights or sums over all places, others
-terms between the rows of a batch; no list says which, and settings decide as well. So one batch with rows of all
-lengths is computed in each way, in evaluation mode and with its gradients.
+For many of RecBole's models, padding does not affect the results. Others have weights for, or sums over, all positions,
+or terms between the rows of a batch, which may also depend on the settings. So one batch with histories of all lengths
+is computed in each way, in evaluation mode and with gradients.
 """
 
 from __future__ import annotations

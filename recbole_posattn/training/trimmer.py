@@ -47,14 +47,14 @@ class Trimmer:
         self._wanted = config["trim_padding"] in ("auto", True) and reads_padded_histories(config)
 
     def plain(self) -> dict[str, Any] | None:
-        """What is trimmed, as plain data for a checkpoint; ``None`` if nothing can be."""
+        """What is trimmed, as plain data for a checkpoint; ``None`` if that has not been determined."""
         return None if self.trimming is None else self.trimming.plain()
 
     def restore(self, kept: Mapping[str, Any] | None) -> None:
-        """Trim what the run trimmed whose checkpoint is read.
+        """Restore the trimming of the run that wrote a checkpoint.
 
         Args:
-            kept: What :meth:`plain` returned; ``None`` of a version that did not trim.
+            kept: The result of :meth:`plain`; ``None`` in checkpoints of versions that did not trim.
 
         Raises:
             TypeError, ValueError: If it cannot be used.
@@ -90,7 +90,7 @@ class Trimmer:
         """What can be trimmed; the same in all processes."""
         assert self._cutter is not None
         found = find_trimming(self._model, self._cutter, data, *loss_funcs) if distributed.is_main() else None
-        return distributed.share_from_main(found)
+        return distributed.broadcast_from_main(found)
 
     def _faster(self, loss_func: LossFunction) -> LossFunction:
         return loss_func if self._config["torch_compile"] else with_lazy_scores(loss_func)

@@ -142,7 +142,10 @@ def convert(
         steps += filtered
         if not len(kept):
             counts = "; ".join(f"{step.name}: {step.interactions}" for step in steps)
-            raise DataError(f"no interaction of {located.label} is left ({counts})")
+            raise DataError(
+                f"no interaction of {located.label} is left ({counts}); lower --min_rating, --min_user_interactions or "
+                "--min_item_interactions"
+            )
         tables = _features(kept, sources, on_error, stack)
         users, items = output.write(kept, rejects if rejects.count else None, tables)
         times = float(kept.time.min()), float(kept.time.max())

@@ -17,7 +17,7 @@ from recbole_posattn.atomic_files.convert.features import ROLES, Role, Table
 from recbole_posattn.atomic_files.convert.interactions import Interactions, quoted
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.errors import SettingError, UserError
-from recbole_posattn.files import whole_file
+from recbole_posattn.files import write_atomically
 
 # How many rows are turned into text at a time.
 _ROWS = 2**18
@@ -102,7 +102,7 @@ class Output:
             self.folder.mkdir(parents=True, exist_ok=True)
             with ExitStack() as whole:  # replaces the files once all are written; the atomic file comes last
                 for file, write in contents.items():
-                    with open(whole.enter_context(whole_file(file)), "wb") as opened:
+                    with open(whole.enter_context(write_atomically(file)), "wb") as opened:
                         write(opened)
                 for old in (self.rejected_file, *map(self._rejected_features, ROLES)):
                     old.unlink(missing_ok=True)  # belongs to the atomic file that is replaced

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_posattn.experiments.leaderboard.board import Board
-from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, without_twins
+from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, without_duplicate_metrics
 from recbole_posattn.reporting.page import MISSING, Cell, number_cell
 
 # Columns of Board.costs: title and number format.
@@ -84,7 +84,9 @@ def shown_columns(board: Board) -> list[Column]:
 def _metrics(board: Board) -> list[str]:
     """The metrics of a board, the watched one first, without Recall or Hit where both are equal."""
     means = {metric: scores["mean"].to_numpy() for metric, scores in board.scores.groupby("metric", sort=False)}
-    return without_twins(board.metrics, lambda one, other: np.array_equal(means[one], means[other], equal_nan=True))
+    return without_duplicate_metrics(
+        board.metrics, lambda one, other: np.array_equal(means[one], means[other], equal_nan=True)
+    )
 
 
 def _metric(board: Board, metric: str, model: str, marked: bool = True) -> Cell:

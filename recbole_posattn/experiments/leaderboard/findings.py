@@ -118,8 +118,8 @@ def _rows_of(models: Sequence[str], board: Board) -> str:
 def _is_above(board: Board, model: str, other: str) -> bool:
     """Whether a test shows that a model is better than another with a lower mean.
 
-    Between the reference and a row, that is the test of the marks, of which the sentence before speaks; otherwise the
-    test of every pair, which corrects for more comparisons.
+    If one of them is the reference, this is the test that the marks show; otherwise the test of all pairs, which
+    corrects for more comparisons.
     """
     if board.reference in (model, other):
         if model == board.reference:

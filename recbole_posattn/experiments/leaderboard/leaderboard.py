@@ -24,7 +24,7 @@ from recbole_posattn.experiments.messages import each_message_once
 from recbole_posattn.experiments.records import RUNS, Records, ignore_all_but_records, records_folders
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Outcome, Resources, checked_folders, run_trials
-from recbole_posattn.locks import alone_in
+from recbole_posattn.locks import exclusive_access
 from recbole_posattn.reporting.page import command_line
 
 TUNING = "tuning"
@@ -70,7 +70,7 @@ def make_leaderboard(
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
-    with alone_in(folder, "leaderboard"):
+    with exclusive_access(folder, "leaderboard"):
         budget = Budget(minutes)
         # the settings of rows to be tuned are not yet known, but errors in them are found now
         plan, tuning = _Plan(spec, folder, where, console, None if n_tuning_trials else records), Tuning()

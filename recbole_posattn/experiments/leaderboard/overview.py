@@ -18,10 +18,10 @@ from recbole_posattn.experiments.leaderboard.public import NAME, Recorded, read_
 from recbole_posattn.experiments.leaderboard.runs import Run, finished_runs, metric_values, same_targets
 from recbole_posattn.experiments.leaderboard.statistics import gains
 
-# The model that others are compared with, unless another is named: without positions.
+# The model that others are compared with by default: SASRec without positional encoding.
 BASELINE = "NoPE"
 
-# What our model classes are called in the leaderboards of this package: without this end.
+# Suffix of our model classes, which the leaderboards of this package leave out.
 _SUFFIX = "SASRec"
 
 GAIN_COLUMNS = [

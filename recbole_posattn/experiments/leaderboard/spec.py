@@ -175,7 +175,7 @@ def _check_known(given: Mapping[str, Any], where: str) -> None:
 
 
 def _models(given: Any, in_file: Any, where: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The rows of the table, and those with all rows of the file; rows that a flag names as the file does are its."""
+    """The chosen rows, and these with all rows of the file; chosen rows of the file keep their settings from there."""
     of_file = _rows(in_file or {}, where)
     models = {name: dict(of_file.get(name, row)) for name, row in _rows(given, where).items()}
     return models, {**of_file, **models}

@@ -58,7 +58,7 @@ def _fanova(scored: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any
 
 
 def caution(records: Sequence[TrialRecord]) -> str:
-    """What a reader of importances is told if they come from few trials; empty if there are enough."""
+    """A caution to show with importances from few trials; empty if there are enough."""
     n_scored = sum(bool(record.curve) for record in records)
     if n_scored >= _FEW_TRIALS:
         return ""

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_posattn.compat import let_hyper_tuning_run
+from recbole_posattn.compat import patch_hyper_tuning
 
 from recbole_posattn.training.run import run
 
-let_hyper_tuning_run()
+patch_hyper_tuning()
 
 
 def objective_function(

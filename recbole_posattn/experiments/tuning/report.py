@@ -15,7 +15,7 @@ from recbole_posattn.experiments.tuning.figures import draw_search
 from recbole_posattn.experiments.tuning.records import FINISHED, PRUNED, TrialRecord, n_failed
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.reporting.drawing import Drawing
-from recbole_posattn.reporting.names import metric_title, setting_text, without_twins
+from recbole_posattn.reporting.names import metric_title, setting_text, without_duplicate_metrics
 from recbole_posattn.reporting.page import Cell, number_cell, render_page
 
 BEST_NAME = "best.yaml"
@@ -136,7 +136,7 @@ def _result_rows(result: SearchResult) -> list[list[Cell]]:
             Cell(metric_title(metric), metric),
             *(number_cell(split.get(metric), "{:.4f}") for split in (result.valid_result, result.test_result)),
         ]
-        for metric in without_twins(
+        for metric in without_duplicate_metrics(
             list(result.valid_result),
             lambda one, other: all(
                 split.get(one) == split.get(other) for split in (result.valid_result, result.test_result)

@@ -96,7 +96,7 @@ def check_search(search: Search) -> Config:
 
 
 def _check_points(search: Search, config: Config) -> None:
-    """Refuse a search all of whose trials would fail; a trial that fails beside others is told when it does."""
+    """Refuse a search in which every trial would fail; a single failure is reported when the trial runs."""
     refused: list[str] = []
     for drawn in itertools.islice(_points(search, search.fixed(config)), _N_CHECKED):
         try:

@@ -23,7 +23,7 @@ from recbole_posattn.experiments.tuning.report import SearchResult, report_files
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.files import json_text
-from recbole_posattn.locks import alone_in
+from recbole_posattn.locks import exclusive_access
 from recbole_posattn.reporting.page import command_line, write_files
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import PLACES
@@ -73,7 +73,7 @@ def _own_folder(folder: Path, resume: bool) -> AbstractContextManager[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return alone_in(folder, "search")
+    return exclusive_access(folder, "search")
 
 
 def _tune(

@@ -75,7 +75,8 @@ class PositionEncoding(nn.Module):
 
     Attributes:
         name: Its name in :data:`ENCODINGS` and in the key ``position_encoding``.
-        enters: Where it enters: the method below that it overrides.
+        enters: Where it acts: ``input`` (overrides :meth:`at_input`), ``attention_input`` (:meth:`at_attention_input`),
+            ``query_key`` (:meth:`rotate`) or ``logits`` (:meth:`logit_bias`).
         lag_only: True if it depends on distances alone, so that it does not matter where the padding is.
         reads_time: True if it depends on the times of the items.
         per_layer: True if each layer has its own, False if all layers share one.
@@ -106,11 +107,14 @@ class PositionEncoding(nn.Module):
         return x
 
     def of_batch(self, x: Tensor, times: Times | None) -> PositionEncoding | OfBatch:
-        """What has the ``rotate`` and ``logit_bias`` of this batch, if they depend on its contents or times.
+        """Bind the encoding to one batch, if its rotation or bias depends on the items or their times.
 
         Args:
             x: Input of the keys and values of the block, shape (b, s, d).
-            times: Times of the items; ``None`` for items at equal distances.
+            times: Times of the items; ``None`` for evenly spaced items.
+
+        Returns:
+            What provides ``rotate`` and ``logit_bias`` for this batch; by default the encoding itself.
         """
         return self
 

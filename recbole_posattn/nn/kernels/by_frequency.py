@@ -103,7 +103,7 @@ class FrequencyRescaler(CircularKernel):
         t, device = self.max_length, self.beta.device
         lag = torch.arange(t, dtype=torch.float64, device=device)
         frequency = torch.arange(1, min(self.cutoff, t) // 2 + 1, dtype=torch.float64, device=device)
-        twice = torch.where(2 * frequency == t, 1.0, 2.0)  # each stands for two, but for the highest of all
+        twice = torch.where(2 * frequency == t, 1.0, 2.0)  # with its conjugate, except for the Nyquist frequency
         waves = twice[:, None] * torch.cos(2 * math.pi / t * torch.outer(frequency, lag))
         return ((1 + waves.sum(dim=0, keepdim=True)) / t).to(self.beta.dtype)
 

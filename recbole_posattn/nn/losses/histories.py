@@ -1,4 +1,4 @@
-"""Items that a user had before a target: their scores get a learned bias, or they leave the loss.
+"""The items that precede each target: their scores get a learned bias, or they are masked out of the loss.
 
 The histories of targets in one sequence are its prefixes, so they are never written out: a chunk of targets reads the
 rows of its sequences. An item that occurs several times counts once, where it is newest.
@@ -45,7 +45,7 @@ class TargetHistories:
     def by_length(self) -> tuple[Tensor, Self]:
         """The order of the targets by the number of items before them, and the histories in that order.
 
-        Targets with little before them are then in chunks of their own, which need no room for more.
+        Chunks of targets with short histories then need less memory.
         """
         n_earlier = ((self.item[:, :0] if self.earlier is None else self.earlier) > 0).sum(dim=1)
         order = (self.position + n_earlier[self.sequence]).argsort()
@@ -156,7 +156,7 @@ class HistoryBias(TargetHistories):
 
 
 class HistoryMask(TargetHistories):
-    """Items of the history leave the loss, as they leave the ranking; the target itself stays.
+    """Masks history items out of the loss, as they are masked out of the ranking, but never the target itself.
 
     The arguments are those of :class:`TargetHistories`.
     """
