@@ -204,6 +204,10 @@ def test_who_may_succeed_later_loses_no_epoch(
             {"metrics": ["NDCG", "AveragePopularity"], "valid_metric": "AveragePopularity@10"},
             "valid_metric 'AveragePopularity@10' is better if it is smaller; a leaderboard needs one that is better if",
         ),
+        (
+            {},
+            "first: mask_history must be none, all or except_target with Pop in a leaderboard, which compares",
+        ),
     ],
     ids=str,
 )

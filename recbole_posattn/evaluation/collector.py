@@ -141,7 +141,7 @@ def list_rank(scores: Tensor, best: Tensor, user: Tensor, item: Tensor) -> Tenso
 
     Returns:
         1 to k for items in the list; for others, 1 + the number of higher scores, but at least k + 1; 0 for items that
-        are not ranked, whose score is −∞; int64, shape (p,).
+        are not ranked, whose score is −∞ or NaN; int64, shape (p,).
     """
     ranks = []
     for rows, columns in _pairs_by_block(scores, user, item):
@@ -149,5 +149,5 @@ def list_rank(scores: Tensor, best: Tensor, user: Tensor, item: Tensor) -> Tenso
         listed = best[rows] == columns[:, None]
         not_listed = (1 + (scores[rows] > own[:, None]).sum(dim=1)).clamp(min=best.shape[1] + 1)
         rank = torch.where(listed.any(dim=1), 1 + listed.long().argmax(dim=1), not_listed)
-        ranks.append(rank.masked_fill(own == -torch.inf, 0))
+        ranks.append(rank.masked_fill(~(own > -torch.inf), 0))
     return torch.cat(ranks) if ranks else user.new_empty(0)

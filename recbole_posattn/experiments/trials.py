@@ -15,7 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import recbole_posattn.compat  # noqa: F401
+
 import pandas as pd
+from recbole.utils import ModelType
 
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments.budget import Budget
@@ -27,6 +30,7 @@ from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.settings.checks import PRETRAINED
 from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, PATH_KEYS
 from recbole_posattn.settings.plugins import check_known_in_workers
+from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
 from recbole_posattn.training.result import RESULT_NAME, read_users
 
@@ -141,6 +145,12 @@ def _check_comparable(identity: Identity) -> None:
         raise SettingError(
             f"valid_metric {identity.settings['valid_metric']!r} is better if it is smaller; a leaderboard needs one "
             "that is better if it is larger, such as NDCG@10."
+        )
+    model = identity.settings["model"]
+    if identity.settings["mask_history"] is None and find_model(model).type != ModelType.SEQUENTIAL:
+        raise SettingError(
+            f"mask_history must be none, all or except_target with {model} in a leaderboard, which compares models by "
+            "target; without it, RecBole ranks the targets of a user together, and not for sequential models."
         )
 
 

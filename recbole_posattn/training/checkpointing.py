@@ -26,6 +26,7 @@ from recbole_posattn.files import link_or_copy, make_new_folder
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
+from recbole_posattn.training.best_file import forget_previous_best, keep_previous_best
 from recbole_posattn.training.checkpoint import (
     explain_checkpoint_errors,
     load_state,
@@ -195,6 +196,8 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         }
         self.tensorboard.flush()
         self._write_checkpoint(epoch, self.run_dir / LAST_NAME, training=training)
+        if distributed.is_main():
+            forget_previous_best(self.run_dir)
 
     def _restore_random_state(self) -> None:
         if self._random_states is not None:
@@ -219,10 +222,13 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         n_before = len(resumed.content["training"]["changes"])
         self.changes = resumed.changes
         if any(change["key"] == "train_batch_size" for change in resumed.changes[n_before:]):
-            self._left = None  # the steps differ now, so the epoch starts again
+            is_done = self._left is not None and self._left["steps"] == self._left.get("of")
+            self._left = self._left if is_done else None  # else the steps differ now, so the epoch starts again
+            self._n_epochs_before = self.start_epoch + is_done
         steps = "" if self._left is None else f" and {counted(self._left['steps'], 'step')}"
         self.logger.info(f"The run in {self.run_dir} continues after {counted(self.start_epoch, 'epoch')}{steps}")
-        self._warn_of_differences(resumed.content["training"])
+        for difference in resumed.differences():
+            self.logger.warning(difference)
 
     def _restore(self, content: Mapping[str, Any], training: Mapping[str, Any]) -> None:
         self.saved_model_file = str(self.run_dir / Path(training.get("model_file", BEST_NAME)).name)
@@ -245,16 +251,6 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         self._restore_recipe(training.get("recipe"))  # older versions had none
         self._random_states, left = list(training["random"]), training["left"]
         self._left = None if left is None else {**left, "steps": int(left["steps"])}
-
-    def _warn_of_differences(self, training: Mapping[str, Any]) -> None:
-        here = {"PyTorch": ("torch", str(torch.__version__)), "threads": ("threads", torch.get_num_threads())}
-        for name, (key, now) in here.items():
-            if (before := training[key]) != now:
-                self.logger.warning(
-                    f"The run continues with {name} {now} instead of {before}: results may differ in the last digits"
-                )
-        for change in self.changes:
-            self.logger.warning("From epoch {epoch} on, {key} is {now} instead of {before}".format(**change))
 
     def _kept(self) -> str:
         """What this run has saved so far, for the user."""
@@ -282,6 +278,8 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         if file is None:
             self._claim_run_dir()
             file = self.saved_model_file = str(self.run_dir / BEST_NAME)
+            if distributed.is_main():
+                keep_previous_best(self.run_dir)
         self.best_epoch = max(epoch, 0)
         self._write_checkpoint(epoch, file)
         if verbose:

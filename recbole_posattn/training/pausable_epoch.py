@@ -54,6 +54,8 @@ class PausableEpoch:
 
     def _take_up(self, left: Mapping[str, Any]) -> None:
         self._n_done, self.seconds_before = int(left["steps"]), float(left["seconds"])
+        if self._n_done == left.get("of"):  # all steps, of which there may be another number now
+            self._n_done = len(self._train_data)
         if not 0 <= self._n_done <= len(self._train_data):
             raise ValueError(f"steps must be in 0 … {len(self._train_data)} (steps of an epoch), got {self._n_done}")
         losses = left["losses"]
@@ -114,6 +116,7 @@ class PausableEpoch:
         seconds = self._seconds if now is not None else time.perf_counter() - self._started
         return {
             "steps": self._n_done,
+            "of": len(self._train_data),
             "losses": self._total,
             "seconds": self.seconds_before + seconds,
             "order": self._order,

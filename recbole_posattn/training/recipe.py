@@ -30,6 +30,7 @@ class RecipeMixin(EngineMixin):
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
         super().__init__(config, model)
         self._n_steps = 0  # of the optimizer, counted where there is a schedule
+        self._n_epochs_before: int | None = None  # before a resume with another number of steps in an epoch
         self._schedule: Schedule | None = None
         self._average: WeightAverage | None = None
         if config["weight_averaging"] is not None:
@@ -60,6 +61,8 @@ class RecipeMixin(EngineMixin):
         scheduler: LambdaLR | None = None
         if self.config["lr_scheduler"] is not None:
             self._schedule = schedule_of(self.config, len(train_data))
+            if self._n_epochs_before is not None:
+                self._n_steps = self._n_epochs_before * len(train_data)
             scheduler = self._schedule.start(self.optimizer, self._n_steps)
 
         def after_step(*_: Any) -> None:

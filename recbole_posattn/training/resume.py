@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from filelock import FileLock
 
 from recbole_posattn import distributed
@@ -20,8 +21,9 @@ from recbole_posattn.settings.encodings import resolve_encodings
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE, value_before
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
+from recbole_posattn.training.best_file import return_to_best
 from recbole_posattn.training.checkpoint import explain_checkpoint_errors, read_checkpoint
-from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
+from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.same_run import check_data, lowered_limits, setting_differences, shown_differences
 
 AUTO = "auto"
@@ -49,6 +51,16 @@ class Resumed(NamedTuple):
     content: dict[str, Any]
     changes: list[dict[str, Any]]
     lock: FileLock | None
+
+    def differences(self) -> Iterator[str]:
+        """What differs from the run before, in words."""
+        training = self.content["training"]
+        here = {"PyTorch": ("torch", str(torch.__version__)), "threads": ("threads", torch.get_num_threads())}
+        for name, (key, now) in here.items():
+            if (before := training[key]) != now:
+                yield f"The run continues with {name} {now} instead of {before}: results may differ in the last digits"
+        for change in self.changes:
+            yield "From epoch {epoch} on, {key} is {now} instead of {before}".format(**change)
 
     def release(self) -> None:
         """Release the folder to other processes."""
@@ -163,10 +175,14 @@ def _farthest_run(given: Config) -> Path | None:
             content = read_checkpoint(file)
             with explain_checkpoint_errors(file):
                 differing = {**setting_differences(content, given), **lowered_limits(content, given)}
+                changed = sorted({change["key"] for change in content["training"]["changes"]} & CHANGEABLE)
                 left = content["training"]["left"] or {"steps": 0}
                 progress = (int(content["epoch"]), int(left["steps"]), folder)
             if differing:
                 logging.getLogger().info(f"The run in {folder} differs: it has {shown_differences(differing)}")
+                continue
+            if changed:
+                logging.getLogger().info(f"The run in {folder} was begun with other settings: {', '.join(changed)}")
                 continue
             check_data(folder, content, given)
         except CheckpointError as error:
@@ -199,10 +215,7 @@ def _open_run(folder: Path) -> tuple[Path, dict[str, Any], FileLock | None]:
             raise CheckpointError(
                 f"checkpoint {folder / LAST_NAME} holds a model, but no training state to continue from"
             )
-        with explain_checkpoint_errors(folder / LAST_NAME):
-            has_best = content["training"]["best_epoch"] >= 0
-        if has_best:
-            read_checkpoint(folder / BEST_NAME)  # the run could not end without it
+        return_to_best(folder, content)  # the run could not end without it
     except CheckpointError:
         if lock is not None:
             lock.release()

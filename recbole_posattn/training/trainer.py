@@ -46,7 +46,8 @@ class SequenceTrainer(CheckpointMixin):
     def fit(self, *data: AbstractDataLoader, saved: bool = True, **options: Any) -> tuple[float, dict | None]:
         """See ``Trainer.fit``."""
         self._kernels_kept_every = self.config["save_kernel_every"] if saved else None
-        self._keep_kernels(self.start_epoch)
+        if self._left is None:  # otherwise the weights are those within an epoch
+            self._keep_kernels(self.start_epoch, again=False)
         return super().fit(*data, saved=saved, **options)
 
     def _train_epoch(self, train_data: AbstractDataLoader, epoch_idx: int, *arguments: Any, **options: Any) -> Any:
@@ -61,16 +62,17 @@ class SequenceTrainer(CheckpointMixin):
             if kernel.last_row.isfinite().all():  # a histogram refuses others
                 self.tensorboard.add_histogram(f"Kernels/{kernel.name}/weights", kernel.last_row, self._epoch)
 
-    def _keep_kernels(self, n_epochs: int) -> None:
+    def _keep_kernels(self, n_epochs: int, again: bool = True) -> None:
         if not self._kernels_kept_every or n_epochs % self._kernels_kept_every:
             return
         self._claim_run_dir()
         if distributed.is_main():
-            folder = self.run_dir / KERNELS_NAME
-            folder.mkdir(exist_ok=True)
+            file = self.run_dir / KERNELS_NAME / f"epoch-{n_epochs:05}.pth"
+            if file.exists() and not again:
+                return
+            file.parent.mkdir(exist_ok=True)
             with self.averaged_weights():
-                state = {"epochs": n_epochs, "state_dict": self.model.kernel_state()}
-                write_checkpoint(state, folder / f"epoch-{n_epochs:05}.pth")
+                write_checkpoint({"epochs": n_epochs, "state_dict": self.model.kernel_state()}, file)
 
 
 def decay_only(optimizer: torch.optim.Optimizer, weights: Iterable[torch.nn.Parameter]) -> None:

@@ -13,7 +13,7 @@ from recbole.utils import init_seed
 
 from recbole_posattn import Config
 from recbole_posattn.data import loaders
-from recbole_posattn.evaluation.collector import BlockwiseCollector, mean_rank
+from recbole_posattn.evaluation.collector import BlockwiseCollector, list_rank, mean_rank
 from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 
@@ -94,6 +94,14 @@ def test_ranks_with_ties_are_recboles(scores: list[list[int]], data: st.DataObje
         collector.eval_batch_collect(table, None, user, item)
         rows.append(collector.get_data_struct().get("rec.meanrank"))
     assert torch.equal(*rows)
+
+
+def test_a_score_that_is_no_number_has_no_rank() -> None:
+    """As in RecBole's metrics, in which such an item is no hit, although torch.topk lists it first."""
+    scores = torch.tensor([[0.1, torch.nan, 0.3, -torch.inf]])
+    best = torch.topk(scores, 2).indices
+    rank = list_rank(scores, best, torch.zeros(4, dtype=torch.int64), torch.arange(4))
+    assert rank[[1, 3]].tolist() == [0, 0] and rank[2] == 2
 
 
 def test_ranks_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,9 +45,10 @@ def outcome(
     )
     users.loc[users["rank"] == 0, "rank"] = pd.NA
     users.sample(frac=1, random_state=seed).to_parquet(place / "users.parquet", index=False)
-    hits = float(np.mean((ranks > 0) & (ranks <= 10)))
+    is_hit = (ranks > 0) & (ranks <= 10)
+    hits, gain = float(np.mean(is_hit)), float(np.mean(is_hit / np.log2(np.maximum(ranks, 1) + 1)))
     result = {
-        "test_result": {"hit@10": round(hits, 4), "ndcg@10": 0.0, "cov@10": 0.1 * seed},
+        "test_result": {"hit@10": round(hits, 4), "ndcg@10": round(gain, 4), "cov@10": 0.1 * seed},
         "config": {"valid_metric": "NDCG@10", "model": model},
         "trainable_parameters": 100,
         "best_epoch": seed,
@@ -82,6 +83,15 @@ def values_of(outcomes: list[Outcome]) -> dict[str, np.ndarray]:
         ranks = each.users.sort_values(["user", "history_length"])["rank"].to_numpy(float, na_value=np.inf)
         by_target.setdefault(each.trial.name, []).append(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0))
     return {model: np.stack(seeds) for model, seeds in by_target.items()}
+
+
+def test_ranks_that_do_not_give_the_runs_own_metrics_are_refused(outcomes: list[Outcome]) -> None:
+    file = outcomes[2].folder / "result.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, "test_result": {**result["test_result"], "ndcg@10": 0.5}}))
+    message = r"strong \(seed 1\): the ranks of its targets give ndcg@10 0\.7[0-9]+, and its result.json has 0\.5;"
+    with pytest.raises(DataError, match=message):
+        gather(outcomes, "tiny", "temporal", "weak")
 
 
 def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:

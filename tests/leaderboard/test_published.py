@@ -47,6 +47,20 @@ def test_names_of_metrics_are_those_of_the_leaderboard() -> None:
         read_published([{**of_others, "metrics": {"NDCG@10": 0.1, "ndcg@10": 0.2}}], "published")
 
 
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ({"NDCG@10": 0.1, "HITRATE@10": 0.1, "Hit@10": 0.3}, "entry 1: metrics has a metric twice"),
+        ({"NDCG@10": float("nan")}, "entry 1: each run must have metrics with test"),
+    ],
+)
+def test_figures_that_are_none_or_two_are_refused(tmp_path: Path, test: dict, message: str) -> None:
+    given = entry([0.1])
+    given["runs"][0]["metrics"]["test"] = test
+    with pytest.raises(SettingError, match=message):
+        recboard_file(written(tmp_path, [given]))
+
+
 def test_recboards_rows_give_the_mean_and_the_spread_of_the_test_results(tmp_path: Path) -> None:
     other = entry([0.5], description="CE, long", tags=[], config={"retain_seen": True}, dataset="Yelp_10100_811")
     first, second = recboard_file(written(tmp_path, [entry([0.03, 0.05, 0.04]), other]))

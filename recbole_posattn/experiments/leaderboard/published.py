@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,16 +81,20 @@ def _entry(entry: Any, where: str) -> Published:
             f"such as ndcg@10 to numbers, and may have deviations, such a mapping, and the number of seeds; got "
             f"{entry!r}."
         )
-    names = [_metric(name) for name in figures]
-    if len(set(names)) < len(names):
-        raise SettingError(f"{where}: metrics has a metric twice: {', '.join(figures)}.")
+    _check_metrics(figures, where)
     by_metric = {field: {_metric(name): value for name, value in entry.get(field, {}).items()} for field in _BY_METRIC}
     return Published(**{**entry, **by_metric})
 
 
+def _check_metrics(figures: Mapping[str, Any], where: str) -> None:
+    if len({_metric(name) for name in figures}) < len(figures):
+        raise SettingError(f"{where}: metrics has a metric twice: {', '.join(figures)}.")
+
+
 def _are_figures(figures: Any) -> bool:
     return isinstance(figures, Mapping) and all(
-        isinstance(name, str) and type(figure) in (int, float) for name, figure in figures.items()
+        isinstance(name, str) and type(figure) in (int, float) and math.isfinite(figure)
+        for name, figure in figures.items()
     )
 
 
@@ -125,6 +130,7 @@ def _recboard_entry(entry: Any, file: Path, number: int) -> Published:
         test = metrics.get("test") if isinstance(metrics, Mapping) else None
         if not _are_figures(test) or not test:
             raise SettingError(f"{where}: each run must have metrics with test, a mapping of names to numbers.")
+        _check_metrics(test, where)
         tests.append({_metric(name): float(value) for name, value in test.items()})
     shared = [name for name in tests[0] if all(name in test for test in tests)]
     values = {name: [test[name] for test in tests] for name in shared}

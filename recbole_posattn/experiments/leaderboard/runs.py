@@ -33,7 +33,7 @@ class Run:
         fingerprint: The name of its folder.
         result: The content of ``result.json``.
         users: Its results by target, in the same order for all runs.
-        watched: The watched metric (of early stopping).
+        watched: ``valid_metric``, in lower case.
     """
 
     def __init__(self, outcome: Outcome) -> None:
@@ -89,5 +89,23 @@ def same_targets(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 
 def metric_values(runs: Mapping[str, Sequence[Run]], metric: str) -> dict[str, np.ndarray]:
-    """The contribution of each target to a metric, by model; shape (s, n)."""
-    return {model: np.stack([metric_by_target(run.users, metric) for run in runs[model]]) for model in runs}
+    """The contribution of each target to a metric, by model; shape (s, n).
+
+    Raises:
+        DataError: If the mean of a run is not the metric in its ``result.json``.
+    """
+    return {
+        model: np.stack([_values_of_run(model, run, metric) for run in of_model]) for model, of_model in runs.items()
+    }
+
+
+def _values_of_run(model: str, run: Run, metric: str) -> np.ndarray:
+    values = metric_by_target(run.users, metric)
+    reported = run.result["test_result"].get(metric, np.nan)
+    rounding = 0.51 * 10.0 ** -run.result["config"].get("metric_decimal_place", 4)
+    if abs(values.mean() - reported) > rounding:
+        raise DataError(
+            f"{model} (seed {run.seed}): the ranks of its targets give {metric} {values.mean():.6g}, and its "
+            f"result.json has {reported:.6g}; run it again, with mask_history one of none, all, except_target."
+        )
+    return values
