@@ -61,7 +61,8 @@ def build_encoder(
         n_heads: Attention heads; must divide ``hidden_size``.
         kernel_structure: ``<U>-<L>``, each a name of :data:`STRUCTURES`.
         encodings: Names of :data:`ENCODINGS`.
-        attention: ``none`` for blocks in which ``kernel_branch`` is the whole mixer.
+        attention: ``none`` for blocks in which ``kernel_branch`` is the whole mixer; ``kernel_structure`` has no effect
+            then.
         kernel_branch: A name of :data:`STRUCTURES` for a branch beside the attention; ``None`` for none.
         kernel_branch_groups: Groups of the branch's kernels; ``hidden_size`` if ``None``.
         backbone: A name of :data:`BACKBONES`.
@@ -78,6 +79,8 @@ def build_encoder(
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
+    if attention not in ("softmax", "none"):
+        raise ValueError(f"attention must be softmax or none, got {attention!r}")
     of_kernels = KernelOptions("u", max_length, **kernel_options or {})
     kernels: Sequence[KernelPair | None] = [None] * n_layers
     if attention == "softmax":
@@ -88,6 +91,8 @@ def build_encoder(
         branches = build_branches(kernel_branch, n_layers, of_branch, hidden_size, dropout)
     options = EncodingOptions(max_length, hidden_size, n_heads, **encoding_options or {})
     layer_encodings = build_encodings(encodings, n_layers, options)
+    if attention == "none" and any(encoding.enters != "input" for encoding in layer_encodings[0]):
+        raise ValueError(f"without attention, encodings must act at the input, got {', '.join(encodings)}")
     block = BlockOptions(hidden_size, dropout=dropout, **block_options or {})
     encoder = assemble_encoder(backbone, kernels, layer_encodings, block, n_heads, attention_dropout, branches)
     return encoder.apply(lambda module: init_weights(module, initializer_range))

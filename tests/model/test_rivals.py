@@ -228,6 +228,10 @@ def test_ligr_blocks_go_with_kernels_branches_and_encodings() -> None:
     torch.testing.assert_close(encoder(later)[:, :6], every[:, :6], rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="the ligr backbone always has a projection"):
         build_encoder(10, 8, backbone="ligr", block_options={"output_projection": True})
+    with pytest.raises(ValueError, match="attention must be softmax or none, got 'None'"):
+        build_encoder(10, 8, attention="None")
+    with pytest.raises(ValueError, match="without attention, encodings must act at the input, got rope"):
+        build_encoder(10, 8, attention="none", kernel_branch="toeplitz", encodings=["rope"])
 
 
 @settings(max_examples=20)
