@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from recbole_posattn.cli import main as cli
-from recbole_posattn.cli.parser import Parser
+from recbole_posattn.cli.parser import Parser, names_in
 from recbole_posattn.errors import counted, did_you_mean
 from recbole_posattn.experiments import cluster
 from recbole_posattn.experiments.cluster import Resources
@@ -86,6 +86,7 @@ def test_a_setting_that_contains_a_space_is_a_setting(capsys: pytest.CaptureFixt
     for arguments in ([setting, "baselines"], ["baselines", setting], [setting]):
         message = refused(["leaderboard", *arguments, "--models=Popp"], capsys)
         assert "model 'Popp' is unknown" in message
+    assert names_in('A, "B, C",\nD') == ["A", "B, C", "D"]
     _, rest = Parser(prog="x").parse_known_args(["--b={c: d}", "--a=1", "--b={c: e}"])
     assert rest == ["--b={c: d}", "--a=1", "--b={c: e}"]
 
@@ -97,6 +98,11 @@ def test_a_setting_that_contains_a_space_is_a_setting(capsys: pytest.CaptureFixt
         (["run", "--jobs", "2"], "--jobs is a flag of the commands leaderboard, tune, not of this one"),
         (["run", "--models=Pop"], "--models is a flag of the commands leaderboard, overview, not of this one"),
         (["leaderboard", "--models=Pop", "--grace_period=5"], "--grace_period is a flag of the command tune, not of"),
+        (
+            ["leaderboard", "--models=Pop", "--config_files=a.yaml"],
+            "--config_files is a flag of the commands run, tune",
+        ),
+        (["tune", "--nproc=2"], "--nproc is a flag of the command run, not of this one"),
         (["tune", "--budget=5"], "--budget is a flag of the command leaderboard, not of this one"),
     ],
     ids=str,

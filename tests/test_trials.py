@@ -225,8 +225,9 @@ def test_a_finished_run_without_its_ranks_runs_again(settings: Callable, tmp_pat
     handler = signal.getsignal(signal.SIGINT)
     try:
         assert run_in_folder(trial.settings, folder, 1) is None
-        (folder / "users.parquet").unlink()
+        (folder / "users.parquet").write_text("version https://git-lfs.github.com/spec/v1")
         checked_folders([trial], tmp_path, Records([]))
+        assert (tmp_path / f".{folder.name}.damaged" / "result.json").is_file()  # nothing is lost
         assert run_in_folder(trial.settings, folder, 1) is None
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -79,6 +80,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``recbole-posattn COMMAND …``; returns the exit code."""
+    _write_any_character()
     parser = Parser(prog="recbole-posattn", description=recbole_posattn.__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {recbole_posattn.__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -125,6 +127,7 @@ def parsers() -> dict[str, Parser]:
 
 def launch(arguments: Sequence[str] | None = None) -> int:
     """``run_recbole_posattn.py``, with the flags of RecBole's ``run_recbole.py``; returns the exit code."""
+    _write_any_character()
     parser = Parser(prog="run_recbole_posattn.py")
     run.add_arguments(parser)
     if _ASKED_BY_SHELL in os.environ:
@@ -133,6 +136,13 @@ def launch(arguments: Sequence[str] | None = None) -> int:
     options.settings = settings
     of_commands = parsers() if settings else {}
     return _guarded(lambda: _execute(COMMANDS["run"], options, [*parser.flags()], of_commands))
+
+
+def _write_any_character() -> None:
+    """Let output in an encoding without ``±`` or ``γ``, such as that of a pipe on Windows, have ``?`` instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")
 
 
 def _readable(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> list[str]:

@@ -76,7 +76,8 @@ class Parser(argparse.ArgumentParser):
 
 def names_in(text: str) -> list[str]:
     """Names separated by commas; one that contains a comma is in double quotes."""
-    return [name.strip() for line in csv.reader([text], skipinitialspace=True) for name in line if name.strip()]
+    lines = csv.reader(text.splitlines(), skipinitialspace=True)
+    return [name.strip() for line in lines for name in line if name.strip()]
 
 
 def _is_setting_with_space(argument: str) -> bool:
@@ -110,12 +111,13 @@ def check_flags(settings: Sequence[str], flags: Sequence[str], others: Mapping[s
 
 
 def _setting_keys() -> set[str]:
-    """Keys of settings, without those of the files of leaderboards and searches."""
-    from recbole_posattn.settings.keys import KEYS
+    """Keys of settings, without those of the files of leaderboards and searches, and of the launcher."""
+    from recbole_posattn.settings.keys import KEYS, LAUNCHER_ARGUMENTS
     from recbole_posattn.settings.properties import property_keys
 
     kinds = ("model", "dataset", "quick_start_config", "preset", "protocol")
-    return {*KEYS, *property_keys("*.yaml", *(f"{kind}/*.yaml" for kind in kinds))}
+    keys = {*KEYS, *property_keys("*.yaml", *(f"{kind}/*.yaml" for kind in kinds))}
+    return keys - LAUNCHER_ARGUMENTS
 
 
 def _known_keys() -> set[str]:

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "on the test set. Writes best.yaml, trials.csv and report.html. See docs/tuning.md."
     )
     parser.epilog = "Any setting given as --key=value is fixed and not searched, e.g. --hidden_size=64."
-    parser.add_argument("--model", "-m", default=DEFAULT_MODEL, help=f"name of the model (default: {DEFAULT_MODEL})")
-    parser.add_argument("--dataset", "-d", default=DEFAULT_DATASET, help=f"data set (default: {DEFAULT_DATASET})")
+    parser.add_argument("--model", "-m", help=f"name of the model (default: {DEFAULT_MODEL})")
+    parser.add_argument("--dataset", "-d", help=f"data set (default: {DEFAULT_DATASET})")
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")
     add_plugin_argument(parser)
     spaces = parser.add_mutually_exclusive_group()
@@ -65,20 +65,21 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.settings.properties import named_file
     from recbole_posattn.settings.yaml import read_yaml
 
-    given = {**parsed_settings(checked), "model": options.model, "dataset": options.dataset}
+    named = {key: name for key, name in (("model", options.model), ("dataset", options.dataset)) if name is not None}
+    defaults, given = {"model": DEFAULT_MODEL, "dataset": DEFAULT_DATASET}, {**parsed_settings(checked), **named}
     plugins = {"plugins": options.plugin} if options.plugin else {}
-    settings = with_plugins(*map(read_yaml, options.config_files.split()), given, plugins)
+    settings = with_plugins(defaults, *map(read_yaml, options.config_files.split()), given, plugins)
     if options.params_file is not None:
         space = read_hyper(options.params_file)
     elif options.space is not None:
         space = read_space(named_file("tuning", options.space))
     else:
         import_plugins(settings.get("plugins", ()))
-        space = space_of_model(options.model, settings.get("preset"))
+        space = space_of_model(settings["model"], settings.get("preset"))
     search = Search(
         settings, space.without(settings), options.num_samples, options.search, options.scheduler, options.grace_period
     )
-    folder = options.output or Path("tuning") / f"{options.model}-{options.dataset}"
+    folder = options.output or Path("tuning") / f"{settings['model']}-{settings['dataset']}"
     where = Resources(options.jobs, options.address, **resources_of(options))
     try:
         result, files = tune(search, folder, where, options.resume)

@@ -32,7 +32,7 @@ from recbole_posattn.settings.keys import NAMES_OF_SETTINGS, PATH_KEYS
 from recbole_posattn.settings.plugins import check_known_in_workers
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
-from recbole_posattn.training.result import RESULT_NAME, read_users
+from recbole_posattn.training.result import RESULT_NAME, USERS_NAME, read_users
 
 
 class Trial(NamedTuple):
@@ -122,11 +122,19 @@ def checked_folders(
                 if is_finished(folder, trial.settings):
                     if has_ranks(folder) or read_result(folder)["test_result"] is None:
                         continue
-                    shutil.rmtree(folder)  # damaged: it runs again
+                    _set_aside(folder)  # it runs again
                 records.take(identities[folder], trial.settings.get("max_minutes"), folder)
         except OSError as error:
             raise UserError(f"no records can be copied to {root}: {error.strerror or error}") from error
     return folders
+
+
+def _set_aside(folder: Path) -> None:
+    """Give the folder of a run without readable ranks, such as a pointer of Git LFS, a name that nothing looks for."""
+    kept = folder.with_name(f".{folder.name}.damaged")
+    shutil.rmtree(kept, ignore_errors=True)
+    folder.rename(kept)
+    logging.getLogger().warning(f"{folder}: {USERS_NAME} cannot be read; the run is kept as {kept.name} and runs again")
 
 
 def _check_comparable(identity: Identity) -> None:

@@ -317,6 +317,12 @@ def test_latex_has_each_cell() -> None:
     assert r"\label{tab:leaderboard-ml-100k-temporal-split}" in text
 
 
+def test_latex_has_the_number_of_seeds_of_published_figures() -> None:
+    figures = Published("GRU", "ml-100k", "a protocol", "a paper", {"ndcg@10": 0.05}, {}, 5)
+    text = latex([make_board()], PROVENANCE._replace(published=[figures]))
+    assert r"& .0500 & 5 \\" in text
+
+
 def test_latex_is_balanced_and_plain() -> None:
     text = latex([make_board(), make_board(dataset="naïve 数据 ▲ {x}\\y^2~")], PROVENANCE)
     open_environments = []

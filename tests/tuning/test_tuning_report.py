@@ -92,12 +92,12 @@ def test_the_table_has_every_trial() -> None:
     found = make_found()
     table = pd.read_csv(io.StringIO(report_files(found)["trials.csv"]))
     assert table.columns.tolist() == [
-        *("trial", "state", "ndcg@10", "best_epoch", "epochs", "seconds", "error"),
+        *("trial", "state", "ndcg@10", "best_epoch", "epochs_trained", "seconds", "error"),
         *(key for key in SPACE.keys),
     ]
     for record, row in zip(found.records, table.itertuples(index=False), strict=True):
         assert (row.trial, row.state, row.seconds) == (record.number, record.state, record.seconds)
-        assert row.epochs == len(record.curve)
+        assert row.epochs_trained == len(record.curve)
         if record.curve:
             assert (row[2], row.best_epoch) == (record.best(True), record.curve[-1][0])
             assert pd.isna(row.error)
@@ -212,3 +212,21 @@ def test_the_page_opens_in_a_browser(browser: Any, tmp_path: Path) -> None:
     assert len(browser.find_elements("css selector", "figure svg")) == 4
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert browser.get_log("browser") == []
+
+
+def test_trials_without_a_score_and_trials_with_the_same_settings_are_no_reason_to_fail(tmp_path: Path) -> None:
+    without = [TrialRecord(20 + n, FINISHED, make_records()[n].settings, [(1, math.nan)], 1.0) for n in range(3)]
+    found = make_found()
+    write_files(tmp_path, report_files(found._replace(records=[*found.records, *without])))
+    assert (tmp_path / "report.html").is_file() and (tmp_path / "best.yaml").is_file()
+    space, settings = Space([Dimension("hidden_size", "choice", (64, 128), {})]), {"hidden_size": 64}
+    records = [TrialRecord(n, PRUNED, settings, [(1, 0.1 + 0.01 * (n == 0))], 1.0) for n in range(4)]
+    assert importances(records, space, {"hidden_size": 64}, bigger=True) == {}
+
+
+def test_a_searched_number_of_epochs_does_not_hide_those_trained(tmp_path: Path) -> None:
+    records = [TrialRecord(0, PRUNED, {"epochs": 50}, [(1, 0.1), (2, 0.2)], 1.0)]
+    space = Space([Dimension("epochs", "choice", (3, 50), {})])
+    write_files(tmp_path, report_files(make_found(records=records, best=records[0], space=space)))
+    table = pd.read_csv(tmp_path / "trials.csv")
+    assert table["epochs_trained"].tolist() == [2] and table["epochs"].tolist() == [50]

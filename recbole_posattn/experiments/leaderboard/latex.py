@@ -63,7 +63,10 @@ def latex(boards: Sequence[Board], provenance: Provenance) -> str:
         titles, table = published_header(provenance.published), published_rows(provenance.published)
         caption = f"{PUBLISHED_TITLE}. {_latex(PUBLISHED_SUMMARY)}"
         cells = [
-            [*(_latex(cell.text) for cell in row[: len(PUBLISHED_TEXTS)]), *map(_score, row[len(PUBLISHED_TEXTS) :])]
+            [
+                _latex(cell.text) if place < len(PUBLISHED_TEXTS) or title == "seeds" else _score(cell)
+                for place, (title, cell) in enumerate(zip(titles, row, strict=True))
+            ]
             for row in table
         ]
         lines += ["", *_table("published", caption, titles, cells, "p{4em}p{4.5em}p{5.5em}p{7em}")]

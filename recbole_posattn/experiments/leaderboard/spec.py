@@ -217,7 +217,8 @@ def _tuned(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings by data set and row."""
     tuned: dict[str, dict[str, dict[str, Any]]] = {}
-    for dataset, rows in _mapping(given, f"{where}: tuned").items():
+    for name, rows in _mapping(given, f"{where}: tuned").items():
+        dataset = str(name)  # YAML reads a name such as 2024 as a number
         if dataset not in datasets:
             raise SettingError(
                 f"{where}: tuned has {dataset!r}, which is not one of the data sets ({', '.join(sorted(datasets))})."

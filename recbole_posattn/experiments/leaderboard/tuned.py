@@ -120,6 +120,7 @@ def tune_rows(
         "in the search space of its model."
     )
     slugs = _slugs(list(spec.models))
+    boards = _slugs([f"{each}, {Path(its).stem}" for each in spec.datasets for its in spec.protocols])
     for name, search in definitions.items():
         if not search.space.keys:
             tuning.notes.append(f"{board}: {name}: nothing to search.")
@@ -128,7 +129,7 @@ def tune_rows(
             tuning.notes.append(f"{board}: {name}: not tuned, as the budget of {budget.minutes:g} minutes was spent.")
             continue
         config = checked[name]
-        own = folder / _slug(board) / slugs[name]
+        own = folder / boards[board] / slugs[name]
         bigger = config["valid_metric_bigger"]
         title = f"{board}: tuning {name}"
         with LiveSearch(title, search.total(config), config["valid_metric"].lower(), bigger, console) as live:

@@ -152,7 +152,7 @@ def draw_parallel(records: Sequence[TrialRecord], space: Space, metric: str, big
     import matplotlib
     from matplotlib.figure import Figure
 
-    scored = [record for record in records if record.curve]
+    scored = [record for record in records if record.best(bigger) is not None]
     dimensions = [dimension for dimension in space.dimensions if dimension.kind != "like"]
     if not dimensions or not scored:
         return None

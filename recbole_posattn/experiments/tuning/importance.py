@@ -29,9 +29,9 @@ def importances(
         bigger: Whether a higher score is better.
 
     Returns:
-        Shares by key, which sum to 1; empty if there are too few trials, or all have the same score.
+        Shares by key, which sum to 1; empty if there are too few trials, or all have the same score or settings.
     """
-    scored = [record for record in records if record.curve]
+    scored = [record for record in records if record.best(bigger) is not None]
     if len(scored) < _FEWEST_TRIALS or len({record.best(bigger) for record in scored}) == 1:
         return {}
     import optuna
@@ -40,6 +40,8 @@ def importances(
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would print a line for the study
     try:
         return _fanova(scored, space, fixed, bigger)
+    except RuntimeError:  # the trials do not differ in any key
+        return {}
     finally:
         optuna.logging.set_verbosity(verbosity)
 

@@ -84,7 +84,7 @@ def best_yaml(result: SearchResult) -> str:
 
 
 def trials_csv(result: SearchResult) -> str:
-    """A row for each trial: number, state, best score and its epoch, epochs, seconds, error, then its settings."""
+    """A row for each trial: number, state, best score and its epoch, epochs trained, seconds, error, settings."""
     rows = []
     for record in result.records:
         epochs = {score: epoch for epoch, score in reversed(record.curve)}
@@ -95,7 +95,7 @@ def trials_csv(result: SearchResult) -> str:
                 "state": record.state,
                 result.metric: best,
                 "best_epoch": None if best is None else epochs.get(best),
-                "epochs": record.curve[-1][0] if record.curve else 0,
+                "epochs_trained": record.curve[-1][0] if record.curve else 0,
                 "seconds": record.seconds,
                 "error": record.error,
                 **record.settings,
@@ -146,7 +146,7 @@ def _result_rows(result: SearchResult) -> list[list[Cell]]:
 
 
 def _header(result: SearchResult) -> list[str]:
-    return ["trial", "state", metric_title(result.metric), "epochs", "seconds", *result.space.keys]
+    return ["trial", "state", metric_title(result.metric), "epochs trained", "seconds", *result.space.keys]
 
 
 def _rows(result: SearchResult) -> list[list[Cell]]:
