@@ -34,6 +34,7 @@ from recbole_posattn.analysis.switches import BRANCH_PART, attentions_of, positi
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.training.load import Loaded, load
+from recbole_posattn.training.state import random_state, restore_random_state
 from recbole_posattn.training.trainer import trainer_class
 
 Split = Literal["valid", "test"]
@@ -114,8 +115,9 @@ def _metrics(loaded: Loaded, parts: Sequence[str], split: Split, show_progress: 
     if len(parts) > 1:
         settings += [("alone", part, [other for other in parts if other != part]) for part in parts]
         settings += [("none", "", parts)]
-    rows = []
+    rows, state = [], random_state(loaded.train_data)
     for name, part, off in tqdm(settings, desc="switching parts off", disable=not show_progress):
+        restore_random_state(state)  # sampled negatives are the same for all rows
         with switched_off(loaded.model, off):
             result = trainer.evaluate(_loader(loaded, split), load_best_model=False)
         rows.append({"parts": name, "part": part, **result})

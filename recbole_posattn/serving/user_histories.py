@@ -107,6 +107,6 @@ class UserHistories:
         """Copy histories to the places from ``first`` on, shape (n,)."""
         row, nth = torch.repeat_interleave(histories.length), count_up(histories.length)
         source, place = histories.start[row] + nth, first[row] + nth
-        self._item[place] = histories.item[source]
+        self._item[place] = histories.item[source].to(self._item.dtype)
         if self._time is not None and histories.time is not None:
             self._time[place] = histories.time[source]

@@ -330,12 +330,12 @@ def test_lists_of_ones_own_keep_every_value(log: Path) -> None:
 
 
 def test_only_what_atomic_files_take_for_numbers_are_numbers(log: Path) -> None:
-    seasons = ["2020_01", "٣", "1e39", "inf", "nan", "0x10"]
+    seasons = ["2020_01", "٣", "1e39", "inf", "nan", "0x10", '"1,5"', '"101,202"', '"1,,2"']
     for nth, season in enumerate(seasons):
         Path("products.csv").write_text(f"what,season\ni0,{season}\ni1,5\n")
         done = convert(log, f"mine{nth}", OWN._replace(item_features="products.csv"))
         header, first, _ = done.file.with_suffix(".item").read_text().splitlines()
-        assert header == "item_id:token\tseason:token" and first == f"i0\t{season}"
+        assert header == "item_id:token\tseason:token" and first == "i0\t" + season.strip('"')
 
 
 def test_names_in_both_files_are_compared_as_they_are_written(empty_folder: Path) -> None:
@@ -352,6 +352,8 @@ def test_names_in_both_files_are_compared_as_they_are_written(empty_folder: Path
     [
         ("what,item_id,title\ni0,i1,One\n", "would be written as 'item_id', as would column 'what': rename it"),
         ("what,a:b,a_b\ni0,1,2\n", "would be written as 'a_b', as would another: rename it, or leave it out"),
+        ("what,tags,tags\ni0,a,b\n", "has two columns 'tags': rename one, or leave it out"),
+        ('what,price:float\ni0,"1,5"\n', "line 2: column 'price:float' must hold numbers; got '1,5'"),
         ("what,price:float\ni0,1.5\ni1,abc\n", "1 bad line, line 3: column 'price:float' must hold numbers; got 'abc'"),
         ("what,vector:float_seq\ni0,1 b\n", "line 2: column 'vector:float_seq' must hold numbers; got '1 b'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Callable
 @pytest.fixture(scope="module")
 def measured(checkpoint: str) -> Interference:
     return interference(checkpoint)
+
+
+def test_sampled_negatives_are_the_same_for_all_rows(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny_settings(epochs=1, eval_args={"mode": "uni10", "order": "TO"})
+    checkpoint = run("PosKernelSASRec", "tiny", config_dict={**settings, **HYBRID}, command_line=[])["checkpoint"]
+    monkeypatch.setattr("recbole_posattn.analysis.interference.switched_off", lambda *_: contextlib.nullcontext())
+    metrics = interference(checkpoint).metrics.drop(columns=["parts", "part"])
+    assert len(metrics) > 2 and (metrics == metrics.iloc[0]).all(axis=None)
 
 
 # -- switching off ---------------------------------------------------------------------------------------------------

@@ -64,9 +64,10 @@ def test_histories_are_those_of_plain_lists(first: dict[str, list[int]], later: 
     assert (requests.user_id is None) == any(user not in first for user in some)
 
 
-def test_lists_are_those_of_the_whole_history(untrained: Callable) -> None:
+@pytest.mark.parametrize("changes", [{}, {"data_cache": "cache"}], ids=str)
+def test_lists_are_those_of_the_whole_history(untrained: Callable, changes: dict) -> None:
     """As if the data set had the new interactions; users may be new."""
-    recommender = Recommender(untrained("PosKernelSASRec", mask_history="all"))
+    recommender = Recommender(untrained("PosKernelSASRec", mask_history="all", **changes))
     dataset = recommender.loaded.dataset
     before = recommender.known_users(["u1", "u2"])
     histories = {user: dataset.id2token("item_id", items).tolist() for user, items in read(before).items()}

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from recbole_posattn.data.text import LARGEST, NUMBER
 
+_THOUSANDS = r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?"  # a number whose thousands are separated by commas
+
 Record = Mapping[str, Any]
 
 
@@ -72,8 +74,12 @@ def classes_of(values: Iterable[Any]) -> str:
 
 
 def number_of(value: Any) -> str:
-    """A number that an atomic file may hold, with or without a currency sign; empty for anything else."""
-    text = text_of(value).removeprefix("$").replace(",", "")
+    """A number that an atomic file may hold, with or without a currency sign; empty for anything else.
+
+    Commas may separate thousands; other commas, as in a list or a decimal fraction, make it no number.
+    """
+    text = text_of(value).removeprefix("$")
+    text = text.replace(",", "") if re.fullmatch(_THOUSANDS, text) else text
     return text if re.fullmatch(NUMBER, text) and abs(float(text)) <= LARGEST else ""
 
 

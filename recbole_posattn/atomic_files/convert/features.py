@@ -191,6 +191,9 @@ def _header(line: str, features: Features, label: str) -> tuple[str, ...]:
     bare = {name.partition(":")[0]: name for name in names}
     if features.key not in names and features.key not in bare:
         raise _no_key(features.key, names, label)
+    for nth, name in enumerate(names):
+        if name in names[:nth]:
+            raise DataError(f"{label} has two columns {name!r}: rename one, or leave it out")
     return tuple(features.key if name == bare.get(features.key) else name for name in names)
 
 
@@ -261,7 +264,8 @@ def _type(values: Sequence[Any]) -> str:
         are_numbers = any(isinstance(one, float) for one in each) and all(map(number_of, each))
         return "float_seq" if are_numbers else "token_seq"  # whole numbers may be names
     texts = [text for text in map(text_of, values) if text]
-    return "float" if texts and all(map(number_of, texts)) else "token"
+    # a comma may separate ids
+    return "float" if texts and all("," not in text and number_of(text) for text in texts) else "token"
 
 
 def _as(kind: str, value: Any) -> str:

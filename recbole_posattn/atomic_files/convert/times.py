@@ -17,6 +17,7 @@ from recbole_posattn.errors import SettingError
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
 _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+_ZONE = r"[T ].*(Z|[+-]\d{2}:?\d{2})$"  # at the end of a date
 
 
 def numbers(values: pa.Array) -> np.ndarray:
@@ -89,8 +90,10 @@ class TimeFormat:
             return _dates(values, self.name)
         values = pc.ascii_trim_whitespace(values)
         is_date = pc.fill_null(pc.match_substring_regex(values, _DATE), False)
+        # apart, since pandas reads a date without a zone with that of the date before
+        has_zone = pc.and_(is_date, pc.fill_null(pc.match_substring_regex(values, _ZONE), False))
         found = np.full(len(values), np.nan)
-        for mask, parsed in ((is_date, lambda texts: _dates(texts, "ISO8601")), (pc.invert(is_date), numbers)):
+        for mask, parsed in ((has_zone, _iso), (pc.and_not(is_date, has_zone), _iso), (pc.invert(is_date), numbers)):
             index = mask.to_numpy(zero_copy_only=False)
             if index.any():
                 found[index] = parsed(values.filter(mask))
@@ -106,6 +109,10 @@ def _representable(times: pa.Array) -> pa.Array:
     raw = times.cast(pa.int64())
     fits = pc.and_(pc.greater_equal(raw, -largest), pc.less_equal(raw, largest))
     return pc.if_else(fits, times, None)
+
+
+def _iso(texts: pa.Array) -> np.ndarray:
+    return _dates(texts, "ISO8601")
 
 
 def _dates(texts: pa.Array, form: str) -> np.ndarray:
