@@ -70,7 +70,9 @@ def test_files_named_in_settings_are_found_from_any_folder(empty_folder: Path) -
         **{key: str(empty_folder / file) for key, file in given.items()},
         "seed": 1,
     }
-    assert trials.from_anywhere({"preset": "paper", "protocol": "temporal"})["preset"] == "paper"
+    Path("temporal").touch()
+    named = trials.from_anywhere({"preset": "paper", "protocol": "temporal"})
+    assert (named["preset"], named["protocol"]) == ("paper", "temporal")
 
 
 def test_fingerprints_of_another_version_of_the_method_differ(

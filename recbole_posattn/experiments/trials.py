@@ -274,5 +274,8 @@ def lacks_memory(error: str | None) -> bool:
 def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with absolute paths."""
     paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
-    paths |= {key: settings[key] for key in (PRETRAINED, *NAMES_OF_SETTINGS) if Path(str(settings.get(key))).is_file()}
+    files = {key: Path(str(settings.get(key))) for key in (PRETRAINED, *NAMES_OF_SETTINGS)}
+    for key, file in files.items():  # a file without suffix may share the name of a protocol
+        if file.is_file() and (key == PRETRAINED or file.suffix in (".yaml", ".yml")):
+            paths[key] = settings[key]
     return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items() if path is not None}}

@@ -8,7 +8,7 @@ from typing import Any
 import recbole_posattn.compat  # noqa: F401
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
-from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS, LAUNCHER_ARGUMENTS, RUN_NAMES
+from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS, LAUNCHER_ARGUMENTS, PATH_KEYS, RUN_NAMES
 from recbole_posattn.settings.properties import PROPERTIES, named_file
 from recbole_posattn.settings.yaml import read_yaml
 
@@ -52,7 +52,7 @@ def preset_settings(preset: Any, model: str, defaults: Mapping[str, Any]) -> dic
             f"preset {shown(preset)} is for PosKernelSASRec and the models on its backbone; got {model}: leave it out."
         )
     for key in settings:
-        if key in {"preset"} | LAUNCHER_ARGUMENTS | RUN_NAMES | DERIVED_KEYS:
+        if key in {"preset"} | LAUNCHER_ARGUMENTS | RUN_NAMES | DERIVED_KEYS | PATH_KEYS:
             raise SettingError(
                 f"preset {file}: key {key!r} cannot be set by a preset; give it in addition to the preset."
             )

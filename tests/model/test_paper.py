@@ -365,6 +365,7 @@ def test_a_file_of_ones_own_is_for_any_model(tmp_path: Path) -> None:
         ("hiden_size: 3\n", "key 'hiden_size' is unknown. Did you mean 'hidden_size'?"),
         ("model: Pop\n", "key 'model' cannot be set by a preset; give it in addition to the preset"),
         ("preset: paper\n", "key 'preset' cannot be set by a preset"),
+        ("data_path: elsewhere\n", "key 'data_path' cannot be set by a preset"),
         ("hidden_size: wide\n", "hidden_size must be a positive integer; got 'wide'"),
         ("- a\n", "must hold lines of 'key: value', got a list"),
     ],
