@@ -90,7 +90,7 @@ def test_a_record_says_all_about_its_run_but_its_places(record: Path, settings: 
 def test_files_of_settings_are_named_without_their_folder(settings: Callable, tmp_path: Path) -> None:
     protocol = tmp_path / "mine" / "own.yaml"
     protocol.parent.mkdir()
-    protocol.write_text("eval_args: {split: {LS: valid_and_test}, mode: full, order: TO}\n")
+    protocol.write_text("eval_args: {split: {LS: valid_and_test}, mode: full, order: TO}\nmask_history: all\n")
     given = settings(model="Pop", protocol=str(protocol), data_cache=None)
     assert run_in_folder(given, tmp_path / "run", 1) is None
     assert read_result(tmp_path / "run")["config"]["protocol"] == "own.yaml"
