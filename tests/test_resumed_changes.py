@@ -18,10 +18,7 @@ from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.interrupts import Interrupted
 from recbole_posattn.training.run_folder import BEST_NAME, LAST_NAME
 from recbole_posattn.training.schedule import Schedule
-
-
-class PowerCut(BaseException):
-    """Ends a run at any point; no code catches it."""
+from tests.test_resume import PowerCut
 
 
 def cut_after(epoch: int, keep: Callable[[int], None] = lambda number: None) -> Callable[[int, float], None]:

@@ -1,8 +1,8 @@
 """Check whether a model gives the same results on trimmed histories as with all padding.
 
-For many of RecBole's models, padding does not affect the results. Others have weights for, or sums over, all positions,
-or terms between the rows of a batch, which may also depend on the settings. So one batch with histories of all lengths
-is computed in each way, in evaluation mode and with gradients.
+Many RecBole models give the same results whatever the padding. Others have a weight for each position, sum over all
+positions, or compare the rows of a batch, and the settings may decide which. So one batch with histories of all lengths
+is computed both ways, in evaluation mode and with gradients.
 """
 
 from __future__ import annotations

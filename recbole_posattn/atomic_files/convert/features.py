@@ -153,13 +153,18 @@ def _check_names(header: Sequence[str], source: Source) -> None:
         DataError: Naming the column.
     """
     names = [column.rpartition(":")[0] for column in header]
-    for nth, name in enumerate(names):
-        if name in names[:nth]:
-            first = f"column {source.features.key!r}" if names.index(name) == 0 else "another"
-            raise DataError(
-                f"{source.located.label} has a column that would be written as {name!r}, as would {first}: rename it, "
-                "or leave it out"
-            )
+    name = _repeated(names)
+    if name is not None:
+        first = f"column {source.features.key!r}" if name == names[0] else "another"
+        raise DataError(
+            f"{source.located.label} has a column that would be written as {name!r}, as would {first}: rename it, "
+            "or leave it out"
+        )
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    """The first name that occurs a second time."""
+    return next((name for nth, name in enumerate(names) if name in names[:nth]), None)
 
 
 def _records(lines: Iterator[Lines], features: Features, rejects: Rejects) -> Iterator[Mapping[str, Any]]:
@@ -191,9 +196,9 @@ def _header(line: str, features: Features, label: str) -> tuple[str, ...]:
     bare = {name.partition(":")[0]: name for name in names}
     if features.key not in names and features.key not in bare:
         raise _no_key(features.key, names, label)
-    for nth, name in enumerate(names):
-        if name in names[:nth]:
-            raise DataError(f"{label} has two columns {name!r}: rename one, or leave it out")
+    repeated = _repeated(names)
+    if repeated is not None:
+        raise DataError(f"{label} has two columns {repeated!r}: rename one, or leave it out")
     return tuple(features.key if name == bare.get(features.key) else name for name in names)
 
 
