@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -89,6 +90,14 @@ def test_a_setting_that_contains_a_space_is_a_setting(capsys: pytest.CaptureFixt
     assert names_in('A, "B, C",\nD') == ["A", "B, C", "D"]
     _, rest = Parser(prog="x").parse_known_args(["--b={c: d}", "--a=1", "--b={c: e}"])
     assert rest == ["--b={c: d}", "--a=1", "--b={c: e}"]
+
+
+def test_output_may_have_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a pipe on Windows, which has no γ."""
+    output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert cli.main(["keys", "PosKernelSASRec"]) == 0
+    assert b"kernel_branch" in output.buffer.getvalue()
 
 
 @pytest.mark.parametrize(

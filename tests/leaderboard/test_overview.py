@@ -50,6 +50,20 @@ def ndcg(folder: Path, model: str) -> float:
     return float(np.mean([1 / np.log2(rank + 1) if rank <= 10 else 0.0 for rank in ranks]))
 
 
+def test_a_board_whose_common_model_scores_0_is_left_out(results: Path) -> None:
+    (results / "d" / "runs").mkdir(parents=True)
+    outcomes = [
+        outcome(results / "d" / "runs", model, seed, np.full(N_TARGETS, rank))
+        for model, rank in (("NoPE", 50), ("RoPE", 2))
+        for seed in (1, 2)
+    ]
+    board = gather(outcomes, "books", "temporal", "NoPE")
+    (results / "d" / "leaderboard.json").write_text(json_report([board], PROVENANCE))
+    boards, left_out = read_gains(leaderboard_folders([results]))
+    assert [found.dataset for found in boards] == ["films", "songs"]
+    assert left_out[-1] == f"{results / 'd'}: books, temporal: its row NoPE has the mean 0, so no gain has a percentage"
+
+
 def test_gains_are_those_of_the_ranks(results: Path) -> None:
     folders = leaderboard_folders([results])
     assert folders == [results / name for name in "abc"] == leaderboard_folders([*folders, results, folders[0]])

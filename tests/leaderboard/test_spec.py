@@ -113,6 +113,11 @@ def test_rows_may_have_numbers_as_names(tmp_path: Path) -> None:
     assert spec.reference == "2" and spec.priority == ["2"] and spec.tuned["ml-100k"] == {"1": {"epochs": 3}}
 
 
+def test_data_sets_may_have_numbers_as_names(tmp_path: Path) -> None:
+    text = "{models: [Pop], datasets: ['2024'], tuned: {2024: {Pop: {epochs: 3}}}}"
+    assert read_spec(written(tmp_path, text), {}, {}).tuned == {"2024": {"Pop": {"epochs": 3}}}
+
+
 def test_figures_of_others_are_read(tmp_path: Path) -> None:
     text = (
         "models: [Pop]\n"

@@ -449,6 +449,25 @@ def test_bad_input_ends_in_one_line_and_code_2(
     assert not list(empty_folder.rglob(SEARCH_NAME))
 
 
+def test_model_and_data_set_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> None:
+    """The flags outrank it."""
+    started: list[tuple[dict, str]] = []
+
+    def stop(search: Search, folder: Path, *_: object) -> None:
+        started.append((dict(search.settings), str(folder)))
+        raise UserError("seen")
+
+    monkeypatch.setattr("recbole_posattn.experiments.tuning.tune.tune", stop)
+    Path("mine.yaml").write_text("{model: SASRec, dataset: ml-1m, epochs: 3}")
+    for flags in ([], ["--dataset=ml-100k"]):
+        assert cli.main(["tune", "--config_files=mine.yaml", *flags]) == cli.EXIT_USER_ERROR
+    given = {"model": "SASRec", "dataset": "ml-1m", "epochs": 3}
+    assert started == [
+        (given, "tuning/SASRec-ml-1m"),
+        ({**given, "dataset": "ml-100k"}, "tuning/SASRec-ml-100k"),
+    ]
+
+
 def test_another_search_is_not_gone_on_with(settings: dict, tmp_path: Path) -> None:
     search = Search(settings, Space([RATES]), 2)
     open_search(tmp_path, search.plain(), search.space, 5, resume=False)

@@ -153,6 +153,24 @@ def test_folders_of_rows_differ() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9.-]+", slug) for slug in slugs.values())
 
 
+def test_folders_of_data_sets_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "two.yaml").write_text("{models: [NoPESASRec], datasets: [a-b, a_b]}")
+    spec, folders = read_spec(tmp_path / "two.yaml", {}, {}), []
+
+    def run_nothing(search: Search, folder: Path, *_: object) -> list[TrialRecord]:
+        folders.append(folder)
+        return []
+
+    tuned = "recbole_posattn.experiments.leaderboard.tuned"
+    monkeypatch.setattr(f"{tuned}.check_search", lambda _: {"valid_metric": "NDCG@10", "valid_metric_bigger": True})
+    monkeypatch.setattr(f"{tuned}.earlier_trials", lambda *_: [])
+    monkeypatch.setattr(f"{tuned}.run_search", run_nothing)
+    rest = 2, tmp_path, Resources(address="nowhere"), Console(file=io.StringIO()), [], Tuning(), Budget()
+    for dataset in spec.datasets:
+        tune_rows(spec, dataset, spec.protocols[0], *rest)
+    assert len(set(folders)) == 2
+
+
 def test_places_do_not_matter_but_data_and_versions_do(search: Search, tmp_path: Path) -> None:
     before = search._replace(settings={**search.settings, "show_progress": True})
     folder = searched(tmp_path / "earlier", before, trial(0, FINISHED, 0.002))

@@ -165,6 +165,8 @@ def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains 
         return f"its metric {metric} is none of {', '.join(RANK_METRICS)}"
     targets = same_targets(runs)
     values = metric_values(runs, metric)
+    if not values[base].any():
+        return f"its row {base} has the mean 0, so no gain has a percentage"
     users = targets["user"].to_numpy()
     p_values = p_values_against(base, values, users)
     found = gains([(row, base) for row in others], values, users)

@@ -96,8 +96,6 @@ def _cell(board: Gains, model: str) -> Cell:
     if found.empty:
         return Cell(MISSING, None)
     row = found.iloc[0]
-    if pd.isna(row["share"]):  # of a common model whose mean is 0
-        return Cell(MISSING, None)
     verdict = board.verdict(row)
     text = f"{100 * row['share']:+.1f} %".replace("-", "−")
     best = row["mean"] == board.table["mean"].max()
