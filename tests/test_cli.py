@@ -85,6 +85,7 @@ def test_without_arguments_it_is_poskernelsasrec_on_ml_100k(monkeypatch: pytest.
         (["--config_files=nowhere.yaml"], "config file nowhere.yaml cannot be read"),
         (["epochs=3"], "argument 'epochs=3' is not understood; give settings as --key=value"),
         (["--epochs", "3"], "argument '--epochs' is not understood"),
+        (["--seed=010"], "seed must be an integer"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_code_2(
@@ -95,6 +96,33 @@ def test_bad_input_ends_in_one_line_and_code_2(
     assert out == "" and message in err
     assert err.startswith("recbole-posattn: ") and err.count("\n") == 1
     assert [path for path in empty_folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model=BPR", "-m", "Pop"], "argument --model/-m: was given twice, as 'BPR' and 'Pop'; give it once"),
+        (["--nproc=1", "--nproc=2"], "argument --nproc: was given twice, as 1 and 2; give it once"),
+        (["--config_files=a.yaml", "--config_files=b.yaml"], "argument --config_files: was given twice"),
+    ],
+)
+def test_a_flag_given_twice_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.launch(arguments)
+    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["models", "--type=general", "--type=sequential"])
+
+
+def test_a_flag_may_be_repeated_with_one_value_and_from_call_to_call(capsys: pytest.CaptureFixture) -> None:
+    parser = cli.parsers()["run"]
+    assert parser.parse_args(["--model=Pop", "-m", "Pop", "--plugin=a", "--plugin=b"]).plugin == ["a", "b"]
+    assert parser.parse_args(["--model=BPR"]).model == "BPR"
+
+
+def test_a_plugin_does_not_hide_a_flag_of_the_launcher(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["leaderboard", "--models=Pop", "--plugin=json", "--config_files=a.yaml"]) == 2
+    assert "--config_files is a flag of the commands run, " in capsys.readouterr().err
 
 
 def test_bad_rows_end_in_code_2_too(capsys: pytest.CaptureFixture, empty_folder: Path) -> None:

@@ -120,6 +120,12 @@ def test_use_gpu_is_respected() -> None:
         ("3", 3),
         ("1e-3", 0.001),
         ("-2.5E2", -250.0),
+        (".5", 0.5),
+        ("1_000", 1000),
+        ("0x1F", 31),
+        ("{a: -7, b: 2e5, c: 0b11, d: .inf}", {"a": -7, "b": 2e5, "c": 3, "d": float("inf")}),
+        ("010", "010"),
+        ("[010, 1:30, 1:30.5]", ["010", "1:30", "1:30.5"]),
         ("True", True),
         ("true", True),
         ("None", None),
@@ -432,6 +438,9 @@ def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path) -> No
     settings = config(protocol="temporal", topk=[7], valid_metric="MRR@7")
     assert settings["eval_args"]["split"] == {"TQ": [0.95, 0.97]} and settings["mask_history"] == "all"
     assert settings["topk"] == [7] and settings["metrics"] == ["Hit", "NDCG", "MRR", "Recall", "COV"]
+    partial = config(protocol="leave_one_out", eval_args={"mode": "uni100"}, mask_history=None)["eval_args"]
+    assert (partial["split"], partial["order"], partial["group_by"]) == ({"LS": "valid_and_test"}, "TO", "user")
+    assert partial["mode"] == {"valid": "uni100", "test": "uni100"}
     file = tmp_path / "mine.yaml"
     file.write_text("mask_history: except_target\ntopk: [3]\nvalid_metric: Recall@3\n")
     settings = config(protocol=str(file))

@@ -79,7 +79,9 @@ def test_a_key_that_resembles_a_flag_is_a_key() -> None:
     """``seed`` resembles the flag ``--seeds`` of leaderboards, and a key of a model may resemble one as well."""
     from recbole_posattn.cli.parser import check_flags
 
-    check_flags(["--seed=3", "--epochs=2", "--n_layers=2", "--my_own=1", "word"], ["--seeds", "--epoch", "--n_layer"])
+    check_flags(
+        ["--seed=3", "--epochs=2", "--n_layers=2", "--my_own=1", "word"], ["--seeds", "--epoch", "--n_layer"], {}
+    )
 
 
 def test_a_setting_that_contains_a_space_is_a_setting(capsys: pytest.CaptureFixture) -> None:

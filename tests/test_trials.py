@@ -242,13 +242,6 @@ def test_numbers_of_one_value_have_one_fingerprint(settings: Callable, tmp_path:
         checked_folders([Trial("a", settings()), Trial("b", settings(weight_decay=0))], tmp_path)
 
 
-def test_the_same_runs_are_left_out_where_that_is_asked_for(settings: Callable, tmp_path: Path) -> None:
-    """Tuning may end with the same settings for two rows."""
-    given = [Trial(name, settings(seed=seed)) for name in ("a", "b") for seed in (1, 2)]
-    same: dict[str, str] = {}
-    assert list(checked_folders(given, tmp_path, same=same).values()) == given[:2] and same == {"b": "a"}
-
-
 def test_more_than_the_machine_has_is_refused(settings: Callable, tmp_path: Path) -> None:
     """Ray would wait for ever."""
     given = settings(model="Pop")

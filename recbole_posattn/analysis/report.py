@@ -163,7 +163,6 @@ def html(
         inspections=inspections,
         reach_header=["model", "kernel", "layer", "share of lag 0", "half-life", "mean lag", "lags with 90 %"][alone:],
         reach_rows=[row[alone:] for each in inspections for row in _reach_rows(each)],
-        reach_texts=2 - alone,
         partition_header=["model", "items since", "bias", "odds"],
         partition_rows=[row for each in inspections for row in _partition_rows(each)],
         together=together,

@@ -84,10 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="recbole-posattn", description=recbole_posattn.__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {recbole_posattn.__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    of_commands: dict[str, Parser] = {}
-    for name, command in COMMANDS.items():
-        of_commands[name] = subparsers.add_parser(name, help=command.help)
-        command.module.add_arguments(of_commands[name])
+    of_commands = parsers(lambda name: subparsers.add_parser(name, help=COMMANDS[name].help))
     if _ASKED_BY_SHELL in os.environ:
         completion.complete(parser)
     given = _readable(parser, arguments)
@@ -107,7 +104,7 @@ def _execute(
 ) -> int:
     """Run a command, after the import of its plugins; those of a command that takes settings are a setting."""
     plugins = getattr(options, "plugin", [])
-    check_flags(options.settings, flags, None if plugins else of_commands)  # a plugin may read any key
+    check_flags(options.settings, flags, of_commands, bool(plugins))
     if plugins and not command.takes_settings:
         from recbole_posattn.settings.plugins import import_plugins
         from recbole_posattn.settings.registry import hook_recbole
@@ -117,9 +114,9 @@ def _execute(
     return command.module.execute(options)
 
 
-def parsers() -> dict[str, Parser]:
-    """A parser of each command, by name."""
-    parsers = {name: Parser(prog=name) for name in COMMANDS}
+def parsers(new: Callable[[str], Parser] = lambda name: Parser(prog=name)) -> dict[str, Parser]:
+    """A parser of each command, by name; ``new`` creates one without arguments."""
+    parsers = {name: new(name) for name in COMMANDS}
     for name, parser in parsers.items():
         COMMANDS[name].module.add_arguments(parser)
     return parsers

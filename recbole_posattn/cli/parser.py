@@ -25,11 +25,28 @@ _OTHER_NAMES = {
 }
 
 
+class _StoreOnce(argparse.Action):
+    """Store a value; argparse's own action lets the last of several values win."""
+
+    _last: tuple[argparse.Namespace, Any] | None = None
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        if self._last is not None and self._last[0] is namespace and self._last[1] != values:
+            first, second = shown(self._last[1]), shown(values)
+            raise argparse.ArgumentError(self, f"was given twice, as {first} and {second}; give it once")
+        self._last = (namespace, values)
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that ends mistyped commands, flags and values in one line that names the nearest right one."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
+        for action in (None, "store"):
+            self.register("action", action, _StoreOnce)
 
     def parse_known_args(  # type: ignore[override]  # typeshed has two overloads
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -84,13 +101,16 @@ def _is_setting_with_space(argument: str) -> bool:
     return argument.startswith("--") and "=" in argument and " " in argument
 
 
-def check_flags(settings: Sequence[str], flags: Sequence[str], others: Mapping[str, Parser] | None = None) -> None:
+def check_flags(
+    settings: Sequence[str], flags: Sequence[str], others: Mapping[str, Parser], plugins: bool = False
+) -> None:
     """Refuse a mistyped flag, or one of another command, among the settings of a command, which may be any key.
 
     Args:
         settings: Arguments, such as ``--key=value``.
         flags: Those of the command.
         others: The parsers of all commands, by name.
+        plugins: Whether the command imports plugins, which may read any key but the launcher's arguments.
 
     Raises:
         SettingError: If a key is none that the package or a property file knows, and is a flag of another command or
@@ -101,8 +121,8 @@ def check_flags(settings: Sequence[str], flags: Sequence[str], others: Mapping[s
         key, equals, _ = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or key in names:
             continue
-        having = [name for name, parser in (others or {}).items() if f"--{key}" in parser.flags()]
-        if having and key not in _setting_keys():
+        having = [name for name, parser in others.items() if f"--{key}" in parser.flags()]
+        if having and key not in _setting_keys() and (key in _launcher_arguments() or not plugins):
             commands = f"the command{'s' if len(having) > 1 else ''} {', '.join(having)}"
             raise SettingError(f"--{key} is a flag of {commands}, not of this one, and no setting; leave it out.")
         nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
@@ -112,12 +132,18 @@ def check_flags(settings: Sequence[str], flags: Sequence[str], others: Mapping[s
 
 def _setting_keys() -> set[str]:
     """Keys of settings, without those of the files of leaderboards and searches, and of the launcher."""
-    from recbole_posattn.settings.keys import KEYS, LAUNCHER_ARGUMENTS
+    from recbole_posattn.settings.keys import KEYS
     from recbole_posattn.settings.properties import property_keys
 
     kinds = ("model", "dataset", "quick_start_config", "preset", "protocol")
     keys = {*KEYS, *property_keys("*.yaml", *(f"{kind}/*.yaml" for kind in kinds))}
-    return keys - LAUNCHER_ARGUMENTS
+    return keys - _launcher_arguments()
+
+
+def _launcher_arguments() -> set[str]:
+    from recbole_posattn.settings.keys import LAUNCHER_ARGUMENTS
+
+    return LAUNCHER_ARGUMENTS
 
 
 def _known_keys() -> set[str]:

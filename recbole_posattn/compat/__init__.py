@@ -77,6 +77,19 @@ def restore_numpy_names() -> None:
             setattr(np, name, scalar_type)
 
 
+def source_of(each: type) -> str:
+    """The source of a class, empty if it has none, as in a notebook.
+
+    ``inspect`` compiles the whole module, and some of RecBole's have invalid escape sequences, of which Python warns.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return inspect.getsource(each)
+        except (OSError, TypeError):
+            return ""
+
+
 def silence_known_warnings() -> None:
     """Silence warnings that users cannot act on.
 

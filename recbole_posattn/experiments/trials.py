@@ -83,17 +83,13 @@ class Outcome:
         return read_users(self.folder)
 
 
-def checked_folders(
-    trials: Sequence[Trial], root: Path, records: Records | None = None, same: dict[str, str] | None = None
-) -> dict[Path, Trial]:
+def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None = None) -> dict[Path, Trial]:
     """Trials by their folders below ``root``, into which the records of finished runs are copied.
 
     Args:
         trials: The trials.
         root: The folder of all runs.
         records: Records of other folders.
-        same: Receives the names of trials that are left out, and of the earlier trials that are the same runs. By
-            default, such trials are refused.
 
     Raises:
         SettingError: If the settings of a trial are invalid, or two trials are the same run; nothing is copied then.
@@ -111,10 +107,7 @@ def checked_folders(
             raise type(error)(f"{trial.name}: {error}") from error
         folder = root / identity.fingerprint
         if folder in folders:
-            if same is None:
-                raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
-            same[trial.name] = folders[folder].name
-            continue
+            raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
         folders[folder], identities[folder] = trial, identity
     if records is not None:
         try:

@@ -88,8 +88,9 @@ def _from_table(table: pd.DataFrame) -> _Given:
             raise DataError(f"histories have no column {column!r}; they have {', '.join(map(str, table.columns))}")
     if (twice := table.columns[table.columns.duplicated()].intersection(["user", "item", "time"])).size:
         raise DataError(f"histories have the column {twice[0]!r} more than once")
-    table = plain_columns(table)
-    for column in table.columns.intersection(["user", "item", "time"]):
+    columns = [column for column in ("user", "item", "time") if column in table]
+    table = plain_columns(table[columns])
+    for column in columns:
         missing = table[column].isna() | _is_empty_text(table[column])
         if missing.any():
             row = int(np.flatnonzero(missing)[0])

@@ -32,7 +32,7 @@ from recbole_posattn.serving.requests import (
     report_skipped,
     token_list,
 )
-from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences, reads_times
+from recbole_posattn.serving.scores import all_scores, model_input, reads_sequences, reads_times, serves_new_users
 from recbole_posattn.serving.titles import read_titles
 from recbole_posattn.serving.user_histories import UserHistories
 from recbole_posattn.training.load import Loaded, load
@@ -167,8 +167,8 @@ class Recommender:
         """Add new interactions, which follow those of the data set, without reading it again.
 
         From then on, they are part of their users' histories in :meth:`recommend_users` and :meth:`known_users`, except
-        with a split. Users whom the data set does not know are added if the model reads histories. Nothing is trained,
-        and the data set itself does not change.
+        with a split. Users whom the data set does not know are added if the model reads histories and no users, as HGN
+        does. Nothing is trained, and the data set itself does not change.
 
         Args:
             interactions: As the histories of :meth:`recommend`: rows of ``user``, ``item`` and, unless they are in
@@ -178,7 +178,7 @@ class Recommender:
             DataError: If they cannot be used.
         """
         given = self._given(interactions)
-        if not reads_sequences(self.loaded):
+        if not serves_new_users(self.loaded, given):
             given = self._histories.of_known_users(given)
         for line in given.skipped:
             self._report(line)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import recbole_posattn.compat  # noqa: F401
 
+import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 from torch import Tensor
@@ -26,6 +28,18 @@ def reads_sequences(loaded: Loaded) -> bool:
 def reads_times(loaded: Loaded) -> bool:
     """Whether the model reads the times between the items of a history."""
     return bool(getattr(loaded.model, "reads_time", False))
+
+
+@torch.no_grad()
+def serves_new_users(loaded: Loaded, requests: Requests) -> bool:
+    """Whether the model scores users who are not in its data set; tries it with the first of the requests."""
+    if not reads_sequences(loaded):
+        return False
+    try:
+        all_scores(loaded, model_input(loaded, replace(requests.rows(torch.arange(1)), user_id=None)))
+    except CheckpointError:  # it reads the user, as HGN does
+        return False
+    return True
 
 
 def model_input(loaded: Loaded, requests: Requests) -> dict[str, Tensor]:

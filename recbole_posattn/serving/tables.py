@@ -62,11 +62,16 @@ def read_table(file: Path, names: Mapping[str, str]) -> pd.DataFrame:
 
 
 def plain_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with the values of its categories, and its columns of Python's numbers as columns of numbers."""
+    """A table with categories as their values, Python's numbers as columns of numbers, and Arrow's times as pandas'."""
     kinds = {
         name: kind.categories.dtype for name, kind in table.dtypes.items() if isinstance(kind, pd.CategoricalDtype)
     }
-    return table.astype(kinds).infer_objects()
+    times = {
+        str(name): pa.array(table[name]).to_pandas().set_axis(table.index)
+        for name, kind in table.dtypes.items()
+        if isinstance(kind, pd.ArrowDtype) and pa.types.is_temporal(kind.pyarrow_dtype)
+    }
+    return table.astype(kinds).assign(**times).infer_objects()
 
 
 def read_tokens(file: Path, column: str, field: str) -> list[str]:

@@ -177,12 +177,12 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         defaults = self.internal_config_dict
         fix_tree_settings(defaults)
         external = self.external_config_dict
-        preset = external.get("preset", defaults["preset"])
-        if preset is not None:
+        if (preset := external.get("preset", defaults["preset"])) is not None:
             defaults.update(preset_settings(preset, model, defaults))
-        protocol = external.get("protocol", defaults["protocol"])
-        if protocol is not None:
+        if (protocol := external.get("protocol", defaults["protocol"])) is not None:
             defaults.update(read_protocol(str(protocol)))
+            if isinstance(external.get("eval_args"), dict):  # RecBole would fill in its own defaults
+                external["eval_args"] = {**defaults["eval_args"], **external["eval_args"]}
         self._check_keys()
         loss_type = external.get("loss_type", defaults.get("loss_type"))
         if model_class.type == ModelType.SEQUENTIAL and loss_type == "CE":

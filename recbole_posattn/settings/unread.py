@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import logging
-import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import source_of
 
 from recbole.config import Config
 
@@ -83,13 +81,7 @@ def _is_named_in(model_class: type, key: str) -> bool:
     for each in model_class.__mro__:
         if each.__module__.startswith(("torch.", "builtins")):
             continue
-        try:
-            # inspect parses the whole module, and some modules of RecBole have invalid escape sequences.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                source = inspect.getsource(each)
-        except (OSError, TypeError):  # a class of a notebook
-            continue
+        source = source_of(each)
         if f'"{key}"' in source or f"'{key}'" in source:
             return True
     return False

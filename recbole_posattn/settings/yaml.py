@@ -24,7 +24,8 @@ _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
 class YamlLoader(yaml.SafeLoader):
     """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 needs 1.0e-3).
 
-    A duplicate key is an error, and so are anchors that contain themselves or grow without bounds.
+    As in YAML 1.2, 010 is not the octal number 8 and 1:30 is not 90; both are text. A duplicate key is an error, and so
+    are anchors that contain themselves or grow without bounds.
     """
 
     def compose_document(self) -> yaml.Node | None:
@@ -74,11 +75,18 @@ class YamlLoader(yaml.SafeLoader):
                 lines[key.tag, key.value] = line
 
 
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+_NUMBERS = {
+    "int": r"^[-+]?(?:0b[0-1_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$",
+    "float": r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+}
+_NUMBER_TAGS = {f"tag:yaml.org,2002:{kind}": re.compile(pattern) for kind, pattern in _NUMBERS.items()}
+YamlLoader.yaml_implicit_resolvers = {
+    sign: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBER_TAGS]
+    for sign, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBER_TAGS.items():
+    YamlLoader.add_implicit_resolver(_tag, _pattern, list("-+0123456789."))
 
 
 class _GivenTwice(yaml.YAMLError):

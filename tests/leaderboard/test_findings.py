@@ -68,8 +68,8 @@ def test_few_seeds_are_weaker_evidence() -> None:
     models = {"Base": (0.11, NAN, 3), "B": (0.1, 0.5, 3)}
     board = board_of(models, {("Base", "B"): 0.5}, "Base")
     assert findings(board)[1:] == [
-        "Base leads B by 0.0100 (10.0 %, 95 % interval 0.0010 to 0.0190); by the test against it, B does not differ "
-        "from Base.",
+        "Base leads B by 0.0100 (10.0 %, 95 % interval 0.0010 to 0.0190); the test shows no difference between "
+        "Base and B.",
         "The board does not show whether Base is better than B, as no paired test finds a difference; all rows "
         "have fewer than 5 seeds, so tests of them are weaker evidence.",
     ]

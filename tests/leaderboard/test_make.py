@@ -144,11 +144,13 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
 def test_a_row_tuned_to_the_settings_of_another_is_left_out(
     tiny_data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_ray: None
 ) -> None:
-    """Even the reference."""
+    """Even the reference; the row of more seeds stays."""
     monkeypatch.setattr(make, "tune_rows", lambda *_: {"a": {"n_layers": 1}})
     file = tmp_path / "mine.yaml"
-    models = "{a: NoPESASRec, b: {model: NoPESASRec, n_layers: 1}, Pop: Pop}"
-    file.write_text(f"models: {models}\nseeds: [1]\nreference: b\n")
+    file.write_text(
+        "models: {b: {model: NoPESASRec, n_layers: 1, seeds: [1]}, a: {model: NoPESASRec, n_layers: 2}, Pop: Pop}\n"
+        "seeds: [1, 2]\nreference: b\n"
+    )
     given = [
         argument for argument in flags(tiny_data_path, tmp_path) if not argument.startswith(("--models", "--seeds"))
     ]
@@ -156,7 +158,8 @@ def test_a_row_tuned_to_the_settings_of_another_is_left_out(
     report = json.loads((tmp_path / "leaderboard.json").read_text())
     assert "tiny, leave_one_out_masked: b is left out: it was tuned to the settings of a." in report["notes"]
     (board,) = report["boards"]
-    assert board["reference"] == "a" and {run["row"] for run in board["runs"]} == {"a", "Pop"}
+    runs = {(run["row"], run["seed"]) for run in board["runs"]}
+    assert board["reference"] == "a" and runs == {(row, seed) for row in ("a", "Pop") for seed in (1, 2)}
 
 
 @pytest.mark.slow

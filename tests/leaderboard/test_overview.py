@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -175,6 +177,15 @@ def test_the_files_are_the_same_each_time_and_open_in_a_browser(results: Path, t
     links = [link.get_attribute("href") for link in browser.find_elements("css selector", "#boards a")]
     assert links == [(results / name / "leaderboard.html").as_uri() for name in "ab"]
     assert browser.get_log("browser") == []
+
+
+def test_a_link_leads_to_a_folder_of_any_name(results: Path, tmp_path: Path) -> None:
+    folder = (results / "a").rename(results / "a (new) 50%")
+    boards, left_out = read_gains(leaderboard_folders([results]))
+    write_overview(boards, left_out, "NoPE", "recbole-posattn overview", tmp_path / "out")
+    text = (tmp_path / "out" / "overview.md").read_text(encoding="utf-8")
+    (link,) = re.findall(r"^## \[films, temporal\]\((\S+)/leaderboard\.md\)$", text, re.MULTILINE)
+    assert (tmp_path / "out" / unquote(link)).samefile(folder)
 
 
 def test_the_table_has_a_dash_where_a_model_is_missing(results: Path, tmp_path: Path) -> None:

@@ -310,6 +310,7 @@ def test_latex_has_each_cell() -> None:
     (row,) = [line for line in text.splitlines() if line.startswith("Pop &")]
     assert r"& .0100$^{(-)}$ & \textbf{.5000} & .005--.015 & 0.0 & 1 \\" in row
     assert r"\caption{ml\_100k, temporal split: 1,940 test targets of 943 users, 12.5 \% of them" in text
+    assert "history. Means over seeds, the best in bold" in text and "deviation" not in text
     assert (
         r"$^{+}$ better, $^{-}$ worse, $^{=}$ tie" in text
         and "weaker evidence. 2 seeds a row. All metrics at 10.}" in text

@@ -230,6 +230,18 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, message: str
         read_spec(written(tmp_path, text), {}, {})
 
 
+def test_a_preset_of_a_row_does_not_change_the_evaluation(tmp_path: Path) -> None:
+    """Found at once, not after the training."""
+    preset = tmp_path / "own.yaml"
+    preset.write_text("n_layers: 1\nmax_valid_rows: 9\nvalid_metric: Hit@3\n")  # the protocol sets the metric
+    of_row, tuned = f"{{model: NoPESASRec, preset: {preset}}}", f"{{ml-100k: {{a: {{preset: {preset}}}}}}}"
+    for text in (f"{{models: {{a: {of_row}}}}}", f"{{models: {{a: NoPESASRec}}, tuned: {tuned}}}"):
+        file = written(tmp_path, text)
+        with pytest.raises(SettingError, match=r"models: a: preset .*own\.yaml: max_valid_rows must be the same in"):
+            read_spec(file, {}, {})
+        read_spec(file, {}, {"max_valid_rows": 8})  # of all rows
+
+
 def test_settings_of_all_runs_on_the_command_line_are_no_names_of_runs() -> None:
     with pytest.raises(SettingError, match=r"settings of all runs: seed is set by .*; give it under seeds"):
         read_spec(None, {"models": ["Pop"]}, {"seed": 3})

@@ -108,12 +108,19 @@ def test_what_is_unknown_is_skipped_and_named(untrained: Callable, caplog: pytes
         recommender.add_interactions({"u1": ["x"]})
 
 
-def test_a_model_of_users_and_histories_needs_known_users(untrained: Callable) -> None:
-    recommender = Recommender(untrained("FPMC"))
+@pytest.mark.parametrize("model", ["FPMC", "HGN"])
+def test_a_model_of_users_and_histories_needs_known_users(model: str, untrained: Callable) -> None:
+    """A stranger among the new interactions is skipped, and everybody else is served."""
+    lines: list[str] = []
+    recommender = Recommender(untrained(model), report=lines.append)
     recommender.add_interactions({"u1": ["i1"], "stranger": ["i2"]})
-    assert len(recommender.recommend_users(["u1"], k=2)) == 2
-    with pytest.raises(CheckpointError, match="FPMC reads user_id"):
+    assert lines == ["1 of 2 users are not in the data, skipped: stranger"]
+    users = recommender.recommend_users(k=2)["user"]
+    assert len(users) == 2 * len(recommender.known_users()) and "stranger" not in set(users)
+    with pytest.raises(DataError, match="1 of 1 users are not in the data, skipped: stranger"):
         recommender.recommend_users(["stranger"], k=2)
+    with pytest.raises(CheckpointError, match=f"{model} reads user_id"):
+        recommender.recommend({"stranger": ["i2"]}, k=2)
 
 
 def test_strangers_alone_are_skipped_by_a_model_without_histories(untrained: Callable) -> None:

@@ -41,7 +41,7 @@ def test_lists_of_held_out_targets_are_those_of_the_evaluation(loaded: Callable,
     assert_same_lists(found, evaluated(model, "test"))
 
 
-@pytest.mark.parametrize("times", ["seconds", "dates", "dates of Python"])
+@pytest.mark.parametrize("times", ["seconds", "dates", "dates of Python", "dates of Arrow"])
 def test_new_histories_with_times_are_those_of_known_users(loaded: Callable, times: str) -> None:
     """The time may be in the unit of the data set or a date; rows may be in any order."""
     recommender = Recommender(loaded(**PARTS["encodings"]))
@@ -50,6 +50,8 @@ def test_new_histories_with_times_are_those_of_known_users(loaded: Callable, tim
         table["time"] = pd.to_datetime(table["time"], unit="s", utc=True)
     if times == "dates of Python":
         table["time"] = pd.Series([time.to_pydatetime() for time in table["time"]], dtype=object)
+    if times == "dates of Arrow":
+        table["time"] = table["time"].convert_dtypes(dtype_backend="pyarrow")
     expected = recommender.recommend_users(sorted(table["user"].unique()), k=5, exclude_history=True)
     found = recommender.recommend(table.sort_values("user", kind="stable"), k=5, exclude_history=True)
     assert_same_lists(found, expected)

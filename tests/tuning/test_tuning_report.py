@@ -118,8 +118,9 @@ def test_importance_is_with_the_key_that_matters() -> None:
 
 @pytest.mark.parametrize(("n_trials", "cautious"), [(8, True), (20, False)])
 def test_importances_of_few_trials_come_with_a_caution(n_trials: int, cautious: bool) -> None:
-    """Failed trials do not count; the picture says it, too, as it is seen without the page."""
+    """Trials without a score do not count; the picture says it, too, as it is seen without the page."""
     records = make_records(n_trials)
+    records.append(TrialRecord(99, FINISHED, records[0].settings, [(1, math.nan)], 1.0))
     (axis,) = draw_importance(records, SPACE, {}, bigger=True).axes
     assert axis.get_title() == ("Caution: 8 trials are too few to rank keys." if cautious else "")
     files = report_files(make_found(records=records))
@@ -206,9 +207,18 @@ def test_the_page_opens_in_a_browser(browser: Any, tmp_path: Path) -> None:
 
     assert order()[0] == str(found.best.number) and len(order()) == len(found.records)
     headers = table.find_elements("css selector", "thead th")
-    next(th for th in headers if th.text.startswith("learning_rate")).find_element("css selector", "button").click()
+
+    def click(name: str) -> None:
+        next(th for th in headers if th.text.startswith(name)).find_element("css selector", "button").click()
+
+    click("learning_rate")
     rates = {str(record.number): record.settings["learning_rate"] for record in found.records}
     assert [rates[number] for number in order()] == sorted(rates.values())
+    click("trial")
+    assert order() == [str(number) for number in range(len(found.records))]  # 10 after 9
+    click("state")
+    states = {str(record.number): record.state for record in found.records}
+    assert [states[number] for number in order()] == sorted(states.values())
     assert len(browser.find_elements("css selector", "figure svg")) == 4
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert browser.get_log("browser") == []

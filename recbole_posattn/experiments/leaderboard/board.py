@@ -83,6 +83,11 @@ class Board:
     n_users: int = 0
 
     @property
+    def title(self) -> str:
+        """Data set and protocol."""
+        return f"{self.dataset}, {self.protocol}"
+
+    @property
     def models(self) -> list[str]:
         """Models with at least one finished run, the best first by the watched metric."""
         watched = self.scores[self.scores["metric"] == self.metrics[0]]

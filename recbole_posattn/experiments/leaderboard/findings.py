@@ -73,10 +73,12 @@ def _tests(board: Board) -> str:
     )
     if len(verdicts) == 1:
         (model,) = verdicts
-        found = "is better than" if better else "is worse than" if worse else "does not differ from"
+        if tie:
+            return f"the test shows no difference between {_name(board.reference)} and {_name(model)}"
+        found = "is better than" if better else "is worse than"
         return f"by the test against it, {_name(model)} {found} {_name(board.reference)}"
     if len(tie) == len(verdicts):
-        return f"by the test, none of the {len(verdicts)} tested rows differs from {_name(board.reference)}"
+        return f"the test shows no difference between {_name(board.reference)} and the {len(verdicts)} tested rows"
     found = " and ".join(
         f"{len(models)} {'is' if len(models) == 1 else 'are'} {word} ({_names(models)})"
         for word, models in (("better", better), ("worse", worse))

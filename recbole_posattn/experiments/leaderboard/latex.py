@@ -11,6 +11,7 @@ from recbole_posattn.errors import one_line
 from recbole_posattn.experiments.leaderboard.board import Board
 from recbole_posattn.experiments.leaderboard.columns import INTERVAL, MARK, MODEL, Column, shown_columns
 from recbole_posattn.experiments.leaderboard.table import (
+    PUBLISHED_SEEDS,
     PUBLISHED_SUMMARY,
     PUBLISHED_TEXTS,
     PUBLISHED_TITLE,
@@ -61,12 +62,10 @@ def latex(boards: Sequence[Board], provenance: Provenance) -> str:
             lines += ["", *_board(board)]
     if provenance.published:
         titles, table = published_header(provenance.published), published_rows(provenance.published)
+        metrics = set(titles) - {*PUBLISHED_TEXTS, PUBLISHED_SEEDS}
         caption = f"{PUBLISHED_TITLE}. {_latex(PUBLISHED_SUMMARY)}"
         cells = [
-            [
-                _latex(cell.text) if place < len(PUBLISHED_TEXTS) or title == "seeds" else _score(cell)
-                for place, (title, cell) in enumerate(zip(titles, row, strict=True))
-            ]
+            [_score(cell) if title in metrics else _latex(cell.text) for title, cell in zip(titles, row, strict=True)]
             for row in table
         ]
         lines += ["", *_table("published", caption, titles, cells, "p{4em}p{4.5em}p{5.5em}p{7em}")]
@@ -76,8 +75,8 @@ def latex(boards: Sequence[Board], provenance: Provenance) -> str:
 def _board(board: Board) -> Iterator[str]:
     for title, lines in remarks(board):
         yield from (f"% {title.lower()}: {one_line(line)}" for line in lines)
-    title = _latex(f"{board.dataset}, {board.protocol}")
-    caption = f"{title}: {board_summary(board, _latex, _MARKS, _WEAK_MARKS, all_marked=False)}"
+    title = _latex(board.title)
+    caption = f"{title}: {board_summary(board, _latex, _MARKS, _WEAK_MARKS, short=True)}"
     seeds = board.costs["seeds"].unique()
     chosen = [column for column in shown_columns(board) if column.title != MARK]
     if len(seeds) == 1:

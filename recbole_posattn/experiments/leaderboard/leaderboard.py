@@ -19,7 +19,7 @@ from recbole_posattn.experiments.leaderboard.public import read_report
 from recbole_posattn.experiments.leaderboard.report import write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.leaderboard.table import Provenance
-from recbole_posattn.experiments.leaderboard.tuned import Tuning, tune_rows
+from recbole_posattn.experiments.leaderboard.tuned import Tuning, rows_tuned_alike, tune_rows
 from recbole_posattn.experiments.messages import each_message_once
 from recbole_posattn.experiments.records import RUNS, Records, ignore_all_but_records, records_folders
 from recbole_posattn.experiments.run_results import read_result
@@ -130,12 +130,13 @@ class _Plan:
         own = self.folder / TUNING
         for pair in self.trials:
             winners = tune_rows(self.spec, *pair, n_trials, own, self.where, self.console, searches, tuning, budget)
-            same: dict[str, str] = {}
-            self.trials[pair] = checked_folders(self.spec.trials(*pair, winners), self.folder / RUNS, records, same)
+            same = rows_tuned_alike(self.spec, *pair, winners)
+            trials = [trial for trial in self.spec.trials(*pair, winners) if trial.name not in same]
+            self.trials[pair] = checked_folders(trials, self.folder / RUNS, records)
             self.references[pair] = same.get(self.spec.reference, self.spec.reference)
             tuning.notes += [
-                f"{pair[0]}, {Path(pair[1]).stem}: {row} is left out: it was tuned to the settings of {first}."
-                for row, first in same.items()
+                f"{pair[0]}, {Path(pair[1]).stem}: {row} is left out: it was tuned to the settings of {other}."
+                for row, other in same.items()
             ]
 
 

@@ -42,7 +42,7 @@ def markdown(boards: Sequence[Board], provenance: Provenance) -> str:
 
 
 def _markdown_board(board: Board) -> Iterator[str]:
-    yield f"## {escaped(board.dataset)}, {escaped(board.protocol)}"
+    yield f"## {escaped(board.title)}"
     yield ""
     if board.models:
         yield f"**In short:** {escaped(' '.join(findings(board)))}"

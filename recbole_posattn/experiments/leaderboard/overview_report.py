@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -121,7 +122,7 @@ def _markdown(
 
 
 def _link(board: Gains, folder: Path, name: str) -> str:
-    return Path(os.path.relpath(board.folder / name, folder)).as_posix()
+    return quote(Path(os.path.relpath(board.folder / name, folder)).as_posix())
 
 
 def _csv(boards: Sequence[Gains]) -> str:

@@ -12,7 +12,6 @@ from recbole_posattn.experiments.leaderboard.figures import draw_board
 from recbole_posattn.experiments.leaderboard.findings import findings
 from recbole_posattn.experiments.leaderboard.table import (
     PUBLISHED_SUMMARY,
-    PUBLISHED_TEXTS,
     PUBLISHED_TITLE,
     Provenance,
     board_summary,
@@ -51,7 +50,6 @@ def html(boards: Sequence[Board], provenance: Provenance) -> str:
             "summary": PUBLISHED_SUMMARY,
             "header": published_header(provenance.published),
             "rows": published_rows(provenance.published),
-            "n_texts": len(PUBLISHED_TEXTS),
         },
         origin=how_it_was_made(provenance),
     )

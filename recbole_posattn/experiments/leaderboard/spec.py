@@ -13,6 +13,7 @@ from recbole_posattn.experiments.trials import Trial
 from recbole_posattn.reporting.names import setting_text
 from recbole_posattn.settings.keys import RUN_NAMES, SAME_IN_ALL_ROWS
 from recbole_posattn.settings.plugins import import_plugins, with_plugins
+from recbole_posattn.settings.properties import named_file
 from recbole_posattn.settings.protocols import read_protocol
 from recbole_posattn.settings.registry import find_model
 from recbole_posattn.settings.yaml import read_yaml
@@ -156,14 +157,20 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
 
 
 def _check_names(spec: Spec, where: str) -> None:
-    """Refuse unknown models and protocols, and boards of one name."""
+    """Refuse unknown models and protocols, presets that change the evaluation, and boards of one name."""
     for row in spec.models.values():
         find_model(row["model"])
     for kind, names in (("protocols", [Path(each).stem for each in spec.protocols]), ("datasets", spec.datasets)):
         if twice := [name for name in names if names.count(name) > 1]:
             raise SettingError(f"{where}: two {kind} have the name {twice[0]!r}; leave one out, or rename it.")
+    of_tuned = ((name, row) for rows in spec.tuned.values() for name, row in rows.items())
+    of_presets = [(name, row) for name, row in (*spec.models.items(), *of_tuned) if row.get("preset") is not None]
     for protocol in spec.protocols:
-        read_protocol(protocol)
+        in_protocol = read_protocol(protocol)
+        for name, row in of_presets:
+            stronger = {*in_protocol, *spec.settings, *row}
+            preset = read_yaml(named_file("preset", str(row["preset"])))
+            _check_keys(preset, SAME_IN_ALL_ROWS - stronger, f"{where}: models: {name}: preset {row['preset']}")
 
 
 def _check_known(given: Mapping[str, Any], where: str) -> None:

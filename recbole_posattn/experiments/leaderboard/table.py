@@ -17,6 +17,7 @@ PUBLISHED_SUMMARY = (
     "the tables above."
 )
 PUBLISHED_TEXTS = ["model", "data set", "protocol", "source"]
+PUBLISHED_SEEDS = "seeds"
 
 
 class Provenance(NamedTuple):
@@ -50,23 +51,24 @@ def board_summary(
     escape: Callable[[str], str],
     marks: Mapping[str, str],
     weak_marks: Mapping[str, str],
-    all_marked: bool = True,
+    short: bool = False,
 ) -> str:
-    """How to read the table, in one paragraph; without ``all_marked``, the watched metric alone has marks."""
+    """How to read the table, in one paragraph; a ``short`` table has means alone, and marks beside one metric."""
     seen = ""
     if board.seen_targets is not None:
         seen = f", {100 * board.seen_targets:.1f} % of them already in the user's history"
     watched = metric_title(board.metrics[0])
+    means = "Means" if short else "Mean ± standard deviation"
     text = (
-        f"{board.n_targets:,} test targets of {board.n_users:,} users{seen}. Mean ± standard deviation over seeds, the "
-        f"best in bold; 95 % interval of {watched} by bootstrap over users and seeds; seconds of training. "
+        f"{board.n_targets:,} test targets of {board.n_users:,} users{seen}. {means} over seeds, the best in bold; "
+        f"95 % interval of {watched} by bootstrap over users and seeds; seconds of training. "
     )
     untested = _untested(board)
     if board.scores["p"].isna().all():
         return escape(f"{text}No model was tested against another{untested or '.'}")
     text += (
         f"Marks: {watched} against {board.reference}, by a paired test over users and seeds with Holm's correction at "
-        f"p < {SIGNIFICANCE}{', and beside other metrics the same for these' if all_marked else ''}: "
+        f"p < {SIGNIFICANCE}{'' if short else ', and beside other metrics the same for these'}: "
     )
     legend = f"{marks['better']} better, {marks['worse']} worse, {marks['tie']} tie (no difference could be shown)."
     tested = board.scores.loc[board.scores["p"].notna(), "model"].unique()
@@ -92,7 +94,7 @@ def _untested(board: Board) -> str:
 
 def published_header(published: Sequence[Published]) -> list[str]:
     """The columns of the table of published results."""
-    seeds = ["seeds"] if any(entry.seeds for entry in published) else []
+    seeds = [PUBLISHED_SEEDS] if any(entry.seeds for entry in published) else []
     return [*PUBLISHED_TEXTS, *map(metric_title, _published_metrics(published)), *seeds]
 
 

@@ -22,7 +22,7 @@ _STYLES = {"better": "green", "worse": "red", "tie": "dim"}
 def print_boards(boards: Sequence[Board], console: Console) -> None:
     """Print the table of each board and what it shows."""
     for board in boards:
-        print_line(console, f"{board.dataset}, {board.protocol}")
+        print_line(console, board.title)
         if board.models:
             chosen = shown_columns(board)
             cells = [[_cell(board, column, model) for column in chosen] for model in board.models]

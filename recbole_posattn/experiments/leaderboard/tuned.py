@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from recbole_posattn.errors import counted
 from recbole_posattn.experiments.budget import Budget
+from recbole_posattn.experiments.identity import fingerprint
 from recbole_posattn.experiments.leaderboard.spec import Spec
 from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.live import LiveSearch
@@ -141,6 +142,27 @@ def tune_rows(
         if best is not None:
             winners[name] = best.settings
     return winners
+
+
+def rows_tuned_alike(
+    spec: Spec, dataset: str, protocol: str, winners: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """The rows that came to the settings of another row, with the name of that row, which has as many seeds or more.
+
+    Args:
+        spec: The leaderboard.
+        dataset: Name of the data set.
+        protocol: Name or file of the protocol.
+        winners: The winning settings by row, see :func:`tune_rows`.
+    """
+    kept: dict[str, str] = {}
+    alike = {}
+    for name in sorted(spec.models, key=lambda row: -len(spec.seeds_of_rows.get(row, spec.seeds))):
+        settings = {**spec.row(name, dataset, protocol), **winners.get(name, {}), "seed": spec.seeds[0]}
+        other = kept.setdefault(fingerprint(settings), name)
+        if other != name:
+            alike[name] = other
+    return alike
 
 
 def _search(spec: Spec, name: str, dataset: str, protocol: str, n_trials: int) -> Search:

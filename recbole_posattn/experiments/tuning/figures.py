@@ -120,7 +120,7 @@ def draw_importance(
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set(xlabel="share of the variance")
-    if text := caution(records):
+    if text := caution(records, bigger):
         axis.set_title(text, fontsize=8.5, color=_FAILED_COLOR)
     axis.grid(axis="x")
     return figure

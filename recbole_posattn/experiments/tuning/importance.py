@@ -59,9 +59,9 @@ def _fanova(scored: Sequence[TrialRecord], space: Space, fixed: Mapping[str, Any
     return optuna.importance.get_param_importances(study, evaluator=evaluator)
 
 
-def caution(records: Sequence[TrialRecord]) -> str:
+def caution(records: Sequence[TrialRecord], bigger: bool) -> str:
     """A caution to show with importances from few trials; empty if there are enough."""
-    n_scored = sum(bool(record.curve) for record in records)
+    n_scored = sum(record.best(bigger) is not None for record in records)
     if n_scored >= _FEW_TRIALS:
         return ""
     return f"Caution: {n_scored} trials are too few to rank keys."
