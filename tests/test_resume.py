@@ -317,6 +317,15 @@ def test_auto_takes_the_farthest_run_whatever_the_clock_says(tiny_settings: Call
     assert Path(resumed["checkpoint"]).parent == farthest
 
 
+def test_auto_passes_over_a_run_whose_best_checkpoint_is_damaged(
+    tiny_settings: Callable, finished_run: Callable
+) -> None:
+    damaged = finished_run(epochs=2)
+    (damaged / "best.pth").write_bytes(b"half")
+    new = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(epochs=2), command_line=[], resume="auto")
+    assert Path(new["checkpoint"]).parent != damaged and new["epochs"] == 2
+
+
 def test_a_clock_that_jumps_changes_nothing(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(), command_line=[])
     jumping = iter(range(10**6, 0, -1000))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,20 @@ def keep_previous_best(folder: Path) -> None:
 def forget_previous_best(folder: Path) -> None:
     """Delete what :func:`keep_previous_best` kept: the last checkpoint refers to the best one now."""
     (folder / PREVIOUS_BEST_NAME).unlink(missing_ok=True)
+
+
+def check_best(folder: Path, content: Mapping[str, Any]) -> None:
+    """Check that the best checkpoint of a run can be read.
+
+    Args:
+        folder: Of the run.
+        content: Of the last checkpoint.
+
+    Raises:
+        CheckpointError: If it is missing or cannot be read.
+    """
+    if int(content["training"]["best_epoch"]) >= 0:
+        _epoch_of(folder / BEST_NAME)
 
 
 def return_to_best(folder: Path, content: dict[str, Any]) -> None:

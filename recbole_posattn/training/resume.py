@@ -21,7 +21,7 @@ from recbole_posattn.settings.encodings import resolve_encodings
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE, value_before
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
-from recbole_posattn.training.best_file import return_to_best
+from recbole_posattn.training.best_file import check_best, return_to_best
 from recbole_posattn.training.checkpoint import explain_checkpoint_errors, read_checkpoint
 from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.same_run import check_data, lowered_limits, setting_differences, shown_differences
@@ -185,6 +185,7 @@ def _farthest_run(given: Config) -> Path | None:
                 logging.getLogger().info(f"The run in {folder} was begun with other settings: {', '.join(changed)}")
                 continue
             check_data(folder, content, given)
+            check_best(folder, content)
         except CheckpointError as error:
             logging.getLogger().warning(f"{error}; it is skipped")
             continue
