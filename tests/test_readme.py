@@ -55,6 +55,17 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
+def test_tables_are_whole() -> None:
+    """A blank line within a table makes text of the rows below it, and so does a row with too few cells."""
+    broken = []
+    for page in (*PAGES, *ROOT.glob("results/*.md"), *ROOT.glob("results/*/*.md")):
+        for table in re.findall(r"(?:^\|.*\n)+", without_code(page.read_text(encoding="utf-8")) + "\n", flags=re.M):
+            rows = [re.findall(r"(?<!\\)\|", row) for row in table.splitlines()]
+            is_whole = re.match(r".*\n\|[ :|-]+\|\n", table) and len({*map(len, rows)}) == 1
+            broken += [] if is_whole else [f"{page.relative_to(ROOT)}: {table[:60]}"]
+    assert broken == []
+
+
 def test_table_of_keys_matches_the_properties() -> None:
     text = (ROOT / "properties" / "model" / "PosKernelSASRec.yaml").read_text(encoding="utf-8")
     defaults = {key: yaml.safe_load(value) for key, value in re.findall(r"^(\w+): (.+?) +#", text, flags=re.M)}
