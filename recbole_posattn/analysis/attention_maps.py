@@ -49,7 +49,7 @@ def attention_maps(
         times: Of the items, shape (n, s), if the model reads them.
 
     Returns:
-        Columns ``history`` (its length, such as ``9–16``), ``users`` (histories of that length), ``layer``, ``head``
+        Columns ``history`` (its length, such as ``9–16``), ``histories`` (their number), ``layer``, ``head``
         (both from 1), ``kind``, ``query`` and ``key`` (positions before the newest, 0) and ``weight``, the mean over
         the histories that are long enough. The ``kind`` ``without positions`` is the attention with all
         positional parts of its layer switched off, and ``attention · L`` the share of each position in the output
@@ -58,8 +58,8 @@ def attention_maps(
     tables = []
     for name, index in history_buckets(lengths) if attentions_of(model) else ():
         table = _mean_maps(model, items[index], lengths[index], parts, None if times is None else times[index])
-        tables.append(table.assign(history=name, users=len(index)))
-    columns = ["history", "users", "layer", "head", "kind", "query", "key", "weight"]
+        tables.append(table.assign(history=name, histories=len(index)))
+    columns = ["history", "histories", "layer", "head", "kind", "query", "key", "weight"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
@@ -87,7 +87,8 @@ def _mean_maps(
         for layer, (attention, (attended, without)) in enumerate(zip(attentions_of(model), pairs), start=1):
             maps = {KINDS[0]: without.weights, KINDS[1]: attended.weights}
             if "L" in parts:
-                maps[KINDS[2]] = _output_shares(attention, attended)
+                held = counted_rows(model, length, n_before=0)
+                maps[KINDS[2]] = _output_shares(attention, attended, held)
             for kind, weights in maps.items():
                 newest = _newest_first(weights, first_positions(model, length), length, shown).sum(dim=0).cpu()
                 sums[layer, kind] = sums.get((layer, kind), 0) + newest
@@ -100,8 +101,12 @@ def _mean_maps(
     return pd.concat(tables, ignore_index=True).dropna()
 
 
-def _output_shares(attention: PositionKernelAttention, attended: Attended) -> Tensor:
-    """|P L| over its sum in each row, shape (b, h, s, s): the share of each position in an output."""
+def _output_shares(attention: PositionKernelAttention, attended: Attended, held: Tensor) -> Tensor:
+    """|P L| over its sum in each row, shape (b, h, s, s): the share of each position in an output.
+
+    ``held`` says which positions hold an item, shape (b, s). L does not mix the values of the others, not even in a
+    model whose queries attend to padding (``attend_padding``).
+    """
     weights = attended.weights
     h, s = weights.shape[1], weights.shape[-1]
     kernel = attention.l_kernel
@@ -111,7 +116,7 @@ def _output_shares(attention: PositionKernelAttention, attended: Attended) -> Te
         l_matrix = kernel.dense(s)
     if l_matrix.shape[-3] > 1:  # one kernel per head, or per channel: the mean over the channels of a head
         l_matrix = l_matrix.unflatten(-3, (h, -1)).mean(dim=-3)
-    shares = (weights @ l_matrix).abs() * attended.mask
+    shares = (weights @ l_matrix).abs() * (attended.mask & held[:, None, None, :])
     return shares / shares.sum(dim=-1, keepdim=True).clamp(min=1e-30)
 
 

@@ -68,9 +68,9 @@ def draw_attention(inspection: Inspection, layer: int) -> Figure | None:
             for history, rows in table[table["kind"] == kind].groupby("history", sort=False)
         }
         for history, axis in zip(histories, line):
-            users = table.loc[table["history"] == history, "users"].iloc[0]
+            count = table.loc[table["history"] == history, "histories"].iloc[0]
             image = _draw_map(axis, maps[history])
-            axis.set(title=f"{kind}\n{history} items, {users:,} users", xlabel="key, positions back")
+            axis.set(title=f"{kind}\n{history} items, {count:,} histories", xlabel="key, positions back")
             axis.set_ylabel("query, positions back")
             axis.title.set_size(8.5)
             figure.colorbar(image, ax=axis, shrink=0.75).ax.tick_params(labelsize=7)

@@ -121,7 +121,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
         facts=[
             ("checkpoint", str(checkpoint)),
             *_run_facts(Path(checkpoint), loaded, options.get("allow_unsafe_checkpoint", False)),
-            ("positional parts", ", ".join(parts) or "none"),
+            ("parts that can be switched off", ", ".join(parts) or "none"),
             ("size", _sizes(config)),
             *((key, setting_text(value)) for key, value in given),
             ("histories measured on", f"{len(read):,} of validation targets"),

@@ -79,7 +79,7 @@ def interference(
     Raises:
         SettingError: If ``split`` is unknown.
         CheckpointError: If the checkpoint cannot be read, or its model has no positional part.
-        DataError: If the data set cannot be read, or the split has no rows.
+        DataError: If the data set cannot be read, or the split has no history of two items.
     """
     if split not in ("valid", "test"):
         raise SettingError(f"split must be valid or test; got {split!r}.")
@@ -92,6 +92,8 @@ def interference(
         )
     if not len(_loader(loaded, split)):
         raise DataError(f"data set {loaded.config['dataset']!r}: the {split} split has no rows to measure on")
+    if not (_loader(loaded, split)._dataset.inter_feat[loaded.model.ITEM_SEQ_LEN] > 1).any():
+        raise DataError(f"data set {loaded.config['dataset']!r}: no {split} target has a history of two items")
     return Interference(
         metrics=_metrics(loaded, parts, split, show_progress),
         layers=_effects_by_layer(loaded, parts, split),

@@ -118,7 +118,7 @@ def _own_plans(inspection: Inspection) -> dict[str, _Plan]:
         f"attention_layer_{layer}": _Plan(
             partial(draw_attention, inspection, layer),
             f"Attention of layer {layer}",
-            "Mean over users and heads by history length, newest position at the right and bottom. Without positions: "
+            "Mean over histories and heads by length, newest position at the right and bottom. Without positions: "
             "the positional parts of this layer switched off. Attention · L: share of each position in the output. "
             "Square-root colour scale.",
             wide=inspection.attention["history"].nunique() > 2,

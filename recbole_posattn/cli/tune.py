@@ -57,7 +57,7 @@ def execute(options: argparse.Namespace) -> int:
     require_positive(options, "num_samples", "grace_period", "jobs")
     checked = checked_settings(options.settings)
     from recbole_posattn.experiments.trials import Resources
-    from recbole_posattn.experiments.tuning.space import read_hyper, read_space, space_of_model
+    from recbole_posattn.experiments.tuning.space_files import read_hyper, read_space, space_of_model
     from recbole_posattn.experiments.tuning.spec import Search
     from recbole_posattn.experiments.tuning.tune import tune
     from recbole_posattn.reporting.names import setting_text
@@ -114,8 +114,8 @@ def resources_of(options: argparse.Namespace) -> dict[str, Any]:
             amounts[name] = given
     if amounts.get("cpus", 1) < 1 or not 0 <= amounts.get("gpus", 0) < math.inf:
         raise SettingError(
-            f"cpus must be a positive integer and gpus a number of at least 0; got cpus {options.cpus}, gpus "
-            f"{options.gpus}."
+            f"cpus must be a positive integer and gpus a number of at least 0; got "
+            f"{', '.join(f'{name} {amount}' for name, amount in amounts.items())}."
         )
     return amounts
 
@@ -129,7 +129,7 @@ def _resources(text: str | None) -> dict[str, Any]:
         name, _, amount = part.strip().partition("=")
         value = parse_value(amount)
         allowed = {"cpu": type(value) is int and value >= 1, "gpu": type(value) in (int, float) and value >= 0}
-        if not allowed.get(name):
-            raise SettingError(f"resources must be such as cpu=2,gpu=0.5; got {text!r}.")
+        if not allowed.get(name) or f"{name}s" in amounts:
+            raise SettingError(f"resources must be such as cpu=2,gpu=0.5, each once; got {text!r}.")
         amounts[f"{name}s"] = value
     return amounts

@@ -126,7 +126,7 @@ def test_maps_are_the_means_of_single_histories(build: Callable, histories: tupl
     model, _ = build(kernel_structure="toeplitz-full", n_heads=2, position_alignment=alignment)
     items, lengths = histories
     table = attention_maps(model, items, lengths, ["U", "L"])
-    assert dict(table[["history", "users"]].drop_duplicates().to_numpy()) == {"2–8": 2, "9–10": 1}
+    assert dict(table[["history", "histories"]].drop_duplicates().to_numpy()) == {"2–8": 2, "9–10": 1}
     rows = [2, 3]  # of 4 and 7 items
     maps = {"attention": 0.0, "attention · L": 0.0}
     l_kernel = model.backbone.blocks[1].attention.l_kernel
@@ -149,6 +149,20 @@ def test_maps_are_the_means_of_single_histories(build: Callable, histories: tupl
     assert (table["key"] >= table["query"]).all()
     newest = table[(table["query"] == 0) & (table["history"] == "9–10")]
     np.testing.assert_allclose(newest.groupby(["layer", "head", "kind"])["weight"].sum(), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attend_padding", [True, False])
+def test_padding_has_no_share_in_an_output(build: Callable, histories: tuple, attend_padding: bool) -> None:
+    """L does not mix it, not even where queries attend to it; so the items of a history share each output."""
+    model, _ = build(kernel_structure="toeplitz-full", attend_padding=attend_padding)
+    with torch.no_grad():
+        for block in model.backbone.blocks:
+            for weight in block.attention.l_kernel.parameters():
+                weight.normal_()
+    items, lengths = histories
+    table = attention_maps(model, items[2:3], lengths[2:3], ["U", "L"])  # 4 items
+    shares = table[(table["kind"] == "attention · L") & (table["query"] == 0)]
+    np.testing.assert_allclose(shares.groupby(["layer", "head"])["weight"].sum(), 1.0, rtol=1e-5)
 
 
 def test_histories_fall_into_buckets() -> None:

@@ -214,6 +214,10 @@ def test_what_cannot_be_measured_ends_in_one_line(
     path = run("RoPESASRec", "tiny", config_dict=no_valid, command_line=[])["checkpoint"]
     with pytest.raises(DataError, match="data set 'tiny': the valid split has no rows to measure on"):
         interference(path)
+    short = tiny_settings(epochs=1, MAX_ITEM_LIST_LENGTH=1)
+    path = run("RoPESASRec", "tiny", config_dict=short, command_line=[])["checkpoint"]
+    with pytest.raises(DataError, match="data set 'tiny': no valid target has a history of two items"):
+        interference(path)
     with pytest.raises(SettingError, match="split must be valid or test; got 'train'"):
         interference(checkpoint, "train")
     capsys.readouterr()

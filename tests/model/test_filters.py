@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recbole_posattn import Config
-from recbole_posattn.experiments.tuning.space import read_space
+from recbole_posattn.experiments.tuning.space_files import read_space
 from recbole_posattn.models.filters import FILTER_MODELS, overlap
 from recbole_posattn.settings.properties import PROPERTIES
 from tests import filter_references

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -44,8 +45,8 @@ from recbole_posattn.experiments.tuning.records import (
 )
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.space import Dimension, Space
-from recbole_posattn.experiments.tuning.spec import Search
-from recbole_posattn.experiments.tuning.tune import tune
+from recbole_posattn.experiments.tuning.spec import Search, check_search
+from recbole_posattn.experiments.tuning.tune import _evaluated, tune
 from recbole_posattn.locks import locked
 from recbole_posattn.training.run_folder import BEST_NAME
 from tests.systems import needs_posix
@@ -301,15 +302,55 @@ def test_what_ended_while_the_search_was_killed_is_known(tmp_path: Path) -> None
     searched = {"space": space.plain()}
     assert open_search(tmp_path, searched, space, 5, resume=False) == []
     append_record(tmp_path, TrialRecord(0, DIED, {"learning_rate": 0.5}, [], error="killed"))
-    for number in (1, 2, 3):
+    for number in (0, 1, 2, 3):
         trial_folder(tmp_path, number).mkdir()
     (tmp_path / "runs" / "0004.incomplete").mkdir()
-    (trial_folder(tmp_path, 2) / "failure.json").write_text("{}")
+    for number in (0, 2):  # its failure would be that of the next trial of this number
+        (trial_folder(tmp_path, number) / "failure.json").write_text("{}")
     finish_run(trial_folder(tmp_path, 3))
     known = TrialRecord(3, FINISHED, {"learning_rate": 0.005}, [(1, 0.1), (3, 0.3)], 2.5)
     assert open_search(tmp_path, searched, space, 5, resume=True) == [known]
     assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == ["0003"]
     assert open_search(tmp_path, searched, space, 5, resume=True) == [known]  # and written down
+
+
+@pytest.mark.parametrize("text", ["", '{"space": ', "[]"])
+def test_a_damaged_definition_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / SEARCH_NAME).write_text(text)
+    with pytest.raises(SettingError, match=r"search\.json is damaged, so the search cannot be continued; give another"):
+        open_search(tmp_path, {}, Space([RATES]), 5, resume=True)
+
+
+@pytest.mark.parametrize("epochs", [300, 1000])
+def test_a_trial_alone_is_never_stopped(epochs: int) -> None:
+    """Not at the epochs that a run has without a search either: with more, it would be pruned and could not win."""
+    from recbole_posattn.experiments.tuning.ray_tune import _scheduler
+
+    space = Space([Dimension("epochs", "choice", (100, 1000), {})])
+    search = Search({"model": "NoPESASRec"}, space, 2)
+    scheduler, trial = _scheduler(search, check_search(search)), SimpleNamespace(trial_id="0", config={})
+    scheduler.set_search_properties("best", "max")
+    scheduler.on_trial_add(None, trial)
+    decisions = {scheduler.on_trial_result(None, trial, {"epoch": 1 + epoch, "best": 0.5}) for epoch in range(epochs)}
+    assert decisions == {"CONTINUE"}
+
+
+def test_each_winner_of_a_search_is_tested_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that was continued may find another, and says that the test set was used for both."""
+    tested: list[int] = []
+
+    def evaluate(file: Path, data_path: object) -> tuple[dict, None]:
+        tested.append(int(file.parent.name))
+        return {"ndcg@10": 0.1}, None
+
+    monkeypatch.setattr("recbole_posattn.experiments.tuning.tune.evaluate_checkpoint", evaluate)
+    for number in (3, 3, 21, 21):
+        folder = trial_folder(tmp_path, number)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text('{"best_valid_result": {"ndcg@10": 0.2}}')
+        winner = _evaluated(TrialRecord(number, FINISHED, {}, [(1, 0.2)]), tmp_path, None)
+        assert winner["tested"] == tested
+    assert tested == [3, 21]
 
 
 def finish_run(folder: Path) -> None:
@@ -431,8 +472,10 @@ def test_the_best_is_a_finished_one() -> None:
         (["--params_file=nothing.hyper"], "params file nothing.hyper cannot be read: No such file"),
         (["--num_samples=0"], "num_samples must be a positive integer; got 0"),
         (["--grace_period=0"], "grace_period must be a positive integer"),
-        (["--resources=cpu=0"], "resources must be such as cpu=2,gpu=0.5; got 'cpu=0'"),
+        (["--resources=cpu=0"], "resources must be such as cpu=2,gpu=0.5, each once; got 'cpu=0'"),
         (["--resources=tpu=1"], "resources must be such as"),
+        (["--resources=cpu=2,cpu=4"], "resources must be such as cpu=2,gpu=0.5, each once; got 'cpu=2,cpu=4'"),
+        (["--resources=gpu=.inf"], "cpus must be a positive integer and gpus a number of at least 0; got gpus inf"),
         (["--resume"], "there is no search in tuning/PosKernelSASRec-ml-100k to resume; leave --resume out"),
         (["--search=grid"], "learning_rate is loguniform, which has no grid"),
         (["--n_layers=0"], "n_layers must be a positive integer; got 0"),

@@ -12,7 +12,8 @@ from recbole.trainer import HyperTuning
 
 from recbole_posattn import Config, PosKernelSASRec, register
 from recbole_posattn.errors import SettingError
-from recbole_posattn.experiments.tuning.space import Dimension, Space, read_hyper, read_space, space_of_model
+from recbole_posattn.experiments.tuning.space import Dimension, Space
+from recbole_posattn.experiments.tuning.space_files import read_hyper, read_space, space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.models.filters import FILTER_MODELS
 from recbole_posattn.models.rivals import RIVALS
@@ -118,6 +119,12 @@ def test_a_grid_has_each_combination_once(tmp_path: Path) -> None:
     assert Space([]).grid({}) == [{}]
 
 
+def test_a_repeated_choice_is_once_in_a_grid(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, "hidden_size: {choice: [64, 64, 128]}\nx: {choice: [1, true, [1], [1]]}"))
+    sizes, others = [64, 128], [1, True, [1]]
+    assert str(space.grid({})) == str([{"hidden_size": size, "x": x} for size in sizes for x in others])
+
+
 def test_fixed_keys_leave_the_space(tmp_path: Path) -> None:
     space = read_space(written(tmp_path, TEXT)).without({"hidden_dropout_prob": 0.25, "kernel_structure": "full-full"})
     for settings in draws(space, 20, hidden_dropout_prob=0.25, kernel_structure="full-full", backbone="sasrec"):
@@ -152,6 +159,8 @@ def test_recboles_files_mean_what_they_mean_in_recbole(tmp_path: Path) -> None:
         ("a uniform 1", "line 1: uniform must be a lower and an upper bound; got"),
         ("a uniform 2,1", "line 1: uniform must rise from the lower to the upper bound"),
         ("a choice [1]\na choice [2]", "line 2: a occurs more than once"),
+        ("a loguniform 1,1000", r"loguniform must have the natural logarithms of two numbers, .*; got \(1, 1000\)"),
+        ("a loguniform -800,0", "loguniform must have the natural logarithms of two numbers"),
     ],
 )
 def test_what_a_recbole_file_cannot_mean_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -172,6 +181,7 @@ def test_what_a_recbole_file_cannot_mean_is_refused(tmp_path: Path, text: str, m
         ("learning_rate: {uniform: [0, high]}", "uniform must be a lower and an upper bound; got"),
         ("learning_rate: {uniform: [0, .inf]}", "uniform must rise from the lower to the upper bound"),
         ("n_layers: {quniform: [1, 3, 0]}", "quniform must rise"),
+        (f"n_layers: {{quniform: [1, 1{'0' * 400}, 1]}}", "quniform must rise"),
         ("n_layers: {quniform: [1, 3]}", "quniform must be a lower bound, an upper bound and a step; got"),
         ("n_layers: {choice: [1], if: 3}", "if must be a mapping of keys to values; got 3"),
         ("a: {like: b}\nb: {choice: [1]}", "a depends on b, which must come before it"),

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from recbole_posattn import Config
-from recbole_posattn.experiments.tuning.figures import draw_importance, draw_parallel
+from recbole_posattn.experiments.tuning.figures import draw_history, draw_importance, draw_parallel
 from recbole_posattn.experiments.tuning.importance import importances
 from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import DIED, FAILED, FINISHED, PRUNED, TrialRecord
@@ -71,6 +71,7 @@ def make_found(**changes: Any) -> SearchResult:
         "best": max(finished, key=lambda record: record.best(True)),
         "valid_result": {"ndcg@10": 0.13, "hit@10": 0.2},
         "test_result": {"ndcg@10": 0.12, "hit@10": 0.19},
+        "tested": [7],
         "command": "recbole-posattn tune --model=<b>",
         "origin": [("date", "2026-11-25"), ("seed", "2020")],
     }
@@ -92,12 +93,12 @@ def test_the_table_has_every_trial() -> None:
     found = make_found()
     table = pd.read_csv(io.StringIO(report_files(found)["trials.csv"]))
     assert table.columns.tolist() == [
-        *("trial", "state", "ndcg@10", "best_epoch", "epochs_trained", "seconds", "error"),
+        *("trial", "state", "ndcg@10", "best_epoch", "last_epoch", "seconds", "error"),
         *(key for key in SPACE.keys),
     ]
     for record, row in zip(found.records, table.itertuples(index=False), strict=True):
         assert (row.trial, row.state, row.seconds) == (record.number, record.state, record.seconds)
-        assert row.epochs_trained == len(record.curve)
+        assert row.last_epoch == len(record.curve)
         if record.curve:
             assert (row[2], row.best_epoch) == (record.best(True), record.curve[-1][0])
             assert pd.isna(row.error)
@@ -160,11 +161,11 @@ def test_each_trial_is_one_short_line(is_terminal: bool) -> None:
     lines = [line.strip() for line in re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", printed).splitlines() if "trial " in line]
     start = "PosKernelSASRec on ml-100k"
     assert lines == [
-        f"{start}  1/7  trial 0, finished, ndcg@10 0.0300, 9 epochs, 2 s (best so far)",
-        f"{start}  2/7  trial 1, pruned, ndcg@10 0.0673, 3 epochs, 2 s",
-        f"{start}  3/7  trial 2, finished, ndcg@10 0.1300, 9 epochs, 2 s (best so far)",
-        f"{start}  4/7  trial 3, finished, ndcg@10 0.0550, 9 epochs, 2 s",
-        f"{start}  5/7  trial 4, pruned, ndcg@10 0.0923, 3 epochs, 2 s",
+        f"{start}  1/7  trial 0, finished, ndcg@10 0.0300, epoch 9, 2 s (best so far)",
+        f"{start}  2/7  trial 1, pruned, ndcg@10 0.0673, epoch 3, 2 s",
+        f"{start}  3/7  trial 2, finished, ndcg@10 0.1300, epoch 9, 2 s (best so far)",
+        f"{start}  4/7  trial 3, finished, ndcg@10 0.0550, epoch 9, 2 s",
+        f"{start}  5/7  trial 4, pruned, ndcg@10 0.0923, epoch 3, 2 s",
         f"{start}  6/7  trial 5, failed, a NaN, 0 s",
         f"{start}  7/7  trial 6, died, a NaN, 0 s",
     ]
@@ -178,6 +179,20 @@ def test_a_pruned_trial_is_called_so_everywhere() -> None:
 
 
 @pytest.mark.slow
+def test_the_best_so_far_goes_on_after_a_trial_without_a_score() -> None:
+    records = [TrialRecord(n, FINISHED, {}, [(1, score)]) for n, score in enumerate((0.1, math.nan, 0.3, 0.2))]
+    (axis,) = draw_history(records, "ndcg@10", bigger=True).axes
+    (line,) = [line for line in axis.lines if line.get_drawstyle() == "steps-post"]
+    assert (*line.get_xdata(),) == (0, 2, 3) and (*line.get_ydata(),) == (0.1, 0.3, 0.3)
+
+
+def test_the_page_says_how_often_the_test_set_was_used() -> None:
+    page = str(report_files(make_found())["report.html"])
+    assert "The test set was used once: after the search, for this trial." in page
+    page = str(report_files(make_found(tested=[3, 7]))["report.html"])
+    assert "The test set was used 2 times" in page and "for the trials\n3, 7, each the best at its time." in page
+
+
 def test_each_figure_is_there_or_left_out() -> None:
     files = report_files(make_found())
     pictures = {name for name, content in files.items() if name.endswith(".png")}
@@ -239,4 +254,4 @@ def test_a_searched_number_of_epochs_does_not_hide_those_trained(tmp_path: Path)
     space = Space([Dimension("epochs", "choice", (3, 50), {})])
     write_files(tmp_path, report_files(make_found(records=records, best=records[0], space=space)))
     table = pd.read_csv(tmp_path / "trials.csv")
-    assert table["epochs_trained"].tolist() == [2] and table["epochs"].tolist() == [50]
+    assert table["last_epoch"].tolist() == [2] and table["epochs"].tolist() == [50]

@@ -27,7 +27,7 @@ from recbole_posattn.experiments.tuning.records import (
 )
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.shared import earlier_trials
-from recbole_posattn.experiments.tuning.space import space_of_model
+from recbole_posattn.experiments.tuning.space_files import space_of_model
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.reporting.names import setting_text
 

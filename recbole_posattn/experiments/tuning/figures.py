@@ -80,8 +80,9 @@ def draw_history(records: Sequence[TrialRecord], metric: str, bigger: bool) -> F
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axis = figure.subplots()
+    scored = [record for record in records if record.best(bigger) is not None]
     for state, color, name in ((FINISHED, _FINISHED_COLOR, "finished"), (PRUNED, _PRUNED_COLOR, "pruned")):
-        points = [(record.number, record.best(bigger)) for record in records if record.state == state and record.curve]
+        points = [(record.number, record.best(bigger)) for record in scored if record.state == state]
         if points:
             axis.plot(*zip(*points), "o", color=color, markersize=5, label=name)
     failed = [record.number for record in records if record.state not in (FINISHED, PRUNED)]
@@ -89,7 +90,7 @@ def draw_history(records: Sequence[TrialRecord], metric: str, bigger: bool) -> F
         axis.plot(
             failed, [0.02] * len(failed), "x", color=_FAILED_COLOR, transform=axis.get_xaxis_transform(), label="failed"
         )
-    finished = [record for record in records if record.state == FINISHED and record.curve]
+    finished = [record for record in scored if record.state == FINISHED]
     scores = np.array([record.best(bigger) for record in finished], dtype=float)
     so_far = (np.maximum if bigger else np.minimum).accumulate(scores)
     axis.step([record.number for record in finished], so_far, where="post", color=_BEST_COLOR, linewidth=1.2)

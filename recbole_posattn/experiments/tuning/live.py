@@ -7,7 +7,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from recbole_posattn.errors import counted
 from recbole_posattn.experiments.tuning.records import PRUNED, TrialRecord, best_trial, n_failed
 from recbole_posattn.reporting.terminal import print_line
 
@@ -62,7 +61,7 @@ class LiveSearch:
         else:
             parts.append(f"no finite {self.metric}" if score is None else f"{self.metric} {score:.4f}")
         if record.curve:
-            parts.append(counted(record.curve[-1][0], "epoch"))
+            parts.append(f"epoch {record.curve[-1][0]:,}")
         parts.append(f"{record.seconds:.0f} s")
         return ", ".join(parts) + (" (best so far)" if record is best else "")
 

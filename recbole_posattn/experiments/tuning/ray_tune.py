@@ -140,10 +140,13 @@ def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path,
 def _scheduler(search: Search, config: Config) -> TrialScheduler:
     if search.scheduler == "none":
         return FIFOScheduler()
-    # above the last epoch, so that a trial that reaches it counts as finished, not stopped
-    max_epochs = max(config["epochs"], search.grace_period) + 1
+    # A trial ends by itself: one that draws more epochs than the default would otherwise be stopped, and never win.
     return AsyncHyperBandScheduler(
-        time_attr="epoch", max_t=max_epochs, grace_period=search.grace_period, reduction_factor=_REDUCTION_FACTOR
+        time_attr="epoch",
+        max_t=max(config["epochs"], search.grace_period) + 1,
+        grace_period=search.grace_period,
+        reduction_factor=_REDUCTION_FACTOR,
+        stop_last_trials=False,
     )
 
 

@@ -116,7 +116,7 @@ def open_search(
     if file.is_file():
         if not resume:
             raise SettingError(f"{folder} already holds a search; continue it with --resume, or give another --output.")
-        for key, (old, new) in differing_fields(json.loads(file.read_text(encoding="utf-8")), searched).items():
+        for key, (old, new) in differing_fields(_read_definition(file), searched).items():
             raise SettingError(
                 f"the search in {folder} has {key} {old!r}, and not {new!r}; "
                 "continue it with the same command, or give another --output."
@@ -130,6 +130,9 @@ def open_search(
         remove_left_over(folder / RUNS, wait=WAIT_FOR_ORPHANS)
         records = {record.number: record for record in read_records(folder)}
         ended = [record for record in records.values() if record.state != DIED]
+        for record in records.values():
+            if record.state == DIED:  # another trial may get its number, and must not find its failure
+                shutil.rmtree(trial_folder(folder, record.number), ignore_errors=True)
         for record in _unrecorded(folder, space, records):
             if len(ended) < n_trials:
                 ended.append(record)
@@ -139,6 +142,16 @@ def open_search(
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     return sorted(ended, key=lambda record: record.number)
+
+
+def _read_definition(file: Path) -> dict[str, Any]:
+    try:
+        definition = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        definition = None
+    if not isinstance(definition, dict):
+        raise SettingError(f"{file} is damaged, so the search cannot be continued; give another --output.")
+    return definition
 
 
 def differing_fields(before: Mapping[str, Any], searched: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

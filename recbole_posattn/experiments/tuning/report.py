@@ -35,7 +35,9 @@ class SearchResult(NamedTuple):
         records: The trials, by number.
         best: The best finished trial.
         valid_result: The metrics of the best trial on the validation set.
-        test_result: Its metrics on the test set; no other trial has any.
+        test_result: Its metrics on the test set.
+        tested: The trials that were evaluated on the test set: the best one, after the best ones before the search was
+            continued.
         command: The command line.
         origin: Date, versions and the like.
     """
@@ -51,6 +53,7 @@ class SearchResult(NamedTuple):
     best: TrialRecord
     valid_result: Mapping[str, float]
     test_result: Mapping[str, float]
+    tested: Sequence[int]
     command: str
     origin: Sequence[tuple[str, str]]
 
@@ -84,7 +87,10 @@ def best_yaml(result: SearchResult) -> str:
 
 
 def trials_csv(result: SearchResult) -> str:
-    """A row for each trial: number, state, best score and its epoch, epochs trained, seconds, error, settings."""
+    """A row for each trial: number, state, best score and its epoch, last epoch, seconds, error, settings.
+
+    Epochs are those with a validation.
+    """
     rows = []
     for record in result.records:
         epochs = {score: epoch for epoch, score in reversed(record.curve)}
@@ -95,7 +101,7 @@ def trials_csv(result: SearchResult) -> str:
                 "state": record.state,
                 result.metric: best,
                 "best_epoch": None if best is None else epochs.get(best),
-                "epochs_trained": record.curve[-1][0] if record.curve else 0,
+                "last_epoch": record.curve[-1][0] if record.curve else 0,
                 "seconds": record.seconds,
                 "error": record.error,
                 **record.settings,
@@ -146,7 +152,7 @@ def _result_rows(result: SearchResult) -> list[list[Cell]]:
 
 
 def _header(result: SearchResult) -> list[str]:
-    return ["trial", "state", metric_title(result.metric), "epochs trained", "seconds", *result.space.keys]
+    return ["trial", "state", metric_title(result.metric), "last validated epoch", "seconds", *result.space.keys]
 
 
 def _rows(result: SearchResult) -> list[list[Cell]]:

@@ -102,6 +102,7 @@ def _tune(
         best=best,
         valid_result=winner["valid_result"],
         test_result=winner["test_result"],
+        tested=winner["tested"],
         command=command_line(),
         origin=_origin(config, search),
     )
@@ -122,13 +123,16 @@ def _forget_others(folder: Path, records: Sequence[TrialRecord], best: TrialReco
 def _evaluated(best: TrialRecord, folder: Path, data_path: str | None) -> dict[str, Any]:
     """The results of the best trial, evaluated once on the test set, however often the search is resumed.
 
+    If a resumed search has another best trial, this one is evaluated as well, and ``tested`` has both.
     ``data_path`` is given if the data may have moved since the trial.
     """
-    file = folder / WINNER_NAME
+    file, tested = folder / WINNER_NAME, []
     if file.is_file():
         before = json.loads(file.read_text(encoding="utf-8"))
+        tested = before.get("tested", [before["trial"]])
         if before["trial"] == best.number:
-            return {**before, **{key: with_nan(before[key]) for key in ("valid_result", "test_result")}}
+            scores = {key: with_nan(before[key]) for key in ("valid_result", "test_result")}
+            return {**before, **scores, "tested": tested}
     own = trial_folder(folder, best.number)
     test_result, _ = evaluate_checkpoint(own / BEST_NAME, data_path)
     winner = {
@@ -136,17 +140,21 @@ def _evaluated(best: TrialRecord, folder: Path, data_path: str | None) -> dict[s
         "settings": best.settings,
         "valid_result": read_result(own)["best_valid_result"],
         "test_result": test_result or {},
+        "tested": [*tested, best.number],
     }
     write_files(folder, {WINNER_NAME: json_text(winner, indent=2) + "\n"})
     return winner
 
 
 def _origin(config: Config, search: Search) -> list[tuple[str, str]]:
+    def drawn_or(key: str) -> str:
+        return "as drawn" if key in search.space.keys else str(config[key])
+
     return [
         ("date", datetime.date.today().isoformat()),
         ("search", search.algorithm),
         ("scheduler", f"{search.scheduler}, grace period of {search.grace_period} epochs"),
-        ("epochs", f"at most {config['epochs']}, or {config['stopping_step']} validations without improvement"),
+        ("epochs", f"at most {drawn_or('epochs')}; early stopping: stopping_step {drawn_or('stopping_step')}"),
         ("seed", str(config["seed"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
     ]
