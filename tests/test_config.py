@@ -314,12 +314,57 @@ def test_attention_without_kernels_has_rope(settings: dict[str, Any], expected: 
 
 
 def test_keys_of_kernels_that_are_not_there_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    given = {"kernel_groups": "hidden_size", "kernel_sharing": "shared"}
+    given = {"kernel_groups": "hidden_size", "kernel_sharing": "shared", "kernel_normalization": "frobenius"}
     Config("PosKernelSASRec", "ml-100k", config_dict={**given, "kernel_structure": "toeplitz-full"}, command_line=[])
     assert "no effect" not in caplog.text
     Config("PosKernelSASRec", "ml-100k", config_dict=given, command_line=[])
     for key in given:
         assert f"{key} has no effect: kernel_structure identity-identity has no kernels." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "with_effect", "message"),
+    [
+        (
+            {"kernel_rank": 4},
+            {"kernel_branch": "time_variant"},
+            "kernel_structure or kernel_branch lowrank or time",
+        ),
+        (
+            {"kernel_decays": 9},
+            {"kernel_structure": "exponential-full"},
+            "kernel_structure or kernel_branch exponential",
+        ),
+        ({"rope_base": 3.0}, {"position_encoding": ["rope"]}, r"position_encoding rope; got position_encoding \[\]\."),
+        ({"alibi_slope_exponent": 2.0}, {"position_encoding": ["alibi"]}, "position_encoding alibi; got"),
+        ({"t5_buckets": 16}, {"position_encoding": ["cape", "t5_bias"]}, "position_encoding t5_bias; got"),
+        ({"cape_positions": 5}, {"position_encoding": ["cape"]}, "position_encoding cape; got"),
+        ({"all_absolute_sharing": "shared"}, {"position_encoding": ["all_absolute"]}, "position_encoding all_absolute"),
+        ({"time_rope_base": 5.0}, {"position_encoding": ["time_rope"]}, "position_encoding time_rope; got"),
+        ({"gbce_calibration": 0.1}, {"loss_type": "gBCE"}, "loss_type gBCE; got loss_type 'CE'"),
+        ({"attn_dropout_prob": 0.3}, {}, "attention softmax; got attention 'none'"),
+        ({"initializer_range": 0.5}, {}, "initializer normal; got initializer 'xavier_uniform'"),
+        ({"feed_forward_bias": "uniform"}, {}, "backbone sasrec or recbole; got backbone 'ligr'"),
+    ],
+    ids=str,
+)
+def test_keys_of_parts_that_are_not_there_are_named(
+    given: dict, with_effect: dict, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the part there is no warning, and none for the default value."""
+    off = {
+        "attn_dropout_prob": {"attention": "none"},
+        "initializer_range": {"initializer": "xavier_uniform"},
+        "feed_forward_bias": {"backbone": "ligr"},
+    }
+    (key,) = given
+    default = Config("PosKernelSASRec", "ml-100k", command_line=[])[key]
+    without = {"position_encoding": [], **off.get(key, {})}
+    Config("PosKernelSASRec", "ml-100k", config_dict={**given, **with_effect}, command_line=[])
+    Config("PosKernelSASRec", "ml-100k", config_dict={**without, key: default}, command_line=[])
+    assert "no effect" not in caplog.text
+    Config("PosKernelSASRec", "ml-100k", config_dict={**without, **given}, command_line=[])
+    assert re.search(f"{key} has no effect: it is for {message}", caplog.text)
 
 
 @pytest.mark.parametrize(

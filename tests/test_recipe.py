@@ -428,3 +428,11 @@ def test_batch_normalization_is_not_averaged() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     with pytest.raises(SettingError, match="weight_averaging must be ~ with Sequential, which has batch normalization"):
         WeightAverage(model, "swa", 0.9, 0)
+
+
+def test_sparse_adam_needs_sparse_gradients(tiny_settings: Callable) -> None:
+    """PyTorch's error comes in the first step, without the name of a setting."""
+    settings = tiny_settings(learner="sparse_adam", epochs=1)
+    for model in ("NoPESASRec", "BPR"):
+        with pytest.raises(SettingError, match=rf"learner sparse_adam is for models with sparse .*; {model} has none"):
+            run(model, "tiny", config_dict=settings, command_line=[])

@@ -179,6 +179,23 @@ def test_batch_normalization_keeps_a_batch_together() -> None:
     assert found.why_not_groups == "its batch normalization depends on all rows of a batch"
 
 
+def test_batch_normalization_over_positions_needs_the_padding() -> None:
+    """Its statistics in training are also those of the padding, which the check sees although nothing is trained."""
+    model = ToyModel()
+    model.norm = nn.BatchNorm1d(4)
+
+    def outputs(batch: Interaction) -> Tensor:
+        items = batch["item_id_list"]
+        normed = model.norm(model.embedding(items).transpose(1, 2)).transpose(1, 2)
+        return (normed * (items > 0).unsqueeze(-1)).sum(dim=1)
+
+    model.outputs = outputs
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = found_of(model)
+    assert found.trimming.training == "no" and "its loss differs" in found.why_not_groups and found.trimming.evaluation
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_there_is_nothing_to_trim_in_full_histories() -> None:
     found = found_of(ToyModel(), length=(L, L, L))
     assert found.trimming == Trimming() and "no history is shorter" in found.why_not_groups

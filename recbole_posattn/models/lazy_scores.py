@@ -55,11 +55,16 @@ class ItemScores:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Cross-entropy with its default options is the chunked one; all other functions get the tensor."""
+        """Cross-entropy with its default options is the chunked one; all other functions get the tensor.
+
+        Once there is a tensor, cross-entropy gets it, too: the model may have changed it in place.
+        """
         kwargs = kwargs or {}
         if function is F.cross_entropy and len(args) == 2 and isinstance(args[0], cls) and _is_plain(args[1], kwargs):
-            hidden, item_weight = args[0]._factors
-            return cls._loss(hidden, args[1], item_weight)
+            scores, target = args
+            if scores._product is None:
+                hidden, item_weight = scores._factors
+                return cls._loss(hidden, target, item_weight)
         args, kwargs = pytree.tree_map_only(cls, cls.tensor, (tuple(args), dict(kwargs)))
         return function(*args, **kwargs)
 

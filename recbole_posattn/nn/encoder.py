@@ -14,6 +14,7 @@ from recbole_posattn.nn.backbones import BACKBONES
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.encodings.base import EncodingOptions, PositionEncoding
 from recbole_posattn.nn.encodings.build import build_encodings
+from recbole_posattn.nn.intervals import IntervalAttention
 from recbole_posattn.nn.kernels.base import KernelOptions, PositionKernel
 from recbole_posattn.nn.kernels.structures import build_kernel, parse_kernel_structure
 
@@ -214,7 +215,7 @@ def init_weights(
             _xavier(initializer)(module.weight)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
-    if isinstance(module, PositionKernelAttention) and initializer.endswith("_stacked"):
+    if isinstance(module, (PositionKernelAttention, IntervalAttention)) and initializer.endswith("_stacked"):
         for projection in (module.query, module.key, module.value):
             _xavier(initializer)(projection.weight, gain=math.sqrt(1 / 2))  # 6 / (d + 3 d) = 1/2 · 6 / (d + d)
     if isinstance(module, FeedForward) and feed_forward_bias == "uniform":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from recbole_posattn.nn.encodings.base import PositionEncoding
+from recbole_posattn.nn.intervals import IntervalTables
 from recbole_posattn.nn.kernels.base import PositionKernel
 
 
@@ -20,7 +21,7 @@ def matrices(model: nn.Module) -> list[nn.Parameter]:
     positional = {
         id(weight)
         for module in model.modules()
-        if isinstance(module, (PositionKernel, PositionEncoding))
+        if isinstance(module, (PositionKernel, PositionEncoding, IntervalTables))
         for weight in module.parameters()
     }
     of_layers = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))}

@@ -24,6 +24,9 @@ from recbole_posattn.settings.single_model_keys import BSAREC_CUTOFF, SINGLE_MOD
 # RecBole's models with outputs at all positions, each of which depends on no later item, and which the model takes by
 # gather_indexes at the very end: they can be trained on whole sequences. S3Rec is one in its last stage.
 WHOLE_SEQUENCE_MODELS = ("FDSA", "GRU4Rec", "GRU4RecF", "GRU4RecKG", "S3Rec", "SASRec", "SASRecF")
+# Keys of the kernels U and L, which the branch does not read.
+_OF_KERNELS = {"kernel_normalization", "kernel_normalization_eps", "kernel_first_tap_start"}
+
 WHOLE_SEQUENCE_KEYS = ("train_objective", "window_stride")
 
 
@@ -208,9 +211,11 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
         )
     if settings["attention"] != "none":
         if settings["kernel_structure"] == IDENTITY:
-            for key in sorted({"kernel_groups", "kernel_sharing"} & given):
+            for key in sorted({"kernel_groups", "kernel_sharing", *_OF_KERNELS} & given):
                 logging.getLogger().warning(f"{key} has no effect: kernel_structure {IDENTITY} has no kernels.")
         return
+    for key in sorted(_OF_KERNELS & given):
+        logging.getLogger().warning(f"{key} has no effect: attention none has no kernels U and L.")
     if branch is None:
         raise SettingError(
             "attention 'none' needs kernel_branch, which mixes the positions instead, such as "

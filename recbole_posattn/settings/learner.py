@@ -10,6 +10,7 @@ import recbole_posattn.compat  # noqa: F401
 
 import torch
 from recbole.utils import ModelType
+from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, SparseAdam
 
 from recbole_posattn.errors import SettingError, did_you_mean, one_line, shown
@@ -39,6 +40,24 @@ def with_arguments(optimizer: Optimizer, arguments: Mapping[str, Any]) -> Optimi
     build: Any = type(optimizer)  # each takes other arguments
     changed: Optimizer = build(groups, **given, **arguments)
     return changed
+
+
+def check_sparse_gradients(learner: str, name: str, model: nn.Module) -> None:
+    """Refuse ``sparse_adam`` for a model with dense gradients alone, which it does not take.
+
+    Args:
+        learner: RecBole's name of the optimizer.
+        name: Of the model.
+        model: The model.
+
+    Raises:
+        SettingError: If no module of the model has sparse gradients.
+    """
+    if learner.lower() == "sparse_adam" and not any(getattr(module, "sparse", False) for module in model.modules()):
+        raise SettingError(
+            f"learner sparse_adam is for models with sparse gradients (nn.Embedding(…, sparse=True)); {name} has none: "
+            "use adam."
+        )
 
 
 def check_learner_args(settings: Mapping[str, Any]) -> None:

@@ -11,8 +11,9 @@ from recbole_posattn.compat import source_of
 
 from recbole.config import Config
 
+from recbole_posattn.errors import shown
 from recbole_posattn.settings.combinations import WHOLE_SEQUENCE_KEYS
-from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS_OF_EVERY_MODEL
+from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS, KEYS_OF_EVERY_MODEL
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.origins import origin, used_names
 from recbole_posattn.settings.plugins import has_installed_plugins
@@ -40,17 +41,37 @@ _OTHER_NAMES = {
 }
 
 
+# Keys that one part of a model reads, by the key that has this part and the values with which it does.
+_STRUCTURES = ("kernel_structure", "kernel_branch")
+_READ_WITH: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "kernel_decays": (_STRUCTURES, ("exponential", "time_decay")),
+    "kernel_rank": (_STRUCTURES, ("lowrank", "time_variant")),
+    "all_absolute_sharing": (("position_encoding",), ("all_absolute",)),
+    "alibi_slope_exponent": (("position_encoding",), ("alibi",)),
+    "cape_positions": (("position_encoding",), ("cape",)),
+    "rope_base": (("position_encoding",), ("rope",)),
+    **dict.fromkeys(("t5_buckets", "t5_max_distance"), (("position_encoding",), ("t5_bias",))),
+    "time_rope_base": (("position_encoding",), ("time_rope",)),
+    "gbce_calibration": (("loss_type",), ("gBCE",)),
+    "initializer_range": (("initializer",), ("normal",)),
+    "feed_forward_bias": (("backbone",), ("sasrec", "recbole")),
+    "attn_dropout_prob": (("attention",), ("softmax",)),
+}
+
+
 def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> None:
     """Log one warning for the given keys that the run does not read, with the nearest key that it does read.
 
-    They are not refused, since the settings that all rows of a leaderboard share may be of some rows only. Keys that
-    the package does not know are left to models and plugins of the user, which may read them.
+    One more names each key of a part that the model does not have, such as the base of RoPE without RoPE. The keys are
+    not refused, since the settings that all rows of a leaderboard share may be of some rows only. Keys that the package
+    does not know are left to models and plugins of the user, which may read them.
 
     Args:
         config: With the keys that were given, and the defaults.
         settings: The resolved ones, with all plugins of the run.
     """
     model_class, given = config.model_class, config.external_config_dict
+    _warn_of_keys_of_absent_parts(given, settings)
     read = {*config.internal_config_dict, *KEYS_OF_EVERY_MODEL}
     unread = set(given) - read - _READ_BY_RECBOLE - DERIVED_KEYS - {*WHOLE_SEQUENCE_KEYS}
     if unread:  # RecBole may read those of other data sets and types of models
@@ -63,6 +84,25 @@ def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> 
         logging.getLogger().warning(
             f"settings without effect on {config.model}, which does not have them: {', '.join(names)}"
         )
+
+
+def _warn_of_keys_of_absent_parts(given: Collection[str], settings: Mapping[str, Any]) -> None:
+    for key, (others, values) in _READ_WITH.items():
+        is_changed = key in given and settings.get(key) != KEYS[key].default
+        if is_changed and all(other in settings for other in others) and not _has_part(settings, others, values):
+            got = " and ".join(f"{other} {shown(settings[other])}" for other in others)
+            logging.getLogger().warning(
+                f"{key} has no effect: it is for {' or '.join(others)} {' or '.join(values)}; got {got}."
+            )
+
+
+def _has_part(settings: Mapping[str, Any], keys: Collection[str], values: Collection[str]) -> bool:
+    """Whether one of the keys has one of the values, perhaps among others as in ``toeplitz-lowrank``."""
+    found: set[Any] = set()
+    for key in keys:
+        value = settings[key]
+        found.update(value if isinstance(value, list) else str(value).split("-"))
+    return bool(found & set(values))
 
 
 def _has_parts_of_the_user(model_class: type, settings: Mapping[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from recbole_posattn.evaluation.collector import BlockwiseCollector
 from recbole_posattn.evaluation.target_ranks import user_results
 from recbole_posattn.settings.combinations import trains_on_whole_sequences
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.learner import with_arguments
+from recbole_posattn.settings.learner import check_sparse_gradients, with_arguments
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.environment import cpu_watch, warn_of_busy_machine
 from recbole_posattn.training.explained_errors import explain_out_of_memory, precision_explained, require_finite
@@ -111,6 +111,7 @@ class EngineMixin(recbole.trainer.Trainer):
         return self.pretrain_epochs if is_staged and self.model.train_stage != "finetune" else self.epochs
 
     def _build_optimizer(self, **options: Any) -> torch.optim.Optimizer:
+        check_sparse_gradients(self.config["learner"], self.config["model"], self.model)
         return with_arguments(super()._build_optimizer(**options), self.config["learner_args"] or {})
 
     def _train_epoch(

@@ -8,7 +8,7 @@ is computed both ways, in evaluation mode and with gradients.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
@@ -162,25 +162,29 @@ def _training(
     def why_not(candidate: Trimming) -> str:
         shorter = trimmed_loss(faster_loss, candidate, cutter, _GROUP_COST)
         try:
-            for padded, batch in zip(all_padded, batches):
-                found = result_of(model, shorter, batch)
+            for padded, batch in zip(all_padded, compared):
+                with _statistics_of_batches(norms):
+                    found = result_of(model, shorter, batch)
                 reason = difference(padded, found)
                 if reason:
                     return reason
         except Exception as error:
             return _FAILS.format(type(error).__name__)
         cut = result_of(model, loss_func, cutter.cut(batches.short))
-        return _IN_VAIN if cut.kept >= all_padded[1].kept else ""
+        return _IN_VAIN if cut.kept >= result_of(model, loss_func, batches.short).kept else ""
 
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    compared = [batch for batch in batches if not norms or len(batch) > 1]  # a single row has no statistics
     try:
-        all_padded = [result_of(model, loss_func, batch) for batch in batches]
+        with _statistics_of_batches(norms):
+            all_padded = [result_of(model, loss_func, batch) for batch in compared]
     except Exception as error:  # training will fail likewise, and say it better
         return Trimming(), f"its loss cannot be computed: {one_line(error)}"
     candidates = [Trimming("groups", by_targets=True), Trimming("batch")]
     if bool((targets_per_row(batches.all) != 1).any()):
         candidates.insert(1, Trimming("groups", by_targets=False))
     reasons = []
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    if norms:
         reasons.append("its batch normalization depends on all rows of a batch")
         candidates = candidates[-1:]
     for candidate in candidates:
@@ -190,6 +194,20 @@ def _training(
         if reason not in reasons:
             reasons.append(reason)
     return Trimming(), "; ".join(reasons)
+
+
+@contextmanager
+def _statistics_of_batches(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Normalize by the statistics of batches, as in training: over positions, these depend on the padding."""
+    before = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in norms]
+    for norm in norms:
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm, state in zip(norms, before, strict=True):
+            norm.eval()
+            norm.load_state_dict(state)
 
 
 def result_of(model: AbstractRecommender, loss_func: LossFunction, batch: Interaction) -> Result:

@@ -156,7 +156,7 @@ def test_every_model_drops_items_in_training_only(build: Callable, name: str) ->
     assert len(losses) == 3 and plain.item() not in losses
 
 
-NO_MATRICES = ("norm", "kernel", "encoding", "bias", "partition")
+NO_MATRICES = ("norm", "kernel", "encoding", "bias", "partition", "tables")
 
 
 # -- weight decay ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -42,6 +43,19 @@ LOSSES = {
     "one column": lambda hidden, table: (hidden @ table.T)[torch.arange(4), TARGET].square().mean(),
     "of many kinds": lambda hidden, table: torch.stack([(hidden @ table.T).sum(), (-(hidden @ table.T)).max()]).sum(),
     "square": lambda hidden, table: F.cross_entropy(hidden[:, :3] @ table[:3].T.T[:3, :3], TARGET[:4] % 3),
+}
+
+
+def _without_item_3(hidden: Tensor, table: Tensor, in_place: Callable[[Tensor], object]) -> Tensor:
+    scores = torch.matmul(hidden, table.transpose(0, 1))
+    in_place(scores)
+    return F.cross_entropy(scores, torch.full((4,), 8))
+
+
+LOSSES |= {
+    "set": partial(_without_item_3, in_place=lambda scores: scores.__setitem__((slice(None), 3), -1e9)),
+    "filled": partial(_without_item_3, in_place=lambda scores: scores.masked_fill_(torch.arange(9) == 3, -1e9)),
+    "added": partial(_without_item_3, in_place=lambda scores: scores.add_(torch.arange(9.0))),
 }
 CHUNKED = ("as in SASRec", "as in HRM", "an operator", "a method")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from recbole_posattn import Config, PosKernelSASRec, run
 from recbole_posattn.data.fields import TARGET_LIST_FIELD
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.sasrec import SASRecBase
+from recbole_posattn.nn.encoder import init_weights
 from recbole_posattn.nn.encodings.build import AT_INPUT, ENCODINGS, MEANINGLESS_TOGETHER
 from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
 from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
@@ -386,3 +389,14 @@ def test_widths_are_told_by_role_layer_and_group(build: Callable) -> None:
     assert set(widths) == {"u"} and [len(layer) for layer in widths["u"]] == [2, 2]
     assert all(1 <= width <= 10 for layer in widths["u"] for width in layer)
     assert build(history_partition=False)[0].learned() == {}
+
+
+@pytest.mark.parametrize("model", ["PosKernelSASRec", "TiSASRec"])
+def test_stacked_projections_start_as_one_matrix(build: Callable, model: str) -> None:
+    """Var(W) = 2 / (d + 3 d), as of ``nn.MultiheadAttention``'s ``in_proj_weight``, in every attention."""
+    size = 48
+    built, _ = build(model, hidden_size=size, n_heads=1, n_layers=1)
+    built.apply(partial(init_weights, std=0.02, initializer="xavier_uniform_stacked"))
+    attention = built.backbone.blocks[0].attention
+    for projection in (attention.query, attention.key, attention.value):
+        assert projection.weight.std().item() == pytest.approx(math.sqrt(2 / (4 * size)), rel=0.05)
