@@ -479,13 +479,17 @@ def test_models_whose_data_tell_no_histories_refuse_to_mask_them(model: str) -> 
         Config(model, "ml-100k", config_dict={**settings, "valid_metric": "Hit@10"}, command_line=[])
 
 
-def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path) -> None:
+def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = config(protocol="temporal", topk=[7], valid_metric="MRR@7")
     assert settings["eval_args"]["split"] == {"TQ": [0.95, 0.97]} and settings["mask_history"] == "all"
     assert settings["topk"] == [7] and settings["metrics"] == ["Hit", "NDCG", "MRR", "Recall", "COV"]
+    assert "eval_args" not in caplog.text
     partial = config(protocol="leave_one_out", eval_args={"mode": "uni100"}, mask_history=None)["eval_args"]
     assert (partial["split"], partial["order"], partial["group_by"]) == ({"LS": "valid_and_test"}, "TO", "user")
     assert partial["mode"] == {"valid": "uni100", "test": "uni100"}
+    assert "eval_args" not in caplog.text
+    assert config(eval_args={"mode": "uni100"})["eval_args"]["split"] == {"RS": [0.8, 0.1, 0.1]}  # as in RecBole
+    assert "eval_args leaves out what RecBole then sets to split {RS: [0.8, 0.1, 0.1]} and order RO" in caplog.text
     file = tmp_path / "mine.yaml"
     file.write_text("mask_history: except_target\ntopk: [3]\nvalid_metric: Recall@3\n")
     settings = config(protocol=str(file))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
+
+from recbole.utils import ModelType
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.rules import Rule, is_number, one_of
@@ -45,11 +48,31 @@ EVAL_ARGS = {
 }
 
 
-def check_eval_args(evaluation: Mapping[str, Any]) -> None:
-    """Raise :class:`SettingError` for the first part of ``eval_args`` that is not allowed."""
+# RecBole's values of the parts of ``eval_args`` that are not given, whatever the defaults of the model.
+_RANDOM = {"split": "{RS: [0.8, 0.1, 0.1]}", "order": "RO, at random"}
+
+
+def check_eval_args(evaluation: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
+    """Check the parts of ``eval_args``.
+
+    Args:
+        evaluation: The given parts.
+        settings: All settings, to warn of parts that a sequential model gets from RecBole's defaults, which split its
+            data at random.
+
+    Raises:
+        SettingError: For the first part that is not allowed.
+    """
     for key in evaluation:
         if key not in EVAL_ARGS:
             raise SettingError(f"eval_args: key {shown(key)} is unknown.{did_you_mean(key, EVAL_ARGS)}")
     for key, rule in EVAL_ARGS.items():
         if key in evaluation and not rule.holds(evaluation[key]):
             raise SettingError(f"eval_args: {key} must be {rule.allowed}; got {shown(evaluation[key])}.")
+    missing = [f"{key} {value}" for key, value in _RANDOM.items() if key not in evaluation]
+    given = settings or {}
+    if missing and given.get("MODEL_TYPE") == ModelType.SEQUENTIAL and given.get("benchmark_filename") is None:
+        logging.getLogger().warning(
+            f"eval_args leaves out what RecBole then sets to {' and '.join(missing)}; give these parts as well, or a "
+            "protocol, such as --protocol=leave_one_out."
+        )
