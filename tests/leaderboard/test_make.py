@@ -83,8 +83,9 @@ def test_seeds_are_a_number_or_a_list(
         raise Read
 
     monkeypatch.setattr(make, "make_leaderboard", stop)
+    others = [argument for argument in flags(tiny_data_path, tmp_path) if not argument.startswith("--seeds")]
     with pytest.raises(Read):
-        cli.main(["leaderboard", *flags(tiny_data_path, tmp_path), f"--seeds={given}"])
+        cli.main(["leaderboard", *others, f"--seeds={given}"])
 
 
 @pytest.mark.parametrize("given", ["", "a", "1.5", "[]", "[1", "1,,2", "[[1]]"])

@@ -80,7 +80,7 @@ def test_histories_without_times_are_refused_in_one_line(loaded: Callable) -> No
 def test_exported_files_take_times(
     loaded: Callable, name: str, format: str, alignment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = loaded(**PARTS[name], n_heads=2, position_alignment=alignment)
+    model = loaded(**PARTS[name], n_heads=2, n_layers=1, position_alignment=alignment)
     monkeypatch.setattr(export_module, "load", lambda checkpoint: model)
     written = export("best.pth", format, "out")
     assert written.comparison is not None and written.largest_difference < 1e-4
