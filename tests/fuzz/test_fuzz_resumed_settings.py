@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recbole_posattn import Config
 from recbole_posattn.errors import SettingError
 from recbole_posattn.settings.key import Source
-from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE
+from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, value_before
 from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.training.checkpoint import write_checkpoint
 from recbole_posattn.training.resume import Resumed, resumed_run
@@ -72,6 +72,10 @@ def compared(config: Config) -> dict[str, Any]:
 @example("PosKernelSASRec", ({"loss_type": "SSM"}, {"train_neg_sample_args": {"sample_num": 8}}))
 @example("GRU4Rec", ({}, {"loss_chunk_size": 3600}))
 @example("PosKernelSASRec", ({"history_partition": True}, {"history_partition": "auto"}))
+@example("PosKernelSASRec", ({}, {"epochs": 0}))
+@example("SASRec", ({}, {"train_mask_history": False}))
+@example("PosKernelSASRec", ({}, {"stopping_step": 0}))
+@example("PosKernelSASRec", ({"stopping_step": 3}, {"stopping_step": 20}))
 @example("PosKernelSASRec", ({"encoding": "utf-8"}, {"encoding": "UTF8"}))
 @example("BPR", ({}, {"train_neg_sample_args": {"distribution": "popularity", "alpha": 0.5}}))
 @example("SASRec", ({"loss_type": "BPR"}, {"loss_type": "CE"}))
@@ -95,7 +99,7 @@ def test_changed_settings(model: str, case: tuple[dict[str, Any], dict[str, Any]
     was, is_now = compared(first), compared(given_now)
     may_change = CHANGEABLE | RESUMABLE
     fixed = {
-        key for key in now.keys() - may_change if was.get(key, first.defaults().get(key)) != is_now.get(key)
+        key for key in now.keys() - may_change if was.get(key, value_before(key, first.defaults())) != is_now.get(key)
     } - same_encoding(before, now)
     comes_to = [resolved_histories(was), resolved_histories(is_now)]  # "auto" may be the value that was given
     fixed -= {key for key in comes_to[0].keys() & comes_to[1].keys() if comes_to[0][key] == comes_to[1][key]}
@@ -103,6 +107,7 @@ def test_changed_settings(model: str, case: tuple[dict[str, Any], dict[str, Any]
     assert fixed <= differing.keys()
     if error is not None:
         named = [key for key in now.keys() - may_change if f"has {key} " in str(error)]
+        named += ["epochs"] if now.get("epochs", 3) < 3 and "more than epochs" in str(error) else []
         assert isinstance(error, SettingError) and named and "leave" in str(error), error
         return
     assert not fixed, (fixed, found)
@@ -110,6 +115,8 @@ def test_changed_settings(model: str, case: tuple[dict[str, Any], dict[str, Any]
     assert compared(found.config) == {**was, **used}
     recorded = {change["key"]: (change["before"], change["now"]) for change in found.changes}
     before_of = {key: was.get(key, first.defaults().get(key)) for key in used.keys() & CHANGEABLE}  # or not the model's
+    if used.get("stopping_step", was["stopping_step"]) < was["stopping_step"]:  # it could have ended the run earlier
+        before_of["stopping_step"] = was["stopping_step"]
     assert recorded == {key: (value, used[key]) for key, value in before_of.items() if value != used[key]}
 
 
