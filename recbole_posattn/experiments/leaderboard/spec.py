@@ -153,23 +153,28 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
         plugins=plugins,
     )
     _check_names(spec, where)
+    _check_protocols(spec, where)
     return spec
 
 
 def _check_names(spec: Spec, where: str) -> None:
-    """Refuse unknown models and protocols, presets that change the evaluation, and boards of one name."""
+    """Refuse unknown models, and boards of one name."""
     for row in spec.models.values():
         find_model(row["model"])
     for kind, names in (("protocols", [Path(each).stem for each in spec.protocols]), ("datasets", spec.datasets)):
         if twice := [name for name in names if names.count(name) > 1]:
             raise SettingError(f"{where}: two {kind} have the name {twice[0]!r}; leave one out, or rename it.")
+
+
+def _check_protocols(spec: Spec, where: str) -> None:
+    """Refuse unknown protocols, and presets of rows that change the evaluation of a protocol."""
+    # The preset's keys that every protocol sets have no effect.
+    in_all = set.intersection(*({*read_protocol(protocol)} for protocol in spec.protocols))
     of_tuned = ((name, row) for rows in spec.tuned.values() for name, row in rows.items())
-    of_presets = [(name, row) for name, row in (*spec.models.items(), *of_tuned) if row.get("preset") is not None]
-    for protocol in spec.protocols:
-        in_protocol = read_protocol(protocol)
-        for name, row in of_presets:
-            stronger = {*in_protocol, *spec.settings, *row}
+    for name, row in (*spec.models.items(), *of_tuned):
+        if row.get("preset") is not None:
             preset = read_yaml(named_file("preset", str(row["preset"])))
+            stronger = {*in_all, *spec.settings, *row}
             _check_keys(preset, SAME_IN_ALL_ROWS - stronger, f"{where}: models: {name}: preset {row['preset']}")
 
 
