@@ -323,6 +323,7 @@ def test_an_oversubscribed_machine_is_noticed_once(
     [
         (2, 1, 0.0, None),
         (1, 1, 2.0, None),  # one thread waits for no other
+        (3, 1, 2.0, None),
         (1, 2, 1.0, "other processes use 1.0 of 2 CPUs, and each run has 2 threads, which wait for each other"),
         (1, 2, 1.0, "; --jobs=1 --cpus=1 is likely faster"),
         (2, 2, 0.0, "2 runs at a time have 4 threads for 2 CPUs, which wait for each other"),
