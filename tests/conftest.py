@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ with anomaly_detection_unchanged():  # several tests import RecBole's models the
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 # Files whose tests start Ray; some of them look whether there is another cluster.
-_ON_RAY = {"test_make.py", "test_search.py", "test_trials.py"}
+_ON_RAY = {"test_make.py", "test_search.py", "test_trials.py", "test_clusters.py"}
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for each other longer than they work
 
@@ -83,16 +83,16 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The runs of a leaderboard are done one after the other in this process."""
-    from recbole_posattn.experiments.leaderboard import leaderboard
+    from recbole_posattn.experiments import trials
     from recbole_posattn.experiments.run_folders import run_in_folder
-    from recbole_posattn.experiments.trials import Outcome, Trial
 
-    def run_trials(trials: dict[Path, Trial], where: Resources, budget: object) -> Iterator[Outcome]:
-        for folder, trial in trials.items():
-            yield Outcome(trial, folder, run_in_folder(dict(trial.settings), folder, n_threads=1))
+    def one_by_one(ray: None, waiting: Sequence[tuple], where: Resources, budget: object) -> Iterator[trials.Outcome]:
+        for trial, folder in waiting:
+            yield trials.Outcome(trial, folder, run_in_folder(dict(trial.settings), folder, n_threads=1))
 
     handler = signal.getsignal(signal.SIGINT)  # which a run ignores
-    monkeypatch.setattr(leaderboard, "run_trials", run_trials)
+    monkeypatch.setattr(trials, "ray_cluster", lambda where: contextlib.nullcontext())
+    monkeypatch.setattr(trials, "_run_in_parallel", one_by_one)
     yield
     signal.signal(signal.SIGINT, handler)
 
@@ -280,22 +280,30 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def connected_ray() -> Iterator[None]:
-    """A Ray with two CPUs for all tests of a module that only use it: each start takes seconds."""
-    with ray_cluster(Resources(jobs=2, cpus=1)):
-        yield
+@pytest.fixture(scope="session")
+def kept_ray() -> Iterator[contextlib.ExitStack]:
+    """Holds the Ray of ``connected_ray`` from one test to the next."""
+    with contextlib.ExitStack() as kept:
+        yield kept
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_only_where_it_is_used(request: pytest.FixtureRequest, kept_ray: contextlib.ExitStack) -> None:
+    """Other tests than those in ``_ON_RAY`` find no processes of Ray's."""
+    if request.path.name not in _ON_RAY:
+        kept_ray.close()
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[str]:
-    """The address of a Ray cluster of two nodes with a CPU each."""
+def connected_ray(kept_ray: contextlib.ExitStack) -> None:
+    """A Ray with two CPUs for all tests that only use one: each start takes seconds, also of the processor's time."""
     ray = pytest.importorskip("ray")
-    ray.shutdown()  # that of connected_ray, if there is one
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
-        yield cluster.address
-    finally:
-        cluster.shutdown()
+    if not ray.is_initialized():
+        kept_ray.close()
+        kept_ray.enter_context(ray_cluster(Resources(jobs=2, cpus=1)))
+
+
+@pytest.fixture
+def without_connected_ray(kept_ray: contextlib.ExitStack) -> None:
+    """A test starts or joins a Ray of its own; the next one that uses ``connected_ray`` starts it anew."""
+    kept_ray.close()
