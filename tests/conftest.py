@@ -51,18 +51,47 @@ with anomaly_detection_unchanged():  # several tests import RecBole's models the
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
-# Files whose tests start Ray; some of them look whether there is another cluster.
-_ON_RAY = {"test_make.py", "test_search.py", "test_trials.py", "test_clusters.py"}
+# Files whose tests use Ray, in the order in which one process takes them: they share a Ray, but for those of the first.
+_ON_RAY = ("test_ray.py", "test_make.py", "test_search.py", "test_trials.py")
+
+# Other files that take more than 20 seconds: at the end, a process would work on them while the others have nothing.
+_LONG = (
+    "test_resume.py",
+    "test_distributed.py",
+    "test_plugins.py",
+    "test_tutorial.py",
+    "test_wheel.py",
+    "test_soak.py",
+)
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for each other longer than they work
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (``-n 2 --dist loadgroup``), each takes whole files; one begins with all that start Ray."""
-    items.sort(key=lambda item: item.path.name not in _ON_RAY)
-    for item in items:
-        group = "ray" if item.path.name in _ON_RAY else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Files that take long come first."""
+    first = {name: place for place, name in enumerate((*_ON_RAY, *_LONG))}
+    items.sort(key=lambda item: first.get(item.path.name, len(first)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes (``-n 2 --dist loadfile``), each takes whole files in this order, one all that use Ray.
+
+    The tests of a file share what is expensive to make. By itself pytest-xdist begins with the files of most tests,
+    however short; its groups (``--dist loadgroup``) have no effect, as version 3.8 sets what pytest 9.2 does not read.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getvalue("dist") != "loadfile":
+        return None
+
+    class WholeFiles(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "files on Ray" if file.rsplit("/", 1)[-1] in _ON_RAY else file
+
+    config.option.loadscopereorder = False
+    return WholeFiles(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -34,14 +33,6 @@ def settings(tiny_settings: Callable) -> Callable[..., dict]:
         return {**tiny_settings(**given), **changes}
 
     return settings
-
-
-def processes_of_ray() -> list[psutil.Process]:
-    """Those that this process has started, and that have not ended."""
-    children = psutil.Process().children(recursive=True)
-    return [
-        child for child in children if child.status() != psutil.STATUS_ZOMBIE and "ray" in " ".join(child.cmdline())
-    ]
 
 
 def test_fingerprints_tell_what_matters(settings: Callable, tmp_path: Path) -> None:
@@ -246,18 +237,6 @@ def test_numbers_of_one_value_have_one_fingerprint(settings: Callable, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_connected_ray")
-def test_more_than_the_machine_has_is_refused(settings: Callable, tmp_path: Path) -> None:
-    """Ray would wait for ever. It was started to find out; nothing is left of it."""
-    import ray
-
-    given = settings(model="Pop")
-    with pytest.raises(SettingError, match=r"a run needs 64 GPUs, and this machine has [0-9]+: lower gpus\."):
-        list(run_trials({tmp_path / "run": Trial("Pop", given)}, Resources(cpus=1, gpus=64)))
-    assert not ray.is_initialized() and not processes_of_ray()
-
-
-@pytest.mark.slow
 @pytest.mark.usefixtures("connected_ray")
 def test_runs_are_done_once_and_fail_alone_in_the_ray_of_the_host_program(settings: Callable, tmp_path: Path) -> None:
     """One after the other: the second one runs though the first has failed. The Ray of the program stays."""
@@ -377,13 +356,3 @@ def test_the_ray_of_the_host_program_stays_where_it_does_not_fit(where: Resource
     with pytest.raises(SettingError, match=message), ray_cluster(where):
         pass
     assert ray.is_initialized()
-
-
-@pytest.mark.usefixtures("without_connected_ray")
-def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(*args: object, **options: object) -> None:
-        raise RuntimeError("The node died.\nMore lines.")
-
-    monkeypatch.setattr("ray.init", init)
-    with pytest.raises(SettingError, match=r"^Ray does not start: The node died\.$"), ray_cluster(Resources()):
-        pass

@@ -1,4 +1,4 @@
-"""Ray clusters: runs and trials on all their machines, and one that does not answer."""
+"""Ray started or joined: what does not start, answer or fit, and runs and trials on all machines of a cluster."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from recbole_posattn.errors import SettingError
@@ -23,6 +24,34 @@ from recbole_posattn.experiments.tuning.spec import Search
 @pytest.fixture
 def settings(tiny_settings: Callable) -> dict[str, Any]:
     return tiny_settings(model="NoPESASRec", dataset="tiny", use_gpu=False)
+
+
+def processes_of_ray() -> set[int]:
+    """Those that this process has started, and that have not ended."""
+    living = [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+    return {child.pid for child in living if "ray" in " ".join(child.cmdline())}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_connected_ray")
+def test_more_than_the_machine_has_is_refused(settings: dict, tmp_path: Path) -> None:
+    """Ray would wait for ever. It was started to find out; nothing is left of it."""
+    import ray
+
+    before = processes_of_ray()
+    with pytest.raises(SettingError, match=r"a run needs 64 GPUs, and this machine has [0-9]+: lower gpus\."):
+        list(run_trials({tmp_path / "run": Trial("Pop", {**settings, "model": "Pop"})}, Resources(cpus=1, gpus=64)))
+    assert not ray.is_initialized() and processes_of_ray() <= before
+
+
+@pytest.mark.usefixtures("without_connected_ray")
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*args: object, **options: object) -> None:
+        raise RuntimeError("The node died.\nMore lines.")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(SettingError, match=r"^Ray does not start: The node died\.$"), ray_cluster(Resources()):
+        pass
 
 
 @pytest.fixture(scope="module")
