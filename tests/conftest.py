@@ -54,14 +54,11 @@ CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 # Files whose tests use Ray, in the order in which one process takes them: they share a Ray, but for those of the first.
 _ON_RAY = ("test_ray.py", "test_make.py", "test_search.py", "test_trials.py")
 
-# Other files that take more than 20 seconds: at the end, a process would work on them while the others have nothing.
+# Other files that take long, the longest first: at the end, a process would work on one while the others have nothing.
 _LONG = (
-    "test_resume.py",
-    "test_distributed.py",
-    "test_plugins.py",
-    "test_tutorial.py",
-    "test_wheel.py",
-    "test_soak.py",
+    *("test_resume.py", "test_timed_recommendations.py", "test_distributed.py", "test_ledger.py", "test_plugins.py"),
+    *("test_second_device.py", "test_fuzz_command_lines.py", "test_protocols.py", "test_inspect.py"),
+    *("test_tutorial.py", "test_supply_chain.py", "test_planted_lag.py", "test_wheel.py", "test_soak.py"),
 )
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for each other longer than they work
