@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +51,44 @@ with anomaly_detection_unchanged():  # several tests import RecBole's models the
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
-# Files whose tests start Ray; some of them look whether there is another cluster.
-_ON_RAY = {"test_make.py", "test_search.py", "test_trials.py"}
+# Files whose tests use Ray, in the order in which one process takes them: they share a Ray, but for those of the first.
+_ON_RAY = ("test_ray.py", "test_make.py", "test_search.py", "test_trials.py")
+
+# Other files that take long, the longest first: at the end, a process would work on one while the others have nothing.
+_LONG = (
+    *("test_resume.py", "test_timed_recommendations.py", "test_distributed.py", "test_ledger.py", "test_plugins.py"),
+    *("test_second_device.py", "test_fuzz_command_lines.py", "test_protocols.py", "test_inspect.py"),
+    *("test_tutorial.py", "test_supply_chain.py", "test_planted_lag.py", "test_wheel.py", "test_soak.py"),
+)
 
 torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for each other longer than they work
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (``-n 2 --dist loadgroup``), each takes whole files; one begins with all that start Ray."""
-    items.sort(key=lambda item: item.path.name not in _ON_RAY)
-    for item in items:
-        group = "ray" if item.path.name in _ON_RAY else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Files that take long come first."""
+    first = {name: place for place, name in enumerate((*_ON_RAY, *_LONG))}
+    items.sort(key=lambda item: first.get(item.path.name, len(first)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes (``-n 2 --dist loadfile``), each takes whole files in this order, one all that use Ray.
+
+    The tests of a file share what is expensive to make. By itself pytest-xdist begins with the files of most tests,
+    however short; its groups (``--dist loadgroup``) have no effect, as version 3.8 sets what pytest 9.2 does not read.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getvalue("dist") != "loadfile":
+        return None
+
+    class WholeFiles(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "files on Ray" if file.rsplit("/", 1)[-1] in _ON_RAY else file
+
+    config.option.loadscopereorder = False
+    return WholeFiles(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,16 +109,16 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The runs of a leaderboard are done one after the other in this process."""
-    from recbole_posattn.experiments.leaderboard import leaderboard
+    from recbole_posattn.experiments import trials
     from recbole_posattn.experiments.run_folders import run_in_folder
-    from recbole_posattn.experiments.trials import Outcome, Trial
 
-    def run_trials(trials: dict[Path, Trial], where: Resources, budget: object) -> Iterator[Outcome]:
-        for folder, trial in trials.items():
-            yield Outcome(trial, folder, run_in_folder(dict(trial.settings), folder, n_threads=1))
+    def one_by_one(ray: None, waiting: Sequence[tuple], where: Resources, budget: object) -> Iterator[trials.Outcome]:
+        for trial, folder in waiting:
+            yield trials.Outcome(trial, folder, run_in_folder(dict(trial.settings), folder, n_threads=1))
 
     handler = signal.getsignal(signal.SIGINT)  # which a run ignores
-    monkeypatch.setattr(leaderboard, "run_trials", run_trials)
+    monkeypatch.setattr(trials, "ray_cluster", lambda where: contextlib.nullcontext())
+    monkeypatch.setattr(trials, "_run_in_parallel", one_by_one)
     yield
     signal.signal(signal.SIGINT, handler)
 
@@ -280,22 +306,30 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def connected_ray() -> Iterator[None]:
-    """A Ray with two CPUs for all tests of a module that only use it: each start takes seconds."""
-    with ray_cluster(Resources(jobs=2, cpus=1)):
-        yield
+@pytest.fixture(scope="session")
+def kept_ray() -> Iterator[contextlib.ExitStack]:
+    """Holds the Ray of ``connected_ray`` from one test to the next."""
+    with contextlib.ExitStack() as kept:
+        yield kept
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_only_where_it_is_used(request: pytest.FixtureRequest, kept_ray: contextlib.ExitStack) -> None:
+    """Other tests than those in ``_ON_RAY`` find no processes of Ray's."""
+    if request.path.name not in _ON_RAY:
+        kept_ray.close()
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[str]:
-    """The address of a Ray cluster of two nodes with a CPU each."""
+def connected_ray(kept_ray: contextlib.ExitStack) -> None:
+    """A Ray with two CPUs for all tests that only use one: each start takes seconds, also of the processor's time."""
     ray = pytest.importorskip("ray")
-    ray.shutdown()  # that of connected_ray, if there is one
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
-        yield cluster.address
-    finally:
-        cluster.shutdown()
+    if not ray.is_initialized():
+        kept_ray.close()
+        kept_ray.enter_context(ray_cluster(Resources(jobs=2, cpus=1)))
+
+
+@pytest.fixture
+def without_connected_ray(kept_ray: contextlib.ExitStack) -> None:
+    """A test starts or joins a Ray of its own; the next one that uses ``connected_ray`` starts it anew."""
+    kept_ray.close()

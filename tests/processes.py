@@ -95,8 +95,6 @@ def run_or_die(settings: dict, folder: str, n_threads: int, *arguments: object, 
 
     Each start is noted in the file ``order`` next to the folder.
     """
-    from recbole_posattn.experiments import run_folders
-
     order, seed = Path(folder).with_name("order"), settings["seed"]
     before = order.read_text() if order.exists() else ""
     dies = seed == 3 or (seed == 2 and "2" not in before)
@@ -104,6 +102,8 @@ def run_or_die(settings: dict, folder: str, n_threads: int, *arguments: object, 
         file.write(f"{seed}{'†' if dies else ''} ")
     if dies:
         os.kill(os.getpid(), signal.SIGKILL)
+    from recbole_posattn.experiments import run_folders
+
     return run_folders.run_in_folder(settings, folder, n_threads, *arguments, **options)
 
 

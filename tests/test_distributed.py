@@ -22,6 +22,7 @@ from torch.utils.data import BatchSampler, RandomSampler
 
 import recbole_posattn
 from recbole_posattn import distributed, run
+from recbole_posattn.cli import main as cli
 from recbole_posattn.data import loaders
 from recbole_posattn.data.loaders import PinnedRows, ShardedBatches
 from recbole_posattn.distributed import Layout, attendance, checked_layout, launch
@@ -102,6 +103,7 @@ def together(tiny_settings: Callable, few_rows: Callable, tmp_path_factory: pyte
         ),
         "undisturbed": ("PosKernelSASRec", tiny_settings(epochs=4, learning_rate=0.01)),
         "to be resumed": ("PosKernelSASRec", tiny_settings(epochs=2, learning_rate=0.01)),
+        "in time": ("NoPESASRec", tiny_settings(epochs=5, max_minutes=1e-9)),
     }
     saved = tmp_path_factory.mktemp("saved")
     cases = {
@@ -165,9 +167,11 @@ def test_two_processes_resume_each_with_its_own_random_numbers(together: Togethe
 
 
 @pytest.mark.slow
-def test_two_processes_end_in_time_together(tiny_settings: Callable, two: Layout) -> None:
-    settings = tiny_settings(epochs=5, max_minutes=1e-9)
-    result = run("NoPESASRec", "tiny", config_dict=settings, nproc=2, port=two.port)
+def test_two_processes_end_in_time_together(together: Together) -> None:
+    _, settings = together.cases["in time"]
+    (file,) = Path(settings["checkpoint_dir"]).glob("*/result.json")
+    result = json.loads(file.read_text())
+    assert together.results["in time"] == {key: result[key] for key in processes.COMPARED}
     assert (result["stopped_by"], result["epochs"], result["best_epoch"]) == ("max_minutes", 1, 0)
 
 
@@ -183,15 +187,19 @@ def test_torchrun_starts_the_launcher(tiny_data_path: Path, empty_folder: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not LAUNCHER.exists(), reason="the launcher is part of a checkout, not of the wheel")
-def test_bad_input_ends_in_one_line_and_code_2(tiny_data_path: Path, two: Layout, empty_folder: Path) -> None:
+def test_bad_input_ends_in_one_line_and_code_2(
+    tiny_data_path: Path, two: Layout, empty_folder: Path, capfd: pytest.CaptureFixture
+) -> None:
     flags = ["--dataset=tiny", f"--data_path={tiny_data_path}", "--train_batch_size=1", "--use_gpu=False"]
-    command = [sys.executable, str(LAUNCHER), "--nproc=2", f"--port={two.port}", *flags]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    last = done.stderr.splitlines()[-1]
+    assert cli.main(["run", "--nproc=2", f"--port={two.port}", *flags]) == cli.EXIT_USER_ERROR == 2
+    errors = capfd.readouterr().err  # of all processes
+    last = errors.splitlines()[-1]
     assert last.startswith("recbole-posattn: train_batch_size must be at least 2, the number of processes")
-    assert done.stderr.count("recbole-posattn: ") == 1 and not list((empty_folder / "saved").rglob("*"))
+    assert (
+        errors.count("recbole-posattn: ") == 1
+        and "Traceback" not in errors
+        and not list((empty_folder / "saved").rglob("*"))
+    )
 
 
 @pytest.mark.slow

@@ -487,7 +487,7 @@ def test_the_template_goes_through_every_command(
     assert cli.main(["inspect", "--plugin=my_model", str(checkpoint), f"--out={tmp_path / 'inspect'}"]) == 0
     assert (tmp_path / "inspect" / "inspect.html").is_file()
 
-    tune = ["tune", "--plugin=my_model", "--model=ShortcutSASRec", "--space=space.yaml", "--num_samples=2"]
+    tune = ["tune", "--plugin=my_model", "--model=ShortcutSASRec", "--space=space.yaml", "--num_samples=1"]
     assert cli.main([*tune, *small, f"--output={tmp_path / 'tune'}", "--resources=cpu=1"]) == 0
     best = yaml.safe_load((tmp_path / "tune" / "best.yaml").read_text())
     assert best["plugins"] == ["my_model"] and best["kernel_structure"] in ("power_law-full", "toeplitz-full")

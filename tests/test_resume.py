@@ -30,10 +30,13 @@ from tests.systems import needs_posix
 # Entries of a result that depend on where and when a run took place.
 _VARYING = {"seconds", "checkpoint", "peak_mebibytes"}
 
+# Six steps an epoch where each row is a history of its own, and not dozens
+FEW_STEPS = {"train_batch_size": 128}
+
 MODELS = {
     "PosKernelSASRec": {},
     "sampled loss": {"loss_type": "SSM", "train_neg_sample_args": {"distribution": "popularity", "sample_num": 8}},
-    "augmented": {"train_objective": "augmented", "hidden_dropout_prob": 0.2},
+    "augmented": {"train_objective": "augmented", "hidden_dropout_prob": 0.2, **FEW_STEPS},
     "hybrid": {"position_encoding": ["rope"], "kernel_structure": "toeplitz-adaptive_band", "n_heads": 2},
     "without validation": {"eval_step": 0},
     "every other epoch": {"eval_step": 2},
@@ -43,17 +46,23 @@ MODELS = {
         **{"score": "cosine", "label_smoothing": 0.1},
     },
     "swa": {"weight_averaging": "swa", "averaging_start_epoch": 1, "lr_scheduler": "constant", "lr_warmup_epochs": 4},
-    "swa, SASRec": {"model": "SASRec", "n_heads": 1, "weight_averaging": "swa", "lr_scheduler": "linear"},
+    "swa, SASRec": {
+        "model": "SASRec",
+        "n_heads": 1,
+        "weight_averaging": "swa",
+        "lr_scheduler": "linear",
+        **FEW_STEPS,
+    },
     "CAPESASRec": {"model": "CAPESASRec"},
     "branch": {"kernel_branch": "toeplitz", "kernel_structure": "identity-time_variant"},
-    "BSARec": {"model": "BSARec", "train_batch_size": 128},
+    "BSARec": {"model": "BSARec", **FEW_STEPS},
     "history_partition": {"history_partition": True, "loss_type": "BCE"},
     "train_mask_history": {"train_mask_history": "auto", "mask_history": "all"},
     "ESASRec": {"model": "ESASRec", "train_neg_sample_args": {"sample_num": 8}, "history_partition": "auto"},
     "HSTU": {"model": "HSTU", "time_is_order": False, "train_neg_sample_args": {"sample_num": 8}},
     "TiSASRec": {"model": "TiSASRec", "time_is_order": False},
-    "SASRec": {"model": "SASRec", "n_heads": 1},
-    "BERT4Rec": {"model": "BERT4Rec", "n_heads": 1},
+    "SASRec": {"model": "SASRec", "n_heads": 1, **FEW_STEPS},
+    "BERT4Rec": {"model": "BERT4Rec", "n_heads": 1, **FEW_STEPS},
     "BPR": {"model": "BPR"},
     "LightGCN": {"model": "LightGCN"},
     "MultiVAE": {"model": "MultiVAE", "total_anneal_steps": 10},  # counts its steps in an attribute

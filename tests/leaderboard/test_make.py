@@ -49,23 +49,33 @@ def scores(folder: Path) -> pd.DataFrame:
 
 @needs_posix
 @pytest.mark.slow
+@pytest.mark.usefixtures("connected_ray")
 def test_killed_and_started_again_it_ends_with_the_same_table(
-    tiny_data_path: Path, tmp_path: Path, without_ray: None
+    tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert cli.main(["leaderboard", *flags(tiny_data_path, whole)]) == 0
-    assert "NoPESASRec" in (whole / "leaderboard.md").read_text(encoding="utf-8")
+    """Of three runs, a finished one and one that is being done when it is killed."""
+    whole, killed, file = tmp_path / "whole", tmp_path / "killed", tmp_path / "mine.yaml"
+    file.write_text("models: {NoPESASRec: NoPESASRec, Pop: {model: Pop, seeds: [1]}}\nseeds: [1, 2]\n")
 
-    arguments = ["leaderboard", *flags(tiny_data_path, killed, "--jobs=1")]
-    died = subprocess.run([sys.executable, "-c", KILLED_AFTER_A_RUN, *arguments], capture_output=True)
+    def arguments(output: Path, *more: str) -> list[str]:
+        given = flags(tiny_data_path, output, *more)
+        given = [argument for argument in given if not argument.startswith(("--models", "--seeds"))]
+        return ["leaderboard", str(file), *given]
+
+    killed_one = [sys.executable, "-c", KILLED_AFTER_A_RUN, *arguments(killed, "--jobs=2")]
+    died = subprocess.run(killed_one, capture_output=True)
     assert died.returncode == -signal.SIGKILL
     finished = len(list(killed.glob("runs/*/result.json")))
-    assert 1 <= finished < 4 and not (killed / "leaderboard.md").exists()
-    command = [sys.executable, "-m", "recbole_posattn", "leaderboard", *flags(tiny_data_path, killed, "--jobs=2")]
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count(": reused") >= finished and "written: " in again.stdout
-    assert again.stderr.count(": reused") + again.stderr.count(": done") == 4
+    assert 1 <= finished < 3 and not (killed / "leaderboard.md").exists()
+    capsys.readouterr()
+    assert cli.main(arguments(killed, "--jobs=2")) == 0
+    again = capsys.readouterr()
+    assert again.err.count(": reused") >= finished and "written: " in again.out
+    assert again.err.count(": reused") + again.err.count(": done") == 3
+
+    request.getfixturevalue("without_ray")
+    assert cli.main(arguments(whole)) == 0
+    assert "NoPESASRec" in (whole / "leaderboard.md").read_text(encoding="utf-8")
     pd.testing.assert_frame_equal(scores(killed), scores(whole))
 
 
@@ -97,7 +107,7 @@ def test_seeds_that_are_neither_are_refused(given: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("connected_ray")
+@pytest.mark.usefixtures("without_ray")
 def test_a_failed_run_stands_in_the_report_and_the_exit_code(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -118,7 +128,6 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("connected_ray")
 def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,11 +173,14 @@ def test_a_row_tuned_to_the_settings_of_another_is_left_out(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("connected_ray")
+@pytest.mark.usefixtures("connected_ray", "without_ray")
 def test_every_row_is_tuned_by_as_many_trials(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """But for the keys that it sets itself; what has nothing to search is not tuned; a second call searches nothing."""
+    """But for the keys that it sets itself; what has nothing to search is not tuned; a second call searches nothing.
+
+    The trials are Ray's, the runs with what they found are not.
+    """
     file, out = tmp_path / "mine.yaml", tmp_path / "out"
     file.write_text("models: {wide: {model: NoPESASRec, n_layers: 1}, Pop: Pop}\nseeds: [1]\n")
     given = [argument for argument in flags(tiny_data_path, out) if not argument.startswith(("--models", "--seeds"))]
