@@ -258,6 +258,7 @@ def test_without_a_test_nothing_is_said_of_marks() -> None:
     assert not any(mark in cell for row in markdown_table(text) for cell in row for mark in "▲▼△▽=")
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("form", [markdown, latex, html])
 def test_one_seed_is_said_to_be_untested(form: Callable[..., str]) -> None:
     board = make_board()
