@@ -46,7 +46,7 @@ def recbole_model_file(model: str) -> Path:
 def recbole_model_keys(model: str) -> set[str]:
     """The keys in RecBole's property file of a model; none for a model without one."""
     file = recbole_model_file(model)
-    return set(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else set()
+    return set(_keys_of(file)) if file.is_file() else set()
 
 
 def inherited_files(model_class: type) -> tuple[Path, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+import functools
 import json
 import re
 from pathlib import Path
@@ -124,6 +126,25 @@ def parse_value(text: str) -> Any:
     return value if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)) else text
 
 
+def parse_document(text: str) -> Any:
+    """What a YAML document holds.
+
+    Parsing the property files would take most of the time of a ``Config``, so each text is parsed once; every call
+    returns objects of its own.
+
+    Raises:
+        yaml.YAMLError: If the text is not YAML.
+        ValueError: If it has what looks like a date and is not one.
+        RecursionError: If it is nested too deeply.
+    """
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader=YamlLoader)
+
+
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; empty for an empty file.
 
@@ -135,7 +156,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
         raise SettingError(f"config file {file} cannot be read: {getattr(error, 'strerror', error)}") from error
     try:
-        settings = yaml.load(text, Loader=YamlLoader)
+        settings = parse_document(text)
     except _GivenTwice as error:
         raise SettingError(f"config file {file}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

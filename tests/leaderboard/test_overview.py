@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -37,13 +38,21 @@ def leaderboard(folder: Path, dataset: str, highest: dict[str, int], seeds: int 
     return folder
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three leaderboards, and a folder that is none."""
+    folder = tmp_path_factory.mktemp("results")
+    leaderboard(folder / "a", "films", {"NoPESASRec": 12, "PosKernelSASRec": 6, "Pop": 300})
+    leaderboard(folder / "b", "songs", {"NoPE": 12, "PosKernel": 12, "RoPE": 8}, seeds=1)
+    leaderboard(folder / "c", "games", {"SASRec": 12, "PosKernel": 12})
+    (folder / "tuning").mkdir()
+    return folder
+
+
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
-    leaderboard(tmp_path / "results" / "a", "films", {"NoPESASRec": 12, "PosKernelSASRec": 6, "Pop": 300})
-    leaderboard(tmp_path / "results" / "b", "songs", {"NoPE": 12, "PosKernel": 12, "RoPE": 8}, seeds=1)
-    leaderboard(tmp_path / "results" / "c", "games", {"SASRec": 12, "PosKernel": 12})
-    (tmp_path / "results" / "tuning").mkdir()
-    return tmp_path / "results"
+def results(made: Path, tmp_path: Path) -> Path:
+    """A copy of the leaderboards for each test."""
+    return shutil.copytree(made, tmp_path / "results")
 
 
 def ndcg(folder: Path, model: str) -> float:

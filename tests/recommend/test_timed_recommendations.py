@@ -22,7 +22,7 @@ PARTS = {
     "encodings": {"position_encoding": ["time_bias", "time_rope", "forgetting"], "time_bias_positions": True},
     "HSTU": {"model": "HSTU", "history_partition": "auto", "time_is_order": False},
     "TiSASRec": {"model": "TiSASRec", "loss_type": "CE"},
-    "kernels": {"kernel_structure": "time_decay-time_decay", "kernel_branch": "time_decay"},
+    "kernels": {"kernel_structure": "time_decay-time_decay", "kernel_branch": "time_decay", "kernel_decays": 2},
 }
 TABLE = pd.DataFrame(timed_rows(), columns=["user", "item", "second"])
 

@@ -74,18 +74,18 @@ def paired_p_values(pairs: Sequence[tuple[np.ndarray, np.ndarray]], users: np.nd
     # A model that is in several pairs is summed and permuted once: its permuted means are differences of these.
     models = {id(array): array for pair in pairs for array in pair}
     by_user = {key: sums(array) for key, array in models.items()}
-    if not by_user:
-        return np.empty(0)
-    means = np.stack([array.mean(axis=0) for array in by_user.values()], axis=1)
-    flipped = dict(zip(by_user, _flipped_means(means, n_targets.sum(), seed).T))
-    return np.array(
-        [
-            _Difference.of(by_user[id(values)], by_user[id(reference)], n_targets).p_value(
-                flipped[id(values)] - flipped[id(reference)], seed
-            )
-            for values, reference in pairs
-        ]
-    )
+    p_values = np.full(len(pairs), np.nan)
+    tested = [nth for nth, pair in enumerate(pairs) if min(map(len, pair)) > 1]
+    if not tested:
+        return p_values
+    permuted = list(dict.fromkeys(id(array) for nth in tested for array in pairs[nth]))
+    means = np.stack([by_user[key].mean(axis=0) for key in permuted], axis=1)
+    flipped = dict(zip(permuted, _flipped_means(means, n_targets.sum(), seed).T))
+    for nth in tested:
+        model, reference = map(id, pairs[nth])
+        difference = _Difference.of(by_user[model], by_user[reference], n_targets)
+        p_values[nth] = difference.p_value(flipped[model] - flipped[reference], seed)
+    return p_values
 
 
 class _Difference(NamedTuple):
