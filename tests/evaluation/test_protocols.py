@@ -152,6 +152,7 @@ KNOWLEDGE_GRAPH = {
 def test_real_data_are_evaluated_as_in_numpy(protocol: str, model: str) -> None:
     settings = {"protocol": protocol, "metrics": METRICS, "topk": TOPK, "metric_decimal_place": 12}
     settings |= {"load_col": KNOWLEDGE_GRAPH} if model == "CKE" else {"normalize_all": False}
+    settings |= {"hidden_size": 16, "n_layers": 1} if model == "PosKernelSASRec" else {}
     config = Config(model, "ml-100k", config_dict={**settings, "valid_metric": "ndcg@10", "use_gpu": False})
     for _, metrics, _, plain in evaluated(config):
         assert metrics == pytest.approx(plain, abs=1e-9)
