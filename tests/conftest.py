@@ -51,10 +51,10 @@ with anomaly_detection_unchanged():  # several tests import RecBole's models the
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
-# Files whose tests use Ray, in the order in which one process takes them: they share a Ray, but for those of the first.
+# Files whose tests use Ray, in the order in which one process runs them. All but the first share one Ray.
 _ON_RAY = ("test_ray.py", "test_make.py", "test_search.py", "test_trials.py")
 
-# Other files that take long, the longest first: at the end, a process would work on one while the others have nothing.
+# Other slow files, the longest first: if one came last, its process would work on it alone.
 _LONG = (
     *("test_resume.py", "test_timed_recommendations.py", "test_distributed.py", "test_ledger.py", "test_plugins.py"),
     *("test_second_device.py", "test_fuzz_command_lines.py", "test_protocols.py", "test_inspect.py"),
@@ -65,17 +65,18 @@ torch.set_num_threads(1)  # the tensors here are tiny: threads would wait for ea
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first."""
+    """Slow files come first."""
     first = {name: place for place, name in enumerate((*_ON_RAY, *_LONG))}
     items.sort(key=lambda item: first.get(item.path.name, len(first)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of several processes (``-n 2 --dist loadfile``), each takes whole files in this order, one all that use Ray.
+    """With ``-n 2 --dist loadfile``, each process takes whole files in this order, and one takes all files on Ray.
 
-    The tests of a file share what is expensive to make. By itself pytest-xdist begins with the files of most tests,
-    however short; its groups (``--dist loadgroup``) have no effect, as version 3.8 sets what pytest 9.2 does not read.
+    The tests of a file share fixtures that are expensive to make. By default, pytest-xdist begins with the files that
+    have the most tests, however short. Its groups (``--dist loadgroup``) have no effect: version 3.8 sets an attribute
+    that pytest 9.2 does not read.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -315,14 +316,14 @@ def kept_ray() -> Iterator[contextlib.ExitStack]:
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_only_where_it_is_used(request: pytest.FixtureRequest, kept_ray: contextlib.ExitStack) -> None:
-    """Other tests than those in ``_ON_RAY`` find no processes of Ray's."""
+    """Tests in other files than those in ``_ON_RAY`` find no processes of Ray."""
     if request.path.name not in _ON_RAY:
         kept_ray.close()
 
 
 @pytest.fixture
 def connected_ray(kept_ray: contextlib.ExitStack) -> None:
-    """A Ray with two CPUs for all tests that only use one: each start takes seconds, also of the processor's time."""
+    """A Ray with two CPUs, shared by the tests that only use it: each start takes seconds of CPU time."""
     ray = pytest.importorskip("ray")
     if not ray.is_initialized():
         kept_ray.close()
@@ -331,5 +332,5 @@ def connected_ray(kept_ray: contextlib.ExitStack) -> None:
 
 @pytest.fixture
 def without_connected_ray(kept_ray: contextlib.ExitStack) -> None:
-    """A test starts or joins a Ray of its own; the next one that uses ``connected_ray`` starts it anew."""
+    """For a test that starts or joins its own Ray. The next test with ``connected_ray`` starts that one again."""
     kept_ray.close()

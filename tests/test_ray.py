@@ -27,7 +27,7 @@ def settings(tiny_settings: Callable) -> dict[str, Any]:
 
 
 def processes_of_ray() -> set[int]:
-    """Those that this process has started, and that have not ended."""
+    """The processes of Ray that this process has started and that are still alive."""
     living = [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
     return {child.pid for child in living if "ray" in " ".join(child.cmdline())}
 
@@ -35,7 +35,7 @@ def processes_of_ray() -> set[int]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_connected_ray")
 def test_more_than_the_machine_has_is_refused(settings: dict, tmp_path: Path) -> None:
-    """Ray would wait for ever. It was started to find out; nothing is left of it."""
+    """Ray would wait forever. It is started to find out what the machine has, and stopped again."""
     import ray
 
     before = processes_of_ray()
@@ -70,7 +70,7 @@ def two_nodes(kept_ray: contextlib.ExitStack) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_runs_are_done_on_all_machines(settings: dict, tmp_path: Path, two_nodes: str) -> None:
-    """A run ends beside another that never does, which has a CPU to itself; the cluster is left as it was."""
+    """One run ends while an endless one has the other CPU; the cluster is left as it was."""
     where = Resources(address=two_nodes, cpus=1)
     given = {**settings, "protocol": "leave_one_out", "epochs": 1}
     trials = [
@@ -90,10 +90,10 @@ def test_runs_are_done_on_all_machines(settings: dict, tmp_path: Path, two_nodes
 def test_a_search_runs_on_both_machines_of_a_cluster(
     settings: dict, tmp_path: Path, two_nodes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two trials, each waits on its node until the other has begun on its own."""
+    """Each of the two trials waits on its node until the other has started on another node."""
     from recbole_posattn.experiments.tuning import ray_tune
 
-    # pickled by value, as it is not a module's
+    # a nested function, so that Ray pickles it by value
     def run_trial(config: dict, settings: dict, folder: str, **options: Any) -> None:
         import ray
 
@@ -117,7 +117,7 @@ def test_a_search_runs_on_both_machines_of_a_cluster(
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_connected_ray")
 def test_a_cluster_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever clusters there are on this machine, which ``auto`` looks for among all processes and in a file."""
+    """``auto`` looks for clusters among all processes and in a file; here it finds none, whatever this machine runs."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", functools.cache(set))
     monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda folder: None)

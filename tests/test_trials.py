@@ -239,7 +239,7 @@ def test_numbers_of_one_value_have_one_fingerprint(settings: Callable, tmp_path:
 @pytest.mark.slow
 @pytest.mark.usefixtures("connected_ray")
 def test_runs_are_done_once_and_fail_alone_in_the_ray_of_the_host_program(settings: Callable, tmp_path: Path) -> None:
-    """One after the other: the second one runs though the first has failed. The Ray of the program stays."""
+    """One after the other: the second runs although the first failed. The Ray of the program stays."""
     import ray
 
     nodes = ray.nodes()

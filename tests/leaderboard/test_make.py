@@ -53,7 +53,7 @@ def scores(folder: Path) -> pd.DataFrame:
 def test_killed_and_started_again_it_ends_with_the_same_table(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    """Of three runs, a finished one and one that is being done when it is killed."""
+    """It is killed when one of its three runs is finished and another in progress."""
     whole, killed, file = tmp_path / "whole", tmp_path / "killed", tmp_path / "mine.yaml"
     file.write_text("models: {NoPESASRec: NoPESASRec, Pop: {model: Pop, seeds: [1]}}\nseeds: [1, 2]\n")
 
@@ -177,7 +177,7 @@ def test_a_row_tuned_to_the_settings_of_another_is_left_out(
 def test_every_row_is_tuned_by_as_many_trials(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """But for the keys that it sets itself; what has nothing to search is not tuned; a second call searches nothing.
+    """Keys that a row sets itself are not searched, a row without a space is not tuned, a second call searches nothing.
 
     The trials are Ray's, the runs with what they found are not.
     """

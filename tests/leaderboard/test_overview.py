@@ -40,7 +40,7 @@ def leaderboard(folder: Path, dataset: str, highest: dict[str, int], seeds: int 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three leaderboards, and a folder that is none."""
+    """Three leaderboards and a folder without one."""
     folder = tmp_path_factory.mktemp("results")
     leaderboard(folder / "a", "films", {"NoPESASRec": 12, "PosKernelSASRec": 6, "Pop": 300})
     leaderboard(folder / "b", "songs", {"NoPE": 12, "PosKernel": 12, "RoPE": 8}, seeds=1)

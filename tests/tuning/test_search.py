@@ -82,7 +82,7 @@ def started_at(folder: Path) -> dict[str, float]:
 def test_killed_and_taken_up_it_runs_nothing_twice(
     tiny_data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """And with its data in another folder. One of two trials is on record when it is killed."""
+    """The search is killed when one of its two trials is on record, and resumed with its data in another folder."""
     folder, space = tmp_path / "search", tmp_path / "space.yaml"
     space.write_text("learning_rate: {loguniform: [1e-3, 1e-2]}\n")
     data, moved = (tmp_path / name for name in ("data", "moved"))
@@ -228,7 +228,7 @@ def test_a_trial_that_dies_runs_once_more_after_all_others(
 @pytest.mark.slow
 @pytest.mark.usefixtures("connected_ray")
 def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
-    """One third goes on from each rung: not the settings that learn nothing, beside some that do."""
+    """Each rung lets one third continue: not the settings that learn nothing."""
     rates = Dimension("learning_rate", "choice", (1e-2, 1e-9), {})
     settings = {**settings, "epochs": 12, "stopping_step": 99}
     search = Search(settings, Space([rates]), 2, "grid", "asha", grace_period=3)
