@@ -59,7 +59,7 @@ from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.times import may_read_time, resolved_reads_time
 from recbole_posattn.settings.unread import warn_of_keys_without_effect
-from recbole_posattn.settings.yaml import YamlLoader, parse_document, parse_setting, read_yaml
+from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
 
 class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecBole has no types
@@ -165,9 +165,8 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
 
     # -- defaults ------------------------------------------------------------------------------------------------
 
-    def _update_internal_config_dict(self, file: str) -> dict[str, Any] | None:
-        settings: dict[str, Any] | None = parse_document(Path(file).read_text(encoding="utf-8"))
-        self.internal_config_dict.update(settings or {})
+    def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
+        self.internal_config_dict.update(settings := read_yaml(file))
         if Path(file).name == "sample.yaml":  # RecBole reads it after the model's file and before the data set's
             for path in properties_files(self.model, self.dataset, self.model_class):
                 self.internal_config_dict.update(read_yaml(path))

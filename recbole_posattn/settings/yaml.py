@@ -126,25 +126,6 @@ def parse_value(text: str) -> Any:
     return value if value is None or isinstance(value, (str, bool, int, float, list, tuple, dict)) else text
 
 
-def parse_document(text: str) -> Any:
-    """What a YAML document holds.
-
-    Parsing the property files would take most of the time of a ``Config``, so each text is parsed once; every call
-    returns objects of its own.
-
-    Raises:
-        yaml.YAMLError: If the text is not YAML.
-        ValueError: If it has what looks like a date and is not one.
-        RecursionError: If it is nested too deeply.
-    """
-    return copy.deepcopy(_parsed(text))
-
-
-@functools.lru_cache(maxsize=256)
-def _parsed(text: str) -> Any:
-    return yaml.load(text, Loader=YamlLoader)
-
-
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; empty for an empty file.
 
@@ -156,7 +137,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
         raise SettingError(f"config file {file} cannot be read: {getattr(error, 'strerror', error)}") from error
     try:
-        settings = parse_document(text)
+        settings = copy.deepcopy(_parsed(text))
     except _GivenTwice as error:
         raise SettingError(f"config file {file}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -180,3 +161,9 @@ def default_text(value: Any) -> str:
     if isinstance(value, (str, bool, int)):
         return json.dumps(value) if isinstance(value, str) else str(value)
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """The content of a YAML document, parsed once: parsing the property files took most of the time of a ``Config``."""
+    return yaml.load(text, Loader=YamlLoader)
