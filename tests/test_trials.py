@@ -344,7 +344,7 @@ def test_who_lacked_memory_has_failed_if_no_time_is_left_to_run_again(
         (Resources(cpus=1, gpus=0.5), "a run needs 0.5 GPUs, and the Ray that this program is connected to has 0"),
         (
             Resources(address="ray://far:1"),
-            "already connected to Ray and cannot join the cluster at address 'ray://far",
+            "is already connected to Ray and cannot join the cluster at address 'ray://far",
         ),
     ],
 )

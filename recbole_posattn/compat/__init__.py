@@ -80,7 +80,7 @@ def restore_numpy_names() -> None:
 def source_of(each: type) -> str:
     """The source of a class, empty if it has none, as in a notebook.
 
-    ``inspect`` compiles the whole module, and Python warns of invalid escape sequences in some of RecBole's.
+    ``inspect`` compiles the whole module, and Python warns of invalid escape sequences in some modules of RecBole.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -35,9 +35,10 @@ cli.main(sys.argv[1:])
 
 
 def flags(data_path: Path, output: Path, *more: str) -> list[str]:
+    """A leaderboard of seconds, without its models and seeds."""
     return [
-        *("--models=NoPESASRec,Pop", "--datasets=tiny", f"--data_path={data_path}", f"--output={output}"),
-        *("--protocols=leave_one_out_masked", "--seeds=2", "--cpus=1", "--epochs=3", "--hidden_size=16"),
+        *("--datasets=tiny", f"--data_path={data_path}", f"--output={output}"),
+        *("--protocols=leave_one_out_masked", "--cpus=1", "--epochs=3", "--hidden_size=16"),
         *("--MAX_ITEM_LIST_LENGTH=10", "--use_gpu=False", *more),
     ]
 
@@ -58,9 +59,7 @@ def test_killed_and_started_again_it_ends_with_the_same_table(
     file.write_text("models: {NoPESASRec: NoPESASRec, Pop: {model: Pop, seeds: [1]}}\nseeds: [1, 2]\n")
 
     def arguments(output: Path, *more: str) -> list[str]:
-        given = flags(tiny_data_path, output, *more)
-        given = [argument for argument in given if not argument.startswith(("--models", "--seeds"))]
-        return ["leaderboard", str(file), *given]
+        return ["leaderboard", str(file), *flags(tiny_data_path, output, *more)]
 
     killed_one = [sys.executable, "-c", KILLED_AFTER_A_RUN, *arguments(killed, "--jobs=2")]
     died = subprocess.run(killed_one, capture_output=True)
@@ -93,9 +92,8 @@ def test_seeds_are_a_number_or_a_list(
         raise Read
 
     monkeypatch.setattr(make, "make_leaderboard", stop)
-    others = [argument for argument in flags(tiny_data_path, tmp_path) if not argument.startswith("--seeds")]
     with pytest.raises(Read):
-        cli.main(["leaderboard", *others, f"--seeds={given}"])
+        cli.main(["leaderboard", *flags(tiny_data_path, tmp_path), "--models=NoPESASRec,Pop", f"--seeds={given}"])
 
 
 @pytest.mark.parametrize("given", ["", "a", "1.5", "[]", "[1", "1,,2", "[[1]]"])
@@ -117,7 +115,6 @@ def test_a_failed_run_stands_in_the_report_and_the_exit_code(
         "seeds: [1]\nnot_run: {BERT4Rec: takes a day}\nnotes: [Nothing was tuned.]\n"
     )
     arguments = [argument for argument in flags(tiny_data_path, tmp_path / "out") if "epochs" not in argument]
-    arguments = [argument for argument in arguments if not argument.startswith(("--models", "--seeds"))]
     assert cli.main(["leaderboard", str(file), *arguments]) == cli.EXIT_FAILURE
     output = capsys.readouterr()
     assert "exploding, seed 1, failed: " in output.err and "nan" in output.err
@@ -143,7 +140,7 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
 
     monkeypatch.setattr(make, "run_trials", run_trials)
     arguments = flags(tiny_data_path, tmp_path / "out", "--show_progress=False")
-    arguments = [argument for argument in arguments if not argument.startswith(("--models", "--seeds", "--protocols"))]
+    arguments = [argument for argument in arguments if not argument.startswith("--protocols")]
     protocols = "--protocols=leave_one_out,temporal"
     assert cli.main(["leaderboard", "--models=Pop", "--seeds=1", protocols, *arguments]) == cli.EXIT_FAILURE
     assert "Pop, seed 2020, failed: out of memory" in capsys.readouterr().err
@@ -161,10 +158,7 @@ def test_a_row_tuned_to_the_settings_of_another_is_left_out(
         "models: {b: {model: NoPESASRec, n_layers: 1, seeds: [1]}, a: {model: NoPESASRec, n_layers: 2}, Pop: Pop}\n"
         "seeds: [1, 2]\nreference: b\n"
     )
-    given = [
-        argument for argument in flags(tiny_data_path, tmp_path) if not argument.startswith(("--models", "--seeds"))
-    ]
-    assert cli.main(["leaderboard", str(file), *given, "--tune"]) == 0
+    assert cli.main(["leaderboard", str(file), *flags(tiny_data_path, tmp_path), "--tune"]) == 0
     report = json.loads((tmp_path / "leaderboard.json").read_text())
     assert "tiny, leave_one_out_masked: b is left out: it was tuned to the settings of a." in report["notes"]
     (board,) = report["boards"]
@@ -179,12 +173,11 @@ def test_every_row_is_tuned_by_as_many_trials(
 ) -> None:
     """Keys that a row sets itself are not searched, a row without a space is not tuned, a second call searches nothing.
 
-    The trials are Ray's, the runs with what they found are not.
+    The trials run on Ray, the runs with the best settings in this process.
     """
     file, out = tmp_path / "mine.yaml", tmp_path / "out"
     file.write_text("models: {wide: {model: NoPESASRec, n_layers: 1}, Pop: Pop}\nseeds: [1]\n")
-    given = [argument for argument in flags(tiny_data_path, out) if not argument.startswith(("--models", "--seeds"))]
-    arguments = ["leaderboard", str(file), *given, "--tune", "--num_samples=2", "--jobs=2"]
+    arguments = ["leaderboard", str(file), *flags(tiny_data_path, out), "--tune", "--num_samples=2", "--jobs=2"]
     assert cli.main(arguments) == 0
     (search,) = out.glob("tuning/*/*/trials.jsonl")
     trials = [json.loads(line) for line in search.read_text().split("\n") if line]
@@ -216,7 +209,7 @@ def test_a_row_whose_trials_all_fail_is_in_the_exit_code(
     """It runs with its own settings, and the report says so."""
     failed = [TrialRecord(0, FAILED, {}, [], error="hidden_size must be a multiple of n_heads")]
     monkeypatch.setattr(tuned, "run_search", lambda *_: failed)
-    given = [each for each in flags(tiny_data_path, tmp_path) if not each.startswith(("--models", "--seeds"))]
+    given = flags(tiny_data_path, tmp_path)
     arguments = ["leaderboard", *given, "--models=NoPESASRec", "--seeds=1", "--tune", "--num_samples=1", "--topk=[10]"]
     assert cli.main(arguments) == cli.EXIT_FAILURE
     expected = "NoPESASRec is not tuned, as no trial finished: hidden_size must be a multiple of n_heads\n"

@@ -95,8 +95,7 @@ class _Difference(NamedTuple):
         mean: Over all targets.
         users_variance: Variance of the mean, users' part.
         seeds_variance: Variance of the mean, seeds' part.
-        freedom: Degrees of freedom of the sum of both variances; infinite if all seeds agree, ``nan`` if a model
-            has a single seed.
+        freedom: Degrees of freedom of the sum of both variances; infinite if all seeds agree.
     """
 
     mean: float
@@ -106,12 +105,10 @@ class _Difference(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray, reference: np.ndarray, n_targets: np.ndarray) -> _Difference:
-        """From each user's sums, shapes (s, u), s may differ, and numbers of targets, shape (u,)."""
+        """From each user's sums, shapes (s, u), s at least 2 and may differ, and numbers of targets, shape (u,)."""
         by_user = values.mean(axis=0) - reference.mean(axis=0)
         mean, users_variance = by_user.sum() / n_targets.sum(), (by_user**2).sum() / n_targets.sum() ** 2
         n_free = [len(values) - 1, len(reference) - 1]
-        if min(n_free) < 1:
-            return cls(mean, users_variance, np.nan, np.nan)
         between, within = np.transpose([_seed_variances(array, n_targets) for array in (values, reference)])
         seeds_variance = max(0.0, between.sum() - within.sum())
         freedom = np.inf
@@ -121,8 +118,6 @@ class _Difference(NamedTuple):
 
     def p_value(self, permuted: np.ndarray, seed: int) -> float:
         """The p-value, from the means with each user's sign flipped at random."""
-        if np.isnan(self.freedom):
-            return np.nan
         random = np.random.default_rng([seed, 1])  # the same draws for all models, so that none depends on the others
         drawn = permuted + np.sqrt(self.seeds_variance) * random.standard_normal(len(permuted))
         if np.isfinite(self.freedom):
