@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recbole_posattn.compat import lookups
+
 import pytest
 import recbole.data.dataset
 import recbole.trainer
@@ -15,15 +17,29 @@ from recbole_posattn.data.dataset import SequenceDataset
 from recbole_posattn.errors import SettingError
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.filters import FILTER_MODELS
+from recbole_posattn.settings.properties import recbole_model_names
 from recbole_posattn.training.trainer import SequenceTrainer
 
 
 @pytest.mark.parametrize("model", [PosKernelSASRec, *BASELINES, *FILTER_MODELS], ids=lambda model: model.__name__)
 def test_recbole_finds_model_trainer_and_data_set(model: type) -> None:
     name = model.__name__
-    assert get_model(name) is model
+    assert get_model(name) is lookups.model_class(name) is model
     assert get_trainer(ModelType.SEQUENTIAL, name) is SequenceTrainer
     assert getattr(recbole.data.dataset, f"{name}Dataset") is SequenceDataset
+
+
+@pytest.mark.parametrize("name", recbole_model_names())
+def test_recboles_models_are_those_that_recbole_finds(name: str) -> None:
+    assert lookups.model_class(name) is get_model(name)
+
+
+@pytest.mark.parametrize("name", ["NoModel", "sasrec", "../sequential_recommender/sasrec", "", "Pöp"])
+def test_an_unknown_model_ends_as_in_recbole(name: str) -> None:
+    with pytest.raises((AttributeError, ImportError, ValueError)) as theirs:
+        get_model(name)
+    with pytest.raises(theirs.type):
+        lookups.model_class(name)
 
 
 def test_ones_own_model_gets_its_defaults(empty_folder: Path) -> None:

@@ -90,6 +90,23 @@ def test_a_conversion_imports_neither_torch_nor_recbole(empty_folder: Path) -> N
     assert len(Path("dataset/mine/mine.inter").read_text().splitlines()) == 4
 
 
+def test_a_sequential_model_is_found_without_scikit_learn_and_the_general_models() -> None:
+    code = """
+import sys
+from recbole_posattn import Config
+for model in ("PosKernelSASRec", "SASRec"):
+    Config(model, "ml-100k", command_line=[])
+later = {"sklearn", "scipy.stats", "recbole.model.general_recommender"}
+print(later & set(sys.modules))
+from recbole.evaluator import metrics
+print(metrics.mean_absolute_error([1.0, 2.0], [1.5, 4.0]), metrics.mean_squared_error([1.0, 2.0], [1.5, 4.0]))
+print(metrics.sk_auc([0.0, 0.5, 1.0], [0.0, 1.0, 1.0]), "sklearn" in sys.modules)
+from sklearn import metrics as whole
+print(whole.f1_score([0, 1], [0, 1]))
+"""
+    assert python(code).splitlines()[-4:] == ["set()", "1.25 2.125", "0.75 True", "1.0"]
+
+
 @pytest.mark.slow
 def test_public_names_are_there_without_being_imported() -> None:
     code = """

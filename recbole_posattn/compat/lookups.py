@@ -6,6 +6,7 @@ import functools
 import importlib.machinery
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,13 +14,14 @@ import recbole_posattn.compat  # noqa: F401
 
 import recbole.data.dataset
 import recbole.data.utils
+import recbole.model
 import recbole.trainer
 from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.evaluator import register
 from recbole.evaluator.base_metric import AbstractMetric
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import ModelType
+from recbole.utils import ModelType, get_model
 
 _SUBPACKAGES = {
     ModelType.GENERAL: "general_recommender",
@@ -29,6 +31,8 @@ _SUBPACKAGES = {
     ModelType.KNOWLEDGE: "knowledge_aware_recommender",
     ModelType.DECISIONTREE: "exlib_recommender",
 }
+
+_MODELS = Path(recbole.model.__file__).parent
 
 
 def add_model(
@@ -51,6 +55,28 @@ def add_model(
         set_dataset_class(name, dataset_class)
     if trainer_class is not None:
         setattr(recbole.trainer, f"{name}Trainer", trainer_class)
+
+
+def model_class(name: str) -> type[AbstractRecommender]:
+    """The model that RecBole's ``get_model`` finds by the name of its class.
+
+    ``get_model`` imports all general models on its way to a sequential one, which takes a second. Here only the
+    models of the type with a module of that name are imported.
+
+    Args:
+        name: The name, of a RecBole model or of one that :func:`add_model` added.
+
+    Raises:
+        AttributeError, ImportError, ValueError: As ``get_model`` does, if there is no such model.
+    """
+    file = name.lower()
+    for subpackage in dict.fromkeys(_SUBPACKAGES.values()):
+        module = f"recbole.model.{subpackage}.{file}"
+        if module in sys.modules or (name.isidentifier() and (_MODELS / subpackage / f"{file}.py").is_file()):
+            found: type[AbstractRecommender] = getattr(importlib.import_module(module), name)
+            return found
+    unknown: type[AbstractRecommender] = get_model(name)
+    return unknown
 
 
 def dataset_class_of(model: str) -> Any:

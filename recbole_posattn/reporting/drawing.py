@@ -61,7 +61,11 @@ def drawing(
 
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": f"{salt} {title}"}):
         figure = draw()
-        return None if figure is None else Drawing(title, note, wide, _svg(figure), _png(figure) if with_png else None)
+        if figure is None:
+            return None
+        svg = _svg(figure)
+        figure.set_layout_engine("none")  # the PNG keeps the layout of the SVG, which takes long to compute
+        return Drawing(title, note, wide, svg, _png(figure) if with_png else None)
 
 
 def png_picture(draw: Callable[[], Figure]) -> bytes:

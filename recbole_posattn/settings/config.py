@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import fix_tree_settings, patch_sparse_tensor_constructor
+from recbole_posattn.compat import fix_tree_settings
 
 import recbole.config
 import torch
@@ -153,15 +153,13 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
-        if isinstance(given, str):
-            registry.find_model(given)
-        elif not isinstance(given, type):
+        if not isinstance(given, (str, type)):
             raise SettingError(f"model must be the name of a model; got {shown(given)}.")
+        model_class = registry.find_model(given) if isinstance(given, str) else registry.patched_model_class(given)
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
-        model_name, model_class, dataset_name = super()._get_model_and_dataset(model, dataset)
-        patch_sparse_tensor_constructor(model_class)
+        model_name, _, dataset_name = super()._get_model_and_dataset(model_class, dataset)
         install_dataset_class(model_name, model_class.type)
-        return model_name, registry.patched_model_class(model_class), dataset_name
+        return model_name, model_class, dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------
 

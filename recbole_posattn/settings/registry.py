@@ -15,7 +15,7 @@ from recbole_posattn.compat import anomaly_detection_unchanged, lookups, patch_s
 from recbole_posattn.compat.samplers import refuse_endless_sampling_of
 
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import ModelType, get_model
+from recbole.utils import ModelType
 
 from recbole_posattn.errors import SettingError, did_you_mean, shown
 from recbole_posattn.settings.origins import holder, may_replace, record
@@ -111,9 +111,11 @@ def registered_model_names() -> list[str]:
 def patched_model_class(model_class: type[AbstractRecommender]) -> type[AbstractRecommender]:
     """Our corrected or faster version of a RecBole model; the model itself if there is none.
 
-    See :mod:`recbole_posattn.models.corrected` and :mod:`recbole_posattn.models.faster`.
+    See :mod:`recbole_posattn.models.corrected` and :mod:`recbole_posattn.models.faster`. The model and its base classes
+    can build their sparse matrices afterwards.
     """
-    # Each of these imports all of RecBole's models of a type, as get_model does
+    patch_sparse_tensor_constructor(model_class)
+    # Each of these imports all of RecBole's models of a type
     if model_class.type == ModelType.SEQUENTIAL:
         with anomaly_detection_unchanged():
             from recbole_posattn.models.faster import FASTER
@@ -133,8 +135,7 @@ def find_model(name: str) -> type[AbstractRecommender]:
     hook_recbole()
     try:
         with anomaly_detection_unchanged():
-            model = patched_model_class(get_model(name))
-        patch_sparse_tensor_constructor(model)
+            model = patched_model_class(lookups.model_class(name))
     except (AttributeError, ImportError, ValueError) as error:
         known = registered_model_names() + recbole_model_names()
         if name in known:  # the tree models, which need lightgbm or xgboost
