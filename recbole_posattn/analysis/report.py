@@ -190,7 +190,7 @@ def _partition_rows(inspection: Inspection) -> list[list[Cell]]:
     for first, last, bias in inspection.partition.itertuples(index=False):
         since = str(first) if first == last else f"{first}–{last}"
         label = Cell(inspection.label, inspection.label)
-        rows.append([label, Cell(since, since), number_cell(bias, "{:.2f}"), number_cell(math.exp(bias), "{:.3g}")])
+        rows.append([label, Cell(since, since), number_cell(bias, "{:z.2f}"), number_cell(math.exp(bias), "{:.3g}")])
     return rows
 
 

@@ -18,7 +18,7 @@ from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.experiments.leaderboard.board import gather
 from recbole_posattn.experiments.leaderboard.overview import common_name, leaderboard_folders, read_gains
 from recbole_posattn.experiments.leaderboard.overview_figure import draw_gains, model_order
-from recbole_posattn.experiments.leaderboard.overview_report import write_overview
+from recbole_posattn.experiments.leaderboard.overview_report import gain_table, write_overview
 from recbole_posattn.experiments.leaderboard.public import json_report
 from tests.leaderboard.test_board import N_TARGETS, outcome
 from tests.leaderboard.test_report import PROVENANCE
@@ -204,6 +204,14 @@ def test_the_table_has_a_dash_where_a_model_is_missing(results: Path, tmp_path: 
     assert rows["RoPE"][0] == "–" and rows["Pop"][1] == "– |" and rows["Pop"][0].endswith("▽")
     assert rows["PosKernel"][0].startswith("**+") and rows["PosKernel"][0].endswith("%** △")
     assert "](../results/a/leaderboard.md)" in file.read_text()
+
+
+def test_a_gain_that_rounds_to_0_has_no_minus(results: Path) -> None:
+    board, *_ = read_gains(leaderboard_folders([results]))[0]
+    board.table["share"] = [-0.0004, *[-0.0006] * (len(board.table) - 1)]
+    _, rows = gain_table([board])
+    assert {row[0].text: row[1].text for row in rows}[board.table["model"][0]] == "+0.0 %"
+    assert [row[1].text for row in rows].count("−0.1 %") == len(board.table) - 1
 
 
 @pytest.mark.parametrize(

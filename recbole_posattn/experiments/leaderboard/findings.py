@@ -55,9 +55,9 @@ def _lead(board: Board, model: str, other: str) -> str:
     pair = _pair(board, model, other)
     if pair is None:
         difference = board.score(model, board.metrics[0])["mean"] - board.score(other, board.metrics[0])["mean"]
-        return f"{difference:.4f}"
-    share = "" if pd.isna(pair["share"]) else f"{100 * pair['share']:.1f} %, "
-    return f"{pair['difference']:.4f} ({share}95 % interval {pair['low']:.4f} to {pair['high']:.4f})".replace(
+        return f"{difference:z.4f}"
+    share = "" if pd.isna(pair["share"]) else f"{100 * pair['share']:z.1f} %, "
+    return f"{pair['difference']:z.4f} ({share}95 % interval {pair['low']:z.4f} to {pair['high']:z.4f})".replace(
         " -", " −"
     )
 

@@ -56,7 +56,7 @@ def draw_pairs(board: Board) -> Figure | None:
                 [column - 0.47, column + 0.47], row - 0.45, row + 0.45, color=color, alpha=alpha, linewidth=0
             )
             ink = "white" if tested and not cell.weak else "#1c2128"
-            text = f"{cell.value:+.4f}".replace("-", "−")
+            text = f"{cell.value:+z.4f}".replace("-", "−")
             axis.annotate(text, (column, row), ha="center", va="center", fontsize=7.5 if n <= 16 else 5.5, color=ink)
     axis.set_xlim(-0.5, n - 0.5)
     axis.set_ylim(n - 0.5, -0.5)

@@ -98,7 +98,7 @@ def _cell(board: Gains, model: str) -> Cell:
         return Cell(MISSING, None)
     row = found.iloc[0]
     verdict = board.verdict(row)
-    text = f"{100 * row['share']:+.1f} %".replace("-", "−")
+    text = f"{100 * row['share']:+z.1f} %".replace("-", "−")
     best = row["mean"] == board.table["mean"].max()
     return Cell(text, float(row["share"]), best, verdict, float(row["p"]), bool(verdict) and board.has_few_seeds(row))
 
