@@ -238,6 +238,42 @@ def test_hopeless_trials_are_stopped(settings: dict, tmp_path: Path) -> None:
     assert other.state == PRUNED and other.curve[-1][0] == 3
 
 
+def test_optuna_and_asha_regain_their_state(settings: dict) -> None:
+    """No process is started for trials that have ended; what they reported decides about the next ones."""
+    from ray.tune.schedulers import TrialScheduler
+
+    from recbole_posattn.experiments.tuning import ray_tune
+
+    search = Search({**settings, "epochs": 30}, Space([RATES]), 9, grace_period=3)
+    config = check_search(search)
+    known = [
+        TrialRecord(0, FINISHED, {"learning_rate": 1e-3}, [(2, 0.1), (3, 0.4), (4, 0.3), (9, 0.6)]),
+        TrialRecord(1, PRUNED, {"learning_rate": 2e-3}, [(1, 0.2), (3, 0.1)]),
+        TrialRecord(4, FAILED, {"learning_rate": 3e-3}, [], error="no memory"),
+    ]
+    searcher = ray_tune._optuna_search(search, search.fixed(config), known, 5, "max", seed=1)
+    scheduler = ray_tune._scheduler(search, config, "max")
+    ray_tune._report_known(known, searcher, scheduler, "max")
+    told = searcher._ot_study.trials
+    assert [(trial.params, trial.state.name) for trial in told] == [
+        ({"learning_rate": 1e-3}, "COMPLETE"),
+        ({"learning_rate": 2e-3}, "COMPLETE"),
+        ({"learning_rate": 3e-3}, "FAIL"),
+    ]
+    assert [trial.value for trial in told] == [0.6, 0.2, None]
+    assert told[0].intermediate_values == {1: 0.1, 2: 0.4, 3: 0.4, 4: 0.6}
+    assert [searcher.suggest(name)["trial"]["number"] for name in ("next", "last")] == [5, 6]
+
+    # at epoch 3, the best scores of the known trials were 0.4 and 0.2, whose upper third begins at a third below 0.4
+    cut = 0.2 + (0.4 - 0.2) * 2 / 3
+    for best, decision in ((cut - 1e-6, TrialScheduler.STOP), (cut + 1e-6, TrialScheduler.CONTINUE)):
+        again = ray_tune._scheduler(search, config, "max")
+        ray_tune._report_known(known, None, again, "max")
+        trial: Any = SimpleNamespace(trial_id="next")
+        again.on_trial_add(None, trial)
+        assert again.on_trial_result(None, trial, {"epoch": 3, "best": best}) == decision
+
+
 # -- records ---------------------------------------------------------------------------------------------------------
 
 
@@ -300,8 +336,7 @@ def test_a_trial_alone_is_never_stopped(epochs: int) -> None:
 
     space = Space([Dimension("epochs", "choice", (100, 1000), {})])
     search = Search({"model": "NoPESASRec"}, space, 2)
-    scheduler, trial = _scheduler(search, check_search(search)), SimpleNamespace(trial_id="0", config={})
-    scheduler.set_search_properties("best", "max")
+    scheduler, trial = _scheduler(search, check_search(search), "max"), SimpleNamespace(trial_id="0", config={})
     scheduler.on_trial_add(None, trial)
     decisions = {scheduler.on_trial_result(None, trial, {"epoch": 1 + epoch, "best": 0.5}) for epoch in range(epochs)}
     assert decisions == {"CONTINUE"}
@@ -358,7 +393,7 @@ def test_settings_without_a_record_are_recovered_as_drawn(
     monkeypatch.setattr(ray_tune.tune, "report", lambda metrics: None)
     monkeypatch.setattr("recbole_posattn.experiments.run_folders.signal.signal", lambda *_: None)
     trial = {"trial": {"number": 0, "settings": drawn}}
-    ray_tune._run_trial(trial, dict(search.settings), str(tmp_path), 1, str(tmp_path), "max", {})
+    ray_tune._run_trial(trial, dict(search.settings), str(tmp_path), 1, str(tmp_path), "max")
     resolved = json.loads((trial_folder(tmp_path, 0) / "result.json").read_text())["config"]
     assert resolved["lr_decay_epochs"] == 1 and resolved["train_neg_sample_args"] != {"sample_num": 3}
 

@@ -1,18 +1,20 @@
 """The trials of a search on Ray Tune: Optuna draws settings, ASHA stops weak trials, Ray runs them.
 
-A resumed search is a new Ray experiment. It first reports the curves of the trials that have ended, so that
-Optuna and ASHA regain their state. No state kept by Ray is needed, and nothing is unpickled.
+A resumed search is a new Ray experiment. Optuna and ASHA first get the curves of the trials that have ended, so that
+they regain their state. No state kept by Ray is needed, and nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -92,22 +94,21 @@ def run_trials(
         n_threads=where.threads,
         working_folder=str(Path.cwd()),
         mode=mode,
-        known={record.number: record for record in known},
     )
     if search.algorithm == "grid":
         points = _grid_points(search.space.grid(fixed), known, first)
         searcher, space, n_samples = None, {"trial": tune.grid_search(points)}, 1
     else:
         searcher = _optuna_search(search, fixed, known, first, mode, config["seed"])
-        space, n_samples = {}, max(search.n_trials, len(known))
+        space, n_samples = {}, search.n_trials - len(known)
+    scheduler = _scheduler(search, config, mode)
+    _report_known(known, searcher, scheduler, mode)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": where.threads, "gpu": where.gpus}),
         param_space=space,
         tune_config=tune.TuneConfig(
-            metric="best",
-            mode=mode,
             search_alg=searcher,
-            scheduler=_scheduler(search, config),
+            scheduler=scheduler,
             num_samples=n_samples,
             max_concurrent_trials=where.jobs if where.address is None else None,
             reuse_actors=False,  # a new process for each trial, so that nothing remains of the one before
@@ -137,12 +138,14 @@ def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path,
     return TrialRecord(number, state, drawn, curve, round(time.monotonic() - started, 2), error)
 
 
-def _scheduler(search: Search, config: Config) -> TrialScheduler:
+def _scheduler(search: Search, config: Config, mode: str) -> TrialScheduler:
     if search.scheduler == "none":
         return FIFOScheduler()
     # A trial ends by itself: one that draws more epochs than the default would otherwise be stopped, and never win.
     return AsyncHyperBandScheduler(
         time_attr="epoch",
+        metric="best",
+        mode=mode,
         max_t=max(config["epochs"], search.grace_period) + 1,
         grace_period=search.grace_period,
         reduction_factor=_REDUCTION_FACTOR,
@@ -173,6 +176,35 @@ def _optuna_search(
     )
 
 
+def _report_known(
+    known: Sequence[TrialRecord], searcher: Searcher | None, scheduler: TrialScheduler, mode: str
+) -> None:
+    """Report the trials that have ended to Optuna and ASHA, as Ray reports those that it runs."""
+    controller: Any = None  # schedulers look at nothing of it, and at nothing of a trial but its id
+    for record in known:
+        trial: Any = SimpleNamespace(trial_id=f"known_{record.number}")
+        results = _reports(record.curve, mode)
+        last = results[-1] if results else None
+        if searcher is not None:
+            searcher.suggest(trial.trial_id)  # draws its settings, as those of known trials come first
+            for result in results:
+                searcher.on_trial_result(trial.trial_id, result)
+            searcher.on_trial_complete(trial.trial_id, None if record.state == FAILED else last, record.state == FAILED)
+        scheduler.on_trial_add(controller, trial)
+        for result in results:
+            scheduler.on_trial_result(controller, trial, result)
+        scheduler.on_trial_remove(controller, trial)
+
+
+def _reports(curve: Sequence[tuple[int, float]], mode: str) -> list[dict[str, float]]:
+    """What a trial reports after each epoch: its score, and the best one so far."""
+    best = itertools.accumulate((score for _, score in curve), max if mode == "max" else min)
+    return [
+        {"epoch": epoch, "score": score, "best": so_far, "training_iteration": nth}
+        for nth, ((epoch, score), so_far) in enumerate(zip(curve, best), start=1)
+    ]
+
+
 def _draw(
     trial: optuna.Trial, space: Space, fixed: Mapping[str, Any], known: Sequence[TrialRecord], first: int
 ) -> dict[str, Any]:
@@ -184,12 +216,10 @@ def _draw(
 
 
 def _grid_points(grid: Sequence[Mapping[str, Any]], known: Sequence[TrialRecord], first: int) -> list[dict[str, Any]]:
-    """The configs that Ray passes to the trials of a grid: known trials, then new ones, numbered from ``first``."""
+    """The configs that Ray passes to the trials of a grid: those that are not known, numbered from ``first``."""
     done = [record.settings for record in known]
-    points = [{"number": record.number, "settings": record.settings} for record in known]
     new = [settings for settings in grid if settings not in done]
-    numbered = enumerate(new, start=first)
-    return points + [{"number": number, "settings": settings} for number, settings in numbered]
+    return [{"number": number, "settings": settings} for number, settings in enumerate(new, start=first)]
 
 
 def _run_trial(
@@ -199,7 +229,6 @@ def _run_trial(
     n_threads: int,
     working_folder: str,
     mode: str,
-    known: Mapping[int, TrialRecord],
 ) -> None:
     """One trial, in its own process; reports the validation score of each epoch.
 
@@ -213,12 +242,6 @@ def _run_trial(
         best[:] = [(max if mode == "max" else min)([score, *best])]
         tune.report({"epoch": epoch, "score": score, "best": best[0]})
 
-    if number in known:
-        for epoch, score in known[number].curve:
-            report(epoch, score)
-        if known[number].state == FAILED:
-            raise TrialError(known[number].error)
-        return
     own = trial_folder(Path(folder), number)
     reason = run_in_folder(
         {**settings, **drawn},
@@ -256,7 +279,6 @@ class _Recorder(tune.Callback):
         self.on_end = on_end
         self.lacked_memory: dict[int, dict[str, Any]] = {}
         self._runs_again = runs_again
-        self._before = {record.number for record in known}
         self._started: dict[int, float] = {}
         self._curves: dict[int, list[tuple[int, float]]] = {}
 
@@ -288,7 +310,7 @@ class _Recorder(tune.Callback):
         state, error = DIED, "the process of the trial died, possibly killed for lack of memory"
         if file.is_file():
             state, error = FAILED, read_result(file.parent, FAILURE_NAME)["error"]
-        if self._runs_again and number not in self._before and (state == DIED or lacks_memory(error)):
+        if self._runs_again and (state == DIED or lacks_memory(error)):
             logging.getLogger().warning(f"trial {number}: {error}; it runs once more, alone, after the others")
             self.lacked_memory[number] = settings
         else:
@@ -296,8 +318,6 @@ class _Recorder(tune.Callback):
 
     def _record(self, trial: Any, state: str, error: str | None) -> None:
         number, settings = trial.config["trial"]["number"], trial.config["trial"]["settings"]
-        if number in self._before:
-            return
         seconds = round(time.monotonic() - self._started.get(number, time.monotonic()), 2)
         self.record(TrialRecord(number, state, settings, self._curves.get(number, []), seconds, error))
 
