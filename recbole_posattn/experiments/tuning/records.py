@@ -116,7 +116,10 @@ def open_search(
     if file.is_file():
         if not resume:
             raise SettingError(f"{folder} already holds a search; continue it with --resume, or give another --output.")
-        for key, (old, new) in differing_fields(_read_definition(file), searched).items():
+        before = read_definition(file)
+        if before is None:
+            raise SettingError(f"{file} is damaged, so the search cannot be continued; give another --output.")
+        for key, (old, new) in differing_fields(before, searched).items():
             raise SettingError(
                 f"the search in {folder} has {key} {old!r}, and not {new!r}; "
                 "continue it with the same command, or give another --output."
@@ -144,14 +147,13 @@ def open_search(
     return sorted(ended, key=lambda record: record.number)
 
 
-def _read_definition(file: Path) -> dict[str, Any]:
+def read_definition(file: Path) -> dict[str, Any] | None:
+    """The content of a ``search.json``; ``None`` if it cannot be read."""
     try:
         definition = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        definition = None
-    if not isinstance(definition, dict):
-        raise SettingError(f"{file} is damaged, so the search cannot be continued; give another --output.")
-    return definition
+    except (OSError, ValueError):
+        return None
+    return definition if isinstance(definition, dict) else None
 
 
 def differing_fields(before: Mapping[str, Any], searched: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -18,6 +18,7 @@ from recbole_posattn.experiments.tuning.records import (
     SEARCH_NAME,
     TrialRecord,
     differing_fields,
+    read_definition,
     read_records,
 )
 from recbole_posattn.experiments.tuning.spec import Search
@@ -121,9 +122,8 @@ def _had_enough_time(before: Mapping[str, Any], search: Search) -> bool:
 
 
 def _definition(file: Path) -> Mapping[str, Any] | None:
-    """The content of a ``search.json``; ``None`` if it is damaged, or of a version that stored no identity."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return content if isinstance(content["identity"]["config"], dict) and "settings" in content else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    """The content of a ``search.json``; ``None`` if it cannot be read, or is of a version that stored no identity."""
+    content = read_definition(file) or {}
+    identity = content.get("identity")
+    has_identity = isinstance(identity, dict) and isinstance(identity.get("config"), dict)
+    return content if has_identity and "settings" in content else None
