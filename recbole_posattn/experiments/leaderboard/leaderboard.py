@@ -17,7 +17,7 @@ from recbole_posattn.experiments.leaderboard.board import Board, gather
 from recbole_posattn.experiments.leaderboard.live import LiveTable
 from recbole_posattn.experiments.leaderboard.public import read_report
 from recbole_posattn.experiments.leaderboard.report import write_report
-from recbole_posattn.experiments.leaderboard.spec import Spec
+from recbole_posattn.experiments.leaderboard.spec import Spec, title_of_board
 from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.experiments.leaderboard.tuned import Tuning, rows_tuned_alike, tune_rows
 from recbole_posattn.experiments.messages import each_message_once
@@ -135,7 +135,7 @@ class _Plan:
             self.trials[pair] = checked_folders(trials, self.folder / RUNS, records)
             self.references[pair] = same.get(self.spec.reference, self.spec.reference)
             tuning.notes += [
-                f"{pair[0]}, {Path(pair[1]).stem}: {row} is left out: it was tuned to the settings of {other}."
+                f"{title_of_board(*pair)}: {row} is left out: it was tuned to the settings of {other}."
                 for row, other in same.items()
             ]
 
@@ -144,7 +144,7 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
     """Run the trials of a plan and write the report."""
     boards, unfinished, notes = [], [], []
     for (dataset, protocol), trials in plan.trials.items():
-        outcomes, title = [], f"{dataset}, {Path(protocol).stem}"
+        outcomes, title = [], title_of_board(dataset, protocol)
         with LiveTable(title, list(trials.values()), plan.console) as table:
             for outcome in run_trials(trials, plan.where, budget):
                 if outcome.error is None and read_result(outcome.folder)["test_result"] is None:

@@ -95,6 +95,11 @@ class Spec(NamedTuple):
         ]
 
 
+def title_of_board(dataset: str, protocol: str) -> str:
+    """How reports name a board: its data set, and its protocol without the folder and suffix of a file."""
+    return f"{dataset}, {Path(protocol).stem}"
+
+
 def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mapping[str, Any]) -> Spec:
     """Read the definition of a leaderboard from a file and the command line, which overrides the file.
 

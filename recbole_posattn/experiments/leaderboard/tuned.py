@@ -14,7 +14,7 @@ from rich.console import Console
 from recbole_posattn.errors import counted
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.identity import fingerprint
-from recbole_posattn.experiments.leaderboard.spec import Spec
+from recbole_posattn.experiments.leaderboard.spec import Spec, title_of_board
 from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning.live import LiveSearch
 from recbole_posattn.experiments.tuning.records import (
@@ -115,13 +115,13 @@ def tune_rows(
     checked = {name: check_search(search) for name, search in definitions.items()}
     winners: dict[str, dict[str, Any]] = {}
     short = Path(protocol).stem
-    board = f"{dataset}, {short}"
+    board = title_of_board(dataset, protocol)
     tuning.notes.append(
         f"{board}: each row was tuned by {counted(n_trials, 'trial')} on the validation set with seed {spec.seeds[0]}, "
         "in the search space of its model."
     )
     slugs = _slugs(list(spec.models))
-    boards = _slugs([f"{each}, {Path(its).stem}" for each in spec.datasets for its in spec.protocols])
+    boards = _slugs([title_of_board(each, its) for each in spec.datasets for its in spec.protocols])
     for name, search in definitions.items():
         if not search.space.keys:
             tuning.notes.append(f"{board}: {name}: nothing to search.")
