@@ -54,6 +54,12 @@ def inspected(checkpoint: str) -> Inspection:
 # -- kernels ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def page(inspected: Inspection) -> str:
+    """The page of the report on ``inspected``, whose figures take seconds."""
+    return report_files([inspected])["inspect.html"]
+
+
 @pytest.mark.parametrize("groups", [1, "n_heads"])
 def test_matrices_are_u_l_and_their_product(build: Callable, groups: object) -> None:
     model, _ = build(kernel_structure="toeplitz-full", kernel_branch=None, kernel_groups=groups, n_heads=2)
@@ -265,7 +271,9 @@ def test_command_prints_the_reach_and_writes_the_report(
     assert page.count("<svg") == len(names) and not re.search(r"(src|href)=[\"']https?:", page)
 
 
-def test_the_page_names_data_seed_epoch_and_metrics(inspected: Inspection, checkpoint: str, empty_folder: Path) -> None:
+def test_the_page_names_data_seed_epoch_and_metrics(
+    inspected: Inspection, page: str, checkpoint: str, empty_folder: Path
+) -> None:
     facts = dict(inspected.facts)
     result = json.loads((Path(checkpoint).parent / "result.json").read_text())
     best = result["best_epoch"] + 1
@@ -276,7 +284,6 @@ def test_the_page_names_data_seed_epoch_and_metrics(inspected: Inspection, check
         metrics = result[key]
         assert facts[split].split(", ")[:2] == [f"NDCG@10 {metrics['ndcg@10']:.4f}", f"Hit@10 {metrics['hit@10']:.4f}"]
         assert "Recall" not in facts[split] and "@5" not in facts[split]
-    page = report_files([inspected])["inspect.html"]
     assert all(value in page for value in (facts["data"], facts["epoch"], facts["validation"], facts["test"]))
 
     # The result is of another epoch, damaged, or elsewhere.
@@ -336,8 +343,8 @@ def test_models_of_others_can_be_inspected(settings: dict, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_page_opens_in_a_browser(inspected: Inspection, browser: Any, empty_folder: Path) -> None:
-    (empty_folder / "inspect.html").write_text(report_files([inspected])["inspect.html"])
+def test_page_opens_in_a_browser(page: str, browser: Any, empty_folder: Path) -> None:
+    (empty_folder / "inspect.html").write_text(page)
     for width in (1280, 400):
         browser.set_window_size(width, 900)
         browser.get((empty_folder / "inspect.html").as_uri())
