@@ -198,7 +198,8 @@ def _report_known(
 
 def _reports(curve: Sequence[tuple[int, float]], mode: str) -> list[dict[str, float]]:
     """What a trial reports after each epoch: its score, and the best one so far."""
-    best = itertools.accumulate((score for _, score in curve), max if mode == "max" else min)
+    better = max if mode == "max" else min
+    best = itertools.accumulate((score for _, score in curve), lambda so_far, score: better(score, so_far))
     return [
         {"epoch": epoch, "score": score, "best": so_far, "training_iteration": nth}
         for nth, ((epoch, score), so_far) in enumerate(zip(curve, best), start=1)
