@@ -148,12 +148,31 @@ def test_a_constant_schedule_without_warmup_changes_nothing(tiny_settings: Calla
 
 
 def test_more_epochs_do_not_stretch_the_decay_of_a_resumed_run(tiny_settings: Callable) -> None:
-    first = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(lr_scheduler="cosine"), command_line=[])
+    settings = tiny_settings(lr_scheduler="cosine", lr_end_factor=0.25)
+    first = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])
     resumed = run(config_dict={"epochs": 3, "show_progress": False}, command_line=[], resume=first["checkpoint"])
     rates = [point["learning_rate"] for point in resumed["curve"]]
-    assert rates[:2] == [point["learning_rate"] for point in first["curve"]] and rates[2] == 0.0
+    assert rates[:2] == [point["learning_rate"] for point in first["curve"]] and rates[2] == 0.25e-3
     report = json.loads(Path(resumed["checkpoint"]).with_name("result.json").read_text())
     assert report["config"]["lr_decay_epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"lr_end_factor": 0.1}, {"weight_averaging": "ema", "ema_decay": 0.5}], ids=str
+)
+def test_no_epoch_is_trained_with_the_learning_rate_0(tiny_settings: Callable, changes: dict, caplog: Any) -> None:
+    """Its validation is equal to the one before, at which RecBole's early stopping does not end."""
+    settings = tiny_settings(lr_scheduler="linear", lr_decay_epochs=2, epochs=5, **changes)
+    with caplog.at_level("INFO"):
+        result = run("NoPESASRec", "tiny", config_dict=settings, command_line=[])
+    said = "training ends after 2 epochs: the learning rate is 0 then (lr_decay_epochs)" in caplog.text
+    assert (result["epochs"], said) == ((5, False) if changes else (2, True))
+    resumed = run(config_dict={"epochs": 7, "show_progress": False}, command_line=[], resume=result["checkpoint"])
+    assert resumed["epochs"] == (7 if changes else 2)
+    if not changes:
+        assert resumed["test_result"] == result["test_result"]
+        alone = run("NoPESASRec", "tiny", config_dict={**settings, "epochs": 2}, command_line=[])
+        assert alone["test_result"] == result["test_result"]
 
 
 def test_a_learning_rate_that_is_changed_on_resume_keeps_its_schedule(tiny_settings: Callable) -> None:

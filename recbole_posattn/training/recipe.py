@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.settings.config import Config
+from recbole_posattn.settings.recipe_keys import DECAYING_SCHEDULERS
 from recbole_posattn.training.averaging import WeightAverage
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.schedule import Schedule
@@ -33,6 +34,9 @@ class RecipeMixin(EngineMixin):
         self._n_epochs_before: int | None = None  # before a resume with another number of steps in an epoch
         self._schedule: Schedule | None = None
         self._average: WeightAverage | None = None
+        self.epochs = epochs_with_a_rate(config)
+        if self.epochs < config["epochs"]:
+            self.logger.info(f"training ends after {self.epochs} epochs: the learning rate is 0 then (lr_decay_epochs)")
         if config["weight_averaging"] is not None:
             self._average = WeightAverage(
                 self.model, config["weight_averaging"], config["ema_decay"], config["averaging_start_epoch"]
@@ -113,6 +117,18 @@ class RecipeMixin(EngineMixin):
             self._n_steps = int(state["steps"])
             if self._average is not None:
                 self._average.restore(state["average"])
+
+
+def epochs_with_a_rate(config: Config) -> int:
+    """The number of epochs to train: ``epochs``, but none in which the learning rate is 0.
+
+    Such an epoch changes no weights, and RecBole's early stopping never ends at equal scores. Averaged weights still
+    change.
+    """
+    if config["lr_scheduler"] in DECAYING_SCHEDULERS and not config["lr_end_factor"] and not config["weight_averaging"]:
+        return min(config["epochs"], config["lr_decay_epochs"])
+    epochs: int = config["epochs"]
+    return epochs
 
 
 def schedule_of(config: Config, n_batches: int) -> Schedule:
