@@ -175,6 +175,12 @@ def test_no_epoch_is_trained_with_the_learning_rate_0(tiny_settings: Callable, c
         assert alone["test_result"] == result["test_result"]
 
 
+def test_a_model_without_epochs_stays_without(tiny_settings: Callable) -> None:
+    """RecBole trains those of the type TRADITIONAL for one epoch, whatever ``epochs`` says."""
+    result = run("Pop", "tiny", config_dict=tiny_settings(epochs=5), command_line=[])
+    assert (result["epochs"], len(result["curve"])) == (1, 1)
+
+
 def test_a_learning_rate_that_is_changed_on_resume_keeps_its_schedule(tiny_settings: Callable) -> None:
     settings = tiny_settings(lr_scheduler="linear", lr_decay_epochs=10)
     first = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])

@@ -28,15 +28,18 @@ class RecipeMixin(EngineMixin):
     to the same weights.
     """
 
+    epochs: int
+
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
         super().__init__(config, model)
         self._n_steps = 0  # of the optimizer, counted where there is a schedule
         self._n_epochs_before: int | None = None  # before a resume with another number of steps in an epoch
         self._schedule: Schedule | None = None
         self._average: WeightAverage | None = None
-        self.epochs = epochs_with_a_rate(config)
-        if self.epochs < config["epochs"]:
-            self.logger.info(f"training ends after {self.epochs} epochs: the learning rate is 0 then (lr_decay_epochs)")
+        last = last_epoch_with_a_rate(config)
+        if last is not None and last < self.epochs:
+            self.epochs = last
+            self.logger.info(f"training ends after {last} epochs: the learning rate is 0 then (lr_decay_epochs)")
         if config["weight_averaging"] is not None:
             self._average = WeightAverage(
                 self.model, config["weight_averaging"], config["ema_decay"], config["averaging_start_epoch"]
@@ -119,16 +122,16 @@ class RecipeMixin(EngineMixin):
                 self._average.restore(state["average"])
 
 
-def epochs_with_a_rate(config: Config) -> int:
-    """The number of epochs to train: ``epochs``, but none in which the learning rate is 0.
+def last_epoch_with_a_rate(config: Config) -> int | None:
+    """The last epoch, counted from 1, in which the learning rate is not 0; ``None`` if there is no such limit.
 
-    Such an epoch changes no weights, and RecBole's early stopping never ends at equal scores. Averaged weights still
+    Later epochs change no weights, and RecBole's early stopping never ends at equal scores. Averaged weights still
     change.
     """
     if config["lr_scheduler"] in DECAYING_SCHEDULERS and not config["lr_end_factor"] and not config["weight_averaging"]:
-        return min(config["epochs"], config["lr_decay_epochs"])
-    epochs: int = config["epochs"]
-    return epochs
+        last: int = config["lr_decay_epochs"]
+        return last
+    return None
 
 
 def schedule_of(config: Config, n_batches: int) -> Schedule:

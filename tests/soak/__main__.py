@@ -30,6 +30,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from recbole_posattn.compat import anomaly_detection_unchanged
+
 import torch
 import torch._dynamo  # what the first optimizer imports: here once, and not in each fork
 
@@ -50,6 +52,10 @@ from tests.soak.usage import (
     usage_of_many,
     usage_text,
 )
+
+with anomaly_detection_unchanged():  # likewise, models of all types, and what these import
+    import recbole.model.general_recommender
+    import recbole.model.sequential_recommender  # noqa: F401
 
 
 def main() -> int:
