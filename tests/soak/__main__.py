@@ -53,7 +53,7 @@ from tests.soak.usage import (
     usage_text,
 )
 
-with anomaly_detection_unchanged():  # likewise, models of all types, and what these import
+with anomaly_detection_unchanged():  # likewise RecBole's general and sequential models, and what these import
     import recbole.model.general_recommender
     import recbole.model.sequential_recommender  # noqa: F401
 

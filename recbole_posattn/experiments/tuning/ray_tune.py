@@ -7,7 +7,6 @@ they regain their state. No state kept by Ray is needed, and nothing is unpickle
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import os
 import shutil
@@ -176,13 +175,11 @@ def _optuna_search(
     )
 
 
-def _report_known(
-    known: Sequence[TrialRecord], searcher: Searcher | None, scheduler: TrialScheduler, mode: str
-) -> None:
+def _report_known(known: Sequence[TrialRecord], searcher: Searcher | None, scheduler: Any, mode: str) -> None:
     """Report the trials that have ended to Optuna and ASHA, as Ray reports those that it runs."""
-    controller: Any = None  # schedulers look at nothing of it, and at nothing of a trial but its id
     for record in known:
-        trial: Any = SimpleNamespace(trial_id=f"known_{record.number}")
+        # A scheduler reads only the id of a trial, and nothing of Ray's controller, which is None here
+        trial = SimpleNamespace(trial_id=f"known_{record.number}")
         results = _reports(record.curve, mode)
         last = results[-1] if results else None
         if searcher is not None:
@@ -190,20 +187,24 @@ def _report_known(
             for result in results:
                 searcher.on_trial_result(trial.trial_id, result)
             searcher.on_trial_complete(trial.trial_id, None if record.state == FAILED else last, record.state == FAILED)
-        scheduler.on_trial_add(controller, trial)
+        scheduler.on_trial_add(None, trial)
         for result in results:
-            scheduler.on_trial_result(controller, trial, result)
-        scheduler.on_trial_remove(controller, trial)
+            scheduler.on_trial_result(None, trial, result)
+        scheduler.on_trial_remove(None, trial)
 
 
 def _reports(curve: Sequence[tuple[int, float]], mode: str) -> list[dict[str, float]]:
-    """What a trial reports after each epoch: its score, and the best one so far."""
-    better = max if mode == "max" else min
-    best = itertools.accumulate((score for _, score in curve), lambda so_far, score: better(score, so_far))
-    return [
-        {"epoch": epoch, "score": score, "best": so_far, "training_iteration": nth}
-        for nth, ((epoch, score), so_far) in enumerate(zip(curve, best), start=1)
-    ]
+    """What a trial with this curve reported, with the count that Ray adds."""
+    reports: list[dict[str, float]] = []
+    for epoch, score in curve:
+        reports.append({**_report(epoch, score, reports, mode), "training_iteration": len(reports) + 1})
+    return reports
+
+
+def _report(epoch: int, score: float, before: Sequence[Mapping[str, float]], mode: str) -> dict[str, float]:
+    """What a trial reports after an epoch, its score and the best one so far, from its reports before."""
+    best = (max if mode == "max" else min)([score, *(last["best"] for last in before[-1:])])
+    return {"epoch": epoch, "score": score, "best": best}
 
 
 def _draw(
@@ -237,11 +238,11 @@ def _run_trial(
         TrialError: If the trial fails.
     """
     number, drawn = config["trial"]["number"], config["trial"]["settings"]
-    best: list[float] = []
+    reports: list[dict[str, float]] = []
 
     def report(epoch: int, score: float) -> None:
-        best[:] = [(max if mode == "max" else min)([score, *best])]
-        tune.report({"epoch": epoch, "score": score, "best": best[0]})
+        reports.append(_report(epoch, score, reports, mode))
+        tune.report(reports[-1])
 
     own = trial_folder(Path(folder), number)
     reason = run_in_folder(
@@ -255,7 +256,7 @@ def _run_trial(
     )
     if reason is not None:
         raise TrialError(reason)
-    if not best:  # a model without epochs
+    if not reports:  # a model without epochs
         for epoch, score in finished_curve(read_result(own)):
             report(epoch, score)
 
