@@ -132,7 +132,8 @@ def _inputs_of(model: SASRecBase, items: Tensor, lengths: Tensor, times: Tensor 
         for attention in attentions_of(model)
     ]
     try:
-        model.encode(model._align(items, lengths), times=model._align_times(times, lengths))
+        length = n_positions(model, lengths)  # padding that is cut off elsewhere has a share in the attention, too
+        model.encode(model._align(items, lengths, length), times=model._align_times(times, lengths, length))
     finally:
         for hook in hooks:
             hook.remove()

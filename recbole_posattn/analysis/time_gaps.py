@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from recbole_posattn.analysis.attended import counted_rows, split_for_attention, with_and_without
+from recbole_posattn.analysis.attended import counted_rows, n_positions, split_for_attention, with_and_without
 from recbole_posattn.analysis.attention_maps import from_itself
 from recbole_posattn.analysis.switches import BRANCH_PART, KERNEL_PARTS, attentions_of
 from recbole_posattn.models.sasrec import SASRecBase
@@ -97,7 +97,7 @@ def attention_by_gap(
     for batch, length, of_batch in split_for_attention(model, items, lengths, times):
         held = counted_rows(model, length, n_before=0)
         earlier = (held[:, :, None] & held[:, None, :]).tril(-1)
-        aligned = model._align_times(of_batch, length)
+        aligned = model._align_times(of_batch, length, n_positions(model, length))
         assert aligned is not None
         kind = torch.bucketize(aligned[:, :, None] - aligned[:, None, :], edges, right=True)[earlier]
         pairs += torch.bincount(kind, minlength=len(EDGES)).cpu()

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from recbole_posattn.data.fields import EARLIER_LIST_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.shorter import GROUP_COST
+from recbole_posattn.models.alignment import first_in_front, padding_in_front
 from recbole_posattn.models.options import (
     block_options,
     encoding_options,
@@ -33,7 +34,7 @@ from recbole_posattn.models.options import (
 from recbole_posattn.nn.backbone import Backbone, Block
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import ItemDropout
-from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, init_weights
+from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, count_cut_padding, init_weights
 from recbole_posattn.nn.encodings.build import build_encodings
 from recbole_posattn.nn.gemm import linear
 from recbole_posattn.nn.history_partition import HistoryPartition
@@ -53,8 +54,9 @@ class SASRecBase(SequentialRecommender):
 
     Attributes:
         newest_last: True if the newest item is at the last position, with padding in front.
-        padded_length: The length to which all sequences are padded, where padding takes part in the mixing; else
-            ``None``, and a batch is as long as its longest sequence.
+        padded_length: The length to which sequences count as padded, where padding takes part in the mixing; else
+            ``None``.
+        cuts_padding: Whether a batch is as long as its longest sequence all the same, not ``padded_length``.
         reads_time: Whether the times between items are read; batches then have the field ``TIME_LIST_FIELD``, see
             :mod:`recbole_posattn.data.relative_times`.
         loss: The loss of the targets in a batch.
@@ -88,6 +90,9 @@ class SASRecBase(SequentialRecommender):
         self.item_dropout = ItemDropout(config["item_dropout_prob"] or 0.0)
         self.item_score = item_score(config["score"] or "dot", config["score_temperature"])
         self.backbone = self.encoder(config)
+        self.cuts_padding = self.padded_length is None or (
+            not config["filter_padding"] and count_cut_padding(self.backbone, self.padded_length)
+        )
         # If only lags count, items may be at either end; at the start, they need no mask for the padding.
         lag_only = all(getattr(part, "lag_only", True) for part in self.backbone.modules())
         anywhere = lag_only and self.padded_length is None
@@ -252,7 +257,7 @@ class SASRecBase(SequentialRecommender):
         on_cpu = length.device.type == "cpu"
         # A GPU waits for its next kernel longer than it computes a padded batch: there, padding has to be large.
         one = not on_cpu and length.numel() * self.max_seq_length <= GROUP_COST["cuda"]
-        if one or not self.length_bucketing or self.padded_length is not None:
+        if one or not self.length_bucketing or not self.cuts_padding:
             return [torch.arange(len(length), device=length.device)]
         bucket = torch.log2(length.clamp(min=8)).ceil()
         return [torch.nonzero(bucket == value).flatten() for value in bucket.unique()]
@@ -292,38 +297,24 @@ class SASRecBase(SequentialRecommender):
         """
         return linear(*self.item_score.operands(hidden, self.item_embedding.weight))
 
-    def _align(self, sequence: Tensor, length: Tensor) -> Tensor:
-        """Bring (b, s) to the length of the batch, and move padding to the front if ``newest_last``."""
-        end = int(length.max()) if self.padded_length is None else self.padded_length
+    def _n_positions(self, length: Tensor) -> int:
+        return int(length.max()) if self.cuts_padding or self.padded_length is None else self.padded_length
+
+    def _align(self, sequence: Tensor, length: Tensor, n_positions: int | None = None) -> Tensor:
+        """Bring (b, s) to the length of the batch or to ``n_positions``, with padding in front if ``newest_last``."""
+        end = n_positions or self._n_positions(length)
         sequence = F.pad(sequence[:, :end], (0, max(0, end - sequence.shape[1])))
         return padding_in_front(sequence, length) if self.newest_last else sequence
 
-    def _align_times(self, times: Tensor | None, length: Tensor) -> Tensor | None:
+    def _align_times(self, times: Tensor | None, length: Tensor, n_positions: int | None = None) -> Tensor | None:
         """:meth:`_align` of times, which never fall: an item that is earlier than one before it counts as simultaneous.
 
         Padding has the time of the item next to it.
         """
         if times is None:
             return None
-        end = int(length.max()) if self.padded_length is None else self.padded_length
+        end = n_positions or self._n_positions(length)
         times = F.pad(times[:, :end], (0, max(0, end - times.shape[1])))
         inside = torch.arange(times.shape[1], device=times.device) < length[:, None]
         times = torch.where(inside, times, -torch.inf).cummax(dim=1).values
         return first_in_front(times, length) if self.newest_last else times
-
-
-def padding_in_front(sequence: Tensor, length: Tensor) -> Tensor:
-    """Move padding from the end to the start; shape (b, s)."""
-    place = _places_in_front(sequence, length)
-    return sequence.gather(1, place.clamp(min=0)).masked_fill(place < 0, 0)
-
-
-def first_in_front(sequence: Tensor, length: Tensor) -> Tensor:
-    """:func:`padding_in_front` with the first value of each sequence at the padding."""
-    return sequence.gather(1, _places_in_front(sequence, length).clamp(min=0))
-
-
-def _places_in_front(sequence: Tensor, length: Tensor) -> Tensor:
-    """The place that each value comes from when padding moves to the start, negative at padding; shape (b, s)."""
-    s = sequence.shape[1]
-    return torch.arange(s, device=sequence.device) - (s - length)[:, None]

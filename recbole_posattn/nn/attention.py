@@ -27,6 +27,7 @@ from recbole_posattn.nn.dropout import dropout as drop
 from recbole_posattn.nn.encodings.base import OfBatch, PositionEncoding
 from recbole_posattn.nn.gemm import Linear, linear
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
+from recbole_posattn.nn.padding_key import drop_padding, padding_bias, valid_with_padding, with_padding_key
 from recbole_posattn.nn.products import DENSE_LENGTH
 from recbole_posattn.nn.times import Times
 
@@ -46,6 +47,7 @@ def causal_attention(
     valid: Tensor | None = None,
     dropout: float = 0.0,
     logit_bias: LogitBias | None = None,
+    n_padding: Tensor | None = None,
 ) -> Tensor:
     """softmax(Q Kᵀ / √d_h + B + causal mask) V without attention to padding keys, in memory that is linear in s.
 
@@ -62,15 +64,18 @@ def causal_attention(
         dropout: Probability of zeroing an attention weight.
         logit_bias: Computes B, shape (b or 1, h, t, s), from consecutive queries (b, h, t, d_h), the keys (b, h, s,
             d_h) up to the last of them, and the row of the first query.
+        n_padding: How many keys the first one stands for, see ``padding_key.py``; shape (b,); with ``valid``, no bias.
 
     Returns:
         Tensor of shape (b, h, t, d_h); rows at padding are zero where ``valid`` is given.
     """
     t, s = query.shape[-2], key.shape[-2]
-    fused = dropout == 0.0 or query.is_cuda
-    if not fused and logit_bias is None and t == s and BLOCKED_FROM <= s <= ROWS and _is_plain(query):
-        attended = blocked_attention(query, key, value, valid, dropout)
-        return attended if valid is None else attended.masked_fill(~valid[:, None, :, None], 0.0)
+    fused = dropout == 0.0 or (query.is_cuda and n_padding is None)
+    every = t == s - (n_padding is not None)
+    if not fused and logit_bias is None and every and BLOCKED_FROM <= t <= ROWS and _is_plain(query):
+        attended = blocked_attention(query, key, value, valid, dropout, n_padding)
+        return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
+    logit_bias = logit_bias if n_padding is None else functools.partial(padding_bias, n_padding)
     if valid is None and logit_bias is None and fused and t in (1, s):  # the last position attends to all
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=t > 1)
 
@@ -84,7 +89,8 @@ def causal_attention(
         logits = logits if bias is None else logits + bias
         with torch.no_grad():  # the gradient is 0 where the softmax is 0, and needs no mask
             logits.masked_fill_(~mask, -math.inf)
-        return drop(torch.softmax(logits, dim=-1), dropout) @ value
+        weights = torch.softmax(logits, dim=-1)
+        return (drop(weights, dropout) if n_padding is None else drop_padding(weights, n_padding, dropout)) @ value
 
     attended = by_blocks_of_queries(attend, query, key, value)
     return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
@@ -159,6 +165,10 @@ class PositionKernelAttention(nn.Module):
         attend_padding: Whether padding in front of the items is attended, with key b_K and value b_V (the authors'
             code), instead of masked. The output then depends on how much of it there is.
 
+    Attributes:
+        padded_length: Positions to which sequences count as padded, so that attended padding may be cut off unless
+            :meth:`tells_padding_apart`. ``None``: the padding that is there counts.
+
     Raises:
         ValueError: If ``n_heads`` does not divide ``hidden_size``.
     """
@@ -187,6 +197,7 @@ class PositionKernelAttention(nn.Module):
         self.encodings = nn.ModuleList(encodings)
         self.output = Linear(hidden_size, hidden_size) if output_projection else nn.Identity()
         self.attend_padding = attend_padding
+        self.padded_length: int | None = None
 
     def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None, times: Times | None = None) -> Tensor:
         """Attend from ``x_query`` to ``x``.
@@ -204,7 +215,24 @@ class PositionKernelAttention(nn.Module):
             return self._folded(x_query, x, valid)
         query, key, value, logit_bias = self.project(x_query, x, valid, times)
         dropout = self.dropout if self.training else 0.0
-        return self._output(causal_attention(query, key, value, self.attended(valid), dropout, logit_bias))
+        n_padding, attended = self._n_padding(x, valid), self.attended(valid)
+        if n_padding is not None:
+            key, value = with_padding_key(key, self.key.bias), with_padding_key(value, self.value.bias)
+            attended = valid_with_padding(valid, n_padding, x.shape[1])
+        return self._output(causal_attention(query, key, value, attended, dropout, logit_bias, n_padding))
+
+    def tells_padding_apart(self) -> bool:
+        """Whether encodings give padding keys different logits, so that one key cannot stand for all."""
+        return any(encoding.enters != "attention_input" for encoding in self._encodings())
+
+    def _n_padding(self, x: Tensor, valid: Tensor | None) -> Tensor | None:
+        """The padding that one key stands for, shape (b,), or ``None``; arguments as in :meth:`forward`."""
+        if not self.attend_padding or self.tells_padding_apart():
+            return None
+        length = x.shape[1] if self.padded_length is None else self.padded_length
+        if valid is not None:
+            return length - valid.sum(dim=1)
+        return x.new_full((len(x),), length - x.shape[1], dtype=torch.int64) if length > x.shape[1] else None
 
     def attended(self, valid: Tensor | None) -> Tensor | None:
         """Which keys may be attended, the ``valid`` of :func:`causal_attention`; argument as in :meth:`forward`."""
@@ -239,7 +267,7 @@ class PositionKernelAttention(nn.Module):
 
     def _folds(self, length: int) -> bool:
         """Whether :meth:`_folded` applies and costs less; never in training, which drops attention weights."""
-        inside = any(encoding.enters != "attention_input" for encoding in self._encodings())  # these need K̃ itself
+        inside = self.tells_padding_apart()  # such encodings need K̃ itself
         groups = {self.u_kernel.n_groups, self.l_kernel.n_groups}
         timed = self.u_kernel.reads_time or self.l_kernel.reads_time
         inference = not (self.training or torch.is_grad_enabled())
@@ -255,10 +283,13 @@ class PositionKernelAttention(nn.Module):
         in_heads = (self.n_heads, -1, x.shape[-1])
         query = self._split_heads(self.query(x_query)) @ self.key.weight.view(in_heads)  # (b, h, 1, d)
         logits = query @ x.unsqueeze(1).mT / math.sqrt(x.shape[-1] // self.n_heads) @ self.u_kernel.dense(x.shape[1]).mT
-        attended = self.attended(valid)
-        if attended is not None:
-            logits = logits.masked_fill(~attended[:, None, None], -math.inf)
-        weights = torch.softmax(logits, dim=-1) @ self.l_kernel.dense(x.shape[1])
+        if valid is not None:
+            logits = logits.masked_fill(~valid[:, None, None], -math.inf)
+        n_padding = self._n_padding(x, valid)
+        if n_padding is not None:  # the logit of b_K, too, is less by q b
+            log_n = n_padding.to(logits.dtype).log()[:, None, None, None].expand(*logits.shape[:-1], 1)
+            logits = torch.cat([log_n, logits], dim=-1)
+        weights = torch.softmax(logits, dim=-1)[..., -x.shape[1] :] @ self.l_kernel.dense(x.shape[1])
         y = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
         return self._output(y + self.value.bias.view(self.n_heads, 1, -1))
 

@@ -139,6 +139,20 @@ def assemble_encoder(
     return BACKBONES[backbone](attentions, options, at_input, branches, block)
 
 
+def count_cut_padding(encoder: nn.Module, length: int) -> bool:
+    """Let attentions that attend to padding count it up to ``length`` positions, however much is in the batch.
+
+    Returns:
+        Whether padding may be cut off: not where an encoding gives each padding key a logit of its own.
+    """
+    attentions = [module for module in encoder.modules() if isinstance(module, PositionKernelAttention)]
+    if any(attention.tells_padding_apart() for attention in attentions):
+        return False
+    for attention in attentions:
+        attention.padded_length = length
+    return True
+
+
 def build_layer_kernels(
     kernel_structure: str,
     n_layers: int,

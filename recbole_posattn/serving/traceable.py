@@ -15,7 +15,8 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_posattn.data.relative_times import relative_times
-from recbole_posattn.models.sasrec import SASRecBase, first_in_front, padding_in_front
+from recbole_posattn.models.alignment import first_in_front, padding_in_front
+from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.attention import PositionKernelAttention
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
