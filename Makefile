@@ -24,11 +24,11 @@ run: $(VENV)/.installed
 	$(BIN)/python run_recbole_posattn.py --model=PosKernelSASRec --dataset=ml-100k $(ARGUMENTS)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # Every part of the package, without the tests marked "slow" and with a tenth of the generated cases
 test-fast: lint
-	HYPOTHESIS_PROFILE=fast $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	HYPOTHESIS_PROFILE=fast $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 # All tests, on every Python found here, each in an environment of its own that is removed afterwards
 test-pythons:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
@@ -34,6 +35,14 @@ COMMITTED = sorted(file.parent for file in (ROOT / "results").glob("*/leaderboar
 DRAWN = {"density", "kernel_ablation_ml-100k", "loss_precision", "recipe_controls_ml-100k", "times_beauty"}
 
 FILES = [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex", "html", "json")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_objects() -> Iterator[None]:
+    """statsmodels collects garbage for each correction, through all objects of this process that are not frozen."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
