@@ -83,7 +83,7 @@ def test_cross_entropy_by_onednn_is_that_in_float64(
     assert len(calls) % 3 == 0 and len(calls) >= 3
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")  # deprecated, but still used by other programs
 def test_other_types_tracing_and_autocast_are_left_to_pytorch(calls: list[tuple]) -> None:
     layer = gemm.Linear(6, 4)
     x = torch.randn(5, 6)
