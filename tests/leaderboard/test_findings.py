@@ -74,7 +74,7 @@ def test_few_seeds_are_weaker_evidence() -> None:
         "have fewer than 5 seeds, so tests of them are weaker evidence.",
     ]
     board.costs["seeds"] = [5, 3]
-    assert "; B has fewer than 5 seeds" in findings(board)[2]
+    assert "; B has fewer than 5 seeds, so tests of it are weaker evidence." in findings(board)[2]
     board.costs["seeds"] = 5
     assert "weaker" not in findings(board)[2]
 

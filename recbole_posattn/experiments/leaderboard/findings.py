@@ -105,9 +105,10 @@ def _what_is_open(board: Board) -> str:
         shown = ", although every paired test shows the lead" if rivals else ""
         unsure.append(f"how the rows compare on other data or with other settings{shown}")
     few = [model for model in board.models if model not in single and board.has_few_seeds(model)]
-    limits = (
-        f"; {_rows_of(few, board)} fewer than {FEW_SEEDS} seeds, so tests of them are weaker evidence" if few else ""
-    )
+    limits = ""
+    if few:
+        them = "them" if len(few) > 1 else "it"
+        limits = f"; {_rows_of(few, board)} fewer than {FEW_SEEDS} seeds, so tests of {them} are weaker evidence"
     return f"The board does not show {', or '.join(unsure)}{limits}."
 
 
