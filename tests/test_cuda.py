@@ -46,6 +46,7 @@ OURS: dict[str, dict[str, Any]] = {
     "items first": {**HYBRID, "position_alignment": "start"},
     "prefixes": {"train_objective": "augmented"},
     "padding attended": {"attend_padding": True, "backbone": "sasrec", "output_projection": True},
+    "padding counted": {"preset": "paper"},
     "a kernel for each channel": {"kernel_groups": "hidden_size"},
     "cosine, label smoothing": {"score": "cosine", "label_smoothing": 0.1},
     **{f"loss {name}": {"loss_type": name} for name in LOSSES},
@@ -105,6 +106,20 @@ def test_attention_is_softmax_attention(length: int, dtype: torch.dtype, biased:
     assert relative_error(attended, expected) < (1e-5 if dtype == torch.float32 else 2e-2)
     attended.float().sum().backward()
     assert all(torch.isfinite(x.grad).all() for x in inputs)
+
+
+def test_one_key_stands_for_all_padding_with_dropout() -> None:
+    """Its weight keeps the share that the weights of as many keys would: mean 1 and the binomial variance."""
+    torch.manual_seed(0)
+    n, p, b = 20, 0.3, 4096
+    query, key = torch.zeros(b, 1, 4, 8, device="cuda"), torch.zeros(b, 1, 5, 8, device="cuda")
+    value = torch.zeros_like(key)
+    value[:, :, 0] = 1.0  # the output is the weight of the padding
+    valid = torch.ones(b, 5, dtype=torch.bool, device="cuda")
+    y = causal_attention(query, key, value, valid, p, n_padding=torch.full((b,), n, device="cuda"))[:, 0, 0, 0]
+    share = y * (n + 1) / n
+    assert abs(float(share.mean()) - 1) < 0.01
+    assert float(share.var()) == pytest.approx(p / ((1 - p) * n), rel=0.1)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, "auto", None])

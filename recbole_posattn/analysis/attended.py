@@ -100,12 +100,12 @@ def with_and_without(
 
 
 def first_positions(model: SASRecBase, lengths: Tensor) -> Tensor:
-    """The first position of each sequence, aligned as in the model and cut to the longest; shape (b,)."""
+    """The first position of each sequence, aligned as in the model, of :func:`n_positions`; shape (b,)."""
     return n_positions(model, lengths) - lengths if model.newest_last else torch.zeros_like(lengths)
 
 
 def n_positions(model: SASRecBase, lengths: Tensor) -> int:
-    """The positions of a batch in the model: those of its longest sequence, or all if padding takes part."""
+    """The positions that a batch counts as having: those of its longest sequence, or all if padding takes part."""
     return int(lengths.max()) if model.padded_length is None else model.padded_length
 
 

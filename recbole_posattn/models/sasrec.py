@@ -34,7 +34,7 @@ from recbole_posattn.models.options import (
 from recbole_posattn.nn.backbone import Backbone, Block
 from recbole_posattn.nn.branch import KernelBranch
 from recbole_posattn.nn.dropout import ItemDropout
-from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, count_cut_padding, init_weights
+from recbole_posattn.nn.encoder import KernelPair, assemble_encoder, count_padding, init_weights
 from recbole_posattn.nn.encodings.build import build_encodings
 from recbole_posattn.nn.gemm import linear
 from recbole_posattn.nn.history_partition import HistoryPartition
@@ -56,7 +56,6 @@ class SASRecBase(SequentialRecommender):
         newest_last: True if the newest item is at the last position, with padding in front.
         padded_length: The length to which sequences count as padded, where padding takes part in the mixing; else
             ``None``.
-        cuts_padding: Whether a batch is as long as its longest sequence all the same, not ``padded_length``.
         reads_time: Whether the times between items are read; batches then have the field ``TIME_LIST_FIELD``, see
             :mod:`recbole_posattn.data.relative_times`.
         loss: The loss of the targets in a batch.
@@ -90,8 +89,9 @@ class SASRecBase(SequentialRecommender):
         self.item_dropout = ItemDropout(config["item_dropout_prob"] or 0.0)
         self.item_score = item_score(config["score"] or "dot", config["score_temperature"])
         self.backbone = self.encoder(config)
-        self.cuts_padding = self.padded_length is None or (
-            not config["filter_padding"] and count_cut_padding(self.backbone, self.padded_length)
+        counts = config["attend_padding"] and not config["filter_padding"]
+        self.counted_length = (
+            self.padded_length if counts and count_padding(self.backbone, self.max_seq_length) else None
         )
         # If only lags count, items may be at either end; at the start, they need no mask for the padding.
         lag_only = all(getattr(part, "lag_only", True) for part in self.backbone.modules())
@@ -133,6 +133,16 @@ class SASRecBase(SequentialRecommender):
     def encoding_names(self, config: Config) -> Sequence[str]:
         """The positional encodings, names of :data:`ENCODINGS`."""
         return ()
+
+    @property
+    def cuts_padding(self) -> bool:
+        """Whether batches are cut to their longest sequence; attention then counts the padding that is cut off.
+
+        Not in training on a GPU, whose fused attention with dropout has no key that stands for several.
+        """
+        if self.padded_length is None:
+            return True
+        return self.padded_length == self.counted_length and not (self.training and self.item_embedding.weight.is_cuda)
 
     def matrices(self) -> list[nn.Parameter]:
         """The weights that ``weight_decay_on: matrices`` decays: of linear layers, and the item embeddings."""
@@ -298,7 +308,9 @@ class SASRecBase(SequentialRecommender):
         return linear(*self.item_score.operands(hidden, self.item_embedding.weight))
 
     def _n_positions(self, length: Tensor) -> int:
-        return int(length.max()) if self.cuts_padding or self.padded_length is None else self.padded_length
+        if self.cuts_padding or self.padded_length is None:
+            return max(1, int(length.max()))
+        return self.padded_length
 
     def _align(self, sequence: Tensor, length: Tensor, n_positions: int | None = None) -> Tensor:
         """Bring (b, s) to the length of the batch or to ``n_positions``, with padding in front if ``newest_last``."""

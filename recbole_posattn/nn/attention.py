@@ -69,10 +69,11 @@ def causal_attention(
     Returns:
         Tensor of shape (b, h, t, d_h); rows at padding are zero where ``valid`` is given.
     """
+    assert n_padding is None or (logit_bias is None and valid is not None)
     t, s = query.shape[-2], key.shape[-2]
     fused = dropout == 0.0 or (query.is_cuda and n_padding is None)
-    every = t == s - (n_padding is not None)
-    if not fused and logit_bias is None and every and BLOCKED_FROM <= t <= ROWS and _is_plain(query):
+    whole = t + (n_padding is not None) == s and logit_bias is None
+    if whole and not fused and BLOCKED_FROM <= t <= ROWS and _is_plain(query):
         attended = blocked_attention(query, key, value, valid, dropout, n_padding)
         return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
     logit_bias = logit_bias if n_padding is None else functools.partial(padding_bias, n_padding)
@@ -166,8 +167,7 @@ class PositionKernelAttention(nn.Module):
             code), instead of masked. The output then depends on how much of it there is.
 
     Attributes:
-        padded_length: Positions to which sequences count as padded, so that attended padding may be cut off unless
-            :meth:`tells_padding_apart`. ``None``: the padding that is there counts.
+        padded_length: Positions up to which attended padding counts, even where it is cut off; ``None``: those of x.
 
     Raises:
         ValueError: If ``n_heads`` does not divide ``hidden_size``.
@@ -227,9 +227,10 @@ class PositionKernelAttention(nn.Module):
 
     def _n_padding(self, x: Tensor, valid: Tensor | None) -> Tensor | None:
         """The padding that one key stands for, shape (b,), or ``None``; arguments as in :meth:`forward`."""
-        if not self.attend_padding or self.tells_padding_apart():
+        length = self.padded_length or x.shape[1]
+        fused = x.is_cuda and self.training and length == x.shape[1]  # a fused kernel with dropout is faster
+        if not self.attend_padding or fused or self.tells_padding_apart():
             return None
-        length = x.shape[1] if self.padded_length is None else self.padded_length
         if valid is not None:
             return length - valid.sum(dim=1)
         return x.new_full((len(x),), length - x.shape[1], dtype=torch.int64) if length > x.shape[1] else None
@@ -285,10 +286,9 @@ class PositionKernelAttention(nn.Module):
         logits = query @ x.unsqueeze(1).mT / math.sqrt(x.shape[-1] // self.n_heads) @ self.u_kernel.dense(x.shape[1]).mT
         if valid is not None:
             logits = logits.masked_fill(~valid[:, None, None], -math.inf)
-        n_padding = self._n_padding(x, valid)
-        if n_padding is not None:  # the logit of b_K, too, is less by q b
-            log_n = n_padding.to(logits.dtype).log()[:, None, None, None].expand(*logits.shape[:-1], 1)
-            logits = torch.cat([log_n, logits], dim=-1)
+        if (n_padding := self._n_padding(x, valid)) is not None:  # b_K's logit, too, is less by q b: it is 0
+            logits = F.pad(logits, (1, 0))
+            logits = logits + padding_bias(n_padding, logits, logits.mT, 0)
         weights = torch.softmax(logits, dim=-1)[..., -x.shape[1] :] @ self.l_kernel.dense(x.shape[1])
         y = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
         return self._output(y + self.value.bias.view(self.n_heads, 1, -1))

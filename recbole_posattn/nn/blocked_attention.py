@@ -42,8 +42,8 @@ def blocked_attention(
 
     Args:
         query: Shape (b, h, s, d_h).
-        key: Shape (b, h, s, d_h); (b, h, s + 1, d_h) with ``n_padding``, as the other two.
-        value: Shape (b, h, s, d_h).
+        key: Shape (b, h, s, d_h), or (b, h, s + 1, d_h) with ``n_padding``.
+        value: The shape of ``key``.
         valid: Of the keys, False at padding, which is not attended; ``None`` if no padding precedes an item.
         dropout: Probability of zeroing an attention weight, in (0, 1).
         n_padding: How many keys the first one stands for, see ``padding_key.py``; shape (b,); with ``valid``.

@@ -139,16 +139,18 @@ def assemble_encoder(
     return BACKBONES[backbone](attentions, options, at_input, branches, block)
 
 
-def count_cut_padding(encoder: nn.Module, length: int) -> bool:
-    """Let attentions that attend to padding count it up to ``length`` positions, however much is in the batch.
+def count_padding(encoder: Backbone, length: int) -> bool:
+    """Let the attention of each block count padding up to ``length`` positions, however much is in the batch.
 
     Returns:
-        Whether padding may be cut off: not where an encoding gives each padding key a logit of its own.
+        Whether padding may be cut off: not where an encoding gives each padding key a logit of its own, nor with an
+        attention from elsewhere, which counts nothing.
     """
-    attentions = [module for module in encoder.modules() if isinstance(module, PositionKernelAttention)]
-    if any(attention.tells_padding_apart() for attention in attentions):
+    attentions = [block.attention for block in encoder.blocks if isinstance(block.attention, PositionKernelAttention)]
+    ours = [attention for attention in attentions if type(attention).forward is PositionKernelAttention.forward]
+    if len(ours) < len(encoder.blocks) or any(attention.tells_padding_apart() for attention in ours):
         return False
-    for attention in attentions:
+    for attention in ours:
         attention.padded_length = length
     return True
 

@@ -21,7 +21,7 @@ from recbole_posattn.nn.dropout import dropout
 
 
 def with_padding_key(x: Tensor, bias: Tensor) -> Tensor:
-    """Keys or values with that of the padding in front.
+    """Put the padding's key or value in front of the others.
 
     Args:
         x: Shape (b, h, s, d_h).
@@ -55,7 +55,7 @@ def padding_bias(n_padding: Tensor, query: Tensor, key: Tensor, first: int) -> T
         n_padding: n of each sequence, shape (b,).
         query: Shape (b, h, t, d_h).
         key: The padding's and those of items, shape (b, h, s + 1, d_h).
-        first: Row of the first query; no matter here.
+        first: Row of the first query; not used.
 
     Returns:
         Tensor of shape (b, 1, 1, s + 1).

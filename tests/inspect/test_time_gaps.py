@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -71,6 +72,22 @@ def test_attention_by_gap_is_that_of_a_slow_reading(loaded: Loaded, alignment: s
         assert found["pairs"] == len(values)
         expected = np.mean(values, axis=0)
         np.testing.assert_allclose(found[["bias", "attention", "attention_without"]], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_padding_that_a_model_cuts_off_has_its_share(tmp_path: Path) -> None:
+    settings = {"kernel_structure": "toeplitz-time_decay", "attend_padding": True, "position_encoding": []}
+    model, rows = (
+        (loaded := loaded_timed(write_timed(tmp_path), **settings)).model,
+        loaded.valid_data._dataset.inter_feat,
+    )
+    short = rows[model.ITEM_SEQ_LEN] < model.max_seq_length
+    items, lengths = rows[model.ITEM_SEQ][short][:5], rows[model.ITEM_SEQ_LEN][short][:5]
+    assert model.cuts_padding and len(lengths) == 5
+    tables = []
+    for counted in (model.padded_length, None):
+        model.counted_length = counted
+        tables.append(attention_by_gap(model, items, lengths, ["U"], times_of(model, rows)[short][:5]))
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_models_without_times_have_no_gaps(tmp_path: Path) -> None:

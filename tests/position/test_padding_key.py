@@ -15,6 +15,7 @@ from recbole_posattn.nn import attention as attention_module
 from recbole_posattn.nn import blocked_attention as blocked_module
 from recbole_posattn.nn.attention import PositionKernelAttention, causal_attention
 from recbole_posattn.nn.dropout import dropout
+from recbole_posattn.nn.encoder import count_padding
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.encodings.build import build_encodings
 from recbole_posattn.nn.kernels.base import KernelOptions
@@ -121,6 +122,24 @@ def plain(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, p: float, n_
     return (dropped @ value).masked_fill(~valid[:, None, 1:, None], 0.0)
 
 
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_blocks_of_queries_equal_the_formula(monkeypatch: pytest.MonkeyPatch, p: float) -> None:
+    """Each block has the padding key; with dropout, whose draw differs, gradients are the finite differences."""
+    monkeypatch.setattr(attention_module, "ROWS", 5)
+    n_padding = torch.tensor([0, 1, 4])
+    valid = torch.cat([(n_padding > 0)[:, None], torch.arange(7) >= torch.tensor([[0], [2], [6]])], dim=1)
+    inputs = operands(n_padding, 7)
+    if p == 0.0:
+        found = causal_attention(*inputs, valid, n_padding=n_padding)
+        torch.testing.assert_close(found, plain(*inputs, valid, p, n_padding), rtol=1e-10, atol=1e-12)
+
+    def of_inputs(*tensors: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return causal_attention(*tensors, valid, p, n_padding=n_padding)
+
+    assert torch.autograd.gradcheck(of_inputs, inputs)
+
+
 @pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize("n_heads", [1, 2])
 @pytest.mark.parametrize("s", [1, 8, 21])
@@ -151,7 +170,7 @@ def test_dropout_of_one_key_is_distributed_as_that_of_all() -> None:
     share = padding_factor(torch.full((draws,), n), p, torch.float64) * (1 - p) * n
     kept = torch.bincount(share.round().long(), minlength=n + 1) / draws
     expected = torch.tensor([math.comb(n, k) * (1 - p) ** k * p ** (n - k) for k in range(n + 1)])
-    torch.testing.assert_close(kept, expected, rtol=0, atol=0.004)  # four standard deviations
+    torch.testing.assert_close(kept, expected, rtol=0, atol=0.004)  # more than three standard deviations
     assert padding_factor(torch.tensor([0, 3]), 0.0, torch.float32).tolist() == [1.0, 1.0]
 
 
@@ -162,8 +181,8 @@ def test_models_cut_padding_off_and_lose_nothing(build: Callable, objective: str
     losses, gradients, scores = [], [], []
     for cuts in (False, True):
         model, (train, _, _) = build(**settings, hidden_size=16)
-        assert model.cuts_padding and model.padded_length == 24
-        model.cuts_padding = cuts
+        assert model.cuts_padding and model.padded_length == model.counted_length == 24
+        model.counted_length = 24 if cuts else None
         batch = train._dataset[torch.arange(len(train._dataset))]
         assert len(model._buckets(batch["item_length"])) == (3 if cuts else 1)
         loss = model.calculate_loss(batch)
@@ -180,3 +199,18 @@ def test_models_cut_padding_off_and_lose_nothing(build: Callable, objective: str
 def test_models_with_rope_are_padded_in_full(build: Callable) -> None:
     model, _ = build(attend_padding=True, position_encoding=["rope"])
     assert not model.cuts_padding and model._align(torch.ones(1, 2), torch.tensor([2])).shape[1] == model.max_seq_length
+
+
+def test_attention_from_elsewhere_is_padded_in_full(build: Callable) -> None:
+    """One that has a way of its own to the weights, and a model that sets its length itself."""
+
+    class Own(PositionKernelAttention):
+        def forward(self, x_query: Tensor, x: Tensor, valid: Tensor | None = None, times: None = None) -> Tensor:
+            return super().forward(x_query, x, valid, times)
+
+    model, _ = build(preset="paper")
+    assert model.cuts_padding and count_padding(model.backbone, 10)
+    model.padded_length = 9
+    assert not model.cuts_padding
+    model.backbone.blocks[1].attention.__class__ = Own
+    assert not count_padding(model.backbone, 10)
