@@ -308,9 +308,7 @@ class SASRecBase(SequentialRecommender):
         return linear(*self.item_score.operands(hidden, self.item_embedding.weight))
 
     def _n_positions(self, length: Tensor) -> int:
-        if self.cuts_padding or self.padded_length is None:
-            return max(1, int(length.max()))
-        return self.padded_length
+        return self.padded_length if self.padded_length and not self.cuts_padding else max(1, int(length.max()))
 
     def _align(self, sequence: Tensor, length: Tensor, n_positions: int | None = None) -> Tensor:
         """Bring (b, s) to the length of the batch or to ``n_positions``, with padding in front if ``newest_last``."""
