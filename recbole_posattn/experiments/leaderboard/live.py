@@ -59,8 +59,8 @@ class LiveTable:
         state = "reused" if outcome.reused else f"{unfinished}: {outcome.error}" if outcome.error else "done"
         seconds = time.monotonic() - self.started
         seed = outcome.trial.settings["seed"]
-        line = f"{self.title}  {done}/{len(self.trials)}  {outcome.trial.name}, seed {seed}: {state}  ({seconds:.0f} s)"
-        print_line(self.console, line)
+        row = f"{outcome.trial.name}, seed {seed}: {state}"
+        print_line(self.console, f"{self.title}  {done}/{len(self.trials)}  {row}  ({seconds:.0f} s since the start)")
 
     def _drawn(self) -> Group:
         table = Table(title=self.title, title_justify="left")
