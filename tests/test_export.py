@@ -95,7 +95,7 @@ def test_torch_export_scores_as_the_model(exported: Callable, model: str) -> Non
         ("HSTU", {"n_heads": 2, "read_times": False}),
         ("TiSASRec", {"n_heads": 2, "read_times": False}),
         ("PosKernelSASRec", {"score": "cosine", "score_temperature": 0.5}),
-        ("PosKernelSASRec", {"preset": "paper", "n_layers": 1, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 10}),
+        ("PosKernelSASRec", {"preset": "paper", "n_layers": 2, "hidden_size": 16, "MAX_ITEM_LIST_LENGTH": 10}),
         ("SASRec", {"n_heads": 2}),
         ("GRU4Rec", {"embedding_size": 16}),
         ("BERT4Rec", {"n_heads": 2, "n_layers": 1}),

@@ -233,7 +233,7 @@ class PositionKernelAttention(nn.Module):
             return None
         if valid is not None:
             return length - valid.sum(dim=1)
-        return x.new_full((len(x),), length - x.shape[1], dtype=torch.int64) if length > x.shape[1] else None
+        return x.new_full(x.shape[:1], length - x.shape[1], dtype=torch.int64) if length > x.shape[1] else None
 
     def attended(self, valid: Tensor | None) -> Tensor | None:
         """Which keys may be attended, the ``valid`` of :func:`causal_attention`; argument as in :meth:`forward`."""

@@ -30,7 +30,7 @@ def with_padding_key(x: Tensor, bias: Tensor) -> Tensor:
     Returns:
         Tensor of shape (b, h, s + 1, d_h).
     """
-    return torch.cat([bias.view(-1, 1, x.shape[-1]).expand(len(x), -1, -1, -1), x], dim=-2)
+    return torch.cat([bias.view(-1, 1, x.shape[-1]).expand(x.shape[0], -1, -1, -1), x], dim=-2)
 
 
 def valid_with_padding(valid: Tensor | None, n_padding: Tensor, length: int) -> Tensor:
@@ -44,7 +44,7 @@ def valid_with_padding(valid: Tensor | None, n_padding: Tensor, length: int) -> 
     Returns:
         Boolean tensor of shape (b, s + 1).
     """
-    items = n_padding.new_ones(len(n_padding), length, dtype=torch.bool) if valid is None else valid
+    items = n_padding.new_ones(n_padding.shape[0], length, dtype=torch.bool) if valid is None else valid
     return torch.cat([(n_padding > 0)[:, None], items], dim=1)
 
 
@@ -60,7 +60,7 @@ def padding_bias(n_padding: Tensor, query: Tensor, key: Tensor, first: int) -> T
     Returns:
         Tensor of shape (b, 1, 1, s + 1).
     """
-    bias = query.new_zeros(len(query), 1, 1, key.shape[-2])
+    bias = query.new_zeros(query.shape[0], 1, 1, key.shape[-2])
     bias[..., 0] = n_padding.to(query.dtype).log()[:, None, None]
     return bias
 
