@@ -307,13 +307,14 @@ class SASRecBase(SequentialRecommender):
         """
         return linear(*self.item_score.operands(hidden, self.item_embedding.weight))
 
-    def _n_positions(self, length: Tensor) -> int:
-        return self.padded_length if self.padded_length and not self.cuts_padding else max(1, int(length.max()))
+    def _cut(self, sequence: Tensor, length: Tensor, n_positions: int | None) -> Tensor:
+        """Bring (b, s) to ``n_positions``; by default those of the longest sequence, or all if padding is computed."""
+        end = n_positions or (None if self.cuts_padding else self.padded_length) or max(1, int(length.max()))
+        return F.pad(sequence[:, :end], (0, max(0, end - sequence.shape[1])))
 
     def _align(self, sequence: Tensor, length: Tensor, n_positions: int | None = None) -> Tensor:
-        """Bring (b, s) to the length of the batch or to ``n_positions``, with padding in front if ``newest_last``."""
-        end = n_positions or self._n_positions(length)
-        sequence = F.pad(sequence[:, :end], (0, max(0, end - sequence.shape[1])))
+        """:meth:`_cut`, with padding in front if ``newest_last``."""
+        sequence = self._cut(sequence, length, n_positions)
         return padding_in_front(sequence, length) if self.newest_last else sequence
 
     def _align_times(self, times: Tensor | None, length: Tensor, n_positions: int | None = None) -> Tensor | None:
@@ -323,8 +324,7 @@ class SASRecBase(SequentialRecommender):
         """
         if times is None:
             return None
-        end = n_positions or self._n_positions(length)
-        times = F.pad(times[:, :end], (0, max(0, end - times.shape[1])))
+        times = self._cut(times, length, n_positions)
         inside = torch.arange(times.shape[1], device=times.device) < length[:, None]
         times = torch.where(inside, times, -torch.inf).cummax(dim=1).values
         return first_in_front(times, length) if self.newest_last else times

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from recbole_posattn.nn import padding_key
 from recbole_posattn.nn.blocked_attention import blocked_attention
 from recbole_posattn.nn.dropout import dropout as drop
 from recbole_posattn.nn.encodings.base import OfBatch, PositionEncoding
 from recbole_posattn.nn.gemm import Linear, linear
 from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
-from recbole_posattn.nn.padding_key import drop_padding, padding_bias, valid_with_padding, with_padding_key
 from recbole_posattn.nn.products import DENSE_LENGTH
 from recbole_posattn.nn.times import Times
 
@@ -76,7 +76,7 @@ def causal_attention(
     if whole and not fused and BLOCKED_FROM <= t <= ROWS and _is_plain(query):
         attended = blocked_attention(query, key, value, valid, dropout, n_padding)
         return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
-    logit_bias = logit_bias if n_padding is None else functools.partial(padding_bias, n_padding)
+    logit_bias = logit_bias if n_padding is None else functools.partial(padding_key.padding_bias, n_padding)
     if valid is None and logit_bias is None and fused and t in (1, s):  # the last position attends to all
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=t > 1)
 
@@ -91,7 +91,7 @@ def causal_attention(
         with torch.no_grad():  # the gradient is 0 where the softmax is 0, and needs no mask
             logits.masked_fill_(~mask, -math.inf)
         weights = torch.softmax(logits, dim=-1)
-        return (drop(weights, dropout) if n_padding is None else drop_padding(weights, n_padding, dropout)) @ value
+        return (drop(weights, dropout) if n_padding is None else padding_key.drop(weights, n_padding, dropout)) @ value
 
     attended = by_blocks_of_queries(attend, query, key, value)
     return attended if valid is None else attended.masked_fill(~valid[:, None, s - t :, None], 0.0)
@@ -217,8 +217,8 @@ class PositionKernelAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         n_padding, attended = self._n_padding(x, valid), self.attended(valid)
         if n_padding is not None:
-            key, value = with_padding_key(key, self.key.bias), with_padding_key(value, self.value.bias)
-            attended = valid_with_padding(valid, n_padding, x.shape[1])
+            key, value = padding_key.prepend(key, self.key.bias), padding_key.prepend(value, self.value.bias)
+            attended = padding_key.prepend_valid(valid, n_padding, x.shape[1])
         return self._output(causal_attention(query, key, value, attended, dropout, logit_bias, n_padding))
 
     def tells_padding_apart(self) -> bool:
@@ -286,9 +286,8 @@ class PositionKernelAttention(nn.Module):
         logits = query @ x.unsqueeze(1).mT / math.sqrt(x.shape[-1] // self.n_heads) @ self.u_kernel.dense(x.shape[1]).mT
         if valid is not None:
             logits = logits.masked_fill(~valid[:, None, None], -math.inf)
-        if (n_padding := self._n_padding(x, valid)) is not None:  # b_K's logit, too, is less by q b: it is 0
-            logits = F.pad(logits, (1, 0))
-            logits = logits + padding_bias(n_padding, logits, logits.mT, 0)
+        if (n_padding := self._n_padding(x, valid)) is not None:
+            logits = padding_key.prepend_logit(logits, n_padding)
         weights = torch.softmax(logits, dim=-1)[..., -x.shape[1] :] @ self.l_kernel.dense(x.shape[1])
         y = weights @ x.unsqueeze(1) @ self.value.weight.view(in_heads).mT
         return self._output(y + self.value.bias.view(self.n_heads, 1, -1))

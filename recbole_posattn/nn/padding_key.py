@@ -20,7 +20,7 @@ from torch import Tensor
 from recbole_posattn.nn.dropout import dropout
 
 
-def with_padding_key(x: Tensor, bias: Tensor) -> Tensor:
+def prepend(x: Tensor, bias: Tensor) -> Tensor:
     """Put the padding's key or value in front of the others.
 
     Args:
@@ -33,8 +33,8 @@ def with_padding_key(x: Tensor, bias: Tensor) -> Tensor:
     return torch.cat([bias.view(-1, 1, x.shape[-1]).expand(x.shape[0], -1, -1, -1), x], dim=-2)
 
 
-def valid_with_padding(valid: Tensor | None, n_padding: Tensor, length: int) -> Tensor:
-    """Which keys count behind :func:`with_padding_key`: items, and the padding key where there is padding.
+def prepend_valid(valid: Tensor | None, n_padding: Tensor, length: int) -> Tensor:
+    """Which keys count behind :func:`prepend`: items, and the padding key where there is padding.
 
     Args:
         valid: Shape (b, s), True at items; ``None`` if there are items only.
@@ -46,6 +46,20 @@ def valid_with_padding(valid: Tensor | None, n_padding: Tensor, length: int) -> 
     """
     items = n_padding.new_ones(n_padding.shape[0], length, dtype=torch.bool) if valid is None else valid
     return torch.cat([(n_padding > 0)[:, None], items], dim=1)
+
+
+def prepend_logit(logits: Tensor, n_padding: Tensor) -> Tensor:
+    """Put the padding's logit in front of the others, where these lack the part q · b_K that all keys share.
+
+    Args:
+        logits: Shape (b, h, t, s).
+        n_padding: n of each sequence, shape (b,).
+
+    Returns:
+        Tensor of shape (b, h, t, s + 1).
+    """
+    log_n = n_padding.to(logits.dtype).log()[:, None, None, None]
+    return torch.cat([log_n.expand(*logits.shape[:-1], 1), logits], dim=-1)
 
 
 def padding_bias(n_padding: Tensor, query: Tensor, key: Tensor, first: int) -> Tensor:
@@ -65,7 +79,7 @@ def padding_bias(n_padding: Tensor, query: Tensor, key: Tensor, first: int) -> T
     return bias
 
 
-def drop_padding(weights: Tensor, n_padding: Tensor, p: float) -> Tensor:
+def drop(weights: Tensor, n_padding: Tensor, p: float) -> Tensor:
     """Dropout of attention weights, of which the first is the sum of n equal ones.
 
     Args:

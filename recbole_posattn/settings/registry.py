@@ -115,7 +115,7 @@ def patched_model_class(model_class: type[AbstractRecommender]) -> type[Abstract
     can build their sparse matrices afterwards.
     """
     patch_sparse_tensor_constructor(model_class)
-    # Each import below loads all of RecBole's models of one type
+    # Each import below loads every RecBole model of one type
     if model_class.type == ModelType.SEQUENTIAL:
         with anomaly_detection_unchanged():
             from recbole_posattn.models.faster import FASTER
