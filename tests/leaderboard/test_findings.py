@@ -105,6 +105,11 @@ def test_one_seed_tells_little() -> None:
     )
 
 
+def test_the_only_row_is_not_called_first() -> None:
+    board = board_of({"A": (0.2, NAN, 1)}, {}, "A")
+    assert findings(board)[2] == "The board does not show what A has with another seed, as it has only one."
+
+
 @pytest.mark.parametrize(
     ("equal", "named"), [(2, "M0 and M1"), (5, "M0, M1, M2, M3 and M4"), (8, "M0, M1, M2, M3 and 4 others")]
 )

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from rich.console import Console
@@ -606,6 +607,21 @@ def test_single_seeds_are_points(draw: Callable[[Board], Any]) -> None:
     (axis,) = draw(make_board()).axes
     drawn = {round(float(value), 9) for line in axis.lines for value in np.ravel([line.get_xdata(), line.get_ydata()])}
     assert {0.0592, 0.0608, 0.07, 0.01} <= drawn
+
+
+def test_bars_of_untested_rows_are_pale_and_outlined() -> None:
+    board = make_board()
+    board.scores.loc[board.scores["model"] == "Pop", "p"] = NAN
+    figure = draw_scores(board)
+    (axis,) = figure.axes
+    pale = {
+        label.get_text()
+        for label, bar in zip(axis.get_yticklabels(), axis.patches)
+        if to_hex(bar.get_facecolor()) == "#eef0f3"
+    }
+    assert pale == {"Pop"}
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["better", "reference", "not tested"]
 
 
 def overlap(boxes: list[Any]) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from recbole_posattn.experiments.leaderboard.board import Board
+
+# Bars by what the test against the reference found
+_BARS: dict[str, dict[str, Any]] = {
+    **{
+        verdict: {"color": VERDICT_COLORS[verdict], "alpha": 0.8} for verdict in ("better", "tie", "worse", "reference")
+    },
+    "not tested": {"facecolor": "#eef0f3", "edgecolor": VERDICT_COLORS[""], "linewidth": 1.0},
+}
 
 
 def draw_board(board: Board) -> list[Drawing]:
@@ -76,19 +84,17 @@ def draw_scores(board: Board) -> Figure:
     metric = board.metrics[0]
     models = board.models
     scores = [board.score(model, metric) for model in models]
-    verdicts = ["reference" if model == board.reference else board.verdict(model, metric) for model in models]
-    weak = [
-        verdict in ("better", "worse") and board.has_few_seeds(m, board.reference)
-        for m, verdict in zip(models, verdicts)
+    verdicts = [
+        "reference" if model == board.reference else board.verdict(model, metric) or "not tested" for model in models
     ]
     rows = np.arange(len(models))
     mean, low, high = (np.array([score[column] for score in scores], dtype=float) for column in ("mean", "low", "high"))
 
     figure = Figure(figsize=(5.2, max(3.4, 1.1 + 0.27 * len(models))), layout="constrained")
     axis = figure.subplots()
-    for row in rows:
-        color, alpha = VERDICT_COLORS[verdicts[row]], WEAK_ALPHA if weak[row] else 0.8
-        axis.barh(row, mean[row], height=0.7, color=color, alpha=alpha)
+    for row, model in zip(rows, models):
+        weak = verdicts[row] in ("better", "worse") and board.has_few_seeds(model, board.reference)
+        axis.barh(row, mean[row], height=0.7, **_BARS[verdicts[row]] | ({"alpha": WEAK_ALPHA} if weak else {}))
     axis.hlines(rows, low, high, color="black", linewidth=1.2)
     for row, model in zip(rows, models):
         of_seeds = list(board.of_seeds(model, metric).values())
@@ -111,9 +117,8 @@ def draw_scores(board: Board) -> Figure:
     axis.set(xlabel=metric_title(metric))
     axis.grid(axis="x")
 
-    shown = [verdict for verdict in ("better", "tie", "worse", "reference") if verdict in verdicts]
-    patches = [Patch(color=VERDICT_COLORS[verdict], alpha=0.8) for verdict in shown]
-    figure.legend(patches, shown, loc="outside lower center", ncols=4)
+    shown = [verdict for verdict in _BARS if verdict in verdicts]
+    figure.legend([Patch(**_BARS[verdict]) for verdict in shown], shown, loc="outside lower center", ncols=len(_BARS))
     return figure
 
 

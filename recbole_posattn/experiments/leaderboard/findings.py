@@ -95,7 +95,9 @@ def _what_is_open(board: Board) -> str:
     if others and single.issuperset(board.models):
         return "Another seed may change the order of the rows: each has only one."
     unsure = []
-    if first in single:
+    if first in single and not others:
+        unsure.append(f"what {_name(first)} has with another seed, as it has only one")
+    elif first in single:
         unsure.append(f"whether {_name(first)} would still be first with another seed, as it has only one")
     elif same := [model for model in rivals if not _is_above(board, first, model)]:
         unsure.append(f"whether {_name(first)} is better than {_names(same)}, as no paired test finds a difference")
