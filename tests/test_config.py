@@ -320,6 +320,9 @@ def test_keys_of_kernels_that_are_not_there_are_named(caplog: pytest.LogCaptureF
     Config("PosKernelSASRec", "ml-100k", config_dict=given, command_line=[])
     for key in given:
         assert f"{key} has no effect: kernel_structure identity-identity has no kernels." in caplog.text
+    without_attention = {"attention": "none", "kernel_branch": "toeplitz", "kernel_normalization": "frobenius"}
+    Config("PosKernelSASRec", "ml-100k", config_dict=without_attention, command_line=[])
+    assert "kernel_normalization has no effect: attention none has no kernels U and L." in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,7 +15,6 @@ from recbole_posattn.errors import SettingError, typed
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
-from recbole_posattn.settings.encodings import IDENTITY
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.single_model_keys import BSAREC_CUTOFF, SINGLE_MODEL_KEYS
@@ -24,9 +22,6 @@ from recbole_posattn.settings.single_model_keys import BSAREC_CUTOFF, SINGLE_MOD
 # RecBole's models with outputs at all positions, each of which depends on no later item, and which the model takes by
 # gather_indexes at the very end: they can be trained on whole sequences. S3Rec is one in its last stage.
 WHOLE_SEQUENCE_MODELS = ("FDSA", "GRU4Rec", "GRU4RecF", "GRU4RecKG", "S3Rec", "SASRec", "SASRecF")
-# Keys of the kernels U and L, which the branch does not read.
-_OF_KERNELS = {"kernel_normalization", "kernel_normalization_eps", "kernel_first_tap_start"}
-
 WHOLE_SEQUENCE_KEYS = ("train_objective", "window_stride")
 
 
@@ -210,12 +205,7 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
             "structure, such as --kernel_branch=toeplitz."
         )
     if settings["attention"] != "none":
-        if settings["kernel_structure"] == IDENTITY:
-            for key in sorted({"kernel_groups", "kernel_sharing", *_OF_KERNELS} & given):
-                logging.getLogger().warning(f"{key} has no effect: kernel_structure {IDENTITY} has no kernels.")
         return
-    for key in sorted(_OF_KERNELS & given):
-        logging.getLogger().warning(f"{key} has no effect: attention none has no kernels U and L.")
     if branch is None:
         raise SettingError(
             "attention 'none' needs kernel_branch, which mixes the positions instead, such as "

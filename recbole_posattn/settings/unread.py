@@ -13,6 +13,7 @@ from recbole.config import Config
 
 from recbole_posattn.errors import shown
 from recbole_posattn.settings.combinations import WHOLE_SEQUENCE_KEYS
+from recbole_posattn.settings.encodings import IDENTITY
 from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS, KEYS_OF_EVERY_MODEL
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.origins import origin, used_names
@@ -58,6 +59,9 @@ _READ_WITH: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attn_dropout_prob": (("attention",), ("softmax",)),
 }
 
+# Keys of the kernels U and L, which the branch does not read
+_OF_KERNELS = {"kernel_normalization", "kernel_normalization_eps", "kernel_first_tap_start"}
+
 
 def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> None:
     """Log one warning for the given keys that the run does not read, with the nearest key that it does read.
@@ -72,6 +76,7 @@ def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> 
     """
     model_class, given = config.model_class, config.external_config_dict
     _warn_of_keys_of_absent_parts(given, settings)
+    _warn_of_keys_of_absent_kernels(given, settings)
     read = {*config.internal_config_dict, *KEYS_OF_EVERY_MODEL}
     unread = set(given) - read - _READ_BY_RECBOLE - DERIVED_KEYS - {*WHOLE_SEQUENCE_KEYS}
     if unread:  # RecBole may read those of other data sets and types of models
@@ -94,6 +99,19 @@ def _warn_of_keys_of_absent_parts(given: Collection[str], settings: Mapping[str,
             logging.getLogger().warning(
                 f"{key} has no effect: it is for {' or '.join(others)} {' or '.join(values)}; got {got}."
             )
+
+
+def _warn_of_keys_of_absent_kernels(given: Collection[str], settings: Mapping[str, Any]) -> None:
+    if "kernel_branch" not in settings:
+        return
+    if settings["attention"] == "none":
+        unread, why = _OF_KERNELS, "attention none has no kernels U and L"
+    elif settings["kernel_structure"] == IDENTITY:
+        unread, why = {"kernel_groups", "kernel_sharing", *_OF_KERNELS}, f"kernel_structure {IDENTITY} has no kernels"
+    else:
+        return
+    for key in sorted(unread & set(given)):
+        logging.getLogger().warning(f"{key} has no effect: {why}.")
 
 
 def _has_part(settings: Mapping[str, Any], keys: Collection[str], values: Collection[str]) -> bool:
