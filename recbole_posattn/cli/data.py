@@ -81,10 +81,10 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out repeated interactions (default: none)",
     )
     filters.add_argument(
-        "--min_user_interactions", type=int, default=1, help="leave out users with fewer, repeatedly (default: 1)"
+        "--min_user_interactions", type=int, default=1, help="k-core: keep users with at least this many (default: 1)"
     )
     filters.add_argument(
-        "--min_item_interactions", type=int, default=1, help="leave out items with fewer, repeatedly (default: 1)"
+        "--min_item_interactions", type=int, default=1, help="k-core: keep items with at least this many (default: 1)"
     )
 
 

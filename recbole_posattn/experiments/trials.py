@@ -151,7 +151,8 @@ def _check_comparable(identity: Identity) -> None:
     if identity.settings["mask_history"] is None and find_model(model).type != ModelType.SEQUENTIAL:
         raise SettingError(
             f"mask_history must be none, all or except_target with {model} in a leaderboard, which compares models by "
-            "target; without it, RecBole ranks the targets of a user together, and not for sequential models."
+            "target; without it, RecBole ranks the targets of a user one by one for sequential models, but together "
+            f"for {model}."
         )
 
 

@@ -140,7 +140,7 @@ MODEL_KEYS = (
         "kernel_width_penalty",
         NOT_NEGATIVE,
         0.0,
-        "(float) Weight in the loss of the mean share of lags that 'adaptive_band' keeps; at least 0.",
+        "(float) Weight of a penalty in the loss: the mean share of lags that 'adaptive_band' keeps; at least 0.",
     ),
     Key(
         "kernel_sharing",
@@ -188,7 +188,8 @@ MODEL_KEYS = (
         "kernel_branch",
         part_rules()["kernel_branch"],
         "toeplitz",
-        "(str) A kernel M parallel to the attention, which adds γ ⊙ dropout(M LN(x)); ~ (the paper) or one of "
+        "(str) A kernel M parallel to the attention, which adds γ ⊙ dropout(M h), h the block's normalized input; ~ "
+        "(the paper) or one of "
         f"{list(STRUCTURES)}.",
         before=None,
     ),
@@ -248,8 +249,8 @@ MODEL_KEYS = (
         "window_stride",
         or_none(integer(1)),
         None,
-        "(int) Objective sequence: stride between windows of a long history, 1 to MAX_ITEM_LIST_LENGTH; ~: the latter, "
-        "without overlap.",
+        "(int) Objective sequence: stride between windows of a long history, 1 to MAX_ITEM_LIST_LENGTH; ~: "
+        "MAX_ITEM_LIST_LENGTH, without overlap.",
     ),
     Key(
         "last_window_only",
@@ -268,8 +269,8 @@ MODEL_KEYS = (
         "loss_type",
         part_rules()["loss_type"],
         "CE",
-        "(str) Cross-entropy over all items ('CE'), or over sampled negatives one of ['SSM', 'TSSM', 'BCE', 'gBCE', "
-        "'BPR'].",
+        "(str) Loss: cross-entropy over all items ('CE'), or with sampled negatives 'SSM', 'TSSM', 'BCE', 'gBCE' or "
+        "'BPR'.",
     ),
     Key(
         "loss_chunk_size",

@@ -158,8 +158,9 @@ def check_plugins_of_checkpoint(settings: Mapping[str, Any]) -> None:
         return
     flags = " ".join(f"--plugin={name}" for name in missing)
     raise SettingError(
-        f"{unknown[0]} {shown(unknown[1])} is unknown here: the run used the plugins {', '.join(missing)}, which are "
-        f"not imported because a checkpoint names them. If you trust them, add {flags}, or import them first in Python."
+        f"{unknown[0]} {shown(unknown[1])} is unknown here: the run used the plugins {', '.join(missing)}. Plugins are "
+        f"never imported just because a checkpoint names them: if you trust them, add {flags}, or import them first in "
+        "Python."
     )
 
 

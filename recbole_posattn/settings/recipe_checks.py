@@ -91,9 +91,9 @@ def _check_histories(settings: Mapping[str, Any]) -> None:
     both = " and ".join(f"{key} {settings.get(key)}" for key in ("history_partition", "train_mask_history"))
     if len(resolved) == 2 and all(resolved.values()):
         raise SettingError(
-            f"{both}, with mask_history {typed(settings['mask_history'])}, make no sense together: if the history is "
-            "left out of the loss, the only history item in it is the target, and its bias grows without bound. Turn "
-            "one of them off."
+            f"{both}, with mask_history {typed(settings['mask_history'])}, make no sense together: with the history "
+            "left out of the loss, the target is the only history item there, so the bias of history items grows "
+            "without bound. Turn one of the two off."
         )
     if settings.get("train_mask_history") is True and not settings["lazy_prefixes"]:
         raise SettingError("train_mask_history True needs lazy_prefixes: True; without it no histories are kept.")

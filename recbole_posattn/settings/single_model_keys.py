@@ -33,7 +33,7 @@ SINGLE_MODEL_KEYS = (
         "tvrec_orthogonality",
         NOT_NEGATIVE,
         0.0,
-        "(float) Weight in the loss of the overlap of the filters in each basis; at least 0.",
+        "(float) Weight of a penalty in the loss: the overlap of the filters in each basis; at least 0.",
     ),
     Key(
         "tisasrec_intervals",
@@ -46,6 +46,6 @@ SINGLE_MODEL_KEYS = (
         "tisasrec_embedding_l2",
         NOT_NEGATIVE,
         0.00005,
-        "(float) Weight in the loss of the sum of the squares of all embeddings; at least 0.",
+        "(float) Weight of a penalty in the loss: the sum of the squares of all embeddings; at least 0.",
     ),
 )

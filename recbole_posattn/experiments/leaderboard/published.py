@@ -78,7 +78,8 @@ def _entry(entry: Any, where: str) -> Published:
     ):
         raise SettingError(
             f"{where}: each must have the strings model, dataset, protocol and source, and metrics, a mapping of names "
-            f"such as ndcg@10 to numbers, and may have deviations, such a mapping, and the number of seeds; got "
+            f"such as ndcg@10 to numbers, and may have deviations (a mapping like metrics) and seeds (their number); "
+            f"got "
             f"{entry!r}."
         )
     _check_metrics(figures, where)
