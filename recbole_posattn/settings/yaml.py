@@ -17,7 +17,10 @@ import yaml
 from recbole_posattn.errors import SettingError, shown
 from recbole_posattn.settings.run_keys import TEXT_KEYS
 
-_MERGE_TAG, _NULL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "str"))
+_MERGE_TAG, _NULL_TAG, _BOOL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "bool", "str"))
+
+# Keys whose values are names, of runs and of leaderboards
+_NAMES = TEXT_KEYS | {"datasets", "models", "protocols", "reference"}
 
 # The most values and levels of a YAML document once its anchors are expanded; settings have a few hundred values.
 _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
@@ -26,8 +29,9 @@ _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
 class YamlLoader(yaml.SafeLoader):
     """YAML without Python objects, in which 1e-3 is a number, as in RecBole (YAML 1.1 needs 1.0e-3).
 
-    As in YAML 1.2, 010 is not the octal number 8 and 1:30 is not 90; both are text. A duplicate key is an error, and so
-    are anchors that contain themselves or grow without bounds.
+    As in YAML 1.2, 010 is not the octal number 8 and 1:30 is not 90; both are text. Keys are text, whatever they look
+    like, such as ``no`` for a row of a leaderboard. A duplicate key is an error, and so are anchors that contain
+    themselves or grow without bounds.
     """
 
     def compose_document(self) -> yaml.Node | None:
@@ -43,10 +47,14 @@ class YamlLoader(yaml.SafeLoader):
     def _keep_names(node: yaml.MappingNode) -> None:
         """Keep names as text, whatever they look like, such as 2024 for a data set."""
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in TEXT_KEYS | {"datasets"}:  # of a leaderboard
-                for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    if isinstance(name, yaml.ScalarNode) and name.tag != _NULL_TAG:
-                        name.tag = _TEXT_TAG
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(name, yaml.ScalarNode) and (
+                    (key.value in _NAMES and name.tag != _NULL_TAG)
+                    or (key.value == "priority" and name.tag == _BOOL_TAG)  # seeds stay numbers
+                ):
+                    name.tag = _TEXT_TAG
 
     def _written_out(self, node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
         """The number of nodes below a node, with anchors expanded."""
@@ -68,13 +76,14 @@ class YamlLoader(yaml.SafeLoader):
 
     @staticmethod
     def _check_keys(node: yaml.MappingNode) -> None:
-        lines: dict[tuple[str, str], int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE_TAG:
+                key.tag = _TEXT_TAG
                 line = key.start_mark.line + 1
-                if (key.tag, key.value) in lines:
-                    raise _GivenTwice(key.value, lines[key.tag, key.value], line)
-                lines[key.tag, key.value] = line
+                if key.value in lines:
+                    raise _GivenTwice(key.value, lines[key.value], line)
+                lines[key.value] = line
 
 
 _NUMBERS = {
@@ -144,9 +153,6 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         raise SettingError(f"config file {file} is not YAML: {' '.join(str(error).split())}") from error
     if settings is not None and not isinstance(settings, dict):
         raise SettingError(f"config file {file} must hold lines of 'key: value', got a {type(settings).__name__}")
-    for key in settings or {}:
-        if not isinstance(key, str):
-            raise SettingError(f"config file {file}: keys must be strings; got {shown(key)}")
     return settings or {}
 
 

@@ -118,6 +118,27 @@ def test_data_sets_may_have_numbers_as_names(tmp_path: Path) -> None:
     assert read_spec(written(tmp_path, text), {}, {}).tuned == {"2024": {"Pop": {"epochs": 3}}}
 
 
+def test_names_that_yaml_reads_as_other_values_stay_names(tmp_path: Path) -> None:
+    text = "models: {A: NoPESASRec, no: Pop, 1: BPR, on: FPMC}\nreference: no\npriority: [on, 2021]\nseeds: 2\n"
+    spec = read_spec(written(tmp_path, text), {}, {})
+    assert list(spec.models) == ["A", "no", "1", "on"]
+    assert [row["model"] for row in spec.models.values()] == ["NoPESASRec", "Pop", "BPR", "FPMC"]
+    assert spec.reference == "no"
+    started = [(trial.name, trial.settings["seed"]) for trial in spec.trials("ml-100k", "leave_one_out")]
+    assert started[:3] == [("on", 2020), ("on", 2021), ("A", 2021)]
+    tuned = "models: {no: Pop, A: Pop}\ntuned: {ml-100k: {no: {epochs: 7}}}\nnot_run: {off: too slow}\n"
+    spec = read_spec(written(tmp_path, tuned), {}, {})
+    assert spec.trials("ml-100k", "leave_one_out")[0].settings["epochs"] == 7
+    assert spec.not_run == {"off": "too slow"}
+
+
+@pytest.mark.parametrize("reference", ["off", "0", "''"])
+def test_a_reference_that_is_no_row_is_refused(tmp_path: Path, reference: str) -> None:
+    file = written(tmp_path, f"models: [NoPESASRec, Pop]\nreference: {reference}\n")
+    with pytest.raises(SettingError, match="reference must be one of NoPESASRec, Pop"):
+        read_spec(file, {}, {})
+
+
 def test_figures_of_others_are_read(tmp_path: Path) -> None:
     text = (
         "models: [Pop]\n"
@@ -132,6 +153,14 @@ def test_settings_that_override_a_protocol_are_told(tmp_path: Path) -> None:
     text = "settings: {mask_history: none, topk: [5, 10, 20], epochs: 3}\nmodels: [Pop, BPR]\n"
     spec = read_spec(written(tmp_path, text), {}, {})
     assert spec.protocol_changes("ml-100k", "temporal_paper") == ["mask_history none instead of the protocol's all"]
+
+
+def test_parts_of_eval_args_are_told_only_where_they_differ(tmp_path: Path) -> None:
+    same = "settings: {eval_args: {group_by: user}}\nmodels: [Pop]\n"
+    assert read_spec(written(tmp_path, same), {}, {}).protocol_changes("ml-100k", "leave_one_out_masked") == []
+    other = "settings: {eval_args: {group_by: user, mode: uni100}}\nmodels: [Pop]\n"
+    changes = read_spec(written(tmp_path, other), {}, {}).protocol_changes("ml-100k", "leave_one_out_masked")
+    assert changes == ["eval_args {mode: uni100} instead of the protocol's {mode: full}"]
 
 
 def test_a_grid_makes_a_row_of_each_combination(tmp_path: Path) -> None:
@@ -184,7 +213,7 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
             "{models: {A: {model: NoPESASRec, grid: {n_layers: [1, 2]}}, 'A, 1': {model: Pop}}}",
             "models: two rows have the name 'A, 1'; rename one",
         ),
-        ("{models: {1: Pop, '1': BPR}}", "models: two rows have the name '1'; rename one"),
+        ("{models: {1: Pop, '1': BPR}}", "key '1' is given twice, in line 1 and in line 1"),
         ("{models: [Pop], datasets: [tiny, tiny]}", "two datasets have the name 'tiny'; leave one out"),
         (
             "{models: [Pop], protocols: [a/p.yaml, b/p.yaml]}",
@@ -222,7 +251,7 @@ def test_leaderboards_that_come_along_can_be_run(file: Path) -> None:
         ("{models: [Pop], settings: {protocol: temporal}}", "protocol is set by .*; give it under protocols"),
         ("{models: [Pop], tuned: {ml-100k: {Pop: {metrics: [Hit]}}}}", "tuned: ml-100k: Pop: metrics must be the same"),
         ("{models: [Pop], plugins: [a-b]}", "plugins: each must be the dotted name of a module, .*; got 'a-b'"),
-        ("{models: 3}", "models must be a mapping of keys to values; got 3"),
+        ("{models: 3}", "models must be a mapping of keys to values; got '3'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, message: str) -> None:

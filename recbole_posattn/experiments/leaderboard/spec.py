@@ -87,12 +87,15 @@ class Spec(NamedTuple):
 
     def protocol_changes(self, dataset: str, protocol: str) -> list[str]:
         """The keys of the protocol that settings of all runs override, each in words for the report."""
-        given = self.row(next(iter(self.models)), dataset, protocol)
-        return [
-            f"{key} {setting_text(given[key])} instead of the protocol's {setting_text(value)}"
-            for key, value in read_protocol(protocol).items()
-            if given.get(key, value) != value
-        ]
+        given, changes = self.row(next(iter(self.models)), dataset, protocol), []
+        for key, value in read_protocol(protocol).items():
+            got = given.get(key, value)
+            if key == "eval_args" and isinstance(got, dict):  # a run merges the parts that are given
+                value = {part: value.get(part) for part in got if value.get(part) != got[part]}
+                got = {part: got[part] for part in value}
+            if got != value:
+                changes.append(f"{key} {setting_text(got)} instead of the protocol's {setting_text(value)}")
+        return changes
 
 
 def title_of_board(dataset: str, protocol: str) -> str:
@@ -127,7 +130,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     all_seeds = {*seeds, *_seeds(in_file.get("seeds", 3), f"{where}: seeds"), *itertools.chain(*of_rows.values())}
     if "seeds" in flags:
         of_rows = {}
-    named = given.get("reference") or next(iter(models))
+    named = next(iter(models)) if given.get("reference") is None else given["reference"]
     if str(named) not in (models if "reference" in flags else all_rows):
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {named!r}.")
     reference = str(named) if str(named) in models else next(iter(models))
