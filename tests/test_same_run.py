@@ -22,6 +22,7 @@ from torch import nn
 from recbole_posattn import Config, load, run
 from recbole_posattn.cli.main import main
 from recbole_posattn.errors import CheckpointError, SettingError
+from recbole_posattn.experiments.identity import identify
 from recbole_posattn.nn.losses.cross_entropy import CrossEntropy
 from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE
 from recbole_posattn.settings.registry import find_model
@@ -365,6 +366,21 @@ def test_a_key_whose_default_changed_the_results_has_the_value_before_it(tiny_se
     then = {"kernel_branch": None, "train_mask_history": False, "position_encoding": []}
     as_before = Config("PosKernelSASRec", "tiny", config_dict={**masked, **then}, command_line=[])
     assert setting_differences(before, as_before) == {}
+
+
+def test_a_key_that_a_run_did_not_have_was_not_set_by_its_preset(tiny_settings: Callable) -> None:
+    now = Config("PosKernelSASRec", "tiny", config_dict=tiny_settings(preset="paper"), command_line=[])
+    before = {"config": now.plain(), "training": {}}
+    for key in ("attend_padding", "initializer"):
+        del before["config"][key]
+    assert setting_differences(before, now) == {
+        "attend_padding": (False, True),
+        "initializer": ("normal", "xavier_uniform_stacked"),
+    }
+    known = identify({**tiny_settings(preset="paper"), "model": "PosKernelSASRec", "dataset": "tiny"})
+    assert known.differences(known.settings) == {}
+    without = {key: value for key, value in known.settings.items() if key != "attend_padding"}
+    assert known.differences(without) == {"attend_padding": (False, True)}
 
 
 def test_auto_takes_no_run_with_another_encoding(

@@ -34,7 +34,7 @@ class Identity(NamedTuple):
 
     Attributes:
         settings: The resolved settings that change a result, as plain data.
-        defaults: The default of each key that was not given.
+        defaults: The default of each key, whatever the preset and the protocol set.
         data: Digest of the contents of the data set, and of the pretrained model if there is one.
         version: See :data:`recbole_posattn.version.RESULTS_VERSION`.
     """
@@ -96,7 +96,7 @@ def identify(settings: Mapping[str, Any]) -> Identity:
     """
     config = Config(config_dict=settings, command_line=[])
     ensure_atomic_files(config)
-    matter, defaults = relevant(config.plain()), config.defaults()
+    matter, defaults = relevant(config.plain()), config.defaults(of_keys=True)
     for key, value in matter.items():
         if isinstance(defaults.get(key), float) and isinstance(value, int) and not isinstance(value, bool):
             matter[key] = float(value)  # 0 and 0.0 are one value, and have one fingerprint

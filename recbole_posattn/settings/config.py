@@ -147,9 +147,9 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         """The keys that were given, as opposed to defaults."""
         return self._given_keys
 
-    def defaults(self) -> dict[str, Any]:
-        """The defaults of keys that are not given, as plain data; a missing key has the default ``None``."""
-        return dict(plain_data({**UNLISTED_DEFAULTS, **self.internal_config_dict}))
+    def defaults(self, of_keys: bool = False) -> dict[str, Any]:
+        """The defaults as plain data; with ``of_keys``, without those of the preset and the protocol."""
+        return dict(plain_data({**UNLISTED_DEFAULTS, **(self._of_keys if of_keys else self.internal_config_dict)}))
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         given = self.external_config_dict["model"] if model is None else model
@@ -174,7 +174,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         super()._load_internal_config_dict(model, model_class, dataset)
         defaults = self.internal_config_dict
         fix_tree_settings(defaults)
-        external = self.external_config_dict
+        self._of_keys, external = dict(defaults), self.external_config_dict
         if (preset := external.get("preset", defaults["preset"])) is not None:
             defaults.update(preset_settings(preset, model, defaults))
         if (protocol := external.get("protocol", defaults["protocol"])) is not None:

@@ -116,7 +116,7 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
         with explain_checkpoint_errors(folder / LAST_NAME):
             config = _resumed_settings(folder, content, given, str(resume) == AUTO)
             before = [{key: change[key] for key in _CHANGE} for change in content["training"]["changes"]]
-            changes = [*before, *_changes(content, config, given.defaults())]
+            changes = [*before, *_changes(content, config, given.defaults(of_keys=True))]
     except UserError:
         if lock is not None:
             lock.release()

@@ -41,6 +41,7 @@ def setting_differences(
         The old and the current value by key, without the keys of :data:`recbole_posattn.settings.keys.RESUMABLE`.
     """
     before, now, defaults = content["config"], settings or given.plain(), given.defaults()
+    of_keys = given.defaults(of_keys=True)  # a run without a key had no preset with it
     comes_to = [resolved_histories(side) for side in (before, now)]
     # Some keys are added during a run, by RecBole's transforms for instance, and are not settings.
     given_before = set(content["training"].get("given", UNLISTED_RECBOLE_KEYS))
@@ -48,7 +49,7 @@ def setting_differences(
     keys -= {key for key in DERIVED_KEYS if key not in before or key not in now}
     differences = {}
     for key in sorted(keys):
-        old = _canonical(key, before.get(key, value_before(key, defaults)), defaults)
+        old = _canonical(key, before.get(key, value_before(key, of_keys)), defaults)
         new = _canonical(key, now.get(key, defaults.get(key)), defaults)
         if old != new and comes_to[0].get(key, old) != comes_to[1].get(key, new):
             differences[key] = (old, new)
