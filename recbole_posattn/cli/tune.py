@@ -13,6 +13,8 @@ from recbole_posattn.cli.settings import checked_settings, parsed_settings, requ
 from recbole_posattn.errors import SettingError, counted
 from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAULT_MODEL, SCHEDULERS
 
+_N_SAMPLES = 20
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -31,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one of properties/tuning or a YAML file (default: that of the model or of the model it derives from)",
     )
     spaces.add_argument("--params_file", type=Path, help="a search space as a RecBole .hyper file")
-    parser.add_argument("--num_samples", type=int, default=20, help="number of settings to try (default: 20)")
+    parser.add_argument(
+        "--num_samples", type=int, help=f"number of settings to try (default: {_N_SAMPLES}; a grid: all combinations)"
+    )
     parser.add_argument(
         "--search", choices=ALGORITHMS, default=ALGORITHMS[0], help="how settings are drawn (default: tpe)"
     )
@@ -54,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Search, print the best and write the report; returns the exit code."""
+    if options.num_samples is not None and options.search == "grid":
+        raise SettingError(
+            f"num_samples {options.num_samples} is for the searches tpe and random; got grid, which tries every "
+            "combination: leave it out."
+        )
+    options.num_samples = _N_SAMPLES if options.num_samples is None else options.num_samples
     require_positive(options, "num_samples", "grace_period", "jobs")
     checked = checked_settings(options.settings)
     from recbole_posattn.experiments.trials import Resources

@@ -128,6 +128,8 @@ def test_a_leaderboard_without_its_records_is_left_out(results: Path) -> None:
 def test_another_reference_and_chosen_models(results: Path) -> None:
     boards, left_out = read_gains(leaderboard_folders([results]), "PosKernel", ["NoPE", "SASRec"])
     assert [board.table["model"].tolist() for board in boards] == [["NoPE"], ["NoPE"], ["SASRec"]] and not left_out
+    with_reference, _ = read_gains(leaderboard_folders([results]), "PosKernel", ["PosKernel", "NoPE", "SASRec"])
+    assert all(board.table.equals(other.table) for board, other in zip(boards, with_reference, strict=True))
     chosen, _ = read_gains([results / "a"], models=["Pop"])
     every, _ = read_gains([results / "a"])
     assert chosen[0].table["p"].tolist() == every[0].table["p"].tolist()[1:]  # corrected for all rows, shown or not
@@ -135,7 +137,7 @@ def test_another_reference_and_chosen_models(results: Path) -> None:
         SettingError, match="no leaderboard has the row CAPE and another row; name a row with --reference=NAME"
     ):
         read_gains([results / "a"], "CAPE")
-    with pytest.raises(SettingError, match="models: 'Popp' is in no leaderboard with NoPE; there are Pop, PosKernel"):
+    with pytest.raises(SettingError, match="models: 'Popp' is in no leaderboard with NoPE; there are NoPE, Pop"):
         read_gains([results / "a"], models=["Popp"])
     with pytest.raises(SettingError, match=r"no leaderboard\.json in .*nowhere or the folders in it"):
         leaderboard_folders([results / "nowhere"])

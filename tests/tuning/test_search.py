@@ -485,6 +485,7 @@ def test_the_best_is_a_finished_one() -> None:
         (["--resources=gpu=.inf"], "cpus must be a positive integer and gpus a number of at least 0; got gpus inf"),
         (["--resume"], "there is no search in tuning/PosKernelSASRec-ml-100k to resume; leave --resume out"),
         (["--search=grid"], "learning_rate is loguniform, which has no grid"),
+        (["--search=grid", "--num_samples=3"], "num_samples 3 is for the searches tpe and random; got grid"),
         (["--n_layers=0"], "n_layers must be a positive integer; got 0"),
         (["--dataset=ml-100kk"], "data set 'ml-100kk' not found"),
         (["surplus"], "argument 'surplus' is not understood"),

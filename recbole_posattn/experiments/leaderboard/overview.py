@@ -133,7 +133,7 @@ def read_gains(
                 result.append(found)
     if not result:
         raise SettingError(f"no leaderboard has the row {baseline} and another row; name a row with --reference=NAME.")
-    known = {str(name) for each in result for name in (*each.table["model"], *each.table["row"])}
+    known = {baseline, *(str(name) for each in result for name in (*each.table["model"], *each.table["row"]))}
     for model in models:
         if model not in known:
             raise SettingError(
