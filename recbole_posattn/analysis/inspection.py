@@ -14,7 +14,7 @@ from recbole_posattn.analysis.attended import times_of
 from recbole_posattn.analysis.attention_maps import attention_maps, positional_bias
 from recbole_posattn.analysis.kernel_history import kernel_evolution
 from recbole_posattn.analysis.kernel_tables import kernel_reach, kernel_table, lag_profiles
-from recbole_posattn.analysis.switches import positional_parts
+from recbole_posattn.analysis.switches import attentions_of, positional_parts
 from recbole_posattn.analysis.time_gaps import attention_by_gap, weights_by_gap
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.poskernelsasrec import PosKernelSASRec
@@ -124,7 +124,9 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
             ("parts that can be switched off", ", ".join(parts) or "none"),
             ("size", _sizes(config)),
             *((key, setting_text(value)) for key, value in given),
-            ("histories measured on", f"{len(read):,} of validation targets"),
+            ("histories measured on", f"{len(read):,} of validation targets")
+            if attentions_of(model)
+            else ("attention maps", f"none: {config['model']} has no softmax attention that can be taken apart"),
         ],
         kernels=kernel_table(model),
         lags=lags,

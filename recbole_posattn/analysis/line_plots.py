@@ -20,6 +20,12 @@ _STYLES = ("-", "--")
 # Ticks of times, in seconds.
 _TIMES = {"0": 0, "1 min": 60, "1 h": 3600, "1 d": 86400, "1 mo": 2629800, "1 y": 31557600}
 
+# What is measured on pairs of items of the histories, by column of the table, and the properties of its axes
+_MEASURED_BY_GAP: dict[str, dict[str, str]] = {
+    "bias": {"title": "positional bias", "ylabel": "logits, relative to lag 0"},
+    "attention": {"title": "attention", "ylabel": "mean weight", "yscale": "log"},
+}
+
 
 def draw_lag_profiles(inspections: Sequence[Inspection]) -> Figure | None:
     """The mean weight of each kernel by lag, without lag 0; a line for each layer, mean over groups."""
@@ -77,24 +83,24 @@ def draw_gaps(inspections: Sequence[Inspection]) -> Figure | None:
     if all(inspection.gap_weights.empty and inspection.gaps.empty for inspection in inspections):
         return None
     parts = list(dict.fromkeys(part for each in inspections for part in each.gap_weights["part"]))
-    n_rows = -(-(len(parts) + 2) // 3)
+    measured = {} if all(each.gaps.empty for each in inspections) else _MEASURED_BY_GAP
+    n_rows = -(-(len(parts) + len(measured)) // 3)
     figure = Figure(figsize=(10.4, 0.6 + 3.3 * n_rows), layout="constrained")
     axes = figure.subplots(n_rows, 3).flatten()
-    *weight_axes, bias_axis, attention_axis = axes[: len(parts) + 2]
-    for axis in axes[len(parts) + 2 :]:
+    for axis in axes[len(parts) + len(measured) :]:
         figure.delaxes(axis)
     for inspection, style in zip(inspections, _STYLES):
-        for axis, part in zip(weight_axes, parts):
+        for axis, part in zip(axes, parts):
             weights = inspection.gap_weights[inspection.gap_weights["part"] == part]
             if not weights.empty:
                 _draw_by_layer(axis, weights.groupby(["layer", "gap"])["weight"].mean(), inspection.label, style, "gap")
                 axis.set(title=part, ylabel="learned weight")
         if not inspection.gaps.empty:
             means = inspection.gaps.groupby(["layer", "gap"])[["bias", "attention"]].mean()
-            _draw_by_layer(bias_axis, means["bias"], inspection.label, style, "gap")
-            _draw_by_layer(attention_axis, means["attention"], inspection.label, style, "gap")
-    bias_axis.set(title="positional bias", ylabel="logits, relative to lag 0")
-    attention_axis.set(title="attention", ylabel="mean weight", yscale="log")
+            for axis, column in zip(axes[len(parts) :], measured):
+                _draw_by_layer(axis, means[column], inspection.label, style, "gap")
+    for axis, properties in zip(axes[len(parts) :], measured.values()):
+        axis.set(**properties)
     for axis in figure.axes:
         axis.set_xscale("symlog", linthresh=1.0)
         axis.set_xticks(list(_TIMES.values()), list(_TIMES), minor=False)

@@ -37,6 +37,9 @@ _TABLES = {
     "partition": "biases of the history partition",
 }
 
+# What a figure of weights by time gap shows besides, for models whose attention can be taken apart.
+_MEASURED = "; positional bias and mean attention weight of pairs of items that far apart in the histories"
+
 
 class _Plan(NamedTuple):
     draw: Callable[[], Figure | None]
@@ -101,8 +104,9 @@ def _comparing_plans(inspections: Sequence[Inspection]) -> dict[str, _Plan]:
         "gaps": _Plan(
             partial(draw_gaps, inspections),
             "Weights by time gap",
-            "Learned weights by the seconds between two items, means over groups or heads; and positional bias and "
-            "mean attention weight of pairs of items that far apart in the histories.",
+            "Learned weights by the seconds between two items, means over groups or heads"
+            + (_MEASURED if any(not each.gaps.empty for each in inspections) else "")
+            + ".",
         ),
         "lag_profiles": _Plan(
             partial(draw_lag_profiles, inspections),

@@ -21,6 +21,7 @@ from recbole_posattn.analysis.attention_maps import attention_maps, history_buck
 from recbole_posattn.analysis.inspection import Inspection, inspect_checkpoint, partition_table
 from recbole_posattn.analysis.kernel_history import kernel_evolution
 from recbole_posattn.analysis.kernel_tables import half_life, kernel_matrices, kernel_reach, kernel_table, lag_profiles
+from recbole_posattn.analysis.line_plots import draw_gaps
 from recbole_posattn.analysis.report import html, labelled, partition_text, report_files
 from recbole_posattn.analysis.switches import positional_parts
 from recbole_posattn.cli import main as cli
@@ -339,7 +340,12 @@ def test_models_of_others_can_be_inspected(settings: dict, name: str) -> None:
     assert found.parts == {"ESASRec": ["absolute"], "HSTU": ["absolute"], "TiSASRec": []}[name]
     assert found.attention.empty == (name != "ESASRec") and found.gap_weights.empty == (name != "HSTU")
     assert found.partition.empty == (name == "ESASRec")
-    assert "inspect.html" in report_files([found])
+    page = str(report_files([found])["inspect.html"])
+    assert ("By lag" in page) == (name != "TiSASRec") and ("Tables" in page)
+    assert ("histories measured on" in page) == (name == "ESASRec")
+    assert (f"{name} has no softmax attention that can be taken apart" in page) == (name != "ESASRec")
+    figure = draw_gaps([found])
+    assert [axis.get_title() for axis in figure.axes] == ["time_bias"] if name == "HSTU" else figure is None
 
 
 @pytest.mark.slow
