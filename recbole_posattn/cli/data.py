@@ -133,6 +133,8 @@ def _summary(done: Conversion) -> str:
     lines.append(
         f"data set: {counted(done.users, 'user')}, {counted(done.items, 'item')}, {counted(kept, 'interaction')}"
     )
+    if done.padded:
+        lines.append(f"blanks: {done.padded:,} users and items begin or end with a blank, which is part of their names")
     lines.append(f"times: {time_span(done.first, done.last)}")
     for each in done.features:
         described = f"{each.role}s: {each.described:,} of {each.wanted:,} described by {each.source}"

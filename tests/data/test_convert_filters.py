@@ -14,6 +14,7 @@ from recbole_posattn.atomic_files.convert.convert import convert
 from recbole_posattn.atomic_files.convert.filters import Filters, apply_filters, k_core
 from recbole_posattn.atomic_files.convert.interactions import Interactions
 from recbole_posattn.atomic_files.convert.shapes import ReadOptions
+from recbole_posattn.cli.main import main
 from recbole_posattn.errors import DataError, SettingError
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3), st.integers(1, 5)), max_size=40)
@@ -103,6 +104,19 @@ def test_a_conversion_tells_its_steps(empty_folder: Path) -> None:
     with pytest.raises(DataError, match=r"no interaction of a.csv is left \(read: 6; rating of 9 or more: 0\)"):
         convert("a.csv", "nothing", OWN, Filters(9))
     assert not Path("dataset/nothing").exists()
+
+
+def test_blanks_around_names_are_told(empty_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("a.csv").write_text("u,i,t,r\na, x,1,5\na,x ,2,5\na,x,3,1\nb ,x,4,4\nc , z,5,1\n")
+    assert convert("a.csv", "mine", OWN, Filters(2)).padded == 3  # c and z are left out
+    columns = ["--user=u", "--item=i", "--time=t"]
+    assert main(["data", "convert", "a.csv", "--name=other", *columns]) == 0
+    assert (
+        "blanks: 5 users and items begin or end with a blank, which is part of their names" in capsys.readouterr().out
+    )
+    Path("b.csv").write_text("u,i,t\na,x,1\n")
+    assert main(["data", "convert", "b.csv", "--name=third", *columns]) == 0
+    assert "blanks" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

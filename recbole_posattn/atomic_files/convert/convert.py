@@ -65,6 +65,7 @@ class Conversion(NamedTuple):
         rejected_file: The file that lists them; ``None`` if there are none.
         features: The files of features.
         left: Files of features that were there and stay as they are.
+        padded: Users and items whose tokens begin or end with blanks, which are part of them.
     """
 
     file: Path
@@ -79,6 +80,7 @@ class Conversion(NamedTuple):
     rejected_file: Path | None
     features: tuple[FeatureFile, ...] = ()
     left: tuple[Path, ...] = ()
+    padded: int = 0
 
 
 def convert(
@@ -153,7 +155,16 @@ def convert(
         features = _summaries(output, tables)
         unwritten = [role for role in ROLES if role not in {table.role for table in tables}]
         left = tuple(file for role in unwritten if (file := output.features_file(role)).exists())
-        return Conversion(output.file, located.label, form, steps, users, items, *times, *of_rejects, features, left)
+        counts_and_times = (users, items, *times)
+        return Conversion(
+            output.file, located.label, form, steps, *counts_and_times, *of_rejects, features, left, _padded(kept)
+        )
+
+
+def _padded(kept: Interactions) -> int:
+    """The number of users and items whose tokens begin or end with blanks."""
+    used = ((kept.users, kept.user), (kept.items, kept.item))
+    return sum(tokens[each] != tokens[each].strip() for tokens, number in used for each in np.unique(number).tolist())
 
 
 def _features(kept: Interactions, sources: Sequence[Source], on_error: OnError, stack: ExitStack) -> list[Table]:
