@@ -124,9 +124,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
             ("parts that can be switched off", ", ".join(parts) or "none"),
             ("size", _sizes(config)),
             *((key, setting_text(value)) for key, value in given),
-            ("histories measured on", f"{len(read):,} of validation targets")
-            if attentions_of(model)
-            else ("attention maps", f"none: {config['model']} has no softmax attention that can be taken apart"),
+            _measured(model, config["model"], len(read)),
         ],
         kernels=kernel_table(model),
         lags=lags,
@@ -149,6 +147,12 @@ def partition_table(model: SASRecBase) -> pd.DataFrame:
     """
     buckets = [] if model.history_partition is None else model.history_partition.by_bucket()
     return pd.DataFrame(buckets, columns=["first_lag", "last_lag", "bias"])
+
+
+def _measured(model: SASRecBase, name: str, n_histories: int) -> tuple[str, str]:
+    if attentions_of(model):
+        return "histories measured on", f"{n_histories:,} of validation targets"
+    return "attention maps", f"none: {name} has no softmax attention that can be taken apart"
 
 
 def _sizes(config: Any) -> str:

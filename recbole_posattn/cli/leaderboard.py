@@ -45,6 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=_seeds, help="number of seeds, or a list such as 2020,2021 or [2020] (default: 3)"
     )
     parser.add_argument("--reference", help="the model that all others are tested against (default: the first)")
+    _add_run_arguments(parser)
+    parser.add_argument(
+        "--published", type=names_in, help="files with published results in RecBoard's format, separated by commas"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        help="write the report of the leaderboard in this folder again, from its records alone",
+    )
+    parser.add_argument("--output", "--out", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how and where runs are made."""
     add_plugin_argument(parser)
     parser.add_argument(
         "--jobs", type=int, default=_OF_RUNS["jobs"], help="runs at a time on this machine (default: 1)"
@@ -71,16 +86,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a folder with the records of finished runs, or with searches; may be repeated (results/ is always read)",
     )
-    parser.add_argument(
-        "--published", type=names_in, help="files with published results in RecBoard's format, separated by commas"
-    )
-    parser.add_argument(
-        "--from",
-        dest="source",
-        type=Path,
-        help="write the report of the leaderboard in this folder again, from its records alone",
-    )
-    parser.add_argument("--output", "--out", type=Path, help="folder of runs and report (default: leaderboards/<name>)")
 
 
 def _seeds(text: str) -> int | list[int]:

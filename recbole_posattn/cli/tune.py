@@ -58,13 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Search, print the best and write the report; returns the exit code."""
-    if options.num_samples is not None and options.search == "grid":
-        raise SettingError(
-            f"num_samples {options.num_samples} is for the searches tpe and random; got grid, which tries every "
-            "combination: leave it out."
-        )
-    options.num_samples = _N_SAMPLES if options.num_samples is None else options.num_samples
-    require_positive(options, "num_samples", "grace_period", "jobs")
+    _check_numbers(options)
     checked = checked_settings(options.settings)
     from recbole_posattn.experiments.trials import Resources
     from recbole_posattn.experiments.tuning.space_files import read_hyper, read_space, space_of_model
@@ -107,6 +101,16 @@ def execute(options: argparse.Namespace) -> int:
     for written in files:
         print(f"written: {written}")
     return 0
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    if options.num_samples is not None and options.search == "grid":
+        raise SettingError(
+            f"num_samples {options.num_samples} is for the searches tpe and random; got grid, which tries every "
+            "combination: leave it out."
+        )
+    options.num_samples = _N_SAMPLES if options.num_samples is None else options.num_samples
+    require_positive(options, "num_samples", "grace_period", "jobs")
 
 
 def resources_of(options: argparse.Namespace) -> dict[str, Any]:
