@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recbole_posattn.cli.parser import names_in
 from recbole_posattn.cli.plugins import add_plugin_argument
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from recbole_posattn.experiments.leaderboard.leaderboard import Report
 
 _KEYS = ("models", "datasets", "protocols", "seeds", "reference", "published")
-
-# Flags without a use with --from, with their defaults
-_OF_RUNS: dict[str, Any] = {
-    **dict.fromkeys((*_KEYS, "address", "cpus", "budget")),
-    **{"plugin": [], "runs": [], "jobs": 1, "gpus": 0.0, "tune": False, "num_samples": 20},
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,23 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say how and where runs are made."""
     add_plugin_argument(parser)
-    parser.add_argument(
-        "--jobs", type=int, default=_OF_RUNS["jobs"], help="runs at a time on this machine (default: 1)"
-    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
     parser.add_argument("--cpus", type=int, help="CPUs of a run (default: this machine's, shared by the jobs)")
-    parser.add_argument(
-        "--gpus", type=float, default=_OF_RUNS["gpus"], help="GPUs of a run, may be fractional (default: 0)"
-    )
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of a run, may be fractional (default: 0)")
     parser.add_argument(
         "--tune", action="store_true", help="first tune every model, each with the same number of trials"
     )
-    parser.add_argument(
-        "--num_samples",
-        type=int,
-        default=_OF_RUNS["num_samples"],
-        help="trials of each model with --tune (default: 20)",
-    )
+    parser.add_argument("--num_samples", type=int, default=20, help="trials of each model with --tune (default: 20)")
     parser.add_argument("--budget", type=float, help="minutes for all runs together (default: no limit)")
     parser.add_argument(
         "--runs",
@@ -160,7 +145,11 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 def _remake(options: argparse.Namespace) -> int:
     """Write the report of a finished leaderboard again; returns the exit code."""
-    others = [f"--{key}" for key, default in _OF_RUNS.items() if getattr(options, key) != default]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    kept = {"spec", "source", "output"}
+    others = [f"--{key}" for key, value in defaults.items() if key not in kept and getattr(options, key) != value]
     others += [text for text in (options.spec, *options.settings) if text]
     if others:
         raise SettingError(f"--from reads everything but --output from the leaderboard; leave out {' '.join(others)}.")

@@ -19,8 +19,8 @@ from recbole_posattn.settings.run_keys import TEXT_KEYS
 
 _MERGE_TAG, _NULL_TAG, _BOOL_TAG, _TEXT_TAG = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "null", "bool", "str"))
 
-# Keys whose values are names, of runs and of leaderboards
-_NAMES = TEXT_KEYS | {"datasets", "models", "protocols", "reference"}
+# Keys of a leaderboard whose values are names
+_NAMES = {"datasets", "models", "protocols", "reference"}
 
 # The most values and levels of a YAML document once its anchors are expanded; settings have a few hundred values.
 _LARGEST_DOCUMENT, _DEEPEST_DOCUMENT = 100_000, 50
@@ -46,13 +46,15 @@ class YamlLoader(yaml.SafeLoader):
     @staticmethod
     def _keep_names(node: yaml.MappingNode) -> None:
         """Keep names as text, whatever they look like, such as 2024 for a data set."""
+        is_leaderboard = any(key.value == "models" for key, _ in node.value)
+        names = TEXT_KEYS | (_NAMES if is_leaderboard else {"datasets"})
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
             for name in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if isinstance(name, yaml.ScalarNode) and (
-                    (key.value in _NAMES and name.tag != _NULL_TAG)
-                    or (key.value == "priority" and name.tag == _BOOL_TAG)  # seeds stay numbers
+                    (key.value in names and name.tag != _NULL_TAG)
+                    or (is_leaderboard and key.value == "priority" and name.tag == _BOOL_TAG)  # seeds stay numbers
                 ):
                     name.tag = _TEXT_TAG
 
@@ -64,7 +66,7 @@ class YamlLoader(yaml.SafeLoader):
         if id(node) not in known:
             below: list[yaml.Node] = []
             if isinstance(node, yaml.MappingNode):
-                self._check_keys(node)
+                self._keys_as_text(node)
                 below = [part for pair in node.value for part in pair]
             elif isinstance(node, yaml.SequenceNode):
                 below = node.value
@@ -75,7 +77,8 @@ class YamlLoader(yaml.SafeLoader):
         return known[id(node)]
 
     @staticmethod
-    def _check_keys(node: yaml.MappingNode) -> None:
+    def _keys_as_text(node: yaml.MappingNode) -> None:
+        """Make the keys of a mapping text, whatever they look like, and refuse a duplicate."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE_TAG:

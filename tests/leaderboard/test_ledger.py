@@ -305,7 +305,7 @@ def test_what_is_no_leaderboard_is_not_made_again(
     ("given", "message"),
     [
         (["--from=x", "--models=Pop"], "--from reads everything but --output from the leaderboard; leave out --models"),
-        (["--from=x", "--jobs=2", "--cpus=1", "--budget=0"], "leave out --cpus --budget --jobs"),
+        (["--from=x", "--jobs=2", "--cpus=1", "--budget=0"], "leave out --jobs --cpus --budget"),
         (["--from=x", "--num_samples=3", "--plugin=mine"], "leave out --plugin --num_samples"),
         (["--from=x", "encodings", "--epochs=1"], "leave out encodings --epochs=1"),
         (["--models=Pop", "--budget=-1"], "budget must be a number of minutes, at least 0; got -1.0"),

@@ -130,6 +130,10 @@ def test_another_reference_and_chosen_models(results: Path) -> None:
     assert [board.table["model"].tolist() for board in boards] == [["NoPE"], ["NoPE"], ["SASRec"]] and not left_out
     with_reference, _ = read_gains(leaderboard_folders([results]), "PosKernel", ["PosKernel", "NoPE", "SASRec"])
     assert all(board.table.equals(other.table) for board, other in zip(boards, with_reference, strict=True))
+    with pytest.raises(
+        SettingError, match="models: 'NoPE' is the reference; name others to compare with it, of Pop, P"
+    ):
+        read_gains([results / "a"], models=["NoPE"])
     chosen, _ = read_gains([results / "a"], models=["Pop"])
     every, _ = read_gains([results / "a"])
     assert chosen[0].table["p"].tolist() == every[0].table["p"].tolist()[1:]  # corrected for all rows, shown or not

@@ -11,6 +11,7 @@ from recbole_posattn.experiments.leaderboard.published import Published
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.experiments.trials import checked_folders
 from recbole_posattn.settings.properties import PROPERTIES, named_file
+from recbole_posattn.settings.yaml import read_yaml
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -130,6 +131,11 @@ def test_names_that_yaml_reads_as_other_values_stay_names(tmp_path: Path) -> Non
     spec = read_spec(written(tmp_path, tuned), {}, {})
     assert spec.trials("ml-100k", "leave_one_out")[0].settings["epochs"] == 7
     assert spec.not_run == {"off": "too slow"}
+
+
+def test_keys_of_other_files_keep_their_values(tmp_path: Path) -> None:
+    text = "reference: 0.5\nprotocols: [true]\npriority: [no]\n"
+    assert read_yaml(written(tmp_path, text)) == {"reference": 0.5, "protocols": [True], "priority": [False]}
 
 
 @pytest.mark.parametrize("reference", ["off", "0", "''"])

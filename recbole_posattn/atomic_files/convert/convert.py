@@ -155,16 +155,17 @@ def convert(
         features = _summaries(output, tables)
         unwritten = [role for role in ROLES if role not in {table.role for table in tables}]
         left = tuple(file for role in unwritten if (file := output.features_file(role)).exists())
-        counts_and_times = (users, items, *times)
-        return Conversion(
-            output.file, located.label, form, steps, *counts_and_times, *of_rejects, features, left, _padded(kept)
-        )
+        found = (users, items, *times, *of_rejects, features, left, _padded(kept))
+        return Conversion(output.file, located.label, form, steps, *found)
 
 
 def _padded(kept: Interactions) -> int:
     """The number of users and items whose tokens begin or end with blanks."""
-    used = ((kept.users, kept.user), (kept.items, kept.item))
-    return sum(tokens[each] != tokens[each].strip() for tokens, number in used for each in np.unique(number).tolist())
+    count = 0
+    for tokens, number in ((kept.users, kept.user), (kept.items, kept.item)):
+        padded = [each for each, token in enumerate(tokens) if token != token.strip()]
+        count += int(np.isin(padded, number).sum()) if padded else 0  # filters may have left some out
+    return count
 
 
 def _features(kept: Interactions, sources: Sequence[Source], on_error: OnError, stack: ExitStack) -> list[Table]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from recbole_posattn.experiments.leaderboard.costs_figure import DRAWN_COSTS, draw_cost
 from recbole_posattn.experiments.leaderboard.matrix import draw_pairs
-from recbole_posattn.experiments.leaderboard.styles import VERDICT_COLORS, WEAK_ALPHA, line_style
+from recbole_posattn.experiments.leaderboard.styles import PALE, VERDICT_COLORS, WEAK_ALPHA, line_style
 from recbole_posattn.reporting.drawing import Drawing, drawing, short
 from recbole_posattn.reporting.names import metric_title
 
@@ -24,7 +24,7 @@ _BARS: dict[str, dict[str, Any]] = {
     **{
         verdict: {"color": VERDICT_COLORS[verdict], "alpha": 0.8} for verdict in ("better", "tie", "worse", "reference")
     },
-    "not tested": {"facecolor": "#eef0f3", "edgecolor": VERDICT_COLORS[""], "linewidth": 1.0},
+    "not tested": {"facecolor": PALE, "edgecolor": VERDICT_COLORS[""], "linewidth": 1.0},
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from recbole_posattn.experiments.leaderboard.board import SIGNIFICANCE, Board
-from recbole_posattn.experiments.leaderboard.styles import VERDICT_COLORS, WEAK_ALPHA
+from recbole_posattn.experiments.leaderboard.styles import PALE, VERDICT_COLORS, WEAK_ALPHA
 from recbole_posattn.reporting.drawing import short
 from recbole_posattn.reporting.page import MISSING, Cell
 
@@ -50,7 +50,7 @@ def draw_pairs(board: Board) -> Figure | None:
             if cell.value is None:
                 continue
             tested = cell.verdict in ("better", "worse")
-            color = VERDICT_COLORS[cell.verdict] if tested else "#eef0f3"
+            color = VERDICT_COLORS[cell.verdict] if tested else PALE
             alpha = (WEAK_ALPHA if cell.weak else 0.85) if tested else 1.0
             axis.fill_between(
                 [column - 0.47, column + 0.47], row - 0.45, row + 0.45, color=color, alpha=alpha, linewidth=0

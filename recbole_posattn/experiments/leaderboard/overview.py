@@ -141,6 +141,11 @@ def read_gains(
             )
     if not models:
         return result, left_out
+    if set(models) == {baseline}:
+        raise SettingError(
+            f"models: {baseline!r} is the reference; name others to compare with it, of "
+            f"{', '.join(sorted(known - {baseline}))}."
+        )
     chosen = [board._replace(table=_rows_of(board.table, models)) for board in result]
     left_out += [f"{board.folder}: {board.title}: it has none of the models" for board in chosen if board.table.empty]
     return [board for board in chosen if not board.table.empty], left_out

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 # Colours of test outcomes that colour-blind readers can distinguish (Okabe and Ito).
 VERDICT_COLORS = {"better": "#0072b2", "worse": "#d55e00", "tie": "#a3abb5", "reference": "#262b33", "": "#a3abb5"}
 
+# What was not tested, or is not shown to differ, beside coloured parts of a figure
+PALE = "#eef0f3"
+
 # How strongly a test of few seeds is coloured.
 WEAK_ALPHA = 0.4
 
