@@ -31,7 +31,7 @@ from tests.leaderboard.test_report import PROVENANCE, PUBLISHED, make_board
 from tests.test_house import ROOT
 
 # Leaderboards of this clone that have their records.
-COMMITTED = sorted(file.parent for file in (ROOT / "results").glob("*/leaderboard.json"))
+COMMITTED = sorted(file.parent for file in (ROOT / "results").glob("*/leaderboard.md"))
 DRAWN = {"density", "kernel_ablation_ml-100k", "loss_precision", "recipe_controls_ml-100k", "times_beauty"}
 
 FILES = [f"leaderboard.{suffix}" for suffix in ("md", "csv", "tex", "html", "json")]
