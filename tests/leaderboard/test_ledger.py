@@ -173,6 +173,7 @@ def test_the_page_says_what_is_missing_stopped_or_of_other_code(
         file = outcome.folder / "result.json"
         if outcome.trial.settings["seed"] == 2020 and outcome.trial.name == "NoPESASRec":
             result = {**json.loads(file.read_text()), "git_revision": "0123abcd+changes"}
+            result["seconds"]["training"] = 120.0
             file.write_text(json.dumps(result))
         if outcome.trial.settings["seed"] == 2021 and outcome.trial.name == "NoPESASRec":
             result = json.loads(file.read_text())
@@ -196,6 +197,9 @@ def test_the_page_says_what_is_missing_stopped_or_of_other_code(
         text = (out / name).read_text(encoding="utf-8").replace("\\", "")
         assert "Pop, seed 2021: the budget of 60 minutes was spent" in text
         assert "NoPESASRec, seed 2021: stopped by max_minutes 0.5 after 3 epochs; the best one so far, epoch 1" in text
+        assert "Trained longer than stopped runs" in text
+        assert "NoPESASRec, seed 2020: 2 minutes instead of 0.5" in text
+        assert "Pop, seed 2020: " not in text
         assert "0123abcd+changes: NoPESASRec" in text and "Different revisions of the code" in text
         assert "1 of 2" in text and ("1.0 of 2.0, stopped" in text or name.endswith(".md"))  # a chosen column
     content = validated(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -132,10 +133,21 @@ def remarks(board: Board) -> list[tuple[str, list[str]]]:
     found = {
         "Failed": [f"{model}, seed {seed}: {one_line(reason)}" for model, seed, reason in board.failures],
         "Stopped before their end": stopped,
+        "Trained longer than stopped runs": _longer_than_stopped(board),
         "Not started": _not_started(board),
         "Different revisions of the code": _revisions(board),
     }
     return [(title, lines) for title, lines in found.items() if lines]
+
+
+def _longer_than_stopped(board: Board) -> list[str]:
+    """Runs with at least a tenth more time than one that was stopped, so that a comparison of the two favours them."""
+    limit = min((run["max_minutes"] for run in board.runs if run["stopped_by"]), default=math.inf)
+    return [
+        f"{run['row']}, seed {run['seed']}: {run['training_seconds'] / 60:,.0f} minutes instead of {limit:g}"
+        for run in board.runs
+        if run["training_seconds"] > 66 * limit and not (run["stopped_by"] and run["max_minutes"] == limit)
+    ]
 
 
 def _not_started(board: Board) -> list[str]:
