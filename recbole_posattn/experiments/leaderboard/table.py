@@ -146,7 +146,7 @@ def _longer_than_stopped(board: Board) -> list[str]:
     return [
         f"{run['row']}, seed {run['seed']}: {run['training_seconds'] / 60:,.0f} minutes instead of {limit:g}"
         for run in board.runs
-        if run["training_seconds"] > 66 * limit and not (run["stopped_by"] and run["max_minutes"] == limit)
+        if run["training_seconds"] > 1.1 * 60 * limit and not (run["stopped_by"] and run["max_minutes"] == limit)
     ]
 
 
