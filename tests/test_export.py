@@ -112,17 +112,24 @@ def test_kernels_and_recboles_models_are_exported_as_well(exported: Callable, mo
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
-        ("PosKernelSASRec", {"position_encoding": ["absolute", "all_absolute", "rope", "cape", "t5_bias"]}),
-        ("ALiBiSASRec", {"position_alignment": "start", "backbone": "recbole", "score": "cosine"}),
+        (
+            "PosKernelSASRec",
+            {"position_encoding": ["absolute", "all_absolute", "rope", "cape", "t5_bias"], "n_heads": 2},
+        ),
+        ("ALiBiSASRec", {"position_alignment": "start", "backbone": "recbole", "score": "cosine", "n_heads": 2}),
+        ("PosKernelSASRec", {"attention": "none", "kernel_branch": "time_variant"}),
+        ("FMLPRec", {}),
+        ("BSARec", {}),
+        ("TVRec", {}),
     ],
     ids=str,
 )
 def test_onnx_scores_as_the_model(
     exported: Callable, model: str, changes: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every encoding; queries in blocks, as for long histories."""
+    """Every encoding, the branch and the filters; queries in blocks, as for long histories."""
     monkeypatch.setattr("recbole_posattn.nn.attention.ROWS", 6)
-    assert exported("onnx", model, n_layers=1, n_heads=2, **changes).largest_difference < 1e-5
+    assert exported("onnx", model, n_layers=1, **changes).largest_difference < 1e-5
 
 
 @pytest.mark.slow

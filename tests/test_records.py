@@ -240,6 +240,16 @@ def test_results_of_another_version_are_not_taken(record: Path, settings: Callab
     assert told.getvalue().startswith(f"{record.parent}: 1 finished runs are not reused")
 
 
+def test_an_outdated_record_is_not_mentioned_beside_a_current_one(
+    record: Path, settings: Callable, tmp_path: Path
+) -> None:
+    old = shutil.copytree(record.parent, tmp_path / "old")
+    change(old / record.name, results_version=1)
+    records = Records([old, record.parent])
+    assert records.take(identify(settings()), None, tmp_path / "own" / record.name)
+    assert not records.outdated and records.taken == {record.parent: 1}
+
+
 def test_records_that_cannot_be_copied_are_one_line(
     record: Path, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ class Records:
         Raises:
             OSError: If the folder cannot be written.
         """
+        outdated = []
         for folder, result in self._records:
             if folder.resolve() == target.resolve() or not folder.is_dir():
                 continue
@@ -141,7 +142,7 @@ class Records:
             if any(change["key"] not in WITHOUT_EFFECT_ON_RESULT for change in result.get("changes", [])):
                 continue  # some of its epochs were trained with other settings
             if result.get("results_version") != identity.version:
-                self.outdated[folder.parent] += 1
+                outdated.append(folder.parent)
                 continue
             if folder.parent.resolve() == target.parent.resolve():
                 shutil.rmtree(target, ignore_errors=True)  # of a run that failed or had less time
@@ -150,6 +151,7 @@ class Records:
                 _copy(folder, target)
                 self.taken[folder.parent] += 1
             return True
+        self.outdated.update(outdated)
         return False
 
     def report(self, console: Console) -> None:

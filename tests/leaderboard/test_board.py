@@ -183,6 +183,15 @@ def test_other_targets_cannot_stand_in_one_table(tmp_path: Path, outcomes: list[
         gather([*outcomes, fewer], "tiny", "temporal", "weak")
 
 
+def test_other_results_versions_cannot_stand_in_one_table(outcomes: list[Outcome]) -> None:
+    file = outcomes[0].folder / "result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "results_version": 1}))
+    with pytest.raises(
+        DataError, match=r"results version .*cannot be compared in one table. Run the leaderboard again"
+    ):
+        gather(outcomes, "tiny", "temporal", "weak")
+
+
 def test_seeds_and_pairs_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
     board = gather(outcomes, "tiny", "temporal", "weak")
     values, users = values_of(outcomes), np.sort([f"u{i // 2}" for i in range(N_TARGETS)])

@@ -145,7 +145,7 @@ def test_failures_are_told_where_no_run_of_a_protocol_finishes(
     assert cli.main(["leaderboard", "--models=Pop", "--seeds=1", protocols, *arguments]) == cli.EXIT_FAILURE
     assert "Pop, seed 2020, failed: out of memory" in capsys.readouterr().err
     report = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
-    assert "no run finished" in report and "out of memory" in report and "## tiny, leave" in report
+    assert "tiny, temporal: no run finished. Pop, seed 2020: out of memory" in report and "## tiny, leave" in report
 
 
 def test_a_row_tuned_to_the_settings_of_another_is_left_out(

@@ -61,6 +61,17 @@ def test_figures_that_are_none_or_two_are_refused(tmp_path: Path, test: dict, me
         recboard_file(written(tmp_path, [given]))
 
 
+def test_runs_without_a_common_metric_or_with_one_seed_twice_are_refused(tmp_path: Path) -> None:
+    given = entry([0.1, 0.2])
+    given["runs"][1]["params"]["seed"] = 0
+    with pytest.raises(SettingError, match="entry 1 has several runs with seed 0; keep one of them"):
+        recboard_file(written(tmp_path, [given]))
+    given = entry([0.1, 0.2])
+    given["runs"][1]["metrics"]["test"] = {"MRR@10": 0.1}
+    with pytest.raises(SettingError, match="entry 1: its runs have no metric in common"):
+        recboard_file(written(tmp_path, [given]))
+
+
 def test_recboards_rows_give_the_mean_and_the_spread_of_the_test_results(tmp_path: Path) -> None:
     other = entry([0.5], description="CE, long", tags=[], config={"retain_seen": True}, dataset="Yelp_10100_811")
     first, second = recboard_file(written(tmp_path, [entry([0.03, 0.05, 0.04]), other]))

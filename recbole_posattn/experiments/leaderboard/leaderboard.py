@@ -18,7 +18,7 @@ from recbole_posattn.experiments.leaderboard.live import LiveTable
 from recbole_posattn.experiments.leaderboard.public import read_report
 from recbole_posattn.experiments.leaderboard.report import write_report
 from recbole_posattn.experiments.leaderboard.spec import Spec, title_of_board
-from recbole_posattn.experiments.leaderboard.table import Provenance
+from recbole_posattn.experiments.leaderboard.table import Provenance, lines_of_missing
 from recbole_posattn.experiments.leaderboard.tuned import Tuning, rows_tuned_alike, tune_rows
 from recbole_posattn.experiments.messages import each_message_once
 from recbole_posattn.experiments.records import RUNS, Records, ignore_all_but_records, records_folders
@@ -159,7 +159,8 @@ def _run(plan: _Plan, tuning: Tuning, budget: Budget) -> Report:
         if board is not None:
             boards.append(board)
         else:
-            notes.append(f"{title}: no run finished; the first one: {outcomes[0].error}")
+            missing = [(outcome.trial.name, outcome.trial.settings["seed"], str(outcome.error)) for outcome in outcomes]
+            notes.append(f"{title}: no run finished. {'; '.join(lines_of_missing(missing))}")
     if not boards:
         what = "all runs failed" if any(outcome.started for outcome in unfinished) else "no run was started"
         raise UserError(f"{what}, the first one: {unfinished[0].trial.name}: {unfinished[0].error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,7 +126,7 @@ def _recboard_entry(entry: Any, file: Path, number: int) -> Published:
     runs = entry.get("runs") if isinstance(entry, Mapping) else None
     if not isinstance(runs, list) or not runs or not isinstance(entry.get("dataset"), str):
         raise SettingError(f"{where} must have a dataset and a list of runs, as RecBoard's have.")
-    tests = []
+    tests, seeds = [], []
     for run in runs:
         metrics = run.get("metrics") if isinstance(run, Mapping) else None
         test = metrics.get("test") if isinstance(metrics, Mapping) else None
@@ -133,7 +134,14 @@ def _recboard_entry(entry: Any, file: Path, number: int) -> Published:
             raise SettingError(f"{where}: each run must have metrics with test, a mapping of names to numbers.")
         _check_metrics(test, where)
         tests.append({_metric(name): float(value) for name, value in test.items()})
+        params = run.get("params")
+        seeds.append(params.get("seed") if isinstance(params, Mapping) else None)
     shared = [name for name in tests[0] if all(name in test for test in tests)]
+    if not shared:
+        raise SettingError(f"{where}: its runs have no metric in common.")
+    repeated = [seed for seed, count in Counter(map(str, seeds)).items() if count > 1 and seed != "None"]
+    if repeated:
+        raise SettingError(f"{where} has several runs with seed {repeated[0]}; keep one of them.")
     values = {name: [test[name] for test in tests] for name in shared}
     description, tags = entry.get("description"), entry.get("tags")
     notes = [str(tag) for tag in tags] if isinstance(tags, list) else []

@@ -75,15 +75,21 @@ def same_targets(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """The targets of all runs, without their ranks.
 
     Raises:
-        DataError: If the runs were not evaluated on the same targets.
+        DataError: If the runs were not evaluated on the same targets, or if they have different results versions.
     """
     (first_model, first), *others = [(model, run) for model, of_model in runs.items() for run in of_model]
+    version = first.result.get("results_version")
     targets = first.users.drop(columns="rank")
     for model, run in others:
         if not run.users.drop(columns="rank").equals(targets):
             raise DataError(
                 f"{model} (seed {run.seed}) was not evaluated on the same targets as {first_model}: they cannot be "
                 "compared in one table. Give both the same protocol and mask_history."
+            )
+        if run.result.get("results_version") != version:
+            raise DataError(
+                f"{model} (seed {run.seed}) has the results version {run.result.get('results_version')}, and "
+                f"{first_model} has {version}: they cannot be compared in one table. Run the leaderboard again."
             )
     return targets
 

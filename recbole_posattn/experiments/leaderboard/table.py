@@ -134,7 +134,7 @@ def remarks(board: Board) -> list[tuple[str, list[str]]]:
         "Failed": [f"{model}, seed {seed}: {one_line(reason)}" for model, seed, reason in board.failures],
         "Stopped before their end": stopped,
         "Trained longer than stopped runs": _longer_than_stopped(board),
-        "Not started": _not_started(board),
+        "Not started": lines_of_missing(board.not_started),
         "Different revisions of the code": _revisions(board),
     }
     return [(title, lines) for title, lines in found.items() if lines]
@@ -150,10 +150,14 @@ def _longer_than_stopped(board: Board) -> list[str]:
     ]
 
 
-def _not_started(board: Board) -> list[str]:
-    """A line for each row and reason."""
+def lines_of_missing(missing: Sequence[tuple[str, int, str]]) -> list[str]:
+    """A line for each row and reason of runs that failed or were not started.
+
+    Args:
+        missing: ``(row, seed, reason)`` of each run.
+    """
     seeds: dict[tuple[str, str], list[str]] = {}
-    for model, seed, reason in board.not_started:
+    for model, seed, reason in missing:
         seeds.setdefault((model, reason), []).append(str(seed))
     return [
         f"{model}, {'seed' if len(of_model) == 1 else 'seeds'} {', '.join(of_model)}: {one_line(reason)}"
