@@ -325,6 +325,16 @@ def test_keys_of_kernels_that_are_not_there_are_named(caplog: pytest.LogCaptureF
     assert "kernel_normalization has no effect: attention none has no kernels U and L." in caplog.text
 
 
+def test_transforms_that_a_model_does_not_read_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    Config("BERT4Rec", "ml-100k", config_dict={"transform": "mask_itemseq"}, command_line=[])
+    assert "transform" not in caplog.text
+    given = {"transform": "crop_itemseq", "eta": 0.5, "train_objective": "augmented"}
+    Config("PosKernelSASRec", "ml-100k", config_dict=given, command_line=[])
+    assert (
+        "transform 'crop_itemseq' has no effect: PosKernelSASRec does not read the fields that it adds" in caplog.text
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "with_effect", "message"),
     [
@@ -441,7 +451,7 @@ def test_keys_of_parts_that_are_not_there_are_named(
         ({"lazy_prefixes": "maybe"}, "lazy_prefixes must be one of True, False; got 'maybe'"),
         ({"torch_compile": "max"}, "torch_compile must be one of True, False"),
         ({"enable_amp": "bf16"}, "enable_amp must be one of True, False"),
-        ({"transform": "crop_itemseq"}, "transform 'crop_itemseq' rewrites single histories"),
+        ({"transform": "crop_itemseq"}, "transform 'crop_itemseq' rewrites single histories, which"),
         ({"epochs": "many"}, "epochs must be an integer of at least 0; got 'many'"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0; got 0"),
         ({"train_batch_size": 0}, "train_batch_size must be a positive integer; got 0"),

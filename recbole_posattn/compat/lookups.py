@@ -131,6 +131,11 @@ def replace_loaders(replacement: Callable[[type, Any], type]) -> None:
     recbole.data.utils.get_dataloader = get_dataloader
 
 
+def is_better_if_smaller(metric: str) -> bool:
+    """Whether RecBole marks a metric, such as ``giniindex@10``, as better if it is smaller."""
+    return metric.lower().partition("@")[0] in register.smaller_metrics
+
+
 def add_metric(metric: type[AbstractMetric]) -> None:
     """Let RecBole's ``Config``, ``Collector`` and ``Evaluator`` find a metric by the name of its class."""
     name = metric.__name__.lower()

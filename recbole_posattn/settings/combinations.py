@@ -129,8 +129,8 @@ def _check_windows(settings: Mapping[str, Any]) -> None:
     _check_last_window(settings)
     if settings["train_objective"] == "sequence" and settings.get("transform") is not None:
         raise SettingError(
-            f"transform {settings['transform']!r} rewrites single histories; it needs train_objective 'augmented', "
-            "got 'sequence'."
+            f"transform {settings['transform']!r} rewrites single histories, which train_objective 'sequence' does not "
+            "have; leave it out."
         )
 
 

@@ -59,6 +59,9 @@ _READ_WITH: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attn_dropout_prob": (("attention",), ("softmax",)),
 }
 
+# With these keys, a model finds the fields that a transform of RecBole adds.
+_FIELDS_OF_TRANSFORMS = ("MASK_ITEM_SEQ", "CROP_ITEM_SEQ", "REORDER_ITEM_SEQ", "INVERSE_ITEM_SEQ")
+
 # Keys of the kernels U and L, which the branch does not read
 _OF_KERNELS = {"kernel_normalization", "kernel_normalization_eps", "kernel_first_tap_start"}
 
@@ -77,6 +80,11 @@ def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> 
     model_class, given = config.model_class, config.external_config_dict
     _warn_of_keys_of_absent_parts(given, settings)
     _warn_of_keys_of_absent_kernels(given, settings)
+    reads_transforms = any(_is_named_in(model_class, field) for field in _FIELDS_OF_TRANSFORMS)
+    if "transform" in given and settings.get("transform") is not None and not reads_transforms:
+        logging.getLogger().warning(
+            f"transform {settings['transform']!r} has no effect: {config.model} does not read the fields that it adds."
+        )
     read = {*config.internal_config_dict, *KEYS_OF_EVERY_MODEL}
     unread = set(given) - read - _READ_BY_RECBOLE - DERIVED_KEYS - {*WHOLE_SEQUENCE_KEYS}
     if unread:  # RecBole may read those of other data sets and types of models

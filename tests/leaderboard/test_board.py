@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,10 @@ import pytest
 
 from recbole_posattn.errors import DataError
 from recbole_posattn.experiments.leaderboard.board import gather
+from recbole_posattn.experiments.leaderboard.findings import findings
 from recbole_posattn.experiments.leaderboard.paired_tests import p_values_against, paired_p_values
 from recbole_posattn.experiments.leaderboard.statistics import estimates, gains
+from recbole_posattn.experiments.leaderboard.table import board_summary
 from recbole_posattn.experiments.trials import Outcome, Trial
 
 N_TARGETS = 40  # two of each user
@@ -190,6 +193,43 @@ def test_other_results_versions_cannot_stand_in_one_table(outcomes: list[Outcome
         DataError, match=r"results version .*cannot be compared in one table. Run the leaderboard again"
     ):
         gather(outcomes, "tiny", "temporal", "weak")
+
+
+def with_metrics(outcomes: list[Outcome], values: dict[str, dict[str, float]], **config: Any) -> list[Outcome]:
+    """The outcomes with other metrics for some models, and other settings for all."""
+    for each in outcomes:
+        if each.error is None:
+            file = each.folder / "result.json"
+            result = json.loads(file.read_text())
+            result["config"] |= config
+            result["test_result"] |= values.get(each.trial.name, {})
+            result["curve"][-1]["valid"] = result["test_result"]
+            file.write_text(json.dumps(result))
+    return outcomes
+
+
+def test_the_lowest_is_the_best_of_metrics_that_are_better_if_smaller(outcomes: list[Outcome]) -> None:
+    gini = {"strong": {"giniindex@10": 0.95}, "weak": {"giniindex@10": 0.3}, "twin": {"giniindex@10": 0.5}}
+    board = gather(with_metrics(outcomes, gini), "tiny", "temporal", "weak")
+    assert board.best("giniindex@10") == ["weak"] and board.best("ndcg@10") == ["strong"]
+
+
+def test_a_metric_that_is_no_mean_over_targets_is_not_said_to_be_tested(outcomes: list[Outcome]) -> None:
+    coverage = {"strong": {"cov@10": 0.5}, "weak": {"cov@10": 0.3}}
+    board = gather(with_metrics(outcomes, coverage, valid_metric="COV@10"), "tiny", "temporal", "weak")
+    said = findings(board)
+    assert said[-1] == "No test is possible, as COV@10 is not computed from the ranks of targets."
+    assert "which was not tested" in said[1]
+    text = board_summary(board, str, {}, {})
+    assert "95 % interval" not in text and "No model was tested against another." in text
+
+
+def test_digits_beyond_those_of_a_sum_do_not_matter(outcomes: list[Outcome]) -> None:
+    for each in outcomes[:-1]:
+        (values,) = values_of([each, outcomes[-1]])[each.trial.name]
+        in_other_order = {"ndcg@10": float(values.mean()) * (1 + 1e-15), "hit@10": float((values > 0).mean())}
+        with_metrics([each], {each.trial.name: in_other_order}, metric_decimal_place=20)
+    assert gather(outcomes, "tiny", "temporal", "weak") is not None
 
 
 def test_seeds_and_pairs_are_those_of_the_targets(outcomes: list[Outcome]) -> None:

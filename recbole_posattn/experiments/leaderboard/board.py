@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recbole_posattn.compat.lookups import is_better_if_smaller
+
 import numpy as np
 import pandas as pd
 
@@ -144,7 +146,10 @@ class Board:
         return self.costs[self.costs["seeds"] == 1]["model"].tolist()
 
     def best(self, metric: str) -> list[str]:
-        """The models with the highest mean; several if they agree to four digits."""
+        """The models with the best mean, which is the lowest of RecBole's metrics that are better if they are smaller.
+
+        Several if they agree to four digits.
+        """
         return self._best_models.get(metric, [])
 
     @functools.cached_property
@@ -152,7 +157,8 @@ class Board:
         best = {}
         for metric, rows in self.scores.groupby("metric"):
             rounded = rows["mean"].round(4)
-            best[str(metric)] = rows[rounded == rounded.max()]["model"].tolist()
+            of_best = rounded.min() if is_better_if_smaller(str(metric)) else rounded.max()
+            best[str(metric)] = rows[rounded == of_best]["model"].tolist()
         return best
 
 

@@ -92,6 +92,8 @@ def _what_is_open(board: Board) -> str:
     first, *others = board.models
     single = set(board.of_one_seed)
     rivals = [model for model in others if model not in single]
+    if len(rivals) > 0 and board.pairs.empty:
+        return f"No test is possible, as {metric_title(board.metrics[0])} is not computed from the ranks of targets."
     if others and single.issuperset(board.models):
         return "Another seed may change the order of the rows: each has only one."
     unsure = []

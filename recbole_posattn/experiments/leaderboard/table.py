@@ -59,13 +59,17 @@ def board_summary(
     if board.seen_targets is not None:
         seen = f", {100 * board.seen_targets:.1f} % of them already in the user's history"
     watched = metric_title(board.metrics[0])
+    of_watched = board.scores[board.scores["metric"] == board.metrics[0]]
+    interval = (
+        "" if of_watched["low"].isna().all() else f"95 % interval of {watched} by bootstrap over users and seeds; "
+    )
     means = "Means" if short else "Mean ± standard deviation"
     text = (
         f"{board.n_targets:,} test targets of {board.n_users:,} users{seen}. {means} over seeds, the best in bold; "
-        f"95 % interval of {watched} by bootstrap over users and seeds; seconds of training. "
+        f"{interval}seconds of training. "
     )
     untested = _untested(board)
-    if board.scores["p"].isna().all():
+    if of_watched["p"].isna().all():
         return escape(f"{text}No model was tested against another{untested or '.'}")
     text += (
         f"Marks: {watched} against {board.reference}, by a paired test over users and seeds with Holm's correction at "
