@@ -52,6 +52,11 @@ def user_results(dataset: Dataset, ranks: Tensor) -> pd.DataFrame:
     return table
 
 
+def is_rank_metric(metric: str) -> bool:
+    """Whether a metric, such as ``ndcg@10``, is a mean over targets of one of :data:`RANK_METRICS`."""
+    return metric.partition("@")[0] in RANK_METRICS
+
+
 def metric_by_target(results: pd.DataFrame, metric: str) -> np.ndarray:
     """What each target contributes to a metric such as ``NDCG@10``; the metric is the mean over all targets.
 

@@ -15,7 +15,7 @@ from recbole_posattn.compat.lookups import is_better_if_smaller
 import numpy as np
 import pandas as pd
 
-from recbole_posattn.evaluation.target_ranks import RANK_METRICS
+from recbole_posattn.evaluation.target_ranks import is_rank_metric
 from recbole_posattn.experiments.leaderboard.paired_tests import holm, paired_p_values
 from recbole_posattn.experiments.leaderboard.pairs import PAIR_COLUMNS, compare_pairs
 from recbole_posattn.experiments.leaderboard.runs import Run, finished_runs, metric_values, same_targets
@@ -146,10 +146,7 @@ class Board:
         return self.costs[self.costs["seeds"] == 1]["model"].tolist()
 
     def best(self, metric: str) -> list[str]:
-        """The models with the best mean, which is the lowest of RecBole's metrics that are better if they are smaller.
-
-        Several if they agree to four digits.
-        """
+        """The models with the best mean; several if they agree to four digits."""
         return self._best_models.get(metric, [])
 
     @functools.cached_property
@@ -219,7 +216,7 @@ def _scores(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The tables :attr:`Board.scores`, :attr:`Board.seeds` and :attr:`Board.pairs`; all metrics share the resamples."""
     users = targets["user"].to_numpy()
-    ranked = {metric: metric_values(runs, metric) for metric in metrics if metric.partition("@")[0] in RANK_METRICS}
+    ranked = {metric: metric_values(runs, metric) for metric in metrics if is_rank_metric(metric)}
     values = {(metric, model): array for metric, of_metric in ranked.items() for model, array in of_metric.items()}
     others = [model for model in runs if model != reference]
     tested = [(metric, model) for metric in ranked for model in others]
@@ -276,7 +273,7 @@ def _groups(runs: Mapping[str, Sequence[Run]], targets: pd.DataFrame, metric: st
     """The metric by group of targets; empty if it is not a mean over targets or the groups are unknown."""
     rows = []
     columns = {"history length": "history_length", "item popularity": "item_count"}
-    if metric.partition("@")[0] in RANK_METRICS:
+    if is_rank_metric(metric):
         by_target = {model: values.mean(axis=0) for model, values in metric_values(runs, metric).items()}
         for kind, column in columns.items():
             if column in targets:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from recbole_posattn.evaluation.target_ranks import is_rank_metric
 from recbole_posattn.experiments.leaderboard.board import FEW_SEEDS, SIGNIFICANCE, Board
 from recbole_posattn.reporting.names import metric_title
 
@@ -92,8 +93,9 @@ def _what_is_open(board: Board) -> str:
     first, *others = board.models
     single = set(board.of_one_seed)
     rivals = [model for model in others if model not in single]
-    if len(rivals) > 0 and board.pairs.empty:
-        return f"No test is possible, as {metric_title(board.metrics[0])} is not computed from the ranks of targets."
+    metric = board.metrics[0]
+    if rivals and not is_rank_metric(metric):
+        return f"No test is possible, as {metric_title(metric)} is not computed from the ranks of targets."
     if others and single.issuperset(board.models):
         return "Another seed may change the order of the rows: each has only one."
     unsure = []

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.evaluation.target_ranks import RANK_METRICS
+from recbole_posattn.evaluation.target_ranks import RANK_METRICS, is_rank_metric
 from recbole_posattn.experiments.leaderboard.board import FEW_SEEDS, SIGNIFICANCE
 from recbole_posattn.experiments.leaderboard.paired_tests import p_values_against
 from recbole_posattn.experiments.leaderboard.public import NAME, Recorded, read_records, readable
@@ -166,7 +166,7 @@ def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains 
     if base is None or not others:
         return f"it has no row {baseline}, or no other one"
     metric = runs[base][0].watched
-    if metric.partition("@")[0] not in RANK_METRICS:
+    if not is_rank_metric(metric):
         return f"its metric {metric} is none of {', '.join(RANK_METRICS)}"
     targets = same_targets(runs)
     values = metric_values(runs, metric)

@@ -108,7 +108,7 @@ def metric_values(runs: Mapping[str, Sequence[Run]], metric: str) -> dict[str, n
 def _values_of_run(model: str, run: Run, metric: str) -> np.ndarray:
     values = metric_by_target(run.users, metric)
     reported = run.result["test_result"].get(metric, np.nan)
-    rounding = max(0.51 * 10.0 ** -run.result["config"].get("metric_decimal_place", 4), 1e-9)  # of sums, too
+    rounding = max(0.51 * 10.0 ** -run.result["config"].get("metric_decimal_place", 4), 1e-9)  # at least that of a sum
     if abs(values.mean() - reported) > rounding:
         raise DataError(
             f"{model} (seed {run.seed}): the ranks of its targets give {metric} {values.mean():.6g}, and its "
