@@ -465,7 +465,11 @@ def test_keys_of_parts_that_are_not_there_are_named(
         ({"mask_history": "some"}, "mask_history must be one of none, all, except_target, or ~; got 'some'"),
         ({"mask_history": "all", "lazy_prefixes": False}, "without lazy_prefixes no histories are kept"),
         ({"mask_history": "all", "metrics": ["GAUC"], "valid_metric": "GAUC"}, "GAUC has no value for a target"),
-        ({"mask_history": "all", "eval_args": {"order": "RO"}}, "eval_args must have the order TO, not RO"),
+        (
+            {"eval_args": {"order": "RO"}},
+            "eval_args: order must be TO (by time) for PosKernelSASRec, a sequential model; got RO",
+        ),
+        ({"eval_args": {"mode": "uni100"}}, "it is left out, and RecBole then sets RO. Give order: TO, or a protocol"),
         ({"mask_history": "all", "eval_args": {"order": "TO", "mode": "uni100"}}, "must have the mode full, not"),
         ({"protocol": "temporal", "mask_history": None}, "TQ needs mask_history, one of none, all, except_target"),
         ({"drop_unseen_targets": True}, "drop_unseen_targets needs mask_history"),
@@ -485,6 +489,12 @@ def test_refuses_what_cannot_be_meant(settings: dict, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_random_order_keeps_no_history_to_mask() -> None:
+    settings = {"mask_history": "all", "eval_args": {"order": "RO"}}
+    with pytest.raises(SettingError, match="eval_args must have the order TO, not RO"):
+        Config("BPR", "ml-100k", config_dict=settings, command_line=[])
+
+
 @pytest.mark.parametrize("model", ["DIEN", "FM"])
 def test_models_whose_data_tell_no_histories_refuse_to_mask_them(model: str) -> None:
     settings = {"mask_history": "all", "eval_args": {"order": "TO", "mode": "full"}, "metrics": ["Hit"]}
@@ -501,8 +511,9 @@ def test_a_protocol_is_weaker_than_what_is_given_beside_it(tmp_path: Path, caplo
     assert (partial["split"], partial["order"], partial["group_by"]) == ({"LS": "valid_and_test"}, "TO", "user")
     assert partial["mode"] == {"valid": "uni100", "test": "uni100"}
     assert "eval_args" not in caplog.text
-    assert config(eval_args={"mode": "uni100"})["eval_args"]["split"] == {"RS": [0.8, 0.1, 0.1]}  # as in RecBole
-    assert "eval_args leaves out what RecBole then sets to split {RS: [0.8, 0.1, 0.1]} and order RO" in caplog.text
+    partial = config(eval_args={"mode": "uni100", "order": "TO"})["eval_args"]
+    assert partial["split"] == {"RS": [0.8, 0.1, 0.1]}  # as in RecBole
+    assert "eval_args leaves out split, which RecBole then sets to {RS: [0.8, 0.1, 0.1]}" in caplog.text
     file = tmp_path / "mine.yaml"
     file.write_text("mask_history: except_target\ntopk: [3]\nvalid_metric: Recall@3\n")
     settings = config(protocol=str(file))

@@ -315,7 +315,7 @@ def test_a_state_that_is_not_the_optimizers_is_refused(name: str, value: object)
         ({"learning_rate": 1e-3}, {}, set()),
         ({}, {"learning_rate": 1e-2}, {"learning_rate"}),
         ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}, set()),
-        ({}, {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "RO"}}, {"eval_args"}),
+        ({}, {"eval_args": {"split": {"LS": "valid_only"}, "order": "TO"}}, {"eval_args"}),
         ({}, {"mask_history": "all"}, {"mask_history"}),
         ({}, {"train_mask_history": False}, set()),  # nothing is masked
         (

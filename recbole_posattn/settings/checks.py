@@ -86,7 +86,7 @@ def check_resolved(settings: Mapping[str, Any]) -> None:
     evaluation, negatives = settings["eval_args"], settings["train_neg_sample_args"]
     if not isinstance(evaluation, Mapping) or not evaluation.keys() >= EVAL_ARGS.keys():
         raise SettingError(f"eval_args must be a mapping of {', '.join(EVAL_ARGS)}; got {shown(evaluation)}.")
-    check_eval_args(evaluation)
+    check_eval_args(evaluation, settings)
     is_whole = isinstance(negatives, Mapping) and negatives.keys() >= NEGATIVES_OF_RECBOLE.keys()
     is_none = is_whole and negatives["distribution"] == "none" and negatives["dynamic"] is False
     if not is_none and not (is_whole and negatives["distribution"] != "none" and _is_recbole_negatives(negatives)):

@@ -48,17 +48,13 @@ EVAL_ARGS = {
 }
 
 
-# RecBole's values of the parts of ``eval_args`` that are not given, whatever the defaults of the model.
-_RANDOM = {"split": "{RS: [0.8, 0.1, 0.1]}", "order": "RO, at random"}
-
-
 def check_eval_args(evaluation: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
     """Check the parts of ``eval_args``.
 
     Args:
         evaluation: The given parts.
-        settings: All settings, to warn of parts that a sequential model gets from RecBole's defaults, which split its
-            data at random.
+        settings: All settings, to check what RecBole sets where a part is left out: it splits by ratio in random order,
+            and refuses that order when it builds the data of a sequential model.
 
     Raises:
         SettingError: For the first part that is not allowed.
@@ -69,10 +65,16 @@ def check_eval_args(evaluation: Mapping[str, Any], settings: Mapping[str, Any] |
     for key, rule in EVAL_ARGS.items():
         if key in evaluation and not rule.holds(evaluation[key]):
             raise SettingError(f"eval_args: {key} must be {rule.allowed}; got {shown(evaluation[key])}.")
-    missing = [f"{key} {value}" for key, value in _RANDOM.items() if key not in evaluation]
-    given = settings or {}
-    if missing and given.get("MODEL_TYPE") == ModelType.SEQUENTIAL and given.get("benchmark_filename") is None:
+    if settings is None or settings.get("MODEL_TYPE") != ModelType.SEQUENTIAL:
+        return
+    if evaluation.get("order") != "TO":
+        got = "got RO" if "order" in evaluation else "it is left out, and RecBole then sets RO"
+        raise SettingError(
+            f"eval_args: order must be TO (by time) for {settings['model']}, a sequential model; {got}. Give "
+            "order: TO, or a protocol, such as --protocol=leave_one_out."
+        )
+    if "split" not in evaluation and settings.get("benchmark_filename") is None:
         logging.getLogger().warning(
-            f"eval_args leaves out what RecBole then sets to {' and '.join(missing)}; give these parts as well, or a "
+            "eval_args leaves out split, which RecBole then sets to {RS: [0.8, 0.1, 0.1]}; give it as well, or a "
             "protocol, such as --protocol=leave_one_out."
         )

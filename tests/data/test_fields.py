@@ -135,7 +135,7 @@ REFUSED = [
     ("BPR", {"numerical_features": ["nope"]}, "numerical_features names the column 'nope'"),
     ("BPR", {"normalize_field": ["nope"], "normalize_all": False}, "normalize_field names the column 'nope'"),
     ("BPR", {"eval_args": {"mode": "labeled"}}, "the mode labeled is for metrics of single rows, such as AUC"),
-    ("SASRec", {"eval_args": {"mode": {"valid": "labeled"}}}, "use the mode full or uni100"),
+    ("SASRec", {"eval_args": {"order": "TO", "mode": {"valid": "labeled"}}}, "use the mode full or uni100"),
     (
         "BPR",
         {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"},
