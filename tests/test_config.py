@@ -26,6 +26,7 @@ from recbole_posattn.experiments.identity import fingerprint
 from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.models.baselines import BASELINES
 from recbole_posattn.models.filters import FILTER_MODELS
+from recbole_posattn.settings import unread
 from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
@@ -323,6 +324,13 @@ def test_keys_of_kernels_that_are_not_there_are_named(caplog: pytest.LogCaptureF
     without_attention = {"attention": "none", "kernel_branch": "toeplitz", "kernel_normalization": "frobenius"}
     Config("PosKernelSASRec", "ml-100k", config_dict=without_attention, command_line=[])
     assert "kernel_normalization has no effect: attention none has no kernels U and L." in caplog.text
+
+
+@pytest.mark.parametrize("model", ["PosKernelSASRec", "SASRec", "BPR"])
+def test_settings_without_unread_keys_parse_no_source(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes up to a hundred times as long as the rest, and a leaderboard reads the settings of every run."""
+    monkeypatch.setattr(unread, "source_of", lambda each: pytest.fail(f"parsed the source of {each}"))
+    Config(model, "ml-100k", config_dict={"learning_rate": 1e-3}, command_line=[])
 
 
 def test_transforms_that_a_model_does_not_read_are_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -80,10 +80,12 @@ def restore_numpy_names() -> None:
             setattr(np, name, scalar_type)
 
 
+@functools.lru_cache(maxsize=256)
 def source_of(each: type) -> str:
     """The source of a class, empty if it has none, as in a notebook.
 
-    ``inspect`` compiles the whole module, and Python warns of invalid escape sequences in some modules of RecBole.
+    ``inspect`` compiles the whole module, which takes tens of milliseconds for some models, while a leaderboard reads
+    settings hundreds of times. Python then warns of invalid escape sequences in some modules of RecBole.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -80,10 +80,10 @@ def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> 
     model_class, given = config.model_class, config.external_config_dict
     _warn_of_keys_of_absent_parts(given, settings)
     _warn_of_keys_of_absent_kernels(given, settings)
-    reads_transforms = any(_is_named_in(model_class, field) for field in _FIELDS_OF_TRANSFORMS)
-    if "transform" in given and settings.get("transform") is not None and not reads_transforms:
+    transform = settings.get("transform") if "transform" in given else None
+    if transform is not None and not any(_is_named_in(model_class, field) for field in _FIELDS_OF_TRANSFORMS):
         logging.getLogger().warning(
-            f"transform {settings['transform']!r} has no effect: {config.model} does not read the fields that it adds."
+            f"transform {transform!r} has no effect: {config.model} does not read the fields that it adds."
         )
     read = {*config.internal_config_dict, *KEYS_OF_EVERY_MODEL}
     unread = set(given) - read - _READ_BY_RECBOLE - DERIVED_KEYS - {*WHOLE_SEQUENCE_KEYS}
