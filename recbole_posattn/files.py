@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,10 +20,12 @@ _INCOMPLETE = ".incomplete"
 def write_atomically(file: str | Path) -> Iterator[Path]:
     """A path to write to, renamed to ``file`` when the block succeeds; an old file stays untouched until then.
 
+    No other process gets this path, so of several that write the same file, the last one's stays.
+
     Args:
         file: The file, in an existing folder.
     """
-    incomplete = Path(f"{file}{_INCOMPLETE}")
+    incomplete = Path(f"{file}.{secrets.token_hex(4)}{_INCOMPLETE}")
     try:
         yield incomplete
         os.replace(incomplete, file)

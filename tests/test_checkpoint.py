@@ -191,6 +191,21 @@ def test_a_data_set_that_has_changed_is_refused(
         load(checkpoint, data_path=tmp_path)
 
 
+def test_a_data_set_with_new_interactions_is_warned_of(
+    checkpoint: Path, tiny_data_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its users and items are the same, but its split is another."""
+    load(checkpoint, data_path=tiny_data_path)
+    assert "have changed" not in caplog.text
+    (tmp_path / "tiny").mkdir()
+    rows = (tiny_data_path / "tiny" / "tiny.inter").read_text()
+    (tmp_path / "tiny" / "tiny.inter").write_text(rows + rows.splitlines()[-1] + "\n")
+    load(checkpoint, data_path=tmp_path)
+    n = len(rows.splitlines()) - 1
+    changes = f"tiny.inter has {n + 1:,} rows, not {n:,}"
+    assert f"the data in {tmp_path / 'tiny'} have changed since training: {changes}. Its validation" in caplog.text
+
+
 def test_data_that_were_moved_are_named(checkpoint: Path, tiny_data_path: Path, empty_folder: Path) -> None:
     content = read_checkpoint(checkpoint)
     content["config"]["data_path"] = "/elsewhere/tiny"

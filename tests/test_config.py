@@ -29,7 +29,7 @@ from recbole_posattn.models.filters import FILTER_MODELS
 from recbole_posattn.settings import unread
 from recbole_posattn.settings.intervals import write_intervals
 from recbole_posattn.settings.model_keys import MODEL_RULES
-from recbole_posattn.settings.properties import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_posattn.settings.properties import ML_100K, PROPERTIES, RECBOLE_PROPERTIES
 from recbole_posattn.settings.run_keys import RUN_RULES
 from recbole_posattn.settings.single_model_keys import SINGLE_MODEL_KEYS
 from recbole_posattn.settings.yaml import parse_value
@@ -331,6 +331,26 @@ def test_settings_without_unread_keys_parse_no_source(model: str, monkeypatch: p
     """It takes up to a hundred times as long as the rest, and a leaderboard reads the settings of every run."""
     monkeypatch.setattr(unread, "source_of", lambda each: pytest.fail(f"parsed the source of {each}"))
     Config(model, "ml-100k", config_dict={"learning_rate": 1e-3}, command_line=[])
+
+
+@pytest.mark.parametrize("suffix", ["", ".parquet"])
+def test_another_ml_100k_than_recboles_is_warned_of(
+    empty_folder: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    """As in RecBole, the data set of that name is always the one in RecBole's package."""
+    data = empty_folder / "data"
+    assert config(data_path=str(data))["data_path"] == str(ML_100K)
+    assert "is not read" not in caplog.text
+    (data / "ml-100k").mkdir(parents=True)
+    (data / "ml-100k" / f"ml-100k.inter{suffix}").touch()
+    settings = config(data_path=str(data))
+    assert settings["data_path"] == str(ML_100K)
+    assert f"{data / 'ml-100k'} is not read: like RecBole, this package reads ml-100k from" in caplog.text
+    caplog.clear()
+    assert Config.from_plain(settings.plain(), data)["data_path"] == str(ML_100K)
+    assert f"{data / 'ml-100k'} is not read" in caplog.text
+    assert config(data_path=str(ML_100K.parent))["data_path"] == str(ML_100K)
+    assert caplog.text.count("is not read") == 1
 
 
 def test_transforms_that_a_model_does_not_read_are_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 
 import pytest
 import recbole.config
+import recbole.trainer.trainer
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
 from recbole.data.dataset import SequentialDataset
@@ -20,14 +22,21 @@ from recbole_posattn.training.load import prepare_data
 from recbole_posattn.training.trainer import trainer_class
 
 
-def trained(model: str, settings: dict) -> tuple[Trainer, float]:
-    """A trainer of ours after one epoch, and the epoch's loss."""
+def trained(model: str, settings: dict, scaler: bool = False) -> tuple[Trainer, float]:
+    """A trainer of ours after one epoch, and the epoch's loss; ``scaler``: with a GradScaler, as in float16."""
     config = Config(model, "tiny", config_dict=settings, command_line=[])
     init_seed(config["seed"], config["reproducibility"])
     _, (train_data, _, _) = prepare_data(config)
     init_seed(config["seed"], config["reproducibility"])
     trainer = trainer_class(config)(config, config.model_class(config, train_data._dataset).to(config["device"]))
+    trainer.enable_scaler = scaler
     return trainer, trainer._train_epoch(train_data, 0)
+
+
+def _distance(one: Trainer, other: Trainer) -> float:
+    """Between the weights of two trained models, as one vector."""
+    vectors = (torch.nn.utils.parameters_to_vector(each.model.parameters()) for each in (one, other))
+    return (next(vectors) - next(vectors)).norm().item()
 
 
 @pytest.mark.slow
@@ -69,6 +78,38 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_in_float32(
     assert {weights.dtype for weights in mixed.model.parameters()} == {torch.float32}
     assert mixed_loss != plain_loss and mixed_loss == pytest.approx(plain_loss, rel=0.02)
     assert {state["exp_avg"].dtype for state in mixed.optimizer.state.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("model", ["PosKernelSASRec", "RecVAE"])
+def test_gradients_are_clipped_as_they_are_and_not_as_a_scaler_scales_them(
+    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """RecBole clips the scaled ones, thousands of times too large, so that a step of SGD hardly moves the weights."""
+    monkeypatch.setattr(recbole.trainer.trainer.amp, "GradScaler", functools.partial(torch.amp.GradScaler, "cpu"))
+    settings = tiny_settings(clip_grad_norm={"max_norm": 0.05}, learner="sgd", learning_rate=0.5)
+    plain, loss = trained(model, settings)
+    scaled, scaled_loss = trained(model, settings, scaler=True)
+    start, _ = trained(model, {**settings, "learning_rate": 1e-30})
+    if model == "RecVAE":  # without a scaler, as in RecBole, each of its optimizers counts the other's gradients
+        assert _distance(scaled, start) > 0.5 * _distance(plain, start) > 0
+    else:
+        assert scaled_loss == pytest.approx(loss, rel=1e-4)
+        assert _distance(scaled, plain) < 0.01 * _distance(plain, start) > 0
+
+
+def test_clipping_gives_the_weights_of_recboles_own_loop(tiny_settings: Callable) -> None:
+    """Without a scaler, to the digit."""
+    settings = tiny_settings(clip_grad_norm={"max_norm": 0.05}, trim_padding=False)
+    ours, loss = trained("GRU4Rec", settings)
+    config = Config("GRU4Rec", "tiny", config_dict=settings, command_line=[])
+    init_seed(config["seed"], config["reproducibility"])
+    _, (train_data, _, _) = prepare_data(config)
+    init_seed(config["seed"], config["reproducibility"])
+    recboles = Trainer(config, config.model_class(config, train_data._dataset))
+    assert loss == recboles._train_epoch(train_data, 0)
+    for one, two in zip(ours.model.parameters(), recboles.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert loss != trained("GRU4Rec", tiny_settings(trim_padding=False))[1]
 
 
 @pytest.mark.parametrize("model", [pytest.param("PosKernelSASRec", marks=pytest.mark.slow), "GRU4Rec"])

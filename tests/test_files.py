@@ -24,6 +24,17 @@ def test_a_file_is_replaced_only_when_it_is_written(tmp_path: Path) -> None:
     assert file.read_text() == "new" and not has_incomplete(tmp_path)
 
 
+def test_two_writers_of_a_file_do_not_mix(tmp_path: Path) -> None:
+    """The one that ends last wins; neither sees the other's bytes."""
+    file = tmp_path / "a.txt"
+    with write_atomically(file) as first, first.open("w") as out:
+        out.write("first, which is longer")
+        with write_atomically(file) as second:
+            second.write_text("second")
+        assert file.read_text() == "second"
+    assert file.read_text() == "first, which is longer" and not has_incomplete(tmp_path)
+
+
 @pytest.mark.parametrize("has_links", [True, False])
 def test_a_second_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
     first, second = tmp_path / "first", tmp_path / "second"

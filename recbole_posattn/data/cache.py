@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -131,8 +132,7 @@ def _written(
     folder: Path, identity: Mapping[str, Any], interactions: Interaction, order: np.ndarray
 ) -> dict[str, Tensor]:
     """Write the columns, whole or not at all, and return them."""
-    unfinished = folder.with_name(f"{folder.name}.incomplete-{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = folder.with_name(f"{folder.name}.incomplete-{secrets.token_hex(4)}")
     unfinished.mkdir(parents=True)
     try:
         columns = {}

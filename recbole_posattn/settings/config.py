@@ -52,7 +52,7 @@ from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint, import_plugins, plugins_of_run, with_plugins
 from recbole_posattn.settings.presets import preset_settings
-from recbole_posattn.settings.properties import ML_100K, properties_files, property_keys, recbole_model_keys
+from recbole_posattn.settings.properties import data_folder, properties_files, property_keys, recbole_model_keys
 from recbole_posattn.settings.protocols import read_protocol
 from recbole_posattn.settings.recipe_checks import check_recipe, resolved_decay_epochs
 from recbole_posattn.settings.rules import check_rules
@@ -249,9 +249,9 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         return settings
 
     def _set_default_parameters(self) -> None:
+        data_path = self.final_config_dict["data_path"]
         super()._set_default_parameters()
-        if self.dataset == ML_100K.name:
-            self.final_config_dict["data_path"] = str(ML_100K)
+        self.final_config_dict["data_path"] = data_folder(self.dataset, data_path)
         check_validation_metric(self.final_config_dict)
         check_columns(self.final_config_dict)
         check_evaluation(self.final_config_dict, knows_histories(self.model))
@@ -317,10 +317,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         for phase in ("valid", "test"):
             config._set_eval_neg_sample_args(phase)
         config.final_config_dict.pop("local_rank", None)
-        if config.dataset == ML_100K.name:
-            config.final_config_dict["data_path"] = str(ML_100K)
-        elif data_path is not None:
-            config.final_config_dict["data_path"] = str(Path(data_path) / config.dataset)
+        config.final_config_dict["data_path"] = data_folder(config.dataset, data_path) or settings["data_path"]
         config._init_device()
         return config
 

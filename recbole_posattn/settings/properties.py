@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import os
 from pathlib import Path
 
 import recbole_posattn.compat  # noqa: F401
@@ -29,6 +31,24 @@ _OTHERWISE_SPELT = {"lightgbm": "LightGBM", "xgboost": "XGBoost"}
 
 # The property files of each model registered here, the strongest last: inherited ones and its own.
 model_properties: dict[str, tuple[Path, ...]] = {}
+
+
+def data_folder(dataset: str, data_path: str | Path | None) -> str | None:
+    """The folder of a data set. That of ml-100k is always RecBole's own, as in RecBole; a warning names any other one.
+
+    Args:
+        dataset: The name of the data set.
+        data_path: The folder of all data sets; without it, the result is ``None`` for any other data set.
+    """
+    if dataset != ML_100K.name:
+        return None if data_path is None else os.path.join(data_path, dataset)
+    other = Path(data_path or "dataset") / dataset
+    if any(other.glob(f"{dataset}.inter*")) and not (ML_100K.is_dir() and other.samefile(ML_100K)):
+        logging.getLogger().warning(
+            f"{other} is not read: like RecBole, this package reads {dataset} from RecBole's own folder, {ML_100K}. "
+            "To use your files, give the data set another name."
+        )
+    return str(ML_100K)
 
 
 def recbole_model_names() -> list[str]:

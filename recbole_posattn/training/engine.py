@@ -59,6 +59,7 @@ class EngineMixin(recbole.trainer.Trainer):
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
         with trainer_of_one_process(config), without_wandb(config):
             super().__init__(config, model)
+        self.clip_grad_norm = None  # see _clip_gradients
         self.wandblogger = Trackers()  # RecBole's trainers call it so
         self.tensorboard: Any = SafeWriter(vars(self)["tensorboard"])
         if distributed.world_size() > 1:
@@ -112,7 +113,25 @@ class EngineMixin(recbole.trainer.Trainer):
 
     def _build_optimizer(self, **options: Any) -> torch.optim.Optimizer:
         check_sparse_gradients(self.config["learner"], self.config["model"], self.model)
-        return with_arguments(super()._build_optimizer(**options), self.config["learner_args"] or {})
+        optimizer = super()._build_optimizer(**options)
+        optimizer = with_arguments(optimizer, self._learner_arguments(optimizer))
+        optimizer.register_step_pre_hook(self._clip_gradients)
+        return optimizer
+
+    def _learner_arguments(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Arguments of the optimizer beyond RecBole's own."""
+        return dict(self.config["learner_args"] or {})
+
+    def _clip_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Clip the gradients before a step of the optimizer.
+
+        RecBole clips after the backward pass, while gradients in float16 are still scaled by 65,536 or so, and would
+        clip every one. Before the step, the scaler has divided those of this optimizer, one of two in RecVAE.
+        """
+        if self.config["clip_grad_norm"]:
+            own = (weight for group in optimizer.param_groups for weight in group["params"])
+            clipped = own if self.enable_scaler else self.model.parameters()
+            torch.nn.utils.clip_grad_norm_(clipped, **self.config["clip_grad_norm"])
 
     def _train_epoch(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
 from recbole_posattn.compat import no_pickled_caches
@@ -36,6 +37,7 @@ from recbole_posattn.training.explained_errors import (
 )
 from recbole_posattn.training.run_folder import checkpoint_file
 from recbole_posattn.training.run_log import run_logger
+from recbole_posattn.training.same_run import changed_data
 from recbole_posattn.training.trainer import trainer_class
 from recbole_posattn.training.trees import TREES, load_trees
 
@@ -104,6 +106,8 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
         CheckpointError: If the file is missing, not one of ours, or no longer fits the data set.
         DataError: If the data set cannot be read.
         SettingError: If the model is not registered here.
+
+    A warning names the files of the data set whose contents have changed since training, as their split is another.
     """
     checkpoint = checkpoint_file(checkpoint)
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
@@ -117,12 +121,23 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
     with explain_checkpoint_errors(checkpoint):
         try:
             check_vocabulary(content, interactions)
+            _warn_of_changed_data(content, config)
             (load_trees if TREES in content else load_state)(model, content)
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint}: {error}") from error
     if isinstance(model, torch.nn.Module):
         model.eval()
     return Loaded(config, model, interactions, *loaders)
+
+
+def _warn_of_changed_data(content: Mapping[str, Any], config: Config) -> None:
+    changes = changed_data(content["data"], config) if content.get("data") else []
+    if changes:
+        logging.getLogger().warning(
+            f"the data in {config['data_path']} have changed since training: {'; '.join(changes)}. Its validation and "
+            "test targets may be among today's histories, and metrics are not those of the run; name the old data with "
+            "--data_path for the same split"
+        )
 
 
 def prepare_data(config: Config) -> tuple[Dataset, tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]]:

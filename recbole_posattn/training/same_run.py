@@ -113,18 +113,28 @@ def check_data(folder: Path, content: Mapping[str, Any], config: Config) -> None
             "items are compared"
         )
         return
-    now = data_contents(config)
     with explain_checkpoint_errors(folder / LAST_NAME):
-        changes = [
-            _change_of_file(name, before.get(name), now.get(name))
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
-        ]
+        changes = changed_data(before, config)
     if changes:
         raise CheckpointError(
             f"the data in {config['data_path']} have changed since the run in {folder} began: {'; '.join(changes)}. "
             "Name the folder of the old data with --data_path to continue it, or leave --resume out to start a new run"
         )
+
+
+def changed_data(before: Mapping[str, Any], config: Config) -> list[str]:
+    """How the files of a data set differ from those of a run, a sentence for each.
+
+    Args:
+        before: Those of the run, as :func:`data_contents` returned them.
+        config: The current settings.
+    """
+    now = data_contents(config)
+    return [
+        _change_of_file(name, before.get(name), now.get(name))
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
 
 
 def _change_of_file(name: str, before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:

@@ -18,7 +18,6 @@ from recbole_posattn import distributed
 from recbole_posattn.models.kernel_summaries import kernel_summaries
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.settings.config import Config
-from recbole_posattn.settings.learner import with_arguments
 from recbole_posattn.training.checkpoint import write_checkpoint
 from recbole_posattn.training.checkpointing import CheckpointMixin
 from recbole_posattn.training.trees import TreeMixin
@@ -35,10 +34,14 @@ class SequenceTrainer(CheckpointMixin):
 
     _kernels_kept_every: int | None = None
 
+    def _learner_arguments(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        arguments = super()._learner_arguments(optimizer)
+        if isinstance(optimizer, Adam) and self.device.type == "cpu":
+            arguments["fused"] = True  # one pass over the weights instead of eight
+        return arguments
+
     def _build_optimizer(self, **options: Any) -> torch.optim.Optimizer:
         optimizer = super()._build_optimizer(**options)
-        if isinstance(optimizer, Adam) and self.device.type == "cpu":  # one pass over the weights instead of eight
-            optimizer = with_arguments(optimizer, {**(self.config["learner_args"] or {}), "fused": True})
         if self.config["weight_decay_on"] == "matrices":
             decay_only(optimizer, self.model.matrices())
         return optimizer

@@ -127,6 +127,30 @@ def test_cape_positions_are_clamped_and_interpolated() -> None:
 
 
 @pytest.mark.parametrize("name", ["alibi", "t5_bias", "cape"])
+def test_biases_under_autocast_are_those_of_the_rounded_inputs(name: str) -> None:
+    """At 200 positions, a sum of gates in bfloat16 would be wrong by up to one half."""
+    torch.manual_seed(0)
+    encoding = ENCODINGS[name](EncodingOptions(max_length=200, hidden_size=16, n_heads=2))
+    for parameter in encoding.parameters():
+        torch.nn.init.normal_(parameter)
+    query, key = (heads(200, head_size=8).bfloat16() for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoding.logit_bias(query, key, query, 0)
+    exact = encoding.double().logit_bias(query.double(), key.double(), query.double(), 0)
+    assert ((found - exact).tril().square().mean() / exact.tril().square().mean()).sqrt() < 0.01
+
+
+def test_the_forget_gate_keeps_small_steps_under_autocast() -> None:
+    """Gates start near 1, so that the biases of neighbours are about −1 / T."""
+    encoding = ENCODINGS["forgetting"](EncodingOptions(max_length=400, hidden_size=16, n_heads=2))
+    x, query = torch.randn(1, 400, 16), torch.randn(1, 2, 400, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        bias = encoding.of_batch(x, None).logit_bias(query, query, query, 0)
+    steps = bias.diagonal(-1, dim1=-2, dim2=-1)
+    assert ((steps > -1.5 / 400) & (steps < -0.5 / 400)).all()
+
+
+@pytest.mark.parametrize("name", ["alibi", "t5_bias", "cape"])
 def test_biases_of_some_rows_are_rows_of_the_whole(name: str) -> None:
     torch.manual_seed(0)
     encoding = ENCODINGS[name](EncodingOptions(max_length=9, hidden_size=12, n_heads=2)).double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -42,6 +43,7 @@ from recbole_posattn.experiments.tuning.records import (
     open_search,
     read_records,
     trial_folder,
+    trial_reports,
 )
 from recbole_posattn.experiments.tuning.search import run_search
 from recbole_posattn.experiments.tuning.space import Dimension, Space
@@ -272,6 +274,12 @@ def test_optuna_and_asha_regain_their_state(settings: dict) -> None:
         trial: Any = SimpleNamespace(trial_id="next")
         again.on_trial_add(None, trial)
         assert again.on_trial_result(None, trial, {"epoch": 3, "best": best}) == decision
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", [0.5, 0.5, 0.7, 0.7]), ("min", [0.5, 0.5, 0.5, 0.4])])
+def test_a_score_of_nan_does_not_hide_the_best_one(mode: str, best: list[float]) -> None:
+    reports = trial_reports([(1, math.nan), (2, 0.5), (3, math.nan), (4, 0.7), (5, 0.4)], mode)
+    assert math.isnan(reports[0]["best"]) and [report["best"] for report in reports[1:]] == best
 
 
 # -- records ---------------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ from recbole_posattn.experiments.tuning.records import (
     finished_curve,
     next_number,
     trial_folder,
+    trial_report,
+    trial_reports,
 )
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.experiments.tuning.spec import Search
@@ -180,7 +182,7 @@ def _report_known(known: Sequence[TrialRecord], searcher: Searcher | None, sched
     for record in known:
         # A scheduler reads only the id of a trial, and nothing of Ray's controller, which is None here
         trial = SimpleNamespace(trial_id=f"known_{record.number}")
-        results = _reports(record.curve, mode)
+        results = trial_reports(record.curve, mode)
         last = results[-1] if results else None
         if searcher is not None:
             searcher.suggest(trial.trial_id)  # draws its settings, as those of known trials come first
@@ -191,20 +193,6 @@ def _report_known(known: Sequence[TrialRecord], searcher: Searcher | None, sched
         for result in results:
             scheduler.on_trial_result(None, trial, result)
         scheduler.on_trial_remove(None, trial)
-
-
-def _reports(curve: Sequence[tuple[int, float]], mode: str) -> list[dict[str, float]]:
-    """What a trial with this curve reported, with the count that Ray adds."""
-    reports: list[dict[str, float]] = []
-    for epoch, score in curve:
-        reports.append({**_report(epoch, score, reports, mode), "training_iteration": len(reports) + 1})
-    return reports
-
-
-def _report(epoch: int, score: float, before: Sequence[Mapping[str, float]], mode: str) -> dict[str, float]:
-    """What a trial reports after an epoch, its score and the best one so far, from its reports before."""
-    best = (max if mode == "max" else min)([score, *(last["best"] for last in before[-1:])])
-    return {"epoch": epoch, "score": score, "best": best}
 
 
 def _draw(
@@ -241,7 +229,7 @@ def _run_trial(
     reports: list[dict[str, float]] = []
 
     def report(epoch: int, score: float) -> None:
-        reports.append(_report(epoch, score, reports, mode))
+        reports.append(trial_report(epoch, score, reports, mode))
         tune.report(reports[-1])
 
     own = trial_folder(Path(folder), number)

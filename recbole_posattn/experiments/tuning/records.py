@@ -268,3 +268,25 @@ def _drawn(run: Path, config: Mapping[str, Any], space: Space) -> dict[str, Any]
                 f"{typed(drawn[dimension.key])} is not in the search space."
             )
     return drawn
+
+
+def trial_report(epoch: int, score: float, before: Sequence[Mapping[str, float]], mode: str) -> dict[str, float]:
+    """What a trial reports to Ray after an epoch: its score and the best one so far, which is never NaN if any is not.
+
+    Args:
+        epoch: The epoch, from 1.
+        score: Its validation score.
+        before: The trial's earlier reports.
+        mode: ``max`` or ``min``, the better scores.
+    """
+    known = [each for each in (score, *(last["best"] for last in before[-1:])) if not math.isnan(each)]
+    best = (max if mode == "max" else min)(known, default=math.nan)
+    return {"epoch": epoch, "score": score, "best": best}
+
+
+def trial_reports(curve: Sequence[tuple[int, float]], mode: str) -> list[dict[str, float]]:
+    """All reports of a trial with this curve, with the count that Ray adds; ``mode`` as in :func:`trial_report`."""
+    reports: list[dict[str, float]] = []
+    for epoch, score in curve:
+        reports.append({**trial_report(epoch, score, reports, mode), "training_iteration": len(reports) + 1})
+    return reports

@@ -37,12 +37,14 @@ class CAPEEncoding(PositionEncoding):
 
     def logit_bias(self, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
         """See :meth:`PositionEncoding.logit_bias`."""
-        logits = query @ key.mT / math.sqrt(query.shape[-1])
-        gates = (1 - logits.sigmoid()).tril(first)  # keys after the query do not count
-        position = gates.flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.n_positions - 1)
+        # In half precision, a sum of many gates has no digits left between the integers.
+        with torch.autocast(query.device.type, enabled=False):
+            logits = _at_least_float32(query) @ _at_least_float32(key).mT / math.sqrt(query.shape[-1])
+            gates = (1 - logits.sigmoid()).tril(first)  # keys after the query do not count
+            position = gates.flip(-1).cumsum(dim=-1).flip(-1).clamp(max=self.n_positions - 1)
         below = position.detach().floor()
         above = below.add(1).clamp(max=self.n_positions - 1)
-        at_integers = unrotated @ self.position
+        at_integers = (unrotated @ self.position).to(position.dtype)
         bias_below, bias_above = (at_integers.gather(-1, index.long()) for index in (below, above))
         return torch.lerp(bias_below, bias_above, position - below)
 
@@ -139,12 +141,17 @@ class ForgettingEncoding(PositionEncoding):
     def of_batch(self, x: Tensor, times: Times | None) -> OfBatch:
         """See :meth:`PositionEncoding.of_batch`."""
         log_gate = F.logsigmoid(F.linear(x, self.weight, self.bias)).mT  # (b, h, s)
-        return OfBatch(self.enters, logit_bias=functools.partial(_between, log_gate.cumsum(dim=-1)))
+        total = _at_least_float32(log_gate).cumsum(dim=-1)  # differences of its neighbours are small
+        return OfBatch(self.enters, logit_bias=functools.partial(_between, total))
 
 
 def _between(total: Tensor, query: Tensor, key: Tensor, unrotated: Tensor, first: int) -> Tensor:
     """Differences of a sum over positions (b, h, s) between queries and keys, shape (b, h, t, s)."""
     return total[..., first : first + query.shape[-2], None] - total[..., None, : key.shape[-2]]
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def lags(query: Tensor, key: Tensor, first: int) -> Tensor:
