@@ -28,14 +28,14 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 
 def interleaved_medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each function, all taking turns, so that a busy moment of the machine hits all alike.
+    """Median seconds of each function. The functions take turns, so a busy moment of the machine affects all of them.
 
     The first round warms up and is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     order = list(functions.items())
     for _ in tqdm(range(repeats + 1), leave=False):
-        random.shuffle(order)  # none always follows the same other one
+        random.shuffle(order)  # so that no function always runs after the same one
         for name, function in order:
             start = time.perf_counter()
             function()
@@ -44,7 +44,7 @@ def interleaved_medians(functions: Mapping[str, Callable[[], object]], repeats: 
 
 
 def taking_turns(functions: Mapping[str, Callable[[], float]], n_rounds: int, title: str) -> dict[str, list[float]]:
-    """What functions that time themselves tell in each round, and in one before that warms up, all taking turns."""
+    """The results of self-timing functions in a warm-up round and in each round after it; the functions take turns."""
     results: dict[str, list[float]] = {name: [] for name in functions}
     for _ in tqdm(range(n_rounds + 1), desc=title):
         for name, function in functions.items():
@@ -53,7 +53,7 @@ def taking_turns(functions: Mapping[str, Callable[[], float]], n_rounds: int, ti
 
 
 def peak_mebibytes(function: Callable[[], object]) -> float:
-    """The most MiB of tensors that a call holds at a time on the CPU, beyond those there before it."""
+    """Peak memory in MiB of the tensors that a call allocates on the CPU."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
     # Each allocation by its time; ``profiler.events()`` would join it to its operation.

@@ -4,9 +4,9 @@
     python -m benchmarks.data_preparation --baseline=CLONE     # also measures another version of this package
 
 Each measurement is a process of its own, one after the other: it checks and reads the file, makes the rows and
-splits, builds the first batch, and goes on to the end of the epoch. ``--parquet_millions`` interactions (default 100)
-are generated as a Parquet file and served from files that are mapped into memory (``data_cache``), twice: the second
-process finds the files. RecBole has no check, and gets at most ``--recbole_up_to`` million interactions.
+splits, builds the first batch, and goes on to the end of the epoch. ``--parquet_millions`` million interactions
+(default 100) are generated as a Parquet file and read through memory-mapped files (``data_cache``), twice: the second
+process reuses these files. RecBole does not check files; it is measured up to ``--recbole_up_to`` million interactions.
 """
 
 from __future__ import annotations
@@ -133,9 +133,11 @@ def main() -> None:
     """Generate, measure in processes of their own, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--length", type=int, default=200, help="MAX_ITEM_LIST_LENGTH (default: 200)")
-    parser.add_argument("--millions", type=float, nargs="*", default=[1, 20], help="of interactions (default: 1 20)")
-    parser.add_argument("--parquet_millions", type=float, nargs="*", default=[100], help="in Parquet (default: 100)")
-    parser.add_argument("--recbole_up_to", type=float, default=3, help="millions that RecBole gets (default: 3)")
+    parser.add_argument("--millions", type=float, nargs="*", default=[1, 20], help="millions (default: 1 20)")
+    parser.add_argument(
+        "--parquet_millions", type=float, nargs="*", default=[100], help="millions in Parquet (default: 100)"
+    )
+    parser.add_argument("--recbole_up_to", type=float, default=3, help="most millions for RecBole (default: 3)")
     parser.add_argument("--baseline", help="a clone with another version of this package")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()

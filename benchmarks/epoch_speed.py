@@ -3,10 +3,10 @@
     python -m benchmarks.epoch_speed          # writes results/epoch_speed.md, .csv and .png
 
 All take turns in one process. An epoch of ours is timed whole. RecBole pads every row to the same length, so that its
-batches cost the same: some of each epoch are timed, and their mean is multiplied with the number of batches.
+batches cost the same: some of each epoch are timed, and their mean is multiplied by the number of batches.
 
 RecBole trains with autograd's anomaly detection on, because one of its modules (``sine``) switches it on whenever a
-sequential model is looked up. That is how its users meet it, and the ratio is to that; it is timed without, too.
+sequential model is looked up. This is what its users get, so ratios refer to it; it is also timed without.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Contestant(NamedTuple):
     """A model ready to train.
 
     Attributes:
-        seconds: Trains once and tells the seconds of a whole epoch.
+        seconds: Trains once and returns the seconds of a whole epoch.
         targets: Targets in an epoch.
     """
 
@@ -51,7 +51,7 @@ class Contestant(NamedTuple):
 
 
 def settings(dataset: str, length: int, options: argparse.Namespace) -> dict:
-    """What all share; dropout is RecBole's default for SASRec."""
+    """The settings shared by all models; dropout is RecBole's default for SASRec."""
     return {
         **({"data_path": options.data_path} if dataset != "ml-100k" else {}),
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
@@ -72,7 +72,7 @@ def settings(dataset: str, length: int, options: argparse.Namespace) -> dict:
 
 
 def recboles(dataset: str, length: int, options: argparse.Namespace) -> dict[str, Contestant]:
-    """SASRec out of RecBole's data set, loader, model and trainer: as it comes, with our sizes, without its slip."""
+    """RecBole's own SASRec, loader and trainer: as installed, with our sizes, and also without anomaly detection."""
     shared = {**settings(dataset, length, options), "lazy_prefixes": False}
     as_it_comes = {key: value for key, value in shared.items() if key not in SIZES}
     train, *_ = SequentialDataset(Config("SASRec", dataset, config_dict=shared, command_line=[])).build()
@@ -129,8 +129,10 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=["ml-100k", "amazon-beauty"])
     parser.add_argument("--data_path", default="dataset", help="folder of amazon-beauty (default: dataset)")
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200])
-    parser.add_argument("--batches", type=int, default=3, help="of RecBole's model timed in a round (default: 3)")
-    parser.add_argument("--rounds", type=int, default=3, help="that count, behind one that does not (default: 3)")
+    parser.add_argument(
+        "--batches", type=int, default=3, help="batches of RecBole's model timed in each round (default: 3)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one warm-up round (default: 3)")
     options = parser.parse_args()
     options.use_gpu = False
 

@@ -119,8 +119,10 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=["ml-100k", "amazon-beauty"])
     parser.add_argument("--data_path", default="dataset", help="folder of amazon-beauty (default: dataset)")
     parser.add_argument("--epoch_lengths", type=int, nargs="+", default=[50, 200])
-    parser.add_argument("--batches", type=int, default=5, help="of RecBole's model timed in a round (default: 5)")
-    parser.add_argument("--rounds", type=int, default=3, help="that count, behind one that does not (default: 3)")
+    parser.add_argument(
+        "--batches", type=int, default=5, help="batches of RecBole's model timed in each round (default: 5)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one warm-up round (default: 3)")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()

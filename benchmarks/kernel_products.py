@@ -1,4 +1,4 @@
-"""Where the thresholds of ``position/products.py`` and ``position/attention.py`` come from.
+"""Measurements behind the thresholds in ``nn/products.py`` and ``nn/attention.py``.
 
     python -m benchmarks.kernel_products      # writes results/kernel_products.md
 
@@ -75,8 +75,8 @@ def main() -> None:
     report(
         "kernel_products",
         "Ways to multiply a kernel with a sequence",
-        f"Milliseconds forward and backward on {TOKENS} positions in all (so many sequences as that makes), "
-        f"{HIDDEN_SIZE} channels, float32. Thresholds: dense up to T = {products.DENSE_LENGTH} "
+        f"Milliseconds forward and backward on {TOKENS} positions in all (the number of sequences follows from their "
+        f"length), {HIDDEN_SIZE} channels, float32. Thresholds: dense up to T = {products.DENSE_LENGTH} "
         f"({products.DENSE_RECURRENCE_LENGTH} against the recurrence), blocks up to {products.BLOCKED_LAGS} lags, "
         f"{attention.ROWS} rows of attention.",
         ["way", *map(str, LENGTHS)],

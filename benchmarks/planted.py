@@ -1,4 +1,4 @@
-"""What each encoding and kernel can tell, on planted data whose next item only order, or repetition, tells.
+"""What encodings and kernels can learn from planted data, where only order or repetition determines the next item.
 
 python -m benchmarks.planted lag          # writes results/planted_lag.md
 python -m benchmarks.planted repetitive   # writes results/repetitive.md
@@ -162,7 +162,7 @@ def main() -> None:
             for done in tqdm(as_completed(running), desc=f"seed {seed}", total=len(running)):
                 hits[running[done]].append(done.result())
                 tqdm.write(f"seed {seed}, {', '.join(running[done])}: {done.result():.4f}")
-            # After every seed: what is there counts, should the next be stopped.
+            # After every seed, so that finished seeds are kept if a later one is interrupted.
             report(
                 file,
                 task.title,

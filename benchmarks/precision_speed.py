@@ -31,7 +31,7 @@ def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200])
-    parser.add_argument("--rounds", type=int, default=5, help="that count, behind one that does not (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one warm-up round (default: 5)")
     options = parser.parse_args()
     options.use_gpu = False
     use_gpu = torch.cuda.is_available()

@@ -22,7 +22,7 @@ WAYS = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 proces
 
 
 def epoch_seconds(model: str, n_processes: int, n_threads: int, epochs: int, port: int) -> list[float]:
-    """Seconds of each epoch but the first, as the log tells them."""
+    """Seconds of each epoch except the first, from the log."""
     command = [sys.executable, str(LAUNCHER), f"--model={model}", "--dataset=ml-100k", f"--epochs={epochs + 1}"]
     command += [f"--nproc={n_processes}", f"--port={port}", "--use_gpu=False", "--eval_step=0", "--show_progress=False"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads)}
@@ -36,7 +36,7 @@ def main() -> None:
     """Measure and write table and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["PosKernelSASRec"])
-    parser.add_argument("--epochs", type=int, default=4, help="that count, behind one that does not (default: 4)")
+    parser.add_argument("--epochs", type=int, default=4, help="timed epochs, after one warm-up epoch (default: 4)")
     parser.add_argument("--rounds", type=int, default=2, help="in which all ways take turns (default: 2)")
     parser.add_argument("--port", type=int, default=5678)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Users a second that ``recommend`` serves, beside a plain product and top-k of the same model; and one user's wait.
+"""Users per second served by ``recommend``, compared with a plain product and top-k; and the latency for one user.
 
 python -m benchmarks.recommend_speed      # writes results/recommend_speed.md and .csv
 
-amazon-beauty where its file is there, else users and items as many with histories as long as its are.
+Uses amazon-beauty if its file exists, otherwise random data with as many users and items and equally long histories.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def plain(loaded: Loaded, requests: Requests) -> None:
 
 
 def ways(recommender: Recommender, requests: Requests) -> dict[str, Callable[[], object]]:
-    """What is compared."""
+    """The functions to compare, by name."""
     return {
         "plain": lambda: plain(recommender.loaded, requests),
         "recommend": lambda: sum(map(len, recommender.blocks(requests, K))),

@@ -4,7 +4,7 @@
 
 Writes results/rivals_speed.md, .csv and .png. Each library runs in an environment of its own, made as
 ``benchmarks/rivals/requirements-*.txt`` say, and only those given are measured. All take turns, one process at a time;
-nothing else should run beside them, for threads that wait for one another take the longest of all delays.
+run nothing else meanwhile, since threads that wait for each other are slowed most.
 """
 
 from __future__ import annotations
@@ -124,9 +124,9 @@ def main() -> None:
         "--data_path", type=Path, default=Path("dataset"), help="folder of data sets (default: dataset)"
     )
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 200], help="L (default: 50 200)")
-    parser.add_argument("--epochs", type=int, default=3, help="of each round that count (default: 3)")
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs in each round (default: 3)")
     parser.add_argument("--rounds", type=int, default=2, help="(default: 2)")
-    parser.add_argument("--batches", type=int, help="of each epoch, taken at random (default: all)")
+    parser.add_argument("--batches", type=int, help="random batches timed in each epoch (default: all)")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -142,7 +142,9 @@ def main() -> None:
     with tqdm(total=len(settings) * options.rounds * len(compared)) as progress:
         for dataset, length in settings:
             for _ in range(options.rounds):
-                for variant in random.sample(compared, len(compared)):  # none always follows the same other one
+                for variant in random.sample(
+                    compared, len(compared)
+                ):  # so that no function always runs after the same one
                     run = measure(variant, files[dataset], length, options)
                     runs[dataset, length][variant.name].append(run)
                     seconds = ", ".join(f"{value:.2f}" for value in epoch_seconds(run))

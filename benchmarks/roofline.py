@@ -158,11 +158,11 @@ def measured(model: str, dataset: str, length: int, options: argparse.Namespace)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), help="those that are not there are left out")
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), help="data sets; missing ones are left out")
     parser.add_argument("--data_path", default="dataset", help="folder of the data sets but ml-100k (default: dataset)")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))
-    parser.add_argument("--batches", type=int, default=4, help="that are trained on in turn (default: 4)")
+    parser.add_argument("--batches", type=int, default=4, help="batches to train on in turn (default: 4)")
     parser.add_argument("--repeats", type=int, default=15, help="rounds that count (default: 15)")
     options = parser.parse_args(arguments)
     options.use_gpu = False

@@ -52,7 +52,7 @@ TARGETS = {
     **dict.fromkeys([(50, KERNEL), (200, KERNEL)], 1.15),
     (2048, "PosKernelSASRec toeplitz-toeplitz"): 1.5,
 }
-# What a variant is compared with beside the baseline, and how many times its step a step may take up to T = 200.
+# The model that a variant is also compared with, and the largest allowed ratio of their step times up to T = 200.
 WITHOUT = {
     f"{KERNEL} + branch": (KERNEL, 1.15),
     f"{KERNEL} + history_partition": (KERNEL, 1.25),

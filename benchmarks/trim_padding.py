@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument(
         "--data_path", type=Path, default=Path("dataset"), help="folder of data sets (default: dataset)"
     )
-    parser.add_argument("--steps", type=int, default=5, help="that count, behind one that does not (default: 5)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps, after one warm-up step (default: 5)")
     parser.add_argument("--batch_size", type=int, default=2048)
     parser.add_argument("--no_report", action="store_true", help="print the figures and write nothing")
     options = parser.parse_args()

@@ -46,7 +46,7 @@ class NoAnswerError(ProcessError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the nearest known name regardless of case, or an empty string.
 
-    A name of which this one is the beginning, if there is only one, is nearer than a similar one.
+    If exactly one known name begins with this one, it is preferred to similar names.
     """
     by_lower, given = {candidate.lower(): candidate for candidate in known}, str(name).lower()
     nearest = [candidate for candidate in by_lower if len(given) > 2 and candidate.startswith(given)]

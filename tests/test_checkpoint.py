@@ -175,9 +175,9 @@ def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path, empty_folder
 @pytest.mark.parametrize(
     ("n_users", "n_items", "prefix", "message"),
     [
-        (60, 25, "", "values of item_id, but had 20 in training"),
-        (50, 20, "", "values of user_id, but had 60 in training"),
-        (60, 20, "new", "values of item_id, but had others, or another order, in training"),
+        (60, 25, "", "item_id has 25 values, not 20"),
+        (50, 20, "", "user_id has 50 values, not 60"),
+        (60, 20, "new", "the values of item_id, or their order, are others"),
     ],
     ids=["more items", "fewer users", "other items"],
 )

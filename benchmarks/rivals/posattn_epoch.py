@@ -2,7 +2,7 @@
 
     python -m benchmarks.rivals.posattn_epoch --interactions ml-100k/ml-100k.inter --model APESASRec --max_length 50
 
-The last line it prints is a JSON object, as of the scripts of the other libraries beside this one.
+The last line it prints is a JSON object, like that of the other scripts in this folder.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("--model", default="APESASRec", help="(default: APESASRec)")
     parser.add_argument("--max_length", type=int, default=50)
     parser.add_argument("--batch_size", type=int, default=128, help="windows in a batch")
-    parser.add_argument("--epochs", type=int, default=3, help="that are timed, behind one that is not")
-    parser.add_argument("--batches", type=int, help="of each epoch, taken at random (default: all)")
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs, after one warm-up epoch")
+    parser.add_argument("--batches", type=int, help="random batches timed in each epoch (default: all)")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

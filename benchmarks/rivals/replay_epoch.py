@@ -4,7 +4,7 @@
 
 Stands alone, in an environment of its own (requirements-replay.txt). The last line it prints is a JSON object.
 RePlay trains on the newest L+1 items of a row. Here each window of a longer user is a row, so that it trains on every
-target, as we do. Its labels at padding, the first item of a sequence shorter than L, are left out, as it is by us.
+target, as we do. Its additional label at padding, the first item of a sequence shorter than L, is left out, as in ours.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def main() -> None:
     parser.add_argument("--interactions", required=True, help="file <data set>.inter of RecBole")
     parser.add_argument("--max_length", type=int, default=50)
     parser.add_argument("--batch_size", type=int, default=128, help="windows in a batch")
-    parser.add_argument("--epochs", type=int, default=3, help="that are timed, behind one that is not")
-    parser.add_argument("--batches", type=int, help="of each epoch, taken at random (default: all)")
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs, after one warm-up epoch")
+    parser.add_argument("--batches", type=int, help="random batches timed in each epoch (default: all)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--loss",

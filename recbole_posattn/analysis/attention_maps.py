@@ -121,7 +121,7 @@ def _output_shares(attention: PositionKernelAttention, attended: Attended, held:
 
 
 def _reaches(length: Tensor, shown: int) -> Tensor:
-    """Whether a history has the positions query and key, counted back, and the key is no later; shape (b, w, w)."""
+    """Whether a history has the positions query and key, counted back, with no key after the query; shape (b, w, w)."""
     back = torch.arange(shown, device=length.device)
     inside = back < length[:, None]
     return inside[:, :, None] & inside[:, None, :] & (back[None, :] >= back[:, None])

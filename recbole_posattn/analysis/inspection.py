@@ -84,7 +84,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
     Args:
         checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run, of one of our models.
         max_users: Maximum number of histories to measure on; of more, evenly spaced ones are taken.
-        options: Of :func:`recbole_posattn.load`.
+        options: Keyword arguments of :func:`recbole_posattn.load`.
 
     Raises:
         SettingError: If ``max_users`` is below 1.

@@ -71,7 +71,7 @@ def interference(
         checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run, of one of our models.
         split: The rows to measure on. Use ``valid`` if you will choose settings by the result.
         show_progress: Whether to show a progress bar.
-        options: Of :func:`recbole_posattn.load`.
+        options: Keyword arguments of :func:`recbole_posattn.load`.
 
     Returns:
         Two tables, see :class:`Interference`.

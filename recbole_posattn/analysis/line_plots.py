@@ -111,7 +111,7 @@ def draw_gaps(inspections: Sequence[Inspection]) -> Figure | None:
 
 
 def _draw_by_layer(axis: Axes, values: pd.Series, label: str, style: str, by: str = "lag") -> None:
-    """A line for each layer of values by layer and lag (or what else)."""
+    """A line for each layer; ``by`` is the level of the index on the x axis."""
     for layer, by_lag in values.groupby(level="layer"):
         number = int(str(layer))
         color = COLORS[(number - 1) % len(COLORS)]

@@ -74,8 +74,8 @@ def attention_by_gap(
 ) -> pd.DataFrame:
     """The attention of a model, and the change of its logits by its positional parts, by the time between two items.
 
-    As :func:`recbole_posattn.analysis.attention_maps.positional_bias`, by time gap instead of lag; an item and itself
-    are no pair.
+    As :func:`recbole_posattn.analysis.attention_maps.positional_bias`, by time gap instead of lag; an item is
+    not paired with itself.
 
     Args:
         model: A model of this package.

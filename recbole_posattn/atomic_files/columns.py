@@ -63,8 +63,8 @@ def _require(
     """Check that a column is loaded and has one of some types; ``more`` is added to a message that it is not loaded."""
     if column not in columns:
         raise SettingError(
-            f"{key} names the column {shown(column)}, which is not loaded. Loaded are {_named(columns)}: name one of "
-            f"them, or load it with load_col.{did_you_mean(column, columns)}{more}"
+            f"{key} names the column {shown(column)}, which is not loaded. Loaded columns: {_named(columns)}. Name one "
+            f"of them, or load it with load_col.{did_you_mean(column, columns)}{more}"
         )
     if columns[column] not in allowed:
         fitting = {name: kind for name, kind in columns.items() if kind in allowed}

@@ -184,7 +184,7 @@ def looks_like_unix(first: float, last: float) -> bool:
 def time_span(first: float, last: float) -> str:
     """A time span in words, with dates if the times look like Unix seconds."""
     if not looks_like_unix(first, last):
-        return f"{first:.10g} to {last:.10g}, no Unix times"
+        return f"{first:.10g} to {last:.10g}, not Unix times"
     begin, end = (datetime.datetime.fromtimestamp(time, datetime.UTC) for time in (first, last))
     return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}, {counted((end - begin).days, 'day')}"
 

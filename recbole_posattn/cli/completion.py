@@ -60,7 +60,7 @@ def _datasets(**_: Any) -> list[str]:
 
 
 def _listed(names: Iterable[str], prefix: str) -> list[str]:
-    """Names behind those of a list, separated by commas, that is being typed."""
+    """Completions of the last name in a comma-separated list; the names before it stay."""
     before, comma, _ = prefix.rpartition(",")
     return [f"{before}{comma}{name}" for name in names]
 

@@ -125,7 +125,7 @@ def execute(options: argparse.Namespace) -> int:
         print(f"recbole-posattn: {name}, seed {seed}, failed: {outcome.error}", file=sys.stderr)
     if len(report.unfinished) > len(failed):
         print(
-            f"recbole-posattn: not started in the budget of {options.budget:g} minutes: "
+            f"recbole-posattn: not started, as the budget of {options.budget:g} minutes was spent: "
             f"{counted(len(report.unfinished) - len(failed), 'run')}; the same command continues",
             file=sys.stderr,
         )

@@ -136,7 +136,7 @@ def launch(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_any_character() -> None:
-    """Let output in an encoding without ``±`` or ``γ``, such as that of a pipe on Windows, have ``?`` instead."""
+    """Write ``?`` for characters such as ``±`` and ``γ`` that the output's encoding lacks, as in a pipe on Windows."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="replace")

@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # typeshed has two overloads
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """See argparse, which takes an unknown flag that contains a space, such as ``--key={a: b}``, for no flag."""
+        """See argparse, which would not treat an unknown flag with a space, such as ``--key={a: b}``, as a flag."""
         given = sys.argv[1:] if args is None else list(args)
         own = set(self.flags())
         aside = [each for each in given if _is_setting_with_space(each) and each.partition("=")[0] not in own]
@@ -124,7 +124,9 @@ def check_flags(
         having = [name for name, parser in others.items() if f"--{key}" in parser.flags()]
         if having and key not in _setting_keys() and (key in _launcher_arguments() or not plugins):
             commands = f"the command{'s' if len(having) > 1 else ''} {', '.join(having)}"
-            raise SettingError(f"--{key} is a flag of {commands}, not of this one, and no setting; leave it out.")
+            raise SettingError(
+                f"--{key} is a flag of {commands}, not of this command, and not a setting; leave it out."
+            )
         nearest = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
         if nearest and not (equals and key in _known_keys()):
             raise SettingError(f"argument {shown(argument)} is not understood. Did you mean --{nearest[0]}?")

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Recommend and write; returns the exit code."""
     if options.histories is not None and options.split != SPLITS[0]:
-        raise SettingError("split is for users of the data set; leave it out, or --histories.")
+        raise SettingError("split is for users of the data set; leave out --split or --histories.")
     if options.new_interactions is not None and (options.histories is not None or options.split != SPLITS[0]):
         other = "histories" if options.histories is not None else f"split {options.split}"
         raise SettingError(

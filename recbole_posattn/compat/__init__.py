@@ -98,9 +98,10 @@ def source_of(each: type) -> str:
 def silence_known_warnings() -> None:
     """Silence warnings that users cannot act on.
 
-    pandas 2 warns of the chained ``fillna(inplace=True)``, which works there but not in pandas 3 (refused above). torch
-    warns of ``torch.cuda.amp.GradScaler`` at each epoch. With several processes, it compares the strides of gradients
-    with those of their buffers even along dimensions of size 1 (kernels of one group), where strides have no meaning.
+    pandas 2 warns of the chained ``fillna(inplace=True)``, which works there but not in pandas 3 (refused by
+    :func:`require_supported_versions`). torch warns of ``torch.cuda.amp.GradScaler`` at each epoch. With several
+    processes, it compares the strides of gradients with those of their buffers even along dimensions of size 1 (kernels
+    of one group), where strides have no meaning.
     Python 3.12 and newer warn of a backslash in a docstring of RecBole's DIEN when they first compile it. NumPy warns
     where KGIN and MCCLK divide by the number of interactions of the padding; they replace the result with 0.
     """

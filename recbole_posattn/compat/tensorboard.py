@@ -37,7 +37,10 @@ class _SilentWriter:
 
 
 class _Writer(SummaryWriter):
-    """Writes below the working folder of its start; a failed write raises an error in the next call and no more."""
+    """Keeps writing below the initial working folder.
+
+    A failed write raises an error in the next call, and the thread that writes prints no traceback.
+    """
 
     def __init__(self, log_dir: str, **options: Any) -> None:
         super().__init__(os.path.abspath(log_dir), **options)

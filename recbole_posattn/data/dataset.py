@@ -53,7 +53,7 @@ def lazy_prefixes(
     """The rows (history → target) of interactions grouped by user, each user's in time order.
 
     Args:
-        interactions: Of N interactions.
+        interactions: The fields of N interactions.
         uid_field: The field of users.
         length_field: The name of the new column with the length of each history.
         listed: Fields that get histories, with the names of their list fields.
@@ -144,7 +144,9 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Sequ
         split = TimeSplit.of(self.config)
         if self.is_presplit:
             return self._number < self.file_size_list[0]
-        if split is not None:  # those before the first boundary, which are not all that are no target
+        if (
+            split is not None
+        ):  # those before the first cut; other interactions that are not targets are not for training
             times = self._values_of_all(self.time_field)
             return torch.from_numpy(self.part_in_time(split, times, times) == 0)
         trained = torch.ones(len(self._values_of_all(self.iid_field)), dtype=torch.bool)

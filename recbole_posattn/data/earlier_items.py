@@ -20,7 +20,7 @@ from recbole_posattn.data.fields import EARLIER_LIST_FIELD
 from recbole_posattn.data.mixin import DatasetMixin
 from recbole_posattn.data.prefixes import LazyPrefixes, PrefixColumn
 
-# Values of mask_history with which the items of a history, but perhaps the target, are not ranked.
+# Values of mask_history that leave the history, perhaps except for the target, out of the ranking.
 MASKING = ("all", "except_target")
 
 # Density of the training data from which ``train_mask_history: auto`` leaves the history out of the loss. On validation

@@ -1,7 +1,7 @@
 """Targets with their users' whole histories, not only the items that a model reads.
 
 Interactions are grouped by user, each user's in time order. A target is the position of an interaction among them; a
-user's first interaction is no target, since nothing comes before it.
+user's first interaction is not a target, since nothing comes before it.
 
 Shape keys: N interactions, n targets.
 """

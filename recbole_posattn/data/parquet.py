@@ -82,7 +82,7 @@ def parquet_columns(file: Path, settings: Mapping[str, Any]) -> dict[str, Parque
         settings: Resolved settings, which name the columns of ids, times and numbers.
 
     Raises:
-        DataError: If it is no Parquet file, or a name occurs twice.
+        DataError: If it is not a Parquet file, or a name occurs twice.
     """
     columns: dict[str, ParquetColumn] = {}
     for field in _opened(file).schema_arrow:

@@ -205,11 +205,11 @@ class LazyPrefixes(Interaction):
         return [*self._fields, *self.sequences]
 
     def column(self, field: str) -> Tensor | TargetColumn:
-        """A field that is no list, which need not be built to select rows of it."""
+        """A field that is not a list, for selecting rows without building histories."""
         return self._rows[field] if field in self._rows else TargetColumn(self.targets[field], self.position)
 
     def stored_column(self, field: str) -> Tensor:
-        """A field that is no list; integers perhaps in 32 bits."""
+        """A field that is not a list; integers perhaps in 32 bits."""
         column = self.column(field)
         return column.as_stored() if isinstance(column, TargetColumn) else column
 

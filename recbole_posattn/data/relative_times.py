@@ -29,7 +29,7 @@ from recbole_posattn.data.fields import EXACT_TIME_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.mixin import DatasetMixin
 from recbole_posattn.errors import DataError
 
-# Times that are only an order have one gap everywhere, except where interactions were left out.
+# Times that only give an order have the same gap everywhere, except where interactions were filtered out.
 _SHARE_OF_ONE_GAP = 0.9
 
 

@@ -61,7 +61,7 @@ class SequencingMixin(DatasetMixin):
 
     @staticmethod
     def forget_time_ranks(datasets: Iterable[SequencingMixin]) -> None:
-        """Free the ranks of exact times; what is sorted by times after the split is sorted by those that models get."""
+        """Free the ranks of exact times; after the split, rows are sorted by the rounded times that models get."""
         for dataset in datasets:
             dataset._time_rank = None
 

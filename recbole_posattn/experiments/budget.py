@@ -14,7 +14,7 @@ class Budget:
     """The time that trials have, from now on.
 
     Args:
-        minutes: For all of them; ``None`` for no limit.
+        minutes: Minutes for all trials together; ``None`` for no limit.
 
     Attributes:
         deadline: When it ends, in seconds since 1970, which all machines of a cluster know; ``None`` for no limit.

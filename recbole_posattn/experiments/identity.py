@@ -80,7 +80,7 @@ class Identity(NamedTuple):
 
 def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that change a result, as JSON gives them back."""
-    resolved = {**settings, **resolved_histories(settings)}  # so that "auto" is the value that it comes to
+    resolved = {**settings, **resolved_histories(settings)}  # "auto" counts as the value that it resolves to
     return json.loads(json_text({key: value for key, value in resolved.items() if key not in _IGNORED}))
 
 

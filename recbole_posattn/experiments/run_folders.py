@@ -70,7 +70,7 @@ def run_in_folder(
         working_folder: Where plugins that are not installed are found.
         deadline: When the run must have stopped, see :attr:`recbole_posattn.experiments.budget.Budget.deadline`.
         drawn: Those of the settings that a search drew, kept in ``drawn.json`` for a resumed search.
-        options: Of :func:`recbole_posattn.run`.
+        options: Keyword arguments of :func:`recbole_posattn.run`.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C and ends this process

@@ -239,7 +239,7 @@ def start_run(ray: Any, settings: Mapping[str, Any], folder: Path, where: Resour
         settings: Of the run.
         folder: Of the run.
         where: The CPUs and GPUs of a run.
-        options: Of :func:`run_in_folder`.
+        options: Keyword arguments of :func:`run_in_folder`.
 
     Returns:
         A reference that :func:`end_of_run` takes.

@@ -1,4 +1,4 @@
-"""The models that lead public tables with filters over positions: FMLP-Rec, BSARec and TV-Rec.
+"""Published models with filters over positions: FMLP-Rec, BSARec and TV-Rec.
 
 All three are post-norm blocks around a :class:`KernelBranch` without a gate, the first two on items plus absolute
 positions, with the newest item at the last position. Their formulas, costs and differences from their authors' code are

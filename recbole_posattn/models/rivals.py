@@ -1,4 +1,4 @@
-"""Published transformers that lead public leaderboards: eSASRec, HSTU and TiSASRec.
+"""Published transformers: eSASRec, HSTU and TiSASRec.
 
 Formulas, settings and differences from their authors' code are in ``docs/models.md``.
 """

@@ -288,7 +288,7 @@ class SASRecBase(SequentialRecommender):
         return self.with_partition(scores, interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
 
     def with_partition(self, scores: Tensor, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Scores of all items, shape (b, n), with the biases of ``history_partition``; histories as in `forward`."""
+        """Scores of all items, shape (b, n), with ``history_partition``; histories as in :meth:`forward`."""
         return scores if self.history_partition is None else self.history_partition(scores, item_seq, item_seq_len)
 
     def _hidden(self, batch: Interaction) -> Tensor:

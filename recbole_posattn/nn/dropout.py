@@ -20,8 +20,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     so that the mean does not change.
 
     Args:
-        x: Of any shape.
-        p: In [0, 1).
+        x: A tensor of any shape.
+        p: Probability of zeroing an element, in [0, 1).
 
     Returns:
         Tensor of the shape and type of ``x``.
@@ -39,7 +39,7 @@ def dropout_factor(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor
     Args:
         shape: Shape of the result. Four elements share one draw, so if the first of two calls makes a multiple of four
             elements, both calls together give the same factors as a single call for all elements.
-        p: In (0, 1).
+        p: Probability of zeroing an element, in (0, 1).
         dtype: Of the result.
     """
     n, n_zeroed = math.prod(shape), min(round(p * LEVELS), LEVELS - 1)  # of the 2^16 values of a draw

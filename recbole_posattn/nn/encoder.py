@@ -213,16 +213,16 @@ def init_weights(
     initializer: Initializer = "normal",
     feed_forward_bias: BiasInitializer = "zeros",
 ) -> None:
-    """The start of a layer, for ``nn.Module.apply``; kernels and LayerNorms keep the start of their class.
+    """Initialize a layer, for ``nn.Module.apply``; kernels and LayerNorms keep the initialization of their class.
 
     Args:
-        module: A layer, whose own layers have started.
+        module: A layer; the layers in it are initialized already.
         std: Standard deviation of ``normal``.
-        initializer: Of matrices. ``normal``: N(0, ``std``²), as in RecBole; ``xavier_uniform``: U(−a, a) with
-            a² = 6 / (inputs + outputs); ``xavier_normal``: N(0, 2 / (inputs + outputs)); with ``_stacked``: the same,
-            W_Q, W_K and W_V taken for one matrix of 3 d outputs, as in PyTorch's ``MultiheadAttention``.
-        feed_forward_bias: Of the biases of feed-forward networks. ``zeros``, as all other biases; ``uniform``: U(−a, a)
-            with a² = 1 / inputs, PyTorch's start of linear and convolution layers.
+        initializer: Initialization of matrices. ``normal``: N(0, ``std``²), as in RecBole; ``xavier_uniform``: U(−a, a)
+            with a² = 6 / (inputs + outputs); ``xavier_normal``: N(0, 2 / (inputs + outputs)); with ``_stacked``: the
+            same, W_Q, W_K and W_V taken as one matrix of 3 d outputs, as in PyTorch's ``MultiheadAttention``.
+        feed_forward_bias: Initialization of the biases of feed-forward networks. ``zeros``, like all other biases;
+            ``uniform``: U(−a, a) with a² = 1 / inputs, PyTorch's default for linear and convolution layers.
     """
     if isinstance(module, (nn.Linear, nn.Embedding)):
         if initializer == "normal":

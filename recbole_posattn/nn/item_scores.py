@@ -55,7 +55,7 @@ def item_score(name: str, temperature: float) -> DotScore:
 
     Args:
         name: ``dot`` or ``cosine``.
-        temperature: Of ``cosine``.
+        temperature: τ of :class:`CosineScore`.
 
     Raises:
         ValueError: If the name is unknown, or see :class:`CosineScore`.

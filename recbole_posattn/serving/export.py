@@ -97,7 +97,7 @@ def export(
         format: ``onnx`` (https://onnx.ai) or ``torch-export`` (``torch.export``).
         folder: Created if missing.
         overwrite: Whether to overwrite existing files.
-        options: Of :func:`recbole_posattn.load`.
+        options: Keyword arguments of :func:`recbole_posattn.load`.
 
     Raises:
         SettingError: If the format is unknown or needs a package that is missing, or a file exists.

@@ -70,7 +70,7 @@ class Recommender:
         Args:
             checkpoint: A file written by :func:`recbole_posattn.run`, or the folder of a run.
             report: See :class:`Recommender`.
-            options: Of :func:`recbole_posattn.load`.
+            options: Keyword arguments of :func:`recbole_posattn.load`.
 
         Raises:
             CheckpointError, DataError, SettingError: As :func:`recbole_posattn.load` does.
@@ -151,7 +151,7 @@ class Recommender:
         return self._frame(requests, k, exclude_history, restrict_to, exclude, titles)
 
     def known_users(self, users: Sequence[object] | None = None, split: Split = "all") -> Requests:
-        """Users of the data set, as :meth:`recommend_users` takes them, for :meth:`blocks`."""
+        """Users of the data set for :meth:`blocks`; arguments and errors as in :meth:`recommend_users`."""
         if split != "all":
             return known_users(self.loaded, users, split)
         requests = self._histories.requests(users)
@@ -185,7 +185,7 @@ class Recommender:
         self._histories.append(given)
 
     def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
-        """New histories, as :meth:`recommend` takes them, for :meth:`blocks`."""
+        """New histories for :meth:`blocks`; argument and errors as in :meth:`recommend`."""
         if not reads_sequences(self.loaded):
             raise CheckpointError(
                 f"{self.loaded.config['model']} does not read histories: it knows only the users of its data set"

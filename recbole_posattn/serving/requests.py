@@ -122,7 +122,7 @@ def known_users(loaded: Loaded, users: Sequence[object] | None = None, split: Sp
 
 
 def token_list(name: str, tokens: Iterable[object]) -> list[object]:
-    """Tokens of users or items; a single string, whose letters are no tokens, is refused."""
+    """Tokens of users or items; a single string is refused: its letters are not tokens."""
     if isinstance(tokens, str):
         raise SettingError(f"{name} must be a list of tokens; got {shown(tokens)}.")
     return list(tokens)

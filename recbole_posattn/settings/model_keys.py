@@ -33,7 +33,7 @@ from recbole_posattn.settings.time_keys import TIME_MODEL_KEYS
 _SHARINGS = ("per_layer", "shared")
 
 # The keys of the models registered here; each model has those that its property file names, with the default given here
-# unless it is a filter model, whose file has its authors' settings.
+# unless it is a published model, whose file has its authors' settings.
 MODEL_KEYS = (
     Key("n_layers", integer(1, 2**10), 2, "(int) Number of transformer blocks; at least 1.", sizes=("training",)),
     Key("n_heads", integer(1, 2**16), 1, "(int) Number of attention heads; must divide hidden_size."),

@@ -69,7 +69,7 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
 
 
 def resolved_histories(settings: Mapping[str, Any]) -> dict[str, bool | str]:
-    """What ``history_partition`` and ``train_mask_history`` come to, if a model has the keys.
+    """The resolved values of ``history_partition`` and ``train_mask_history``, if a model has these keys.
 
     ``auto`` stays where the data decide.
     """

@@ -42,7 +42,7 @@ _OTHER_NAMES = {
 }
 
 
-# Keys that one part of a model reads, by the key that has this part and the values with which it does.
+# Keys that only one part of a model reads: the keys that select this part, and the values that do.
 _STRUCTURES = ("kernel_structure", "kernel_branch")
 _READ_WITH: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "kernel_decays": (_STRUCTURES, ("exponential", "time_decay")),
@@ -59,7 +59,7 @@ _READ_WITH: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attn_dropout_prob": (("attention",), ("softmax",)),
 }
 
-# With these keys, a model finds the fields that a transform of RecBole adds.
+# The names under which models look up the fields that RecBole's transforms add.
 _FIELDS_OF_TRANSFORMS = ("MASK_ITEM_SEQ", "CROP_ITEM_SEQ", "REORDER_ITEM_SEQ", "INVERSE_ITEM_SEQ")
 
 # Keys of the kernels U and L, which the branch does not read
@@ -69,9 +69,9 @@ _OF_KERNELS = {"kernel_normalization", "kernel_normalization_eps", "kernel_first
 def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> None:
     """Log one warning for the given keys that the run does not read, with the nearest key that it does read.
 
-    One more names each key of a part that the model does not have, such as the base of RoPE without RoPE. The keys are
-    not refused, since the settings that all rows of a leaderboard share may be of some rows only. Keys that the package
-    does not know are left to models and plugins of the user, which may read them.
+    Further warnings name keys of a part that the model does not have, such as the base of RoPE without RoPE. The keys
+    are not refused, since settings shared by all rows of a leaderboard may apply to some rows only. Keys that the
+    package does not know are left to models and plugins of the user, which may read them.
 
     Args:
         config: With the keys that were given, and the defaults.

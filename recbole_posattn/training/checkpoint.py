@@ -217,10 +217,12 @@ def check_vocabulary(content: Mapping[str, Any], dataset: Dataset) -> None:
     for field, now in vocabulary(dataset).items():
         before = (content.get("vocabulary") or {}).get(field, now)
         if before != now:
-            numbers = f"{before['n'] - 1:,}" if before["n"] != now["n"] else "others, or another order,"
+            change = f"{field} has {now['n'] - 1:,} values, not {before['n'] - 1:,}"
+            if before["n"] == now["n"]:
+                change = f"the values of {field}, or their order, are others"
             raise CheckpointError(
-                f"the data set {dataset.dataset_name} in {dataset.dataset_path} has {now['n'] - 1:,} values of "
-                f"{field}, but had {numbers} in training; name the old data with --data_path, or train again"
+                f"the data set {dataset.dataset_name} in {dataset.dataset_path} has changed since training: {change}; "
+                "name the old data with --data_path, or train again"
             )
 
 

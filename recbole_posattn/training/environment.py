@@ -1,4 +1,4 @@
-"""The use of the machine by a run, for its log."""
+"""A run's use of CPU, GPU and memory, for its log."""
 
 from __future__ import annotations
 

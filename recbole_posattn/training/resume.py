@@ -256,7 +256,7 @@ def _resumed_settings(folder: Path, content: Mapping[str, Any], given: Config, t
 
 
 def _with_named(settings: Mapping[str, Any], given: Config) -> dict[str, Any]:
-    """The settings of a run with those given now; ``auto`` comes to what the run's other settings say."""
+    """The settings of a run with those given now; ``auto`` is resolved with the run's other settings."""
     now, external = given.plain(), given.external_config_dict
     named = {key: now[key] for key in given.given_keys() & now.keys()}
     if external.get("position_encoding") == AUTO:

@@ -30,7 +30,7 @@ def setting_differences(
     """The settings in which a run differs from the current ones.
 
     A key that is missing because it was not given counts with its default. A key that the version of the run did not
-    have counts with the value that continues its results. ``auto`` equals the value that it comes to.
+    have counts with the value that continues its results. ``auto`` equals the value that it resolves to.
 
     Args:
         content: Content of a checkpoint of the run.

@@ -1,7 +1,7 @@
 """Losses and scores of RecBole's sequential models, computed without most of the padding (``trim_padding``).
 
-RecBole pads each history to ``MAX_ITEM_LIST_LENGTH``. Here a batch stays the random one it is, but is computed in
-groups of similar length, each cut to its longest history, or whole but cut to its longest history.
+RecBole pads each history to ``MAX_ITEM_LIST_LENGTH``. Here the rows of a batch stay the same, but are computed in
+groups of similar length, each cut to its longest history, or all together, cut to the longest history of the batch.
 :func:`recbole_posattn.training.trim_check.find_trimming` finds the one that leaves a model's results unchanged.
 """
 

@@ -120,7 +120,7 @@ def test_unix_times_are_recognized() -> None:
     assert looks_like_unix(874724710, 893286638)
     assert not looks_like_unix(0, 26_000_000)
     assert not looks_like_unix(874724710000, 893286638000)
-    assert time_span(0, 1.5) == "0 to 1.5, no Unix times"
+    assert time_span(0, 1.5) == "0 to 1.5, not Unix times"
 
 
 @pytest.mark.parametrize("header", ["user_id:token\titem_id:token\ttimestamp:float", "user_id:token\titem_id:token"])

@@ -53,7 +53,9 @@ def settings(featured: Path) -> Callable[..., dict]:
 
 
 SELECTED = [("SASRecF", "selected_features"), ("GRU4RecF", "selected_features"), ("FDSA", "selected_features")]
-NOT_LOADED = "which is not loaded. Loaded are item_id:token, genre:token, tags:token_seq, price:float, vector:float_seq"
+NOT_LOADED = (
+    "which is not loaded. Loaded columns: item_id:token, genre:token, tags:token_seq, price:float, vector:float_seq"
+)
 
 
 @pytest.mark.slow
@@ -70,7 +72,7 @@ def test_features_of_items_that_cannot_be_had(settings: Callable, model: str, ke
         ensure_atomic_files(Config(model, "featured", config_dict=settings(), command_line=[]))  # RecBole's default
     assert NOT_LOADED in refused("gnre") and "Did you mean 'genre'?" in refused("gnre")
     assert NOT_LOADED in refused("gender"), "a feature of users"
-    assert "Loaded are item_id:token, genre:token: name" in refused(
+    assert "Loaded columns: item_id:token, genre:token. Name" in refused(
         "price", load_col={**ALL, "item": ["item_id", "genre"]}
     )
     for no_items in ({"inter": INTER}, {"inter": INTER, "item": []}):

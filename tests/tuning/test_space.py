@@ -198,7 +198,7 @@ def test_what_a_space_cannot_mean_is_refused(tmp_path: Path, text: str, message:
 
 def test_keys_of_no_model_are_refused(tmp_path: Path) -> None:
     space = read_space(written(tmp_path, "hiden_size: {choice: [8]}"))
-    with pytest.raises(SettingError, match=r"'hiden_size' is no key of NoPESASRec\. Did you mean 'hidden_size'"):
+    with pytest.raises(SettingError, match=r"NoPESASRec has no key 'hiden_size'\. Did you mean 'hidden_size'"):
         check_search(Search({"model": "NoPESASRec", "dataset": "ml-100k"}, space, 1))
 
 

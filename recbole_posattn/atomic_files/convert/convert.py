@@ -98,8 +98,8 @@ def convert(
 
     The file has the columns ``user_id:token``, ``item_id:token``, ``rating:float`` if there are ratings, and
     ``timestamp:float``. Its rows are grouped by user and sorted by time, then by the order of the dump: RecBole keeps
-    times as 32-bit numbers, which cannot distinguish Unix seconds within 64 s, and leaves equal times in the order
-    of the file.
+    times as 32-bit floats, which resolve Unix seconds in steps of 64 s (until 2004) or 128 s, and leaves equal times
+    in the order of the file.
 
     Args:
         source: A file, plain or compressed with gzip; a zip archive; or the unpacked folder of a dump.

@@ -169,7 +169,7 @@ def _text(role: str, value: Any) -> str | None:
             try:
                 value.encode()
             except UnicodeError:
-                raise ValueError(f"{role} has a lone surrogate, which is no character") from None
+                raise ValueError(f"{role} has a lone surrogate, which is not a character") from None
         return value
     if value is None:
         return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PER_LINE = 4
 
-# Gains in per cent up to which an axis is linear, and losses from which it needs to be logarithmic beyond.
+# In per cent: a gain or loss beyond _LARGE makes the axis logarithmic; it then stays linear within ± _LINEAR.
 _LINEAR, _LARGE = 10, 40
 
 

@@ -45,7 +45,7 @@ class Gain(NamedTuple):
     """How much higher the mean of one model is than that of another, with intervals.
 
     Attributes:
-        difference: Of the means.
+        difference: Difference of the means.
         low: Lower end of its interval, see :func:`gains`.
         high: Upper end.
         share: The difference as a share of the other's mean; ``nan`` if that is 0.

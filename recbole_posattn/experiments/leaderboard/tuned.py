@@ -147,7 +147,7 @@ def tune_rows(
 def rows_tuned_alike(
     spec: Spec, dataset: str, protocol: str, winners: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, str]:
-    """The rows that came to the settings of another row, with the name of that row, which has as many seeds or more.
+    """The rows whose tuned settings equal another row's, with the name of that row, which has as many seeds or more.
 
     Args:
         spec: The leaderboard.

@@ -198,7 +198,7 @@ class Space:
             named = [dimension.key, *dimension.condition, *(dimension.values if dimension.kind == "like" else ())]
             for key in named:
                 if key not in known:
-                    raise SettingError(f"{where}: {key!r} is no key of {config['model']}.{did_you_mean(key, drawable)}")
+                    raise SettingError(f"{where}: {config['model']} has no key {key!r}.{did_you_mean(key, drawable)}")
             if dimension.key not in drawable:
                 raise SettingError(
                     f"{where}: {dimension.key} cannot be searched: it determines {KEYS[dimension.key].scope.value}, "
@@ -211,7 +211,7 @@ class Space:
 
 
 def _known(fixed: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """All known settings, with ``position_encoding: auto`` as the encodings that it comes to with them."""
+    """All known settings, with ``position_encoding: auto`` resolved by them."""
     known = {**fixed, **drawn}
     resolve_encodings(known)
     return known

@@ -17,7 +17,7 @@ from recbole_posattn.settings.plugins import KEY as PLUGINS
 from recbole_posattn.settings.plugins import check_known_in_workers
 from recbole_posattn.settings.recipe_checks import resolved_histories
 
-# Points of a search space of which one at least must go with the fixed settings.
+# Points of a search space that are tried; at least one must be compatible with the fixed settings.
 _N_CHECKED = 20
 
 
@@ -47,8 +47,8 @@ class Search(NamedTuple):
     def fixed(self, config: Config) -> dict[str, Any]:
         """All settings without a search, ``config``, as the space reads them.
 
-        ``auto`` is the value that it comes to, unless it is a choice of the space, and except in ``position_encoding``
-        if the space holds a key that decides it: each trial then has its own encodings.
+        ``auto`` is replaced by the value that it resolves to, unless the space has it as a choice. ``position_encoding:
+        auto`` stays if the space has a key that decides it: each trial then has its own encodings.
         """
         settings = config.plain()
         given = {**settings, "position_encoding": self._encodings(config.defaults())}
@@ -64,7 +64,7 @@ class Search(NamedTuple):
         return self.settings.get("position_encoding", defaults.get("position_encoding"))
 
     def decides_encodings(self, defaults: Mapping[str, Any]) -> bool:
-        """Whether the trials differ in what ``position_encoding: auto`` comes to; ``defaults`` are the model's."""
+        """Whether ``position_encoding: auto`` may resolve differently in each trial; ``defaults`` are the model's."""
         return self._encodings(defaults) == "auto" and not set(DECIDE_ENCODINGS).isdisjoint(self.space.keys)
 
     def plain(self) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class _WeightsOf(torch.autograd.Function):
 
 
 class TimeRotaryEncoding(PositionEncoding):
-    """Rotary positions (arXiv 2104.09864) with the time of an item for its position.
+    """Rotary positions (arXiv 2104.09864) with the time of an item instead of its position.
 
     Channels i and i + d_h / 2 of an item at time τ are rotated by the angle τ / (m · base^(2i / d_h)), so that the
     product of a query and a key depends on the time between them. m is the median gap of the training data: items that

@@ -101,9 +101,9 @@ class PositionKernel(nn.Module):
         return cls(options.max_length, options.n_groups)
 
     def start_near_zero(self) -> None:
-        """Draw the weights again, for a kernel beside a residual connection, which is the identity already.
+        """Initialize the weights near 0, for a kernel beside a residual connection, which is already the identity.
 
-        Kernels start near the identity otherwise. Without a start of its own near 0, a class keeps its weights.
+        By default, kernels are initialized near the identity. A class that does not override this keeps its weights.
         """
 
     def dense(self, length: int | None = None) -> Tensor:

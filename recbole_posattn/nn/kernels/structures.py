@@ -76,5 +76,8 @@ def positional_kernel(u_kernel: PositionKernel, l_kernel: PositionKernel, length
 
     Returns:
         Tensor of shape (g, s, s).
+
+    Raises:
+        ValueError: If ``length`` is not in 1 … ``max_length``.
     """
     return u_kernel.dense(length).mT @ l_kernel.dense(length)

@@ -19,7 +19,7 @@ class LossOptions(NamedTuple):
         loss_type: A name of :data:`LOSSES`.
         chunk_size: Of ``CE``; see :class:`CrossEntropy`.
         n_negatives: Negatives of the other losses, per target or (``SSM``) shared by all targets.
-        distribution: Of the negatives; see :class:`NegativeItems`.
+        distribution: Distribution of the negatives; see :class:`NegativeItems`.
         alpha: Of the distribution ``popularity``; see :class:`NegativeItems`.
         calibration: Of ``gBCE``; see :class:`GeneralizedBinaryCrossEntropy`.
         label_smoothing: Of ``CE``; see :class:`CrossEntropy`.

@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-# What ``lag`` returns for items that are not read, and for those that the user had before the sequence begins.
+# What ``lag`` returns for items that are not in the history, and for those that the user had before the sequence.
 NOT_IN_HISTORY, EARLIER = -1, -2
 
 

@@ -1,7 +1,7 @@
-"""Losses of next-item prediction, over all items or over sampled negatives.
+"""Losses of next-item prediction over sampled negatives.
 
-All have one interface, :class:`ItemLoss`: hidden states, their target items and the item embeddings go in, the mean
-over the targets comes out.
+All implement :class:`ItemLoss`: from hidden states, their target items and the item embeddings, they compute the mean
+loss of the targets.
 
 Shape keys: m targets, d hidden size, n items (row 0 is the padding item), k negatives, c targets of a chunk.
 """
