@@ -87,7 +87,7 @@ def seen_in_training(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         steps[-1]["learning_rate"] = optimizer.param_groups[0]["lr"]
         return step(optimizer, *arguments, **options)
 
-    monkeypatch.setattr("recbole.trainer.trainer.clip_grad_norm_", clipped)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clipped)
     monkeypatch.setattr(torch.optim.Adam, "step", stepped)
     return steps
 
