@@ -203,7 +203,7 @@ def test_a_data_set_with_new_interactions_is_warned_of(
     load(checkpoint, data_path=tmp_path)
     n = len(rows.splitlines()) - 1
     changes = f"tiny.inter has {n + 1:,} rows, not {n:,}"
-    assert f"the data in {tmp_path / 'tiny'} have changed since training: {changes}. Its validation" in caplog.text
+    assert f"the data in {tmp_path / 'tiny'} have changed since training: {changes}. The validation" in caplog.text
 
 
 def test_data_that_were_moved_are_named(checkpoint: Path, tiny_data_path: Path, empty_folder: Path) -> None:
