@@ -134,8 +134,8 @@ def _warn_of_changed_data(content: Mapping[str, Any], config: Config) -> None:
     changes = changed_data(content["data"], config) if content.get("data") else []
     if changes:
         logging.getLogger().warning(
-            f"the data in {config['data_path']} have changed since training: {'; '.join(changes)}. The validation and test "
-            "sets are no longer those of the run; to get the same ones, name the old data with --data_path"
+            f"the data in {config['data_path']} have changed since training: {'; '.join(changes)}. The validation and "
+            "test sets are no longer those of the run; to get the same ones, name the old data with --data_path"
         )
 
 
