@@ -495,7 +495,7 @@ def test_keys_of_parts_that_are_not_there_are_named(
         ({"mask_history": "all", "metrics": ["GAUC"], "valid_metric": "GAUC"}, "GAUC has no value for a target"),
         (
             {"eval_args": {"order": "RO"}},
-            "eval_args: order must be TO (by time) for PosKernelSASRec, a sequential model; got RO",
+            "eval_args: order must be TO (by time) for sequential models; got RO",
         ),
         ({"eval_args": {"mode": "uni100"}}, "it is left out, and RecBole then sets RO. Give order: TO, or a protocol"),
         ({"mask_history": "all", "eval_args": {"order": "TO", "mode": "uni100"}}, "must have the mode full, not"),

@@ -105,16 +105,16 @@ def test_output_may_have_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--jobs=2"], "--jobs is a flag of the commands leaderboard, tune, not of this one"),
-        (["run", "--jobs", "2"], "--jobs is a flag of the commands leaderboard, tune, not of this one"),
-        (["run", "--models=Pop"], "--models is a flag of the commands leaderboard, overview, not of this one"),
+        (["run", "--jobs=2"], "--jobs is a flag of the commands leaderboard, tune, not of this command"),
+        (["run", "--jobs", "2"], "--jobs is a flag of the commands leaderboard, tune, not of this command"),
+        (["run", "--models=Pop"], "--models is a flag of the commands leaderboard, overview, not of this command"),
         (["leaderboard", "--models=Pop", "--grace_period=5"], "--grace_period is a flag of the command tune, not of"),
         (
             ["leaderboard", "--models=Pop", "--config_files=a.yaml"],
             "--config_files is a flag of the commands run, tune",
         ),
-        (["tune", "--nproc=2"], "--nproc is a flag of the command run, not of this one"),
-        (["tune", "--budget=5"], "--budget is a flag of the command leaderboard, not of this one"),
+        (["tune", "--nproc=2"], "--nproc is a flag of the command run, not of this command"),
+        (["tune", "--budget=5"], "--budget is a flag of the command leaderboard, not of this command"),
     ],
     ids=str,
 )

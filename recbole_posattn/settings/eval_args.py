@@ -70,8 +70,8 @@ def check_eval_args(evaluation: Mapping[str, Any], settings: Mapping[str, Any] |
     if evaluation.get("order") != "TO":
         got = "got RO" if "order" in evaluation else "it is left out, and RecBole then sets RO"
         raise SettingError(
-            f"eval_args: order must be TO (by time) for {settings['model']}, a sequential model; {got}. Give "
-            "order: TO, or a protocol, such as --protocol=leave_one_out."
+            f"eval_args: order must be TO (by time) for sequential models; {got}. Give order: TO, or a protocol, "
+            "such as --protocol=leave_one_out."
         )
     if "split" not in evaluation and settings.get("benchmark_filename") is None:
         logging.getLogger().warning(

@@ -201,7 +201,7 @@ def test_models_with_data_of_their_own_keep_it(rich_config: Callable) -> None:
 
 def test_knowledge_graph_models_get_it_too() -> None:
     """With files of a graph: tests/test_plain_recbole.py."""
-    config = Config("GRU4RecKG", "ml-100k", command_line=[])
+    config = Config("GRU4RecKG", "ml-100k", config_dict={"protocol": "leave_one_out"}, command_line=[])
     assert config["lazy_prefixes"] and knows_histories("GRU4RecKG")
     assert issubclass(LazyKGSeqDataset, KGSeqDataset)
 

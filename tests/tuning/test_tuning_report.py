@@ -65,7 +65,7 @@ def make_found(**changes: Any) -> SearchResult:
         "metric": "ndcg@10",
         "bigger": True,
         "space": SPACE,
-        "given": {"model": "PosKernelSASRec", "epochs": 7, "eval_args": {"mode": "full"}},
+        "given": {"model": "PosKernelSASRec", "epochs": 7, "eval_args": {"order": "TO", "mode": "full"}},
         "fixed": {"backbone": "sasrec"},
         "records": records,
         "best": max(finished, key=lambda record: record.best(True)),
