@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from recbole.utils import init_seed
 
 import recbole_posattn
 from recbole_posattn import load, run
+from recbole_posattn.experiments.identity import identify
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training.load import evaluate_checkpoint, prepare_data
 from recbole_posattn.training.result import result_table
@@ -61,6 +63,20 @@ def test_writes_result_json_beside_the_checkpoint(tiny_settings: Callable, empty
     in_checkout = (Path(recbole_posattn.__file__).parent.parent / ".git").exists()
     revision = report["git_revision"]
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", revision) if in_checkout else revision is None
+
+
+def test_the_record_names_the_data_that_were_trained_on(tiny_settings: Callable, tmp_path: Path) -> None:
+    """Not those that replaced them in the meantime, of which a leaderboard would take it for a run."""
+    shutil.copytree(Path(tiny_settings()["data_path"]) / "tiny", tmp_path / "tiny")
+    settings = tiny_settings(data_path=str(tmp_path), epochs=1, model="PosKernelSASRec", dataset="tiny")
+    before, file = identify(settings), tmp_path / "tiny" / "tiny.inter"
+
+    def replace(epoch: int, score: float) -> None:
+        file.write_text(file.read_text() + file.read_text().splitlines()[-1] + "\n")
+
+    result = run(config_dict=settings, command_line=[], callback_fn=replace)
+    record = json.loads((Path(result["checkpoint"]).parent / "result.json").read_text())
+    assert before.is_of(record) and not identify(settings).is_of(record)
 
 
 def test_the_flags_of_ones_own_program_are_no_settings(

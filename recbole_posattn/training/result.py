@@ -75,13 +75,21 @@ class RunResult(TypedDict):
     stopped_by: str | None
 
 
-def write_result(config: Config, settings: Mapping[str, Any], result: RunResult, folder: Path) -> None:
+def inputs_of(config: Config) -> dict[str, str | None]:
+    """The data and the code of a run, for its record; read them before it trains, as both may change meanwhile."""
+    return {"git_revision": _git_revision(), "data_digest": digest_of_inputs(config)}
+
+
+def write_result(
+    config: Config, settings: Mapping[str, Any], result: RunResult, inputs: Mapping[str, str | None], folder: Path
+) -> None:
     """Write ``result.json`` into a folder: the result, and what is needed to reproduce it.
 
     Args:
         config: Of the run.
         settings: The resolved settings, without the keys that training added to ``config``.
         result: Of the run.
+        inputs: :func:`inputs_of` the run.
         folder: Receives the file.
     """
     report = {
@@ -91,9 +99,8 @@ def write_result(config: Config, settings: Mapping[str, Any], result: RunResult,
         "seed": config["seed"],
         "command": sys.argv,
         "versions": versions(),
-        "git_revision": _git_revision(),
+        **inputs,
         "results_version": RESULTS_VERSION,
-        "data_digest": digest_of_inputs(config),
         "threads": torch.get_num_threads(),
         "config": settings,
     }

@@ -33,7 +33,14 @@ from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.environment import environment_table, start_watching, warn_of_busy_machine
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
 from recbole_posattn.training.request import RunRequest
-from recbole_posattn.training.result import RunResult, peak_mebibytes_of, result_table, write_result, write_users
+from recbole_posattn.training.result import (
+    RunResult,
+    inputs_of,
+    peak_mebibytes_of,
+    result_table,
+    write_result,
+    write_users,
+)
 from recbole_posattn.training.resume import AUTO, Resumed, config_to_resume, resumed_run
 from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.run_log import NOT_ON_SCREEN, run_logger
@@ -176,12 +183,12 @@ def _train_and_test(
         started: Start of the run, a value of ``time.perf_counter()``.
         request: What else was asked for.
     """
-    logger = logging.getLogger()
-    logger.info(config)
+    logging.getLogger().info(config)
     init_seed(config["seed"], config["reproducibility"])
+    inputs = inputs_of(config) if request.saved and distributed.is_main() else {}
     interactions, (train_data, valid_data, test_data) = prepare_data(config)
     _require_items(config, interactions, valid_data, test_data)
-    logger.info(interactions)
+    logging.getLogger().info(interactions)
     data_ready = time.perf_counter()
 
     trainer, recommender = _build_trainer(config, resumed, train_data)
@@ -221,7 +228,7 @@ def _train_and_test(
         changes=getattr(trainer, "changes", []),
         stopped_by=getattr(trainer, "stopped_by", None),
     )
-    _report(config, settings, result, users, request.print_result)
+    _report(config, settings, result, inputs, users, request.print_result)
     return result
 
 
@@ -251,7 +258,12 @@ def _continued_tensorboard(resumed: Resumed) -> AbstractContextManager[None]:
 
 
 def _report(
-    config: Config, settings: Mapping[str, Any], result: RunResult, users: pd.DataFrame | None, print_result: bool
+    config: Config,
+    settings: Mapping[str, Any],
+    result: RunResult,
+    inputs: Mapping[str, str | None],
+    users: pd.DataFrame | None,
+    print_result: bool,
 ) -> None:
     """Log or print the result and, if the run is saved, write it and the results by user beside the checkpoint."""
     logger = logging.getLogger()
@@ -262,7 +274,7 @@ def _report(
         folder = Path(result["checkpoint"]).parent
         if users is not None:
             write_users(users, folder)
-        write_result(config, settings, result, folder)
+        write_result(config, settings, result, inputs, folder)
     table = result_table(config, result)
     if print_result and distributed.is_main():
         print(table, flush=True)
