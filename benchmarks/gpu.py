@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--data_path", default="dataset", help="folder of amazon-beauty (default: dataset)")
     parser.add_argument("--epoch_lengths", type=int, nargs="+", default=[50, 200])
     parser.add_argument(
-        "--batches", type=int, default=5, help="batches of RecBole's model timed in each round (default: 5)"
+        "--batches", type=int, default=5, help="timed batches of the RecBole model in each round (default: 5)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one warm-up round (default: 3)")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS))

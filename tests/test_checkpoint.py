@@ -194,7 +194,7 @@ def test_a_data_set_that_has_changed_is_refused(
 def test_a_data_set_with_new_interactions_is_warned_of(
     checkpoint: Path, tiny_data_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its users and items are the same, but its split is another."""
+    """Its users and items are the same, but it is split differently."""
     load(checkpoint, data_path=tiny_data_path)
     assert "have changed" not in caplog.text
     (tmp_path / "tiny").mkdir()

@@ -144,9 +144,7 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Sequ
         split = TimeSplit.of(self.config)
         if self.is_presplit:
             return self._number < self.file_size_list[0]
-        if (
-            split is not None
-        ):  # those before the first cut; other interactions that are not targets are not for training
+        if split is not None:  # before the first cut; some later ones are not targets either
             times = self._values_of_all(self.time_field)
             return torch.from_numpy(self.part_in_time(split, times, times) == 0)
         trained = torch.ones(len(self._values_of_all(self.iid_field)), dtype=torch.bool)

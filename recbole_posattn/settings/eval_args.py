@@ -48,7 +48,7 @@ EVAL_ARGS = {
 }
 
 
-def check_eval_args(evaluation: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
+def check_eval_args(evaluation: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Check the parts of ``eval_args``.
 
     Args:
@@ -65,7 +65,7 @@ def check_eval_args(evaluation: Mapping[str, Any], settings: Mapping[str, Any] |
     for key, rule in EVAL_ARGS.items():
         if key in evaluation and not rule.holds(evaluation[key]):
             raise SettingError(f"eval_args: {key} must be {rule.allowed}; got {shown(evaluation[key])}.")
-    if settings is None or settings.get("MODEL_TYPE") != ModelType.SEQUENTIAL:
+    if settings.get("MODEL_TYPE") != ModelType.SEQUENTIAL:
         return
     if evaluation.get("order") != "TO":
         got = "got RO" if "order" in evaluation else "it is left out, and RecBole then sets RO"

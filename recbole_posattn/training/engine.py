@@ -115,7 +115,8 @@ class EngineMixin(recbole.trainer.Trainer):
         check_sparse_gradients(self.config["learner"], self.config["model"], self.model)
         optimizer = super()._build_optimizer(**options)
         optimizer = with_arguments(optimizer, self._learner_arguments(optimizer))
-        optimizer.register_step_pre_hook(self._clip_gradients)
+        if self.config["clip_grad_norm"]:
+            optimizer.register_step_pre_hook(self._clip_gradients)
         return optimizer
 
     def _learner_arguments(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -128,10 +129,9 @@ class EngineMixin(recbole.trainer.Trainer):
         RecBole clips after the backward pass, while gradients in float16 are still scaled by 65,536 or so, and would
         clip every one. Before the step, the scaler has divided those of this optimizer, one of two in RecVAE.
         """
-        if self.config["clip_grad_norm"]:
-            own = (weight for group in optimizer.param_groups for weight in group["params"])
-            clipped = own if self.enable_scaler else self.model.parameters()
-            torch.nn.utils.clip_grad_norm_(clipped, **self.config["clip_grad_norm"])
+        own = (weight for group in optimizer.param_groups for weight in group["params"])
+        clipped = own if self.enable_scaler else self.model.parameters()
+        torch.nn.utils.clip_grad_norm_(clipped, **self.config["clip_grad_norm"])
 
     def _train_epoch(
         self,

@@ -92,6 +92,8 @@ def evaluate_checkpoint(
 def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsafe_checkpoint: bool = False) -> Loaded:
     """Load a trained model with its settings and its data, prepared as for training.
 
+    If the data have changed since training, they are split differently; a warning names the changed files.
+
     Args:
         checkpoint: A file written by :func:`run`, or the folder of a run, for its best epoch. It is read as plain data;
             nothing in it is executed.
@@ -106,8 +108,6 @@ def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsa
         CheckpointError: If the file is missing, not one of ours, or no longer fits the data set.
         DataError: If the data set cannot be read.
         SettingError: If the model is not registered here.
-
-    A warning names the files of the data set whose contents have changed since training, as their split is another.
     """
     checkpoint = checkpoint_file(checkpoint)
     content = read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)
