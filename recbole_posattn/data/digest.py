@@ -6,11 +6,11 @@ through the whole file for another purpose computes the digest on the way (:clas
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recbole_posattn.data.sources import file_of, is_parquet
+
+_FEATURES = ("user", "item", "kg", "link", "net")
 
 _BLOCK = 2**22
 _TICKS = 10**8  # nanoseconds
@@ -118,10 +120,12 @@ def n_line_ends(block: bytes) -> int:
 
 
 def data_digest(config: Any, pretrained: str | None = None) -> str:
-    """The SHA-256 digest of the names and contents of a data set's files, 64 hexadecimal digits.
+    """The SHA-256 digest of the names and contents of a data set's atomic files, 64 hexadecimal digits.
+
+    All of them count, read or not, but no other file beside them, such as a backup.
 
     Args:
-        config: The resolved settings of a run: ``data_path`` and ``dataset``.
+        config: The resolved settings of a run.
         pretrained: A checkpoint whose contents count as well.
     """
     contents = [(file.name, file_digest(file)) for file in _data_files(config)]
@@ -144,19 +148,18 @@ def data_contents(config: Any) -> dict[str, dict[str, str | int]]:
 
 def _read_files(config: Any) -> list[Path]:
     """The files of a data set that a run reads, by name."""
-    columns, parts = config["load_col"], config["benchmark_filename"]
+    columns = config["load_col"]
+    return _data_files(config, lambda feature: columns is None or feature in columns)
+
+
+def _data_files(config: Any, is_wanted: Callable[[str], bool] = lambda feature: True) -> list[Path]:
+    """The atomic files of a data set, by name: those of interactions, and of wanted features such as ``item``."""
+    parts = config["benchmark_filename"]
     sources = ["inter"] if parts is None else [f"{part}.inter" for part in parts]
-    features = ["user", "item", "kg", "link", "net", *(config["additional_feat_suffix"] or [])]
-    sources += [source for source in features if columns is None or source in columns]
+    sources += filter(is_wanted, [*_FEATURES, *(config["additional_feat_suffix"] or [])])
     folder = Path(config["data_path"])
-    read = {file_of(folder / f"{config['dataset']}.{source}").name for source in sources}
-    return [file for file in _data_files(config) if file.name in read]
-
-
-def _data_files(config: Any) -> list[Path]:
-    """The files of a data set, ``<data_path>/<dataset>.*``, by name."""
-    files = sorted(Path(config["data_path"]).glob(f"{glob.escape(config['dataset'])}.*"))
-    return [file for file in files if file.is_file()]
+    files = {file_of(folder / f"{config['dataset']}.{source}") for source in sources}
+    return sorted(file for file in files if file.is_file())
 
 
 def _n_rows(file: Path) -> int:
