@@ -750,6 +750,7 @@ def test_keys_of_our_models_that_another_model_does_not_have_are_reported(caplog
         ),
         ("GRU4Rec", {"n_layers": 1}, "n_layers (did you mean num_layers?)"),
         ("BPR", {"hidden_size": 8, "mixup": True}, "hidden_size (did you mean embedding_size?), mixup"),
+        ("Pop", {"train_objective": "sequence", "window_stride": 3}, "train_objective, window_stride"),
     ],
 )
 def test_keys_that_the_run_does_not_read_are_reported_in_one_line(
@@ -758,6 +759,25 @@ def test_keys_that_the_run_does_not_read_are_reported_in_one_line(
     Config(model, "ml-100k", config_dict=given, command_line=[])
     (message,) = caplog.messages
     assert message.startswith(f"settings without effect on {model}, which does not have them: {reported}")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"window_stride": 5}, "window_stride has no effect: it is for train_objective sequence, which is not set."),
+        (
+            {"valid_metric_bigger": False},
+            "valid_metric_bigger False has no effect: it is True for valid_metric MRR@10.",
+        ),
+        ({"valid_metric_bigger": True, "window_stride": None}, None),
+    ],
+    ids=str,
+)
+def test_keys_that_other_keys_decide_are_reported(
+    given: dict[str, object], message: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    Config("SASRec", "ml-100k", config_dict={"train_neg_sample_args": None, **given}, command_line=[])
+    assert caplog.messages == ([] if message is None else [message])
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ from recbole_posattn.settings.recipe_checks import check_recipe, resolved_decay_
 from recbole_posattn.settings.rules import check_rules
 from recbole_posattn.settings.run_keys import NAME_RULES, RUN_RULES
 from recbole_posattn.settings.times import may_read_time, resolved_reads_time
-from recbole_posattn.settings.unread import warn_of_keys_without_effect
+from recbole_posattn.settings.unread import warn_of_direction, warn_of_keys_without_effect
 from recbole_posattn.settings.yaml import YamlLoader, parse_setting, read_yaml
 
 
@@ -252,6 +252,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         data_path = self.final_config_dict["data_path"]
         super()._set_default_parameters()
         self.final_config_dict["data_path"] = data_folder(self.dataset, data_path)
+        warn_of_direction(self.external_config_dict, self.final_config_dict)
         check_validation_metric(self.final_config_dict)
         check_columns(self.final_config_dict)
         check_evaluation(self.final_config_dict, knows_histories(self.model))

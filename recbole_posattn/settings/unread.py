@@ -10,6 +10,7 @@ from typing import Any
 from recbole_posattn.compat import source_of
 
 from recbole.config import Config
+from recbole.utils import ModelType
 
 from recbole_posattn.errors import shown
 from recbole_posattn.settings.combinations import WHOLE_SEQUENCE_KEYS
@@ -80,13 +81,19 @@ def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> 
     model_class, given = config.model_class, config.external_config_dict
     _warn_of_keys_of_absent_parts(given, settings)
     _warn_of_keys_of_absent_kernels(given, settings)
+    if "window_stride" in given and settings["window_stride"] is not None and settings.get("train_objective") is None:
+        logging.getLogger().warning(
+            "window_stride has no effect: it is for train_objective sequence, which is not set."
+        )
     transform = settings.get("transform") if "transform" in given else None
     if transform is not None and not any(_is_named_in(model_class, field) for field in _FIELDS_OF_TRANSFORMS):
         logging.getLogger().warning(
             f"transform {transform!r} has no effect: {config.model} does not read the fields that it adds."
         )
     read = {*config.internal_config_dict, *KEYS_OF_EVERY_MODEL}
-    unread = set(given) - read - _READ_BY_RECBOLE - DERIVED_KEYS - {*WHOLE_SEQUENCE_KEYS}
+    unread = set(given) - read - _READ_BY_RECBOLE - DERIVED_KEYS
+    if model_class.type == ModelType.SEQUENTIAL:
+        unread -= {*WHOLE_SEQUENCE_KEYS}
     if unread:  # RecBole may read those of other data sets and types of models
         unread -= shipped_keys("dataset/*.yaml", "quick_start_config/*.yaml")
     if _has_parts_of_the_user(model_class, settings):
@@ -96,6 +103,16 @@ def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> 
         names = (f"{key}{_hint(key, read - DERIVED_KEYS)}" for key in sorted(unread, key=str))
         logging.getLogger().warning(
             f"settings without effect on {config.model}, which does not have them: {', '.join(names)}"
+        )
+
+
+def warn_of_direction(given: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Log a warning if ``valid_metric_bigger`` contradicts ``valid_metric``, which alone decides it in RecBole."""
+    bigger = settings["valid_metric_bigger"]
+    if given.get("valid_metric_bigger", bigger) != bigger:
+        logging.getLogger().warning(
+            f"valid_metric_bigger {given['valid_metric_bigger']} has no effect: it is {bigger} for valid_metric "
+            f"{settings['valid_metric']}."
         )
 
 
