@@ -113,7 +113,7 @@ def check_caches(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _validates(settings: Mapping[str, Any]) -> bool:
+def validates(settings: Mapping[str, Any]) -> bool:
     """Whether any epoch is followed by a validation."""
     split = settings["eval_args"]["split"]
     no_rows = isinstance(split, dict) and (
@@ -124,7 +124,7 @@ def _validates(settings: Mapping[str, Any]) -> bool:
 
 def check_validation_metric(settings: Mapping[str, Any]) -> None:
     """Refuse a ``valid_metric`` that the validation will not compute; RecBole fails on it after the first epoch."""
-    if not _validates(settings):
+    if not validates(settings):
         return
     metrics, topk = settings["metrics"], settings["topk"]
     if settings["eval_type"] == EvaluatorType.VALUE:

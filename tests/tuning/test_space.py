@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,17 @@ def test_a_grid_has_each_combination_once(tmp_path: Path) -> None:
     assert Space([]).grid({}) == [{}]
 
 
+def test_choices_are_as_in_the_records_of_trials(tmp_path: Path) -> None:
+    """A resumed search finds them there, as JSON gives them back."""
+    space = read_hyper(written(tmp_path, "a choice [(1,2),'(1,2)',[3]]\nloss_type choice ['CE']\n", "m.hyper"))
+    assert space.grid({}) == [{"a": [1, 2], "loss_type": "CE"}, {"a": [3], "loss_type": "CE"}]
+    recorded = json.loads(json.dumps(space.grid({})))
+    assert [space.parameters(settings) for settings in recorded] == [
+        {"a": 0, "loss_type": 0},
+        {"a": 2, "loss_type": 0},
+    ]
+
+
 def test_a_repeated_choice_is_once_in_a_grid(tmp_path: Path) -> None:
     space = read_space(written(tmp_path, "hidden_size: {choice: [64, 64, 128]}\nx: {choice: [1, true, [1], [1]]}"))
     sizes, others = [64, 128], [1, True, [1]]
@@ -136,6 +148,7 @@ def test_recboles_files_mean_what_they_mean_in_recbole(tmp_path: Path) -> None:
     text = (
         "learning_rate loguniform -8,0\nhidden_size choice [64, 128]\n\n#comment\nweight_decay uniform 0.0,0.5\n"
         "dropout_prob quniform 0.1,0.5,0.1\nloss_type choice ['CE','BPR']\ndropout_probs choice [[0.1,0.2],[0.3,0.4]]\n"
+        "mlp_hidden_size choice ['[64,64]','[128]',(32,16)]\n"
     )
     file = written(tmp_path, text, "model.hyper")
     space = read_hyper(file)
@@ -146,6 +159,7 @@ def test_recboles_files_mean_what_they_mean_in_recbole(tmp_path: Path) -> None:
         Dimension("dropout_prob", "quniform", (0.1, 0.5, 0.1), {}),
         Dimension("loss_type", "choice", ("CE", "BPR"), {}),
         Dimension("dropout_probs", "choice", ([0.1, 0.2], [0.3, 0.4]), {}),
+        Dimension("mlp_hidden_size", "choice", ([64, 64], [128], [32, 16]), {}),
     ]
     assert list(HyperTuning._build_space_from_file(file)) == space.keys
 
@@ -247,6 +261,23 @@ def test_a_space_that_conflicts_with_the_settings_is_refused_at_once(algorithm: 
     with pytest.raises(SettingError, match=message):
         check_search(search)
     check_search(search._replace(space=Space([heads._replace(values=(3, 4))])))  # whose trials do not all fail
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eval_step": 0},
+        {"epochs": 0},
+        {"eval_args": {"order": "TO", "split": {"LS": "test_only"}}},
+        {"eval_args": {"order": "TO", "split": {"RS": [0.8, 0.0, 0.2]}}},
+    ],
+    ids=str,
+)
+def test_a_search_without_validation_is_refused(changes: dict[str, Any]) -> None:
+    rates = Dimension("learning_rate", "choice", (0.001,), {})
+    search = Search({"model": "NoPESASRec", "dataset": "ml-100k", **changes}, Space([rates]), 1)
+    with pytest.raises(SettingError, match="a search compares validation scores: eval_step and epochs must be at"):
+        check_search(search)
 
 
 def test_our_models_are_searched_alike() -> None:

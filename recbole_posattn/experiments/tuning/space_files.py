@@ -9,10 +9,11 @@ from typing import Any
 
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.tuning.space import KINDS, RANGES, Dimension, Space
+from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.presets import fixed_keys
 from recbole_posattn.settings.properties import PROPERTIES, named_file
 from recbole_posattn.settings.registry import find_model
-from recbole_posattn.settings.yaml import parse_value, read_yaml
+from recbole_posattn.settings.yaml import parse_setting, parse_value, read_yaml
 
 
 def space_of_model(model: str, preset: str | None = None) -> Space:
@@ -56,7 +57,7 @@ def read_space(file: str | Path) -> Space:
         if not isinstance(condition, Mapping):
             raise SettingError(f"{where}: if must be a mapping of keys to values; got {condition!r}.")
         condition = {other: _listed(values) for other, values in condition.items()}
-        dimensions.append(Dimension(key, kinds[0], _checked(kinds[0], entry[kinds[0]], where), condition))
+        dimensions.append(Dimension(key, kinds[0], _checked(key, kinds[0], entry[kinds[0]], where), condition))
     return Space(dimensions)
 
 
@@ -85,16 +86,16 @@ def read_hyper(file: str | Path) -> Space:
         if key in dimensions:
             raise SettingError(f"{where}: {key} occurs more than once.")
         values = parse_value(text.strip() if kind == "choice" else f"[{text}]")
-        values = _checked("uniform" if kind == "loguniform" else kind, values, where)
+        values = _checked(key, "uniform" if kind == "loguniform" else kind, values, where)
         if kind == "loguniform":
-            values = _exponentials(values, where)
+            values = _exponentials(key, values, where)
         dimensions[key] = Dimension(key, kind, values, {})
     return Space(list(dimensions.values()))
 
 
-def _exponentials(bounds: tuple[float, ...], where: str) -> tuple[float, ...]:
+def _exponentials(key: str, bounds: tuple[float, ...], where: str) -> tuple[float, ...]:
     try:
-        return _checked("loguniform", [math.exp(bound) for bound in bounds], where)
+        return _checked(key, "loguniform", [math.exp(bound) for bound in bounds], where)
     except (OverflowError, SettingError):
         raise SettingError(
             f"{where}: loguniform must have the natural logarithms of two numbers, such as -9,-5 for 0.0001 to 0.007; "
@@ -106,7 +107,8 @@ def _listed(values: Any) -> list[Any]:
     return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
-def _checked(kind: str, values: Any, where: str) -> tuple[Any, ...]:
+def _checked(key: str, kind: str, values: Any, where: str) -> tuple[Any, ...]:
+    """The values of a dimension, as plain data; a choice given as text, such as ``'[64, 64]'``, has its value."""
     if kind == "like":
         if not isinstance(values, str):
             raise SettingError(f"{where}: like must name another key; got {values!r}.")
@@ -114,7 +116,7 @@ def _checked(kind: str, values: Any, where: str) -> tuple[Any, ...]:
     if kind == "choice":
         if not isinstance(values, (list, tuple)) or not values:
             raise SettingError(f"{where}: choice must be a list of values; got {values!r}.")
-        return tuple(values)
+        return tuple(plain_data(parse_setting(key, each) if isinstance(each, str) else each) for each in values)
     numbers = values if isinstance(values, (list, tuple)) else ()
     if len(numbers) != RANGES[kind] or not all(type(number) in (int, float) for number in numbers):
         parts = "a lower bound, an upper bound and a step" if kind == "quniform" else "a lower and an upper bound"

@@ -10,6 +10,7 @@ from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.errors import SettingError
 from recbole_posattn.experiments.tuning.space import Space
 from recbole_posattn.reporting.names import setting_text
+from recbole_posattn.settings.checks import validates
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.encodings import DECIDE_ENCODINGS
 from recbole_posattn.settings.plain import plain_data
@@ -19,6 +20,9 @@ from recbole_posattn.settings.recipe_checks import resolved_histories
 
 # Points of a search space that are tried; at least one must be compatible with the fixed settings.
 _N_CHECKED = 20
+
+# Keys that may be searched, and without which nothing is validated
+_DECIDE_VALIDATION = {"epochs", "eval_step"}
 
 
 class Search(NamedTuple):
@@ -88,11 +92,27 @@ def check_search(search: Search) -> Config:
     searched = {dimension.key: dimension.values for dimension in search.space.dimensions}
     check_known_in_workers(search.settings)
     check_known_in_workers({**searched, PLUGINS: search.settings.get(PLUGINS)})
+    _check_validates(search, config)
     ensure_atomic_files(config)
     search.space.check(config, "search space")
     search.total(config)  # raises an error if a key has no grid
     _check_points(search, config)
     return config
+
+
+def _check_validates(search: Search, config: Config) -> None:
+    """Refuse a search whose trials would have no score.
+
+    Raises:
+        SettingError: Naming the keys.
+    """
+    settings = config.plain()
+    if not validates(settings) and _DECIDE_VALIDATION.isdisjoint(search.space.keys):
+        raise SettingError(
+            "a search compares validation scores: eval_step and epochs must be at least 1, and eval_args must split "
+            f"off a validation set; got eval_step {settings['eval_step']}, epochs {settings['epochs']}, split "
+            f"{settings['eval_args']['split']}."
+        )
 
 
 def _check_points(search: Search, config: Config) -> None:

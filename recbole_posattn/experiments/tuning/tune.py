@@ -58,7 +58,7 @@ def tune(
         SettingError: If a setting is invalid, or ``folder`` and ``resume`` do not fit together.
         DataError: If the data set cannot be read.
         InUseError: If another process runs a search in the folder.
-        UserError: If the folder cannot be written, or if no trial finished.
+        UserError: If the folder cannot be written, or if no trial has a score.
     """
     console = console or Console(stderr=True)
     config = check_search(search)
@@ -87,7 +87,8 @@ def _tune(
     best = best_trial(records, bigger)
     if best is None:
         reasons = [record.error for record in records if record.error]
-        raise UserError(f"no trial finished{f'; the first failed: {reasons[0]}' if reasons else ''}")
+        first = f"; the first that failed: {reasons[0]}" if reasons else ""
+        raise UserError(f"no trial has a finite {metric} on the validation set{first}")
     winner = _evaluated(best, folder, search.settings.get("data_path"))
     _forget_others(folder, records, best)
     result = SearchResult(
