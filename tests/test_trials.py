@@ -230,6 +230,29 @@ def test_a_finished_run_without_its_ranks_runs_again(settings: Callable, tmp_pat
     assert len(Outcome(trial, folder).users)
 
 
+def test_data_replaced_after_the_plan_give_no_run_of_that_name(settings: Callable, tmp_path: Path) -> None:
+    """The folder is named by the data that were there when the runs were planned."""
+    moved = shutil.copytree(settings()["data_path"], tmp_path / "moved")
+    trial = Trial("Pop", settings(model="Pop", data_path=str(moved)))
+    ((folder, planned),) = checked_folders([trial], tmp_path / "runs").items()
+    file = moved / "tiny" / "tiny.inter"
+    before = file.read_text()
+    file.write_text(before + "u1\ti2\t9999\n")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        error = run_in_folder(trial.settings, folder, 1, data=planned.data)
+        assert error == (
+            "the data set tiny has changed since this run was planned; repeat the command, which plans all runs with "
+            "the present data"
+        )
+        assert run_in_folder(trial.settings, folder, 1) is None  # as earlier versions did
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    file.write_text(before)
+    checked_folders([trial], tmp_path / "runs", Records([]))
+    assert not folder.exists() and (folder.parent / f".{folder.name}.damaged" / "result.json").is_file()
+
+
 def test_numbers_of_one_value_have_one_fingerprint(settings: Callable, tmp_path: Path) -> None:
     assert fingerprint(settings(weight_decay=0)) == fingerprint(settings(weight_decay=0.0)) == fingerprint(settings())
     with pytest.raises(SettingError, match="a and b have the same settings"):

@@ -20,6 +20,7 @@ import torch
 
 from recbole_posattn.errors import CheckpointError, DataError, InUseError, SettingError, UserError, one_line
 from recbole_posattn.experiments.budget import limited
+from recbole_posattn.experiments.identity import identify
 from recbole_posattn.experiments.records import INCOMPLETE, is_enough, read_header, write_record
 from recbole_posattn.files import write_json
 from recbole_posattn.locks import NO_TIMEOUT, locked
@@ -59,6 +60,7 @@ def run_in_folder(
     working_folder: str | Path = ".",
     deadline: float | None = None,
     drawn: Mapping[str, Any] | None = None,
+    data: str | None = None,
     **options: Any,
 ) -> str | None:
     """Execute a run in this process and rename its folder when it is complete; returns the error, or ``None``.
@@ -70,6 +72,7 @@ def run_in_folder(
         working_folder: Where plugins that are not installed are found.
         deadline: When the run must have stopped, see :attr:`recbole_posattn.experiments.budget.Budget.deadline`.
         drawn: Those of the settings that a search drew, kept in ``drawn.json`` for a resumed search.
+        data: Digest of the data that the run was planned with; with others, it fails.
         options: Keyword arguments of :func:`recbole_posattn.run`.
     """
     if threading.current_thread() is threading.main_thread():
@@ -81,7 +84,7 @@ def run_in_folder(
     with locked(lock_of_run(final), NO_TIMEOUT):
         if is_finished(final, settings):
             return None
-        return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), deadline, drawn, **options)
+        return _run_alone_in_folder(settings, final, Path(working_folder).absolute(), deadline, drawn, data, **options)
 
 
 def lock_of_run(folder: Path) -> Path:
@@ -95,14 +98,17 @@ def _run_alone_in_folder(
     working_folder: Path,
     deadline: float | None,
     drawn: Mapping[str, Any] | None,
+    data: str | None,
     **options: Any,
 ) -> str | None:
     incomplete = final.with_name(f"{final.name}{INCOMPLETE}")
     try:
         import_plugins(settings.get("plugins", ()), working_folder)
-        _complete(incomplete, final, settings)
+        _complete(incomplete, final, settings, data)
         if is_finished(final, settings):
             return None
+        if data is not None:
+            _check_data(identify(settings).data, data, settings)
         if not incomplete.exists() and (final / LAST_NAME).is_file():
             _continue_stopped(final, incomplete, settings)
         settings = limited(settings, _trained_minutes(incomplete), deadline)
@@ -111,7 +117,7 @@ def _run_alone_in_folder(
             write_json(incomplete / DRAWN_NAME, drawn)
         with chdir(incomplete):  # where RecBole leaves its logs
             run(config_dict=_in_saved(settings), command_line=[], resume=AUTO, **options)
-        _complete(incomplete, final, settings)
+        _complete(incomplete, final, settings, data)
     except Exception as error:
         reason = one_line(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         if is_out_of_memory(error):
@@ -145,16 +151,34 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = cause
 
 
-def _complete(incomplete: Path, final: Path, settings: Mapping[str, Any]) -> None:
+def _check_data(used: str | None, planned: str, settings: Mapping[str, Any]) -> None:
+    """Refuse data that were replaced after a run was planned, whose folder would then have the name of another run.
+
+    Raises:
+        DataError: If the digests differ.
+    """
+    if used != planned:
+        raise DataError(
+            f"the data set {settings['dataset']} has changed since this run was planned; repeat the command, "
+            "which plans all runs with the present data"
+        )
+
+
+def _complete(incomplete: Path, final: Path, settings: Mapping[str, Any], data: str | None) -> None:
     """Tidy the folder of a run that has ended, and give it its name; if the run has not ended, do nothing.
 
     ``result.json``, which a run writes last, is moved last, so that this can be done again after it was killed.
+
+    Raises:
+        DataError: If it was trained on other data than those that it was planned with.
     """
     ended = [incomplete / RESULT_NAME, *sorted(incomplete.glob(f"{_SAVED}/*/{RESULT_NAME}"))]
     results = ((file, read_header(file)) for file in ended)
     file, result = next(((file, result) for file, result in results if result is not None), (None, None))
     if file is None or result is None:
         return
+    if data is not None:
+        _check_data(result["data_digest"], data, settings)
     if file.parent != incomplete:
         weights = Path(result["checkpoint"]).name
         had = {"max_minutes": result["config"]["max_minutes"]}  # perhaps less than it would get now

@@ -41,10 +41,12 @@ class Trial(NamedTuple):
     Attributes:
         name: What the user calls it.
         settings: Its settings: ``model``, ``dataset``, ``seed`` and whatever differs from the defaults.
+        data: Digest of the data that it was planned with; ``None`` if it may use any.
     """
 
     name: str
     settings: Mapping[str, Any]
+    data: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,26 +110,37 @@ def checked_folders(trials: Sequence[Trial], root: Path, records: Records | None
         folder = root / identity.fingerprint
         if folder in folders:
             raise SettingError(f"{folders[folder].name} and {trial.name} have the same settings; leave one out.")
-        folders[folder], identities[folder] = trial, identity
+        folders[folder], identities[folder] = trial._replace(data=identity.data), identity
     if records is not None:
         try:
             for folder, trial in folders.items():
                 if is_finished(folder, trial.settings):
-                    if has_ranks(folder) or read_result(folder)["test_result"] is None:
+                    damage = _damage(folder, identities[folder])
+                    if damage is None:
                         continue
-                    _set_aside(folder)  # it runs again
+                    _set_aside(folder, damage)  # it runs again
                 records.take(identities[folder], trial.settings.get("max_minutes"), folder)
         except OSError as error:
             raise UserError(f"no records can be copied to {root}: {error.strerror or error}") from error
     return folders
 
 
-def _set_aside(folder: Path) -> None:
-    """Give the folder of a run without readable ranks, such as a pointer of Git LFS, a name that nothing looks for."""
+def _damage(folder: Path, identity: Identity) -> str | None:
+    """Why the folder of a finished run cannot be used, in words; ``None`` if it can."""
+    result = read_result(folder)
+    if not identity.is_of(result):
+        return f"{RESULT_NAME} is of another run"
+    if result["test_result"] is not None and not has_ranks(folder):  # it may be a pointer of Git LFS
+        return f"{USERS_NAME} cannot be read"
+    return None
+
+
+def _set_aside(folder: Path, damage: str) -> None:
+    """Give the folder of a run that cannot be used a name that nothing looks for."""
     kept = folder.with_name(f".{folder.name}.damaged")
     shutil.rmtree(kept, ignore_errors=True)
     folder.rename(kept)
-    logging.getLogger().warning(f"{folder}: {USERS_NAME} cannot be read; the run is kept as {kept.name} and runs again")
+    logging.getLogger().warning(f"{folder}: {damage}; the run is kept as {kept.name} and runs again")
 
 
 def _check_comparable(identity: Identity) -> None:
@@ -222,7 +235,7 @@ def _run_in_parallel(
             yield _without_time(*remaining.pop(0), budget)
         while remaining and len(running) < limit:
             trial, folder = remaining.pop(0)
-            started = start_run(ray, trial.settings, folder, where, deadline=budget.deadline)
+            started = start_run(ray, trial.settings, folder, where, deadline=budget.deadline, data=trial.data)
             running[started] = (trial, folder)
         if not running:
             return

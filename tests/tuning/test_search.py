@@ -26,6 +26,7 @@ from recbole.trainer import HyperTuning
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.experiments.run_folders import lock_of_run
+from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Resources
 from recbole_posattn.experiments.tuning import records as records_of_search
 from recbole_posattn.experiments.tuning.objective import objective_function
@@ -46,9 +47,11 @@ from recbole_posattn.experiments.tuning.records import (
     trial_reports,
 )
 from recbole_posattn.experiments.tuning.search import run_search
+from recbole_posattn.experiments.tuning.shared import search_identity
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.experiments.tuning.tune import _evaluated, tune
+from recbole_posattn.files import write_json
 from recbole_posattn.locks import locked
 from recbole_posattn.training.run_folder import BEST_NAME
 from tests.systems import needs_posix
@@ -401,19 +404,25 @@ def test_settings_without_a_record_are_recovered_as_drawn(
     monkeypatch.setattr(ray_tune.tune, "report", lambda metrics: None)
     monkeypatch.setattr("recbole_posattn.experiments.run_folders.signal.signal", lambda *_: None)
     trial = {"trial": {"number": 0, "settings": drawn}}
-    ray_tune._run_trial(trial, dict(search.settings), str(tmp_path), 1, str(tmp_path), "max")
+    data = search_identity(search).data
+    ray_tune._run_trial(trial, dict(search.settings), str(tmp_path), 1, str(tmp_path), "max", data)
     resolved = json.loads((trial_folder(tmp_path, 0) / "result.json").read_text())["config"]
     assert resolved["lr_decay_epochs"] == 1 and resolved["train_neg_sample_args"] != {"sample_num": 3}
 
-    shutil.copytree(trial_folder(tmp_path, 0), trial_folder(tmp_path, 1))
+    for number in (1, 2):
+        shutil.copytree(trial_folder(tmp_path, 0), trial_folder(tmp_path, number))
     (trial_folder(tmp_path, 1) / "drawn.json").unlink()
+    write_json(trial_folder(tmp_path, 2) / "result.json", {**read_result(trial_folder(tmp_path, 0)), "data_digest": ""})
     caplog.clear()
-    (record,) = open_search(tmp_path, search.plain(), space, 2, resume=True)
+    identity = {"data_digest": data}
+    (record,) = open_search(tmp_path, search.plain(), space, 3, resume=True, identity=identity)
     assert record.number == 0 and record.settings == drawn and space.parameters(record.settings)
-    assert not trial_folder(tmp_path, 1).exists() and caplog.text.count("\n") == 1
-    assert (
-        "trial 1 is left out: an earlier version ran it and did not keep the drawn lr_decay_epochs; 1 is" in caplog.text
+    assert not trial_folder(tmp_path, 1).exists() and not trial_folder(tmp_path, 2).exists()
+    first, second = (record.message for record in caplog.records)
+    assert first.startswith(
+        "trial 1 is left out: an earlier version ran it and did not keep the drawn lr_decay_epochs; 1 is"
     )
+    assert second == "trial 2 is left out: the data set has changed since it ran."
 
 
 def test_a_trial_that_outlives_its_search_is_waited_for(tmp_path: Path) -> None:
@@ -557,7 +566,8 @@ def test_what_settings_come_with_is_said_once(settings: dict, tmp_path: Path, ca
 @pytest.mark.usefixtures("connected_ray")
 def test_a_search_without_a_finished_trial_is_told(settings: dict, tmp_path: Path) -> None:
     rate = Dimension("learning_rate", "choice", (1e30,), {})
-    with pytest.raises(UserError, match=r"no trial finished; the first failed: .*nan"):
+    message = r"no trial has a finite ndcg@10 on the validation set; the first that failed: .*nan"
+    with pytest.raises(UserError, match=message):
         tune(Search(settings, Space([rate]), 1, "grid"), tmp_path / "search", Resources(cpus=1))
     assert not (tmp_path / "search" / "best.yaml").exists()
 

@@ -68,6 +68,7 @@ def run_trials(
     where: Resources,
     known: Sequence[TrialRecord],
     on_end: Callable[[TrialRecord], None],
+    data: str,
 ) -> list[TrialRecord]:
     """Run the remaining trials of a search.
 
@@ -78,6 +79,7 @@ def run_trials(
         where: Where to run the trials; Ray is already connected.
         known: Trials that have already ended.
         on_end: Called with each trial that ends.
+        data: Digest of the data, which must not change before the last trial.
 
     Returns:
         All trials, including those already known.
@@ -95,6 +97,7 @@ def run_trials(
         n_threads=where.threads,
         working_folder=str(Path.cwd()),
         mode=mode,
+        data=data,
     )
     if search.algorithm == "grid":
         points = _grid_points(search.space.grid(fixed), known, first)
@@ -126,14 +129,17 @@ def run_trials(
     finally:
         shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
     for number, drawn in recorder.lacked_memory.items():
-        recorder.record(_run_alone(number, drawn, search, folder, where))
+        recorder.record(_run_alone(number, drawn, search, folder, where, data))
     return recorder.records
 
 
-def _run_alone(number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Resources) -> TrialRecord:
+def _run_alone(
+    number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Resources, data: str
+) -> TrialRecord:
     """Rerun a trial that lacked memory, alone and without early stopping."""
     own, settings, started = trial_folder(folder, number), {**search.settings, **drawn}, time.monotonic()
-    error, lacked_memory = end_of_run(ray, start_run(ray, settings, own, where, drawn=drawn, test=False), settings, own)
+    run = start_run(ray, settings, own, where, drawn=drawn, data=data, test=False)
+    error, lacked_memory = end_of_run(ray, run, settings, own)
     state = FINISHED if error is None else DIED if lacked_memory else FAILED
     curve = finished_curve(read_result(own)) if error is None else []
     return TrialRecord(number, state, drawn, curve, round(time.monotonic() - started, 2), error)
@@ -219,6 +225,7 @@ def _run_trial(
     n_threads: int,
     working_folder: str,
     mode: str,
+    data: str,
 ) -> None:
     """One trial, in its own process; reports the validation score of each epoch.
 
@@ -239,6 +246,7 @@ def _run_trial(
         n_threads,
         working_folder,
         drawn=drawn,
+        data=data,
         test=False,
         callback_fn=lambda epoch, score: report(epoch + 1, score),
     )

@@ -136,7 +136,7 @@ def open_search(
         for record in records.values():
             if record.state == DIED:  # another trial may get its number, and must not find its failure
                 shutil.rmtree(trial_folder(folder, record.number), ignore_errors=True)
-        for record in _unrecorded(folder, space, records):
+        for record in _unrecorded(folder, space, records, (identity or {}).get("data_digest")):
             if len(ended) < n_trials:
                 ended.append(record)
                 append_record(folder, record)
@@ -225,10 +225,11 @@ def finished_curve(result: Mapping[str, Any]) -> list[tuple[int, float]]:
     return curve or [(max(result["epochs"], 1), result["best_valid_score"])]
 
 
-def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord], data: str | None) -> list[TrialRecord]:
     """Runs that finished while the search was killed, by number.
 
-    Runs that failed, or whose drawn settings are not known, are deleted; the search runs other trials for them.
+    Runs that failed, that used data with another digest than ``data``, or whose drawn settings are not known, are
+    deleted; the search runs other trials for them.
     """
     unrecorded = []
     for run in sorted((folder / RUNS).iterdir()):
@@ -239,6 +240,8 @@ def _unrecorded(folder: Path, space: Space, recorded: Mapping[int, TrialRecord])
             continue
         result = read_result(run)
         try:
+            if data is not None and result.get("data_digest") != data:
+                raise ValueError("the data set has changed since it ran.")
             settings = _drawn(run, result["config"], space)
         except ValueError as error:
             logging.getLogger().warning(f"trial {int(run.name)} is left out: {error}")

@@ -55,7 +55,7 @@ def run_search(
             from recbole_posattn.experiments.tuning.ray_tune import run_trials  # needs Ray
 
             try:
-                records = run_trials(search, config, folder, where, records, on_end)
+                records = run_trials(search, config, folder, where, records, on_end, identity.data)
             finally:
                 remove_left_over(folder / RUNS, wait=WAIT_FOR_ORPHANS)
     return sorted(records, key=lambda record: record.number)
