@@ -206,10 +206,10 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
         )
     if settings["attention"] != "none":
         return
-    if branch is None:
+    if branch in (None, "identity"):
         raise SettingError(
             "attention 'none' needs kernel_branch, which mixes the positions instead, such as "
-            "--kernel_branch=toeplitz; got ~."
+            f"--kernel_branch=toeplitz; got {branch or '~'}."
         )
     for key in ("kernel_structure", "kernel_groups", "kernel_sharing"):
         if key in given:
