@@ -34,11 +34,11 @@ def parsed_settings(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def require_positive(options: argparse.Namespace, *names: str) -> None:
-    """Refuse options that are below 1.
+    """Refuse given options that are below 1.
 
     Raises:
         SettingError: Naming the first one that is.
     """
     for name in names:
-        if getattr(options, name) < 1:
+        if getattr(options, name) is not None and getattr(options, name) < 1:
             raise SettingError(f"{name} must be a positive integer; got {getattr(options, name)}.")

@@ -13,7 +13,7 @@ from recbole_posattn.cli.settings import checked_settings, parsed_settings, requ
 from recbole_posattn.errors import SettingError, counted
 from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAULT_MODEL, SCHEDULERS
 
-_N_SAMPLES = 20
+_N_SAMPLES, _GRACE_PERIOD = 20, 15
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scheduler", choices=SCHEDULERS, default=SCHEDULERS[0], help="how trials are pruned (default: asha)"
     )
     parser.add_argument(
-        "--grace_period", type=int, default=15, help="epochs before a trial may be pruned (default: 15)"
+        "--grace_period", type=int, help=f"epochs before a trial may be pruned (default: {_GRACE_PERIOD})"
     )
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time on this machine (default: 1)")
     parser.add_argument("--address", help="a Ray cluster, auto or ray://host:port (default: this machine)")
@@ -109,7 +109,13 @@ def _check_numbers(options: argparse.Namespace) -> None:
             f"num_samples {options.num_samples} is for the searches tpe and random; got grid, which tries every "
             "combination: leave it out."
         )
+    if options.grace_period is not None and options.scheduler == "none":
+        raise SettingError(
+            f"grace_period {options.grace_period} is for the scheduler asha; got none, which prunes no trial: leave "
+            "it out."
+        )
     options.num_samples = _N_SAMPLES if options.num_samples is None else options.num_samples
+    options.grace_period = _GRACE_PERIOD if options.grace_period is None else options.grace_period
     require_positive(options, "num_samples", "grace_period", "jobs")
 
 

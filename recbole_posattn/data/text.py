@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from contextlib import suppress
 
 # The largest number of bytes in a line.
 LONGEST_LINE = 2**24
@@ -19,14 +20,25 @@ READ_AS_MISSING = {
 }
 
 
+def plain_encoding(name: str) -> str:
+    """Python's name of an encoding, which may have several; without the mark of ``utf-8-sig``, as files may have one.
+
+    Args:
+        name: Any of its names; an unknown one is returned as it is.
+    """
+    with suppress(LookupError):
+        name = codecs.lookup(name).name
+    return name.removesuffix("-sig")
+
+
 def line_encoding(name: str) -> str | None:
     """Python's name of an encoding that ends lines with byte 10, as all do except UTF-16, UTF-32 and EBCDIC.
 
     Returns:
-        The name without the mark of ``utf-8-sig``; ``None`` if the encoding ends lines otherwise, or is unknown.
+        :func:`plain_encoding`; ``None`` if the encoding ends lines otherwise, or is unknown.
     """
     try:
-        encoding = codecs.lookup(name).name.removesuffix("-sig")
+        encoding = plain_encoding(name)
         return encoding if "\n".encode(encoding) == b"\n" else None
     except (LookupError, UnicodeError, ValueError):
         return None

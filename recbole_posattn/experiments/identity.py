@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from recbole_posattn.atomic_files.check import ensure_atomic_files
+from recbole_posattn.data.text import plain_encoding
 from recbole_posattn.files import json_text
 from recbole_posattn.settings.checks import PRETRAINED
 from recbole_posattn.settings.combinations import reads_padded_histories
@@ -81,6 +82,8 @@ class Identity(NamedTuple):
 def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that change a result, as JSON gives them back."""
     resolved = {**settings, **resolved_histories(settings)}  # "auto" counts as the value that it resolves to
+    if resolved.get("encoding"):  # a record does not say whether the file has a byte order mark
+        resolved["encoding"] = plain_encoding(resolved["encoding"])
     return json.loads(json_text({key: value for key, value in resolved.items() if key not in _IGNORED}))
 
 

@@ -159,8 +159,8 @@ def _check_data(used: str | None, planned: str, settings: Mapping[str, Any]) -> 
     """
     if used != planned:
         raise DataError(
-            f"the data set {settings['dataset']} has changed since this run was planned; repeat the command, "
-            "which plans all runs with the present data"
+            f"the data set {settings['dataset']} has changed since this run was planned; repeat the command of a "
+            "leaderboard, which plans all runs with the present data, or start a new search with another --output"
         )
 
 

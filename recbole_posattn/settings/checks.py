@@ -115,11 +115,13 @@ def check_caches(settings: Mapping[str, Any]) -> None:
 
 def validates(settings: Mapping[str, Any]) -> bool:
     """Whether any epoch is followed by a validation."""
-    split = settings["eval_args"]["split"]
+    split, has_parts = settings["eval_args"]["split"], settings["benchmark_filename"] is not None
     no_rows = isinstance(split, dict) and (
-        split.get("LS") == "test_only" or (isinstance(split.get("RS"), (list, tuple)) and split["RS"][1] == 0)
+        split.get("LS") == "test_only"
+        or any(isinstance(split.get(kind), (list, tuple)) and split[kind][1] == 0 for kind in ("RS", "TS"))
     )
-    return min(settings["eval_step"], settings["epochs"]) > 0 and not no_rows
+    pretrains = settings.get("train_stage", "finetune") != "finetune"
+    return min(settings["eval_step"], settings["epochs"]) > 0 and not pretrains and (has_parts or not no_rows)
 
 
 def check_validation_metric(settings: Mapping[str, Any]) -> None:

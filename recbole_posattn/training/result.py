@@ -18,7 +18,7 @@ import torch
 from recbole_posattn.data.digest import data_digest
 from recbole_posattn.files import write_atomically, write_json
 from recbole_posattn.reporting.terminal import text_table
-from recbole_posattn.settings.checks import pretrained_file
+from recbole_posattn.settings.checks import PRETRAINED, pretrained_file
 from recbole_posattn.settings.config import Config
 from recbole_posattn.training.memory import peak_memory
 from recbole_posattn.version import RESULTS_VERSION
@@ -34,6 +34,10 @@ _COMPRESSION: dict[str, Any] = {
     "column_encoding": {"user": "DELTA_BYTE_ARRAY"},
 }
 _REPORTED_PACKAGES = ("recbole-posattn", "recbole", "torch", "numpy", "pandas", "scipy")
+
+
+# Settings on which the digest of the inputs depends, beside the data set
+INPUT_KEYS = {PRETRAINED, "train_stage", "train_method", "additional_feat_suffix"}
 
 
 class RunResult(TypedDict):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from recbole_posattn.data.digest import data_contents
+from recbole_posattn.data.text import plain_encoding
 from recbole_posattn.errors import CheckpointError, counted, shown
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import (
@@ -49,8 +48,9 @@ def setting_differences(
     keys -= {key for key in DERIVED_KEYS if key not in before or key not in now}
     differences = {}
     for key in sorted(keys):
-        old = _canonical(key, before.get(key, value_before(key, of_keys)), defaults)
-        new = _canonical(key, now.get(key, defaults.get(key)), defaults)
+        old, new = before.get(key, value_before(key, of_keys)), now.get(key, defaults.get(key))
+        if key == "encoding":
+            old, new = (plain_encoding(str(value or defaults[key])) for value in (old, new))
         if old != new and comes_to[0].get(key, old) != comes_to[1].get(key, new):
             differences[key] = (old, new)
     return differences
@@ -77,16 +77,6 @@ def lowered_limits(content: Mapping[str, Any], given: Config) -> dict[str, tuple
 def _epochs_key(settings: Mapping[str, Any]) -> str:
     """The key that limits the epochs: another one if a model such as S3Rec is pretrained."""
     return "epochs" if settings.get("train_stage") in (None, "finetune") else "pretrain_epochs"
-
-
-def _canonical(key: str, value: Any, defaults: Mapping[str, Any]) -> Any:
-    """A value in the form in which it is compared: one encoding has many names."""
-    if key != "encoding":
-        return value
-    name = str(value or defaults[key])
-    with suppress(LookupError):
-        name = codecs.lookup(name).name
-    return name.removesuffix("-sig")  # the byte order mark is detected in the file
 
 
 def shown_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:

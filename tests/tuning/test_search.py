@@ -414,8 +414,7 @@ def test_settings_without_a_record_are_recovered_as_drawn(
     (trial_folder(tmp_path, 1) / "drawn.json").unlink()
     write_json(trial_folder(tmp_path, 2) / "result.json", {**read_result(trial_folder(tmp_path, 0)), "data_digest": ""})
     caplog.clear()
-    identity = {"data_digest": data}
-    (record,) = open_search(tmp_path, search.plain(), space, 3, resume=True, identity=identity)
+    (record,) = open_search(tmp_path, search.plain(), space, 3, resume=True, data=data)
     assert record.number == 0 and record.settings == drawn and space.parameters(record.settings)
     assert not trial_folder(tmp_path, 1).exists() and not trial_folder(tmp_path, 2).exists()
     first, second = (record.message for record in caplog.records)
@@ -502,6 +501,7 @@ def test_the_best_is_a_finished_one() -> None:
         (["--resources=gpu=.inf"], "cpus must be a positive integer and gpus a number of at least 0; got gpus inf"),
         (["--resume"], "there is no search in tuning/PosKernelSASRec-ml-100k to resume; leave --resume out"),
         (["--search=grid"], "learning_rate is loguniform, which has no grid"),
+        (["--scheduler=none", "--grace_period=3"], "grace_period 3 is for the scheduler asha; got none"),
         (["--search=grid", "--num_samples=3"], "num_samples 3 is for the searches tpe and random; got grid"),
         (["--n_layers=0"], "n_layers must be a positive integer; got 0"),
         (["--dataset=ml-100kk"], "data set 'ml-100kk' not found"),

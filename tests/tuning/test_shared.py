@@ -28,7 +28,7 @@ from recbole_posattn.experiments.tuning.records import (
     read_records,
 )
 from recbole_posattn.experiments.tuning.search import run_search
-from recbole_posattn.experiments.tuning.shared import earlier_trials, search_identity
+from recbole_posattn.experiments.tuning.shared import data_of_trials, earlier_trials, search_identity
 from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search
 
@@ -94,6 +94,13 @@ def test_finished_and_pruned_trials_of_the_same_search_are_taken(search: Search,
 def test_trials_of_another_search_are_not_taken(search: Search, tmp_path: Path, other: Callable) -> None:
     searched(tmp_path / "earlier", other(search), trial(0, FINISHED, 0.002))
     assert earlier_trials(search, [tmp_path], tmp_path / "own", Console(file=io.StringIO())) == []
+
+
+def test_trials_that_draw_their_inputs_may_have_other_data(search: Search) -> None:
+    features = Dimension("additional_feat_suffix", "choice", (None, ["extra"]), {})
+    identity = search_identity(search)
+    assert data_of_trials(search, identity) == identity.data
+    assert data_of_trials(search._replace(space=Space([*search.space.dimensions, features])), identity) is None
 
 
 def test_trials_of_other_encodings_are_not_taken(search: Search, tmp_path: Path) -> None:

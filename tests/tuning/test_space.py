@@ -270,6 +270,7 @@ def test_a_space_that_conflicts_with_the_settings_is_refused_at_once(algorithm: 
         {"epochs": 0},
         {"eval_args": {"order": "TO", "split": {"LS": "test_only"}}},
         {"eval_args": {"order": "TO", "split": {"RS": [0.8, 0.0, 0.2]}}},
+        {"eval_args": {"order": "TO", "split": {"TS": [0.8, 0, 0.2]}}},
     ],
     ids=str,
 )
@@ -277,6 +278,13 @@ def test_a_search_without_validation_is_refused(changes: dict[str, Any]) -> None
     rates = Dimension("learning_rate", "choice", (0.001,), {})
     search = Search({"model": "NoPESASRec", "dataset": "ml-100k", **changes}, Space([rates]), 1)
     with pytest.raises(SettingError, match="a search compares validation scores: eval_step and epochs must be at"):
+        check_search(search)
+
+
+def test_a_search_of_a_pretraining_stage_is_refused(tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, "learning_rate: {choice: [0.01, 0.001]}"))
+    search = Search({"model": "RaCT", "dataset": "ml-100k", "train_stage": "actor_pretrain"}, space, 1)
+    with pytest.raises(SettingError, match="validation scores, which train_stage actor_pretrain does not have"):
         check_search(search)
 
 

@@ -68,7 +68,7 @@ def run_trials(
     where: Resources,
     known: Sequence[TrialRecord],
     on_end: Callable[[TrialRecord], None],
-    data: str,
+    data: str | None,
 ) -> list[TrialRecord]:
     """Run the remaining trials of a search.
 
@@ -79,7 +79,7 @@ def run_trials(
         where: Where to run the trials; Ray is already connected.
         known: Trials that have already ended.
         on_end: Called with each trial that ends.
-        data: Digest of the data, which must not change before the last trial.
+        data: Digest of the data, which must not change before the last trial; ``None`` if each may have its own.
 
     Returns:
         All trials, including those already known.
@@ -134,7 +134,7 @@ def run_trials(
 
 
 def _run_alone(
-    number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Resources, data: str
+    number: int, drawn: dict[str, Any], search: Search, folder: Path, where: Resources, data: str | None
 ) -> TrialRecord:
     """Rerun a trial that lacked memory, alone and without early stopping."""
     own, settings, started = trial_folder(folder, number), {**search.settings, **drawn}, time.monotonic()
@@ -225,7 +225,7 @@ def _run_trial(
     n_threads: int,
     working_folder: str,
     mode: str,
-    data: str,
+    data: str | None,
 ) -> None:
     """One trial, in its own process; reports the validation score of each epoch.
 

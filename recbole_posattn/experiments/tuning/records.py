@@ -91,6 +91,7 @@ def open_search(
     n_trials: int,
     resume: bool,
     identity: Mapping[str, Any] | None = None,
+    data: str | None = None,
 ) -> list[TrialRecord]:
     """Create the folder of a search, or read the records of an existing one.
 
@@ -104,6 +105,7 @@ def open_search(
             deleted.
         resume: Whether to continue an existing search.
         identity: What other searches are compared by, stored with the definition.
+        data: Digest of the data of all trials; ``None`` if each may have its own.
 
     Returns:
         The trials that have ended and need no rerun, by number.
@@ -136,7 +138,7 @@ def open_search(
         for record in records.values():
             if record.state == DIED:  # another trial may get its number, and must not find its failure
                 shutil.rmtree(trial_folder(folder, record.number), ignore_errors=True)
-        for record in _unrecorded(folder, space, records, (identity or {}).get("data_digest")):
+        for record in _unrecorded(folder, space, records, data):
             if len(ended) < n_trials:
                 ended.append(record)
                 append_record(folder, record)

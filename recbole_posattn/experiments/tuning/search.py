@@ -10,7 +10,7 @@ from recbole_posattn.experiments.messages import each_message_once
 from recbole_posattn.experiments.records import RUNS
 from recbole_posattn.experiments.run_folders import remove_left_over
 from recbole_posattn.experiments.tuning.records import WAIT_FOR_ORPHANS, TrialRecord, open_search, take_records
-from recbole_posattn.experiments.tuning.shared import check_same_search, search_identity
+from recbole_posattn.experiments.tuning.shared import check_same_search, data_of_trials, search_identity
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 
 
@@ -46,7 +46,8 @@ def run_search(
     identity = search_identity(search)
     if resume:
         check_same_search(search, identity, folder)
-    records = open_search(folder, search.plain(), search.space, total, resume, identity.plain())
+    data = data_of_trials(search, identity)
+    records = open_search(folder, search.plain(), search.space, total, resume, identity.plain(), data)
     records += take_records(folder, records, earlier, max(0, total - len(records)))
     for record in records:
         on_end(record)
@@ -55,7 +56,7 @@ def run_search(
             from recbole_posattn.experiments.tuning.ray_tune import run_trials  # needs Ray
 
             try:
-                records = run_trials(search, config, folder, where, records, on_end, identity.data)
+                records = run_trials(search, config, folder, where, records, on_end, data)
             finally:
                 remove_left_over(folder / RUNS, wait=WAIT_FOR_ORPHANS)
     return sorted(records, key=lambda record: record.number)

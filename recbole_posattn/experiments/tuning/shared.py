@@ -24,6 +24,7 @@ from recbole_posattn.experiments.tuning.records import (
 from recbole_posattn.experiments.tuning.spec import Search
 from recbole_posattn.files import json_text
 from recbole_posattn.reporting.terminal import print_line
+from recbole_posattn.training.result import INPUT_KEYS
 
 # What two searches must share beside the settings and the data.
 _DEFINITION = ("space", "algorithm", "scheduler", "grace_period")
@@ -44,6 +45,16 @@ def search_identity(search: Search) -> Identity:
         for side in (identity.settings, identity.defaults)
     )
     return identity._replace(settings=fixed, defaults=defaults)
+
+
+def data_of_trials(search: Search, identity: Identity) -> str | None:
+    """The digest of the data of all trials; ``None`` if they draw keys on which it depends.
+
+    Args:
+        search: The search.
+        identity: Its identity.
+    """
+    return identity.data if INPUT_KEYS.isdisjoint(search.space.keys) else None
 
 
 def check_same_search(search: Search, now: Identity, folder: Path) -> None:

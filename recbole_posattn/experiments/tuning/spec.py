@@ -21,7 +21,7 @@ from recbole_posattn.settings.recipe_checks import resolved_histories
 # Points of a search space that are tried; at least one must be compatible with the fixed settings.
 _N_CHECKED = 20
 
-# Keys that may be searched, and without which nothing is validated
+# Keys that may be searched, and with 0 of which nothing is validated
 _DECIDE_VALIDATION = {"epochs", "eval_step"}
 
 
@@ -107,7 +107,13 @@ def _check_validates(search: Search, config: Config) -> None:
         SettingError: Naming the keys.
     """
     settings = config.plain()
-    if not validates(settings) and _DECIDE_VALIDATION.isdisjoint(search.space.keys):
+    if settings.get("train_stage", "finetune") != "finetune" and "train_stage" not in search.space.keys:
+        raise SettingError(
+            f"a search compares validation scores, which train_stage {settings['train_stage']} does not have; give "
+            "--train_stage=finetune with a --pre_model_path."
+        )
+    given = {"train_stage": "finetune", **dict.fromkeys(_DECIDE_VALIDATION & {*search.space.keys}, 1)}
+    if not validates({**settings, **given}):
         raise SettingError(
             "a search compares validation scores: eval_step and epochs must be at least 1, and eval_args must split "
             f"off a validation set; got eval_step {settings['eval_step']}, epochs {settings['epochs']}, split "
