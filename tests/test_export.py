@@ -20,7 +20,8 @@ from recbole_posattn.cli import export as command
 from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.serving import export as export_module
-from recbole_posattn.serving.export import Exported, compare, export
+from recbole_posattn.serving.comparison import compare
+from recbole_posattn.serving.export import Exported, export
 from recbole_posattn.settings.registry import registered_model_names
 
 LENGTH = 10
@@ -166,7 +167,10 @@ def test_says_what_the_numbers_mean(tiny_settings: Callable, capsys: pytest.Capt
     before = (folder / "model.pt2").read_bytes()
     assert call() == 2
     assert "model.pt2 already exists; give another --output, or --overwrite" in capsys.readouterr().err
+    for stale in ("model.onnx", "model.onnx.data"):  # of another export, whose items have gone
+        (folder / stale).write_text("")
     assert call("--overwrite") == 0 and call("--output=other") == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["export.json", "items.json", "model.pt2"]
     assert (folder / "model.pt2").read_bytes()[:4] == before[:4]
     (empty_folder / "file").write_text("")
     assert call("--output=file/out") == 2

@@ -119,7 +119,7 @@ def _report_history(recommender: Recommender, requests: Requests, history: str |
     """Say what the flag ``--history`` means for these lists, where that may not be expected."""
     if history is None and recommender.leaves_out_history(requests):
         _report("items of a user's own history are left out; --history=include keeps them")
-    if history == "include" and getattr(recommender.loaded.model, "masks_history", False):
+    if history in ("include", "keep") and getattr(recommender.loaded.model, "masks_history", False):
         _report(
             "this model was trained with train_mask_history, so it has not learned how to rank items of the history "
             "(--history=include); train with --mask_history=none to learn it"

@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from recbole_posattn.data.fields import TIME_LIST_FIELD
 from recbole_posattn.data.relative_times import relative_times
 from recbole_posattn.errors import CheckpointError, SettingError, UserError
 from recbole_posattn.files import json_text
+from recbole_posattn.serving.comparison import compare
 from recbole_posattn.serving.scores import all_scores, reads_sequences, reads_times
 from recbole_posattn.serving.traceable import exportable
 from recbole_posattn.settings.choices import MODEL_NAMES
@@ -32,12 +33,6 @@ from recbole_posattn.training.result import versions
 INPUT_NAMES = ("item_id_list", "item_length", "item_times")  # the last one of models that read time
 OUTPUT_NAME = "scores"
 ITEMS_NAME, DESCRIPTION_NAME = "items.json", "export.json"
-
-# Largest allowed difference of a score from the model's own, relative to the largest score of the list.
-TOLERANCE = 1e-3
-
-# Scores closer than this, relative to the largest, are equal up to rounding: only such items may change their order.
-TIE = 1e-5
 
 # Sizes of the batches of random histories on which the file is compared with the model, and the length of a list.
 BATCHES, LIST_LENGTH = (1, 7, 32), 100
@@ -115,9 +110,19 @@ def export(
             written = sorted(Path(scratch).iterdir(), key=lambda file: file.name == DESCRIPTION_NAME)
             for file in written:
                 os.replace(file, folder / file.name)
+            if overwrite:
+                _remove_other_models(folder, {file.name for file in written})
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     return Exported([folder / file.name for file in written], comparison)
+
+
+def _remove_other_models(folder: Path, written: Container[str]) -> None:
+    """Remove the models of earlier exports, to which the new items and description do not belong."""
+    for model in MODEL_NAMES.values():
+        for name in (model, f"{model}.data"):  # large ONNX models have their weights in a file of their own
+            if name not in written:
+                (folder / name).unlink(missing_ok=True)
 
 
 def _check(format: str, folder: Path, overwrite: bool) -> None:
@@ -279,42 +284,6 @@ def _compared(run: Run, loaded: Loaded, expected: Mapping[int, Tensor]) -> Compa
         difference, n_ties = compare(own, run(*_random_histories(loaded, n))[:, 1:], length, loaded.config["model"])
         largest, ties = max(largest, difference), ties + n_ties
     return Comparison(largest, sum(expected), length, ties)
-
-
-def compare(own: Tensor, exported: Tensor, length: int, name: str) -> tuple[float, int]:
-    """Compare the scores of an exported model, and the resulting lists, with the model's own.
-
-    Args:
-        own: Scores of the model, shape (b, n).
-        exported: Scores of the file, shape (b, n).
-        length: Length of the lists, at most n.
-        name: Name of the model.
-
-    Returns:
-        The largest difference of a score, and the number of lists in which ties are in a different order.
-
-    Raises:
-        CheckpointError: If a score differs by more than :data:`TOLERANCE`, or a list by more than the order of
-            items whose scores are closer than :data:`TIE`.
-    """
-    scale = own.abs().amax(dim=1, keepdim=True)
-    differences = (exported - own).abs()
-    if not bool((differences <= TOLERANCE * scale).all()):  # False for NaN
-        difference = float(differences.max())
-        raise CheckpointError(
-            f"{name} returns different scores when exported (by {difference:.3g}); nothing is written"
-        )
-    own_list, exported_list = own.topk(length).indices, exported.topk(length).indices
-    # By the model's own scores, the item at each place must be as good as the model's item.
-    loss = (own.gather(1, own_list) - own.gather(1, exported_list)).abs()
-    wrong = loss > TIE * scale
-    if bool(wrong.any()):
-        row, place = wrong.nonzero()[0].tolist()
-        raise CheckpointError(
-            f"{name} returns different lists when exported: the score of the item at rank {place + 1} differs by "
-            f"{float(loss[row, place]):.3g} from that of the model's item; nothing is written"
-        )
-    return float(differences.max()), int((own_list != exported_list).any(dim=1).sum())
 
 
 @contextmanager

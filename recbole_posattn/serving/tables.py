@@ -94,7 +94,8 @@ def read_tokens(file: Path, column: str, field: str) -> list[str]:
             )
         given = plain_columns(table[[column]].dropna())[column]
         if len(given) and not (is_string_dtype(given) or is_integer_dtype(given)):
-            raise DataError(f"{file}: column {column!r} must hold strings or whole numbers; got {shown(given.iloc[0])}")
+            first = given.tolist()[0]
+            raise DataError(f"{file}: column {column!r} must hold strings or whole numbers; got {shown(first)}")
         if len(given) and is_string_dtype(given) and given.str.contains("\0", regex=False).any():
             raise DataError(f"{file}: column {column!r} has a NUL byte, which tokens cannot contain")
         tokens = [token for token in map(str, given) if token]

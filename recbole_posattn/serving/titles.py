@@ -25,7 +25,7 @@ def read_titles(config: Config, field: str | None = None) -> pd.Series:
         Titles by the item's token; items without a title are missing.
 
     Raises:
-        DataError: If there is no file of items, or it has no such column.
+        DataError: If there is no file of items, it has no such column, or a quote in it does not end.
     """
     file = Path(config["data_path"]) / f"{config['dataset']}.item"
     if not file.is_file():
@@ -47,7 +47,13 @@ def read_titles(config: Config, field: str | None = None) -> pd.Series:
         table = pd.read_csv(file, usecols=[item, title], dtype=str, keep_default_na=False, **options)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    titles = table.drop_duplicates(item).set_index(item)[title]
+    titles = table.drop_duplicates(item).set_index(item, drop=False)[title]
+    broken = titles[titles.str.contains("\n") | titles.index.str.contains("\n")]
+    if len(broken):  # a single quote may have swallowed whole rows
+        raise DataError(
+            f"{file}: a quoted field goes on over several lines: {shown(broken.iloc[0])}; close the quote, or write "
+            "a quote inside a field twice"
+        )
     return titles[titles != ""]
 
 

@@ -240,6 +240,12 @@ def test_tokens_are_read_from_columns_and_lines() -> None:
     assert read_tokens(Path("items.jsonl"), "item", "item_id") == ["2020-01-01", "2020-01-01T10:00:00"]
 
 
+def test_a_number_that_is_no_token_is_named_as_it_was_given() -> None:
+    Path("users.jsonl").write_text('{"user": 1}\n{"user": 2.5}\n')
+    with pytest.raises(DataError, match=r"users\.jsonl: column 'user' must hold strings or whole numbers; got 1\.0$"):
+        read_tokens(Path("users.jsonl"), "user", "user_id")
+
+
 def test_tokens_in_json_that_look_like_dates_are_tokens() -> None:
     Path("given.jsonl").write_text('{"user": "2020-01-01", "item": "a", "time": "2020-01-02"}\n')
     requests = new_histories(read_table(Path("given.jsonl"), {}), {"[PAD]": 0, "a": 1}, "TiSASRec")
@@ -420,6 +426,11 @@ def test_titles_of_recboles_own_data_sets_have_other_names(checkpoint: str, titl
         ),
         ("item:token\ttitle:token\ni1\tx\n", ["--titles"], "{file} has no column 'item_id'; it has item, title"),
         ("", ["--titles"], "{file} cannot be read: "),
+        (
+            'item_id:token\ttitle:token\ni1\t"a\ni2\tb\ni3\tc"\n',
+            ["--titles"],
+            "{file}: a quoted field goes on over several lines: 'a\\ni2\\tb\\ni3\\tc'; close the quote",
+        ),
     ],
     ids=str,
 )
