@@ -761,6 +761,20 @@ def test_keys_that_the_run_does_not_read_are_reported_in_one_line(
     assert message.startswith(f"settings without effect on {model}, which does not have them: {reported}")
 
 
+def test_keys_of_parts_whose_times_are_not_read_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    given = {"position_encoding": ["time_rope"], "time_rope_base": 5.0, "read_times": False}
+    Config("PosKernelSASRec", "ml-100k", config_dict=given, command_line=[])
+    assert caplog.messages == [
+        "time_rope_base has no effect: it is for position_encoding time_rope; got position_encoding ['time_rope'], and "
+        "no times are read."
+    ]
+
+
+def test_the_activation_is_not_for_ligrs_blocks(caplog: pytest.LogCaptureFixture) -> None:
+    Config("PosKernelSASRec", "ml-100k", config_dict={"backbone": "ligr", "hidden_act": "tanh"}, command_line=[])
+    assert caplog.messages == ["hidden_act has no effect: it is for backbone sasrec or recbole; got backbone 'ligr'."]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -14,6 +14,7 @@ from recbole.utils import ModelType
 from recbole_posattn.errors import SettingError, typed
 from recbole_posattn.nn.encodings.build import AT_INPUT, check_encodings
 from recbole_posattn.nn.kernels.structures import BANDED_STRUCTURES, parse_kernel_structure
+from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
 from recbole_posattn.nn.losses.build import SAMPLED_LOSSES
 from recbole_posattn.settings.model_keys import MODEL_RULES
 from recbole_posattn.settings.rules import check_rules
@@ -206,10 +207,11 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
         )
     if settings["attention"] != "none":
         return
-    if branch in (None, "identity"):
+    nothing = _why_it_mixes_nothing(branch, settings)
+    if nothing is not None:
         raise SettingError(
             "attention 'none' needs kernel_branch, which mixes the positions instead, such as "
-            f"--kernel_branch=toeplitz; got {branch or '~'}."
+            f"--kernel_branch=toeplitz; got {nothing}."
         )
     for key in ("kernel_structure", "kernel_groups", "kernel_sharing"):
         if key in given:
@@ -220,6 +222,17 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
     for key in ("output_projection", "attend_padding"):
         if settings[key]:
             raise SettingError(f"{key} {settings[key]} is for the attention; got attention 'none'. Leave it out.")
+
+
+def _why_it_mixes_nothing(branch: str | None, settings: Mapping[str, Any]) -> str | None:
+    """The settings with which a branch mixes no positions; ``None`` if it mixes them."""
+    if branch in (None, "identity"):
+        return branch or "~"
+    if branch in BANDED_STRUCTURES and settings["kernel_bandwidth"] == 1:
+        return f"{branch} with kernel_bandwidth 1"
+    if branch in STRUCTURES_OF_TIME and settings["read_times"] is False:
+        return f"{branch} with read_times False"
+    return None
 
 
 def _check_kernels(settings: Mapping[str, Any]) -> None:

@@ -68,6 +68,24 @@ def resolved_reads_time(model_class: type, dataset: str, settings: Mapping[str, 
     return reason is None
 
 
+def check_branch_reads_time(settings: Mapping[str, Any], are_gaps: bool) -> None:
+    """Refuse a branch that is off without times where nothing else mixes the positions.
+
+    Args:
+        settings: Resolved ones, with ``reads_time``.
+        are_gaps: Whether the times of the data set have valid differences, as far as the data tell.
+
+    Raises:
+        SettingError: Naming the keys.
+    """
+    branch = settings["kernel_branch"]
+    if settings["attention"] == "none" and branch in STRUCTURES_OF_TIME and not (settings["reads_time"] and are_gaps):
+        raise SettingError(
+            f"attention 'none' with kernel_branch {branch!r} mixes no positions here, as the times of data set "
+            f"{settings['dataset']!r} are not read; see read_times, time_is_order and time_gaps."
+        )
+
+
 def why_unreadable(dataset: str, settings: Mapping[str, Any]) -> str | None:
     """Why the settings of a data set do not let its times be read; ``None`` if they do."""
     data = f"the times of data set {dataset!r}"

@@ -13,6 +13,8 @@ from recbole.config import Config
 from recbole.utils import ModelType
 
 from recbole_posattn.errors import shown
+from recbole_posattn.nn.encodings.build import READS_TIME as ENCODINGS_OF_TIME
+from recbole_posattn.nn.kernels.structures import READS_TIME as STRUCTURES_OF_TIME
 from recbole_posattn.settings.combinations import WHOLE_SEQUENCE_KEYS
 from recbole_posattn.settings.encodings import IDENTITY
 from recbole_posattn.settings.keys import DERIVED_KEYS, KEYS, KEYS_OF_EVERY_MODEL
@@ -58,7 +60,12 @@ _READ_WITH: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "initializer_range": (("initializer",), ("normal",)),
     "feed_forward_bias": (("backbone",), ("sasrec", "recbole")),
     "attn_dropout_prob": (("attention",), ("softmax",)),
+    "hidden_act": (("backbone",), ("sasrec", "recbole")),
+    "kernel_normalization_eps": (("kernel_normalization",), ("frobenius",)),
 }
+
+# Parts that are off if no times are read
+_PARTS_OF_TIME = ENCODINGS_OF_TIME | STRUCTURES_OF_TIME
 
 # The names under which models look up the fields that RecBole's transforms add.
 _FIELDS_OF_TRANSFORMS = ("MASK_ITEM_SEQ", "CROP_ITEM_SEQ", "REORDER_ITEM_SEQ", "INVERSE_ITEM_SEQ")
@@ -121,6 +128,7 @@ def _warn_of_keys_of_absent_parts(given: Collection[str], settings: Mapping[str,
         is_changed = key in given and settings.get(key) != KEYS[key].default
         if is_changed and all(other in settings for other in others) and not _has_part(settings, others, values):
             got = " and ".join(f"{other} {shown(settings[other])}" for other in others)
+            got += ", and no times are read" if _PARTS_OF_TIME & {*values} and not settings.get("reads_time") else ""
             logging.getLogger().warning(
                 f"{key} has no effect: it is for {' or '.join(others)} {' or '.join(values)}; got {got}."
             )
@@ -145,6 +153,8 @@ def _has_part(settings: Mapping[str, Any], keys: Collection[str], values: Collec
     for key in keys:
         value = settings[key]
         found.update(value if isinstance(value, list) else str(value).split("-"))
+    if not settings.get("reads_time"):
+        found -= _PARTS_OF_TIME
     return bool(found & set(values))
 
 

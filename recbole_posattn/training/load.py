@@ -28,6 +28,7 @@ from recbole_posattn.data.tables import forget
 from recbole_posattn.errors import CheckpointError, DataError, UserError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.settings.times import check_branch_reads_time
 from recbole_posattn.training.checkpoint import check_vocabulary, explain_checkpoint_errors, load_state, read_checkpoint
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.explained_errors import (
@@ -182,6 +183,7 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
 
 def build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
     """The configured model on its device, with weights that depend on the seed and the process."""
+    check_branch_reads_time(config, getattr(train_data._dataset, "times_are_gaps", True))
     init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
     with explain_missing_requirements(config), pretrained_explained(config), model_size_explained(config):
         return config.model_class(config, train_data._dataset).to(config["device"])

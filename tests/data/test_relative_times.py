@@ -14,7 +14,7 @@ import torch
 from recbole_posattn import Config
 from recbole_posattn.data.relative_times import relative_times
 from recbole_posattn.errors import DataError, SettingError
-from recbole_posattn.training.load import prepare_data
+from recbole_posattn.training.load import build_model, prepare_data
 from tests.presplit import last_ones_held_out, write_parts
 from tests.timed import START, TIME_BIAS, TIMED, assert_exact, timed_rows, write_timed
 
@@ -157,6 +157,10 @@ def test_times_that_are_only_an_order_are_noticed(
         "only orders the interactions; set time_is_order to False if this is wrong. The parts of PosKernelSASRec that"
         in caplog.text
     )
+    alone = {"attention": "none", "kernel_branch": "time_decay"}
+    config = Config("PosKernelSASRec", "timed", config_dict={**settings, **alone}, command_line=[])
+    with pytest.raises(SettingError, match="attention 'none' with kernel_branch 'time_decay' mixes no positions here"):
+        build_model(config, train)
     assert not train._dataset.times_are_gaps and "relative_time_list" not in next(iter(train))
     assert "relative_time_list" not in next(iter(valid))[0]
     dataset, (train, _, _) = prepare(**settings, time_is_order=False)

@@ -165,6 +165,14 @@ def test_widths_and_state_of_the_branch_are_told(build: Callable) -> None:
             "--kernel_branch=toeplitz; got identity",
         ),
         (
+            {"attention": "none", "kernel_branch": "banded", "kernel_bandwidth": 1},
+            "got banded with kernel_bandwidth 1.",
+        ),
+        (
+            {"attention": "none", "kernel_branch": "time_decay", "read_times": False},
+            "got time_decay with read_times False.",
+        ),
+        (
             {"attention": "none", "kernel_branch": "toeplitz", "kernel_structure": "toeplitz-full"},
             "kernel_structure 'toeplitz-full' is for the kernels U and L of the attention; got attention 'none'",
         ),
