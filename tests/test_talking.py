@@ -60,7 +60,11 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
             ["export", "best.pth", "--format=onx"],
             "argument --format: must be one of onnx, torch-export; got 'onx'.",
         ),
-        (["interference", "a.pth", "b.pth", "c.pth"], "unrecognized arguments: b.pth c.pth."),
+        (["interference", "a.pth", "b.pth", "c.pth"], "unrecognized arguments: b.pth c.pth. (see"),
+        (
+            ["inspect", "a.pth", "--output=x", "b.pth"],
+            "unrecognized arguments: b.pth. Name all files and folders before the first flag.",
+        ),
         (["run", "--modle=SASRec"], "argument '--modle=SASRec' is not understood. Did you mean --model?"),
         (["run", "--nprocs=2"], "argument '--nprocs=2' is not understood. Did you mean --nproc?"),
         (["run", "--datset", "mine"], "argument '--datset' is not understood. Did you mean --dataset?"),

@@ -17,6 +17,7 @@ from recbole_posattn.errors import EXIT_FAILURE, SettingError, counted, shown
 if TYPE_CHECKING:
     from recbole_posattn.experiments.leaderboard.leaderboard import Report
 
+_N_SAMPLES = 20
 _KEYS = ("models", "datasets", "protocols", "seeds", "reference", "published")
 
 
@@ -62,7 +63,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune", action="store_true", help="first tune every model, each with the same number of trials"
     )
-    parser.add_argument("--num_samples", type=int, default=20, help="trials of each model with --tune (default: 20)")
+    parser.add_argument("--num_samples", type=int, help=f"trials of each model with --tune (default: {_N_SAMPLES})")
     parser.add_argument("--budget", type=float, help="minutes for all runs together (default: no limit)")
     parser.add_argument(
         "--runs",
@@ -109,7 +110,7 @@ def execute(options: argparse.Namespace) -> int:
             spec,
             folder,
             where,
-            options.num_samples if options.tune else 0,
+            (options.num_samples or _N_SAMPLES) if options.tune else 0,
             runs=options.runs,
             minutes=options.budget,
         )
@@ -138,6 +139,8 @@ def _check_numbers(options: argparse.Namespace) -> None:
             "jobs and cpus must be positive integers and gpus a number of at least 0; "
             f"got jobs {options.jobs}, cpus {options.cpus}, gpus {options.gpus}."
         )
+    if options.num_samples is not None and not options.tune:
+        raise SettingError(f"num_samples {options.num_samples} is for --tune; give --tune as well, or leave it out.")
     require_positive(options, "num_samples")
     if options.budget is not None and not 0 <= options.budget < math.inf:
         raise SettingError(f"budget must be a number of minutes, at least 0; got {options.budget}.")

@@ -84,11 +84,13 @@ class Parser(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     yield from parser.flags()
 
-    def refuse(self, arguments: Sequence[str]) -> NoReturn:
-        """End with a line on arguments that nothing here understands."""
+    def refuse(self, arguments: Sequence[str], given: Sequence[str] = ()) -> NoReturn:
+        """End with a line on arguments that nothing here understands; ``given`` are all arguments."""
         flag = next((each for each in arguments if each.startswith("-")), arguments[0])
-        nearest = did_you_mean(flag.partition("=")[0], self.flags())
-        self.error(f"unrecognized arguments: {' '.join(arguments)}.{nearest}")
+        hint = did_you_mean(flag.partition("=")[0], self.flags())
+        if flag in given and any(each.startswith("-") for each in given[: given.index(flag)]):
+            hint = hint or " Name all files and folders before the first flag."  # argparse may miss later ones
+        self.error(f"unrecognized arguments: {' '.join(arguments)}.{hint}")
 
 
 def names_in(text: str) -> list[str]:

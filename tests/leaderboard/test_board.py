@@ -220,14 +220,34 @@ def test_a_metric_that_is_no_mean_over_targets_is_not_said_to_be_tested(outcomes
     said = findings(board)
     assert said[-1] == "No test is possible, as COV@10 is not computed from the ranks of targets."
     assert "which was not tested" in said[1]
-    text = board_summary(board, str, {}, {})
-    assert "95 % interval" not in text and "No model was tested against another." in text
+    marks = {"better": "▲", "worse": "▼", "tie": "="}
+    text = board_summary(board, str, marks, marks)
+    assert "95 % interval" not in text
+    assert "COV@10 is not a mean over targets, so it has no test. Marks: metrics that are means over targets" in text
+    assert "No model was tested against another." in board_summary(board, str, {}, {}, short=True)
 
 
 def test_a_board_of_one_row_with_several_seeds_is_not_said_to_have_no_possible_test(outcomes: list[Outcome]) -> None:
     weak_twice_and_strong_once = outcomes[:3]
     said = findings(gather(weak_twice_and_strong_once, "tiny", "temporal", "weak"))
     assert "No test is possible" not in said[-1] and "with another seed" in said[-1]
+
+
+def test_targets_that_are_all_alike_are_one_group(outcomes: list[Outcome]) -> None:
+    for each in outcomes:
+        if each.error is None:
+            users = each.users.assign(history_length=3)
+            users.to_parquet(each.folder / "users.parquet")
+    groups = gather(outcomes, "tiny", "temporal", "weak").groups
+    lengths = groups[groups["kind"] == "history length"]
+    assert set(lengths["group"]) == {"3"} and len(lengths) == lengths["model"].nunique()
+
+
+def test_an_interval_holds_only_values_that_a_mean_can_have() -> None:
+    """With few users and very different seeds, the spread weights of the seeds lead further."""
+    values = {"A": np.array([[1.0, 0, 1, 0], [1, 1, 1, 0]])}
+    (estimate,) = estimates(values, np.array(["a", "a", "b", "c"])).values()
+    assert 0 <= estimate.low < estimate.mean < estimate.high <= 1
 
 
 def test_digits_beyond_those_of_a_sum_do_not_matter(outcomes: list[Outcome]) -> None:

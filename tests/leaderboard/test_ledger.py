@@ -312,6 +312,7 @@ def test_what_is_no_leaderboard_is_not_made_again(
         (["--from=x", "--jobs=2", "--cpus=1", "--budget=0"], "leave out --jobs --cpus --budget"),
         (["--from=x", "--num_samples=3", "--plugin=mine"], "leave out --plugin --num_samples"),
         (["--from=x", "encodings", "--epochs=1"], "leave out encodings --epochs=1"),
+        (["--models=Pop", "--num_samples=5"], "num_samples 5 is for --tune; give --tune as well, or leave it out"),
         (["--models=Pop", "--budget=-1"], "budget must be a number of minutes, at least 0; got -1.0"),
         (["--models=Pop", "--budget=nan"], "budget must be a number of minutes"),
         (["--models=Pop", "--runs=nowhere"], "there is no folder nowhere"),

@@ -144,7 +144,8 @@ def test_another_reference_and_chosen_models(results: Path) -> None:
     with pytest.raises(SettingError, match="models: 'Popp' is in no leaderboard with NoPE; there are NoPE, Pop"):
         read_gains([results / "a"], models=["Popp"])
     with pytest.raises(SettingError, match=r"no leaderboard\.json in .*nowhere or the folders in it"):
-        leaderboard_folders([results / "nowhere"])
+        leaderboard_folders([results, results / "nowhere"])
+    assert leaderboard_folders([results / "a", results / "b" / ".." / "a"]) == [results / "a"]
     (results / "a" / "runs" / "Pop-1" / "users.parquet").write_text("{")
     with pytest.raises(DataError, match="a record of films, temporal cannot be read"):
         read_gains([results / "a"])

@@ -33,12 +33,10 @@ def draw_board(board: Board) -> list[Drawing]:
     if not board.models:
         return []
     metric = metric_title(board.metrics[0])
-    tested = any(board.verdict(model, board.metrics[0]) for model in board.models)
-    colours = (
-        f"Colours: the paired test against {board.reference}, pale with few seeds."
-        if tested
-        else "No model was tested."
-    )
+    colours = f"Colours: the paired test against {board.reference}, pale with few seeds."
+    if not any(board.verdict(model, board.metrics[0]) for model in board.models):
+        by = "" if board.scores["p"].isna().all() else f" by {metric}"
+        colours = f"No model was tested{by}."
     costs = [
         (functools.partial(draw_cost, board, cost), f"{metric} against {title}", "Small points: seeds.", False)
         for cost, (title, _) in DRAWN_COSTS.items()

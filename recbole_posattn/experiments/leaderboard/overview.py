@@ -83,18 +83,19 @@ def common_name(row: str, model: str | None) -> str:
 
 
 def leaderboard_folders(given: Sequence[Path]) -> list[Path]:
-    """The folders of leaderboards: the given ones, or those in them.
+    """The folders of leaderboards, each once: the given ones, or those in them.
 
     Raises:
-        SettingError: If there is none.
+        SettingError: If a given one is none and has none in it.
     """
-    found = []
+    found: dict[Path, Path] = {}
     for folder in given:
         own = [folder] if (folder / NAME).is_file() else sorted(file.parent for file in folder.glob(f"*/{NAME}"))
-        found += [each for each in own if each not in found]
-    if not found:
-        raise SettingError(f"no {NAME} in {', '.join(map(str, given))} or the folders in it; a leaderboard writes it.")
-    return found
+        if not own:
+            raise SettingError(f"no {NAME} in {folder} or the folders in it; a leaderboard writes it.")
+        for each in own:
+            found.setdefault(each.resolve(), each)
+    return list(found.values())
 
 
 def read_gains(

@@ -108,7 +108,9 @@ def bootstrap_intervals(
         ValueError: If the numbers of targets and users differ.
     """
     means = _resampled_means(values, users, seed, dict.fromkeys(values, 1))
-    return {model: _interval(drawn, confidence) for model, drawn in means.items()}
+    # the spread weights can lead beyond the smallest and largest value of a target, where no mean can be
+    inside = {model: drawn.clip(values[model].min(), values[model].max()) for model, drawn in means.items()}
+    return {model: _interval(drawn, confidence) for model, drawn in inside.items()}
 
 
 def gains(

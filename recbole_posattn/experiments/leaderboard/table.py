@@ -69,11 +69,16 @@ def board_summary(
         f"{interval}seconds of training. "
     )
     untested = _untested(board)
-    if of_watched["p"].isna().all():
+    shown = of_watched if short else board.scores
+    if shown["p"].isna().all():
         return escape(f"{text}No model was tested against another{untested or '.'}")
+    marked, beside = watched, "" if short else ", and beside other metrics the same for these"
+    if of_watched["p"].isna().all():
+        text += f"{watched} is not a mean over targets, so it has no test. "
+        marked, beside = "metrics that are means over targets", ""
     text += (
-        f"Marks: {watched} against {board.reference}, by a paired test over users and seeds with Holm's correction at "
-        f"p < {SIGNIFICANCE}{'' if short else ', and beside other metrics the same for these'}: "
+        f"Marks: {marked} against {board.reference}, by a paired test over users and seeds with Holm's correction at "
+        f"p < {SIGNIFICANCE}{beside}: "
     )
     legend = f"{marks['better']} better, {marks['worse']} worse, {marks['tie']} tie (no difference could be shown)."
     tested = board.scores.loc[board.scores["p"].notna(), "model"].unique()
