@@ -233,14 +233,13 @@ def test_a_board_of_one_row_with_several_seeds_is_not_said_to_have_no_possible_t
     assert "No test is possible" not in said[-1] and "with another seed" in said[-1]
 
 
-def test_targets_that_are_all_alike_are_one_group(outcomes: list[Outcome]) -> None:
+def test_targets_that_are_all_alike_have_no_groups(outcomes: list[Outcome]) -> None:
     for each in outcomes:
         if each.error is None:
             users = each.users.assign(history_length=3)
             users.to_parquet(each.folder / "users.parquet")
     groups = gather(outcomes, "tiny", "temporal", "weak").groups
-    lengths = groups[groups["kind"] == "history length"]
-    assert set(lengths["group"]) == {"3"} and len(lengths) == lengths["model"].nunique()
+    assert set(groups["kind"]) == {"item popularity"}
 
 
 def test_an_interval_holds_only_values_that_a_mean_can_have() -> None:

@@ -18,10 +18,12 @@ from recbole_posattn.atomic_files.convert.interactions import Interactions, quot
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.files import write_atomically
-from recbole_posattn.settings.properties import ML_100K
 
 # How many rows are turned into text at a time.
 _ROWS = 2**18
+
+# RecBole always reads its own copy of this data set. The settings know the name, but importing them imports RecBole.
+_BUNDLED = "ml-100k"
 
 
 class Output:
@@ -44,7 +46,7 @@ class Output:
     def __init__(self, data_path: Path, name: str, overwrite: bool) -> None:
         if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
             raise SettingError(f"name must be a plain word such as my-data, which becomes a folder; got {name!r}.")
-        if name == ML_100K.name:  # RecBole always reads its own copy
+        if name == _BUNDLED:
             raise SettingError(
                 f"name {name!r} is taken: RecBole would read its own data set of that name; give another."
             )

@@ -277,9 +277,8 @@ def _groups(runs: Mapping[str, Sequence[Run]], targets: pd.DataFrame, metric: st
         by_target = {model: values.mean(axis=0) for model, values in metric_values(runs, metric).items()}
         for kind, column in columns.items():
             if column in targets:
-                # fewer groups if there are few different values; qcut makes none of one value
-                same = targets[column].nunique() == 1
-                bins = targets[column] if same else pd.qcut(targets[column], N_GROUPS, duplicates="drop")
+                # fewer groups if there are few different values; none of one value, as a single group tells nothing
+                bins = pd.qcut(targets[column], N_GROUPS, duplicates="drop")
                 for _, index in targets.groupby(bins, observed=True).indices.items():
                     inside = targets[column].iloc[index]
                     group = f"{inside.min()}–{inside.max()}" if inside.min() < inside.max() else str(inside.min())
