@@ -13,11 +13,11 @@ from recbole_posattn.cli.parser import names_in
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import EXIT_FAILURE, SettingError, counted, shown
+from recbole_posattn.settings.choices import DEFAULT_TRIALS
 
 if TYPE_CHECKING:
     from recbole_posattn.experiments.leaderboard.leaderboard import Report
 
-_N_SAMPLES = 20
 _KEYS = ("models", "datasets", "protocols", "seeds", "reference", "published")
 
 
@@ -63,7 +63,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune", action="store_true", help="first tune every model, each with the same number of trials"
     )
-    parser.add_argument("--num_samples", type=int, help=f"trials of each model with --tune (default: {_N_SAMPLES})")
+    parser.add_argument("--num_samples", type=int, help=f"trials of each model with --tune (default: {DEFAULT_TRIALS})")
     parser.add_argument("--budget", type=float, help="minutes for all runs together (default: no limit)")
     parser.add_argument(
         "--runs",
@@ -110,7 +110,7 @@ def execute(options: argparse.Namespace) -> int:
             spec,
             folder,
             where,
-            (options.num_samples or _N_SAMPLES) if options.tune else 0,
+            (options.num_samples or DEFAULT_TRIALS) if options.tune else 0,
             runs=options.runs,
             minutes=options.budget,
         )

@@ -11,9 +11,9 @@ from typing import Any
 from recbole_posattn.cli.plugins import add_plugin_argument
 from recbole_posattn.cli.settings import checked_settings, parsed_settings, require_positive
 from recbole_posattn.errors import SettingError, counted
-from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAULT_MODEL, SCHEDULERS
+from recbole_posattn.settings.choices import ALGORITHMS, DEFAULT_DATASET, DEFAULT_MODEL, DEFAULT_TRIALS, SCHEDULERS
 
-_N_SAMPLES, _GRACE_PERIOD = 20, 15
+_GRACE_PERIOD = 15
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     spaces.add_argument("--params_file", type=Path, help="a search space as a RecBole .hyper file")
     parser.add_argument(
-        "--num_samples", type=int, help=f"number of settings to try (default: {_N_SAMPLES}; a grid: all combinations)"
+        "--num_samples",
+        type=int,
+        help=f"number of settings to try (default: {DEFAULT_TRIALS}; a grid: all combinations)",
     )
     parser.add_argument(
         "--search", choices=ALGORITHMS, default=ALGORITHMS[0], help="how settings are drawn (default: tpe)"
@@ -114,7 +116,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
             f"grace_period {options.grace_period} is for the scheduler asha; got none, which prunes no trial: leave "
             "it out."
         )
-    options.num_samples = _N_SAMPLES if options.num_samples is None else options.num_samples
+    options.num_samples = DEFAULT_TRIALS if options.num_samples is None else options.num_samples
     options.grace_period = _GRACE_PERIOD if options.grace_period is None else options.grace_period
     require_positive(options, "num_samples", "grace_period", "jobs")
 

@@ -8,6 +8,9 @@ DEFAULT_MODEL, DEFAULT_DATASET = "PosKernelSASRec", "ml-100k"
 ALGORITHMS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "none")
 
+# Trials of a search, of `tune` and of each row of `leaderboard --tune`.
+DEFAULT_TRIALS = 20
+
 # The rows of a data set that `recommend` uses; the first is the default.
 SPLITS = ("all", "valid", "test")
 
