@@ -322,8 +322,14 @@ def test_keys_of_kernels_that_are_not_there_are_named(caplog: pytest.LogCaptureF
     for key in given:
         assert f"{key} has no effect: kernel_structure identity-identity has no kernels." in caplog.text
     without_attention = {"attention": "none", "kernel_branch": "toeplitz", "kernel_normalization": "frobenius"}
+    without_attention["n_heads"] = 4
     Config("PosKernelSASRec", "ml-100k", config_dict=without_attention, command_line=[])
     assert "kernel_normalization has no effect: attention none has no kernels U and L." in caplog.text
+    assert "n_heads has no effect: attention none has no heads." in caplog.text
+    caplog.clear()
+    by_head = {"attention": "none", "kernel_branch": "toeplitz", "kernel_branch_groups": "n_heads", "n_heads": 2}
+    Config("PosKernelSASRec", "ml-100k", config_dict=by_head, command_line=[])
+    assert "no effect" not in caplog.text
 
 
 @pytest.mark.parametrize("model", ["PosKernelSASRec", "SASRec", "BPR"])
@@ -792,6 +798,15 @@ def test_keys_that_other_keys_decide_are_reported(
 ) -> None:
     Config("SASRec", "ml-100k", config_dict={"train_neg_sample_args": None, **given}, command_line=[])
     assert caplog.messages == ([] if message is None else [message])
+
+
+@pytest.mark.parametrize(("weight_decay", "messages"), [(0.0, 1), (0.1, 0)])
+def test_weights_to_decay_without_decay_are_reported(
+    weight_decay: float, messages: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"weight_decay_on": "matrices", "weight_decay": weight_decay, "learner": "adamw"}
+    Config("PosKernelSASRec", "ml-100k", config_dict=given, command_line=[])
+    assert caplog.messages == ["weight_decay_on has no effect: weight_decay is 0."] * messages
 
 
 @pytest.mark.parametrize(

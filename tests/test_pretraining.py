@@ -71,6 +71,24 @@ def test_the_next_stage_begins_with_what_was_pretrained(settings: Callable) -> N
         assert Path(result["checkpoint"]).name == "best.pth"
 
 
+def test_a_trial_finds_the_checkpoint_it_draws(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is that of the folder in which the search was started, not of the trial's."""
+    from recbole_posattn.experiments.tuning import ray_tune
+
+    given = {}
+    monkeypatch.setattr(ray_tune, "run_in_folder", lambda settings, *_, **options: given.update(settings, **options))
+    monkeypatch.setattr(ray_tune, "read_result", lambda _: {})
+    monkeypatch.setattr(ray_tune, "finished_curve", lambda _: [])
+    Path("first.pth").touch()
+    drawn = {"pre_model_path": "first.pth"}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir("/")
+        config = {"trial": {"number": 0, "settings": drawn}}
+        ray_tune._run_trial(config, {"model": "S3Rec"}, "trials", 1, str(empty_folder), "max", None)
+    assert given["pre_model_path"] == str(empty_folder / "first.pth")
+    assert given["drawn"] == drawn
+
+
 def test_runs_that_begin_with_other_weights_are_other_runs(settings: Callable, tmp_path: Path) -> None:
     checkpoints = [tmp_path / name for name in ("a.pth", "b.pth", "c.pth")]
     for file, content in zip(checkpoints, (b"one", b"one", b"two")):

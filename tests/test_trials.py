@@ -65,6 +65,8 @@ def test_files_named_in_settings_are_found_from_any_folder(empty_folder: Path) -
         "seed": 1,
     }
     Path("temporal").touch()
+    beside = trials.from_anywhere({"data_path": "data", "pre_model_path": "own.yaml"}, empty_folder)
+    assert beside["pre_model_path"] == str(empty_folder / "own.yaml")
     named = trials.from_anywhere({"preset": "paper", "protocol": "temporal"})
     assert (named["preset"], named["protocol"]) == ("paper", "temporal")
 

@@ -55,11 +55,13 @@ class Interference(NamedTuple):
             change of the attention's output over its norm). The mean of each row of logits is
             subtracted, which does not change the softmax; rows with a single key are ignored.
         valid_metric: The column of ``metrics`` with the watched metric (of early stopping).
+        split: The rows measured on.
     """
 
     metrics: pd.DataFrame
     layers: pd.DataFrame
     valid_metric: str
+    split: Split
 
 
 def interference(
@@ -98,6 +100,7 @@ def interference(
         metrics=_metrics(loaded, parts, split, show_progress),
         layers=_effects_by_layer(loaded, parts, split),
         valid_metric=loaded.config["valid_metric"].lower(),
+        split=split,
     )
 
 

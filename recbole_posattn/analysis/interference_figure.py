@@ -32,7 +32,7 @@ def draw_interference(result: Interference) -> Figure:
     axes[0, 0].bar_label(bars, fmt="%.4f", fontsize=8, padding=2)
     axes[0, 0].margins(x=0.2)
     axes[0, 0].invert_yaxis()
-    axes[0, 0].set(title="parts switched off", xlabel=metric)
+    axes[0, 0].set(title="parts switched off", xlabel=f"{metric} ({result.split})")
 
     if result.layers.empty:  # no attention
         return figure
@@ -49,7 +49,7 @@ def draw_interference(result: Interference) -> Figure:
 
 
 def write_interference(result: Interference, folder: Path) -> list[Path]:
-    """Write both tables as CSV and the figure as PNG.
+    """Write both tables as CSV and the figure as PNG; the names of the files of the test rows say so.
 
     Args:
         result: What :func:`interference` returned.
@@ -63,10 +63,11 @@ def write_interference(result: Interference, folder: Path) -> list[Path]:
     """
     png = io.BytesIO()
     draw_interference(result).savefig(png, format="png", dpi=150)
+    name = "interference" if result.split == "valid" else f"interference_{result.split}"
     contents: dict[str, str | bytes] = {
-        "interference_metrics.csv": result.metrics.to_csv(index=False),
-        "interference_layers.csv": result.layers.to_csv(index=False),
-        "interference.png": png.getvalue(),
+        f"{name}_metrics.csv": result.metrics.to_csv(index=False),
+        f"{name}_layers.csv": result.layers.to_csv(index=False),
+        f"{name}.png": png.getvalue(),
     }
     return write_files(folder, contents)
 

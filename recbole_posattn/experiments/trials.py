@@ -278,11 +278,16 @@ def lacks_memory(error: str | None) -> bool:
     return error is not None and error.startswith(OUT_OF_MEMORY)
 
 
-def from_anywhere(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with absolute paths."""
+def from_anywhere(settings: Mapping[str, Any], folder: str | Path = ".") -> dict[str, Any]:
+    """The settings with absolute paths.
+
+    Args:
+        settings: Of a run.
+        folder: The folder of relative paths.
+    """
     paths = {"data_path": "dataset", **{key: settings[key] for key in PATH_KEYS & settings.keys()}}
-    files = {key: Path(str(settings.get(key))) for key in (PRETRAINED, *NAMES_OF_SETTINGS)}
+    files = {key: Path(folder, str(settings.get(key))) for key in (PRETRAINED, *NAMES_OF_SETTINGS)}
     for key, file in files.items():  # a file without suffix may share the name of a protocol
         if file.is_file() and (key == PRETRAINED or file.suffix in (".yaml", ".yml")):
             paths[key] = settings[key]
-    return {**settings, **{key: str(Path(path).absolute()) for key, path in paths.items() if path is not None}}
+    return {**settings, **{key: str(Path(folder, path).absolute()) for key, path in paths.items() if path is not None}}

@@ -88,10 +88,7 @@ def warn_of_keys_without_effect(config: Config, settings: Mapping[str, Any]) -> 
     model_class, given = config.model_class, config.external_config_dict
     _warn_of_keys_of_absent_parts(given, settings)
     _warn_of_keys_of_absent_kernels(given, settings)
-    if "window_stride" in given and settings["window_stride"] is not None and settings.get("train_objective") is None:
-        logging.getLogger().warning(
-            "window_stride has no effect: it is for train_objective sequence, which is not set."
-        )
+    _warn_of_keys_of_unset_keys(given, settings, config.internal_config_dict)
     transform = settings.get("transform") if "transform" in given else None
     if transform is not None and not any(_is_named_in(model_class, field) for field in _FIELDS_OF_TRANSFORMS):
         logging.getLogger().warning(
@@ -123,6 +120,15 @@ def warn_of_direction(given: Mapping[str, Any], settings: Mapping[str, Any]) -> 
         )
 
 
+def _warn_of_keys_of_unset_keys(given: Collection[str], settings: Mapping[str, Any], own: Collection[str]) -> None:
+    if "window_stride" in given and settings["window_stride"] is not None and settings.get("train_objective") is None:
+        logging.getLogger().warning(
+            "window_stride has no effect: it is for train_objective sequence, which is not set."
+        )
+    if "weight_decay_on" in own and settings["weight_decay_on"] != "all" and not settings["weight_decay"]:
+        logging.getLogger().warning("weight_decay_on has no effect: weight_decay is 0.")
+
+
 def _warn_of_keys_of_absent_parts(given: Collection[str], settings: Mapping[str, Any]) -> None:
     for key, (others, values) in _READ_WITH.items():
         is_changed = key in given and settings.get(key) != KEYS[key].default
@@ -139,6 +145,8 @@ def _warn_of_keys_of_absent_kernels(given: Collection[str], settings: Mapping[st
         return
     if settings["attention"] == "none":
         unread, why = _OF_KERNELS, "attention none has no kernels U and L"
+        if "n_heads" in given and settings["kernel_branch_groups"] != "n_heads":
+            logging.getLogger().warning("n_heads has no effect: attention none has no heads.")
     elif settings["kernel_structure"] == IDENTITY:
         unread, why = {"kernel_groups", "kernel_sharing", *_OF_KERNELS}, f"kernel_structure {IDENTITY} has no kernels"
     else:

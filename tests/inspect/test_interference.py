@@ -195,9 +195,10 @@ def test_command_prints_and_writes(checkpoint: str, empty_folder: Path, capsys: 
     printed = capsys.readouterr().out
     assert "without absolute" in printed and "logit_share" in printed
     written = sorted(path.name for path in (empty_folder / "out").iterdir())
-    assert written == ["interference.png", "interference_layers.csv", "interference_metrics.csv"]
-    assert len(pd.read_csv(empty_folder / "out" / "interference_layers.csv")) == 2 * 4
-    assert (empty_folder / "out" / "interference.png").read_bytes().startswith(b"\x89PNG")
+    of_test = ["interference_test.png", "interference_test_layers.csv", "interference_test_metrics.csv"]
+    assert written == of_test
+    assert len(pd.read_csv(empty_folder / "out" / "interference_test_layers.csv")) == 2 * 4
+    assert (empty_folder / "out" / "interference_test.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in empty_folder.iterdir()] == ["out"]
 
 
@@ -228,6 +229,16 @@ def test_what_cannot_be_measured_ends_in_one_line(
     (empty_folder / "file").write_text("")
     assert cli.main(["interference", checkpoint, "--output", "file"]) == 2
     assert capsys.readouterr().err == "recbole-posattn: file cannot be written: File exists\n"
+
+
+def test_tables_of_the_test_rows_stand_beside_those_of_the_validation_rows(
+    measured: Interference, empty_folder: Path
+) -> None:
+    write_interference(measured, empty_folder)
+    other = measured._replace(split="test", metrics=measured.metrics.head(1))
+    write_interference(other, empty_folder)
+    assert len(pd.read_csv("interference_metrics.csv")) == len(measured.metrics) > 1
+    assert len(pd.read_csv("interference_test_metrics.csv")) == 1
 
 
 def test_figures_are_files(measured: Interference, empty_folder: Path) -> None:

@@ -149,6 +149,9 @@ def test_another_reference_and_chosen_models(results: Path) -> None:
     (results / "a" / "runs" / "Pop-1" / "users.parquet").write_text("{")
     with pytest.raises(DataError, match="a record of films, temporal cannot be read"):
         read_gains([results / "a"])
+    boards, left_out = read_gains(leaderboard_folders([results]))
+    assert boards and results / "a" not in {board.folder for board in boards}
+    assert [line for line in left_out if "a record of films, temporal cannot be read" in line]
 
 
 def test_a_row_with_a_comma_in_its_name_is_named_in_quotes(

@@ -72,6 +72,14 @@ def test_runs_without_a_common_metric_or_with_one_seed_twice_are_refused(tmp_pat
         recboard_file(written(tmp_path, [given]))
 
 
+def test_the_source_names_metrics_that_only_some_runs_have(tmp_path: Path) -> None:
+    given = entry([0.1, 0.2])
+    given["runs"][0]["metrics"]["test"]["MRR@10"] = 0.1
+    (published,) = recboard_file(written(tmp_path, [given]))
+    assert published.metrics.keys() == {"ndcg@10", "hit@10"}
+    assert published.source.endswith(", some runs lack mrr@10")
+
+
 def test_recboards_rows_give_the_mean_and_the_spread_of_the_test_results(tmp_path: Path) -> None:
     other = entry([0.5], description="CE, long", tags=[], config={"retain_seen": True}, dataset="Yelp_10100_811")
     first, second = recboard_file(written(tmp_path, [entry([0.03, 0.05, 0.04]), other]))

@@ -112,26 +112,21 @@ def read_gains(
         The gains by board, and a line for each board or leaderboard that was left out, with the reason.
 
     Raises:
-        DataError: If the only leaderboard, or a record, cannot be read.
+        DataError: If the only leaderboard, or one of its records, cannot be read.
         SettingError: If no board has the common model, or a named model is on none of them.
     """
     result: list[Gains] = []
     left_out: list[str] = []
     for folder in folders:
         try:
-            provenance, boards = read_records(folder)
+            found_on = _gains_by_board(folder, baseline)
         except DataError as error:
             if len(folders) == 1:
                 raise
             left_out.append(f"{folder}: {error}")
             continue
-        for recorded in boards:
-            with readable(recorded):
-                found = _gains(folder, recorded, baseline, provenance.date)
-            if isinstance(found, str):
-                left_out.append(f"{folder}: {recorded.name}: {found}")
-            else:
-                result.append(found)
+        left_out += [f"{folder}: {name}: {found}" for name, found in found_on.items() if isinstance(found, str)]
+        result += [found for found in found_on.values() if isinstance(found, Gains)]
     if not result:
         raise SettingError(f"no leaderboard has the row {baseline} and another row; name a row with --reference=NAME.")
     known = {baseline, *(str(name) for each in result for name in (*each.table["model"], *each.table["row"]))}
@@ -154,6 +149,20 @@ def read_gains(
 
 def _rows_of(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     return table[table["model"].isin(models) | table["row"].isin(models)].reset_index(drop=True)
+
+
+def _gains_by_board(folder: Path, baseline: str) -> dict[str, Gains | str]:
+    """The gains on each board of a leaderboard by name, or why it is left out.
+
+    Raises:
+        DataError: If the leaderboard, or a record, cannot be read.
+    """
+    provenance, boards = read_records(folder)
+    found: dict[str, Gains | str] = {}
+    for recorded in boards:
+        with readable(recorded):
+            found[recorded.name] = _gains(folder, recorded, baseline, provenance.date)
+    return found
 
 
 def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains | str:

@@ -105,7 +105,8 @@ def recboard_file(file: Path) -> list[Published]:
 
     The file is a list of entries with ``dataset``, ``tags``, ``description``, ``config`` and ``runs``, each run with
     ``params`` and ``metrics``. Taken is ``test``, the result at the best validation epoch, and never ``best``, the best
-    result on the test set over all epochs. The model is the name of the file.
+    result on the test set over all epochs. The model is the name of the file. The source names metrics that only some
+    runs of an entry have; they are left out.
 
     Raises:
         SettingError: If the file cannot be read or has another format.
@@ -145,6 +146,9 @@ def _recboard_entry(entry: Any, file: Path, number: int) -> Published:
     values = {name: [test[name] for test in tests] for name in shared}
     description, tags = entry.get("description"), entry.get("tags")
     notes = [str(tag) for tag in tags] if isinstance(tags, list) else []
+    incomplete = sorted({name for test in tests for name in test}.difference(shared))
+    if incomplete:
+        notes.append(f"some runs lack {', '.join(incomplete)}")
     return Published(
         model=f"{file.stem} ({description})" if description else file.stem,
         dataset=entry["dataset"],

@@ -241,7 +241,7 @@ def _run_trial(
 
     own = trial_folder(Path(folder), number)
     reason = run_in_folder(
-        {**settings, **drawn},
+        from_anywhere({**settings, **drawn}, working_folder),
         own,
         n_threads,
         working_folder,
