@@ -5,7 +5,7 @@ import importlib.metadata
 __version__ = "0.1.0"
 
 # Raised when the same settings, data and seed give different results, because a bug was fixed for instance. Finished
-# runs of an older version are then not reused.
+# runs of an older version are then not reused. For a change to some runs only, see training.result.results_version.
 #   2: time order in 64 bits; Pop counts interactions; the user is the unit of intervals and tests
 RESULTS_VERSION = 2
 

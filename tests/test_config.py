@@ -503,6 +503,8 @@ def test_keys_of_parts_that_are_not_there_are_named(
             {"eval_args": {"order": "RO"}},
             "eval_args: order must be TO (by time) for sequential models; got RO",
         ),
+        ({"eval_args": {"order": "TO", "split": {"TS": [0, 0, 1]}}}, "with a share of training above 0; got {'TS': "),
+        ({"eval_args": {"order": "TO", "split": {"RS": [0, 0.5, 0.5]}}}, "a share of training above 0; got {'RS': "),
         ({"eval_args": {"mode": "uni100"}}, "it is left out, and RecBole then sets RO. Give order: TO, or a protocol"),
         ({"mask_history": "all", "eval_args": {"order": "TO", "mode": "uni100"}}, "must have the mode full, not"),
         ({"protocol": "temporal", "mask_history": None}, "TQ needs mask_history, one of none, all, except_target"),

@@ -240,6 +240,24 @@ def test_results_of_another_version_are_not_taken(record: Path, settings: Callab
     assert told.getvalue().startswith(f"{record.parent}: 1 finished runs are not reused")
 
 
+@pytest.mark.parametrize(
+    ("split", "group_by", "mask", "version"),
+    [
+        ({"RS": [0.8, 0.1, 0.1]}, "none", "all", 3),
+        ({"TS": [0.8, 0.1, 0.1]}, "user", "all", 3),
+        ({"RS": [0.8, 0.1, 0.1]}, "user", "all", 2),
+        ({"RS": [0.8, 0.1, 0.1]}, "none", None, 2),
+        ({"LS": "valid_and_test"}, "user", "all", 2),
+        ({"TQ": [0.8, 0.9]}, "user", "all", 2),
+    ],
+)
+def test_splits_whose_training_part_had_later_interactions_have_a_version_of_their_own(
+    settings: Callable, split: dict, group_by: str, mask: str | None, version: int
+) -> None:
+    evaluation = {"split": split, "group_by": group_by, "order": "TO", "mode": "full"}
+    assert identify(settings(protocol=None, eval_args=evaluation, mask_history=mask)).version == version
+
+
 def test_an_outdated_record_is_not_mentioned_beside_a_current_one(
     record: Path, settings: Callable, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ from recbole_posattn.data.splits import (
     GroupedRows,
     TimeSplit,
     leave_out_last,
+    parts_from_a_common_time,
     ratio_part,
     time_part,
 )
@@ -150,7 +151,17 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Sequ
         trained = torch.ones(len(self._values_of_all(self.iid_field)), dtype=torch.bool)
         for part in held_out:
             trained[part.inter_feat.position] = False
-        return trained
+        return trained & ~self._never_targets_after_a_cut(held_out)
+
+    def _never_targets_after_a_cut(self, held_out: list[SequentialDataset]) -> Tensor:
+        """The first interactions of users who come after a cut in time; boolean, shape (N,)."""
+        parts = [held_out[part - 1].inter_feat.position for part in parts_from_a_common_time(self.config["eval_args"])]
+        late = torch.zeros(len(self._values_of_all(self.iid_field)), dtype=torch.bool)
+        if any(map(len, parts)):
+            times = torch.from_numpy(self._values_of_all(self.time_field))
+            late = times >= times[torch.cat(parts)].min()
+            late[self.inter_feat.position] = False
+        return late
 
     def _attach_histories(self, parts: list[SequentialDataset]) -> None:
         """Give the held-out parts their histories; drop targets whose item is not among the training interactions."""

@@ -78,7 +78,7 @@ def leaves_out_history(masks: bool | Literal["auto"], train: Dataset) -> bool:
 
 
 def density(train: Dataset) -> float:
-    """Training interactions per user and item; numbers of users and items include the padding, as in RecBole."""
+    """Training targets per user and item; numbers of users and items include the padding, as in RecBole."""
     return float(train.inter_num / (train.user_num * train.item_num))
 
 
@@ -123,7 +123,7 @@ class EarlierItemsMixin(DatasetMixin):
         if masks == "auto":
             logging.getLogger().info(
                 f"train_mask_history auto: {'on' if leaves_out else 'off'}, since the training data have "
-                f"{density(train):.2g} interactions per user and item (on from {LEAST_DENSITY})"
+                f"{density(train):.2g} targets per user and item (on from {LEAST_DENSITY})"
             )
         if leaves_out and isinstance(train.inter_feat, LazyPrefixes):
             train.earlier = self._earlier_items(train)

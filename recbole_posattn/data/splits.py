@@ -161,6 +161,21 @@ class TimeSplit:
         return second - largest_share if self.second_of == "all" else 1 - largest_share / second
 
 
+def parts_from_a_common_time(eval_args: Mapping[str, Any]) -> tuple[int, ...]:
+    """The held-out parts that begin at the same time for all users, of RecBole's splits: 1 is validation, 2 the test.
+
+    Those of ``RS`` in time order without groups, and the test of ``TS``. Other parts begin user by user.
+
+    Args:
+        eval_args: The resolved ``eval_args``.
+    """
+    split = eval_args["split"]
+    if "TS" in split:
+        return (2,)
+    in_groups = str(eval_args["group_by"]).lower() != "none"
+    return (1, 2) if "RS" in split and eval_args["order"] == "TO" and not in_groups else ()
+
+
 def time_quantiles(eval_args: Mapping[str, Any]) -> list[float] | None:
     """The quantiles of a split ``TQ``; ``None`` for RecBole's own splits."""
     split = eval_args["split"]

@@ -20,8 +20,7 @@ from recbole_posattn.settings.combinations import reads_padded_histories
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import ADDED_IN_TRAINING, NAMES_OF_SETTINGS, WITHOUT_EFFECT_ON_RESULT, value_before
 from recbole_posattn.settings.recipe_checks import resolved_histories
-from recbole_posattn.training.result import digest_of_inputs
-from recbole_posattn.version import RESULTS_VERSION
+from recbole_posattn.training.result import digest_of_inputs, results_version
 
 # A protocol or preset may be a file anywhere; the keys that it sets are compared themselves. So are the contents of a
 # pretrained model, see digest_of_inputs.
@@ -37,7 +36,7 @@ class Identity(NamedTuple):
         settings: The resolved settings that change a result, as plain data.
         defaults: The default of each key, whatever the preset and the protocol set.
         data: Digest of the contents of the data set, and of the pretrained model if there is one.
-        version: See :data:`recbole_posattn.version.RESULTS_VERSION`.
+        version: See :func:`recbole_posattn.training.result.results_version`.
     """
 
     settings: dict[str, Any]
@@ -105,7 +104,7 @@ def identify(settings: Mapping[str, Any]) -> Identity:
             matter[key] = float(value)  # 0 and 0.0 are one value, and have one fingerprint
     if not reads_padded_histories(config):
         matter.pop("trim_padding", None)
-    return Identity(matter, defaults, digest_of_inputs(config), RESULTS_VERSION)
+    return Identity(matter, defaults, digest_of_inputs(config), results_version(config.plain()))
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ def _is_split(value: Any) -> bool:
         return given in ("valid_and_test", "valid_only", "test_only")
     if kind in ("RS", "TS"):
         numbers = isinstance(given, (list, tuple)) and len(given) == 3 and all(map(is_number, given))
-        return numbers and min(given) >= 0 and sum(given) > 0
+        return numbers and min(given) >= 0 and given[0] > 0
     return kind == "TQ"  # see check_evaluation
 
 
@@ -40,7 +40,7 @@ EVAL_ARGS = {
     "split": Rule(
         _is_split,
         "one of {LS: valid_and_test, valid_only or test_only}, {RS: [0.8, 0.1, 0.1]}, {TS: [0.8, 0.1, 0.1]} and "
-        "{TQ: [0.95, 0.97]}",
+        "{TQ: [0.95, 0.97]}, with a share of training above 0",
     ),
     "group_by": Rule(lambda value: value in _GROUPS, "user or none"),
     "order": one_of("RO", "TO"),

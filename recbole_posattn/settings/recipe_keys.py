@@ -71,7 +71,7 @@ RECIPE_MODEL_KEYS = (
         "auto",
         "(bool or str) Leave the user's earlier items, except the target, out of the loss; 'auto': with "
         "mask_history all, which leaves them out of the ranking, if the training data are dense, with at least "
-        "0.02 interactions per user and item.",
+        "0.02 targets per user and item.",
         before=False,
     ),
     Key(

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from recbole_posattn.data.digest import data_digest
+from recbole_posattn.data.splits import parts_from_a_common_time
 from recbole_posattn.files import write_atomically, write_json
 from recbole_posattn.reporting.terminal import text_table
 from recbole_posattn.settings.checks import PRETRAINED, pretrained_file
@@ -84,6 +85,19 @@ def inputs_of(config: Config) -> dict[str, str | None]:
     return {"git_revision": _git_revision(), "data_digest": digest_of_inputs(config)}
 
 
+def results_version(settings: Mapping[str, Any]) -> int:
+    """The version of the results of a run, see :data:`recbole_posattn.version.RESULTS_VERSION`.
+
+    It is at least 3 where the training part had first interactions of users who come after a cut in time.
+
+    Args:
+        settings: The resolved ones.
+    """
+    if settings["mask_history"] is None or settings["benchmark_filename"] is not None:
+        return RESULTS_VERSION
+    return max(RESULTS_VERSION, 3) if parts_from_a_common_time(settings["eval_args"]) else RESULTS_VERSION
+
+
 def write_result(
     config: Config, settings: Mapping[str, Any], result: RunResult, inputs: Mapping[str, str | None], folder: Path
 ) -> None:
@@ -104,7 +118,7 @@ def write_result(
         "command": sys.argv,
         "versions": versions(),
         **inputs,
-        "results_version": RESULTS_VERSION,
+        "results_version": results_version(settings),
         "threads": torch.get_num_threads(),
         "config": settings,
     }

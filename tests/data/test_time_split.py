@@ -214,6 +214,57 @@ def test_refuses_what_makes_no_split(settings: dict, message: str) -> None:
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def late_users(tmp_path: Path) -> pd.DataFrame:
+    """Interactions at different times; some users come when validation or the test has begun, with new items."""
+    rng = np.random.default_rng(3)
+    time = rng.permutation(400)
+    rows = [(f"u{nth % 20}", f"i{rng.integers(12)}", at) for nth, at in enumerate(time[time < 360])]
+    rows += [(f"late{at // 6}", f"new{at % 3}", at) for at in time[time >= 340]]
+    table = pd.DataFrame(rows, columns=["user", "item", "time"]).sort_values("time", ignore_index=True)
+    (tmp_path / "late").mkdir()
+    names = ["user_id:token", "item_id:token", "timestamp:float"]
+    table.sample(frac=1, random_state=1).to_csv(tmp_path / "late" / "late.inter", sep="\t", header=names, index=False)
+    return table.assign(nth=table.groupby("user").cumcount())
+
+
+@pytest.mark.parametrize("model", ["BPR", "PosKernelSASRec"])
+@pytest.mark.parametrize("split", ["RS", "TS"])
+def test_recboles_splits_in_time_train_on_nothing_later(model: str, split: str, tmp_path: Path) -> None:
+    """A user's first interaction is no target; after the cut, it is no training either."""
+    table = late_users(tmp_path)
+    targets = table[table["nth"] > 0]
+    if split == "RS":
+        n_held_out = int(len(targets) * 0.1)
+        trained, begin = targets.iloc[: -2 * n_held_out], targets["time"].iloc[-2 * n_held_out]
+    else:
+        early = targets[targets["time"] <= np.percentile(targets["time"], 90)]
+        n_trained = (early.groupby("user")["time"].transform("size") * (0.8 / 0.9)).astype(int)
+        trained = early[early.groupby("user").cumcount() < n_trained]
+        begin = targets.loc[targets["time"] > early["time"].max(), "time"].min()
+    first = table[table["nth"] == 0]
+    assert (first["time"] >= begin).any()
+    expected = pd.concat([trained, first[first["time"] < begin]])
+    of_kind = {"split": {split: [0.8, 0.1, 0.1]}, "order": "TO", "group_by": "none" if split == "RS" else "user"}
+    loaded = loaded_as(
+        model,
+        "late",
+        tmp_path,
+        protocol=None,
+        mask_history="none",
+        eval_args={**of_kind, "mode": "full"},
+        topk=[3],
+        valid_metric="NDCG@3",
+        drop_unseen_targets=True,
+    )
+    held_out = loaded.test_data._dataset
+    counts = dict(zip(loaded.dataset.field2id_token["item_id"], held_out.training_counts.tolist(), strict=True))
+    assert {item: count for item, count in counts.items() if count} == expected["item"].value_counts().to_dict()
+    assert set(tokens(held_out, "item_id", held_out.inter_feat["item_id"])) <= set(expected["item"])
+    if model == "BPR":
+        rows = loaded.train_data._dataset.inter_feat
+        assert sorted(rows["timestamp"].tolist()) == sorted(expected["time"])
+
+
 def test_new_items_are_not_recommended_and_skipped_in_histories(tmp_path: Path) -> None:
     rows = [(f"u{user}", f"i{(user + step) % 5}", 100 * step + user) for user in range(6) for step in range(5)]
     rows += [
