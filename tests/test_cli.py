@@ -84,7 +84,7 @@ def test_without_arguments_it_is_poskernelsasrec_on_ml_100k(monkeypatch: pytest.
         (["--n_heads=3"], "hidden_size must be a multiple of n_heads"),
         (["--config_files=nowhere.yaml"], "config file nowhere.yaml cannot be read"),
         (["epochs=3"], "argument 'epochs=3' is not understood; give settings as --key=value"),
-        (["--epochs", "3"], "argument '--epochs' is not understood"),
+        (["--epochs", "3"], "argument '--epochs' is not understood; give settings as --epochs=VALUE, with an equals"),
         (["--seed=010"], "seed must be an integer"),
     ],
 )

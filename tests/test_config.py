@@ -491,7 +491,10 @@ def test_keys_of_parts_that_are_not_there_are_named(
         ({"train_batch_size": 0}, "train_batch_size must be a positive integer; got 0"),
         ({"MAX_ITEM_LIST_LENGTH": -1}, "MAX_ITEM_LIST_LENGTH must be a positive integer; got -1"),
         ({"valid_metric": "NDCG@20"}, "valid_metric must be one of Recall@10, MRR@10, NDCG@10"),
-        ({"metrics": ["Hitt"]}, "There is no metric named 'Hitt'"),
+        ({"metrics": ["NDCG", "Hitt"]}, "metrics must be the name of a metric or a list of names of metrics, such as"),
+        ({"metrics": ["NDCG", "NDGC"]}, "Did you mean 'ndcg'?"),
+        ({"position_encoding": ["rop"]}, "got ['rop']. Did you mean 'rope'?"),
+        ({"gpu_id": "a"}, "gpu_id must be a number or a string such as '0,1' or several numbers; got 'a'"),
         (
             {"protocol": "leave_one"},
             "must be one of leave_one_out, leave_one_out_masked, temporal, temporal_paper, or a",

@@ -200,6 +200,27 @@ def test_a_signal_between_two_steps_loses_nothing(
     assert Path(resumed["checkpoint"]).parent == last.parent
 
 
+@pytest.mark.parametrize(
+    ("function", "kept"),
+    [
+        ("prepare_data", "interrupted; nothing new is kept; run the same command again"),
+        ("evaluate_trainer", "interrupted; all completed epochs are kept: --resume="),
+    ],
+)
+def test_a_signal_before_or_after_training_says_how_to_continue(
+    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch, function: str, kept: str
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise interrupts.Interrupted(signal.SIGINT)
+
+    arguments = {"model": "SASRec", "dataset": "tiny", "config_dict": tiny_settings(epochs=1), "command_line": []}
+    with monkeypatch.context() as patch, pytest.raises(interrupts.Interrupted) as error:
+        patch.setattr(f"recbole_posattn.training.run.{function}", interrupted)
+        run(**arguments)
+    assert str(error.value).startswith(kept)
+    assert run(resume="auto", **arguments)["test_result"]
+
+
 def test_a_finished_run_is_only_evaluated(tiny_settings: Callable) -> None:
     settings = tiny_settings(epochs=3)
     first = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])

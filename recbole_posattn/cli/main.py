@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.settings = settings
     command = COMMANDS[options.command]
     if settings and not command.takes_settings:
-        of_commands[options.command].refuse(settings, given)
+        of_commands[options.command].chosen(options).refuse(settings, given)
     flags = [*of_commands[options.command].flags()]
     return _guarded(lambda: _execute(command, options, flags, of_commands))
 

@@ -17,7 +17,8 @@ _OTHER_NAMES = {
     **dict.fromkeys(("compare", "benchmark", "board"), "leaderboard"),
     **dict.fromkeys(("search", "hyper", "hypertune", "optimize"), "tune"),
     **dict.fromkeys(("predict", "serve", "topk"), "recommend"),
-    **dict.fromkeys(("convert", "stats", "dataset"), "data"),
+    **dict.fromkeys(("dataset", "datasets"), "data"),
+    **{name: f"data {name}" for name in ("convert", "stats")},
     **dict.fromkeys(("analyse", "analyze", "explain"), "inspect"),
     **dict.fromkeys(("install", "init"), "setup"),
     **dict.fromkeys(("list", "ls"), "models"),
@@ -68,8 +69,9 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         choices = [str(choice) for choice in action.choices]
-        other = _OTHER_NAMES.get(str(value))
-        hint = f" Did you mean {other!r}?" if other in choices else did_you_mean(str(value), choices)
+        other = _OTHER_NAMES.get(str(value), "")
+        is_here = other.partition(" ")[0] in choices
+        hint = f" Did you mean {other!r}?" if is_here else did_you_mean(str(value), choices)
         raise argparse.ArgumentError(action, f"must be one of {', '.join(choices)}; got {shown(value)}.{hint}")
 
     def flags_of_its_own(self) -> list[str]:
@@ -83,6 +85,13 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 for parser in action.choices.values():
                     yield from parser.flags()
+
+    def chosen(self, options: argparse.Namespace) -> Parser:
+        """The parser of the chosen sub-command; this one if it has none."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                return action.choices[getattr(options, action.dest)].chosen(options)
+        return self
 
     def refuse(self, arguments: Sequence[str], given: Sequence[str] = ()) -> NoReturn:
         """End with a line on arguments that nothing here understands; ``given`` are all arguments."""

@@ -11,7 +11,10 @@ from recbole_posattn.cli.settings import checked_settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of RecBole's ``run_recbole.py``."""
     parser.description = "Train and evaluate a model, RecBole's own included."
-    parser.epilog = "Any setting is given as --key=value and overrides the files, e.g. --hidden_size=128."
+    parser.epilog = (
+        "Any setting is given as --key=value and overrides the files, e.g. --hidden_size=128. recbole-posattn models "
+        "lists the models, recbole-posattn keys MODEL the settings of one."
+    )
     parser.add_argument("--model", "-m", help="name of the model (default: PosKernelSASRec)")
     parser.add_argument("--dataset", "-d", help="name of the data set (default: ml-100k)")
     parser.add_argument("--config_files", default="", help="YAML files with settings, separated by spaces")

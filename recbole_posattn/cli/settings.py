@@ -19,7 +19,8 @@ def checked_settings(arguments: Sequence[str]) -> Sequence[str]:
     for argument in arguments:
         key, equals, value = argument.removeprefix("--").partition("=")
         if not (argument.startswith("--") and key and equals):
-            raise SettingError(f"argument {shown(argument)} is not understood; give settings as --key=value")
+            form = f"{argument}=VALUE, with an equals sign" if argument.startswith("--") and key else "--key=value"
+            raise SettingError(f"argument {shown(argument)} is not understood; give settings as {form}")
         if given.setdefault(key, value) != value:
             raise SettingError(f"{key} was given twice, as {shown(given[key])} and {shown(value)}; give it once")
     return arguments

@@ -28,6 +28,7 @@ def part_rules() -> dict[str, Rule]:
                 or (isinstance(value, list) and all(isinstance(name, str) and name in ENCODINGS for name in value))
             ),
             f"auto or a list of any of {', '.join(ENCODINGS)}",
+            suggested=lambda: ["auto", *ENCODINGS],
         ),
         "loss_type": one_of(*LOSSES),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import keyword
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -55,7 +56,11 @@ def or_none(rule: Rule) -> Rule:
 
 def either(*rules: Rule) -> Rule:
     """What any of the rules allows."""
-    return Rule(lambda value: any(rule.holds(value) for rule in rules), " or ".join(rule.allowed for rule in rules))
+    return Rule(
+        lambda value: any(rule.holds(value) for rule in rules),
+        " or ".join(rule.allowed for rule in rules),
+        suggested=lambda: itertools.chain.from_iterable(rule.suggested() for rule in rules),
+    )
 
 
 def list_of(rule: Rule, words: str, minimum: int = 0) -> Rule:
@@ -64,7 +69,7 @@ def list_of(rule: Rule, words: str, minimum: int = 0) -> Rule:
     def holds(value: Any) -> bool:
         return isinstance(value, (list, tuple)) and len(value) >= minimum and all(map(rule.holds, value))
 
-    return Rule(holds, words)
+    return Rule(holds, words, suggested=rule.suggested)
 
 
 def mapping_of(rule: Rule, words: str) -> Rule:
@@ -132,10 +137,18 @@ def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
             continue
         value = settings[key]
         if not rule.holds(value):
-            hint = did_you_mean(value, rule.suggested()) if isinstance(value, str) else ""
-            raise SettingError(f"{key} must be {rule.allowed}; got {typed(value)}.{hint}")
+            raise SettingError(f"{key} must be {rule.allowed}; got {typed(value)}.{_hint(value, rule)}")
         if rule.maximum is not None and is_int(value) and value > rule.maximum:
             raise SettingError(f"{key} must be at most {rule.maximum:,}; got {shown(value)}.")
+
+
+def _hint(value: Any, rule: Rule) -> str:
+    """The suggestion for a wrong text, or for the first wrong one in a list."""
+    known = [*rule.suggested()]
+    given = value if isinstance(value, (list, tuple)) else [value]
+    wrong = [each for each in given if isinstance(each, str) and each not in known]
+    wrong.sort(key=lambda each: each.lower() in known)  # those of other case last, which may be right
+    return did_you_mean(wrong[0], known) if wrong else ""
 
 
 # Arguments of torch.nn.utils.clip_grad_norm_.

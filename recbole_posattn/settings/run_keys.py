@@ -9,6 +9,8 @@ from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
+from recbole.evaluator.register import metric_types
+
 from recbole_posattn.settings.evaluation_keys import EVALUATION_KEYS
 from recbole_posattn.settings.intervals import INTER_INTERVALS, INTERVALS, KG_INTERVALS
 from recbole_posattn.settings.key import Key, Scope, Source, own_key, rules_of
@@ -56,6 +58,14 @@ def _is_encoding(value: Any) -> bool:
         return False
 
 
+# Those that RecBole and this package define, in any case
+_METRIC = Rule(
+    lambda value: isinstance(value, str) and value.lower() in metric_types,
+    "the name of a metric",
+    suggested=lambda: metric_types,
+)
+# A value of CUDA_VISIBLE_DEVICES: none, numbers or identifiers
+_DEVICES = re.compile(r"\s*|\s*(-?\d+|(GPU|MIG)-[\w/-]+)(\s*,\s*(-?\d+|(GPU|MIG)-[\w/-]+))*\s*")
 _COLUMNS = mapping_of(TEXTS, "a mapping of file suffixes such as inter to lists of columns")
 _PLACES = integer(0, 20)
 # RecBole's caches of prepared data: checks.check_caches refuses what turns them on, with the reason.
@@ -191,7 +201,9 @@ RUN_KEYS = (
         "gpu_id",
         either(
             Rule(is_int, "a number"),
-            Rule(lambda value: isinstance(value, str) and value.isprintable(), "a string such as '0,1'"),
+            Rule(
+                lambda value: isinstance(value, str) and _DEVICES.fullmatch(value) is not None, "a string such as '0,1'"
+            ),
             Rule(lambda value: isinstance(value, tuple) and all(map(is_int, value)), "several numbers"),
         ),
         resumable="yes",
@@ -236,7 +248,9 @@ RUN_KEYS = (
     _evaluation_key(
         "eval_args", Rule(lambda value: isinstance(value, dict), "a mapping of split, group_by, order and mode")
     ),
-    _evaluation_key("metrics", either(TEXT, list_of(TEXT, "a list of names of metrics", 1))),
+    _evaluation_key(
+        "metrics", either(_METRIC, list_of(_METRIC, "a list of names of metrics, such as [Recall, NDCG]", 1))
+    ),
     _evaluation_key("topk", either(_CUT_OFF, list_of(_CUT_OFF, "a list of them", 1))),
     Key(
         "valid_metric",

@@ -113,7 +113,7 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
             if interrupted.between_steps and self._keep_steps():
                 interrupted.kept = f"all completed steps are kept: --resume={self.run_dir} continues after them"
             else:
-                interrupted.kept = self._kept()
+                interrupted.kept = self.kept()
             raise
         finally:
             self.tensorboard.close()  # ends its thread
@@ -252,10 +252,8 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
         self._random_states, left = list(training["random"]), training["left"]
         self._left = None if left is None else {**left, "steps": int(left["steps"])}
 
-    def _kept(self) -> str:
+    def kept(self) -> str:
         """What this run has saved so far, for the user."""
-        if self._train_data is None:
-            return ""
         last, best = self.run_dir / LAST_NAME, self.run_dir / BEST_NAME
         if self._has_run_dir and last.is_file():
             return f"all completed epochs are kept: --resume={self.run_dir} continues after them"

@@ -28,7 +28,9 @@ from recbole_posattn.distributed import checked_layout
 from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
+from recbole_posattn.training import interrupts
 from recbole_posattn.training.checkpoint import check_vocabulary, explain_checkpoint_errors
+from recbole_posattn.training.checkpointing import CheckpointMixin
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.environment import environment_table, start_watching, warn_of_busy_machine
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
@@ -147,6 +149,9 @@ def _run(request: RunRequest) -> RunResult:
             keys |= config.given_keys()
             settings = {key: value for key, value in config.plain().items() if key in keys}
             result = _train_and_test(config, settings, resumed, started, request)
+    except interrupts.Interrupted as interrupted:
+        interrupted.kept = interrupted.kept or "nothing new is kept; run the same command again"
+        raise
     finally:
         if resumed is not None:
             resumed.release()
@@ -200,9 +205,7 @@ def _train_and_test(
             train_data, valid_data, saved=request.saved, show_progress=config["show_progress"], **options
         )
         trained = time.perf_counter()
-        test_result, users = (
-            evaluate_trainer(trainer, test_data, load_best_model=request.saved) if request.test else (None, None)
-        )
+        test_result, users = _test(trainer, test_data, request.saved) if request.test else (None, None)
         finished = time.perf_counter()
         trackers.summarize({"best_valid": best_valid_result, "test": test_result})
 
@@ -230,6 +233,18 @@ def _train_and_test(
     )
     _report(config, settings, result, inputs, users, request.print_result)
     return result
+
+
+def _test(
+    trainer: Trainer, test_data: AbstractDataLoader, saved: bool
+) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
+    """As :func:`evaluate_trainer`; an interruption says how to continue."""
+    try:
+        return evaluate_trainer(trainer, test_data, load_best_model=saved)
+    except interrupts.Interrupted as interrupted:
+        if isinstance(trainer, CheckpointMixin):
+            interrupted.kept = trainer.kept()
+        raise
 
 
 def _build_trainer(
