@@ -82,18 +82,18 @@ def ensure_atomic_files(config: Config, *, allow_missing: bool = False, keeps: b
 def _download(folder: Path, name: str) -> None:
     file = folder / f"{name}.inter"
     urls = yaml.safe_load((RECBOLE_PROPERTIES / "dataset" / "url.yaml").read_text(encoding="utf-8"))
-    where = f"put it at {file.absolute()}, or set --data_path to the folder that contains its folder"
+    where = "there, or set --data_path to the folder that contains its folder"
     if name not in urls:
         raise DataError(
             f"data set {name!r} not found: there is no {file.absolute()}, and RecBole offers no download of that name."
-            f"{did_you_mean(name, urls)} To use a data set of your own, {where}"
+            f"{did_you_mean(name, urls)} Put your own file (recbole-posattn data convert makes one) {where}"
         )
     try:
         download_atomic_files(urls[name], folder, name)
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise DataError(
             f"data set {name!r} not found: there is no {file.absolute()}, and the download from {urls[name]} failed "
-            f"({getattr(error, 'reason', error)}); download the file by other means and {where}"
+            f"({getattr(error, 'reason', error)}); download the file by other means and put it {where}"
         ) from error
 
 
