@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,14 @@ def files_of_at_most(n_bytes: int) -> Iterator[None]:
 class Evil:
     def __reduce__(self) -> tuple:
         return (Path.touch, (Path("executed"),))
+
+
+def test_a_fresh_process_knows_the_metrics_of_a_checkpoint(tiny_settings: Callable) -> None:
+    """Those of this package, such as COV, which RecBole does not have."""
+    settings = tiny_settings(epochs=1, metrics=["NDCG", "COV"])
+    result = run("NoPESASRec", "tiny", config_dict=settings, command_line=[])
+    code = "import sys; from recbole_posattn.training.load import load; load(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, result["checkpoint"]], check=True)
 
 
 def test_any_reader_of_plain_torch_files_can_read_it(checkpoint: Path) -> None:

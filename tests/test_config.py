@@ -493,8 +493,9 @@ def test_keys_of_parts_that_are_not_there_are_named(
         ({"valid_metric": "NDCG@20"}, "valid_metric must be one of Recall@10, MRR@10, NDCG@10"),
         ({"metrics": ["NDCG", "Hitt"]}, "metrics must be the name of a metric or a list of names of metrics, such as"),
         ({"metrics": ["NDCG", "NDGC"]}, "Did you mean 'ndcg'?"),
+        ({"metrics": ["NDCG", 5]}, "such as [Recall, NDCG]; got ['NDCG', 5]."),
         ({"position_encoding": ["rop"]}, "got ['rop']. Did you mean 'rope'?"),
-        ({"gpu_id": "a"}, "gpu_id must be a number or a string such as '0,1' or several numbers; got 'a'"),
+        ({"gpu_id": "a"}, "gpu_id must be a number or a string of numbers or identifiers such as '0,1' or several"),
         (
             {"protocol": "leave_one"},
             "must be one of leave_one_out, leave_one_out_masked, temporal, temporal_paper, or a",

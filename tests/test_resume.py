@@ -203,8 +203,9 @@ def test_a_signal_between_two_steps_loses_nothing(
 @pytest.mark.parametrize(
     ("function", "kept"),
     [
-        ("prepare_data", "interrupted; nothing new is kept; run the same command again"),
+        ("prepare_data", "interrupted; nothing was trained; run the same command again"),
         ("evaluate_trainer", "interrupted; all completed epochs are kept: --resume="),
+        ("write_users", "interrupted; all completed epochs are kept: --resume="),
     ],
 )
 def test_a_signal_before_or_after_training_says_how_to_continue(

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from recbole_posattn.errors import DataError, SettingError, TrainingError
-from recbole_posattn.experiments import identity, run_folders, trials
+from recbole_posattn.experiments import run_folders, trials
 from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.identity import fingerprint
@@ -22,6 +22,7 @@ from recbole_posattn.experiments.records import Records
 from recbole_posattn.experiments.run_folders import FAILURE_NAME, run_in_folder
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Outcome, Trial, checked_folders, lacks_memory, run_trials
+from recbole_posattn.training import result
 from recbole_posattn.training.explained_errors import OUT_OF_MEMORY
 from tests import processes
 
@@ -75,7 +76,7 @@ def test_fingerprints_of_another_version_of_the_method_differ(
     settings: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = fingerprint(settings())
-    monkeypatch.setattr(identity, "RESULTS_VERSION", identity.RESULTS_VERSION + 1)
+    monkeypatch.setattr(result, "RESULTS_VERSION", result.RESULTS_VERSION + 1)
     assert fingerprint(settings()) != first
 
 

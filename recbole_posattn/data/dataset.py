@@ -27,7 +27,7 @@ from recbole_posattn.data.exact_times import ExactTimesMixin
 from recbole_posattn.data.fields import EXACT_TIME_FIELD, TARGET_LIST_FIELD, TIME_LIST_FIELD
 from recbole_posattn.data.histories import Histories
 from recbole_posattn.data.known_items import KnownItemsMixin
-from recbole_posattn.data.prefixes import LazyPrefixes, history_lengths, sequences_of
+from recbole_posattn.data.prefixes import LazyPrefixes, history_lengths, sequences_of, single_values
 from recbole_posattn.data.presplit import PreSplitMixin, laid_out, laid_out_with_times
 from recbole_posattn.data.relative_times import RelativeTimesMixin
 from recbole_posattn.data.sequencing import SequencingMixin
@@ -126,7 +126,7 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Sequ
         elif split is not None:
             self._change_feat_format()
             self.sort(by=self.time_field)
-            times, all_times = self.inter_feat[self.time_field].numpy(), self._values_of_all(self.time_field)
+            times, all_times = single_values(self.inter_feat[self.time_field]), self._values_of_all(self.time_field)
             in_part = torch.from_numpy(self.part_in_time(split, times, all_times))
             parts = self._split([torch.nonzero(in_part == part).flatten() for part in range(3)])
         else:
@@ -138,7 +138,7 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Sequ
 
     def _values_of_all(self, field: str) -> np.ndarray:
         """A field of all interactions, user by user; shape (N,)."""
-        return self.inter_feat.sequences[field + self.config["LIST_SUFFIX"]].numpy()
+        return single_values(self.inter_feat.sequences[field + self.config["LIST_SUFFIX"]])
 
     def _training_interactions(self, held_out: list[SequentialDataset]) -> Tensor:
         """Which of all interactions belong to the training part; boolean, shape (N,)."""
@@ -203,7 +203,7 @@ class LazyPrefixesMixin(RelativeTimesMixin, PreSplitMixin, KnownItemsMixin, Sequ
             return super().time_based_split(ratios, group_by)
         shares = [ratio / sum(ratios) for ratio in ratios]
         rows = GroupedRows.by(self.inter_feat[group_by])
-        return self._split(rows.parts(time_part(rows, self.inter_feat[self.time_field].numpy(), shares), 3))
+        return self._split(rows.parts(time_part(rows, single_values(self.inter_feat[self.time_field]), shares), 3))
 
     def _is_lazy(self) -> bool:
         return isinstance(self.inter_feat, LazyPrefixes)

@@ -57,6 +57,11 @@ def sequences_of(user: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(start), torch.from_numpy(np.diff(start, append=len(users)))
 
 
+def single_values(column: Tensor) -> np.ndarray:
+    """The values of a column; RecBole pairs each with a class if it is among ``numerical_features``. Shape (n,)."""
+    return (column if column.dim() == 1 else column[..., 0]).numpy()
+
+
 def in_64_bits(values: Tensor) -> Tensor:
     """Integers that are stored in 32 bits as RecBole has them; other values unchanged."""
     return values.long() if values.dtype == torch.int32 else values
@@ -275,7 +280,7 @@ class LazyPrefixes(Interaction):
         if ascending is True and set(fields) <= set(self._fields):
             for field in reversed(fields):
                 key = self.stored_column(field)
-                order = stable_argsort((key if key.dim() == 1 else key[..., 0]).numpy())
+                order = stable_argsort(single_values(key))
                 self.reorder(torch.from_numpy(order).long())
             return
         keys = Interaction({field: self.column(field)[...] for field in self._fields})

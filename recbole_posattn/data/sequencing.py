@@ -14,7 +14,7 @@ from recbole.utils import ModelType
 from recbole_posattn.data.cache import cached_sequences
 from recbole_posattn.data.mixin import DatasetMixin
 from recbole_posattn.data.ordering import grouped, sequence_order
-from recbole_posattn.data.prefixes import LazyPrefixes
+from recbole_posattn.data.prefixes import LazyPrefixes, single_values
 
 
 class SequencingMixin(DatasetMixin):
@@ -29,11 +29,10 @@ class SequencingMixin(DatasetMixin):
         interactions = self.inter_feat
         if self.time_field not in interactions:
             self.sort(by=[self.uid_field, self.time_field])  # raises RecBole's error
-        time = interactions[self.time_field]
-        time = time if time.dim() == 1 else time[..., 0]
+        time = single_values(interactions[self.time_field])
 
         def order() -> np.ndarray:
-            return sequence_order(interactions[self.uid_field].numpy(), time.numpy())
+            return sequence_order(interactions[self.uid_field].numpy(), time)
 
         if self.config["data_cache"] is not None and self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
             cached = cached_sequences(self, interactions, order)
@@ -41,7 +40,7 @@ class SequencingMixin(DatasetMixin):
                 self.inter_feat = cached
                 return
         index = torch.from_numpy(order()).long()
-        rank = _ranks_in_order(time.numpy())
+        rank = _ranks_in_order(time)
         self._time_rank = None if rank is None else rank[index.numpy()]
         for field in interactions:
             interactions[field] = interactions[field][index]

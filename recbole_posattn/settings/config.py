@@ -293,9 +293,10 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         Raises:
             SettingError: If the model is unknown here, a plugin is missing, or a setting is not allowed.
         """
-        check_resolved_rules(settings, NAME_RULES | RUN_RULES)
+        check_resolved_rules(settings, NAME_RULES | {key: rule for key, rule in RUN_RULES.items() if key != "metrics"})
         registry.hook_recbole()
         check_plugins_of_checkpoint(settings)
+        check_resolved_rules(settings, {"metrics": RUN_RULES["metrics"]})  # only now are all of them registered
         config = cls.__new__(cls)
         config._given_keys = set(given_keys)
         config.compatibility_settings()

@@ -143,11 +143,13 @@ def check_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
 
 
 def _hint(value: Any, rule: Rule) -> str:
-    """The suggestion for a wrong text, or for the first wrong one in a list."""
-    known = [*rule.suggested()]
-    given = value if isinstance(value, (list, tuple)) else [value]
-    wrong = [each for each in given if isinstance(each, str) and each not in known]
-    wrong.sort(key=lambda each: each.lower() in known)  # those of other case last, which may be right
+    """The suggestion for a wrong text, or for the first wrong one in a list of texts."""
+    is_list = isinstance(value, (list, tuple))
+    given = value if is_list else [value]
+    if not all(isinstance(each, str) for each in given):
+        return ""
+    known = [each for each in rule.suggested() if rule.holds([each] if is_list else each)]
+    wrong = [each for each in given if not rule.holds([each] if is_list else each)]
     return did_you_mean(wrong[0], known) if wrong else ""
 
 

@@ -64,8 +64,8 @@ _METRIC = Rule(
     "the name of a metric",
     suggested=lambda: metric_types,
 )
-# A value of CUDA_VISIBLE_DEVICES: none, numbers or identifiers
-_DEVICES = re.compile(r"\s*|\s*(-?\d+|(GPU|MIG)-[\w/-]+)(\s*,\s*(-?\d+|(GPU|MIG)-[\w/-]+))*\s*")
+# A value of CUDA_VISIBLE_DEVICES: numbers and identifiers of devices, if any
+_DEVICES = re.compile(r"\s*(NoDevFiles|((-?\d+|(GPU|MIG)-[\w/-]+)\s*,?\s*)*)")
 _COLUMNS = mapping_of(TEXTS, "a mapping of file suffixes such as inter to lists of columns")
 _PLACES = integer(0, 20)
 # RecBole's caches of prepared data: checks.check_caches refuses what turns them on, with the reason.
@@ -202,7 +202,8 @@ RUN_KEYS = (
         either(
             Rule(is_int, "a number"),
             Rule(
-                lambda value: isinstance(value, str) and _DEVICES.fullmatch(value) is not None, "a string such as '0,1'"
+                lambda value: isinstance(value, str) and _DEVICES.fullmatch(value) is not None,
+                "a string of numbers or identifiers such as '0,1'",
             ),
             Rule(lambda value: isinstance(value, tuple) and all(map(is_int, value)), "several numbers"),
         ),

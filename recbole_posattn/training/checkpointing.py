@@ -254,6 +254,8 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
 
     def kept(self) -> str:
         """What this run has saved so far, for the user."""
+        if not self._saved:
+            return "nothing was saved"
         last, best = self.run_dir / LAST_NAME, self.run_dir / BEST_NAME
         if self._has_run_dir and last.is_file():
             return f"all completed epochs are kept: --resume={self.run_dir} continues after them"

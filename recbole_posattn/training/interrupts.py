@@ -78,6 +78,24 @@ def deferred() -> Iterator[None]:
         _now.deferred = before
 
 
+@contextmanager
+def explained(kept: str) -> Iterator[SimpleNamespace]:
+    """Let an interruption of the block say what is kept, unless it does already.
+
+    Args:
+        kept: What to say.
+
+    Yields:
+        A function ``kept`` to replace when there is more to say.
+    """
+    now = SimpleNamespace(kept=lambda: kept)
+    try:
+        yield now
+    except Interrupted as interrupted:
+        interrupted.kept = interrupted.kept or now.kept()
+        raise
+
+
 def check() -> None:
     """A point at which the work may end.
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -30,7 +31,6 @@ from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.checkpoint import check_vocabulary, explain_checkpoint_errors
-from recbole_posattn.training.checkpointing import CheckpointMixin
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.environment import environment_table, start_watching, warn_of_busy_machine
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
@@ -140,7 +140,10 @@ def _run(request: RunRequest) -> RunResult:
             ensure_atomic_files(config, keeps=True)
             if request.saved:
                 _require_writable(Path(config["checkpoint_dir"]))
-        with run_logger(config):
+        with (
+            run_logger(config),
+            interrupts.explained("nothing was trained; run the same command again") as interruption,
+        ):
             logging.getLogger().info(sys.argv)
             if resume is not None and resumed is None:
                 logging.getLogger().info("There is no run with these settings to continue: a new one starts")
@@ -148,10 +151,7 @@ def _run(request: RunRequest) -> RunResult:
                 check_data(resumed.folder, resumed.content, config)
             keys |= config.given_keys()
             settings = {key: value for key, value in config.plain().items() if key in keys}
-            result = _train_and_test(config, settings, resumed, started, request)
-    except interrupts.Interrupted as interrupted:
-        interrupted.kept = interrupted.kept or "nothing new is kept; run the same command again"
-        raise
+            result = _train_and_test(config, settings, resumed, started, request, interruption)
     finally:
         if resumed is not None:
             resumed.release()
@@ -177,7 +177,12 @@ def _require_writable(folder: Path) -> None:
 
 
 def _train_and_test(
-    config: Config, settings: Mapping[str, Any], resumed: Resumed | None, started: float, request: RunRequest
+    config: Config,
+    settings: Mapping[str, Any],
+    resumed: Resumed | None,
+    started: float,
+    request: RunRequest,
+    interruption: SimpleNamespace,
 ) -> RunResult:
     """A run whose settings are known.
 
@@ -187,6 +192,7 @@ def _train_and_test(
         resumed: The run to continue; ``None`` for a new one.
         started: Start of the run, a value of ``time.perf_counter()``.
         request: What else was asked for.
+        interruption: See :func:`recbole_posattn.training.interrupts.explained`.
     """
     logging.getLogger().info(config)
     init_seed(config["seed"], config["reproducibility"])
@@ -197,6 +203,7 @@ def _train_and_test(
     data_ready = time.perf_counter()
 
     trainer, recommender = _build_trainer(config, resumed, train_data)
+    interruption.kept = trainer.kept
     before = getattr(trainer, "seconds_before", 0.0)
     options = {"callback_fn": request.callback_fn} if isinstance(trainer, EngineMixin) else {}  # trees have no epochs
     warn_of_busy_machine(config["device"])
@@ -205,7 +212,9 @@ def _train_and_test(
             train_data, valid_data, saved=request.saved, show_progress=config["show_progress"], **options
         )
         trained = time.perf_counter()
-        test_result, users = _test(trainer, test_data, request.saved) if request.test else (None, None)
+        test_result, users = (
+            evaluate_trainer(trainer, test_data, load_best_model=request.saved) if request.test else (None, None)
+        )
         finished = time.perf_counter()
         trackers.summarize({"best_valid": best_valid_result, "test": test_result})
 
@@ -217,12 +226,7 @@ def _train_and_test(
         checkpoint=trainer.saved_model_file if request.saved else None,
         epochs=len(trainer.train_loss_dict),
         best_epoch=getattr(trainer, "best_epoch", -1),
-        seconds={
-            "data": round(data_ready - started, 2),
-            "training": round(trained - data_ready + before, 2),
-            "test": round(finished - trained, 2),
-            "total": round(finished - started + before, 2),
-        },
+        seconds=_seconds((started, data_ready, trained, finished), before),
         trainable_parameters=_n_parameters(recommender),
         peak_mebibytes=peak_mebibytes_of(config["device"]),
         seen_targets=float(users["seen"].mean()) if users is not None and "seen" in users else None,
@@ -235,16 +239,16 @@ def _train_and_test(
     return result
 
 
-def _test(
-    trainer: Trainer, test_data: AbstractDataLoader, saved: bool
-) -> tuple[dict[str, float] | None, pd.DataFrame | None]:
-    """As :func:`evaluate_trainer`; an interruption says how to continue."""
-    try:
-        return evaluate_trainer(trainer, test_data, load_best_model=saved)
-    except interrupts.Interrupted as interrupted:
-        if isinstance(trainer, CheckpointMixin):
-            interrupted.kept = trainer.kept()
-        raise
+def _seconds(times: tuple[float, float, float, float], before: float) -> dict[str, float]:
+    """The seconds of each phase of a run, from their limits and the seconds of training before a resume."""
+    started, data_ready, trained, finished = times
+    seconds = {
+        "data": data_ready - started,
+        "training": trained - data_ready + before,
+        "test": finished - trained,
+        "total": finished - started + before,
+    }
+    return {phase: round(value, 2) for phase, value in seconds.items()}
 
 
 def _build_trainer(

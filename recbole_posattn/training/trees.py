@@ -98,6 +98,11 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
             self.tensorboard.close()
         return self.best_valid_score, self.best_valid_result
 
+    def kept(self) -> str:
+        """What this run has saved so far, for the user."""
+        best = self.run_dir / BEST_NAME
+        return f"the best epoch so far is kept in {best}" if best.is_file() else "nothing was saved"
+
     def _train_at_once(self, train_data: AbstractDataLoader, valid_data: AbstractDataLoader) -> None:
         interrupts.check()
         epoch, started = len(self.train_loss_dict), time.perf_counter()

@@ -265,6 +265,28 @@ def test_recboles_splits_in_time_train_on_nothing_later(model: str, split: str, 
         assert sorted(rows["timestamp"].tolist()) == sorted(expected["time"])
 
 
+@pytest.mark.parametrize("model", ["BPR", "PosKernelSASRec"])
+@pytest.mark.parametrize("split", [{"RS": [0.8, 0.1, 0.1]}, {"TS": [0.8, 0.1, 0.1]}, {"TQ": [0.8, 0.9]}], ids=str)
+def test_times_that_are_numerical_features_are_cut_alike(model: str, split: dict, tmp_path: Path) -> None:
+    """RecBole makes pairs of them."""
+    late_users(tmp_path)
+    evaluation = {"split": split, "order": "TO", "group_by": "user" if "TS" in split else "none", "mode": "full"}
+    settings = {
+        "protocol": None,
+        "mask_history": "none",
+        "eval_args": evaluation,
+        "topk": [3],
+        "valid_metric": "NDCG@3",
+    }
+    plain = loaded_as(model, "late", tmp_path, **settings)
+    paired = loaded_as(model, "late", tmp_path, **settings, numerical_features=["timestamp"])
+    assert paired.dataset.inter_feat["timestamp"].dim() == 2
+    for name in ("valid_data", "test_data"):
+        one, other = (getattr(loaded, name)._dataset.inter_feat["item_id"] for loaded in (plain, paired))
+        assert len(one) and one.equal(other)
+    assert plain.test_data._dataset.training_counts.equal(paired.test_data._dataset.training_counts)
+
+
 def test_new_items_are_not_recommended_and_skipped_in_histories(tmp_path: Path) -> None:
     rows = [(f"u{user}", f"i{(user + step) % 5}", 100 * step + user) for user in range(6) for step in range(5)]
     rows += [
