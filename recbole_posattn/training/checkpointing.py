@@ -254,6 +254,8 @@ class CheckpointMixin(TimeLimitMixin, RecipeMixin):
 
     def kept(self) -> str:
         """What this run has saved so far, for the user."""
+        if self._train_data is None:
+            return ""
         if not self._saved:
             return "nothing was saved"
         last, best = self.run_dir / LAST_NAME, self.run_dir / BEST_NAME

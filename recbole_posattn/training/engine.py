@@ -144,7 +144,7 @@ class EngineMixin(recbole.trainer.Trainer):
         cpu_watch.start_period()
         self._epoch, self._batch = epoch_idx, 0
         self.wandblogger.epoch = epoch_idx
-        memory = explain_out_of_memory(self.config, True, train_data._dataset.item_num, self._kept)
+        memory = explain_out_of_memory(self.config, True, train_data._dataset.item_num, self.kept)
         with memory, precision_explained(self.config):
             losses = self._train_epoch_in_precision(train_data, epoch_idx, loss_func, show_progress)
         seconds = round(time.perf_counter() - started, 3)
@@ -174,7 +174,7 @@ class EngineMixin(recbole.trainer.Trainer):
         """RecBole calls this before the backward pass of each step."""
         if not self._pausable:
             self._check_between_steps()
-        require_finite(loss, self.model, self._epoch, self._batch, self.config, self._kept)
+        require_finite(loss, self.model, self._epoch, self._batch, self.config, self.kept)
         self._batch += 1
 
     def _check_between_steps(self) -> None:
@@ -185,7 +185,7 @@ class EngineMixin(recbole.trainer.Trainer):
         """
         interrupts.check()
 
-    def _kept(self) -> str:
+    def kept(self) -> str:
         """What this run has saved so far, for the user."""
         return ""
 
@@ -204,7 +204,7 @@ class EngineMixin(recbole.trainer.Trainer):
             TrainingError: If memory runs out.
         """
         n_items = eval_data._dataset.item_num if eval_data else 0
-        with explain_out_of_memory(self.config, False, n_items, self._kept), self._trimmer.scores(eval_data):
+        with explain_out_of_memory(self.config, False, n_items, self.kept), self._trimmer.scores(eval_data):
             return super().evaluate(eval_data, *arguments, **options)
 
     def _valid_epoch(self, valid_data: AbstractDataLoader, show_progress: bool = False) -> tuple[float, dict]:

@@ -86,13 +86,13 @@ def explained(kept: str) -> Iterator[SimpleNamespace]:
         kept: What to say.
 
     Yields:
-        A function ``kept`` to replace when there is more to say.
+        An object whose function ``kept`` is to be replaced when there is more to say.
     """
     now = SimpleNamespace(kept=lambda: kept)
     try:
         yield now
     except Interrupted as interrupted:
-        interrupted.kept = interrupted.kept or now.kept()
+        interrupted.kept = interrupted.kept or now.kept() or kept
         raise
 
 

@@ -338,7 +338,7 @@ def test_auto_leaves_the_history_in_the_loss_of_sparse_data(
         assert density(dataset) == pytest.approx(share)
         assert model.masks_history is on and (dataset.earlier is not None) is on
         word = "on" if on else "off"
-        assert f"train_mask_history auto: {word}, since the training data have {share:.2g} interactions" in caplog.text
+        assert f"train_mask_history auto: {word}, since the training data have {share:.2g} targets" in caplog.text
         monkeypatch.setattr(earlier_items, "LEAST_DENSITY", share * 1.001)
         caplog.clear()
 
