@@ -495,6 +495,7 @@ def test_keys_of_parts_that_are_not_there_are_named(
         ({"metrics": ["NDCG", "NDGC"]}, "Did you mean 'ndcg'?"),
         ({"metrics": ["NDCG", 5]}, "such as [Recall, NDCG]; got ['NDCG', 5]."),
         ({"position_encoding": ["rop"]}, "got ['rop']. Did you mean 'rope'?"),
+        ({"gpu_id": "1" * 60 + "a"}, "gpu_id must be a number or a string of numbers or identifiers such as"),
         ({"gpu_id": "a"}, "gpu_id must be a number or a string of numbers or identifiers such as '0,1' or several"),
         (
             {"protocol": "leave_one"},

@@ -162,7 +162,7 @@ class TimeSplit:
 
 
 def parts_from_a_common_time(eval_args: Mapping[str, Any]) -> tuple[int, ...]:
-    """The held-out parts that begin at the same time for all users, of RecBole's splits: 1 is validation, 2 the test.
+    """The held-out parts of RecBole's splits that begin at the same time for all users: 1 (validation), 2 (test).
 
     Those of ``RS`` in time order without groups, and the test of ``TS``. Other parts begin user by user.
 

@@ -58,14 +58,18 @@ def _is_encoding(value: Any) -> bool:
         return False
 
 
+def _are_devices(value: Any) -> bool:
+    """Whether a text is a value of CUDA_VISIBLE_DEVICES."""
+    return isinstance(value, str) and all(_DEVICE.fullmatch(part.strip()) for part in value.split(","))
+
+
 # Those that RecBole and this package define, in any case
 _METRIC = Rule(
     lambda value: isinstance(value, str) and value.lower() in metric_types,
     "the name of a metric",
     suggested=lambda: metric_types,
 )
-# A value of CUDA_VISIBLE_DEVICES: numbers and identifiers of devices, if any
-_DEVICES = re.compile(r"\s*(NoDevFiles|((-?\d+|(GPU|MIG)-[\w/-]+)\s*,?\s*)*)")
+_DEVICE = re.compile(r"-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|")
 _COLUMNS = mapping_of(TEXTS, "a mapping of file suffixes such as inter to lists of columns")
 _PLACES = integer(0, 20)
 # RecBole's caches of prepared data: checks.check_caches refuses what turns them on, with the reason.
@@ -201,10 +205,7 @@ RUN_KEYS = (
         "gpu_id",
         either(
             Rule(is_int, "a number"),
-            Rule(
-                lambda value: isinstance(value, str) and _DEVICES.fullmatch(value) is not None,
-                "a string of numbers or identifiers such as '0,1'",
-            ),
+            Rule(_are_devices, "a string of numbers or identifiers such as '0,1'"),
             Rule(lambda value: isinstance(value, tuple) and all(map(is_int, value)), "several numbers"),
         ),
         resumable="yes",

@@ -88,7 +88,7 @@ def explained(kept: str) -> Iterator[SimpleNamespace]:
     Yields:
         An object whose function ``kept`` is to be replaced when there is more to say.
     """
-    now = SimpleNamespace(kept=lambda: kept)
+    now = SimpleNamespace(kept=lambda: "")
     try:
         yield now
     except Interrupted as interrupted:
