@@ -11,6 +11,7 @@ from scipy import stats
 from recbole_posattn.experiments.leaderboard import paired_tests, statistics
 from recbole_posattn.experiments.leaderboard.paired_tests import p_values_against, paired_p_values
 from recbole_posattn.experiments.leaderboard.statistics import bootstrap_intervals, estimates, gains
+from tests.simulated_scores import simulated_pairs
 
 
 def interval(
@@ -146,27 +147,10 @@ def test_one_seed_is_not_tested() -> None:
     assert p_values["c"] == p_value(values + 1, values)  # the only test there is
 
 
-def simulated(
-    n_users: int, n_seeds: int, user_effect: bool, difference: float = 0.0, n_trials: int = 300
-) -> np.ndarray:
-    """P-values of pairs of models with a seed deviation of 0.003.
-
-    A target's metric is 0.2 apart between two models, and 0.1 between two seeds of a model. With a user effect, a user
-    has one to four targets, and what sets the models apart is the same for all of these.
-    """
-    random = np.random.default_rng([n_users, n_seeds, user_effect])
-    n_targets = random.integers(1, 5, n_users) if user_effect else np.ones(n_users, dtype=int)
-    users = np.repeat(np.arange(n_users), n_targets)
-
-    def model(shift: float) -> np.ndarray:
-        apart = random.standard_normal(n_users if user_effect else len(users), np.float32)
-        apart = 0.2 / np.sqrt(2) * (apart[users] if user_effect else apart)
-        noise = 0.1 / np.sqrt(2) * random.standard_normal((n_seeds, len(users)), np.float32)
-        return shift + apart + noise + random.normal(scale=0.003, size=(n_seeds, 1))
-
-    n_batches = n_trials // 30
-    trials = ([(model(difference), model(0.0)) for _ in range(30)] for _ in range(n_batches))
-    return np.concatenate([paired_p_values(pairs, users, seed) for seed, pairs in enumerate(trials)])
+def simulated(n_users: int, n_seeds: int, user_effect: bool, difference: float = 0.0, n_pairs: int = 300) -> np.ndarray:
+    """P-values of simulated pairs of models, each batch of pairs with its own permutations."""
+    trials = simulated_pairs(n_users, n_seeds, user_effect, difference, n_pairs)
+    return np.concatenate([paired_p_values(pairs, users, seed) for seed, (pairs, users) in enumerate(trials)])
 
 
 SIMULATED = list(itertools.product([943, 5000], [3, 5], [False, True]))
@@ -188,7 +172,7 @@ def test_a_difference_of_a_hundredth_is_mostly_found(
     n_seeds: int, lowest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paired_tests, "N_PERMUTATIONS", 499)
-    assert np.mean(simulated(5000, n_seeds, user_effect=False, difference=0.01, n_trials=150) < 0.05) >= lowest
+    assert np.mean(simulated(5000, n_seeds, user_effect=False, difference=0.01, n_pairs=150) < 0.05) >= lowest
 
 
 def test_p_values_are_corrected_by_holm() -> None:
