@@ -7,7 +7,6 @@ Shape keys: N interactions, n training rows or windows, b rows of a batch, e ear
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
@@ -118,14 +117,7 @@ class EarlierItemsMixin(DatasetMixin):
         """See ``SequentialDataset.build``."""
         train, *held_out = super().build()
         # A model whose loss takes no histories does not read the field.
-        masks = history_use(self.config).masks
-        leaves_out = leaves_out_history(masks, train)
-        if masks == "auto":
-            logging.getLogger().info(
-                f"train_mask_history auto: {'on' if leaves_out else 'off'}, since the training data have "
-                f"{density(train):.2g} targets per user and item (on from {LEAST_DENSITY})"
-            )
-        if leaves_out and isinstance(train.inter_feat, LazyPrefixes):
+        if leaves_out_history(history_use(self.config).masks, train) and isinstance(train.inter_feat, LazyPrefixes):
             train.earlier = self._earlier_items(train)
         return [train, *held_out]
 

@@ -5,6 +5,7 @@ Shape keys: n items.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
@@ -14,7 +15,7 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from torch import Tensor
 
-from recbole_posattn.data.earlier_items import history_use, leaves_out_history
+from recbole_posattn.data.earlier_items import LEAST_DENSITY, density, history_use, leaves_out_history
 from recbole_posattn.nn.backbone import BlockOptions
 from recbole_posattn.nn.encodings.base import EncodingOptions
 from recbole_posattn.nn.kernels.base import Alignment
@@ -78,4 +79,10 @@ def item_counts(dataset: Dataset) -> Tensor:
 def loss_history_use(config: Config, train: Dataset) -> tuple[bool, bool]:
     """Whether the scores of history items get a bias, and whether these items leave the loss; see ``HistoryUse``."""
     use = history_use(config, config["loss_type"] not in LOSSES_WITHOUT_HISTORIES)
-    return use.partitions, leaves_out_history(use.masks, train)
+    leaves_out = leaves_out_history(use.masks, train)
+    if use.masks == "auto":
+        logging.getLogger().info(
+            f"train_mask_history auto: {'on' if leaves_out else 'off'}, since the training data have "
+            f"{density(train):.2g} targets per user and item (on from {LEAST_DENSITY})"
+        )
+    return use.partitions, leaves_out

@@ -343,6 +343,14 @@ def test_auto_leaves_the_history_in_the_loss_of_sparse_data(
         caplog.clear()
 
 
+@pytest.mark.usefixtures("registrations")
+def test_auto_says_nothing_of_a_loss_without_histories(build: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    register_loss("plain", PlainCrossEntropy)
+    with caplog.at_level(logging.INFO):
+        model, _ = build(MAX_ITEM_LIST_LENGTH=8, mask_history="all", train_mask_history="auto", loss_type="plain")
+    assert not model.masks_history and "train_mask_history" not in caplog.text
+
+
 def test_auto_follows_the_protocol() -> None:
     def use(
         partition: object, mask: object, mask_history: str | None, takes_histories: bool = True
