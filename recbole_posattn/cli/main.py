@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import recbole_posattn
 from recbole_posattn.cli import (
@@ -30,7 +30,7 @@ from recbole_posattn.cli import (
     tune,
 )
 from recbole_posattn.cli.parser import Parser, check_flags
-from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, one_line
+from recbole_posattn.errors import EXIT_FAILURE, EXIT_USER_ERROR, ProcessError, UserError, did_you_mean, one_line, shown
 from recbole_posattn.files import discard_output
 from recbole_posattn.training import interrupts
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         completion.complete(parser)
     given = _readable(parser, arguments)
     if given[:1] and given[0].startswith("-") and given[0] not in parser.flags_of_its_own():
-        parser.refuse(given[:1])
+        _refuse_first_flag(given[0], parser, of_commands)
     options, settings = parser.parse_known_args(given)
     options.settings = settings
     command = COMMANDS[options.command]
@@ -97,6 +97,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         of_commands[options.command].chosen(options).refuse(settings, given)
     flags = [*of_commands[options.command].flags()]
     return _guarded(lambda: _execute(command, options, flags, of_commands))
+
+
+def _refuse_first_flag(argument: str, parser: Parser, of_commands: Mapping[str, Parser]) -> NoReturn:
+    """End with a line on a flag that stands where the command belongs."""
+    flag = argument.partition("=")[0]
+    having = [name for name, of_command in of_commands.items() if flag in of_command.flags()]
+    hint = "" if having else did_you_mean(flag, parser.flags_of_its_own())
+    is_setting = flag.startswith("--") and not having  # such as --epochs=3
+    if not hint and (is_setting or "run" in having or len(having) == 1):
+        name = having[0] if len(having) == 1 else "run"
+        hint = f" Did you mean {f'recbole-posattn {name} {argument}'!r}?"
+    commands = "" if hint else f" ({', '.join(having or COMMANDS)})"
+    parser.error(f"a command{commands} comes before its flags; got {shown(argument)}.{hint}")
 
 
 def _execute(
