@@ -16,8 +16,15 @@ from recbole_posattn.training.run_folder import BEST_NAME
 
 
 def read_result(folder: Path, name: str = RESULT_NAME) -> dict[str, Any]:
-    """The content of a JSON file that a run left in its folder; scores that are ``null`` there are NaN."""
+    """The content of a JSON file that a run left in its folder; scores that are ``null`` there are NaN.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is not a JSON object.
+    """
     content = json.loads((folder / name).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{folder / name} is not a JSON object")
     for scores in (content, *content.get("curve", ())):
         for key in scores.keys() & {"best_valid_score", "loss"}:
             scores[key] = math.nan if scores[key] is None else scores[key]

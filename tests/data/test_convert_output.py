@@ -41,6 +41,18 @@ def test_an_atomic_file_is_replaced_only_if_asked_for(empty_folder: Path, table:
     assert files(empty_folder / "dataset") == ["mine/mine.inter"]  # the list was of the other file
 
 
+def test_a_parquet_file_of_interactions_is_not_hidden_unless_asked_for(empty_folder: Path, table: Path) -> None:
+    """The text file would be read instead."""
+    there = Path("dataset/mine/mine.inter.parquet")
+    there.parent.mkdir(parents=True)
+    pd.DataFrame({"user_id": ["a"], "item_id": ["x"]}).to_parquet(there)
+    with pytest.raises(SettingError, match=r"mine.inter.parquet exists; give another --dataset, or --overwrite"):
+        convert(table, "mine", OWN, on_error="skip")
+    assert files(empty_folder / "dataset") == ["mine/mine.inter.parquet"]
+    convert(table, "mine", OWN, on_error="skip", overwrite=True)
+    assert there.is_file() and there.with_suffix("").is_file()
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", ".hidden", "a\nb"])
 def test_a_name_is_a_word(empty_folder: Path, table: Path, name: str) -> None:
     with pytest.raises(SettingError, match="name must be a plain word such as my-data"):

@@ -20,6 +20,7 @@ from recbole_posattn.experiments.leaderboard.overview import common_name, leader
 from recbole_posattn.experiments.leaderboard.overview_figure import draw_gains, model_order
 from recbole_posattn.experiments.leaderboard.overview_report import gain_table, write_overview
 from recbole_posattn.experiments.leaderboard.public import json_report
+from recbole_posattn.models import rivals
 from tests.leaderboard.test_board import N_TARGETS, outcome
 from tests.leaderboard.test_report import PROVENANCE
 
@@ -107,6 +108,50 @@ def test_a_board_whose_metric_is_not_of_ranks_is_left_out(results: Path) -> None
 def test_rows_have_a_common_name() -> None:
     names = [("PosKernelSASRec", "PosKernelSASRec"), ("kernel", "PosKernelSASRec"), ("SASRec", "SASRec"), ("Pop", None)]
     assert [common_name(*name) for name in names] == ["PosKernel", "kernel", "SASRec", "Pop"]
+    published = [name for name in vars(rivals) if name.endswith("SASRec")]
+    assert {"ESASRec", "TiSASRec"} <= {*published}
+    assert [common_name(name, name) for name in published] == published
+
+
+@pytest.mark.parametrize("reference", ["NoPE", "NoPESASRec"])
+@pytest.mark.parametrize("kernel", ["PosKernel", "PosKernelSASRec"])
+def test_both_names_of_a_model_are_the_same_row(results: Path, reference: str, kernel: str) -> None:
+    for models in ((), (kernel,), (kernel, "NoPESASRec"), (kernel, "NoPE")):
+        boards, _ = read_gains(leaderboard_folders([results]), reference, models)
+        assert [board.dataset for board in boards] == ["films", "songs"]
+        assert all("PosKernel" in board.table["model"].tolist() for board in boards)
+    with pytest.raises(SettingError, match=f"{reference}' is the reference; name others"):
+        read_gains(leaderboard_folders([results]), reference, ["NoPE", "NoPESASRec"])
+
+
+def test_boards_of_the_same_data_and_protocol_are_told_apart(results: Path, tmp_path: Path) -> None:
+    leaderboard(results / "d", "films", {"NoPE": 12, "PosKernel": 3})
+    leaderboard(tmp_path / "other" / "d", "films", {"NoPE": 12, "PosKernel": 3})
+    folders = leaderboard_folders([results, tmp_path / "other"])
+    boards, left_out = read_gains(folders)
+    places = [board.place for board in boards]
+    assert places == ["a", "", (results / "d").as_posix(), (tmp_path / "other" / "d").as_posix()]
+    assert gain_table(boards[:2])[0] == ["model", "films, temporal (a)", "songs, temporal"]
+    figure = draw_gains(boards, "NoPE")
+    assert figure.axes[0].get_title().endswith("users\na")
+    write_overview(boards, left_out, "NoPE", "command", tmp_path / "overview")
+    assert pd.read_csv(tmp_path / "overview" / "overview.csv")["leaderboard"].tolist() == [*"aabbdd"]
+
+
+def test_if_no_leaderboard_can_be_read_the_reason_is_given(results: Path) -> None:
+    for name in "ab":
+        next((results / name).glob("runs/NoPE*-1/users.parquet")).unlink()
+    with pytest.raises(
+        DataError, match=r"has the row NoPE, and .*a: .*users.parquet is missing.*\(1 more cannot be read"
+    ):
+        read_gains(leaderboard_folders([results]))
+
+
+@pytest.mark.parametrize("content", ["null", '{"config": null}', "[]", '{"config": {}}', '{"config": 3}'])
+def test_a_record_with_other_content_is_a_damaged_one(results: Path, content: str) -> None:
+    next((results / "a").glob("runs/NoPE*-1/result.json")).write_text(content)
+    with pytest.raises(DataError, match="a record of films, temporal cannot be read"):
+        read_gains([results / "a"])
 
 
 def test_two_rows_of_one_board_do_not_share_a_name(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from recbole_posattn.experiments.leaderboard.columns import columns
 from recbole_posattn.experiments.leaderboard.costs_figure import DRAWN_COSTS, draw_cost
 from recbole_posattn.experiments.leaderboard.figures import draw_board, draw_curves, draw_groups, draw_scores
 from recbole_posattn.experiments.leaderboard.latex import latex
+from recbole_posattn.experiments.leaderboard.live import LiveTable
 from recbole_posattn.experiments.leaderboard.markdown import markdown
 from recbole_posattn.experiments.leaderboard.matrix import draw_pairs, pair_cells
 from recbole_posattn.experiments.leaderboard.page import html
@@ -34,6 +35,7 @@ from recbole_posattn.experiments.leaderboard.published import Published
 from recbole_posattn.experiments.leaderboard.report import CSV_COLUMNS, csv, write_report
 from recbole_posattn.experiments.leaderboard.table import Provenance
 from recbole_posattn.experiments.leaderboard.terminal import print_boards
+from recbole_posattn.experiments.trials import Trial
 
 NAN = float("nan")
 NASTY = """<script>alert("1")</script>_50%&'$a$|#"""
@@ -326,6 +328,13 @@ def test_latex_has_each_cell() -> None:
     assert r"\label{tab:leaderboard-ml-100k-temporal-split}" in text
 
 
+def test_latex_does_not_take_a_name_for_an_argument() -> None:
+    figures = [Published(name, "ml-100k", "p", "a paper", {"ndcg@10": 0.05}, {}, 5) for name in ("[A] ours", "*B")]
+    lines = latex([make_board()], PROVENANCE._replace(published=figures)).splitlines()
+    assert [line.partition(" &")[0] for line in lines if "a paper" in line] == ["{[}A] ours", "{*}B"]
+    assert not any(line.startswith(("[", "*")) for line in lines)
+
+
 def test_latex_has_the_number_of_seeds_of_published_figures() -> None:
     figures = Published("GRU", "ml-100k", "a protocol", "a paper", {"ndcg@10": 0.05}, {}, 5)
     text = latex([make_board()], PROVENANCE._replace(published=[figures]))
@@ -465,6 +474,14 @@ def test_the_terminal_shows_a_table() -> None:
     narrow = printed(width=60, force_terminal=True, color_system=None)
     assert all(len(line) <= 60 for line in narrow[1:6])
     assert narrow[6] == "Too wide for 60 characters: seeds, seconds, parameters"
+
+
+def test_the_live_table_names_rows_as_they_are() -> None:
+    names = ["SASRec [paper]", "SASRec [/paper]", "[bold]"]
+    console = Console(file=io.StringIO(), width=100, color_system=None, force_terminal=True)
+    with LiveTable("a [b], temporal", [Trial(name, {"seed": 1}) for name in names], console):
+        pass
+    assert all(name in console.file.getvalue() for name in [*names, "a [b], temporal"])
 
 
 # -- HTML ------------------------------------------------------------------------------------------------------------

@@ -102,6 +102,8 @@ def test_flags_leave_out_what_other_entries_of_the_file_name(tmp_path: Path) -> 
     )
     file = written(tmp_path, text)
     assert read_spec(file, {"seeds": [2021], "datasets": ["tiny"]}, {}).seeds == [2021]
+    file.write_text(text.replace("[ml-100k]", "ml-100k"))
+    assert read_spec(file, {"datasets": ["tiny"]}, {}).datasets == ["tiny"]
     spec = read_spec(file, {"models": ["FPMC", "Pop"]}, {})
     assert spec.reference == "FPMC"
     with pytest.raises(SettingError, match="reference must be one of FPMC, Pop; got 'a'"):

@@ -150,6 +150,13 @@ def test_labels_of_many_keys_do_not_overlap() -> None:
     assert (lines[1] - lines[0]) * math.sin(angle) > size  # slanted lines of text, this far apart
 
 
+def test_the_progress_bar_names_a_search_as_it_is() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=110)
+    with LiveSearch("SASRec [ours] [/x]", 2, "ndcg@10", True, console) as live:
+        live.add(make_records(2)[0])
+    assert "SASRec [ours] [/x] " in console.file.getvalue()
+
+
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_each_trial_is_one_short_line(is_terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=110)

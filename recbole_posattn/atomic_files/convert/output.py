@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from recbole_posattn.atomic_files.convert.features import ROLES, Role, Table
 from recbole_posattn.atomic_files.convert.interactions import Interactions, quoted
 from recbole_posattn.atomic_files.convert.rejects import Rejects
+from recbole_posattn.data.sources import PARQUET
 from recbole_posattn.errors import SettingError, UserError
 from recbole_posattn.files import write_atomically
 
@@ -54,8 +55,9 @@ class Output:
         self.overwrite = overwrite
         self.file = self.folder / f"{name}.inter"
         self.rejected_file = self.folder / f"{name}.rejected.tsv"
-        if os.path.exists(self.file) and not overwrite:
-            raise SettingError(f"{self.file} exists; give another --dataset, or --overwrite.")
+        for there in (self.file, self.file.with_name(self.file.name + PARQUET)):  # the former is read if both exist
+            if os.path.exists(there) and not overwrite:
+                raise SettingError(f"{there} exists; give another --dataset, or --overwrite.")
         there = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{self.folder} cannot be written: {there} is not a folder that you may write to")

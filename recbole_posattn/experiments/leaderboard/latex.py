@@ -40,6 +40,8 @@ _SIGNS = {
     "…": r"\dots{}",
     "−": "$-$",
     **{sign: f"\\{sign}" for sign in "%_&#${}"},
+    # At the start of a row, these would be arguments of the commands \midrule and \\ before it.
+    **{sign: f"{{{sign}}}" for sign in "[*"},
 }
 
 # Names longer than this are broken into lines.

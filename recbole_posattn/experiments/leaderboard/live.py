@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from recbole_posattn.experiments.trials import Outcome, Trial
 from recbole_posattn.reporting.terminal import print_line
@@ -63,7 +64,7 @@ class LiveTable:
         print_line(self.console, f"{self.title}  {done}/{len(self.trials)}  {row}  ({seconds:.0f} s since the start)")
 
     def _drawn(self) -> Group:
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=Text(self.title), title_justify="left")
         results = (outcome.result for outcomes in self.outcomes.values() for outcome in outcomes if outcome.has_result)
         metric = next((f"{result['config']['valid_metric'].lower()}, valid" for result in results), "valid")
         for column in ("model", "runs", metric, "s an epoch", "state"):
@@ -75,7 +76,7 @@ class LiveTable:
             n_missing = len(outcomes) - len(finished)
             n_trials = sum(trial.name == name for trial in self.trials)
             table.add_row(
-                name,
+                Text(name),  # a name with brackets is not markup
                 f"{len(outcomes)}/{n_trials}",
                 f"{sum(scores) / len(scores):.4f}" if scores else "",
                 f"{sum(seconds) / len(seconds):.1f}" if seconds else "",

@@ -21,8 +21,9 @@ from recbole_posattn.experiments.leaderboard.statistics import gains
 # The model that others are compared with by default: SASRec without positional encoding.
 BASELINE = "NoPE"
 
-# Suffix of our model classes, which the leaderboards of this package leave out.
+# Suffix of our model classes, which the leaderboards of this package leave out; it is part of these published names.
 _SUFFIX = "SASRec"
+_PUBLISHED = ("SASRec", "ESASRec", "TiSASRec")
 
 GAIN_COLUMNS = [
     *("model", "row", "seeds", "mean", "difference", "low", "high", "share", "share_low", "share_high", "p"),
@@ -48,6 +49,7 @@ class Gains(NamedTuple):
             its costs.
         findings: What the board shows, in sentences.
         date: Of its runs.
+        place: Where it is, if other boards have the same data set and protocol; otherwise empty.
     """
 
     folder: Path
@@ -60,11 +62,12 @@ class Gains(NamedTuple):
     table: pd.DataFrame
     findings: list[str]
     date: str
+    place: str = ""
 
     @property
     def title(self) -> str:
-        """Data set and protocol."""
-        return f"{self.dataset}, {self.protocol}"
+        """Data set and protocol, and the place if these do not tell it from another board."""
+        return f"{self.dataset}, {self.protocol}" + (f" ({self.place})" if self.place else "")
 
     def verdict(self, row: pd.Series) -> str:
         """``better`` or ``worse`` than the common model, a ``tie``, or empty without a test."""
@@ -79,7 +82,12 @@ class Gains(NamedTuple):
 
 def common_name(row: str, model: str | None) -> str:
     """The name of a row that has the same model in all leaderboards: ``PosKernel`` for ``PosKernelSASRec`` itself."""
-    return (row.removesuffix(_SUFFIX) or row) if row == model else row
+    return row.removesuffix(_SUFFIX) if row == model and row not in _PUBLISHED else row
+
+
+def _means(asked: str, row: str, name: str) -> bool:
+    """Whether a row with this common name is the one that was asked for."""
+    return asked in (row, name) or common_name(asked, asked) == name
 
 
 def leaderboard_folders(given: Sequence[Path]) -> list[Path]:
@@ -112,32 +120,38 @@ def read_gains(
         The gains by board, and a line for each board or leaderboard that was left out, with the reason.
 
     Raises:
-        DataError: If the only leaderboard, or one of its records, cannot be read.
+        DataError: If the leaderboards that cannot be read are all there are, or leave none with the common model.
         SettingError: If no board has the common model, or a named model is on none of them.
     """
     result: list[Gains] = []
     left_out: list[str] = []
+    unreadable: list[str] = []
     for folder in folders:
         try:
             found_on = _gains_by_board(folder, baseline)
         except DataError as error:
             if len(folders) == 1:
                 raise
-            left_out.append(f"{folder}: {error}")
+            unreadable.append(f"{folder}: {error}")
+            left_out.append(unreadable[-1])
             continue
         left_out += [f"{folder}: {name}: {found}" for name, found in found_on.items() if isinstance(found, str)]
         result += [found for found in found_on.values() if isinstance(found, Gains)]
+    if not result and unreadable:
+        more = f" ({len(unreadable) - 1} more cannot be read)" if len(unreadable) > 1 else ""
+        raise DataError(f"no other leaderboard has the row {baseline}, and {unreadable[0]}{more}")
     if not result:
         raise SettingError(f"no leaderboard has the row {baseline} and another row; name a row with --reference=NAME.")
+    result = _with_places(result)
     known = {baseline, *(str(name) for each in result for name in (*each.table["model"], *each.table["row"]))}
     for model in models:
-        if model not in known:
+        if not any(_means(model, name, common_name(name, name)) for name in known):
             raise SettingError(
                 f"models: {model!r} is in no leaderboard with {baseline}; there are {', '.join(sorted(known))}."
             )
     if not models:
         return result, left_out
-    if set(models) == {baseline}:
+    if all(_means(model, baseline, common_name(baseline, baseline)) for model in models):
         raise SettingError(
             f"models: {baseline!r} is the reference; name others to compare with it, of "
             f"{', '.join(sorted(known - {baseline}))}."
@@ -148,7 +162,20 @@ def read_gains(
 
 
 def _rows_of(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    return table[table["model"].isin(models) | table["row"].isin(models)].reset_index(drop=True)
+    chosen = [any(_means(asked, *names) for asked in models) for names in zip(table["row"], table["model"])]
+    return table[chosen].reset_index(drop=True)
+
+
+def _with_places(boards: Sequence[Gains]) -> list[Gains]:
+    """The boards; those of equal titles with the name of their folder, or its path if the names are equal, too."""
+    titles = Counter(board.title for board in boards)
+    names = Counter((board.title, board.folder.resolve().name) for board in boards)
+    places = []
+    for board in boards:
+        name = board.folder.resolve().name
+        place = name if names[board.title, name] == 1 else board.folder.as_posix()
+        places.append(place if titles[board.title] > 1 else "")
+    return [board._replace(place=place) for board, place in zip(boards, places)]
 
 
 def _gains_by_board(folder: Path, baseline: str) -> dict[str, Gains | str]:
@@ -171,7 +198,7 @@ def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains 
     names = {row: common_name(row, of_row[0].result["config"].get("model")) for row, of_row in runs.items()}
     of_names = Counter(names.values())
     names = {row: name if of_names[name] == 1 else row for row, name in names.items()}
-    base = next((row for row, name in names.items() if baseline in (row, name)), None)
+    base = next((row for row, name in names.items() if _means(baseline, row, name)), None)
     others = [row for row in names if row != base]
     if base is None or not others:
         return f"it has no row {baseline}, or no other one"

@@ -44,7 +44,8 @@ def draw_gains(boards: Sequence[Gains], baseline: str) -> Figure:
     axes = figure.subplots(n_lines, per_line, sharey=True, squeeze=False)
     for axis, board in zip(axes.flat, boards):
         _draw_board(axis, board, models)
-        axis.set_title(f"{board.dataset}\n{board.protocol}, {board.n_users:,} users", fontsize=8.5)
+        place = f"\n{board.place}" if board.place else ""
+        axis.set_title(f"{board.dataset}\n{board.protocol}, {board.n_users:,} users{place}", fontsize=8.5)
         axis.set_xlabel(f"% of {metric_title(board.metric)} of {baseline}", fontsize=8)
     for axis in list(axes.flat)[len(boards) :]:
         axis.set_visible(False)

@@ -127,8 +127,14 @@ def _link(board: Gains, folder: Path, name: str) -> str:
 
 def _csv(boards: Sequence[Gains]) -> str:
     tables = [
-        board.table.assign(dataset=board.dataset, protocol=board.protocol, metric=board.metric, baseline=board.baseline)
+        board.table.assign(
+            leaderboard=board.folder.resolve().name,
+            dataset=board.dataset,
+            protocol=board.protocol,
+            metric=board.metric,
+            baseline=board.baseline,
+        )
         for board in boards
     ]
-    columns = ["dataset", "protocol", "metric", "baseline", *GAIN_COLUMNS]
+    columns = ["leaderboard", "dataset", "protocol", "metric", "baseline", *GAIN_COLUMNS]
     return pd.concat(tables)[columns].to_csv(index=False)

@@ -128,8 +128,7 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     of_rows = _seeds_of_rows(models, seeds, where)
     # A flag may leave out rows, seeds and data sets that other entries of the file name.
     all_seeds = {*seeds, *_seeds(in_file.get("seeds", 3), f"{where}: seeds"), *itertools.chain(*of_rows.values())}
-    if "seeds" in flags:
-        of_rows = {}
+    of_rows = {} if "seeds" in flags else of_rows
     named = next(iter(models)) if given.get("reference") is None else given["reference"]
     if str(named) not in (models if "reference" in flags else all_rows):
         raise SettingError(f"{where}: reference must be one of {', '.join(models)}; got {named!r}.")
@@ -138,7 +137,8 @@ def read_spec(file: str | Path | None, flags: Mapping[str, Any], settings: Mappi
     shared = _mapping(given.get("settings"), f"{where}: settings")
     for of_all in (shared, settings):
         _check_keys(of_all, RUN_NAMES, f"{where}: settings of all runs")
-    tuned = _tuned(given.get("tuned"), all_rows, {*datasets, *(in_file.get("datasets") or [])}, where)
+    all_datasets = {*datasets, *_list(in_file.get("datasets") or datasets, str, f"{where}: datasets")}
+    tuned = _tuned(given.get("tuned"), all_rows, all_datasets, where)
     settings_of_rows = [*models.values(), *(row for rows in tuned.values() for row in rows.values())]
     plugins = with_plugins(given, shared, settings, *settings_of_rows).get("plugins", [])
     import_plugins(plugins)

@@ -30,8 +30,8 @@ class LiveSearch:
         self.console = console
         self.records: list[TrialRecord] = []
         self.progress = Progress(
-            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
-            TextColumn("{task.fields[summary]}"),
+            *(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
+            TextColumn("{task.fields[summary]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
