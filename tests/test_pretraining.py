@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,23 @@ def test_runs_that_begin_with_other_weights_are_other_runs(settings: Callable, t
     assert first == copied != other
     checkpoints[0].write_bytes(b"two")
     assert fingerprint(given[0]) == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_a_schedule_lasts_as_long_as_the_pretraining(settings: Callable, model: str) -> None:
+    """``epochs`` is the number of the next stage."""
+    falling = settings(model, lr_scheduler="linear")
+    result = run(model, "tiny", config_dict=falling, command_line=[])
+    rates = [point["learning_rate"] for point in result["curve"]]
+    assert len(rates) == 4 and all(now > after for now, after in itertools.pairwise(rates))
+    shorter = run(model, "tiny", config_dict={**falling, "lr_decay_epochs": 2}, command_line=[])
+    assert shorter["epochs"] == 2 and Path(shorter["checkpoint"]).name == f"{model}-tiny-2.pth"
+    with pytest.raises(SettingError, match=r"lr_decay_epochs \(by default pretrain_epochs\), which is 4; got 4"):
+        run(model, "tiny", config_dict={**falling, "lr_warmup_epochs": 4}, command_line=[])
+    if model == "S3Rec":  # the other one has batch normalization, which cannot be averaged
+        averaged = settings(model, weight_averaging="swa", averaging_start_epoch=2)
+        assert run(model, "tiny", config_dict=averaged, command_line=[])["epochs"] == 4
 
 
 @pytest.mark.slow

@@ -175,6 +175,14 @@ def test_no_epoch_is_trained_with_the_learning_rate_0(tiny_settings: Callable, c
         assert alone["test_result"] == result["test_result"]
 
 
+def test_the_last_epoch_with_a_learning_rate_is_validated(tiny_settings: Callable) -> None:
+    settings = tiny_settings(lr_scheduler="linear", lr_decay_epochs=2, epochs=5, eval_step=4)
+    result = run("NoPESASRec", "tiny", config_dict=settings, command_line=[])
+    alone = run("NoPESASRec", "tiny", config_dict={**settings, "epochs": 2}, command_line=[])
+    assert (result["epochs"], result["best_epoch"]) == (2, 1)
+    assert result["best_valid_result"] == alone["best_valid_result"] is not None
+
+
 def test_a_model_without_epochs_stays_without(tiny_settings: Callable) -> None:
     """RecBole trains those of the type TRADITIONAL for one epoch, whatever ``epochs`` says."""
     result = run("Pop", "tiny", config_dict=tiny_settings(epochs=5), command_line=[])

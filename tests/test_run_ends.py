@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from recbole_posattn.cli.main import main
 from recbole_posattn.errors import DataError, SettingError, TrainingError
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.load import evaluate_checkpoint
+from recbole_posattn.training.result import best_epoch, result_table
 from recbole_posattn.training.resume import LOCK_NAME
 from recbole_posattn.training.run_folder import LAST_NAME
+from tests.planted import write_atomic_file
 from tests.systems import needs_posix
 
 
@@ -78,16 +81,47 @@ def test_a_fork_does_not_end_as_the_training_does(capfd: pytest.CaptureFixture, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["Pop", "ItemKNN"])
-def test_a_model_of_one_epoch_is_kept_without_validation(tiny_settings: Callable, model: str) -> None:
-    """RecBole validates each ``eval_step`` epochs, of which these models have one."""
+def test_a_model_of_one_epoch_is_validated_after_it(tiny_settings: Callable, model: str) -> None:
+    """RecBole validates each ``eval_step`` epochs, but these models have one."""
     settings = tiny_settings(epochs=4, eval_step=3)
     result = run(model, "tiny", config_dict=settings, command_line=[])
     every = run(model, "tiny", config_dict={**settings, "eval_step": 1}, command_line=[])
     assert result["test_result"] == every["test_result"] and result["best_epoch"] == 0
+    assert result["best_valid_result"] == every["best_valid_result"] is not None
     assert Path(result["checkpoint"]).is_file()
     assert (
         run(model, "tiny", config_dict=settings, command_line=[], resume="auto")["checkpoint"] == result["checkpoint"]
     )
+
+
+@pytest.mark.parametrize("model", ["NoPESASRec", "Pop"])
+def test_the_best_epoch_is_one_that_was_validated(tiny_settings: Callable, model: str) -> None:
+    for saved in (True, False):
+        none = run(model, "tiny", config_dict=tiny_settings(eval_step=0), saved=saved, command_line=[])
+        assert (none["best_epoch"], none["best_valid_result"]) == (-1, None)
+        result = run(model, "tiny", config_dict=tiny_settings(epochs=3), saved=saved, command_line=[])
+        assert result["curve"][result["best_epoch"]]["valid"] == result["best_valid_result"]
+    assert "(best" not in result_table(Config(model, "tiny", config_dict=tiny_settings(), command_line=[]), none)
+
+
+@pytest.mark.parametrize("bigger", [True, False])
+def test_of_equal_scores_the_last_epoch_is_the_best(bigger: bool) -> None:
+    config = {"valid_metric": "NDCG@10", "valid_metric_bigger": bigger}
+    scores = [0.1, 0.3, 0.1, math.nan, 0.3, 0.2]
+    curve = [{"epoch": epoch, "valid": {"ndcg@10": score}} for epoch, score in enumerate(scores)]
+    assert best_epoch([*curve, {"epoch": 6}], config) == (4 if bigger else 2)
+    assert best_epoch([{"epoch": 0}, curve[3]], config) == -1
+
+
+@pytest.mark.parametrize("loss_type", ["BCE", "SSM", "gBCE", "BPR"])
+def test_a_loss_needs_two_items_to_draw_negatives_from(tiny_settings: Callable, tmp_path: Path, loss_type: str) -> None:
+    write_atomic_file(tmp_path / "data", "one", [(f"u{user}", "i", t) for user in range(4) for t in range(5)])
+    settings = tiny_settings(data_path="data", topk=[1], valid_metric="NDCG@1", loss_type=loss_type)
+    for distribution in ("uniform", "popularity")[: 1 if loss_type == "gBCE" else 2]:  # which takes no other
+        negatives = {"train_neg_sample_args": {"distribution": distribution}}
+        with pytest.raises(DataError, match=f"loss_type {loss_type} draws negative items, .* has 1. loss_type CE"):
+            run("NoPESASRec", "one", config_dict={**settings, **negatives}, command_line=[])
+    assert run("NoPESASRec", "one", config_dict={**settings, "loss_type": "CE"}, command_line=[])["epochs"] == 2
 
 
 def test_runs_leave_no_threads(tiny_settings: Callable) -> None:
@@ -148,6 +182,14 @@ def test_a_transform_needs_its_share(tiny_settings: Callable, model: str, transf
         ("SHAN", {"weight_decay": 0.1}, r"weight_decay must be 0 with SHAN, .* reg_weight \[0.01, 0.0001\]; got 0.1"),
         ("HGN", {"weight_decay": 1}, "weight_decay must be 0 with HGN"),
         ("Pop", {"train_neg_sample_args": {"dynamic": True, "candidate_num": 4}}, "must not be dynamic with Pop"),
+        (
+            "BERT4Rec",
+            {"transform": None},
+            "transform must be mask_itemseq with BERT4Rec, .*; got None",
+        ),
+        ("SHAN", {"transform": "mask_itemseq", "mask_ratio": 0.5}, "transform must be inverse_itemseq with SHAN"),
+        ("BERT4Rec", {"mask_ratio": 0}, "mask_ratio × MAX_ITEM_LIST_LENGTH .* at least one; got 0 × 10"),
+        ("BERT4Rec", {"MAX_ITEM_LIST_LENGTH": 4}, "of which there must be at least one; got 0.2 × 4"),
     ],
 )
 def test_settings_that_a_model_of_recboles_fails_on(

@@ -128,6 +128,13 @@ def test_without_validations_or_test_rows(model: str, settings: Callable, change
     assert (result["best_valid_result"] is None) == ("eval_step" in changes)
 
 
+def test_max_minutes_end_the_training_after_a_round(model: str, settings: Callable) -> None:
+    result = run(model, "rated", config_dict=settings(epochs=3, max_minutes=1e-9), command_line=[])
+    assert (result["epochs"], result["stopped_by"], result["best_epoch"]) == (1, "max_minutes", 0)
+    one = run(model, "rated", config_dict=settings(epochs=1), command_line=[])
+    assert result["test_result"] == one["test_result"] and one["stopped_by"] is None
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -170,7 +170,8 @@ def _run_facts(checkpoint: Path, loaded: Loaded, allow_unsafe_checkpoint: bool) 
     epoch = int(read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)["epoch"]) + 1
     sizes = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items, {dataset.inter_num:,} interactions"
     result = _result(checkpoint.parent / RESULT_NAME)
-    of_epoch = result.get("best_epoch") == epoch - 1
+    best = result.get("best_epoch", -1) + 1  # 0 if no epoch was validated; the last one was tested then
+    of_epoch = epoch == (best or result.get("epochs"))
     metrics = [
         (name, _metrics(result[key], config["valid_metric"]))
         for name, key in (("validation", "best_valid_result"), ("test", "test_result"))
@@ -180,7 +181,7 @@ def _run_facts(checkpoint: Path, loaded: Loaded, allow_unsafe_checkpoint: bool) 
         ("data set", config["dataset"]),
         ("data", sizes),
         ("seed", str(config["seed"])),
-        ("epoch", f"{epoch}, the best of {result['epochs']}" if of_epoch else str(epoch)),
+        ("epoch", f"{epoch}, the {'best' if best else 'last'} of {result['epochs']}" if of_epoch else str(epoch)),
         *metrics,
     ]
 

@@ -51,6 +51,8 @@ _RECBOLE_NEGATIVES = Rule(
     "a dict of distribution (uniform, popularity or none), sample_num (a positive integer), alpha (a number of at "
     "least 0), dynamic (True or False) and candidate_num (an integer of at least 0), or ~",
 )
+# RecBole's models that read the fields of a transform
+_TRANSFORMS_OF_MODELS = {"BERT4Rec": "mask_itemseq", "SHAN": "inverse_itemseq"}
 _SHARES_OF_TRANSFORMS = {"mask_itemseq": "mask_ratio", "crop_itemseq": "eta", "reorder_itemseq": "beta"}
 
 
@@ -230,18 +232,30 @@ def check_stage(model: str, settings: Mapping[str, Any]) -> None:
     raise SettingError(f"{PRETRAINED} must be a checkpoint {before}, with {key} {settings[key]}; {what}.")
 
 
-def check_transform(settings: Mapping[str, Any]) -> None:
-    """Refuse a ``transform`` without the share of a history that it changes, which RecBole fails on in the first batch.
+def check_transform(model: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a ``transform`` that RecBole fails on in the first batch.
+
+    Args:
+        model: Its name.
+        settings: With RecBole's defaults filled in.
 
     Raises:
-        SettingError: Naming the key of the share.
+        SettingError: Naming the key: the transform, or the share of a history that it changes.
     """
-    transform = settings.get("transform")
+    transform, needed = settings.get("transform"), _TRANSFORMS_OF_MODELS.get(model)
+    if needed is not None and transform != needed:
+        raise SettingError(f"transform must be {needed} with {model}, which reads its fields; got {transform!r}.")
     key = _SHARES_OF_TRANSFORMS.get(str(transform))
     if key is not None:
         share: Any = settings.get(key)
         if not is_number(share) or not 0 <= share <= 1:
             raise SettingError(f"transform {transform!r} needs {key}, a number in [0, 1]; got {share!r}.")
+        length = settings["MAX_ITEM_LIST_LENGTH"]
+        if transform == "mask_itemseq" and int(share * length) < 1:
+            raise SettingError(
+                f"transform {transform!r} masks {key} × MAX_ITEM_LIST_LENGTH items, rounded down, of which there must "
+                f"be at least one; got {share:g} × {length}."
+            )
 
 
 # RecBole resolves these to values that the rules for given values do not allow.

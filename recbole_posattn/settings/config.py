@@ -241,7 +241,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
             check_recbole_model(self.model, settings)
             check_stage(self.model, settings)
             check_whole_sequences(self.model, self.model_class, settings)
-        check_transform(settings)
+        check_transform(self.model, settings)
         check_recipe(self.model, settings, self.external_config_dict.keys() & self.internal_config_dict.keys())
         settings["lr_decay_epochs"] = resolved_decay_epochs(settings)
         settings["plugins"] = plugins_of_run({**settings, "model": self.model})

@@ -60,12 +60,13 @@ def check_recipe(model: str, settings: Mapping[str, Any], given: Container[str])
     warmup, decay = settings["lr_warmup_epochs"], resolved_decay_epochs(settings)
     if decay is not None and warmup >= decay:
         raise SettingError(
-            f"lr_warmup_epochs must be below lr_decay_epochs (by default epochs), which is {decay}; got {warmup}."
+            f"lr_warmup_epochs must be below lr_decay_epochs (by default {epochs_key(settings)}), which is {decay}; "
+            f"got {warmup}."
         )
     _check_histories(settings)
-    start, epochs = settings["averaging_start_epoch"], settings["epochs"]
-    if settings["weight_averaging"] is not None and start >= epochs > 0:
-        raise SettingError(f"averaging_start_epoch must be below epochs, which is {epochs}; got {start}.")
+    key, start = epochs_key(settings), settings["averaging_start_epoch"]
+    if settings["weight_averaging"] is not None and start >= settings[key] > 0:
+        raise SettingError(f"averaging_start_epoch must be below {key}, which is {settings[key]}; got {start}.")
 
 
 def resolved_histories(settings: Mapping[str, Any]) -> dict[str, bool | str]:
@@ -111,5 +112,11 @@ def resolved_decay_epochs(settings: Mapping[str, Any]) -> int | None:
     """
     given: int | None = settings["lr_decay_epochs"]
     if given is None and settings["lr_scheduler"] in DECAYING_SCHEDULERS:
-        return max(1, settings["epochs"])
+        return max(1, settings[epochs_key(settings)])
     return given
+
+
+def epochs_key(settings: Mapping[str, Any]) -> str:
+    """The key that limits the epochs: ``pretrain_epochs`` if a model such as S3Rec is pretrained, else ``epochs``."""
+    pretrains = settings.get("train_stage") not in (None, "finetune") and "pretrain_epochs" in settings
+    return "pretrain_epochs" if pretrains else "epochs"

@@ -108,8 +108,19 @@ class EngineMixin(recbole.trainer.Trainer):
     @property
     def _n_epochs(self) -> int:
         """The number of epochs to train, or to pretrain."""
+        return self.pretrain_epochs if self._is_pretraining else self.epochs
+
+    @_n_epochs.setter
+    def _n_epochs(self, n_epochs: int) -> None:
+        if self._is_pretraining:
+            self.pretrain_epochs = n_epochs
+        else:
+            self.epochs = n_epochs
+
+    @property
+    def _is_pretraining(self) -> bool:
         is_staged = isinstance(self, recbole.trainer.trainer.PretrainTrainer)
-        return self.pretrain_epochs if is_staged and self.model.train_stage != "finetune" else self.epochs
+        return is_staged and self.model.train_stage != "finetune"
 
     def _build_optimizer(self, **options: Any) -> torch.optim.Optimizer:
         check_sparse_gradients(self.config["learner"], self.config["model"], self.model)

@@ -181,9 +181,28 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
         )
 
 
+def _check_negatives(config: Config, train: Dataset) -> None:
+    negatives = config["loss_negatives"]
+    if negatives is None:
+        return
+    is_popularity = negatives.get("distribution") == "popularity"
+    which = " that are targets in training" if is_popularity else ""
+    n_items = len(np.unique(train.inter_feat[train.iid_field])) if is_popularity else train.item_num - 1
+    if n_items < 2:
+        raise DataError(
+            f"loss_type {config['loss_type']} draws negative items, which takes two items{which}; data set "
+            f"{config['dataset']!r} has {n_items}. loss_type CE draws none"
+        )
+
+
 def build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecommender:
-    """The configured model on its device, with weights that depend on the seed and the process."""
+    """The configured model on its device, with weights that depend on the seed and the process.
+
+    Raises:
+        DataError: If its loss draws negative items, and there are too few.
+    """
     check_branch_reads_time(config, getattr(train_data._dataset, "times_are_gaps", True))
+    _check_negatives(config, train_data._dataset)
     init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
     with explain_missing_requirements(config), pretrained_explained(config), model_size_explained(config):
         return config.model_class(config, train_data._dataset).to(config["device"])

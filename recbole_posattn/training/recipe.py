@@ -29,6 +29,7 @@ class RecipeMixin(EngineMixin):
     """
 
     epochs: int
+    eval_step: int
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
         super().__init__(config, model)
@@ -37,9 +38,10 @@ class RecipeMixin(EngineMixin):
         self._schedule: Schedule | None = None
         self._average: WeightAverage | None = None
         last = last_epoch_with_a_rate(config)
-        if last is not None and last < self.epochs:
-            self.epochs = last
+        if last is not None and last < self._n_epochs:
+            self._n_epochs = last
             self.logger.info(f"training ends after {last} epochs: the learning rate is 0 then (lr_decay_epochs)")
+        self.eval_step = min(self.eval_step, self.epochs)  # as RecBole, which does it before the epochs are known
         if config["weight_averaging"] is not None:
             self._average = WeightAverage(
                 self.model, config["weight_averaging"], config["ema_decay"], config["averaging_start_epoch"]

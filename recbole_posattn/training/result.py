@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -180,15 +181,35 @@ def _git_revision() -> str | None:
         return None
 
 
+def best_epoch(curve: Sequence[Mapping[str, Any]], config: Config) -> int:
+    """The epoch with the best validation score, counted from 0, of equal ones the last, as in RecBole.
+
+    Args:
+        curve: See :class:`RunResult`.
+        config: With ``valid_metric`` and its direction.
+
+    Returns:
+        −1 if no epoch has a score.
+    """
+    metric, sign = config["valid_metric"].lower(), 1 if config["valid_metric_bigger"] else -1
+    best, best_score = -1, -math.inf
+    for point in curve:
+        score = sign * point.get("valid", {}).get(metric, math.nan)
+        if score >= best_score:  # never with NaN
+            best, best_score = point["epoch"], score
+    return best
+
+
 def result_table(config: Config, result: RunResult) -> str:
     """A summary of the run: each metric on validation and test, then epochs, seconds, parameters and checkpoint."""
     valid, test = result["best_valid_result"] or {}, result["test_result"] or {}
     header = [f"{config['model']} on {config['dataset']}", "valid", "test"]
     metrics = [[metric, *(_format(split.get(metric)) for split in (valid, test))] for metric in valid or test]
     seconds, seen = result["seconds"], result["seen_targets"]
+    best = f" (best: {result['best_epoch']})" if result["best_epoch"] >= 0 else ""
     stopped = f", stopped by {result['stopped_by']}" if result["stopped_by"] else ""
     facts = {
-        "epochs": f"{result['epochs']} (best: {result['best_epoch']}){stopped}",
+        "epochs": f"{result['epochs']}{best}{stopped}",
         "seconds": ", ".join(f"{part} {seconds[part]:.1f}" for part in ("data", "training", "test", "total")),
         "parameters": f"{result['trainable_parameters']:,}",
         **({} if seen is None else {"seen before": f"{100 * seen:.1f} % of the test targets"}),

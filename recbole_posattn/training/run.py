@@ -37,6 +37,7 @@ from recbole_posattn.training.load import build_model, evaluate_trainer, prepare
 from recbole_posattn.training.request import RunRequest
 from recbole_posattn.training.result import (
     RunResult,
+    best_epoch,
     inputs_of,
     peak_mebibytes_of,
     result_table,
@@ -218,6 +219,7 @@ def _train_and_test(
         finished = time.perf_counter()
         trackers.summarize({"best_valid": best_valid_result, "test": test_result})
 
+    curve = plain_data(getattr(trainer, "curve", []))
     result = RunResult(
         best_valid_score=plain_data(best_valid_score),
         valid_score_bigger=config["valid_metric_bigger"],
@@ -225,18 +227,23 @@ def _train_and_test(
         test_result=plain_data(test_result),
         checkpoint=trainer.saved_model_file if request.saved else None,
         epochs=len(trainer.train_loss_dict),
-        best_epoch=getattr(trainer, "best_epoch", -1),
+        best_epoch=-1 if best_valid_result is None else _best_epoch(trainer, curve, request.saved),
         seconds=_seconds((started, data_ready, trained, finished), before),
         trainable_parameters=_n_parameters(recommender),
         peak_mebibytes=peak_mebibytes_of(config["device"]),
         seen_targets=float(users["seen"].mean()) if users is not None and "seen" in users else None,
-        curve=plain_data(getattr(trainer, "curve", [])),
+        curve=curve,
         learned=getattr(recommender, "learned", dict)(),
         changes=getattr(trainer, "changes", []),
         stopped_by=getattr(trainer, "stopped_by", None),
     )
     _report(config, settings, result, inputs, users, request.print_result)
     return result
+
+
+def _best_epoch(trainer: Any, curve: Sequence[Mapping[str, Any]], saved: bool) -> int:
+    """That of the kept checkpoint; without one, that of the scores."""
+    return trainer.best_epoch if saved else best_epoch(curve, trainer.config)
 
 
 def _seconds(times: tuple[float, float, float, float], before: float) -> dict[str, float]:

@@ -18,7 +18,7 @@ from recbole_posattn.settings.keys import (
     UNLISTED_RECBOLE_KEYS,
     value_before,
 )
-from recbole_posattn.settings.recipe_checks import resolved_histories
+from recbole_posattn.settings.recipe_checks import epochs_key, resolved_histories
 from recbole_posattn.training.checkpoint import explain_checkpoint_errors
 from recbole_posattn.training.run_folder import LAST_NAME
 
@@ -68,15 +68,10 @@ def lowered_limits(content: Mapping[str, Any], given: Config) -> dict[str, tuple
         and the current value by key.
     """
     before = {
-        _epochs_key(given.plain()): int(content["epoch"]) + 1,
+        epochs_key(given.plain()): int(content["epoch"]) + 1,
         "stopping_step": content["config"]["stopping_step"],
     }
     return {key: (value, given[key]) for key, value in before.items() if given[key] < value}
-
-
-def _epochs_key(settings: Mapping[str, Any]) -> str:
-    """The key that limits the epochs: another one if a model such as S3Rec is pretrained."""
-    return "epochs" if settings.get("train_stage") in (None, "finetune") else "pretrain_epochs"
 
 
 def shown_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:

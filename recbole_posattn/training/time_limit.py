@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
 
-import recbole.trainer
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_posattn import distributed
@@ -20,10 +20,18 @@ class OutOfTime(Exception):
     """The minutes of ``max_minutes`` have passed."""
 
 
+def log_end(config: Config, n_epochs: int) -> None:
+    """Say that ``max_minutes`` have ended the training after so many epochs."""
+    logging.getLogger().info(
+        f"max_minutes {config['max_minutes']:g} is reached after {counted(n_epochs, 'epoch')}: "
+        "training ends with the best one so far"
+    )
+
+
 class TimeLimitMixin(EngineMixin):
     """A training that ends after ``max_minutes``, as early stopping would end it.
 
-    In one process it ends after a step, once there is a best epoch; with several processes, after an epoch. The limit
+    In one process it ends after a step, once a best epoch is kept; with several processes, after an epoch. The limit
     covers training and validation, including the time before a resume. Pretraining has no limit, since the next stage
     needs its final weights.
 
@@ -47,21 +55,12 @@ class TimeLimitMixin(EngineMixin):
         except OutOfTime:
             self.stopped_by = "max_minutes"
             self._keep_steps()
-            epochs = counted(len(self.train_loss_dict), "epoch")
-            self.logger.info(
-                f"max_minutes {self.config['max_minutes']:g} is reached after {epochs}: "
-                "training ends with the best one so far"
-            )
+            log_end(self.config, len(self.train_loss_dict))
         return self.best_valid_score, self.best_valid_result
 
     def _keep_steps(self) -> bool:
         """Write a checkpoint during an epoch, and return whether that was possible."""
         return False
-
-    @property
-    def _is_pretraining(self) -> bool:
-        is_staged = isinstance(self, recbole.trainer.trainer.PretrainTrainer)
-        return is_staged and self.model.train_stage != "finetune"
 
     def _is_out_of_time(self) -> bool:
         """Whether ``max_minutes`` have passed since the start and there is a complete epoch; by the clock of rank 0."""

@@ -24,6 +24,7 @@ from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.checkpoint import read_checkpoint, vocabulary, write_checkpoint
 from recbole_posattn.training.run_folder import BEST_NAME
+from recbole_posattn.training.time_limit import OutOfTime, log_end
 from recbole_posattn.training.tracking import Trackers
 
 TREES = "trees"  # key of a checkpoint: the model in the text format of its library
@@ -40,6 +41,7 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
         best_epoch: Epoch of the checkpoint that is kept, counted from 0; −1 before there is one.
         train_loss_dict: The trained epochs as keys; trees report no loss.
         curve: Per-epoch log, in order: ``epoch`` (from 0), ``seconds``, and ``valid`` where it was validated.
+        stopped_by: ``max_minutes`` if this setting ended the training after a round, else ``None``.
     """
 
     model: Any  # RecBole's model, then whatever the library returns
@@ -60,6 +62,8 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
         self.best_epoch = -1
         self.train_loss_dict: dict[int, None] = {}
         self.curve: list[dict[str, Any]] = []
+        self.stopped_by: str | None = None
+        self._started = time.perf_counter()
         self.wandblogger = Trackers()  # as our other trainers call it, which have it from RecBole
         self._vocabulary: dict[str, Any] | None = None
         self._validates = self.eval_step > 0
@@ -90,7 +94,12 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
         try:
             with tempfile.TemporaryDirectory() as scratch, interrupts.deferred():
                 self.temp_file, self.temp_best_file = (f"{scratch}/{name}.json" for name in ("last", "best"))
-                super().fit(train_data, valid_data, *arguments, saved=saved, **options)
+                self._started = time.perf_counter()
+                try:
+                    super().fit(train_data, valid_data, *arguments, saved=saved, **options)
+                except OutOfTime:
+                    self.stopped_by = "max_minutes"
+                    log_end(self.config, len(self.train_loss_dict))
                 if saved and self.best_epoch < 0:  # never validated, or every score is NaN
                     self.model.save_model(self.temp_best_file)
                     self._save_checkpoint(max(self.train_loss_dict))
@@ -105,6 +114,9 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
 
     def _train_at_once(self, train_data: AbstractDataLoader, valid_data: AbstractDataLoader) -> None:
         interrupts.check()
+        minutes = self.config["max_minutes"]
+        if minutes is not None and self.curve and time.perf_counter() - self._started >= 60 * minutes:
+            raise OutOfTime
         epoch, started = len(self.train_loss_dict), time.perf_counter()
         try:
             super()._train_at_once(train_data, valid_data)

@@ -20,6 +20,7 @@ from recbole_posattn.experiments.leaderboard.paired_tests import holm, paired_p_
 from recbole_posattn.experiments.leaderboard.pairs import PAIR_COLUMNS, compare_pairs
 from recbole_posattn.experiments.leaderboard.runs import Run, finished_runs, metric_values, same_targets
 from recbole_posattn.experiments.leaderboard.statistics import estimates
+from recbole_posattn.experiments.run_results import tested_epoch
 from recbole_posattn.experiments.trials import Outcome
 
 # A corrected p-value below this counts as a difference.
@@ -253,7 +254,7 @@ def _costs(model: str, of_model: Sequence[Run]) -> dict[str, Any]:
         "seeds": len(results),
         "parameters": results[0]["trainable_parameters"],
         "seconds_per_epoch": float(np.mean(epochs)) if epochs else np.nan,
-        "best_epoch": float(np.mean([result["best_epoch"] + 1 for result in results])),
+        "best_epoch": float(np.mean([tested_epoch(result) for result in results])),
         "training_seconds": float(np.mean([result["seconds"]["training"] for result in results])),
         "peak_mebibytes": max(result["peak_mebibytes"] for result in results),
     }

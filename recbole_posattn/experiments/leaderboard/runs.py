@@ -13,7 +13,7 @@ import pandas as pd
 
 from recbole_posattn.errors import DataError
 from recbole_posattn.evaluation.target_ranks import metric_by_target
-from recbole_posattn.experiments.run_results import validated_epochs
+from recbole_posattn.experiments.run_results import tested_epoch, validated_epochs
 from recbole_posattn.experiments.trials import Outcome
 
 # What is said about a run: its row, seed and the name of its record; the class of the model; the epochs it trained and
@@ -54,7 +54,7 @@ class Run:
         result, config = self.result, self.result["config"]
         values = (
             *(row, self.seed, self.fingerprint, config.get("model")),
-            *(result.get("epochs"), result["best_epoch"] + 1, result.get("stopped_by"), config.get("max_minutes")),
+            *(result.get("epochs"), tested_epoch(result), result.get("stopped_by"), config.get("max_minutes")),
             *(result["seconds"]["training"], result.get("threads"), result.get("git_revision")),
             *(result.get("results_version"), result.get("data_digest"), result.get("versions", {})),
             *(result.get("best_valid_result"), result["test_result"]),
