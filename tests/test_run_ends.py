@@ -188,6 +188,8 @@ def test_a_transform_needs_its_share(tiny_settings: Callable, model: str, transf
             "transform must be mask_itemseq with BERT4Rec, .*; got None",
         ),
         ("SHAN", {"transform": "mask_itemseq", "mask_ratio": 0.5}, "transform must be inverse_itemseq with SHAN"),
+        ("FEARec", {"MAX_ITEM_LIST_LENGTH": 2}, r"of which there must be at least one; got 1 × ln\(2\)"),
+        ("FEARec", {"topk_factor": 0.4}, r"of which there must be at least one; got 0.4 × ln\(10\)"),
         ("BERT4Rec", {"mask_ratio": 0}, "mask_ratio × MAX_ITEM_LIST_LENGTH .* at least one; got 0 × 10"),
         ("BERT4Rec", {"MAX_ITEM_LIST_LENGTH": 4}, "of which there must be at least one; got 0.2 × 4"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,12 @@ def check_recbole_model(model: str, settings: Mapping[str, Any]) -> None:
         raise SettingError(
             f"train_neg_sample_args must not be dynamic with {model}, which has no scores during training; "
             f"got {negatives!r}."
+        )
+    length = settings["MAX_ITEM_LIST_LENGTH"]
+    if model == "FEARec" and int(settings["topk_factor"] * math.log(length)) < 1:
+        raise SettingError(
+            f"FEARec attends to topk_factor × ln(MAX_ITEM_LIST_LENGTH) delays, rounded down, of which there must be at "
+            f"least one; got {settings['topk_factor']:g} × ln({length})."
         )
 
 
