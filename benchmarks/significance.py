@@ -34,8 +34,10 @@ def marked(n_users: int, n_seeds: int, user_effect: bool, difference: float, n_p
 def main() -> None:
     """Simulate and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=900, help="pairs of models a row (default: 900)")
+    parser.add_argument("--pairs", type=int, default=900, help="pairs of models a row, a multiple of 30 (default: 900)")
     options = parser.parse_args()
+    if options.pairs < 1 or options.pairs % PAIRS_AT_A_TIME:
+        parser.error(f"--pairs must be a multiple of {PAIRS_AT_A_TIME}; got {options.pairs}")
     rows = []
     for difference, n_users, n_seeds, user_effect in itertools.product(DIFFERENCES, N_USERS, N_SEEDS, (False, True)):
         shares = marked(n_users, n_seeds, user_effect, difference, options.pairs)

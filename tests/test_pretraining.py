@@ -112,8 +112,8 @@ def test_a_schedule_lasts_as_long_as_the_pretraining(settings: Callable, model: 
     result = run(model, "tiny", config_dict=falling, command_line=[])
     rates = [point["learning_rate"] for point in result["curve"]]
     assert len(rates) == 4 and all(now > after for now, after in itertools.pairwise(rates))
-    shorter = run(model, "tiny", config_dict={**falling, "lr_decay_epochs": 2}, command_line=[])
-    assert shorter["epochs"] == 2 and Path(shorter["checkpoint"]).name == f"{model}-tiny-2.pth"
+    shorter = run(model, "tiny", config_dict={**falling, "lr_decay_epochs": 3}, command_line=[])
+    assert shorter["epochs"] == 4 and Path(shorter["checkpoint"]).name == f"{model}-tiny-4.pth"
     with pytest.raises(SettingError, match=r"lr_decay_epochs \(by default pretrain_epochs\), which is 4; got 4"):
         run(model, "tiny", config_dict={**falling, "lr_warmup_epochs": 4}, command_line=[])
     if model == "S3Rec":  # the other one has batch normalization, which cannot be averaged

@@ -102,9 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse_first_flag(argument: str, parser: Parser, of_commands: Mapping[str, Parser]) -> NoReturn:
     """End with a line on a flag that stands where the command belongs."""
     flag = argument.partition("=")[0]
-    having = [name for name, of_command in of_commands.items() if flag in of_command.flags()]
-    hint = "" if having else did_you_mean(flag, parser.flags_of_its_own())
-    is_setting = flag.startswith("--") and not having  # such as --epochs=3
+    own = parser.flags_of_its_own()
+    having = [name for name, of_command in of_commands.items() if flag in of_command.flags() and flag not in own]
+    is_setting = "=" in argument and flag.startswith("--") and not having and flag not in own  # such as --epochs=3
+    hint = "" if having or is_setting else did_you_mean(flag, own)
     if not hint and (is_setting or "run" in having or len(having) == 1):
         name = having[0] if len(having) == 1 else "run"
         hint = f" Did you mean {f'recbole-posattn {name} {argument}'!r}?"

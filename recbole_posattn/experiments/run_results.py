@@ -20,12 +20,13 @@ def read_result(folder: Path, name: str = RESULT_NAME) -> dict[str, Any]:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is not a JSON object.
+        ValueError: If it is not JSON of this form.
     """
     content = json.loads((folder / name).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{folder / name} is not a JSON object")
-    for scores in (content, *content.get("curve", ())):
+    records = (content, *(content.get("curve", ()) if isinstance(content, dict) else ()))
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{folder / name} is not the result of a run")
+    for scores in records:
         for key in scores.keys() & {"best_valid_score", "loss"}:
             scores[key] = math.nan if scores[key] is None else scores[key]
         for key in scores.keys() & {"best_valid_result", "test_result", "valid"}:

@@ -110,13 +110,6 @@ class EngineMixin(recbole.trainer.Trainer):
         """The number of epochs to train, or to pretrain."""
         return self.pretrain_epochs if self._is_pretraining else self.epochs
 
-    @_n_epochs.setter
-    def _n_epochs(self, n_epochs: int) -> None:
-        if self._is_pretraining:
-            self.pretrain_epochs = n_epochs
-        else:
-            self.epochs = n_epochs
-
     @property
     def _is_pretraining(self) -> bool:
         is_staged = isinstance(self, recbole.trainer.trainer.PretrainTrainer)

@@ -187,7 +187,9 @@ def _check_negatives(config: Config, train: Dataset) -> None:
         return
     is_popularity = negatives.get("distribution") == "popularity"
     which = " that are targets in training" if is_popularity else ""
-    n_items = len(np.unique(train.inter_feat[train.iid_field])) if is_popularity else train.item_num - 1
+    n_items = train.item_num - 1
+    if is_popularity:
+        n_items = np.count_nonzero(np.bincount(train.inter_feat[train.iid_field])[1:])
     if n_items < 2:
         raise DataError(
             f"loss_type {config['loss_type']} draws negative items, which takes two items{which}; data set "

@@ -38,8 +38,9 @@ class RecipeMixin(EngineMixin):
         self._schedule: Schedule | None = None
         self._average: WeightAverage | None = None
         last = last_epoch_with_a_rate(config)
-        if last is not None and last < self._n_epochs:
-            self._n_epochs = last
+        # Of a pretraining, RecBole keeps only the epochs that are multiples of save_step, so it goes on.
+        if last is not None and last < self.epochs and not self._is_pretraining:
+            self.epochs = last
             self.logger.info(f"training ends after {last} epochs: the learning rate is 0 then (lr_decay_epochs)")
         self.eval_step = min(self.eval_step, self.epochs)  # as RecBole, which does it before the epochs are known
         if config["weight_averaging"] is not None:

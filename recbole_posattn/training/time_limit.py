@@ -20,11 +20,11 @@ class OutOfTime(Exception):
     """The minutes of ``max_minutes`` have passed."""
 
 
-def log_end(config: Config, n_epochs: int) -> None:
-    """Say that ``max_minutes`` have ended the training after so many epochs."""
+def log_end(config: Config, n_epochs: int, has_best: bool) -> None:
+    """Say that ``max_minutes`` have ended the training after so many epochs, of which one may be the best."""
     logging.getLogger().info(
         f"max_minutes {config['max_minutes']:g} is reached after {counted(n_epochs, 'epoch')}: "
-        "training ends with the best one so far"
+        f"training ends with the {'best one so far' if has_best else 'last one'}"
     )
 
 
@@ -55,7 +55,7 @@ class TimeLimitMixin(EngineMixin):
         except OutOfTime:
             self.stopped_by = "max_minutes"
             self._keep_steps()
-            log_end(self.config, len(self.train_loss_dict))
+            log_end(self.config, len(self.train_loss_dict), self.best_valid_result is not None)
         return self.best_valid_score, self.best_valid_result
 
     def _keep_steps(self) -> bool:

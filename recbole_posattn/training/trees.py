@@ -99,7 +99,7 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
                     super().fit(train_data, valid_data, *arguments, saved=saved, **options)
                 except OutOfTime:
                     self.stopped_by = "max_minutes"
-                    log_end(self.config, len(self.train_loss_dict))
+                    log_end(self.config, len(self.train_loss_dict), self.best_valid_result is not None)
                 if saved and self.best_epoch < 0:  # never validated, or every score is NaN
                     self.model.save_model(self.temp_best_file)
                     self._save_checkpoint(max(self.train_loss_dict))

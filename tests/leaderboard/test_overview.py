@@ -124,6 +124,15 @@ def test_both_names_of_a_model_are_the_same_row(results: Path, reference: str, k
         read_gains(leaderboard_folders([results]), reference, ["NoPE", "NoPESASRec"])
 
 
+def test_a_name_is_the_row_that_has_it_before_one_of_the_same_model(tmp_path: Path) -> None:
+    tops = {"NoPE": 20, "NoPESASRec": 12, "PosKernelSASRec": 6, "PosKernel": 9}
+    folder = leaderboard(tmp_path / "a", "films", tops)
+    for reference in ("NoPE", "NoPESASRec"):
+        (board,), _ = read_gains([folder], reference, ["PosKernelSASRec", "NoPE", "NoPESASRec"])
+        assert board.baseline == pytest.approx(ndcg(folder, reference))
+        assert set(board.table["row"]) == {"PosKernelSASRec", "NoPE", "NoPESASRec"} - {reference}
+
+
 def test_boards_of_the_same_data_and_protocol_are_told_apart(results: Path, tmp_path: Path) -> None:
     leaderboard(results / "d", "films", {"NoPE": 12, "PosKernel": 3})
     leaderboard(tmp_path / "other" / "d", "films", {"NoPE": 12, "PosKernel": 3})
@@ -135,7 +144,10 @@ def test_boards_of_the_same_data_and_protocol_are_told_apart(results: Path, tmp_
     figure = draw_gains(boards, "NoPE")
     assert figure.axes[0].get_title().endswith("users\na")
     write_overview(boards, left_out, "NoPE", "command", tmp_path / "overview")
-    assert pd.read_csv(tmp_path / "overview" / "overview.csv")["leaderboard"].tolist() == [*"aabbdd"]
+    assert pd.read_csv(tmp_path / "overview" / "overview.csv")["leaderboard"].tolist() == [
+        *("a", "a", "b", "b"),
+        *places[2:],
+    ]
 
 
 def test_if_no_leaderboard_can_be_read_the_reason_is_given(results: Path) -> None:
@@ -147,7 +159,9 @@ def test_if_no_leaderboard_can_be_read_the_reason_is_given(results: Path) -> Non
         read_gains(leaderboard_folders([results]))
 
 
-@pytest.mark.parametrize("content", ["null", '{"config": null}', "[]", '{"config": {}}', '{"config": 3}'])
+@pytest.mark.parametrize(
+    "content", ["null", '{"config": null}', "[]", '{"config": {}}', '{"config": 3}', '{"curve": [3]}']
+)
 def test_a_record_with_other_content_is_a_damaged_one(results: Path, content: str) -> None:
     next((results / "a").glob("runs/NoPE*-1/result.json")).write_text(content)
     with pytest.raises(DataError, match="a record of films, temporal cannot be read"):

@@ -64,7 +64,7 @@ class LiveTable:
         print_line(self.console, f"{self.title}  {done}/{len(self.trials)}  {row}  ({seconds:.0f} s since the start)")
 
     def _drawn(self) -> Group:
-        table = Table(title=Text(self.title), title_justify="left")
+        table = Table(title=Text(self.title, style="table.title"), title_justify="left")
         results = (outcome.result for outcomes in self.outcomes.values() for outcome in outcomes if outcome.has_result)
         metric = next((f"{result['config']['valid_metric'].lower()}, valid" for result in results), "valid")
         for column in ("model", "runs", metric, "s an epoch", "state"):

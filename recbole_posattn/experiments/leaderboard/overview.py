@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,9 +85,10 @@ def common_name(row: str, model: str | None) -> str:
     return row.removesuffix(_SUFFIX) if row == model and row not in _PUBLISHED else row
 
 
-def _means(asked: str, row: str, name: str) -> bool:
-    """Whether a row with this common name is the one that was asked for."""
-    return asked in (row, name) or common_name(asked, asked) == name
+def _rows_named(asked: str, names: Mapping[str, str]) -> list[str]:
+    """The rows of a board that have a name, given each row's common name: as it is, or else as a model's other name."""
+    exact = [row for row, name in names.items() if asked in (row, name)]
+    return exact or [row for row, name in names.items() if common_name(asked, asked) == name]
 
 
 def leaderboard_folders(given: Sequence[Path]) -> list[Path]:
@@ -144,14 +145,15 @@ def read_gains(
         raise SettingError(f"no leaderboard has the row {baseline} and another row; name a row with --reference=NAME.")
     result = _with_places(result)
     known = {baseline, *(str(name) for each in result for name in (*each.table["model"], *each.table["row"]))}
+    shown = {model for model in models if any(len(_rows_of(board.table, [model])) for board in result)}
     for model in models:
-        if not any(_means(model, name, common_name(name, name)) for name in known):
+        if model not in shown and common_name(model, model) != common_name(baseline, baseline):
             raise SettingError(
                 f"models: {model!r} is in no leaderboard with {baseline}; there are {', '.join(sorted(known))}."
             )
     if not models:
         return result, left_out
-    if all(_means(model, baseline, common_name(baseline, baseline)) for model in models):
+    if not shown:
         raise SettingError(
             f"models: {baseline!r} is the reference; name others to compare with it, of "
             f"{', '.join(sorted(known - {baseline}))}."
@@ -162,8 +164,9 @@ def read_gains(
 
 
 def _rows_of(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    chosen = [any(_means(asked, *names) for asked in models) for names in zip(table["row"], table["model"])]
-    return table[chosen].reset_index(drop=True)
+    names = dict(zip(table["row"], table["model"]))
+    chosen = {row for asked in models for row in _rows_named(asked, names)}
+    return table[table["row"].isin(chosen)].reset_index(drop=True)
 
 
 def _with_places(boards: Sequence[Gains]) -> list[Gains]:
@@ -198,7 +201,7 @@ def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains 
     names = {row: common_name(row, of_row[0].result["config"].get("model")) for row, of_row in runs.items()}
     of_names = Counter(names.values())
     names = {row: name if of_names[name] == 1 else row for row, name in names.items()}
-    base = next((row for row, name in names.items() if _means(baseline, row, name)), None)
+    base = next(iter(_rows_named(baseline, names)), None)
     others = [row for row in names if row != base]
     if base is None or not others:
         return f"it has no row {baseline}, or no other one"

@@ -128,7 +128,7 @@ def _link(board: Gains, folder: Path, name: str) -> str:
 def _csv(boards: Sequence[Gains]) -> str:
     tables = [
         board.table.assign(
-            leaderboard=board.folder.resolve().name,
+            leaderboard=board.place or board.folder.resolve().name,
             dataset=board.dataset,
             protocol=board.protocol,
             metric=board.metric,
