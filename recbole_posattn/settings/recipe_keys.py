@@ -105,8 +105,8 @@ RECIPE_RUN_KEYS = (
         or_none(integer(1)),
         None,
         "(int) Schedules linear and cosine: number of epochs, including the warm-up, until the final learning rate; ~ "
-        "is epochs, or pretrain_epochs in a pretraining. Training (not pretraining) ends there if that rate is 0, unless "
-        "weights are averaged.",
+        "is epochs, or pretrain_epochs in a pretraining. Training (not pretraining) ends there if that rate is 0, "
+        "unless weights are averaged.",
         Scope.TRAINING,
     ),
     own_key(
