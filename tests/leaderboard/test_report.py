@@ -256,7 +256,9 @@ def test_without_a_test_nothing_is_said_of_marks() -> None:
     board = make_board(seen_targets=None)
     board.scores["p"] = NAN
     text = markdown([board], PROVENANCE)
-    assert "No model was tested against another." in text
+    assert f"No model was tested against {board.reference}." in text  # only other pairs were
+    board.pairs["p"] = NAN
+    assert "No model was tested against another." in markdown([board], PROVENANCE)
     assert "1,940 test targets of 943 users. Mean" in text
     assert not any(mark in cell for row in markdown_table(text) for cell in row for mark in "▲▼△▽=")
 
@@ -270,7 +272,7 @@ def test_one_seed_is_said_to_be_untested(form: Callable[..., str]) -> None:
     board.costs.loc[board.costs["model"] == "Pop", "seeds"] = 1
     text = form([board], PROVENANCE)
     assert "5 seeds: weaker evidence. Not tested: Pop with one seed. The intervals of one seed are over" in text
-    board.scores["p"] = NAN
+    board.scores["p"] = board.pairs["p"] = NAN
     board.costs["seeds"] = 1
     text = form([board], PROVENANCE)
     assert "No model was tested against another: all models with one seed. The intervals of one seed are over" in text

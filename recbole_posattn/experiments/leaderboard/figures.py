@@ -36,7 +36,8 @@ def draw_board(board: Board) -> list[Drawing]:
     colours = f"Colours: the paired test against {board.reference}, pale with few seeds."
     if not any(board.verdict(model, board.metrics[0]) for model in board.models):
         by = "" if board.scores["p"].isna().all() else f" by {metric}"
-        colours = f"No model was tested{by}."
+        against = f" against {board.reference}" if board.pairs["p"].notna().any() else ""
+        colours = f"No model was tested{against}{by}."
     costs = [
         (functools.partial(draw_cost, board, cost), f"{metric} against {title}", "Small points: seeds.", False)
         for cost, (title, _) in DRAWN_COSTS.items()

@@ -71,7 +71,8 @@ def board_summary(
     untested = _untested(board)
     shown = of_watched if short else board.scores
     if shown["p"].isna().all():
-        return escape(f"{text}No model was tested against another{untested or '.'}")
+        other = board.reference if board.pairs["p"].notna().any() else "another"
+        return escape(f"{text}No model was tested against {other}{untested or '.'}")
     marked, beside = watched, "" if short else ", and beside other metrics the same for these"
     if of_watched["p"].isna().all():
         text += f"{watched} is not a mean over targets, so it has no test. "
