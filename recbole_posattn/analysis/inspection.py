@@ -22,7 +22,7 @@ from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.reporting.names import MAIN_METRICS, metric_title, setting_text, without_duplicate_metrics
 from recbole_posattn.training.checkpoint import read_checkpoint
 from recbole_posattn.training.load import Loaded, load
-from recbole_posattn.training.result import RESULT_NAME
+from recbole_posattn.training.result import RESULT_NAME, tested_epoch
 from recbole_posattn.training.run_folder import checkpoint_file
 
 # Settings that describe the positional parts of a model.
@@ -170,18 +170,18 @@ def _run_facts(checkpoint: Path, loaded: Loaded, allow_unsafe_checkpoint: bool) 
     epoch = int(read_checkpoint(checkpoint, allow_unsafe_checkpoint=allow_unsafe_checkpoint)["epoch"]) + 1
     sizes = f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items, {dataset.inter_num:,} interactions"
     result = _result(checkpoint.parent / RESULT_NAME)
-    best = result.get("best_epoch", -1) + 1  # 0 if no epoch was validated; the last one was tested then
-    of_epoch = epoch == (best or result.get("epochs"))
+    of_epoch = {"best_epoch", "epochs"} <= result.keys() and epoch == tested_epoch(result)
     metrics = [
         (name, _metrics(result[key], config["valid_metric"]))
         for name, key in (("validation", "best_valid_result"), ("test", "test_result"))
         if of_epoch and result.get(key)
     ]
+    kind = "last" if result.get("best_epoch") == -1 else "best"
     return [
         ("data set", config["dataset"]),
         ("data", sizes),
         ("seed", str(config["seed"])),
-        ("epoch", f"{epoch}, the {'best' if best else 'last'} of {result['epochs']}" if of_epoch else str(epoch)),
+        ("epoch", f"{epoch}, the {kind} of {result['epochs']}" if of_epoch else str(epoch)),
         *metrics,
     ]
 

@@ -162,9 +162,9 @@ class TimeSplit:
 
 
 def parts_from_a_common_time(eval_args: Mapping[str, Any]) -> tuple[int, ...]:
-    """The held-out parts of RecBole's splits that begin at the same time for all users: 1 (validation), 2 (test).
+    """Which held-out parts begin at the same time for all users: 1 (validation), 2 (test).
 
-    Those of ``RS`` in time order without groups, and the test of ``TS``. Other parts begin user by user.
+    In RecBole, those of ``RS`` in time order without groups, and the test of ``TS``. Other parts begin user by user.
 
     Args:
         eval_args: The resolved ``eval_args``.

@@ -52,16 +52,6 @@ def forget_checkpoint(folder: Path) -> None:
             os.utime(incomplete, ns=(times.st_atime_ns, times.st_mtime_ns))  # the time is the end of the run
 
 
-def tested_epoch(result: Mapping[str, Any]) -> int:
-    """The epoch whose weights were tested, counted from 1: the best one, or the last if none was validated.
-
-    Args:
-        result: The content of ``result.json``.
-    """
-    epoch: int = result["best_epoch"] + 1
-    return epoch or result["epochs"]
-
-
 def validated_epochs(result: Mapping[str, Any]) -> list[tuple[int, float, float]]:
     """``(epoch, loss, score)`` of each validated epoch, counted from 1; the score is ``valid_metric``.
 

@@ -26,6 +26,7 @@ from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.data.cache import only_read
 from recbole_posattn.data.tables import forget
 from recbole_posattn.errors import CheckpointError, DataError, UserError
+from recbole_posattn.models.options import item_counts
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.times import check_branch_reads_time
@@ -187,9 +188,7 @@ def _check_negatives(config: Config, train: Dataset) -> None:
         return
     is_popularity = negatives.get("distribution") == "popularity"
     which = " that are targets in training" if is_popularity else ""
-    n_items = train.item_num - 1
-    if is_popularity:
-        n_items = np.count_nonzero(np.bincount(train.inter_feat[train.iid_field])[1:])
+    n_items = int(item_counts(train)[1:].count_nonzero()) if is_popularity else train.item_num - 1
     if n_items < 2:
         raise DataError(
             f"loss_type {config['loss_type']} draws negative items, which takes two items{which}; data set "

@@ -200,6 +200,16 @@ def best_epoch(curve: Sequence[Mapping[str, Any]], config: Config) -> int:
     return best
 
 
+def tested_epoch(result: Mapping[str, Any]) -> int:
+    """The epoch whose weights were tested, counted from 1: the best one, or the last if none was validated.
+
+    Args:
+        result: The content of ``result.json``.
+    """
+    epoch: int = result["best_epoch"] + 1
+    return epoch or result["epochs"]
+
+
 def result_table(config: Config, result: RunResult) -> str:
     """A summary of the run: each metric on validation and test, then epochs, seconds, parameters and checkpoint."""
     valid, test = result["best_valid_result"] or {}, result["test_result"] or {}

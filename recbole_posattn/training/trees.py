@@ -47,6 +47,7 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
     model: Any  # RecBole's model, then whatever the library returns
     eval_step: int
     xgb: Any
+    _started: float  # of the training
 
     def __init__(self, config: Config, model: AbstractRecommender) -> None:
         if distributed.world_size() > 1:
@@ -63,7 +64,6 @@ class TreeMixin(recbole.trainer.DecisionTreeTrainer):
         self.train_loss_dict: dict[int, None] = {}
         self.curve: list[dict[str, Any]] = []
         self.stopped_by: str | None = None
-        self._started = time.perf_counter()
         self.wandblogger = Trackers()  # as our other trainers call it, which have it from RecBole
         self._vocabulary: dict[str, Any] | None = None
         self._validates = self.eval_step > 0

@@ -20,8 +20,8 @@ from recbole_posattn.experiments.leaderboard.paired_tests import holm, paired_p_
 from recbole_posattn.experiments.leaderboard.pairs import PAIR_COLUMNS, compare_pairs
 from recbole_posattn.experiments.leaderboard.runs import Run, finished_runs, metric_values, same_targets
 from recbole_posattn.experiments.leaderboard.statistics import estimates
-from recbole_posattn.experiments.run_results import tested_epoch
 from recbole_posattn.experiments.trials import Outcome
+from recbole_posattn.training.result import tested_epoch
 
 # A corrected p-value below this counts as a difference.
 SIGNIFICANCE = 0.05

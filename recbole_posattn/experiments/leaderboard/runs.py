@@ -13,8 +13,9 @@ import pandas as pd
 
 from recbole_posattn.errors import DataError
 from recbole_posattn.evaluation.target_ranks import metric_by_target
-from recbole_posattn.experiments.run_results import tested_epoch, validated_epochs
+from recbole_posattn.experiments.run_results import validated_epochs
 from recbole_posattn.experiments.trials import Outcome
+from recbole_posattn.training.result import tested_epoch
 
 # What is said about a run: its row, seed and the name of its record; the class of the model; the epochs it trained and
 # its best one, counted from 1; what stopped it, and its time limit; its seconds and threads; the revision of the code,
