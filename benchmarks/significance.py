@@ -47,10 +47,10 @@ def main() -> None:
         "significance",
         "How often the paired test gives a mark",
         f"{options.pairs:,} simulated pairs of models a row, tested at p < {LEVEL}. A model's mean varies between "
-        "seeds with a standard deviation of 0.003; a target's metric is 0.2 apart between two models and 0.1 between "
-        "two seeds. Where a user has several targets, what sets the models apart is the same for all of them. Without a "
-        "true difference, a test should give a mark in 5 % of the cases; with one, in as many as possible. The last "
-        "column is not what a leaderboard does: it treats the targets of a user as independent.",
+        "seeds with a standard deviation of 0.003; a target's metric is 0.2 apart between two models and 0.1 "
+        "between two seeds. Where a user has several targets, what sets the models apart is the same for all of "
+        "them. Without a true difference, a test should give a mark in 5 % of the cases; with one, in as many as "
+        "possible. The last column is not what a leaderboard does: it treats the targets of a user as independent.",
         ["true difference", "users", "targets a user", "seeds", "marks, users flipped", "marks, targets flipped"],
         rows,
     )
