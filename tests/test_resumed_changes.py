@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recbole_posattn import run
+from recbole_posattn.errors import SettingError
 from recbole_posattn.training import interrupts
 from recbole_posattn.training.best_file import PREVIOUS_BEST_NAME
 from recbole_posattn.training.checkpoint import read_checkpoint, read_plain
@@ -179,3 +180,42 @@ def test_the_kernels_of_an_epoch_stay_if_the_next_one_is_resumed(
     assert list(found) == list(expected) and len(found) == 4
     for name, state in expected.items():
         assert all(torch.equal(found[name][weight], state[weight]) for weight in state), name
+
+
+# -- settings given on resume are checked together with the run's ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of_run", "given", "message"),
+    [
+        ({"loss_precision": "bfloat16"}, {"loss_chunk_size": None}, "loss_precision bfloat16 needs chunks"),
+        ({"loss_type": "BCE"}, {"loss_chunk_size": 64}, "loss_chunk_size"),
+        (
+            {"weight_averaging": "swa", "averaging_start_epoch": 10, "epochs": 20},
+            {"epochs": 5},
+            "averaging_start_epoch must be below epochs, which is 5; got 10",
+        ),
+    ],
+)
+def test_settings_given_on_resume_must_fit_those_of_the_run(
+    tiny_settings: Callable, of_run: dict, given: dict, message: str
+) -> None:
+    folder = cut_run(tiny_settings(**of_run), 1)
+    with pytest.raises(SettingError, match=message):
+        run(config_dict=given, command_line=[], resume=folder)
+
+
+@pytest.mark.parametrize(
+    ("of_run", "repeated"),
+    [
+        ({"weight_averaging": "ema", "ema_decay": 0.9}, "ema_decay"),
+        ({"kernel_structure": "banded-identity", "kernel_bandwidth": 3}, "kernel_bandwidth"),
+        ({"loss_type": "SSM", "train_neg_sample_args": {"sample_num": 8}}, "train_neg_sample_args"),
+    ],
+)
+def test_a_setting_of_the_run_can_be_repeated_without_those_that_it_needs(
+    tiny_settings: Callable, of_run: dict, repeated: str
+) -> None:
+    folder = cut_run(tiny_settings(epochs=3, **of_run), 1)
+    result = run(config_dict={repeated: of_run[repeated]}, command_line=[], resume=folder)
+    assert result["epochs"] == 3 and result["changes"] == []

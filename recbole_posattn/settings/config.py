@@ -74,7 +74,8 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         config_file_list: YAML files.
         config_dict: Settings; strings are parsed as on the command line.
         command_line: Arguments ``--key=value``; ``sys.argv[1:]`` if ``None``, as RecBole reads it.
-        fallback: Name of the model (``model``) and the data set (``dataset``) if nothing else names one.
+        fallback: Settings that count as given if nothing else gives them, such as those of a run to continue: the names
+            of the model (``model``) and the data set (``dataset``); the others only with this model.
 
     Raises:
         SettingError: If a key is misspelt, a value is not allowed, a file is missing or not a YAML mapping, or the
@@ -88,7 +89,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         config_file_list: Sequence[str | Path] | None = None,
         config_dict: Mapping[str, Any] | None = None,
         command_line: Sequence[str] | None = None,
-        fallback: Mapping[str, str] | None = None,
+        fallback: Mapping[str, Any] | None = None,
     ) -> None:
         registry.hook_recbole()
         self._fallback = {"model": DEFAULT_MODEL, "dataset": DEFAULT_DATASET, **(fallback or {})}
@@ -140,8 +141,8 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         self.external_config_dict = with_plugins(self.file_config_dict, self.variable_config_dict, self.cmd_config_dict)
         import_plugins(self.external_config_dict.get("plugins", ()))
         self._given_keys = set(self.external_config_dict)
-        for key, name in self._fallback.items():
-            self.external_config_dict.setdefault(key, name)
+        for key in ("model", "dataset"):
+            self.external_config_dict.setdefault(key, self._fallback[key])
 
     def given_keys(self) -> set[str]:
         """The keys that were given, as opposed to defaults."""
@@ -159,6 +160,8 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         check_rules({"dataset": self.external_config_dict["dataset"] if dataset is None else dataset}, NAME_RULES)
         model_name, _, dataset_name = super()._get_model_and_dataset(model_class, dataset)
         install_dataset_class(model_name, model_class.type)
+        if model_name == self._fallback["model"]:
+            self.external_config_dict = {**self._fallback, **self.external_config_dict}
         return model_name, model_class, dataset_name
 
     # -- defaults ------------------------------------------------------------------------------------------------

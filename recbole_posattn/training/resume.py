@@ -18,7 +18,7 @@ from recbole_posattn.locks import lock_file
 from recbole_posattn.settings.combinations import resolved_negatives
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.encodings import resolve_encodings
-from recbole_posattn.settings.keys import CHANGEABLE, RESUMABLE, value_before
+from recbole_posattn.settings.keys import CHANGEABLE, LAUNCHER_ARGUMENTS, PLACES, RESUMABLE, value_before
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
 from recbole_posattn.training.best_file import check_best, return_to_best
@@ -124,23 +124,30 @@ def resumed_run(resume: str | Path, given: Config) -> Resumed | None:
     return Resumed(config, folder, content, changes, lock)
 
 
-def config_to_resume(resume: str | Path, build: Callable[[Mapping[str, str]], Config]) -> Config:
-    """Build the current settings for a run to continue, whose model and data set are used if nothing else names them.
+def config_to_resume(resume: str | Path, build: Callable[[Mapping[str, Any]], Config]) -> Config:
+    """Build the current settings for a run to continue: those given now and those that were given for the run.
+
+    So a setting given now is checked together with the others of the run.
 
     Args:
         resume: The run's folder or a checkpoint in it.
-        build: Takes the names of the run's model and data set, by the keys ``model`` and ``dataset``.
+        build: Takes the names of the run's model and data set, by the keys ``model`` and ``dataset``, and the settings
+            that were given for it, but for those of its place.
 
     Raises:
         CheckpointError: If there is no run to continue.
         SettingError: If the settings cannot be used; names the plugin that the run needs if that is the reason.
     """
     last = _run_folder(resume) / LAST_NAME
-    settings = read_checkpoint(last)["config"]
+    content = read_checkpoint(last)
+    settings = content["config"]
     with explain_checkpoint_errors(last):
-        names = {key: settings[key] for key in ("model", "dataset")}
+        given = set(content.get("training", {}).get("given", ())) - PLACES - LAUNCHER_ARGUMENTS
+        of_run = {key: settings[key] for key in {"model", "dataset"} | (given & settings.keys())}
+        if (resolved := of_run.get("train_neg_sample_args")) and resolved["distribution"] == "none":  # as RecBole does
+            of_run["train_neg_sample_args"] = settings.get("loss_negatives")  # what our models resolve the key to
     try:
-        return build(names)
+        return build(of_run)
     except SettingError:
         check_plugins_of_checkpoint(settings)
         raise

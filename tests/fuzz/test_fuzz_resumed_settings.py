@@ -14,7 +14,7 @@ from recbole_posattn.settings.key import Source
 from recbole_posattn.settings.keys import CHANGEABLE, KEYS, RESUMABLE, value_before
 from recbole_posattn.settings.recipe_checks import resolved_histories
 from recbole_posattn.training.checkpoint import write_checkpoint
-from recbole_posattn.training.resume import Resumed, resumed_run
+from recbole_posattn.training.resume import Resumed, config_to_resume, resumed_run
 from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.same_run import setting_differences
 from tests.fuzz.harness import cases, empty_folder, refused, words
@@ -30,6 +30,7 @@ POOL: list[Any] = [
     *({"item_id": 4}, {"order": "RO"}, {"split": {"LS": "test_only"}}, {"mode": "uni100"}, {"sample_num": 8}),
     *({"distribution": "uniform", "sample_num": 2}, {"distribution": "popularity", "alpha": 0.5}),
 ]
+N_TRAINED = 3  # epochs before the run is resumed
 FORBIDDEN_ALONE = {"local_rank", "device", "world_size"}  # found out anew in each process
 ALLOWED = {
     key.name: [value for value in POOL if key.rule.holds(value)]
@@ -55,11 +56,11 @@ def changed_settings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     return before, now
 
 
-def resolved(model: str, settings: dict[str, Any]) -> Config | None:
+def resolved(model: str, settings: dict[str, Any]) -> Config | SettingError:
     try:
         return Config(model, "tiny", config_dict=settings, command_line=[])
-    except SettingError:  # a value that does not go with the model or with the other ones
-        return None
+    except SettingError as error:  # a value that does not go with the model or with the other ones
+        return error
 
 
 def compared(config: Config) -> dict[str, Any]:
@@ -81,20 +82,29 @@ def compared(config: Config) -> dict[str, Any]:
 @example("SASRec", ({"loss_type": "BPR"}, {"loss_type": "CE"}))
 def test_changed_settings(model: str, case: tuple[dict[str, Any], dict[str, Any]]) -> None:
     before, now = case
-    first, given_now = resolved(model, before), resolved(model, now)
-    assume(first is not None and given_now is not None)
+    first = resolved(model, before)
+    assume(isinstance(first, Config) and first["epochs"] >= N_TRAINED)
     training = {"given": sorted(first.given_keys()), "changes": [], "random": [0], "best_epoch": -1, "left": None}
-    content = {"epoch": 2, "config": first.plain(), "training": training}
-    differing = setting_differences(content, given_now)
+    content = {"epoch": N_TRAINED - 1, "config": first.plain(), "training": training}
+
+    def settings_now() -> Config:
+        return config_to_resume("run", lambda of_run: Config(model, "tiny", None, now, [], of_run))
 
     def resume() -> Resumed:
-        Path("run").mkdir()
-        write_checkpoint(content, Path("run", LAST_NAME))
         found = resumed_run("run", given_now)
         found.release()
         return found
 
     with empty_folder():
+        Path("run").mkdir()
+        write_checkpoint(content, Path("run", LAST_NAME))
+        new = resolved(model, {**before, **now})
+        given_now, error = refused("settings to resume", settings_now)
+        assert (error is None) == isinstance(new, Config), error  # checked together, as in a new run
+        if error is not None:
+            assert str(error) == str(new)
+            return
+        differing = setting_differences(content, given_now)
         found, error = refused("resumed settings", resume)
     was, is_now = compared(first), compared(given_now)
     may_change = CHANGEABLE | RESUMABLE
@@ -102,12 +112,13 @@ def test_changed_settings(model: str, case: tuple[dict[str, Any], dict[str, Any]
         key for key in now.keys() - may_change if was.get(key, value_before(key, first.defaults())) != is_now.get(key)
     } - same_encoding(before, now)
     comes_to = [resolved_histories(was), resolved_histories(is_now)]  # "auto" may be the value that was given
-    fixed -= {key for key in comes_to[0].keys() & comes_to[1].keys() if comes_to[0][key] == comes_to[1][key]}
+    old = {key: was.get(key, value_before(key, first.defaults())) for key in comes_to[1]}  # or not the model's
+    fixed -= {key for key, value in comes_to[1].items() if comes_to[0].get(key, old[key]) == value}
     assert not differing.keys() & RESUMABLE
     assert fixed <= differing.keys()
     if error is not None:
         named = [key for key in now.keys() - may_change if f"has {key} " in str(error)]
-        named += ["epochs"] if now.get("epochs", 3) < 3 and "more than epochs" in str(error) else []
+        named += ["epochs"] if now.get("epochs", N_TRAINED) < N_TRAINED and "more than epochs" in str(error) else []
         assert isinstance(error, SettingError) and named and "leave" in str(error), error
         return
     assert not fixed, (fixed, found)
