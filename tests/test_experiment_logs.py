@@ -83,7 +83,14 @@ def test_a_schedule_logs_its_own_rate_and_recboles_models_log_the_same(tiny_sett
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"kernel_branch": "exponential", "kernel_branch_groups": "hidden_size"}, {"model": "FMLPRec"}],
+    [
+        {},
+        {"kernel_branch": "exponential", "kernel_branch_groups": "hidden_size"},
+        {"kernel_structure": "lowrank-full", "kernel_branch": "time_variant"},
+        {"model": "FMLPRec"},
+        {"model": "FMLPRec", "train_objective": "augmented"},
+        {"model": "BSARec"},
+    ],
     ids=str,
 )
 def test_summaries_of_kernels_are_those_of_inspect(untrained: Callable[..., Loaded], changes: dict) -> None:

@@ -5,7 +5,7 @@ Shape keys: g kernel groups, T positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.branch import KernelBranch
-from recbole_posattn.nn.kernels.base import IdentityKernel
+from recbole_posattn.nn.kernels.base import IdentityKernel, PositionKernel
+from recbole_posattn.nn.kernels.by_frequency import CircularKernel
 
 
 class KernelSummary(NamedTuple):
@@ -36,18 +37,29 @@ class KernelSummary(NamedTuple):
 def kernel_summaries(model: SASRecBase) -> Iterator[KernelSummary]:
     """Summaries of the kernels and branches of each layer, except for those that are the identity."""
     for layer, block in enumerate(model.backbone.blocks, start=1):
-        matrices = {}
-        for part, kernel in (("U", "u_kernel"), ("L", "l_kernel")):
-            found = getattr(block.attention, kernel, None)
-            if found is not None and not isinstance(found, IdentityKernel):
-                matrices[part] = found.dense()
-        if isinstance(block.branch, KernelBranch):
-            matrices["branch"] = block.branch.effective()
-        for part, matrix in matrices.items():
-            mass = _mass_by_lag(matrix)
+        parts: dict[str, tuple[PositionKernel, Tensor, Callable[[], Tensor]]] = {}
+        for part, name in (("U", "u_kernel"), ("L", "l_kernel")):
+            kernel = getattr(block.attention, name, None)
+            if kernel is not None and not isinstance(kernel, IdentityKernel):
+                parts[part] = kernel, kernel.last_row(), kernel.dense
+        if isinstance(branch := block.branch, KernelBranch):
+            parts["branch"] = branch.kernel, branch.effective_last_row(), branch.effective
+        for part, (kernel, last_row, matrix) in parts.items():
+            mass = _mass_of_lags(kernel, last_row) if _has_one_weight_per_lag(kernel) else _mass_by_lag(matrix())
             share = mass / mass.sum()
             mean_lag = float(share @ torch.arange(len(share), dtype=share.dtype, device=share.device))
-            yield KernelSummary(f"layer_{layer}/{part}", matrix[:, -1], mean_lag, float(share[0]))
+            yield KernelSummary(f"layer_{layer}/{part}", last_row, mean_lag, float(share[0]))
+
+
+def _has_one_weight_per_lag(kernel: PositionKernel) -> bool:
+    return kernel.lag_only or isinstance(kernel, CircularKernel)
+
+
+def _mass_of_lags(kernel: PositionKernel, last_row: Tensor) -> Tensor:
+    """:func:`_mass_by_lag` from the last row alone: g matrices of T × T would be larger than all else in training."""
+    mass = last_row.abs().mean(dim=0).flip(0)
+    # A kernel that looks ahead is circular: its lag −k has the weight of the lag T − k.
+    return mass if kernel.causal else torch.cat([mass[:1], mass[1:] + mass[1:].flip(0)])
 
 
 def _mass_by_lag(matrix: Tensor) -> Tensor:

@@ -78,4 +78,12 @@ class KernelBranch(nn.Module):
     def effective(self, length: int | None = None) -> Tensor:
         """γ M, with the mean of γ over the channels of a group; shape (g, s, s), see :meth:`PositionKernel.dense`."""
         matrix = self.kernel.dense(length)
-        return matrix if self.gate is None else self.gate.view(len(matrix), -1).mean(dim=-1)[:, None, None] * matrix
+        return matrix if self.gate is None else self._gate_of_groups(self.gate)[..., None] * matrix
+
+    def effective_last_row(self, length: int | None = None) -> Tensor:
+        """The last row of :meth:`effective`, shape (g, s), without the matrix."""
+        row = self.kernel.last_row(length)
+        return row if self.gate is None else self._gate_of_groups(self.gate) * row
+
+    def _gate_of_groups(self, gate: Tensor) -> Tensor:
+        return gate.view(self.kernel.n_groups, -1).mean(dim=-1, keepdim=True)

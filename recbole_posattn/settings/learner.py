@@ -74,7 +74,8 @@ def check_learner_args(settings: Mapping[str, Any]) -> None:
         raise SettingError(
             f"learner_args {shown(arguments)} is for models with an optimizer; leave it out for tree models."
         )
-    allowed = [name for name in inspect.signature(LEARNERS[learner]).parameters if name not in _NOT_OFFERED]
+    parameters = inspect.signature(LEARNERS[learner]).parameters
+    allowed = [name for name in parameters if name not in _NOT_OFFERED]
     for name, value in arguments.items():
         if name in _OWN_KEYS:
             raise SettingError(f"learner_args: {name} is the key {_OWN_KEYS[name]}; give that one.")
@@ -83,13 +84,22 @@ def check_learner_args(settings: Mapping[str, Any]) -> None:
                 f"learner_args must hold arguments of {learner}: {', '.join(allowed)}; got {shown(name)}."
                 f"{did_you_mean(name, allowed)}"
             )
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if not all(isinstance(each, bool) or is_number(each) for each in values):
-            raise SettingError(
-                f"learner_args: {name} must be a number, a list of numbers or a bool; got {shown(value)}."
-            )
+        _check_kind(name, value, parameters[name].default)
     try:
         with_arguments(LEARNERS[learner]([torch.zeros(1, requires_grad=True)], lr=1e-3), arguments)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         what = f"learner_args {shown(arguments)} does not work with {learner}"
         raise SettingError(f"{what}: {one_line(error)}.") from error
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuse a value of another kind than the default, which an optimizer may notice at its first step or never."""
+    if isinstance(default, bool):
+        holds, kind = isinstance(value, bool), "True or False"
+    elif isinstance(default, tuple):
+        is_list = isinstance(value, (list, tuple)) and len(value) == len(default)
+        holds, kind = is_list and all(map(is_number, value)), f"a list of {len(default)} numbers"
+    else:
+        holds, kind = is_number(value), "a number"
+    if not holds:
+        raise SettingError(f"learner_args: {name} must be {kind}; got {shown(value)}.")

@@ -81,6 +81,12 @@ class FullKernel(LearnedKernel):
         matrix[:, position, position - lag] = self._normalized(self.free)
         return matrix[:, rows, rows]
 
+    def last_row(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.last_row`."""
+        length = self._checked(length)
+        by_lag = self.band(length)[:, -1, :length]
+        return F.pad(by_lag.flip(-1), (length - by_lag.shape[-1], 0))
+
     def _mix(self, x: Tensor) -> Tensor:
         length = x.shape[-2]
         if length <= products.DENSE_LENGTH or products.LENGTH_PER_LAG * self.bandwidth > length:
@@ -165,6 +171,11 @@ class LowRankKernel(LearnedKernel):
         u, v = self.factors(self._checked(length))
         return (u @ v.mT).tril()
 
+    def last_row(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.last_row`."""
+        u, v = self.factors(self._checked(length))
+        return torch.einsum("gr,gsr->gs", u[:, -1], v)
+
     def _mix(self, x: Tensor) -> Tensor:
         length = x.shape[-2]
         if length <= products.DENSE_RECURRENCE_LENGTH:
@@ -246,6 +257,11 @@ class TimeVariantKernel(LearnedKernel):
         lag = position[:, None] - position
         by_lag = coefficient @ basis
         return by_lag.gather(-1, lag.clamp(min=0).expand_as(by_lag)).masked_fill(lag < 0, 0.0)
+
+    def last_row(self, length: int | None = None) -> Tensor:
+        """See :meth:`PositionKernel.last_row`."""
+        coefficient, basis = self.factors(self._checked(length))
+        return torch.einsum("gr,grk->gk", coefficient[:, -1], basis).flip(-1)
 
     def _mix(self, x: Tensor) -> Tensor:
         length = x.shape[-2]
