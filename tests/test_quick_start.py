@@ -16,9 +16,11 @@ from recbole.utils import init_seed
 
 import recbole_posattn
 from recbole_posattn import load, run
+from recbole_posattn.analysis.interference import interference
 from recbole_posattn.experiments.identity import identify
 from recbole_posattn.settings.config import Config
-from recbole_posattn.training.load import evaluate_checkpoint, prepare_data
+from recbole_posattn.training.engine import EngineMixin
+from recbole_posattn.training.load import build_model, evaluate_checkpoint, prepare_data
 from recbole_posattn.training.result import result_table
 from recbole_posattn.training.trainer import trainer_class
 
@@ -177,3 +179,42 @@ def test_a_checkpoint_is_evaluated_as_at_the_end_of_its_run(tiny_settings: Calla
     assert "cov@10" in result["test_result"]
     metrics, users = evaluate_checkpoint(result["checkpoint"])
     assert metrics == result["test_result"] and len(users) == 60
+
+
+def test_evaluation_elsewhere_needs_neither_the_checkpoint_dir_nor_a_compiler(
+    tiny_settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as here:
+        here.setattr("recbole_posattn.training.engine._compile", lambda model, device: None)
+        result = run("PosKernelSASRec", "tiny", config_dict=tiny_settings(checkpoint_dir="kept", torch_compile=True))
+    checkpoint = Path(result["checkpoint"]).absolute()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("CXX", "no-compiler")
+    metrics, _ = evaluate_checkpoint(checkpoint)
+    assert metrics == result["test_result"]
+    assert interference(checkpoint).metrics["ndcg@10"].iloc[0] == result["best_valid_result"]["ndcg@10"]
+    assert not Path("kept").exists()
+
+
+def test_without_a_test_the_learned_values_are_those_of_the_checkpoint(
+    tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run without a test ends with the weights of its last epoch."""
+    monkeypatch.setattr(EngineMixin, "_valid_epoch", lambda trainer, *_, **__: (1.0 - trainer._epoch, {"ndcg@10": 0.5}))
+    settings = tiny_settings(epochs=3, learning_rate=0.05)
+    result = run("PosKernelSASRec", "tiny", config_dict=settings, test=False)
+    assert (result["best_epoch"], result["epochs"], result["test_result"]) == (0, 3, None)
+    assert result["learned"] == load(result["checkpoint"]).model.learned()
+    last = load(Path(result["checkpoint"]).with_name("last.pth")).model.learned()
+    assert result["learned"] != last
+
+
+def test_the_largest_seed_has_one_for_each_process(tiny_settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config("NoPESASRec", "tiny", config_dict=tiny_settings(seed=2**32 - 1), command_line=[])
+    _, (train_data, *_) = prepare_data(config)
+    monkeypatch.setattr("recbole_posattn.distributed.rank", lambda: 1)
+    second = build_model(config, train_data).item_embedding.weight
+    monkeypatch.setattr("recbole_posattn.distributed.rank", lambda: 0)
+    config["seed"] = 0
+    assert torch.equal(second, build_model(config, train_data).item_embedding.weight)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import pandas as pd
 import torch
@@ -33,9 +32,8 @@ from recbole_posattn.analysis.attended import Attended, counted_rows, split_for_
 from recbole_posattn.analysis.switches import BRANCH_PART, attentions_of, positional_parts, switched_off
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.sasrec import SASRecBase
-from recbole_posattn.training.load import Loaded, load
+from recbole_posattn.training.load import Loaded, evaluating_trainer, load
 from recbole_posattn.training.state import random_state, restore_random_state
-from recbole_posattn.training.trainer import trainer_class
 
 Split = Literal["valid", "test"]
 
@@ -112,9 +110,7 @@ def _loader(loaded: Loaded, split: Split) -> AbstractDataLoader:
 
 
 def _metrics(loaded: Loaded, parts: Sequence[str], split: Split, show_progress: bool) -> pd.DataFrame:
-    with without_tensorboard():
-        trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
-    trainer.eval_collector.data_collect(loaded.train_data)
+    trainer = evaluating_trainer(loaded)
     settings: list[tuple[str, str, Sequence[str]]] = [("all", "", [])]
     settings += [("without", part, [part]) for part in parts]
     if len(parts) > 1:

@@ -272,6 +272,17 @@ def without_wandb(config: Any) -> Iterator[None]:
 
 
 @contextmanager
+def without_checkpoint_folder(config: Any) -> Iterator[None]:
+    """Build a trainer that only evaluates; RecBole's creates ``checkpoint_dir``, perhaps a path of another machine."""
+    folder = config["checkpoint_dir"]
+    config["checkpoint_dir"] = os.curdir  # exists
+    try:
+        yield
+    finally:
+        config["checkpoint_dir"] = folder
+
+
+@contextmanager
 def no_pickled_caches(config: Any) -> Iterator[None]:
     """Prepare data without looking for caches, which RecBole unpickles: that can run any code.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import no_pickled_caches
+from recbole_posattn.compat import no_pickled_caches, without_checkpoint_folder
 from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import numpy as np
@@ -83,12 +83,21 @@ def evaluate_checkpoint(
     """
     loaded = load(checkpoint, data_path)
     with run_logger(loaded.config):
-        with without_tensorboard():
-            trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
-        if isinstance(trainer, EngineMixin):
-            trainer.eval_collector.data_collect(loaded.train_data)  # some metrics count the training items
-        result, users = evaluate_trainer(trainer, loaded.test_data, load_best_model=False)
+        result, users = evaluate_trainer(evaluating_trainer(loaded), loaded.test_data, load_best_model=False)
     return plain_data(result), users
+
+
+def evaluating_trainer(loaded: Loaded) -> Trainer:
+    """A trainer that evaluates a loaded model, and writes nothing."""
+    compiles, loaded.config["torch_compile"] = loaded.config["torch_compile"], False  # there may be no compiler here
+    try:
+        with without_tensorboard(), without_checkpoint_folder(loaded.config):
+            trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
+    finally:
+        loaded.config["torch_compile"] = compiles
+    if isinstance(trainer, EngineMixin):
+        trainer.eval_collector.data_collect(loaded.train_data)  # some metrics count the training items
+    return trainer
 
 
 def load(checkpoint: str | Path, data_path: str | Path | None = None, allow_unsafe_checkpoint: bool = False) -> Loaded:
@@ -204,6 +213,6 @@ def build_model(config: Config, train_data: AbstractDataLoader) -> AbstractRecom
     """
     check_branch_reads_time(config, getattr(train_data._dataset, "times_are_gaps", True))
     _check_negatives(config, train_data._dataset)
-    init_seed(config["seed"] + distributed.rank(), config["reproducibility"])
+    init_seed((config["seed"] + distributed.rank()) % 2**32, config["reproducibility"])  # NumPy's limit
     with explain_missing_requirements(config), pretrained_explained(config), model_size_explained(config):
         return config.model_class(config, train_data._dataset).to(config["device"])

@@ -30,7 +30,12 @@ from recbole_posattn.errors import CheckpointError, SettingError
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.training import interrupts
-from recbole_posattn.training.checkpoint import check_vocabulary, explain_checkpoint_errors
+from recbole_posattn.training.checkpoint import (
+    check_vocabulary,
+    explain_checkpoint_errors,
+    load_state,
+    read_checkpoint,
+)
 from recbole_posattn.training.engine import EngineMixin
 from recbole_posattn.training.environment import environment_table, start_watching, warn_of_busy_machine
 from recbole_posattn.training.load import build_model, evaluate_trainer, prepare_data
@@ -216,6 +221,8 @@ def _train_and_test(
         test_result, users = (
             evaluate_trainer(trainer, test_data, load_best_model=request.saved) if request.test else (None, None)
         )
+        if request.saved and test_result is None and hasattr(recommender, "learned") and distributed.is_main():
+            load_state(recommender, read_checkpoint(trainer.saved_model_file, config["device"]))  # as a test does
         finished = time.perf_counter()
         trackers.summarize({"best_valid": best_valid_result, "test": test_result})
 
