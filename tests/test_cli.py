@@ -114,6 +114,15 @@ def test_a_flag_given_twice_is_refused(arguments: list[str], message: str, capsy
         cli.main(["models", "--type=general", "--type=sequential"])
 
 
+@pytest.mark.parametrize("arguments", [["--output="], ["--output", ""], ["--exclude", ""], ["--users="]], ids=str)
+def test_an_empty_value_is_refused(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    """It is usually that of an unset shell variable, and would stand for the default or the current folder."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["recommend", "saved/run", *arguments])
+    assert ended.value.code == 2
+    assert f"argument {arguments[0].rstrip('=')}" in (error := capsys.readouterr().err) and "needs a value" in error
+
+
 def test_a_flag_may_be_repeated_with_one_value_and_from_call_to_call(capsys: pytest.CaptureFixture) -> None:
     parser = cli.parsers()["run"]
     assert parser.parse_args(["--model=Pop", "-m", "Pop", "--plugin=a", "--plugin=b"]).plugin == ["a", "b"]

@@ -64,6 +64,12 @@ class Parser(argparse.ArgumentParser):
         """Print the message as one line and exit with code 2."""
         self.exit(EXIT_USER_ERROR, f"recbole-posattn: {one_line(message)} (see {self.prog} --help)\n")
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Called by argparse for each value; an empty one is usually that of an unset shell variable."""
+        if not arg_string and action.default != "" and action.nargs != argparse.PARSER:  # the parser of a command asks
+            raise argparse.ArgumentError(action, "needs a value; got ''")
+        return super()._get_value(action, arg_string)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Called by argparse for an argument that has choices."""
         if action.choices is None or value in action.choices:

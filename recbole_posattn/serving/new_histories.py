@@ -23,13 +23,15 @@ from recbole_posattn.serving.tables import plain_columns
 
 
 def new_histories(
-    histories: pd.DataFrame | Mapping[object, Sequence[object]], known: Mapping[str, int], timed_for: str | None = None
+    histories: pd.DataFrame | Mapping[object, Sequence[object]] | pd.Series,
+    known: Mapping[str, int],
+    timed_for: str | None = None,
 ) -> Requests:
     """Requests for users who need not be in the data set.
 
     Args:
         histories: Rows with the columns ``user`` and ``item`` (tokens) and, unless the rows are in order, ``time``; or
-            the items of each user, oldest first.
+            the items of each user, oldest first, as a mapping or a Series with the users as its index.
         known: The numbers of the items in the data set by token, 0 for padding; other items are skipped.
         timed_for: Name of a model that reads times, for which each interaction needs one, in seconds or as a date.
 
@@ -106,6 +108,8 @@ def _from_table(table: pd.DataFrame) -> _Given:
         time = pd.Series(np.array([_in_utc(each) for each in time], dtype="datetime64[us]"))
     elif isinstance(time.dtype, pd.DatetimeTZDtype):
         time = time.dt.tz_convert("UTC").dt.tz_localize(None)
+    if not len(time):
+        time = pd.Series(np.arange(0))  # an empty table has columns of no certain type
     if not (pd.api.types.is_numeric_dtype(time) or pd.api.types.is_datetime64_any_dtype(time)):
         raise DataError(f"histories: times must be numbers or dates; got {shown(time.iloc[0])}")
     if pd.api.types.is_float_dtype(time) and not np.isfinite(time).all():
@@ -128,7 +132,17 @@ def _is_empty_text(column: pd.Series) -> pd.Series:
     return column.map(lambda value: isinstance(value, str) and not value).astype(bool)  # values may be lists
 
 
-def _from_mapping(items_of: Mapping[object, Iterable[object]]) -> _Given:
+def _from_mapping(items_of: Mapping[object, Iterable[object]] | pd.Series) -> _Given:
+    if isinstance(items_of, pd.Series):
+        if not items_of.index.is_unique:
+            twice = items_of.index[items_of.index.duplicated()][0]
+            raise DataError(f"histories: user {twice!r} has more than one list of items")
+        items_of = dict(items_of.items())
+    if not isinstance(items_of, Mapping):
+        raise DataError(
+            "histories must be a DataFrame of user and item, or a mapping of each user to a list of items, oldest "
+            f"first; got {shown(items_of)}"
+        )
     lists = [_listed(user, items) for user, items in items_of.items()]
     user = as_tokens(list(items_of))
     of = np.arange(len(user)).repeat([len(items) for items in lists])

@@ -59,7 +59,7 @@ def _highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _first_of_equals(scores: Tensor, lowest: Tensor, k: int) -> Tensor:
     """Columns of the k best of each row, ascending, where further items have their lowest score, shape (b, 1)."""
-    above, equal = scores > lowest, scores == lowest
+    above, equal = ~(scores <= lowest), scores == lowest  # NaN is above
     room = k - above.sum(dim=1, keepdim=True)
     taken = above | (equal & (equal.cumsum(dim=1) <= room))
     return taken.nonzero()[:, 1].view(-1, k)

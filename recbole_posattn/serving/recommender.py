@@ -79,7 +79,7 @@ class Recommender:
 
     def recommend(
         self,
-        histories: pd.DataFrame | Mapping[object, Sequence[object]],
+        histories: pd.DataFrame | Mapping[object, Sequence[object]] | pd.Series,
         k: int = 10,
         *,
         exclude_history: bool | None = None,
@@ -163,7 +163,7 @@ class Recommender:
     def _histories(self) -> UserHistories:
         return UserHistories(known_users(self.loaded))
 
-    def add_interactions(self, interactions: pd.DataFrame | Mapping[object, Sequence[object]]) -> None:
+    def add_interactions(self, interactions: pd.DataFrame | Mapping[object, Sequence[object]] | pd.Series) -> None:
         """Add new interactions, which follow those of the data set, without reading it again.
 
         From then on, they are part of their users' histories in :meth:`recommend_users` and :meth:`known_users`, except
@@ -184,7 +184,7 @@ class Recommender:
             self._report(line)
         self._histories.append(given)
 
-    def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
+    def new_histories(self, histories: pd.DataFrame | Mapping[object, Sequence[object]] | pd.Series) -> Requests:
         """New histories for :meth:`blocks`; argument and errors as in :meth:`recommend`."""
         if not reads_sequences(self.loaded):
             raise CheckpointError(
@@ -192,7 +192,7 @@ class Recommender:
             )
         return self._given(histories)
 
-    def _given(self, histories: pd.DataFrame | Mapping[object, Sequence[object]]) -> Requests:
+    def _given(self, histories: pd.DataFrame | Mapping[object, Sequence[object]] | pd.Series) -> Requests:
         timed_for = self.loaded.config["model"] if reads_times(self.loaded) else None
         return new_histories(histories, self._known_items, timed_for)
 

@@ -192,7 +192,11 @@ def _written_whole(dataset: Dataset, rows: Interaction) -> tuple[Tensor, Histori
 
 
 def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
-    """The user of each target of a split, and the history before it."""
+    """The user of each target of a split, and the history before it.
+
+    Models without sequences are evaluated by user unless there is ``mask_history``: each user once, with all earlier
+    interactions.
+    """
     loader = loaded.valid_data if split == "valid" else loaded.test_data
     part, dataset = loader._dataset, loaded.dataset
     rows, listed = part.inter_feat, dataset.iid_field + dataset.config["LIST_SUFFIX"]
@@ -209,4 +213,5 @@ def _before_targets(loaded: Loaded, split: Split) -> tuple[Tensor, Histories]:
     if not hasattr(loader, "uid2history_item"):
         raise SettingError(f"split {split!r} needs full ranking for {loaded.config['model']} (eval_args, mode full).")
     items = [loader.uid2history_item[user] for user in loader.uid_list.tolist()]
-    return loader.uid_list, of_counts(torch.cat(items), torch.tensor([len(each) for each in items]))
+    length = torch.tensor([len(each) for each in items], dtype=torch.int64)
+    return loader.uid_list.to(torch.int64), of_counts(torch.cat([length.new_empty(0), *items]), length)

@@ -44,6 +44,9 @@ def read_titles(config: Config, field: str | None = None) -> pd.Series:
         item, title = columns.get(config["ITEM_ID_FIELD"]), _title_column(file, columns, field)
         if item is None:
             raise DataError(f"{file} has no column {config['ITEM_ID_FIELD']!r}; it has {', '.join(columns)}")
+        with file.open(encoding=config["encoding"]) as lines:
+            if any("\0" in line for line in lines):  # pandas would cut the field there
+                raise DataError(f"{file} has a NUL byte, which titles cannot contain")
         table = pd.read_csv(file, usecols=[item, title], dtype=str, keep_default_na=False, **options)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -60,3 +60,12 @@ def test_what_is_no_number_comes_first() -> None:
     scores[1, 4321] = math.nan
     best, _ = best_items(scores, 5)
     assert best.isnan().nonzero().tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("n_nan", [1, 2, 3])
+def test_what_is_no_number_comes_first_where_others_are_equal(n_nan: int) -> None:
+    scores = torch.full((2, 6), 5.0)
+    scores[1, 2 : 2 + n_nan] = math.nan
+    best, item = best_items(scores, 3)
+    assert best.isnan().sum(dim=1).tolist() == [0, n_nan]
+    assert item[1, :n_nan].tolist() == list(range(2, 2 + n_nan))

@@ -158,6 +158,7 @@ def test_goes_beside_the_checkpoint_and_overwrites_when_told(
         (["--histories=text.jsonl"], "text.jsonl cannot be read: "),
         (["--histories=lists.jsonl"], "histories: column 'item' must hold strings or numbers; got"),
         (["--histories=known.csv", "--split=test"], "split is for users of the data set"),
+        (["--histories=header.csv"], "no history has an item that the model knows"),
     ],
     ids=str,
 )
@@ -170,6 +171,7 @@ def test_bad_input_ends_in_one_line_and_code_2(
         "text.parquet": "text",
         "text.jsonl": "text",
         "known.csv": "user,item\na,i1\n",
+        "header.csv": "user,item,time\n",
     }
     for name, content in files.items():
         Path(name).write_text(content)
@@ -426,6 +428,7 @@ def test_titles_of_recboles_own_data_sets_have_other_names(checkpoint: str, titl
         ),
         ("item:token\ttitle:token\ni1\tx\n", ["--titles"], "{file} has no column 'item_id'; it has item, title"),
         ("", ["--titles"], "{file} cannot be read: "),
+        ("item_id:token\ttitle:token\ni2\ttw\0o\n", ["--titles"], "{file} has a NUL byte, which titles cannot contain"),
         (
             'item_id:token\ttitle:token\ni1\t"a\ni2\tb\ni3\tc"\n',
             ["--titles"],

@@ -234,6 +234,13 @@ def test_k_is_an_integer_up_to_the_number_of_items(recommender: Recommender, k: 
             "column 'item' must hold strings or numbers; got array",
         ),
         ({}, "no history has an item that the model knows"),
+        (
+            pd.DataFrame({"user": [], "item": [], "time": []}, dtype=object),  # as a file with a header only is read
+            "no history has an item that the model knows",
+        ),
+        ([["i1"]], r"histories must be a DataFrame of user and item, or a mapping .*; got \[\['i1'\]\]"),
+        (None, "histories must be a DataFrame of user and item, or a mapping"),
+        (pd.Series([["i1"], ["i2"]], index=["a", "a"]), "histories: user 'a' has more than one list of items"),
     ],
     ids=str,
 )
@@ -245,6 +252,8 @@ def test_histories_that_cannot_be_used_are_refused(recommender: Recommender, his
 def test_items_and_users_may_be_any_iterable_but_a_string(recommender: Recommender) -> None:
     lists = recommender.recommend({"a": (f"i{k}" for k in (1, 2))}, 3)
     assert lists.equals(recommender.recommend({"a": ["i1", "i2"]}, 3))
+    table = pd.DataFrame({"user": ["a", "a"], "item": ["i1", "i2"]})
+    assert lists.equals(recommender.recommend(table.groupby("user")["item"].agg(list), 3))
     some = recommender.recommend_users((f"u{k}" for k in (1, 2)), 3)
     assert some.equals(recommender.recommend_users(["u1", "u2"], 3))
     for split in ("all", "test"):
@@ -263,6 +272,8 @@ def test_users_and_splits_that_are_not_there_are_refused(recommender: Recommende
     eval_args = {**BY_TIME, "split": {"LS": "test_only"}, "group_by": "user"}
     with pytest.raises(DataError, match="data set 'tiny', valid split: there are no users to recommend to"):
         Recommender(untrained("NoPESASRec", eval_args=eval_args)).recommend_users(split="valid")
+    with pytest.raises(DataError, match="data set 'tiny', valid split: there are no users to recommend to"):
+        Recommender(untrained("BPR", eval_args={**eval_args, "mode": "full"})).recommend_users(split="valid")
     eval_args = {"split": {"RS": [8, 1, 1]}, "order": "RO", "mode": "uni4", "group_by": "user"}
     sampled = Recommender(untrained("BPR", eval_args=eval_args))
     assert len(sampled.recommend_users(k=1, exclude_history=False)) == 60
