@@ -10,6 +10,7 @@ import numpy as np
 
 from recbole_posattn.data.mixin import DatasetMixin
 from recbole_posattn.data.splits import TimeSplit
+from recbole_posattn.errors import DataError
 
 
 class KnownItemsMixin(DatasetMixin):
@@ -33,6 +34,13 @@ class KnownItemsMixin(DatasetMixin):
         part = split.part(time.to_numpy(), time.to_numpy())
         trained = item[part == 0].unique()
         kept = item.isin(trained)
+        if not kept.any():
+            raise DataError(
+                f"data set {self.config['dataset']!r}: no interaction is in the training part of the split by time, so "
+                "drop_unseen_items leaves none; the times go from "
+                f"{time.min()} to {time.max()}, and time_split_tie is {split.tie}: choose a split by users, such as "
+                "--protocol=leave_one_out"
+            )
         self.logger.info(
             f"{(~kept).sum():,} interactions with {item.nunique() - len(trained):,} items that do not occur in "
             "training are left out"

@@ -239,12 +239,12 @@ class SASRecBase(SequentialRecommender):
 
     def _histories(self, interaction: Interaction, sequence: Tensor, position: Tensor) -> TargetHistories | None:
         """What is before each target, if that matters; arguments as for :class:`TargetHistories`."""
-        if self.history_partition is not None:
-            return self.history_partition.of_targets(interaction[self.ITEM_SEQ], sequence, position)
-        if not self.masks_history:
+        if self.history_partition is None and not self.masks_history:
             return None
-        earlier = interaction.interaction.get(EARLIER_LIST_FIELD)
-        return HistoryMask(interaction[self.ITEM_SEQ], sequence, position, earlier)
+        item = interaction[self.ITEM_SEQ][:, : int(interaction[self.ITEM_SEQ_LEN].max())]  # without common padding
+        if self.history_partition is not None:
+            return self.history_partition.of_targets(item, sequence, position)
+        return HistoryMask(item, sequence, position, interaction.interaction.get(EARLIER_LIST_FIELD))
 
     def _labelled(self, batch: Interaction, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The outputs at the positions with a target, the targets, their rows in the batch and their positions.

@@ -140,7 +140,10 @@ def _check_last_window(settings: Mapping[str, Any]) -> None:
         return
     stride, objective = settings["window_stride"], settings["train_objective"]
     if objective != "sequence":
-        raise SettingError(f"last_window_only is for train_objective 'sequence'; got {objective!r}, without windows.")
+        raise SettingError(
+            f"last_window_only is for train_objective 'sequence'; got {objective!r}, without windows: set "
+            "last_window_only False."
+        )
     if stride is not None:
         raise SettingError(
             f"last_window_only leaves one window of a history; got window_stride {stride}: leave it out."
@@ -155,7 +158,8 @@ def _check_block(settings: Mapping[str, Any]) -> None:
         )
     if settings.get("output_projection") and settings["backbone"] != "sasrec":
         raise SettingError(
-            f"output_projection is for backbone 'sasrec'; got {settings['backbone']!r}, which always has a projection."
+            f"output_projection is for backbone 'sasrec'; got {settings['backbone']!r}, which always has a "
+            "projection: set output_projection False."
         )
 
 
@@ -221,7 +225,7 @@ def check_attention(settings: Mapping[str, Any], given: Iterable[str]) -> None:
             )
     for key in ("output_projection", "attend_padding"):
         if settings[key]:
-            raise SettingError(f"{key} {settings[key]} is for the attention; got attention 'none'. Leave it out.")
+            raise SettingError(f"{key} {settings[key]} is for the attention; got attention 'none': set {key} False.")
 
 
 def _why_it_mixes_nothing(branch: str | None, settings: Mapping[str, Any]) -> str | None:

@@ -84,7 +84,7 @@ MODEL_KEYS = (
         BOOL,
         False,
         "(bool) Initialize the padding item's embedding like the others instead of with 0; in both cases CE trains it "
-        "as a negative.",
+        "as a negative, except for a 0 with score cosine, which stays 0.",
     ),
     Key(
         "feed_forward_bias",

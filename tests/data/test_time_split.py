@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from recbole_posattn import Config, Recommender
 from recbole_posattn.data.splits import TimeSplit
-from recbole_posattn.errors import SettingError
+from recbole_posattn.errors import DataError, SettingError
 from recbole_posattn.settings.properties import ML_100K
 from recbole_posattn.training.load import Loaded, prepare_data
+from tests.planted import write_atomic_file
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 MOST_VALID = 50_000
@@ -309,3 +310,10 @@ def test_new_items_are_not_recommended_and_skipped_in_histories(tmp_path: Path) 
     lists = recommender.recommend({"anna": ["new", "i1"], "otto": ["new"]}, k=5, exclude_history=False)
     assert set(lists["user"]) == {"anna"} and sorted(lists["item"]) == ["i0", "i1", "i2", "i3", "i4"]
     assert any("2 of 3 interactions have an item that the model does not know" in line for line in said)
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BPR"])
+def test_times_that_leave_nothing_to_train_on_are_named(model: str, tmp_path: Path) -> None:
+    write_atomic_file(tmp_path, "same", [(f"u{user}", f"i{item}", 7) for user in range(5) for item in range(6)])
+    with pytest.raises(DataError, match="no interaction is in the training part .* the times go from 7.0 to 7.0"):
+        loaded_as(model, "same", tmp_path)
