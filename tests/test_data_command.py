@@ -11,6 +11,7 @@ import pytest
 
 from recbole_posattn.atomic_files.convert.formats import FORMATS
 from recbole_posattn.cli import data
+from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import DataError, SettingError
 from tests.planted import write_atomic_file
 
@@ -27,7 +28,14 @@ def test_convert_says_what_it_did(empty_folder: Path, capsys: pytest.CaptureFixt
     lines = [f"{u}::{i}::{1 + (u + i) % 5}::{874724710 + 3600 * i}" for u in range(4) for i in range(6)]
     lines += ["1::2::x::3", "1::2", "1::2::3::4::5"]
     Path("ratings.dat").write_text("\n".join(lines))
-    arguments = ["--name=mine", "--min_rating=2", "--deduplicate=last", "--min_item_interactions=3", "--on_error=skip"]
+    arguments = [
+        "--name=mine",
+        "--format=ml-1m",
+        "--min_rating=2",
+        "--deduplicate=last",
+        "--min_item_interactions=3",
+        "--on_error=skip",
+    ]
     assert call("convert", "ratings.dat", *arguments) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
@@ -88,6 +96,47 @@ def test_stats_say_who_needs_a_column(empty_folder: Path) -> None:
     write_atomic_file(empty_folder / "dataset", "mine", [("a", 1)], "user_id:token\ttimestamp:float")
     with pytest.raises(DataError, match="has no column 'item_id', which a data set needs"):
         call("stats", "mine")
+
+
+def test_stats_read_with_the_settings_that_errors_advise(empty_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    file = write_atomic_file(empty_folder / "dataset", "mine", [])
+    file.write_bytes("wer:token;what:token;when:float;n:float\né;x;5;\né;y;9;\nb;y;7;\n".encode("latin-1"))
+    stats = ["data", "stats", "mine"]
+    assert cli.main(stats) == 2
+    assert "its columns look separated by semicolon (key field_separator)" in capsys.readouterr().err
+    stats.append("--field_separator=;")
+    assert cli.main(stats) == 2
+    assert "name the right column with USER_ID_FIELD, ITEM_ID_FIELD or TIME_FIELD" in capsys.readouterr().err
+    columns = ["--USER_ID_FIELD=wer", "--ITEM_ID_FIELD=what", "--TIME_FIELD=when"]
+    stats += [*columns, "--load_col={inter: [wer, what, when, n]}"]
+    assert cli.main(stats) == 2
+    assert "give the encoding of the file with --encoding" in capsys.readouterr().err
+    assert cli.main([*stats, "--encoding=latin-1", "--unload_col={inter: [n]}", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["users"], figures["items"], figures["interactions"]) == (2, 2, 3)
+    assert (figures["first"], figures["last"], figures["top_items"]) == (5, 9, [["y", 2], ["x", 1]])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--USER_ID_FEILD=who", "unrecognized arguments: --USER_ID_FEILD=who. Did you mean '--USER_ID_FIELD'?"),
+        ("--epochs=3", "unrecognized arguments: --epochs=3."),
+        ("--encoding=utf-9", "encoding must be an encoding such as utf-8, latin-1 or utf-16"),
+        ("--load_col=x", "load_col must be a mapping of"),
+    ],
+)
+def test_stats_refuse_other_settings(
+    empty_folder: Path, argument: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    write_atomic_file(empty_folder / "dataset", "mine", [("a", "x", 1)])
+    try:
+        code = cli.main(["data", "stats", "mine", argument])
+    except SystemExit as end:
+        code = end.code
+    error = capsys.readouterr().err
+    assert code == 2 and message in error and error.count("\n") == 1
+    assert not list(empty_folder.glob("*.png"))
 
 
 def test_docs_have_every_format_and_the_figures_of_ml_100k(empty_folder: Path, capsys: pytest.CaptureFixture) -> None:

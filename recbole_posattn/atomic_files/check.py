@@ -23,7 +23,7 @@ from recbole_posattn.data.blocks import Column, Table
 from recbole_posattn.data.parquet import check_parquet, known_types, parquet_columns
 from recbole_posattn.data.sources import PARQUET, file_of, is_parquet
 from recbole_posattn.data.tables import forget
-from recbole_posattn.data.text import LONGEST_LINE
+from recbole_posattn.data.text import LONGEST_LINE, plain_encoding
 from recbole_posattn.errors import DataError, did_you_mean, shown
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.keys import FILTER_KEYS, ID_FIELD_KEYS
@@ -145,7 +145,7 @@ def _check_file(file: Path, source: str, config: Config, allow_missing: bool, ke
 
 def _types_in_header(file: Path, config: Config) -> dict[str, FeatureType]:
     """The columns of an atomic file, with their types; a byte order mark becomes the ``encoding``."""
-    if config["encoding"] in (None, "utf-8", "utf8", "UTF-8") and _begins_with_utf8_mark(file):
+    if plain_encoding(config["encoding"] or "utf-8") == "utf-8" and _begins_with_utf8_mark(file):
         config["encoding"] = "utf-8-sig"  # which also reads files without a mark
     encoding = config["encoding"] or "utf-8"
     with open(file, encoding=encoding, errors="replace") as lines:

@@ -87,10 +87,19 @@ def _draw_popularity(axis: Axes, counts: np.ndarray) -> None:
 
 
 def _draw_times(axis: Axes, times: np.ndarray, unix: bool) -> None:
+    from matplotlib.dates import date2num
+
     times = times[np.isfinite(times)]
-    label = "time"
     if unix:
-        times, label = (1e6 * times).astype("datetime64[us]"), ""
-    axis.hist(times, bins=_BARS, color=COLORS[0])
-    axis.set(title="interactions over time", xlabel=label, ylabel="interactions")
+        times = date2num((1e6 * times).astype("datetime64[us]"))
+        axis.xaxis_date()
+    axis.hist(times, bins=_BARS, range=_time_range(float(times.min()), float(times.max())), color=COLORS[0])
+    axis.set(title="interactions over time", xlabel="" if unix else "time", ylabel="interactions")
     axis.tick_params(axis="x", rotation=30)
+
+
+def _time_range(first: float, last: float) -> tuple[float, float]:
+    """The range of the bars: wider than the times if these are too close for the bars or the axis to show it."""
+    least = 1e-12 * max(abs(first), abs(last))  # matplotlib draws no axis that is shorter
+    margin = max(0.5, least) if last - first < least else 0.0
+    return first - margin, last + margin

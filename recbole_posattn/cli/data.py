@@ -19,6 +19,25 @@ if TYPE_CHECKING:
     from recbole_posattn.atomic_files.statistics import DataStatistics
 
 
+# The settings by which a data set is read.
+_SETTINGS = {
+    "encoding": "encoding of the files, such as latin-1",
+    "field_separator": "separator of the columns (default: tab)",
+    "seq_separator": "separator within a sequence (default: space)",
+    "USER_ID_FIELD": "column of the users",
+    "ITEM_ID_FIELD": "column of the items",
+    "TIME_FIELD": "column of the times",
+    "RATING_FIELD": "column of the ratings",
+    "LABEL_FIELD": "column of the labels",
+    "load_col": "columns to read by file, such as {inter: [user_id, item_id]}",
+    "unload_col": "columns not to read by file",
+    "numerical_features": "columns of whole numbers in a Parquet file that are numbers, not tokens",
+    "alias_of_user_id": "further columns of users",
+    "alias_of_item_id": "further columns of items",
+    "additional_feat_suffix": "suffixes of further files",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands and their arguments."""
     parser.description = "Create data sets from raw dumps, and describe them. See docs/data.md."
@@ -69,7 +88,7 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{role}_features",
             metavar="FILE",
             help=f"file that describes the {role}s, or none (default: the dump's own file in the folder of the "
-            "source, if any)",
+            "source, if any); your own table has the separator and the encoding of the interactions",
         )
 
     filters = parser.add_argument_group("filters")
@@ -147,13 +166,19 @@ def _summary(done: Conversion) -> str:
 
 
 def _add_stats_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print statistics of a data set before any filtering, and draw them."
+    parser.description = (
+        "Print statistics of a data set before any filtering, and draw them. Settings by which the data are read are "
+        "given as --key=value, e.g. --encoding=latin-1."
+    )
     parser.add_argument("name", help="name of the data set")
     parser.add_argument("--data_path", default="dataset", help="folder of data sets (default: dataset)")
     parser.add_argument(
         "--output", "--out", type=Path, default=Path("."), help="folder of the figure (default: the current folder)"
     )
     parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
+    settings = parser.add_argument_group("settings of the data", "recbole-posattn keys describes them")
+    for key, about in _SETTINGS.items():
+        settings.add_argument(f"--{key}", metavar="VALUE", help=about)
 
 
 def _stats(options: argparse.Namespace) -> int:
@@ -162,7 +187,8 @@ def _stats(options: argparse.Namespace) -> int:
     from recbole_posattn.settings.config import Config
 
     # a model that needs only users and items; error messages name what needs them
-    config = Config("Pop", options.name, config_dict={"data_path": options.data_path}, command_line=[])
+    given = [f"--{key}={value}" for key in _SETTINGS if (value := getattr(options, key)) is not None]
+    config = Config("Pop", options.name, config_dict={"data_path": options.data_path}, command_line=given)
     config["model"] = "a data set"
     statistics = data_statistics(config)
     picture = write_statistics(statistics, options.output)

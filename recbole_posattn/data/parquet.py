@@ -23,6 +23,7 @@ from recbole.utils import FeatureType
 
 from recbole_posattn.data.blocks import NUMBERS, SEQUENCES, Column, Table
 from recbole_posattn.data.digest import FileState
+from recbole_posattn.data.row_groups import row_batches
 from recbole_posattn.data.tables import AtomicTable, TableGatherer, keep
 from recbole_posattn.data.text import LARGEST
 from recbole_posattn.errors import DataError
@@ -46,7 +47,7 @@ class ParquetColumn(NamedTuple):
 
     Attributes:
         stored: Its name in the file, perhaps with its type.
-        kind: Its type in Arrow.
+        kind: Its type in Arrow, see :func:`_plain`.
         type: Its type in RecBole; ``None`` if nothing says whether its whole numbers are tokens.
     """
 
@@ -91,7 +92,7 @@ def parquet_columns(file: Path, settings: Mapping[str, Any]) -> dict[str, Parque
             name, given = field.name, ""
         if name in columns:
             raise DataError(f"{file} has the column {name!r} more than once; rename one of them")
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        kind = _plain(field.type)
         columns[name] = ParquetColumn(field.name, kind, _TYPES[given] if given else _type_of(name, kind, settings))
     return columns
 
@@ -174,6 +175,17 @@ def _fits(kind: pa.DataType, feature: FeatureType) -> bool:
     return any(check(element) for check in checks)
 
 
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type of Arrow without dictionaries and fixed sizes of lists, which only tell how values are stored."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain(kind.value_type))
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind
+
+
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
@@ -221,15 +233,15 @@ def read_columns(file: Path, names: Sequence[str], settings: Mapping[str, Any]) 
 
 def _batches(file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     try:
-        yield from _opened(file).iter_batches(ROWS, columns=list(names))
+        yield from row_batches(_opened(file), ROWS, names)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file} is damaged: {str(error).splitlines()[0]}") from error
 
 
 def _values(array: pa.Array, feature: FeatureType) -> pa.Array | np.ndarray:
     """Tokens in a dictionary, numbers, or an array of lists of them; null or empty if missing; shape (n,)."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    if array.type != _plain(array.type):
+        array = array.cast(_plain(array.type))
     if pa.types.is_string_view(array.type):
         array = array.cast(pa.large_string())
     if pa.types.is_null(array.type):

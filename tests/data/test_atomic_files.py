@@ -63,6 +63,14 @@ def test_a_separator_of_ones_own_can_be_named(empty_folder: Path) -> None:
     assert dataset.user_num == 2
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf_8", "U8", "utf-8-sig", "UTF-8-SIG", "~"])
+def test_a_byte_order_mark_may_precede_utf_8_of_any_name(empty_folder: Path, encoding: str) -> None:
+    content = "\n".join([HEADER, "é\ti1\t1", "é\ti2\t2", ""])
+    write_atomic_file(empty_folder / "dataset", "mine", []).write_text(content, encoding="utf-8-sig")
+    dataset, _ = read(encoding=encoding)
+    assert dataset.token2id("user_id", "é") == 1 and dataset.item_num == 3
+
+
 def test_general_models_need_no_time(empty_folder: Path) -> None:
     pairs = [(f"u{u}", f"i{(u + k) % 8}") for u in range(4) for k in range(6)]
     write_atomic_file(empty_folder / "dataset", "mine", pairs, "user_id:token\titem_id:token")

@@ -237,13 +237,13 @@ def test_an_archive_describes_its_items_too(empty_folder: Path) -> None:
 
 
 def test_only_items_that_filters_leave_are_described(empty_folder: Path) -> None:
-    file = dump(empty_folder / "dump", "ml-1m")
+    file = dump(empty_folder / "ml-1m", "ml-1m")
     done = convert(file, "mine", filters=Filters(min_item_interactions=2))
     assert features(done, "item").keys() == {"51"} and done.features[0].wanted == 1
 
 
 def test_bad_lines_are_refused_or_listed(empty_folder: Path, capsys: pytest.CaptureFixture) -> None:
-    file = dump(empty_folder / "dump", "ml-1m")
+    file = dump(empty_folder / "ml-1m", "ml-1m")
     with open(file.with_name("movies.dat"), "ab") as movies:
         movies.write(b"60::too few\n")
     with pytest.raises(
@@ -261,7 +261,7 @@ def test_bad_lines_are_refused_or_listed(empty_folder: Path, capsys: pytest.Capt
 
 
 def test_files_of_features_are_replaced_only_if_asked_for(empty_folder: Path) -> None:
-    file = dump(empty_folder / "dump", "ml-1m")
+    file = dump(empty_folder / "ml-1m", "ml-1m")
     own = Path("dataset/mine/mine.item")
     own.parent.mkdir(parents=True)
     own.write_text("mine")
@@ -298,6 +298,63 @@ def test_products_of_ones_own_get_types_by_their_values(log: Path) -> None:
     assert text[0] == "item_id:token\ttitle:token\tprice:float\tzip:token\tkind:token_seq"
     assert text[1:] == ["i0\tSalt, 1 kg\t1.5\t01234\ta b", "i1\tPepper\t\tx\tb", "i2\tTea\t2\t1\t"]
     assert (done.features[0].described, done.features[0].wanted) == (3, 5)
+
+
+@pytest.mark.parametrize("separator", [";", "|", "::"])
+def test_encoding_and_separator_are_those_of_the_interactions(empty_folder: Path, separator: str) -> None:
+    rows = [f"u{nth % 2};é{nth % 3};{nth}" for nth in range(9)]
+    Path("log.csv").write_bytes("\n".join(["who;what;when", *rows, ""]).replace(";", separator).encode("cp1252"))
+    products = "what;title;n\né0;Café, 1 €;5\né2;Thé;6\n".replace(";", separator)
+    Path("products.csv").write_bytes(products.encode("cp1252"))
+    reading = OWN._replace(separator=separator, encoding="cp1252", item_features="products.csv")
+    done = convert("log.csv", "mine", reading)
+    assert features(done, "item") == {"é0": {"title": "Café, 1 €", "n": "5"}, "é2": {"title": "Thé", "n": "6"}}
+    Path("products.jsonl").write_bytes('{"what": "é0", "title": "Café"}\n'.encode("cp1252"))  # has no separator
+    done = convert("log.csv", "json", reading._replace(item_features="products.jsonl"))
+    assert features(done, "item") == {"é0": {"title": "Café"}}
+
+
+def test_a_table_of_ones_own_beside_a_dump_has_its_column(empty_folder: Path) -> None:
+    file = sample(empty_folder, "zvuk")
+    Path("tracks.csv").write_text("track_id,title\n50,One\n51,Two\n60,Three\n")
+    Path("people.tsv").write_text("user_id\tcity\n9\tUlm\n")
+    done = convert(file, "mine", ReadOptions("zvuk", item_features="tracks.csv", user_features="people.tsv"))
+    assert features(done, "item") == {"50": {"title": "One"}, "51": {"title": "Two"}}
+    assert features(done, "user") == {"9": {"city": "Ulm"}}
+    Path("others.csv").write_text("item_id,title\n50,One\n")
+    with pytest.raises(DataError, match=r"others.csv has no column 'track_id'; it has 'item_id', 'title'\."):
+        convert(file, "other", ReadOptions("zvuk", item_features="others.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "content"),
+    [
+        ("ml-1m", "item", "item,title,mood\n50,Own,dark\n"),
+        ("ml-100k", "item", "item,title,mood\n50,Own,dark\n"),
+        ("ml-20m", "movieId", "movieId,title,mood\n50,Own,dark\n"),
+        ("amazon-2014", "asin", '{"asin": "50", "title": "Own", "mood": "dark"}\n'),
+    ],
+)
+def test_a_table_of_ones_own_is_not_read_as_the_file_of_the_dump(
+    empty_folder: Path, name: str, key: str, content: str
+) -> None:
+    file = dump(empty_folder / "dump", name)
+    own = f"own.{'json' if content.startswith('{') else 'csv'}"
+    Path(own).write_text(content)
+    done = convert(file, "mine", ReadOptions(name, item_features=own))
+    assert features(done, "item") == {"50": {"title": "Own", "mood": "dark"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("ml-1m", "copy.dat"), ("amazon-2018", "meta_Books.json.gz"), ("amazon-2014", "metadata.json.gz")],
+)
+def test_a_file_of_the_dump_may_be_named(empty_folder: Path, name: str, other: str) -> None:
+    """Also that of another category, or under a name that is no table's."""
+    file = sample(empty_folder / "dump", name)
+    Path(other).write_bytes(ITEM_FILES[name][1])
+    done = convert(file, "mine", ReadOptions(name, item_features=other))
+    assert features(done, "item") == dict(zip(("50", "51"), EXPECTED[name]))
 
 
 def test_products_as_json_may_have_lists(log: Path) -> None:

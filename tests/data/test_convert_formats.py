@@ -6,6 +6,7 @@ import datetime
 import gzip
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +177,43 @@ def test_a_format_is_guessed_where_the_name_tells_it(empty_folder: Path, name: s
         assert rows(convert(file.parent, "mine").file) == expected(name)
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("ml-10M100K", "ml-10m"), ("ML-1M", "ml-1m"), ("ml-1m/ml-10M100K", "ml-10m"), ("ml-20M", "ml-20m")],
+)
+def test_a_folder_may_have_the_name_of_the_dump_with_more(empty_folder: Path, folder: str, name: str) -> None:
+    file = sample(empty_folder / folder, name)
+    assert guess_format(file) == guess_format(file.parent) == guess_format(empty_folder / f"{folder}.zip") == name
+
+
+def test_formats_that_differ_in_their_items_alone_are_not_taken_for_each_other(empty_folder: Path) -> None:
+    """The titles of ml-1m are latin-1, those of ml-10m utf-8, in files of the same names."""
+    file = sample(empty_folder, "ml-1m")
+    with pytest.raises(
+        SettingError,
+        match=r"ratings.dat could be ml-1m or ml-10m, judging by its name; give --format \(ml-1m, ml-10m\)",
+    ):
+        convert(file, "mine")
+    assert guess_format(sample(empty_folder, "ml-32m")) == "ml-20m"  # which are read alike
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"item": "u"}, "--user and --item are both the column 'u'"),
+        ({"rating": "t"}, "--time and --rating are both the column 't'"),
+        ({"rating": "u"}, "--user and --rating are both the column 'u'"),
+    ],
+)
+def test_a_column_has_one_role(empty_folder: Path, flags: dict, message: str) -> None:
+    Path("a.csv").write_text("u,i,t\n1,2,3\n")
+    with pytest.raises(SettingError, match=message):
+        convert("a.csv", "mine", ReadOptions(user="u", item="i", time="t")._replace(**flags))
+    with pytest.raises(SettingError, match="--item and --time are both the column 'track_id'"):
+        convert(sample(empty_folder, "zvuk"), "mine", ReadOptions("zvuk", time="track_id"))
+    assert not Path("dataset").exists()
+
+
 def test_whole_numbers_have_no_point_and_milliseconds_stay(empty_folder: Path) -> None:
     assert convert(sample(empty_folder, "ml-20m"), "a").file.read_text().split("\n")[1] == "9\t51\t5\t993600000"
     file = convert(sample(empty_folder, "amazon-2023"), "b", ReadOptions("amazon-2023")).file
@@ -215,6 +253,25 @@ def test_a_folder_or_archive_has_one_file_that_fits(empty_folder: Path) -> None:
         convert("dump", "mine", ReadOptions("ml-100k"))
     with pytest.raises(DataError, match=r"dump is a folder; give the path of the file"):
         convert("dump", "mine", ReadOptions(user="u", item="i", time="t"))
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system names no pipes")
+def test_a_pipe_is_refused(empty_folder: Path) -> None:
+    """Its first bytes are gone when it is opened again."""
+    reading, writing = os.pipe()
+    os.write(writing, b"u,i,t\n1,2,3\n")
+    os.close(writing)
+    pipe, own = f"/dev/fd/{reading}", ReadOptions(user="u", item="i", time="t", separator=",")
+    Path("a.csv").write_text("u,i,t\n1,2,3\n")
+    try:
+        for source, options in ((pipe, own), (pipe, ReadOptions()), ("a.csv", own._replace(item_features=pipe))):
+            with pytest.raises(DataError, match=rf"^{pipe} is a pipe; write it to a file first \(gzip is fine\)$"):
+                convert(source, "mine", options)
+        with pytest.raises(DataError, match=r"^/dev/null is neither a file nor a folder; write it to a file first"):
+            convert("/dev/null", "mine", own)
+    finally:
+        os.close(reading)
+    assert not Path("dataset").exists()
 
 
 def test_a_zip_archive_is_read_as_it_is(empty_folder: Path) -> None:
@@ -334,6 +391,16 @@ def test_sequential_parquet_has_a_user_a_row(empty_folder: Path) -> None:
         convert("listens.parquet", "mine")
     done = convert("listens.parquet", "mine", on_error="skip")
     assert rows(done.file) == [("10", "1", 5), ("10", "2", 10)]
+
+
+def test_lists_of_parquet_may_hold_dictionaries(empty_folder: Path) -> None:
+    """Arrow cannot join such lists of two row groups."""
+    items = [[f"i{k % 7}", f"i{k % 3}"] for k in range(20)]
+    kind = pa.list_(pa.dictionary(pa.int32(), pa.string()))
+    content = {"u": list(range(20)), "i": pa.array(items).cast(kind), "t": [[2 * k, 2 * k + 1] for k in range(20)]}
+    pq.write_table(pa.table(content), "a.parquet", row_group_size=3)
+    done = convert("a.parquet", "mine", ReadOptions(user="u", item="i", time="t"))
+    assert rows(done.file) == [(str(k), item, 2 * k + n) for k in range(20) for n, item in enumerate(items[k])]
 
 
 def test_a_converted_data_set_is_one_for_recbole(empty_folder: Path) -> None:

@@ -7,7 +7,6 @@ import csv
 import datetime
 import gzip
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Callable
@@ -20,6 +19,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from recbole_posattn import Config
+from recbole_posattn.atomic_files.check import ensure_atomic_files
 from recbole_posattn.atomic_files.convert import lines as line_reading
 from recbole_posattn.atomic_files.convert.convert import Conversion, convert
 from recbole_posattn.atomic_files.convert.shapes import ReadOptions
@@ -68,6 +69,8 @@ CSV_LINES = [
     (b"1,2,3,nan", "rating is not a number"),
     (b"1,2,3,inf", "rating is not a number"),
     (b"1,2,3,good", "rating is not a number"),
+    (b"1,2,3.5e38,4", "time is beyond 3.4e38, the limit of RecBole's 32-bit floats"),
+    (b"1,2,3,-1e39", "rating is beyond 3.4e38, the limit of RecBole's 32-bit floats"),
     (b'1,"2,3,4', "the line has unbalanced quotes"),
     (b'1,"2"x,3,4', "the line has unbalanced quotes"),
     (b'"1,5",2,3,4\r', None),
@@ -91,7 +94,7 @@ def test_skipped_lines_are_reported_one_by_one(empty_folder: Path, line_end: byt
     assert rejected(done) == reasons
     assert [row[0] for row in kept(done.file)] == ["1", "1,5", "last"]
     by_reason = {reason.reason: (reason.count, list(reason.first)) for reason in done.rejected}
-    assert by_reason["the line is not utf-8"] == (2, [20, 21]) and by_reason["user is missing"] == (1, [6])
+    assert by_reason["the line is not utf-8"] == (2, [22, 23]) and by_reason["user is missing"] == (1, [6])
     assert sum(reason.count for reason in done.rejected) == len(reasons)
     assert [reason.count for reason in done.rejected] == sorted((r.count for r in done.rejected), reverse=True)
 
@@ -221,6 +224,24 @@ def test_rows_of_parquet_are_reported_by_number(empty_folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("time_format", "times", "is_good"),
+    [
+        ("s", [3.4e38, 3.5e38, -3.5e38, 1e300], [True, False, False, False]),
+        ("auto", ["1e38", "1e39", "2020-01-02", "-1e300"], [True, False, True, False]),
+        ("ms", [1e38, 10**39, 1.5, 10**400], [True, False, True, False]),
+    ],
+)
+def test_numbers_that_runs_refuse_are_bad(empty_folder: Path, time_format: str, times: list, is_good: list) -> None:
+    lines = [json.dumps({"u": 1, "i": number, "t": time, "r": 1}) for number, time in enumerate(times)]
+    write("\n".join(lines) + "\n", "a.jsonl")
+    done = convert("a.jsonl", "mine", OWN._replace(time_format=time_format), on_error="skip")
+    assert {int(item) for _, item, *_ in kept(done.file)} == {number for number, good in enumerate(is_good) if good}
+    assert len(rejected(done)) == is_good.count(False)
+    config = Config("GRU4Rec", "mine", config_dict={"data_path": "dataset"}, command_line=[])
+    ensure_atomic_files(config)  # what is written is read
+
+
 def test_damaged_parquet_is_reported(empty_folder: Path) -> None:
     pq.write_table(pa.table({key: list(range(10_000)) for key in "uitr"}), "a.parquet", compression="none")
     content = bytearray(Path("a.parquet").read_bytes())
@@ -313,7 +334,7 @@ def slow_number(value: object) -> float | None:
     if type(value) not in (str, int, float):
         return None
     text = str(value).strip(BLANK)
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) or not math.isfinite(float(text)):
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) or abs(float(text)) >= 2**128:
         return None
     return float(text)
 

@@ -132,6 +132,28 @@ def test_picture_is_a_file(empty_folder: Path, header: str) -> None:
     assert (empty_folder / "out" / "m$x$-stats.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    "times", [[1.6e15] * 3, [1.6e15, 1.6e15 + 1, 1.6e15 + 3], [3.4e38] * 3, [1e9, 1e9, 1e9 + 1e-6], [5.0] * 3, [0] * 3]
+)
+def test_picture_shows_times_that_are_close(empty_folder: Path, times: list[float]) -> None:
+    """Where floats do not tell 40 bars apart; the axis shows all bars at the times that they stand for."""
+    from recbole_posattn.atomic_files.statistics_figure import draw_statistics
+
+    write_atomic_file(empty_folder / "dataset", "mine", [("a", f"x{n}", f"{t:.17g}") for n, t in enumerate(times)])
+    found = statistics()
+    figure = draw_statistics(found)
+    figure.canvas.draw()
+    over_time = figure.axes[2]
+    bars = [(bar.get_x(), bar.get_x() + bar.get_width(), bar.get_height()) for bar in over_time.patches]
+    assert sum(height for *_, height in bars) == 3 and all(begin < end for begin, end, _ in bars)
+    unit = 86_400 if found.unix else 1
+    low, high = over_time.get_xlim()
+    assert low <= bars[0][0] <= min(times) / unit and max(times) / unit <= bars[-1][1] <= high
+    assert bars[-1][1] - bars[0][0] > 0.8 * (high - low)
+    full = [(begin, end) for begin, end, height in bars if height]
+    assert all(any(begin <= time / unit <= end for begin, end in full) for time in times)
+
+
 def test_picture_shows_what_was_counted(empty_folder: Path) -> None:
     from recbole_posattn.atomic_files.statistics_figure import draw_statistics
 

@@ -109,6 +109,27 @@ def test_columns_named_by_the_settings_lists_and_gaps(empty_folder: Path) -> Non
     assert_same_data_set(*both(**names, seq_len={"tags": 1}, unload_col={"inter": ["mood"]}))
 
 
+LISTS = {
+    "dictionaries": pa.list_(pa.dictionary(pa.int32(), pa.string())),
+    "dictionaries in large lists": pa.large_list(pa.dictionary(pa.int8(), pa.string())),
+    "of a fixed size": pa.list_(pa.string(), 2),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS.values(), ids=LISTS)
+def test_lists_are_read_however_they_are_stored(empty_folder: Path, kind: pa.DataType) -> None:
+    tags = [None if k % 5 == 4 else [f"t{k % 3}", f"t{k % 4}"] for k in range(N)]
+    mood = pa.array([[k / 4, 0.5] for k in range(N)], pa.list_(pa.float64(), 2))
+    score = pa.array([k % 4 / 8 for k in range(N)]).dictionary_encode()
+    plain = pa.array(tags, pa.large_list(pa.string()) if pa.types.is_large_list(kind) else pa.list_(pa.string()))
+    columns = {**COLUMNS, "tags": plain.cast(kind), "mood": mood, "score": score}
+    texts = [USER, ITEM, [f"{time:.0f}" for time in TIME], [" ".join(each or ()) for each in tags]]
+    texts += [[f"{k / 4} 0.5" for k in range(N)], [str(k % 4 / 8) for k in range(N)]]
+    write_both(columns, f"{HEADER}\ttags:token_seq\tmood:float_seq\tscore:float", texts)
+    assert pq.read_schema("parquet/mine/mine.inter.parquet").field("tags").type == kind
+    assert_same_data_set(*both(load_col=None))
+
+
 def test_files_that_are_split_already(empty_folder: Path) -> None:
     cuts = {"train": slice(0, 40), "valid": slice(40, 50), "test": slice(50, N)}
     time = [float(k) for k in range(N)]

@@ -315,5 +315,5 @@ def test_new_items_are_not_recommended_and_skipped_in_histories(tmp_path: Path) 
 @pytest.mark.parametrize("model", ["SASRec", "BPR"])
 def test_times_that_leave_nothing_to_train_on_are_named(model: str, tmp_path: Path) -> None:
     write_atomic_file(tmp_path, "same", [(f"u{user}", f"i{item}", 7) for user in range(5) for item in range(6)])
-    with pytest.raises(DataError, match="no interaction is in the training part .* the times go from 7.0 to 7.0"):
+    with pytest.raises(DataError, match=r"no interaction is in the training part .* the times go from 7\.0 to 7\.0"):
         loaded_as(model, "same", tmp_path)

@@ -22,7 +22,7 @@ from recbole_posattn.atomic_files.convert.parquet import open_parquet, parquet_b
 from recbole_posattn.atomic_files.convert.readers import line_batches
 from recbole_posattn.atomic_files.convert.rejects import OnError, Reason, Rejects
 from recbole_posattn.atomic_files.convert.shapes import ORDER, ReadOptions, TableFormat, shape_of
-from recbole_posattn.atomic_files.convert.sources import Located, locate, open_stream
+from recbole_posattn.atomic_files.convert.sources import Located, locate, open_stream, refuse_stream
 from recbole_posattn.atomic_files.convert.times import TimeFormat
 from recbole_posattn.errors import DataError, SettingError
 
@@ -123,6 +123,7 @@ def convert(
         raise SettingError(f"on_error must be one of {', '.join(get_args(OnError))}; got {on_error!r}.")
     if not os.path.exists(source):  # Path.exists raises for a name that is too long
         raise DataError(f"{source} not found: give the path of the dump's file or folder")
+    refuse_stream(source)
     form = reading.format
     if form is None and reading.user is None and reading.item is None:
         form = guess_format(source)
@@ -130,9 +131,9 @@ def convert(
     described = [each[form] for each in (ITEMS, USERS) if form is not None and form in each]
     others = [pattern.format(category="*") for features in described for pattern in features.files]
     located = locate(source, None if known is None else known.files, others)
-    sources = find_sources(reading, form, located)
-    output.check_features(source.role for source in sources)
     shape = shape_of(reading, None if known is None else known.shape, located.name)
+    sources = find_sources(reading, form, located, shape.columns)
+    output.check_features(source.role for source in sources)
     check_filters(filters, has_rating=shape.columns.rating is not None, has_time=shape.time_format != ORDER)
 
     unit = "row" if shape.kind == "parquet" else "line"

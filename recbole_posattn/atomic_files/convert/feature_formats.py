@@ -41,6 +41,7 @@ class Features(NamedTuple):
         separator: Between ``delimited`` fields.
         fields: Names of all fields of a ``delimited`` file without a header line.
         encoding: Of the file.
+        named: Names of further such files, of all categories, which are read only if the user names them.
     """
 
     files: tuple[str, ...]
@@ -50,6 +51,7 @@ class Features(NamedTuple):
     separator: str = ","
     fields: tuple[str, ...] | None = None
     encoding: str = "utf-8"
+    named: tuple[str, ...] = ()
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
@@ -152,8 +154,15 @@ _amazon = functools.partial(
 )
 _TITLE = Column("title:token", _amazon_title)
 _PRICE, _BRAND = _number("price", "price"), _text("brand", "brand")
-_AMAZON_2014 = _amazon(kind="python", columns=(_TITLE, _classes("categories"), _BRAND, _PRICE))
-_AMAZON_2018 = _amazon(columns=(_TITLE, _classes("category", "main_cat"), _BRAND, _PRICE))
+_AMAZON_2014 = _amazon(
+    kind="python",
+    columns=(_TITLE, _classes("categories"), _BRAND, _PRICE),
+    named=("metadata.json.gz", "metadata.json"),
+)
+_AMAZON_2018 = _amazon(
+    columns=(_TITLE, _classes("category", "main_cat"), _BRAND, _PRICE),
+    named=("All_Amazon_Meta.json.gz", "All_Amazon_Meta.json"),
+)
 _AMAZON_2023 = Features(
     ("meta_{category}.jsonl.gz", "meta_{category}.jsonl"),
     "parent_asin",

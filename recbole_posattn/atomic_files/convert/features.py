@@ -19,12 +19,13 @@ from recbole_posattn.atomic_files.convert.feature_formats import (
     sequence_of,
     text_of,
 )
+from recbole_posattn.atomic_files.convert.formats import fits
 from recbole_posattn.atomic_files.convert.interactions import quoted
 from recbole_posattn.atomic_files.convert.lines import Lines, checked_encoding, read_lines
 from recbole_posattn.atomic_files.convert.readers import PARSE_ERRORS, fields_of, literal
 from recbole_posattn.atomic_files.convert.rejects import Rejects
-from recbole_posattn.atomic_files.convert.shapes import SUFFIXES, ReadOptions
-from recbole_posattn.atomic_files.convert.sources import Located, beside, category_of, open_stream
+from recbole_posattn.atomic_files.convert.shapes import SUFFIXES, Columns, ReadOptions
+from recbole_posattn.atomic_files.convert.sources import Located, beside, category_of, open_stream, refuse_stream
 from recbole_posattn.errors import DataError, SettingError, did_you_mean, shown
 
 Role = Literal["item", "user"]
@@ -75,16 +76,17 @@ class Table(NamedTuple):
             file.write(("\t".join(map(quoted, row)) + "\n").encode())
 
 
-def find_sources(reading: ReadOptions, form: str | None, located: Located) -> list[Source]:
+def find_sources(reading: ReadOptions, form: str | None, located: Located, columns: Columns) -> list[Source]:
     """The files of features to read: those that the user names, or else those of the format beside the interactions.
 
     Args:
         reading: What the user says.
         form: The name of the format; ``None`` for a user's own table.
         located: The file of interactions.
+        columns: Its columns, of which a user's own table has that of the items or users.
 
     Raises:
-        DataError: If a named file does not exist.
+        DataError: If a named file does not exist, or is a pipe.
         SettingError: If it is not clear how a named file is read.
     """
     found, category = [], glob.escape(category_of(located.name))
@@ -94,23 +96,36 @@ def find_sources(reading: ReadOptions, form: str | None, located: Located) -> li
             continue
         if given is not None:
             place = Located(Path(given))
+            refuse_stream(place.file)
             if not place.file.is_file():
                 raise DataError(f"{role}_features: there is no file {given}")
-            found.append(Source(role, place, features or _own(role, getattr(reading, role), place)))
+            if features is None or _is_own(place, features):
+                features = _own(role, getattr(columns, role), place, reading)
+            found.append(Source(role, place, features))
         elif features is not None:
             near = beside(located, [pattern.format(category=category) for pattern in features.files])
             found += [] if near is None else [Source(role, near, features)]
     return found
 
 
-def _own(role: Role, key: str | None, located: Located) -> Features:
+def _is_own(located: Located, features: Features) -> bool:
+    """Whether a named file is a user's own table beside a dump: by its suffix a table, and not named as the dump's."""
+    names = [*(pattern.format(category="*") for pattern in features.files), *features.named]
+    return _suffix(located) in SUFFIXES and not fits(located.name, names)
+
+
+def _suffix(located: Located) -> str:
+    return Path(located.name.removesuffix(".gz")).suffix.lower()
+
+
+def _own(role: Role, key: str, located: Located, reading: ReadOptions) -> Features:
     """How a user's own table of features is read: all its columns; the item or user is named as in the interactions."""
-    kind, separator = SUFFIXES.get(Path(located.name.removesuffix(".gz")).suffix.lower(), ("", ""))
+    kind, separator = SUFFIXES.get(_suffix(located), ("", ""))
     if kind not in ("delimited", "jsonl"):
         raise SettingError(
             f"{role}_features: the file must be one of .csv, .tsv and .jsonl, perhaps with .gz; got {located.file}."
         )
-    return Features((), key or f"{role}_id", None, kind, separator)
+    return Features((), key, None, kind, reading.separator or separator, encoding=reading.encoding)
 
 
 def read_table(source: Source, wanted: Mapping[str, int], rejects: Rejects) -> Table:

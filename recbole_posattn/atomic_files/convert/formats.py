@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+from recbole_posattn.atomic_files.convert.feature_formats import ITEMS, USERS
 from recbole_posattn.atomic_files.convert.shapes import Columns, TableFormat
 from recbole_posattn.errors import SettingError, did_you_mean
 
@@ -141,26 +142,36 @@ def find_format(name: str) -> Format:
 def guess_format(source: Path) -> str:
     """Guess the known format from the name of a file, a folder or a zip archive.
 
-    Of several formats that are read alike, this is the one whose name is in the path, or else the first.
+    Of several formats that are read alike, with their items and users, this is the one that the path names, or else the
+    first.
 
     Raises:
         SettingError: If the name fits no format, or several that are read differently.
     """
-    if source.suffix == ".zip" and source.stem in FORMATS:
-        return source.stem
+    if source.suffix == ".zip" and (found := _in_path(source, FORMATS)):
+        return found[0]
     names = [path.name for path in source.iterdir()] if source.is_dir() else [source.name]
     fitting = [name for name, known in FORMATS.items() if any(fits(file, known.files) for file in names)]
     # a pattern such as *.csv fits too many files to be evidence
     telling = {name: [file for file in FORMATS[name].files if not file.startswith("*.")] for name in fitting}
     named = [name for name in fitting if any(fits(file, telling[name]) for file in names)]
-    named = [name for name in named if name in source.resolve().parts[-2:]] or named
-    if len({FORMATS[name].shape for name in named}) == 1:
+    named = _in_path(source, named) or named
+    if len({(FORMATS[name].shape, ITEMS.get(name), USERS.get(name)) for name in named}) == 1:
         return named[0]
-    what = f"could be {' or '.join(named or fitting)}" if fitting else "has no known format"
+    possible = named or fitting
+    what = f"could be {' or '.join(possible)}" if possible else "has no known format"
     raise SettingError(
-        f"{source} {what}, judging by its name; give --format ({', '.join(FORMATS)}), or name its columns with --user, "
-        "--item and --time."
+        f"{source} {what}, judging by its name; give --format ({', '.join(possible or FORMATS)}), or name its columns "
+        "with --user, --item and --time."
     )
+
+
+def _in_path(source: Path, names: Iterable[str]) -> list[str]:
+    """The one of some formats whose name begins that of the source or of its folder, such as ``ml-10M100K``."""
+    for part in reversed(source.resolve().parts[-2:]):
+        if found := [name for name in names if part.lower().startswith(name)]:
+            return [max(found, key=len)]  # amazon-2014-ratings begins with the name of another format
+    return []
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:

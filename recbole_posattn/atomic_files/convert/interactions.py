@@ -5,9 +5,11 @@ Shape keys: n records of a batch, N interactions.
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ import pyarrow as pa
 
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.times import ORDER, TimeFormat, numbers
-from recbole_posattn.data.text import READ_AS_MISSING
+from recbole_posattn.data.text import LARGEST, READ_AS_MISSING
 
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -167,9 +169,17 @@ def _problem(token: str | None) -> str | None:
 
 
 def _number_column(role: str, given: pa.Array, values: np.ndarray, problem: str) -> _Column:
-    return _Column(
-        role, given, values, ~np.isnan(values), lambda value: "is missing" if value in (None, "") else problem
-    )
+    return _Column(role, given, values, ~np.isnan(values), lambda value: _number_problem(value, problem))
+
+
+def _number_problem(value: Any, problem: str) -> str:
+    """Why a value cannot be a time or a rating; ``problem`` if it is no number."""
+    if value in (None, ""):
+        return "is missing"
+    with suppress(TypeError, ValueError, OverflowError):
+        if LARGEST < abs(float(value)) < math.inf:
+            return "is beyond 3.4e38, the limit of RecBole's 32-bit floats"
+    return problem
 
 
 def _positions(user: np.ndarray) -> np.ndarray:

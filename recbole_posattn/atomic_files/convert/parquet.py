@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from recbole_posattn.atomic_files.convert.interactions import Batch, plain_value
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.shapes import Columns, check_columns
+from recbole_posattn.data.row_groups import row_batches
 from recbole_posattn.errors import DataError
 
 # Rows of a batch if they are interactions, and if they hold lists.
@@ -81,7 +82,7 @@ def parquet_batches(opened: pq.ParquetFile, columns: Columns, rejects: Rejects) 
     """
     given = columns.given()
     in_lists = _is_list(opened.schema_arrow.field(columns.item).type)
-    done, rows = 0, opened.iter_batches(LIST_ROWS if in_lists else ROWS, columns=list(dict.fromkeys(given.values())))
+    done, rows = 0, row_batches(opened, LIST_ROWS if in_lists else ROWS, [*given.values()])
     while True:
         try:
             batch = next(rows, None)

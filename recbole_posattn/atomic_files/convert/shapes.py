@@ -85,6 +85,7 @@ class ReadOptions(NamedTuple):
         time_format: See :class:`TableFormat`.
         encoding: Encoding of a text file, see :func:`~recbole_posattn.atomic_files.convert.lines.checked_encoding`.
         item_features: The file that describes the items, or ``none``; by default that of the format beside the source.
+            A user's own table is read with the given ``separator`` and ``encoding``.
         user_features: The file that describes the users, likewise.
     """
 
@@ -123,6 +124,7 @@ def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> Tabl
         columns = columns._replace(time=None)
     elif not columns.time:
         raise SettingError(f"name the column of times with --time, or set --time_format={ORDER}, which needs none.")
+    _check_roles(columns)
     if shape.kind not in KINDS:
         raise SettingError(f"kind must be one of {', '.join(KINDS)}; got {shape.kind!r}.")
     if shape.kind == "delimited" and not shape.separator:
@@ -130,6 +132,21 @@ def shape_of(reading: ReadOptions, known: TableFormat | None, file: str) -> Tabl
     if shape.kind == "delimited" and shape.fields is not None:
         check_columns(f"the list of fields of {file}", shape.fields, columns)
     return shape._replace(columns=columns)
+
+
+def _check_roles(columns: Columns) -> None:
+    """Refuse one column for two roles.
+
+    Raises:
+        SettingError: Naming the flags.
+    """
+    roles: dict[str, str] = {}
+    for role, name in columns.given().items():
+        if name in roles:
+            raise SettingError(
+                f"--{roles[name]} and --{role} are both the column {name!r}; name a column of its own for each."
+            )
+        roles[name] = role
 
 
 def _shape_by_name(file: str, reading: ReadOptions) -> TableFormat:

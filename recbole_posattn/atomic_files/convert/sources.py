@@ -61,6 +61,17 @@ class Stream(NamedTuple):
     position: Callable[[], int]
 
 
+def refuse_stream(source: Path) -> None:
+    """Refuse a pipe or a device: a source is opened several times, which would miss what was read before.
+
+    Raises:
+        DataError: If there is a file of this name that is neither a regular file nor a folder.
+    """
+    if os.path.exists(source) and not (source.is_file() or source.is_dir()):
+        kind = "a pipe" if source.is_fifo() else "neither a file nor a folder"
+        raise DataError(f"{source} is {kind}; write it to a file first (gzip is fine)")
+
+
 def locate(source: Path, patterns: Sequence[str] | None, others: Sequence[str] = ()) -> Located:
     """The file with the interactions in a source.
 

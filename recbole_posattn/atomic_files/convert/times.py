@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbole_posattn.atomic_files.convert.shapes import ORDER
-from recbole_posattn.data.text import NUMBER
+from recbole_posattn.data.text import LARGEST, NUMBER
 from recbole_posattn.errors import SettingError
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 
-_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
-_ZONE = r"[T ].*(Z|[+-]\d{2}:?\d{2})$"  # at the end of a date
+_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?$"
+_ZONE = r"[T ].*(Z|[+-]\d{2}(:?\d{2})?)$"  # at the end of a date
 
 
 def numbers(values: pa.Array) -> np.ndarray:
-    """Numbers, or numbers written as text, as float64 of shape (n,); NaN for anything else and for infinity."""
+    """Numbers, or numbers written as text, as float64 of shape (n,); NaN for anything else, and beyond 32 bits."""
     if pa.types.is_string(values.type):
         values = pc.ascii_trim_whitespace(values)
         try:
@@ -30,7 +30,7 @@ def numbers(values: pa.Array) -> np.ndarray:
             is_number = pc.match_substring_regex(values, f"^{NUMBER}$")
             values = pc.if_else(is_number, values, None).cast(pa.float64())
     found = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return np.where(np.isfinite(found), found, np.nan)
+    return np.where(np.abs(found) <= LARGEST, found, np.nan)
 
 
 class TimeFormat:
