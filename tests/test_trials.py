@@ -19,7 +19,7 @@ from recbole_posattn.experiments.budget import Budget
 from recbole_posattn.experiments.cluster import Resources, ray_cluster
 from recbole_posattn.experiments.identity import fingerprint
 from recbole_posattn.experiments.records import Records
-from recbole_posattn.experiments.run_folders import FAILURE_NAME, run_in_folder
+from recbole_posattn.experiments.run_folders import FAILURE_NAME, is_finished, run_in_folder
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Outcome, Trial, checked_folders, lacks_memory, run_trials
 from recbole_posattn.training import result
@@ -231,6 +231,26 @@ def test_a_finished_run_without_its_ranks_runs_again(settings: Callable, tmp_pat
     finally:
         signal.signal(signal.SIGINT, handler)
     assert len(Outcome(trial, folder).users)
+
+
+@pytest.mark.parametrize("key", ["test_result", "curve", "seconds", "epochs"])
+def test_a_record_without_what_reports_read_runs_again(settings: Callable, tmp_path: Path, key: str) -> None:
+    trial = Trial("Pop", settings(model="Pop"))
+    ((folder, planned),) = checked_folders([trial], tmp_path / "runs").items()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        assert run_in_folder(trial.settings, folder, 1, data=planned.data) is None
+        file = folder / "result.json"
+        file.write_text(
+            json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != key})
+        )
+        assert not is_finished(folder, trial.settings)
+        checked_folders([trial], tmp_path / "other", Records([folder.parent]))
+        assert not list((tmp_path / "other").glob("*"))  # nor is it taken elsewhere
+        assert run_in_folder(trial.settings, folder, 1, data=planned.data) is None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert is_finished(folder, trial.settings)
 
 
 def test_data_replaced_after_the_plan_give_no_run_of_that_name(settings: Callable, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def execute(options: argparse.Namespace) -> int:
     from recbole_posattn.experiments.tuning.spec import Search
     from recbole_posattn.experiments.tuning.tune import tune
     from recbole_posattn.reporting.names import setting_text
+    from recbole_posattn.settings.keys import RUN_NAMES
     from recbole_posattn.settings.plugins import import_plugins, with_plugins
     from recbole_posattn.settings.properties import named_file
     from recbole_posattn.settings.yaml import read_yaml
@@ -82,6 +83,8 @@ def execute(options: argparse.Namespace) -> int:
     else:
         import_plugins(settings.get("plugins", ()))
         space = space_of_model(settings["model"], settings.get("preset"))
+    if strange := sorted(RUN_NAMES & {*space.keys}):
+        raise SettingError(f"search space: {strange[0]} cannot be searched; give it with --{strange[0]}=VALUE.")
     search = Search(
         settings, space.without(settings), options.num_samples, options.search, options.scheduler, options.grace_period
     )

@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -87,12 +88,16 @@ def ignore_all_but_records(folder: Path) -> None:
 
 def is_enough(result: Mapping[str, Any], max_minutes: float | None) -> bool:
     """Whether a finished run need not be continued: it came to its end, or had as much time as is given now."""
-    return result.get("stopped_by") is None or had_enough_time(result["config"]["max_minutes"], max_minutes)
+    return result.get("stopped_by") is None or had_enough_time(result["config"].get("max_minutes"), max_minutes)
 
 
 def had_enough_time(then: float | None, now: float | None) -> bool:
     """Whether a run with ``max_minutes`` of ``then`` could train as long as one with ``now``; ``None`` is no limit."""
     return then is None or (now is not None and then >= now)
+
+
+# What a report reads of every run; results of searches have no test.
+_NEEDED = {"config": dict, "epochs": int, "curve": list, "seconds": dict, "test_result": (dict, NoneType)}
 
 
 class Record(NamedTuple):
@@ -182,12 +187,12 @@ def _records_in(folder: Path) -> list[Record]:
 
 
 def read_header(file: Path) -> dict[str, Any] | None:
-    """The content of a ``result.json`` without the curve; ``None`` if it is damaged or not of a run."""
+    """The content of a ``result.json`` without the curve; ``None`` if it is damaged, incomplete or not of a run."""
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(result, dict) or not isinstance(result.get("config"), dict):
-            return None
     except (OSError, ValueError):
+        return None
+    if not isinstance(result, dict) or not all(isinstance(result.get(key, ...), kind) for key, kind in _NEEDED.items()):
         return None
     return {key: value for key, value in result.items() if key != "curve"}
 

@@ -97,6 +97,35 @@ def test_ranks_that_do_not_give_the_runs_own_metrics_are_refused(outcomes: list[
         gather(outcomes, "tiny", "temporal", "weak")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"test_result": {"ndcg@10": None}},
+            r"strong \(seed 1\): the ranks .* give ndcg@10 0\.7[0-9]+, and its .* has nan",
+        ),
+        (
+            {"test_result": {"ndcg@10": ...}},
+            r"strong \(seed 1\): its result\.json has other metrics .*: ndcg@10; run it again",
+        ),
+        (
+            {"config": {"valid_metric": "Hit@10"}},
+            r"strong \(seed 2\) has the valid_metric ndcg@10, and strong has hit@10: they cannot",
+        ),
+    ],
+    ids=str,
+)
+def test_runs_with_other_metrics_are_refused(outcomes: list[Outcome], changes: dict, message: str) -> None:
+    file = outcomes[2].folder / "result.json"
+    result = json.loads(file.read_text())
+    for key, values in changes.items():
+        merged = {**result[key], **values}
+        result[key] = {name: value for name, value in merged.items() if value is not ...}
+    file.write_text(json.dumps(result))
+    with pytest.raises(DataError, match=message):
+        gather(outcomes, "tiny", "temporal", "weak")
+
+
 def test_scores_are_those_of_the_targets(outcomes: list[Outcome]) -> None:
     board = gather(outcomes, "tiny", "temporal", "weak")
     assert board.metrics == ["ndcg@10", "hit@10", "cov@10"]

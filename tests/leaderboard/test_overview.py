@@ -105,6 +105,16 @@ def test_a_board_whose_metric_is_not_of_ranks_is_left_out(results: Path) -> None
     assert f"{results / 'b'}: songs, temporal: its metric itemcoverage@10 is none of hit, recall, mrr, ndcg" in left_out
 
 
+def test_a_board_older_than_its_records_is_left_out(results: Path) -> None:
+    """Its sentences are of other figures than the table."""
+    for seed in (1, 2):
+        shutil.rmtree(results / "a" / "runs" / f"PosKernelSASRec-{seed}")
+        outcome(results / "a" / "runs", "PosKernelSASRec", seed, np.full(N_TARGETS, 9))
+    boards, left_out = read_gains(leaderboard_folders([results]))
+    assert [board.dataset for board in boards] == ["songs"]
+    assert any("films, temporal: its sentences are older than its records" in line for line in left_out)
+
+
 def test_rows_have_a_common_name() -> None:
     names = [("PosKernelSASRec", "PosKernelSASRec"), ("kernel", "PosKernelSASRec"), ("SASRec", "SASRec"), ("Pop", None)]
     assert [common_name(*name) for name in names] == ["PosKernel", "kernel", "SASRec", "Pop"]

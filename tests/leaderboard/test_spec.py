@@ -279,6 +279,20 @@ def test_a_preset_of_a_row_does_not_change_the_evaluation(tmp_path: Path) -> Non
         read_spec(file, {}, {"max_valid_rows": 8})  # of all rows
 
 
+def test_a_row_may_not_turn_off_a_preset_that_changes_the_evaluation(tmp_path: Path) -> None:
+    preset = tmp_path / "own.yaml"
+    preset.write_text("n_layers: 1\nmax_valid_rows: 9\n")
+    file = written(
+        tmp_path, f"{{models: {{a: NoPESASRec, b: {{model: Pop, preset: ~}}}}, settings: {{preset: {preset}}}}}"
+    )
+    with pytest.raises(
+        SettingError, match=r"models: b: preset ~ instead of .*own\.yaml: max_valid_rows must be the same"
+    ):
+        read_spec(file, {}, {})
+    preset.write_text("n_layers: 1\n")
+    read_spec(file, {}, {})
+
+
 def test_settings_of_all_runs_on_the_command_line_are_no_names_of_runs() -> None:
     with pytest.raises(SettingError, match=r"settings of all runs: seed is set by .*; give it under seeds"):
         read_spec(None, {"models": ["Pop"]}, {"seed": 3})
@@ -293,8 +307,31 @@ def test_of_a_tuned_file_only_what_rows_may_differ_in_is_used(tmp_path: Path) ->
     row = read_spec(written(tmp_path, text), {}, {}).row("NoPESASRec", "ml-100k", "leave_one_out")
     assert row == {"model": "NoPESASRec", "hidden_size": 32, "dataset": "ml-100k", "protocol": "leave_one_out"}
     best.write_text("model: APESASRec\nhidden_size: 32\n")
-    with pytest.raises(SettingError, match=r"best\.yaml is of the model APESASRec, and the row of NoPESASRec"):
+    with pytest.raises(SettingError, match=r"best\.yaml is of the model APESASRec, and the row has NoPESASRec"):
         read_spec(tmp_path / "mine.yaml", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("tuned", "message"),
+    [
+        ("{model: APESASRec}", "a: it has the model APESASRec, and the row has NoPESASRec"),
+        ("{grid: {n_layers: [1, 2]}}", "a: grid is for rows; give it under models"),
+        ("{seeds: 2}", "a: seeds is for rows; give it under models"),
+    ],
+)
+def test_tuned_settings_leave_a_row_its_model_and_seeds(tmp_path: Path, tuned: str, message: str) -> None:
+    text = f"models: {{a: NoPESASRec, b: Pop}}\ntuned: {{ml-100k: {{a: {tuned}}}}}\n"
+    with pytest.raises(SettingError, match=message):
+        read_spec(written(tmp_path, text), {}, {})
+
+
+def test_the_name_of_a_grid_stands_for_its_rows(tmp_path: Path) -> None:
+    text = "models:\n  NoPESASRec: {hidden_size: 32, grid: {n_layers: [1, 2]}}\n  Pop: Pop\n"
+    models = read_spec(written(tmp_path, text), {"models": ["NoPESASRec"]}, {}).models
+    assert models == {f"NoPESASRec, {n}": {"model": "NoPESASRec", "hidden_size": 32, "n_layers": n} for n in (1, 2)}
+    assert list(read_spec(tmp_path / "mine.yaml", {"models": ["Pop", "NoPESASRec, 2"]}, {}).models) == [
+        *("Pop", "NoPESASRec, 2")
+    ]
 
 
 def test_leaderboards_are_found_by_name_or_path(tmp_path: Path) -> None:

@@ -504,6 +504,8 @@ def test_the_best_is_a_finished_one() -> None:
         (["--scheduler=none", "--grace_period=3"], "grace_period 3 is for the scheduler asha; got none"),
         (["--search=grid", "--num_samples=3"], "num_samples 3 is for the searches tpe and random; got grid"),
         (["--n_layers=0"], "n_layers must be a positive integer; got 0"),
+        (["--model=Pop"], "nothing to search for Pop: its search space has no key"),
+        (["--params_file=models.hyper"], "search space: model cannot be searched; give it with --model=VALUE"),
         (["--dataset=ml-100kk"], "data set 'ml-100kk' not found"),
         (["surplus"], "argument 'surplus' is not understood"),
     ],
@@ -511,6 +513,7 @@ def test_the_best_is_a_finished_one() -> None:
 def test_bad_input_ends_in_one_line_and_code_2(
     given: list[str], message: str, capsys: pytest.CaptureFixture, empty_folder: Path
 ) -> None:
+    Path("models.hyper").write_text("model choice ['NoPESASRec', 'RoPESASRec']\nlearning_rate choice [1e-3]\n")
     assert cli.main(["tune", *given]) == cli.EXIT_USER_ERROR
     output = capsys.readouterr()
     assert output.out == "" and re.search(message, output.err) and output.err.count("\n") == 1

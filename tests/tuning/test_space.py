@@ -235,6 +235,26 @@ def test_keys_that_make_trials_incomparable_are_refused(tmp_path: Path, key: str
     assert "\n" not in str(error.value)
 
 
+def test_a_preset_that_changes_the_evaluation_cannot_be_searched(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("valid_metric: Hit@10\n")
+    (tmp_path / "deep.yaml").write_text("n_layers: 3\n")
+    settings = {"model": "NoPESASRec", "dataset": "ml-100k"}
+    other, deep = (
+        Space([Dimension("preset", "choice", (str(tmp_path / name), None), {})]) for name in ("other.yaml", "deep.yaml")
+    )
+    with pytest.raises(
+        SettingError, match=r"preset .*other\.yaml changes valid_metric to Hit@10, which must be the same"
+    ):
+        check_search(Search(settings, other, 1))
+    check_search(Search({**settings, "valid_metric": "MRR@10"}, other, 1))  # overrides the preset
+    check_search(Search(settings, deep, 1))
+
+
+def test_a_search_of_nothing_is_refused() -> None:
+    with pytest.raises(SettingError, match="nothing to search for Pop: its search space has no key"):
+        check_search(Search({"model": "Pop", "dataset": "ml-100k"}, Space([]), 3))
+
+
 def test_a_condition_may_name_any_key_and_a_models_own_key_can_be_searched(tmp_path: Path) -> None:
     text = "dropout_prob: {choice: [0.1, 0.3], if: {seed: 2020}}\nnormalize_all: {choice: [True, False]}"
     check_search(Search({"model": "GRU4Rec", "dataset": "ml-100k"}, read_space(written(tmp_path, text)), 1))
@@ -248,6 +268,8 @@ def test_every_model_that_comes_along_has_a_space() -> None:
 def test_spaces_that_come_along_hold_settings_that_their_model_takes(file: Path) -> None:
     model = file.stem.partition("_")[0]
     space = read_space(file)
+    if not space.keys:
+        return  # nothing to search
     config = check_search(Search({"model": model, "dataset": "ml-100k"}, space, 1))
     for settings in draws(space, 5, **config.plain()):
         Config(model, "ml-100k", config_dict=settings, command_line=[])

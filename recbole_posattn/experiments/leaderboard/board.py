@@ -15,6 +15,7 @@ from recbole_posattn.compat.lookups import is_better_if_smaller
 import numpy as np
 import pandas as pd
 
+from recbole_posattn.errors import DataError
 from recbole_posattn.evaluation.target_ranks import is_rank_metric
 from recbole_posattn.experiments.leaderboard.paired_tests import holm, paired_p_values
 from recbole_posattn.experiments.leaderboard.pairs import PAIR_COLUMNS, compare_pairs
@@ -188,7 +189,7 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
         return None
     targets = same_targets(runs)
     watched = next(iter(runs.values()))[0].watched
-    metrics = sorted(next(iter(runs.values()))[0].result["test_result"], key=lambda metric: metric != watched)
+    metrics = sorted(_metrics_of(runs, watched), key=lambda metric: metric != watched)
     if reference not in runs:
         reference = max(runs, key=lambda model: np.mean([run.result["test_result"][watched] for run in runs[model]]))
     scores, seeds, pairs = _scores(runs, targets, metrics, reference)
@@ -210,6 +211,19 @@ def gather(outcomes: Sequence[Outcome], dataset: str, protocol: str, reference: 
         n_targets=len(targets),
         n_users=targets["user"].nunique(),
     )
+
+
+def _metrics_of(runs: Mapping[str, Sequence[Run]], watched: str) -> list[str]:
+    """The metrics of the first run, which all runs must have."""
+    metrics = list(next(iter(runs.values()))[0].result["test_result"])
+    for model, of_model in runs.items():
+        for run in of_model:
+            if missing := sorted({watched, *metrics} ^ {*run.result["test_result"]}):
+                raise DataError(
+                    f"{model} (seed {run.seed}): its result.json has other metrics than that of the first run, or not "
+                    f"the valid_metric: {', '.join(missing)}; run it again."
+                )
+    return metrics
 
 
 def _scores(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -208,6 +208,8 @@ def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains 
     metric = runs[base][0].watched
     if not is_rank_metric(metric):
         return f"its metric {metric} is none of {', '.join(RANK_METRICS)}"
+    if _are_newer(runs, recorded.content["runs"], metric):
+        return f"its sentences are older than its records; write them again with leaderboard --from={folder}"
     targets = same_targets(runs)
     values = metric_values(runs, metric)
     if not values[base].any():
@@ -235,6 +237,13 @@ def _gains(folder: Path, recorded: Recorded, baseline: str, date: str) -> Gains 
         findings=content.get("findings", []),
         date=date,
     )
+
+
+def _are_newer(runs: Mapping[str, Sequence[Run]], written: Sequence[Mapping[str, Any]], metric: str) -> bool:
+    """Whether a record has another score than the leaderboard was written with."""
+    scores = {facts["fingerprint"]: (facts.get("test") or {}).get(metric) for facts in written}
+    records = [run for of_row in runs.values() for run in of_row]
+    return any(scores.get(run.fingerprint) not in (None, run.result["test_result"][metric]) for run in records)
 
 
 def _costs(of_row: Sequence[Run]) -> tuple[int, float]:

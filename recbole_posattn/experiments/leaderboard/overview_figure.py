@@ -76,7 +76,7 @@ def _draw_board(axis: Axes, board: Gains, models: Sequence[str]) -> None:
     axis.tick_params(axis="y", length=0)
     axis.tick_params(axis="x", labelsize=8)
     axis.grid(axis="x")
-    ends = 100 * board.table[["share_low", "share_high"]].to_numpy()
+    ends = 100 * board.table[["share", "share_low", "share_high"]].to_numpy()
     if np.nanmax(np.abs(ends)) > _LARGE:
         axis.set_xscale("symlog", linthresh=_LINEAR, linscale=1.0)
         ticks = [-100, -30, -10, 0, 10, 30, 100, 300]

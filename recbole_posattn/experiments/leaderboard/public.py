@@ -152,7 +152,7 @@ def readable(recorded: Recorded) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"a record of {recorded.name} cannot be read: {type(error).__name__} {error}") from error
 
 

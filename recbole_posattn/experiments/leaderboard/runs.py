@@ -87,6 +87,11 @@ def same_targets(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
                 f"{model} (seed {run.seed}) was not evaluated on the same targets as {first_model}: they cannot be "
                 "compared in one table. Give both the same protocol and mask_history."
             )
+        if run.watched != first.watched:
+            raise DataError(
+                f"{model} (seed {run.seed}) has the valid_metric {run.watched}, and {first_model} has {first.watched}: "
+                "they cannot be compared in one table. Give both the same one."
+            )
         if run.result.get("results_version") != version:
             raise DataError(
                 f"{model} (seed {run.seed}) has the results version {run.result.get('results_version')}, and "
@@ -110,7 +115,7 @@ def _values_of_run(model: str, run: Run, metric: str) -> np.ndarray:
     values = metric_by_target(run.users, metric)
     reported = run.result["test_result"].get(metric, np.nan)
     rounding = max(0.51 * 10.0 ** -run.result["config"].get("metric_decimal_place", 4), 1e-9)  # at least that of a sum
-    if abs(values.mean() - reported) > rounding:
+    if not abs(values.mean() - reported) <= rounding:  # nor is NaN the mean
         raise DataError(
             f"{model} (seed {run.seed}): the ranks of its targets give {metric} {values.mean():.6g}, and its "
             f"result.json has {reported:.6g}; run it again, with mask_history one of none, all, except_target."

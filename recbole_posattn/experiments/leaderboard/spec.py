@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbole_posattn.errors import SettingError, did_you_mean, shown
+from recbole_posattn.errors import SettingError, did_you_mean, shown, typed
 from recbole_posattn.experiments.leaderboard.published import Published, read_published
 from recbole_posattn.experiments.trials import Trial
 from recbole_posattn.reporting.names import setting_text
@@ -184,6 +184,11 @@ def _check_protocols(spec: Spec, where: str) -> None:
             preset = read_yaml(named_file("preset", str(row["preset"])))
             stronger = {*in_all, *spec.settings, *row}
             _check_keys(preset, SAME_IN_ALL_ROWS - stronger, f"{where}: models: {name}: preset {row['preset']}")
+        shared = spec.settings.get("preset")
+        if shared is not None and row.get("preset", shared) != shared:
+            preset = read_yaml(named_file("preset", str(shared)))
+            what = f"{where}: models: {name}: preset {typed(row['preset'])} instead of {shared}"
+            _check_keys(preset, SAME_IN_ALL_ROWS - {*in_all, *spec.settings}, what)
 
 
 def _check_known(given: Mapping[str, Any], where: str) -> None:
@@ -197,6 +202,9 @@ def _check_known(given: Mapping[str, Any], where: str) -> None:
 def _models(given: Any, in_file: Any, where: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The chosen rows, and these with all rows of the file; chosen rows of the file keep their settings from there."""
     of_file = _rows(in_file or {}, where)
+    if isinstance(in_file, Mapping) and isinstance(given, (list, tuple)):  # a name may stand for the rows of a grid
+        grids = {str(name): list(_rows({name: row}, where)) for name, row in in_file.items()}
+        given = [row for name in given for row in grids.get(str(name), [name])]
     models = {name: dict(of_file.get(name, row)) for name, row in _rows(given, where).items()}
     return models, {**of_file, **models}
 
@@ -254,13 +262,15 @@ def _tuned(
 
 def _tuned_row(of_row: Any, row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Settings as a mapping, or from a file such as the ``best.yaml`` of a search, without those of its evaluation."""
+    settings = read_yaml(of_row) if isinstance(of_row, str) else _mapping(of_row, where)
+    if settings.get("model", row["model"]) != row["model"]:
+        file = f"{of_row} is of" if isinstance(of_row, str) else "it has"
+        raise SettingError(f"{where}: {file} the model {settings['model']}, and the row has {row['model']}.")
+    if strange := sorted({"grid", "seeds"} & settings.keys()):
+        raise SettingError(f"{where}: {strange[0]} is for rows; give it under models.")
     if not isinstance(of_row, str):
-        settings = _mapping(of_row, where)
         _check_keys(settings, SAME_IN_ALL_ROWS, where)
         return settings
-    settings = read_yaml(of_row)
-    if settings.get("model", row["model"]) != row["model"]:
-        raise SettingError(f"{where}: {of_row} is of the model {settings['model']}, and the row of {row['model']}.")
     return {key: value for key, value in settings.items() if key not in SAME_IN_ALL_ROWS}
 
 

@@ -112,7 +112,7 @@ def tune_rows(
         SettingError: If a model has no search space, or the folder holds a different search.
     """
     definitions = {name: _search(spec, name, dataset, protocol, n_trials) for name in spec.models}
-    checked = {name: check_search(search) for name, search in definitions.items()}
+    checked = {name: check_search(search) for name, search in definitions.items() if search.space.keys}
     winners: dict[str, dict[str, Any]] = {}
     short = Path(protocol).stem
     board = title_of_board(dataset, protocol)

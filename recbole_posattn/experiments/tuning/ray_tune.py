@@ -179,7 +179,7 @@ def _optuna_search(
         mode=mode,
         points_to_evaluate=[search.space.parameters(settings) for settings in points],
         # a resumed search needs another seed: the same one would repeat its draws
-        sampler=samplers[search.algorithm](seed=seed + first),
+        sampler=samplers[search.algorithm](seed=(seed + first) % 2**32),
     )
 
 

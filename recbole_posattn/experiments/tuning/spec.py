@@ -13,6 +13,7 @@ from recbole_posattn.reporting.names import setting_text
 from recbole_posattn.settings.checks import validates
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.encodings import DECIDE_ENCODINGS
+from recbole_posattn.settings.keys import SAME_IN_ALL_ROWS
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import KEY as PLUGINS
 from recbole_posattn.settings.plugins import check_known_in_workers
@@ -94,7 +95,13 @@ def check_search(search: Search) -> Config:
     check_known_in_workers({**searched, PLUGINS: search.settings.get(PLUGINS)})
     _check_validates(search, config)
     ensure_atomic_files(config)
+    if not search.space.keys:
+        raise SettingError(
+            f"nothing to search for {config['model']}: its search space has no key that is not given as a setting; "
+            "leave a setting out, or give a space with --space=FILE."
+        )
     search.space.check(config, "search space")
+    _check_presets(search, config)
     search.total(config)  # raises an error if a key has no grid
     _check_points(search, config)
     return config
@@ -119,6 +126,25 @@ def _check_validates(search: Search, config: Config) -> None:
             f"off a validation set; got eval_step {settings['eval_step']}, epochs {settings['epochs']}, split "
             f"{settings['eval_args']['split']}."
         )
+
+
+def _check_presets(search: Search, config: Config) -> None:
+    """Refuse to draw presets with which trials would be evaluated in different ways.
+
+    Raises:
+        SettingError: Naming the preset and its key.
+    """
+    for preset in (value for each in search.space.dimensions if each.key == "preset" for value in each.values):
+        try:
+            other = Config(config_dict={**search.settings, "preset": preset}, command_line=[]).plain()
+        except SettingError:  # perhaps it needs another key of the space, and its trials fail or not
+            continue
+        for key in sorted(SAME_IN_ALL_ROWS & other.keys()):
+            if other[key] != config.plain()[key]:
+                raise SettingError(
+                    f"search space: preset {setting_text(preset)} changes {key} to {setting_text(other[key])}, which "
+                    f"must be the same in all trials; set it with --{key}=VALUE."
+                )
 
 
 def _check_points(search: Search, config: Config) -> None:
