@@ -93,7 +93,19 @@ def test_no_memory_in_training(tiny_settings: Callable, failing: Callable, capsy
     assert main(arguments_of(tiny_settings(epochs=9))) == 2
     line = one_line(capsys.readouterr())
     assert "out of memory in training with 21 items, train_batch_size 16, loss_chunk_size auto, MAX_ITEM" in line
-    assert "train_batch_size first, for example to 8" in line and f"--resume={run_dir()}" in line
+    assert "try train_batch_size 8 first, then lower the others" in line and f"--resume={run_dir()}" in line
+
+
+def test_no_memory_for_sampled_negatives(
+    tiny_settings: Callable, failing: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    """Their number counts, and chunks do not; a size of 1 cannot be lowered."""
+    failing("calculate_loss", 7, lambda loss: torch.empty(2**58))
+    settings = tiny_settings(epochs=9, train_batch_size=1, loss_type="SSM")
+    assert main(arguments_of({**settings, "train_neg_sample_args": {"sample_num": 5}})) == 2
+    line = one_line(capsys.readouterr())
+    assert "train_batch_size 1, MAX_ITEM" in line and "sample_num of train_neg_sample_args 5" in line
+    assert "loss_chunk_size" not in line and "try MAX_ITEM_LIST_LENGTH 5 first" in line
 
 
 def test_no_memory_in_evaluation(tiny_settings: Callable, failing: Callable, capsys: pytest.CaptureFixture) -> None:
@@ -101,7 +113,7 @@ def test_no_memory_in_evaluation(tiny_settings: Callable, failing: Callable, cap
     assert main(arguments_of(tiny_settings(epochs=9))) == 2
     line = one_line(capsys.readouterr())
     assert "out of memory in evaluation with 21 items, eval_batch_size 4096" in line
-    assert "eval_batch_size first, for example to 2048" in line
+    assert "try eval_batch_size 2048 first" in line
 
 
 def test_other_errors_are_not_taken_for_these(tiny_settings: Callable, failing: Callable) -> None:

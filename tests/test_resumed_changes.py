@@ -150,6 +150,21 @@ def test_auto_leaves_a_run_alone_that_was_begun_with_other_settings(
     assert f"The run in {folder} was begun with other settings: learning_rate" in caplog.text
 
 
+# -- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_continued_in_its_folder_from_any_other(
+    tiny_settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ``checkpoint_dir`` may be a file, or does not exist."""
+    folder = cut_run(tiny_settings(epochs=4), 2).absolute()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("saved").touch()
+    result = run(resume=folder, command_line=[])
+    assert result["epochs"] == 4 and Path(result["checkpoint"]).parent == folder and Path("saved").is_file()
+
+
 # -- kernels ---------------------------------------------------------------------------------------------------------
 
 

@@ -6,8 +6,9 @@ Shape keys: b batch, h heads, s sequence length, d hidden size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from recbole_posattn.analysis.switches import attentions_of, switched_off, switched_off_in
 from recbole_posattn.data.fields import EXACT_TIME_FIELD
 from recbole_posattn.data.relative_times import relative_times
+from recbole_posattn.errors import CheckpointError
 from recbole_posattn.models.sasrec import SASRecBase
 from recbole_posattn.nn.attention import PositionKernelAttention, attention_mask
 from recbole_posattn.nn.encodings.base import PositionEncoding
@@ -43,6 +45,23 @@ class Attended(NamedTuple):
     weights: Tensor
     output: Tensor
     times: Times | None = None
+
+
+def require_positions(settings: Mapping[str, Any], checkpoint: str | Path) -> None:
+    """Refuse a model that reads one item, where no position can be compared with another.
+
+    Args:
+        settings: Of the model.
+        checkpoint: Its file or folder, for the message.
+
+    Raises:
+        CheckpointError: If ``MAX_ITEM_LIST_LENGTH`` is 1.
+    """
+    if settings["MAX_ITEM_LIST_LENGTH"] == 1:
+        raise CheckpointError(
+            f"checkpoint {checkpoint}: the model reads one item (MAX_ITEM_LIST_LENGTH 1), so no position can be "
+            "compared with another; train with 2 or more"
+        )
 
 
 def split_for_attention(

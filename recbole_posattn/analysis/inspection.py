@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from recbole_posattn.analysis.attended import times_of
+from recbole_posattn.analysis.attended import require_positions, times_of
 from recbole_posattn.analysis.attention_maps import attention_maps, positional_bias
 from recbole_posattn.analysis.kernel_history import kernel_evolution
 from recbole_posattn.analysis.kernel_tables import kernel_reach, kernel_table, lag_profiles
@@ -100,6 +100,7 @@ def inspect_checkpoint(checkpoint: str | Path, max_users: int = 2000, **options:
         raise CheckpointError(
             f"checkpoint {checkpoint}: {config['model']} is not a model of this package; only these can be inspected"
         )
+    require_positions(loaded.config, checkpoint)
     rows = loaded.valid_data._dataset.inter_feat
     lengths = rows[model.ITEM_SEQ_LEN]
     read = torch.nonzero(lengths > 1).flatten()

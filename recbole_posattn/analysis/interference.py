@@ -28,7 +28,14 @@ from recbole.data.dataloader import AbstractDataLoader
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_posattn.analysis.attended import Attended, counted_rows, split_for_attention, times_of, with_and_without
+from recbole_posattn.analysis.attended import (
+    Attended,
+    counted_rows,
+    require_positions,
+    split_for_attention,
+    times_of,
+    with_and_without,
+)
 from recbole_posattn.analysis.switches import BRANCH_PART, attentions_of, positional_parts, switched_off
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.models.sasrec import SASRecBase
@@ -90,6 +97,7 @@ def interference(
             f"checkpoint {checkpoint}: {loaded.config['model']} has no kernel, branch or position_encoding to switch "
             "off"
         )
+    require_positions(loaded.config, checkpoint)
     if not len(_loader(loaded, split)):
         raise DataError(f"data set {loaded.config['dataset']!r}: the {split} split has no rows to measure on")
     if not (_loader(loaded, split)._dataset.inter_feat[loaded.model.ITEM_SEQ_LEN] > 1).any():

@@ -97,7 +97,13 @@ def had_enough_time(then: float | None, now: float | None) -> bool:
 
 
 # What a report reads of every run; results of searches have no test.
-_NEEDED = {"config": dict, "epochs": int, "curve": list, "seconds": dict, "test_result": (dict, NoneType)}
+_NEEDED: dict[str, Any] = {
+    "config": dict,
+    "epochs": int,
+    "curve": list,
+    "seconds": dict,
+    "test_result": (dict, NoneType),
+}
 
 
 class Record(NamedTuple):

@@ -46,11 +46,16 @@ def explain_out_of_memory(
             raise
         names = sizes_of("training" if training else "evaluation")
         sizes = {name: settings[name] for name in names if name in settings and settings[name] is not None}
+        if training and "loss_negatives" in settings and settings["loss_negatives"] is not None:
+            sizes.pop("loss_chunk_size", None)  # sampled losses have no chunks
+            sizes["sample_num of train_neg_sample_args"] = settings["loss_negatives"]["sample_num"]
         listed = ", ".join(f"{name} {value}" for name, value in sizes.items())
-        first = names[0]
+        first = next(
+            (f"{name} {value // 2}" for name, value in sizes.items() if type(value) is int and value > 1), None
+        )
         what = (
-            f"{OUT_OF_MEMORY} in {'training' if training else 'evaluation'} with {n_items:,} items, {listed}: lower "
-            f"{first} first, for example to {max(1, settings[first] // 2)}, then the others"
+            f"{OUT_OF_MEMORY} in {'training' if training else 'evaluation'} with {n_items:,} items, {listed}: "
+            f"{'lower them' if first is None else f'try {first} first, then lower the others'}"
         )
         what_is_kept = kept()
         raise TrainingError(f"{what}; {what_is_kept}" if what_is_kept else what) from error

@@ -187,7 +187,9 @@ def _require_sequences(config: Config, dataset: Dataset) -> None:
     if np.bincount(dataset.inter_feat[dataset.uid_field]).max() < 2:
         raise DataError(
             f"data set {config['dataset']!r} in {config['data_path']}: no user has two interactions, so there is no "
-            "next item to predict; loosen the filters, or use a model that does not read sequences"
+            "next item to predict; loosen the filters"
+            f"{', set drop_unseen_items False' if config['drop_unseen_items'] else ''}, or use a model that does not "
+            "read sequences"
         )
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import glob
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import recbole_posattn.compat  # noqa: F401
+from recbole_posattn.compat import without_checkpoint_folder
+from recbole_posattn.compat.tensorboard import tensorboard_in
 
 import torch
 from filelock import FileLock
@@ -151,6 +156,16 @@ def config_to_resume(resume: str | Path, build: Callable[[Mapping[str, Any]], Co
     except SettingError:
         check_plugins_of_checkpoint(settings)
         raise
+
+
+@contextmanager
+def continued(config: Config, resumed: Resumed) -> Iterator[None]:
+    """Within it, a trainer is built for a run in its own folder, and continues its TensorBoard log."""
+    with explain_checkpoint_errors(resumed.folder / LAST_NAME):
+        log = tensorboard_in(resumed.content["training"].get("tensorboard"), int(resumed.content["epoch"]) + 1)
+    # A pretraining also writes to checkpoint_dir.
+    with log, without_checkpoint_folder(config) if config["train_stage"] is None else nullcontext():
+        yield
 
 
 def _run_folder(resume: str | Path) -> Path:

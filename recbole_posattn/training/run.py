@@ -7,13 +7,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat.tensorboard import tensorboard_in
 
 import pandas as pd
 import torch
@@ -49,7 +48,7 @@ from recbole_posattn.training.result import (
     write_result,
     write_users,
 )
-from recbole_posattn.training.resume import AUTO, Resumed, config_to_resume, resumed_run
+from recbole_posattn.training.resume import AUTO, Resumed, config_to_resume, continued, resumed_run
 from recbole_posattn.training.run_folder import LAST_NAME
 from recbole_posattn.training.run_log import NOT_ON_SCREEN, run_logger
 from recbole_posattn.training.same_run import check_data
@@ -145,7 +144,7 @@ def _run(request: RunRequest) -> RunResult:
         with distributed.main_first():
             ensure_atomic_files(config, keeps=True)
             if request.saved:
-                _require_writable(Path(config["checkpoint_dir"]))
+                _require_writable(config, resumed)
         with (
             run_logger(config),
             interrupts.explained("nothing was trained; run the same command again") as interruption,
@@ -165,21 +164,22 @@ def _run(request: RunRequest) -> RunResult:
     return result
 
 
-def _require_writable(folder: Path) -> None:
-    """Check before training that checkpoints can be written.
+def _require_writable(config: Config, resumed: Resumed | None) -> None:
+    """Check before training that checkpoints can be written, of a run to continue in its own folder.
 
     Raises:
         CheckpointError: If they cannot.
     """
+    folder = Path(config["checkpoint_dir"]) if resumed is None else resumed.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise CheckpointError(
-            f"checkpoint_dir {folder} cannot be written: {error.strerror or error}; name another folder with "
-            "--checkpoint_dir"
-        ) from error
+        what, advice = f"checkpoint_dir {folder}", "name another folder with --checkpoint_dir"
+        if resumed is not None:
+            what, advice = f"the run's folder {folder}", "copy it to a folder that can be written, and resume it there"
+        raise CheckpointError(f"{what} cannot be written: {error.strerror or error}; {advice}") from error
 
 
 def _train_and_test(
@@ -271,7 +271,7 @@ def _build_trainer(
     """The trainer and its model, with the state of the run to continue if there is one."""
     recommender = build_model(config, train_data)
     logging.getLogger().info(recommender)
-    with nullcontext() if resumed is None else _continued_tensorboard(resumed):
+    with nullcontext() if resumed is None else continued(config, resumed):
         trainer = trainer_class(config)(config, recommender)
     if resumed is not None:
         try:
@@ -282,12 +282,6 @@ def _build_trainer(
             trainer.tensorboard.close()  # ends its thread
             raise
     return trainer, recommender
-
-
-def _continued_tensorboard(resumed: Resumed) -> AbstractContextManager[None]:
-    """Within it, a trainer continues the TensorBoard log of its run."""
-    with explain_checkpoint_errors(resumed.folder / LAST_NAME):
-        return tensorboard_in(resumed.content["training"].get("tensorboard"), int(resumed.content["epoch"]) + 1)
 
 
 def _report(

@@ -245,3 +245,13 @@ def test_figures_are_files(measured: Interference, empty_folder: Path) -> None:
     files = write_interference(measured, empty_folder / "a" / "b")
     assert all(file.is_file() for file in files)
     assert set(draw_structures(8)) == set(STRUCTURES)
+
+
+@pytest.mark.parametrize("command", ["interference", "inspect"])
+def test_a_model_of_one_item_has_no_positions_to_compare(
+    tiny_settings: Callable, command: str, capsys: pytest.CaptureFixture
+) -> None:
+    settings = tiny_settings(epochs=1, MAX_ITEM_LIST_LENGTH=1)
+    path = run("PosKernelSASRec", "tiny", config_dict=settings, command_line=[])["checkpoint"]
+    assert cli.main([command, path]) == 2
+    assert "the model reads one item (MAX_ITEM_LIST_LENGTH 1), so no position" in capsys.readouterr().err
