@@ -19,6 +19,7 @@ from recbole_posattn.cli import main as cli
 from recbole_posattn.errors import CheckpointError, DataError, SettingError
 from recbole_posattn.nn.kernels.base import IdentityKernel, KernelOptions
 from recbole_posattn.nn.kernels.structures import STRUCTURES, build_kernel
+from tests.planted import write_atomic_file
 
 HYBRID = {
     **{"kernel_structure": "toeplitz-full", "position_encoding": ["absolute", "alibi"], "n_heads": 2},
@@ -215,9 +216,10 @@ def test_what_cannot_be_measured_ends_in_one_line(
     path = run("RoPESASRec", "tiny", config_dict=no_valid, command_line=[])["checkpoint"]
     with pytest.raises(DataError, match="data set 'tiny': the valid split has no rows to measure on"):
         interference(path)
-    short = tiny_settings(epochs=1, MAX_ITEM_LIST_LENGTH=1)
-    path = run("RoPESASRec", "tiny", config_dict=short, command_line=[])["checkpoint"]
-    with pytest.raises(DataError, match="data set 'tiny': no valid target has a history of two items"):
+    write_atomic_file(Path("data"), "short", [(f"u{n}", f"i{(n + t) % 5}", t) for n in range(9) for t in range(3)])
+    short = tiny_settings(epochs=1, data_path="data", topk=[1], valid_metric="NDCG@1")
+    path = run("RoPESASRec", "short", config_dict=short, command_line=[])["checkpoint"]
+    with pytest.raises(DataError, match="data set 'short': no valid target has a history of two items"):
         interference(path)
     with pytest.raises(SettingError, match="split must be valid or test; got 'train'"):
         interference(checkpoint, "train")
