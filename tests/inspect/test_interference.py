@@ -216,8 +216,9 @@ def test_what_cannot_be_measured_ends_in_one_line(
     path = run("RoPESASRec", "tiny", config_dict=no_valid, command_line=[])["checkpoint"]
     with pytest.raises(DataError, match="data set 'tiny': the valid split has no rows to measure on"):
         interference(path)
-    write_atomic_file(Path("data"), "short", [(f"u{n}", f"i{(n + t) % 5}", t) for n in range(9) for t in range(3)])
-    short = tiny_settings(epochs=1, data_path="data", topk=[1], valid_metric="NDCG@1")
+    write_atomic_file(Path("data"), "short", [(f"u{n}", f"i{(n + t) % 5}", t) for n in range(9) for t in range(2)])
+    by_row = {"split": {"RS": [4, 3, 3]}, "order": "TO", "mode": "full", "group_by": None}
+    short = tiny_settings(epochs=1, data_path="data", topk=[1], valid_metric="NDCG@1", eval_args=by_row)
     path = run("RoPESASRec", "short", config_dict=short, command_line=[])["checkpoint"]
     with pytest.raises(DataError, match="data set 'short': no valid target has a history of two items"):
         interference(path)
