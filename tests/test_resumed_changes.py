@@ -220,6 +220,21 @@ def test_settings_given_on_resume_must_fit_those_of_the_run(
         run(config_dict=given, command_line=[], resume=folder)
 
 
+def test_a_run_with_a_preset_of_ones_own_goes_on_without_the_file(
+    tiny_settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which has been changed, moved or deleted since: the checkpoint has its settings."""
+    Path("own.yaml").write_text("n_layers: 1\n")
+    folder = cut_run(tiny_settings(epochs=3, preset="own.yaml"), 1).absolute()
+    Path("own.yaml").unlink()
+    assert run(resume=folder, command_line=["--epochs=4"])["epochs"] == 4
+
+
+def test_the_warm_up_of_a_run_fits_its_schedule_and_not_the_new_number_of_epochs(tiny_settings: Callable) -> None:
+    folder = cut_run(tiny_settings(epochs=20, lr_scheduler="cosine", lr_warmup_epochs=10), 1)
+    assert run(resume=folder, command_line=["--epochs=5"])["epochs"] == 5
+
+
 @pytest.mark.parametrize(
     ("of_run", "repeated"),
     [

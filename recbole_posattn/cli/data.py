@@ -88,7 +88,7 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{role}_features",
             metavar="FILE",
             help=f"file that describes the {role}s, or none (default: the dump's own file in the folder of the "
-            "source, if any); your own table has the separator and the encoding of the interactions",
+            "source, if any)",
         )
 
     filters = parser.add_argument_group("filters")

@@ -45,8 +45,11 @@ def read_titles(config: Config, field: str | None = None) -> pd.Series:
         if item is None:
             raise DataError(f"{file} has no column {config['ITEM_ID_FIELD']!r}; it has {', '.join(columns)}")
         with file.open(encoding=config["encoding"]) as lines:
-            if any("\0" in line for line in lines):  # pandas would cut the field there
-                raise DataError(f"{file} has a NUL byte, which titles cannot contain")
+            for number, line in enumerate(lines, start=1):
+                if "\0" in line:  # pandas would cut the field there
+                    raise DataError(
+                        f"{file} line {number} has a NUL byte, which a table of text cannot have; remove it"
+                    )
         table = pd.read_csv(file, usecols=[item, title], dtype=str, keep_default_na=False, **options)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error

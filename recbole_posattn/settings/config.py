@@ -227,7 +227,7 @@ class Config(ServedConfig, recbole.config.Config):  # type: ignore[misc]  # RecB
         check_rules(settings, RUN_RULES)
         check_caches(settings)
         check_eval_args(settings["eval_args"], settings)
-        check_learner_args(settings)
+        check_learner_args(settings, new=True)
         if "train_objective" in self.internal_config_dict:  # a model of ours, or one derived from it
             check_model_keys(self.model, self.external_config_dict, self.internal_config_dict)
             check_rules(settings, MODEL_RULES)

@@ -60,8 +60,12 @@ def check_sparse_gradients(learner: str, name: str, model: nn.Module) -> None:
         )
 
 
-def check_learner_args(settings: Mapping[str, Any]) -> None:
+def check_learner_args(settings: Mapping[str, Any], new: bool = False) -> None:
     """Refuse arguments that the optimizer does not take.
+
+    Args:
+        settings: Of the run.
+        new: Whether no run had them yet; those of a checkpoint have worked, whatever the kinds of their values.
 
     Raises:
         SettingError: Naming the argument.
@@ -84,7 +88,8 @@ def check_learner_args(settings: Mapping[str, Any]) -> None:
                 f"learner_args must hold arguments of {learner}: {', '.join(allowed)}; got {shown(name)}."
                 f"{did_you_mean(name, allowed)}"
             )
-        _check_kind(name, value, parameters[name].default)
+        if new:
+            _check_kind(name, value, parameters[name].default)
     try:
         with_arguments(LEARNERS[learner]([torch.zeros(1, requires_grad=True)], lr=1e-3), arguments)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:

@@ -119,6 +119,11 @@ def named_file(kind: str, name: str) -> Path:
     )
 
 
+def is_shipped(kind: str, name: str) -> bool:
+    """Whether a name that :func:`named_file` takes is one of ``properties/<kind>/``, and no file of the user."""
+    return (PROPERTIES / kind / f"{name}.yaml").is_file()
+
+
 def property_keys(*patterns: str) -> set[str]:
     """The keys of registered models and of all property files that match a glob pattern, such as ``model/*.yaml``."""
     files = [path for of_model in model_properties.values() for path in of_model]

@@ -23,9 +23,17 @@ from recbole_posattn.locks import lock_file
 from recbole_posattn.settings.combinations import resolved_negatives
 from recbole_posattn.settings.config import Config
 from recbole_posattn.settings.encodings import resolve_encodings
-from recbole_posattn.settings.keys import CHANGEABLE, LAUNCHER_ARGUMENTS, PLACES, RESUMABLE, value_before
+from recbole_posattn.settings.keys import (
+    CHANGEABLE,
+    LAUNCHER_ARGUMENTS,
+    NAMES_OF_SETTINGS,
+    PLACES,
+    RESUMABLE,
+    value_before,
+)
 from recbole_posattn.settings.plain import plain_data
 from recbole_posattn.settings.plugins import check_plugins_of_checkpoint
+from recbole_posattn.settings.properties import is_shipped
 from recbole_posattn.training.best_file import check_best, return_to_best
 from recbole_posattn.training.checkpoint import explain_checkpoint_errors, read_checkpoint
 from recbole_posattn.training.run_folder import LAST_NAME
@@ -149,6 +157,12 @@ def config_to_resume(resume: str | Path, build: Callable[[Mapping[str, Any]], Co
     with explain_checkpoint_errors(last):
         given = set(content.get("training", {}).get("given", ())) - PLACES - LAUNCHER_ARGUMENTS
         of_run = {key: settings[key] for key in {"model", "dataset"} | (given & settings.keys())}
+        if any(of_run.get(key) is not None and not is_shipped(key, of_run[key]) for key in NAMES_OF_SETTINGS):
+            of_run = {
+                key: settings[key] for key in ("model", "dataset")
+            }  # the user's file may have changed, or be gone
+        if "lr_scheduler" in of_run and settings["lr_decay_epochs"] is not None:
+            of_run["lr_decay_epochs"] = settings["lr_decay_epochs"]  # a run keeps its schedule
         if (resolved := of_run.get("train_neg_sample_args")) and resolved["distribution"] == "none":  # as RecBole does
             of_run["train_neg_sample_args"] = settings.get("loss_negatives")  # what our models resolve the key to
     try:

@@ -309,6 +309,9 @@ def test_encoding_and_separator_are_those_of_the_interactions(empty_folder: Path
     reading = OWN._replace(separator=separator, encoding="cp1252", item_features="products.csv")
     done = convert("log.csv", "mine", reading)
     assert features(done, "item") == {"é0": {"title": "Café, 1 €", "n": "5"}, "é2": {"title": "Thé", "n": "6"}}
+    Path("products.csv").write_bytes(products.replace(separator, ",").replace("Café, 1", "Café 1").encode())
+    done = convert("log.csv", "plain", reading)  # UTF-8 and commas, as the suffix says
+    assert features(done, "item") == {"é0": {"title": "Café 1 €", "n": "5"}, "é2": {"title": "Thé", "n": "6"}}
     Path("products.jsonl").write_bytes('{"what": "é0", "title": "Café"}\n'.encode("cp1252"))  # has no separator
     done = convert("log.csv", "json", reading._replace(item_features="products.jsonl"))
     assert features(done, "item") == {"é0": {"title": "Café"}}

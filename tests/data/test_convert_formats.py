@@ -416,3 +416,16 @@ def test_a_converted_data_set_is_one_for_recbole(empty_folder: Path) -> None:
         train, valid, test = data_preparation(config, dataset)
         assert [len(part._dataset) for part in (train, valid, test)] == [3 * len(names), len(names), len(names)]
         assert dataset.id2token("item_id", test._dataset.inter_feat["item_id"].numpy()).tolist() == ["1"] * len(names)
+
+
+@pytest.mark.parametrize(("folder", "name"), [("steam_user", "mine.zip"), ("gowalla", "dump.ZIP")])
+def test_the_folder_of_an_archive_does_not_name_its_format(empty_folder: Path, folder: str, name: str) -> None:
+    with pytest.raises(SettingError, match="has no known format, judging by its name; give --format"):
+        guess_format(empty_folder / folder / name)
+    assert guess_format(empty_folder / "ML-1M.ZIP") == "ml-1m"
+
+
+def test_a_table_of_any_name_may_be_of_any_format(empty_folder: Path) -> None:
+    Path("mine.csv").write_text("a,b\n")
+    with pytest.raises(SettingError, match=r"mine.csv could be amazon-.* give --format \(ml-100k, .*zvuk, yambda\)"):
+        guess_format(Path("mine.csv"))

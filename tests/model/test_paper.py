@@ -302,6 +302,12 @@ def test_refuses_what_makes_no_sense(settings: dict, message: str) -> None:
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_values_of_learner_args_in_a_checkpoint_are_those_that_worked() -> None:
+    plain = Config("NoPESASRec", "ml-100k", config_dict={"learner": "sgd"}, command_line=[]).plain()
+    arguments = {"momentum": 0.9, "nesterov": 1}
+    assert Config.from_plain({**plain, "learner_args": arguments})["learner_args"] == arguments
+
+
 def test_the_recbole_backbone_has_a_projection_already() -> None:
     kernel = ToeplitzKernel(3)
     with pytest.raises(ValueError, match="output_projection is for the sasrec backbone"):

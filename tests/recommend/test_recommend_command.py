@@ -428,7 +428,7 @@ def test_titles_of_recboles_own_data_sets_have_other_names(checkpoint: str, titl
         ),
         ("item:token\ttitle:token\ni1\tx\n", ["--titles"], "{file} has no column 'item_id'; it has item, title"),
         ("", ["--titles"], "{file} cannot be read: "),
-        ("item_id:token\ttitle:token\ni2\ttw\0o\n", ["--titles"], "{file} has a NUL byte, which titles cannot contain"),
+        ("item_id:token\ttitle:token\ni2\ttw\0o\n", ["--titles"], "{file} line 2 has a NUL byte"),
         (
             'item_id:token\ttitle:token\ni1\t"a\ni2\tb\ni3\tc"\n',
             ["--titles"],

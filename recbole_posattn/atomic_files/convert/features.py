@@ -5,6 +5,7 @@ Only what the interactions name is kept, so that a catalogue of millions of prod
 
 from __future__ import annotations
 
+import codecs
 import glob
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,14 @@ from recbole_posattn.atomic_files.convert.lines import Lines, checked_encoding, 
 from recbole_posattn.atomic_files.convert.readers import PARSE_ERRORS, fields_of, literal
 from recbole_posattn.atomic_files.convert.rejects import Rejects
 from recbole_posattn.atomic_files.convert.shapes import SUFFIXES, Columns, ReadOptions
-from recbole_posattn.atomic_files.convert.sources import Located, beside, category_of, open_stream, refuse_stream
+from recbole_posattn.atomic_files.convert.sources import (
+    READ_ERRORS,
+    Located,
+    beside,
+    category_of,
+    open_stream,
+    refuse_stream,
+)
 from recbole_posattn.errors import DataError, SettingError, did_you_mean, shown
 
 Role = Literal["item", "user"]
@@ -125,7 +133,31 @@ def _own(role: Role, key: str, located: Located, reading: ReadOptions) -> Featur
         raise SettingError(
             f"{role}_features: the file must be one of .csv, .tsv and .jsonl, perhaps with .gz; got {located.file}."
         )
-    return Features((), key, None, kind, reading.separator or separator, encoding=reading.encoding)
+    encoding = reading.encoding if checked_encoding(reading.encoding) == "utf-8" or not _is_utf8(located) else "utf-8"
+    if kind == "delimited" and reading.separator and key not in _first_names(located, encoding, separator):
+        separator = reading.separator
+    return Features((), key, None, kind, separator, encoding=encoding)
+
+
+def _is_utf8(located: Located) -> bool:
+    """Whether a file is UTF-8, which is tried before the encoding of the interactions, as Latin-1 decodes anything."""
+    with open_stream(located) as stream:
+        try:
+            for _ in codecs.iterdecode(iter(lambda: stream.file.read(2**20), b""), "utf-8"):
+                pass
+        except (UnicodeDecodeError, *READ_ERRORS):  # damaged files are told of when they are read
+            return False
+    return True
+
+
+def _first_names(located: Located, encoding: str, separator: str) -> list[str]:
+    """The names in the first line of a table."""
+    with open_stream(located) as stream:
+        try:
+            first = stream.file.readline().decode(checked_encoding(encoding), errors="replace")
+        except READ_ERRORS:
+            return []
+    return [name.strip().strip('"').removeprefix("\ufeff") for name in first.split(separator)]
 
 
 def read_table(source: Source, wanted: Mapping[str, int], rejects: Rejects) -> Table:

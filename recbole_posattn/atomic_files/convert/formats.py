@@ -148,27 +148,27 @@ def guess_format(source: Path) -> str:
     Raises:
         SettingError: If the name fits no format, or several that are read differently.
     """
-    if source.suffix == ".zip" and (found := _in_path(source, FORMATS)):
+    if source.suffix.lower() == ".zip" and (found := _in_path([source.name], FORMATS)):
         return found[0]
     names = [path.name for path in source.iterdir()] if source.is_dir() else [source.name]
     fitting = [name for name, known in FORMATS.items() if any(fits(file, known.files) for file in names)]
     # a pattern such as *.csv fits too many files to be evidence
     telling = {name: [file for file in FORMATS[name].files if not file.startswith("*.")] for name in fitting}
     named = [name for name in fitting if any(fits(file, telling[name]) for file in names)]
-    named = _in_path(source, named) or named
+    named = _in_path(reversed(source.resolve().parts[-2:]), named) or named
     if len({(FORMATS[name].shape, ITEMS.get(name), USERS.get(name)) for name in named}) == 1:
         return named[0]
     possible = named or fitting
     what = f"could be {' or '.join(possible)}" if possible else "has no known format"
     raise SettingError(
-        f"{source} {what}, judging by its name; give --format ({', '.join(possible or FORMATS)}), or name its columns "
+        f"{source} {what}, judging by its name; give --format ({', '.join(named or FORMATS)}), or name its columns "
         "with --user, --item and --time."
     )
 
 
-def _in_path(source: Path, names: Iterable[str]) -> list[str]:
-    """The one of some formats whose name begins that of the source or of its folder, such as ``ml-10M100K``."""
-    for part in reversed(source.resolve().parts[-2:]):
+def _in_path(parts: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The one of some formats whose name begins a part of a path, such as ``ml-10M100K``; the first part counts."""
+    for part in parts:
         if found := [name for name in names if part.lower().startswith(name)]:
             return [max(found, key=len)]  # amazon-2014-ratings begins with the name of another format
     return []

@@ -85,7 +85,7 @@ class ReadOptions(NamedTuple):
         time_format: See :class:`TableFormat`.
         encoding: Encoding of a text file, see :func:`~recbole_posattn.atomic_files.convert.lines.checked_encoding`.
         item_features: The file that describes the items, or ``none``; by default that of the format beside the source.
-            A user's own table is read with the given ``separator`` and ``encoding``.
+            A user's own table is read with ``separator`` and ``encoding`` if it needs them.
         user_features: The file that describes the users, likewise.
     """
 
