@@ -76,7 +76,9 @@ def test_a_run_that_another_process_holds_is_waited_for(settings: dict, tmp_path
     ends = f"input(); Path({str(incomplete)!r}).rename({str(run)!r})"
     found = []
     with other_process(f"locked(Path({str(lock_of_run(run))!r}))", ends) as other:
-        (incomplete / RESULT_NAME).write_text('{"config": {}}')
+        (incomplete / RESULT_NAME).write_text(
+            '{"config": {}, "epochs": 1, "curve": [], "seconds": {}, "test_result": null}'
+        )
         remove_left_over(tmp_path)
         assert (incomplete / RESULT_NAME).is_file()
         bad = {**settings, "n_layers": 0}  # would fail, and remove what is there

@@ -21,7 +21,7 @@ from recbole_posattn.experiments.leaderboard.spec import read_spec
 from recbole_posattn.experiments.run_folders import FAILURE_NAME, run_in_folder
 from recbole_posattn.experiments.run_results import read_result
 from recbole_posattn.experiments.trials import Trial, checked_folders, from_anywhere
-from recbole_posattn.experiments.tuning.space import Space
+from recbole_posattn.experiments.tuning.space import Dimension, Space
 from recbole_posattn.experiments.tuning.spec import Search, check_search
 from recbole_posattn.nn.kernels.structures import STRUCTURES
 from recbole_posattn.settings import plugins
@@ -343,7 +343,7 @@ def test_names_that_processes_do_not_know_are_refused(module: Callable, settings
     ):
         checked_folders([Trial("mine", given)], empty_folder)
     assert len(checked_folders([Trial("mine", {**given, "plugins": ["aside"]})], empty_folder)) == 1
-    check_search(Search({**given, "plugins": ["aside"]}, Space([]), 1))
+    check_search(Search({**given, "plugins": ["aside"]}, Space([Dimension("n_layers", "choice", (1, 2), {})]), 1))
     register(type("ScriptSASRec", (PosKernelSASRec,), {}))
     with pytest.raises(SettingError, match=r"model 'ScriptSASRec' was registered by this program.*docs/extend.md"):
         checked_folders([Trial("mine", {**settings, "model": "ScriptSASRec"})], empty_folder)
