@@ -52,7 +52,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -257,44 +257,40 @@ def anomaly_detection_unchanged() -> Iterator[None]:
 
 
 @contextmanager
-def without_wandb(config: Any) -> Iterator[None]:
+def with_setting(config: Any, key: str, value: Any) -> Iterator[None]:
+    """Give a key another value while the block runs."""
+    before = config[key]
+    config[key] = value
+    try:
+        yield
+    finally:
+        config[key] = before
+
+
+def without_wandb(config: Any) -> AbstractContextManager[None]:
     """Build a trainer that does not start a run of Weights & Biases; RecBole's does so even if it only evaluates.
 
     RecBole also passes its ``Config`` as the settings of the run, of which nothing is kept, and never ends the run, so
     that the next one of the process is logged into it.
     """
-    given = config["log_wandb"]
-    config["log_wandb"] = False
-    try:
-        yield
-    finally:
-        config["log_wandb"] = given
+    return with_setting(config, "log_wandb", False)
 
 
-@contextmanager
-def without_checkpoint_folder(config: Any) -> Iterator[None]:
-    """Build a trainer that only evaluates; RecBole's creates ``checkpoint_dir``, perhaps a path of another machine."""
-    folder = config["checkpoint_dir"]
-    config["checkpoint_dir"] = os.curdir  # exists
-    try:
-        yield
-    finally:
-        config["checkpoint_dir"] = folder
+def without_checkpoint_folder(config: Any) -> AbstractContextManager[None]:
+    """Build a trainer that only evaluates, or continues a run in the run's own folder.
+
+    RecBole's trainers create ``checkpoint_dir``, which may be a path of another machine.
+    """
+    return with_setting(config, "checkpoint_dir", os.curdir)  # exists
 
 
-@contextmanager
-def no_pickled_caches(config: Any) -> Iterator[None]:
+def no_pickled_caches(config: Any) -> AbstractContextManager[None]:
     """Prepare data without looking for caches, which RecBole unpickles: that can run any code.
 
     ``create_dataset`` and ``data_preparation`` always look for caches below ``checkpoint_dir``. Here they look where no
     file can exist. Keys that name caches are refused (:func:`recbole_posattn.settings.checks.check_caches`).
     """
-    folder = config["checkpoint_dir"]
-    config["checkpoint_dir"] = os.devnull
-    try:
-        yield
-    finally:
-        config["checkpoint_dir"] = folder
+    return with_setting(config, "checkpoint_dir", os.devnull)
 
 
 apply()  # every module that imports RecBole imports this one first

@@ -37,9 +37,8 @@ class KnownItemsMixin(DatasetMixin):
         if not kept.any():
             raise DataError(
                 f"data set {self.config['dataset']!r}: no interaction is in the training part of the split by time, so "
-                "drop_unseen_items leaves none; the times go from "
-                f"{time.min()} to {time.max()}, and time_split_tie is {split.tie}: choose a split by users, such as "
-                "--protocol=leave_one_out"
+                f"drop_unseen_items leaves none; the times go from {time.min()} to {time.max()}, and time_split_tie is "
+                f"{split.tie}: choose a split by users, such as --protocol=leave_one_out"
             )
         self.logger.info(
             f"{(~kept).sum():,} interactions with {item.nunique() - len(trained):,} items that do not occur in "

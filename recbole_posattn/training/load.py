@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import recbole_posattn.compat  # noqa: F401
-from recbole_posattn.compat import no_pickled_caches, without_checkpoint_folder
+from recbole_posattn.compat import no_pickled_caches, with_setting, without_checkpoint_folder
 from recbole_posattn.compat.tensorboard import without_tensorboard
 
 import numpy as np
@@ -89,12 +89,10 @@ def evaluate_checkpoint(
 
 def evaluating_trainer(loaded: Loaded) -> Trainer:
     """A trainer that evaluates a loaded model, and writes nothing."""
-    compiles, loaded.config["torch_compile"] = loaded.config["torch_compile"], False  # there may be no compiler here
-    try:
-        with without_tensorboard(), without_checkpoint_folder(loaded.config):
-            trainer = trainer_class(loaded.config)(loaded.config, loaded.model)
-    finally:
-        loaded.config["torch_compile"] = compiles
+    config = loaded.config
+    not_compiled = with_setting(config, "torch_compile", False)  # there may be no compiler here
+    with without_tensorboard(), without_checkpoint_folder(config), not_compiled:
+        trainer = trainer_class(config)(config, loaded.model)
     if isinstance(trainer, EngineMixin):
         trainer.eval_collector.data_collect(loaded.train_data)  # some metrics count the training items
     return trainer

@@ -155,13 +155,12 @@ def config_to_resume(resume: str | Path, build: Callable[[Mapping[str, Any]], Co
     content = read_checkpoint(last)
     settings = content["config"]
     with explain_checkpoint_errors(last):
-        given = set(content.get("training", {}).get("given", ())) - PLACES - LAUNCHER_ARGUMENTS
-        of_run = {key: settings[key] for key in {"model", "dataset"} | (given & settings.keys())}
-        if any(of_run.get(key) is not None and not is_shipped(key, of_run[key]) for key in NAMES_OF_SETTINGS):
-            of_run = {
-                key: settings[key] for key in ("model", "dataset")
-            }  # the user's file may have changed, or be gone
-        if "lr_scheduler" in of_run and settings["lr_decay_epochs"] is not None:
+        given = set(content.get("training", {}).get("given", ())) & settings.keys() - PLACES - LAUNCHER_ARGUMENTS
+        named = {key: settings[key] for key in NAMES_OF_SETTINGS & given if settings[key] is not None}
+        if not all(is_shipped(key, name) for key, name in named.items()):
+            given = set()  # the user's file may have changed, or be gone
+        of_run = {key: settings[key] for key in {"model", "dataset"} | given}
+        if "lr_scheduler" in of_run and settings.get("lr_decay_epochs") is not None:
             of_run["lr_decay_epochs"] = settings["lr_decay_epochs"]  # a run keeps its schedule
         if (resolved := of_run.get("train_neg_sample_args")) and resolved["distribution"] == "none":  # as RecBole does
             of_run["train_neg_sample_args"] = settings.get("loss_negatives")  # what our models resolve the key to
